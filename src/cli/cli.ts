@@ -1,0 +1,95 @@
+/**
+ * The command line: picks the command, and turns whatever ends it into an exit code and clear words on standard
+ * error. It reads no environment and ends no process by itself; both are the caller's.
+ *
+ * Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used.
+ */
+import { Command, CommanderError } from "commander";
+import manifest from "../../deno.json" with { type: "json" };
+import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../errors.ts";
+import { addListen } from "./listen.ts";
+import { addSend } from "./send.ts";
+import { addServe } from "./serve.ts";
+import { type Io, type Shell, terminal } from "./shell.ts";
+import { addWho } from "./who.ts";
+
+/**
+ * Runs a command line.
+ * @param args What follows the program's name. Without a command they belong to `serve`.
+ * @param env Environment variables.
+ * @param io Where the command reads and writes.
+ * @returns The exit code. Never rejects.
+ */
+export async function run(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  io: Io = terminal(),
+): Promise<number> {
+  const shell: Shell = { env, io, exitCode: 0 };
+  try {
+    await program(shell).parseAsync(withCommand(args), { from: "user" });
+    return shell.exitCode;
+  } catch (error) {
+    // Whoever read our output has seen enough, as in `userwire listen alice | head -1`.
+    if (error instanceof Deno.errors.BrokenPipe) return 0;
+    // Commander has written its message already.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    return report(error, shell);
+  }
+}
+
+function program(shell: Shell): Command {
+  const { io } = shell;
+  const program = new Command("userwire")
+    .description("Pushes messages to named users over WebSockets, from any of many instances.")
+    .version(manifest.version, "-V, --version", "print the version")
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.out(text),
+      writeErr: (text) => io.err(text),
+      getOutHelpWidth: () => io.columns,
+      getErrHelpWidth: () => io.columns,
+    })
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ userwire                        serve on http://127.0.0.1:8765
+  $ userwire listen alice           be alice, in a second terminal
+  $ userwire send alice hi          send to alice, from a third one
+  $ userwire serve --help           show every setting
+
+Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
+    );
+  addServe(program, shell);
+  addSend(program, shell);
+  addListen(program, shell);
+  addWho(program, shell);
+  return program;
+}
+
+/**
+ * Puts `serve` before options without a command. Commander's own default command would swallow a mistyped
+ * command as an argument, and with it the suggestion of the right one.
+ */
+function withCommand(args: readonly string[]): string[] {
+  const [first] = args;
+  const isOurs = first !== undefined && (!first.startsWith("-") || PROGRAM_FLAGS.has(first));
+  return isOurs ? [...args] : ["serve", ...args];
+}
+
+const PROGRAM_FLAGS: ReadonlySet<string> = new Set(["-h", "--help", "-V", "--version"]);
+
+function report(error: unknown, { env, io }: Shell): number {
+  if (error instanceof ConfigError) {
+    const { faults } = error;
+    const headline = faults.length === 1
+      ? "a setting can't be used"
+      : `${faults.length} settings can't be used`;
+    io.err([`error: ${headline}:`, ...faults].join("\n  ") + "\n");
+    return 2;
+  }
+  const hasStack = env.LOG_LEVEL === "debug" && error instanceof Error;
+  io.err(`error: ${hasStack ? error.stack : messageOf(error)}\n`);
+  return error instanceof InvalidUsernameError || error instanceof InvalidMessageError ? 2 : 1;
+}

@@ -1,0 +1,68 @@
+/**
+ * `userwire send`: gives a running service one message for one user and prints how many sockets it reached. A
+ * user who is offline is an answer, not a failure.
+ */
+import { type Command, Option } from "commander";
+import { InvalidMessageError } from "../errors.ts";
+import { isJson } from "../protocol.ts";
+import { parseAddressee, Service, socketsInWords, urlOption } from "./service.ts";
+import type { Io, Shell } from "./shell.ts";
+
+interface SendOptions {
+  url?: string;
+  text?: true;
+  binary?: true;
+  json?: true;
+}
+
+/** Adds the command. Without its own payload it reads standard input. */
+export function addSend(program: Command, shell: Shell): void {
+  const { env, io } = shell;
+  const command = program.command("send")
+    .description("Send a message to a user of a running service")
+    .argument("<user>", "who gets it")
+    .argument("[payload]", "what to send; - or nothing reads standard input, less a line break at its end")
+    .addOption(new Option("--text", "send the payload as text even if it is JSON").conflicts("binary"))
+    .option("--binary", "send the bytes of standard input as they are")
+    .option("--json", "print the service's answer as JSON")
+    .addOption(urlOption())
+    .addHelpText("after", `\nExample:\n  $ userwire send alice '{"hello": "world"}'\n  sent to 2 sockets`);
+
+  command.action(async (user: string, given: string | undefined, options: SendOptions) => {
+    const username = parseAddressee(user);
+    if (options.binary && given !== undefined && given !== "-") {
+      command.error("error: --binary reads standard input: leave the payload out");
+    }
+    if (given === undefined && io.isInteractive) {
+      command.error("error: there is no payload: give one, or - to type it and end with Ctrl+D");
+    }
+    const service = new Service(options.url, env);
+    const payload = options.binary
+      ? { type: "application/octet-stream", body: await io.input() }
+      : textPayload(given === undefined || given === "-" ? await textFrom(io) : given, options.text);
+
+    const answer = await service.send(username, payload);
+    io.out(`${options.json ? JSON.stringify(answer) : outcome(username, answer.sockets)}\n`);
+  });
+}
+
+function textPayload(text: string, isText = false): { type: string; body: string } {
+  return { type: !isText && isJson(text) ? "application/json" : "text/plain; charset=utf-8", body: text };
+}
+
+async function textFrom(io: Io): Promise<string> {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await io.input()).replace(
+      /\r?\n$/,
+      "",
+    );
+  } catch (error) {
+    throw error instanceof TypeError
+      ? new InvalidMessageError("Standard input is not UTF-8 text: send it with --binary", { cause: error })
+      : error;
+  }
+}
+
+function outcome(username: string, sockets: number): string {
+  return sockets === 0 ? `${username} is offline (0 sockets)` : `sent to ${socketsInWords(sockets)}`;
+}

@@ -1,0 +1,29 @@
+/**
+ * `userwire serve`: runs the service until it is told to stop. Every setting is a flag, made from the table in
+ * `config.ts`; checking them is left to `loadConfig`, so that faults of flags and variables come out together.
+ */
+import { type Command, Option } from "commander";
+import { loadConfig, type Setting, SETTINGS } from "../config.ts";
+import { serve } from "../server.ts";
+import type { Shell } from "./shell.ts";
+
+/** Adds the command. */
+export function addServe(program: Command, shell: Shell): void {
+  const command = program.command("serve")
+    .description("Run the service; this is what userwire does without a command")
+    .addHelpText("after", "\nExample:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379");
+  const options = Object.values<Setting<unknown>>(SETTINGS).map(optionOf);
+  for (const option of options) command.addOption(option);
+
+  command.action(async () => {
+    const flags = options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);
+    const config = loadConfig({ env: shell.env, flags: Object.fromEntries(flags) });
+    const { stop } = shell.io;
+    shell.exitCode = await serve(config, stop === undefined ? {} : { signal: stop });
+  });
+}
+
+function optionOf({ env, flag, kind, fallbackText, meaning }: Setting<unknown>): Option {
+  const value = kind.bare ? "[value]" : "<value>";
+  return new Option(`--${flag} ${value}`, `${meaning} (env ${env}, default ${fallbackText})`);
+}

@@ -1,0 +1,187 @@
+/**
+ * A running service, as the commands `send`, `listen` and `who` see it: its address, its HTTP calls, and one
+ * clear sentence for everything that can go wrong on the way. No retries: a command is run again by its user.
+ */
+import { Option } from "commander";
+import { CLIENT_VARIABLES } from "../config.ts";
+import { ConfigError, InvalidUsernameError, messageOf } from "../errors.ts";
+import { parseUsername } from "../protocol.ts";
+
+/** How long a call may take, in milliseconds. */
+const CALL_TIMEOUT_MS = 10_000;
+
+const { url: URL_VARIABLE } = CLIENT_VARIABLES;
+
+/** The option `--url`, which every command that speaks to a service has. */
+export function urlOption(): Option {
+  const { env, fallback, meaning } = URL_VARIABLE;
+  return new Option("--url <url>", `${meaning} (env ${env}, default ${fallback})`);
+}
+
+/** A service that may or may not be running. */
+export class Service {
+  readonly #base: URL;
+
+  /**
+   * @param flag What `--url` gave; it wins over the environment.
+   * @throws {ConfigError} when the address is none.
+   */
+  constructor(flag: string | undefined, env: Readonly<Record<string, string>>) {
+    const { env: variable, fallback } = URL_VARIABLE;
+    const given = flag || env[variable] || fallback;
+    if (!/^https?:\/\//i.test(given) || !URL.canParse(given)) {
+      const name = flag ? "--url" : variable;
+      throw new ConfigError([
+        `${name} must be an http:// or https:// address, but is ${
+          JSON.stringify(given)
+        }: correct it, or leave it ` +
+        `out (default: ${fallback})`,
+      ]);
+    }
+    this.#base = new URL(given);
+    // Without the slash a path would be replaced, not continued.
+    if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
+  }
+
+  /** The address, for people to read. */
+  get address(): string {
+    return this.#base.href.replace(/\/$/, "");
+  }
+
+  /** Where to open a WebSocket for a user. */
+  socketUrl(username: string): string {
+    return this.#socketUrl(username).href.replace(/^http/, "ws");
+  }
+
+  /**
+   * Sends a payload to a user.
+   * @returns The service's answer; `sockets` says how many got the message.
+   */
+  async send(username: string, payload: { type: string; body: BodyInit }): Promise<{ sockets: number }> {
+    const path = `v1/users/${encodeURIComponent(username)}/messages`;
+    const answer = await this.#call(path, payload);
+    if (!isObject(answer) || typeof answer.sockets !== "number") throw this.#strange(path);
+    return { ...answer, sockets: answer.sockets };
+  }
+
+  /** How many sockets each user has. */
+  async online(usernames: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const path = "v1/users/online";
+    const answer = await this.#call(path, {
+      type: "application/json",
+      body: JSON.stringify({ users: usernames }),
+    });
+    if (!isObject(answer)) throw this.#strange(path);
+    // A map, because a user may be called "toString".
+    return new Map(
+      Object.entries(answer).map(([username, sockets]) => {
+        if (typeof sockets !== "number") throw this.#strange(path);
+        return [username, sockets];
+      }),
+    );
+  }
+
+  /**
+   * Why the service refused a WebSocket. A failed WebSocket does not say, so the handshake is made once more as
+   * a plain request, whose answer can be read.
+   */
+  async refusal(username: string): Promise<Error> {
+    try {
+      const response = await this.#fetch(this.#socketUrl(username), {
+        headers: {
+          "connection": "Upgrade",
+          "upgrade": "websocket",
+          "sec-websocket-version": "13",
+          "sec-websocket-key": crypto.getRandomValues(new Uint8Array(16)).toBase64(),
+        },
+      });
+      if (response.ok || response.status < 400) {
+        await response.body?.cancel();
+        return new Error(`${this.address} does not open WebSockets at this moment: try again`);
+      }
+      return await problemOf(response);
+    } catch (error) {
+      return error instanceof Error ? error : new Error(messageOf(error));
+    }
+  }
+
+  #socketUrl(username: string): URL {
+    return new URL(`ws?${new URLSearchParams({ username })}`, this.#base);
+  }
+
+  async #call(path: string, payload: { type: string; body: BodyInit }): Promise<unknown> {
+    const response = await this.#fetch(new URL(path, this.#base), {
+      method: "POST",
+      headers: { "content-type": payload.type, "accept": "application/json, application/problem+json" },
+      body: payload.body,
+    });
+    if (!response.ok) throw await problemOf(response);
+    try {
+      return await response.json();
+    } catch {
+      throw this.#strange(path);
+    }
+  }
+
+  async #fetch(url: URL, init: RequestInit): Promise<Response> {
+    try {
+      return await fetch(url, { ...init, signal: AbortSignal.timeout(CALL_TIMEOUT_MS) });
+    } catch (error) {
+      throw new Error(
+        `Can't reach a service at ${this.address}: ${
+          reasonOf(error)
+        } (start one with "userwire serve", or say ` +
+          "with --url where it is)",
+        { cause: error },
+      );
+    }
+  }
+
+  #strange(path: string): Error {
+    return new Error(`${new URL(path, this.#base)} did not answer as Userwire does: check --url`);
+  }
+}
+
+/**
+ * Checks the name of a user who is to be sent to.
+ * @throws {InvalidUsernameError}
+ */
+export function parseAddressee(text: string): string {
+  // As a segment of a path these two mean another path, even when they are percent-encoded.
+  if (text === "." || text === "..") {
+    throw new InvalidUsernameError(
+      `A message can't be addressed to "${text}": it has a meaning of its own in a URL`,
+    );
+  }
+  return parseUsername(text);
+}
+
+/** A number of sockets, in words. */
+export function socketsInWords(count: number): string {
+  return `${count} ${count === 1 ? "socket" : "sockets"}`;
+}
+
+/** What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. */
+async function problemOf(response: Response): Promise<Error> {
+  const problem: unknown = await response.json().catch(() => undefined);
+  const detail = isObject(problem) ? problem.detail ?? problem.title : undefined;
+  const reason = typeof detail === "string" ? detail : response.statusText || "no reason given";
+  const retryAfter = Number(response.headers.get("retry-after"));
+  const advice = retryAfter > 0 ? ` (try again in ${retryAfter} s)` : "";
+  return new Error(
+    `The service at ${new URL(response.url).origin} answered ${response.status}: ${reason}${advice}`,
+  );
+}
+
+/** Why a request got no answer: the last part of what Deno says, which names the request over and over. */
+function reasonOf(error: unknown): string {
+  if (error instanceof DOMException && error.name === "TimeoutError") {
+    return `no answer in ${CALL_TIMEOUT_MS / 1000} s`;
+  }
+  const said = messageOf(error instanceof Error && error.cause !== undefined ? error.cause : error);
+  return said.replace(/^.*client error \(\w+\): /, "").replace(/ \(os error \d+\)$/, "");
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,97 @@
+/**
+ * One WebSocket to a running service, from the handshake to its end, as a promise. It notices a server that
+ * went silent, and it never waits for a peer that does not answer. Whether to connect again is the caller's
+ * business.
+ */
+import { InvalidFrameError } from "../errors.ts";
+import { type ByeFrame, parseServerFrame, type ServerFrame, SUBPROTOCOL } from "../protocol.ts";
+
+/** How a connection ended. */
+export interface Ending {
+  /** The close code; 0 when the connection broke, or never came about. */
+  readonly code: number;
+  readonly why: string;
+  /** How long it was open, in milliseconds; undefined when it never was. */
+  readonly openMs: number | undefined;
+  /** When the server wants to see the client again, in milliseconds. */
+  readonly retryMs: number | undefined;
+}
+
+/** How long the server has to answer the Close frame, in milliseconds. */
+const CLOSE_TIMEOUT_MS = 1_000;
+
+/**
+ * Connects, reports each known frame with its text, and resolves when the connection has ended.
+ * @param options.stop Ends the connection with code 1000.
+ * @throws {InvalidFrameError} when the peer does not speak `userwire.v1`; also whatever `onFrame` throws.
+ */
+export function connect(
+  url: string,
+  options: { stop: AbortSignal; onFrame: (frame: ServerFrame, text: string) => void },
+): Promise<Ending> {
+  const { stop, onFrame } = options;
+  const { promise, resolve, reject } = Promise.withResolvers<Ending>();
+  const socket = new WebSocket(url, [SUBPROTOCOL]);
+  let openedAt: number | undefined;
+  let bye: ByeFrame | undefined;
+  let trouble = "";
+  let silenceMs = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+
+  const end = (code: number, why: string) => {
+    release();
+    const openMs = openedAt === undefined ? undefined : performance.now() - openedAt;
+    resolve({ code, why, openMs, retryMs: bye?.retry_ms });
+  };
+  const fail = (error: unknown) => {
+    release();
+    socket.close();
+    reject(error);
+  };
+  const release = () => {
+    clearTimeout(timer);
+    stop.removeEventListener("abort", onStop);
+    socket.onopen = socket.onmessage = socket.onclose = null;
+  };
+  const onStop = () => {
+    socket.onmessage = null;
+    clearTimeout(timer);
+    timer = setTimeout(end, CLOSE_TIMEOUT_MS, 1000, "");
+    socket.close(1000);
+  };
+  const watchForSilence = () => {
+    clearTimeout(timer);
+    if (silenceMs > 0) {
+      timer = setTimeout(() => {
+        socket.close();
+        end(0, `the service was silent for ${silenceMs / 1000} s`);
+      }, silenceMs);
+    }
+  };
+
+  socket.onopen = () => {
+    openedAt = performance.now();
+    if (socket.protocol !== SUBPROTOCOL) fail(new InvalidFrameError(`${url} does not speak ${SUBPROTOCOL}`));
+  };
+  socket.onmessage = ({ data }) => {
+    try {
+      if (typeof data !== "string") {
+        throw new InvalidFrameError(`${url} sent bytes, which ${SUBPROTOCOL} never does`);
+      }
+      const frame = parseServerFrame(data);
+      // The server promises a sign of life after each `ping` seconds of silence; two may get lost on the way.
+      if (frame?.t === "hi") silenceMs = frame.ping * 3_000;
+      if (frame?.t === "bye") bye = frame;
+      watchForSilence();
+      if (frame !== undefined) onFrame(frame, data);
+    } catch (error) {
+      fail(error);
+    }
+  };
+  socket.onerror = (event) => {
+    if (event instanceof ErrorEvent) trouble = event.message;
+  };
+  socket.onclose = ({ code, reason }) => end(code, bye?.why || reason || trouble);
+  stop.addEventListener("abort", onStop);
+  return promise;
+}

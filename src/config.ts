@@ -1,0 +1,334 @@
+/**
+ * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
+ * read. The flags of `serve`, its help and the README's table are made from the same rows, so a new setting is
+ * one new row.
+ *
+ * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
+ * leaves this file except as the value itself: neither faults nor `describe` show it.
+ */
+import { ConfigError } from "./errors.ts";
+
+/** How the text of a setting becomes a value. */
+export interface Kind<Value> {
+  /** What the value must be, as the words after "must be". */
+  readonly expects: string;
+  /** Unit of a number, as a plural. */
+  readonly unit?: string;
+  /** Every value there is, when they are few words. */
+  readonly choices?: readonly string[];
+  /** Whether the flag alone, without a value, means "true". */
+  readonly bare?: true;
+  /** @returns Undefined when the text is no such value. */
+  parse(text: string): Value | undefined;
+  /** Makes the value safe to log. A kind that has this is secret. */
+  mask?(value: Value): string;
+}
+
+/** One row of the table. */
+export interface Setting<Value> {
+  readonly env: string;
+  /** Name of the flag, without the dashes: the variable's without `USERWIRE_`, in kebab case. */
+  readonly flag: string;
+  readonly kind: Kind<Value>;
+  /** Undefined when the setting may stay unset. */
+  readonly fallback: Value | undefined;
+  /** The default in words. */
+  readonly fallbackText: string;
+  readonly meaning: string;
+}
+
+/** Variables that begin with this are ours alone, so an unknown one is a mistake. */
+const PREFIX = "USERWIRE_";
+const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
+
+// ---------------------------------------------------------------------------------------------------------
+// Kinds
+
+// deno-lint-ignore no-control-regex -- control characters are exactly what is refused
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+
+const either = new Intl.ListFormat("en", { type: "disjunction" });
+
+const text: Kind<string> = {
+  expects: "text without control characters",
+  parse: (given) => CONTROL.test(given) ? undefined : given,
+};
+
+const word: Kind<string> = {
+  expects: "text without white space or control characters",
+  parse: (given) => CONTROL.test(given) || /\s/u.test(given) ? undefined : given,
+};
+
+const yesOrNo: Kind<boolean> = {
+  expects: "true, false, 1 or 0",
+  bare: true,
+  parse: (given) => /^(?:true|1)$/i.test(given) ? true : /^(?:false|0)$/i.test(given) ? false : undefined,
+};
+
+const host: Kind<string> = {
+  expects: "an address or a host name, without a port",
+  parse: (given) => /^(?:[\w.-]+|[\da-f]*:[\da-f]*:[\da-f:.]*(?:%\w+)?)$/i.test(given) ? given : undefined,
+};
+
+const origins: Kind<readonly string[]> = {
+  expects: "a comma separated list of origins such as https://app.example.com, or *",
+  parse(given) {
+    const found = given.split(",").map((item) => item.trim()).filter((item) => item !== "").map(originOf);
+    return found.every((origin) => origin !== undefined) ? Object.freeze(found) : undefined;
+  },
+};
+
+const redisUrl: Kind<string> = {
+  expects: "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
+    "unix:///path/to/redis.sock, with special characters in the password percent-encoded",
+  parse: (given) => isRedisUrl(given) ? given : undefined,
+  // Greedy up to the last "@": a password may hold one itself. What follows a "?" is not needed to find Redis.
+  mask: (url) => url.replace(/[?#].*$/, "").replace(/^(\w+:\/\/).*@/, "$1***@"),
+};
+
+const bytes = (min: number, max: number) => whole(min, max, "bytes");
+const seconds = (min: number, max: number) => whole(min, max, "seconds");
+const milliseconds = (min: number, max: number) => whole(min, max, "milliseconds");
+
+function whole(min: number, max: number, unit?: string): Kind<number> {
+  return {
+    expects: `a whole number${unit === undefined ? "" : ` of ${unit}`} from ${min} to ${max}`,
+    ...(unit === undefined ? {} : { unit }),
+    parse(given) {
+      const value = /^\d{1,15}$/.test(given) ? Number(given) : NaN;
+      return value >= min && value <= max ? value : undefined;
+    },
+  };
+}
+
+function oneOf<const Choice extends string>(...choices: readonly Choice[]): Kind<Choice> {
+  return {
+    expects: either.format(choices),
+    choices,
+    parse: (given) => choices.find((choice) => choice === given.toLowerCase()),
+  };
+}
+
+/** An origin as browsers write it: lower case, without the scheme's own port. */
+function originOf(given: string): string | undefined {
+  if (given === "*") return given;
+  if (!/^[a-z][a-z\d+.-]*:\/\/[^\s/?#@*]+\/?$/i.test(given) || !URL.canParse(given)) return undefined;
+  const { origin, protocol, host } = new URL(given);
+  return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;
+}
+
+function isRedisUrl(given: string): boolean {
+  if (CONTROL.test(given) || /\s/u.test(given)) return false;
+  // URL refuses credentials without a host, which is how they are written for a socket.
+  if (given.startsWith("unix:")) return /^unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?$/.test(given);
+  if (!URL.canParse(given)) return false;
+  const url = new URL(given);
+  return (url.protocol === "redis:" || url.protocol === "rediss:") && url.hostname !== "" &&
+    /^(?:\/\d*)?$/.test(url.pathname) && isDecodable(url.username) && isDecodable(url.password);
+}
+
+function isDecodable(given: string): boolean {
+  try {
+    decodeURIComponent(given);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The table
+
+/** Every setting, by its key in `Config`. */
+// deno-fmt-ignore -- one line each, however long
+export const SETTINGS = {
+  host: setting("HOST", host, "127.0.0.1", "Address to listen on"),
+  port: setting("PORT", whole(0, 65_535), 8765, "Port to listen on; 0 takes a free one"),
+  redisUrl: optional("REDIS_URL", redisUrl, "Redis to use; unset means a broker in memory, for a single instance"),
+  logLevel: setting("LOG_LEVEL", oneOf("debug", "info", "warn", "error"), "info", "Least level that is logged"),
+  logDir: setting("LOG_DIR", text, "logs", "Folder of the log files"),
+  logFormat: setting("LOG_FORMAT", oneOf("pretty", "json"), "pretty", "Form of the lines on the console"),
+  logMaxBytes: setting("LOG_MAX_BYTES", bytes(1, GIB), 10 * MIB, "Size at which a log file is rotated"),
+  logMaxFiles: setting("LOG_MAX_FILES", whole(2, 1000), 5, "Log files that are kept, the current one included"),
+  open: setting("USERWIRE_OPEN", yesOrNo, false, "Allow a HOST that other machines reach although nobody shows a key"),
+  node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),
+  channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", word, "", "What precedes the username in a channel's name"),
+  usernameCase: setting("USERWIRE_USERNAME_CASE", oneOf("keep", "lower"), "keep", "Letter case of usernames"),
+  allowedOrigins: setting("USERWIRE_ALLOWED_ORIGINS", origins, [], "Other sites whose pages may connect; `*` is all"),
+  maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Most sockets open at once"),
+  maxFrameBytes: setting("USERWIRE_MAX_FRAME_BYTES", bytes(1, 64 * MIB), 65_536, "Largest frame from a client"),
+  maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
+  maxBodyBytes: setting("USERWIRE_MAX_BODY_BYTES", bytes(1, 64 * MIB), 65_536, "Largest body of a request"),
+  maxBufferedBytes: setting("USERWIRE_MAX_BUFFERED_BYTES", bytes(1, GIB), MIB, "Unsent data that makes a reader slow"),
+  pingS: setting("USERWIRE_PING_S", seconds(1, 3600), 25, "Silence after which the server sends `p`"),
+  idleTimeoutS: setting("USERWIRE_IDLE_TIMEOUT_S", seconds(1, 3600), 30, "Silence after which a client is gone"),
+  identityTimeoutS: setting("USERWIRE_IDENTITY_TIMEOUT_S", seconds(1, 3600), 5, "Time a client has to say who it is"),
+  slowTimeoutS: setting("USERWIRE_SLOW_TIMEOUT_S", seconds(1, 3600), 10, "Time a slow reader has to catch up"),
+  redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time Redis has to answer"),
+  drainS: setting("USERWIRE_DRAIN_S", seconds(0, 3600), 10, "Time over which clients are sent away at the end"),
+} as const;
+
+/** Variables that only the commands speaking to a running service read. Known here so that `serve` knows them. */
+export const CLIENT_VARIABLES = {
+  url: { env: "USERWIRE_URL", fallback: "http://127.0.0.1:8765", meaning: "Address of the service" },
+} as const;
+
+/** The settings as the service uses them. Made by `loadConfig`, frozen. */
+export type Config = {
+  readonly [Key in keyof typeof SETTINGS]: (typeof SETTINGS)[Key] extends Setting<infer Value> ? Value
+    : never;
+};
+
+function setting<Value>(
+  env: string,
+  kind: Kind<Value>,
+  fallback: NoInfer<Value>,
+  meaning: string,
+): Setting<Value> {
+  return {
+    env,
+    flag: env.replace(PREFIX, "").toLowerCase().replaceAll("_", "-"),
+    kind,
+    fallback,
+    fallbackText: [inWords(fallback), kind.unit].filter(Boolean).join(" "),
+    meaning: kind.choices === undefined ? meaning : `${meaning}: ${either.format(kind.choices)}`,
+  };
+}
+
+/** A setting without a default. */
+function optional<Value>(env: string, kind: Kind<Value>, meaning: string): Setting<Value | undefined> {
+  return setting<Value | undefined>(env, kind as Kind<Value | undefined>, undefined, meaning);
+}
+
+function inWords(value: unknown): string {
+  if (value === undefined) return "unset";
+  return value === "" || (Array.isArray(value) && value.length === 0) ? "empty" : String(value);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Loading
+
+/**
+ * Reads the settings. A flag wins over its variable; an empty value means the default.
+ * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known.
+ * @param sources.flags Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`.
+ * @throws {ConfigError} with every fault found.
+ */
+export function loadConfig(sources: {
+  env?: Readonly<Record<string, string>>;
+  flags?: Readonly<Record<string, string | boolean | undefined>>;
+}): Config {
+  const { env = {}, flags = {} } = sources;
+  const faults: string[] = [];
+  const values: Record<string, unknown> = {};
+
+  for (const [key, setting] of rows()) {
+    const flag = flags[setting.flag];
+    const given = flag ?? env[setting.env] ?? "";
+    const name = flag === undefined ? setting.env : `--${setting.flag}`;
+    if (given === "") {
+      values[key] = setting.fallback;
+    } else if (typeof given === "boolean" && !setting.kind.bare) {
+      faults.push(`${name} needs a value: give ${setting.kind.expects}`);
+    } else {
+      values[key] = setting.kind.parse(String(given));
+      if (values[key] === undefined) faults.push(faultOf(setting, name, String(given)));
+    }
+  }
+
+  const config = Object.freeze(values) as Config;
+  // Left undefined by a fault above, neither of the two says anything about the other.
+  if (config.host !== undefined && !isLoopback(config.host) && config.open === false) {
+    faults.push(
+      `HOST "${config.host}" can be reached from other machines, where anyone could then listen as any user: ` +
+        "set USERWIRE_OPEN=true if that is meant, or leave HOST out for 127.0.0.1",
+    );
+  }
+  faults.push(...unknownNames(env, flags));
+  if (faults.length > 0) throw new ConfigError(faults);
+  return config;
+}
+
+function faultOf(setting: Setting<unknown>, name: string, given: string): string {
+  const { kind, fallback, fallbackText } = setting;
+  const found = kind.mask === undefined
+    ? JSON.stringify(given)
+    : "something else (not shown: it may hold a secret)";
+  const remedy = fallback === undefined ? "or leave it out" : `or leave it out (default: ${fallbackText})`;
+  return `${name} must be ${kind.expects}, but is ${found}: correct it, ${remedy}`;
+}
+
+function unknownNames(
+  env: Readonly<Record<string, string>>,
+  flags: Readonly<Record<string, unknown>>,
+): string[] {
+  const settings = rows().map(([, setting]) => setting);
+  const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map((known) => known.env);
+  const names = settings.map((setting) => setting.flag);
+  return [
+    ...Object.keys(env)
+      .filter((name) => name.startsWith(PREFIX) && env[name] !== "" && !variables.includes(name))
+      .map((name) =>
+        `${name} is not a setting: remove it, or rename it to ${nearest(name, variables)} if that is meant`
+      ),
+    ...Object.keys(flags)
+      .filter((name) => flags[name] !== undefined && !names.includes(name))
+      .map((name) =>
+        `--${name} is not a flag: remove it, or rename it to --${nearest(name, names)} if that is meant`
+      ),
+  ];
+}
+
+/** The name that takes the fewest edits. The prefix does not count: USERWIRE_PORT is nearest to PORT. */
+function nearest(name: string, known: readonly string[]): string {
+  const edits = (other: string) => editDistance(name.replace(PREFIX, ""), other.replace(PREFIX, ""));
+  return known.reduce((best, other) => edits(other) < edits(best) ? other : best);
+}
+
+/** How many letters must be put in, taken out or replaced to make one text the other (Levenshtein). */
+function editDistance(from: string, to: string): number {
+  let previous = Array.from({ length: to.length + 1 }, (_, index) => index);
+  for (let row = 1; row <= from.length; row++) {
+    const current = [row];
+    for (let column = 1; column <= to.length; column++) {
+      const replaced = previous[column - 1]! + (from[row - 1] === to[column - 1] ? 0 : 1);
+      current.push(Math.min(replaced, previous[column]! + 1, current[column - 1]! + 1));
+    }
+    previous = current;
+  }
+  return previous.at(-1)!;
+}
+
+function isLoopback(host: string): boolean {
+  return /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/i.test(host);
+}
+
+function rows(): [keyof Config, Setting<unknown>][] {
+  return Object.entries(SETTINGS) as [keyof Config, Setting<unknown>][];
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Showing
+
+/** The values, safe to log: what may hold a secret is masked, what is unset is left out. */
+export function describe(config: Config): Record<string, unknown> {
+  const shown = rows()
+    .filter(([key]) => config[key] !== undefined)
+    .map(([key, { kind }]) => [key, kind.mask === undefined ? config[key] : kind.mask(config[key])]);
+  return Object.fromEntries(shown);
+}
+
+/** The table of settings in Markdown, aligned as `deno fmt` aligns it. */
+export function settingsTable(): string {
+  const lines = [
+    ["Variable", "Flag", "Default", "Meaning"],
+    ...rows().map((
+      [, { env, flag, fallbackText, meaning }],
+    ) => [`\`${env}\``, `\`--${flag}\``, fallbackText, meaning]),
+  ];
+  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((cells) => cells[column]!.length)));
+  const [head, ...body] = lines.map((cells) => cells.map((cell, column) => cell.padEnd(widths[column]!)));
+  const rule = widths.map((width) => "-".repeat(width));
+  return [head!, rule, ...body].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
+}

@@ -1,0 +1,317 @@
+/**
+ * One client session from open to closed. It owns a WebSocket and a subscription and frees both on one path,
+ * whatever ends the session.
+ *
+ * It knows one socket and one user, and nothing about who sent a message or why. It has no timer of its own:
+ * `Connections` calls `tick()` once a second.
+ *
+ *     opening ──▶ live ──▶ closing ──▶ closed
+ *        └───────────────────▲
+ *
+ * *opening*: the subscription is being confirmed or the socket is not open yet; messages queue. *live*: messages
+ * go to the socket. *closing*: everything is freed but the socket, which has been asked to close. *closed*: the
+ * socket is gone too. Deno can't terminate a socket whose peer does not answer, so nothing ever waits for
+ * *closed* without a deadline.
+ */
+import type { Subscriber, Subscription } from "./broker/broker.ts";
+import { InvalidFrameError, messageOf } from "./errors.ts";
+import type { Log } from "./log.ts";
+import {
+  CLOSE,
+  type CloseReason,
+  formatFrame,
+  frameOf,
+  isEnvelope,
+  parseClientFrame,
+  payloadOf,
+  PING_FRAME,
+  PROTOCOL_VERSION,
+  wrapForeign,
+} from "./protocol.ts";
+
+/** `v1` speaks frames (`userwire.v1`); `raw` gets payloads as they are. */
+export type Mode = "raw" | "v1";
+
+/** What `Connections` keeps: anything that holds a client's socket. */
+export interface Session {
+  /** Ends it; idempotent. `retryMs`: when the client should come back, in milliseconds. */
+  close(reason: CloseReason, options?: { retryMs?: number }): void;
+  /** Called once a second. */
+  tick(): void;
+}
+
+export interface ConnectionLimits {
+  /** Largest inbound frame, in bytes. */
+  maxFrameBytes: number;
+  /** Inbound frames per second. */
+  maxFramesPerSecond: number;
+  /** Bytes that may wait for the client before it counts as a slow reader. */
+  maxBufferedBytes: number;
+  /** Seconds of silence after which a v1 client gets `p`. */
+  pingS: number;
+  /** Seconds without progress after which a slow reader is closed. */
+  slowTimeoutS: number;
+}
+
+/** What a connection needs from the house it lives in. */
+export interface ConnectionHost {
+  readonly limits: ConnectionLimits;
+  readonly node: string;
+  readonly log: Log;
+  /** The session has ended: it counts no longer. Called once. */
+  onEnd(session: Session): void;
+  /** The socket is gone. Called once, after `onEnd`; never for a peer that does not answer. */
+  onSocketGone(session: Session): void;
+}
+
+/** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
+const OPEN_TICKS = 3;
+
+export class Connection implements Subscriber, Session {
+  readonly id: string = crypto.randomUUID();
+  readonly mode: Mode;
+  readonly username: string;
+  readonly #host: ConnectionHost;
+  #state: "opening" | "live" | "closing" | "closed" = "opening";
+  #socket: WebSocket | undefined;
+  #subscription: Subscription | undefined;
+  /** Messages that came while opening. */
+  #waiting: [payload: string | Uint8Array<ArrayBuffer>, byteLength: number][] = [];
+  #waitingBytes = 0;
+
+  #openedMs = 0;
+  #messages = 0;
+  #bytes = 0;
+  #interruptions = 0;
+  #ignoredFrames = 0;
+
+  #openingTicks = 0;
+  #idleTicks = 0;
+  #stuckTicks = 0;
+  /** Length of all frames sent: never more than their bytes, so progress is never seen where there is none. */
+  #sentLength = 0;
+  #drainedLength = 0;
+  #framesThisTick = 0;
+
+  constructor(username: string, mode: Mode, host: ConnectionHost) {
+    this.username = username;
+    this.mode = mode;
+    this.#host = host;
+  }
+
+  get state(): "opening" | "live" | "closing" | "closed" {
+    return this.#state;
+  }
+
+  /** Gives the connection its confirmed subscription. When the session has ended meanwhile, closes it. */
+  attachSubscription(subscription: Subscription): void {
+    this.#subscription = subscription;
+    if (this.#state === "closing" || this.#state === "closed") void subscription.close();
+    else this.#goLive();
+  }
+
+  /** Gives the connection its socket, which may be open already. */
+  attachSocket(socket: WebSocket): void {
+    this.#socket = socket;
+    socket.onmessage = (event) => this.#onFrame(event.data);
+    socket.onclose = (event) => this.#onSocketClose(event.code);
+    // A broken socket closes too, which is where it is handled.
+    socket.onerror = () => {};
+    if (socket.readyState === WebSocket.OPEN) this.#goLive();
+    else socket.onopen = () => this.#goLive();
+  }
+
+  /** Ends a session that never got an open socket. */
+  abandon(why: string): void {
+    this.#end({ why });
+    this.#settle();
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // From the broker
+
+  message(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+    if (this.#state === "live") {
+      this.#deliver(payload, byteLength);
+    } else if (this.#state === "opening") {
+      this.#waiting.push([payload, byteLength]);
+      this.#waitingBytes += byteLength;
+      if (this.#waitingBytes > this.#host.limits.maxBufferedBytes) this.close(CLOSE.slow);
+    }
+  }
+
+  lost(why: string): void {
+    this.#interruptions++;
+    this.#host.log.debug("subscription lost", { conn: this.id, user: this.username, reason: why });
+  }
+
+  restored(): void {
+    this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // To the client
+
+  #goLive(): void {
+    if (this.#state !== "opening" || !this.#subscription || this.#socket?.readyState !== WebSocket.OPEN) {
+      return;
+    }
+    this.#state = "live";
+    this.#openedMs = performance.now();
+    const { log, limits, node } = this.#host;
+    log.info("connection opened", { conn: this.id, user: this.username, mode: this.mode });
+    if (this.mode === "v1") {
+      this.#socket.send(formatFrame({
+        t: "hi",
+        v: PROTOCOL_VERSION,
+        conn: this.id,
+        user: this.username,
+        node,
+        resumed: false,
+        replay: 0,
+        ping: limits.pingS,
+        max: limits.maxFrameBytes,
+      }));
+    }
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const [payload, byteLength] of waiting) this.message(payload, byteLength);
+  }
+
+  #deliver(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+    const socket = this.#socket!;
+    // send() never blocks and never fails on a stuck client: the bytes would pile up here.
+    if (socket.bufferedAmount > this.#host.limits.maxBufferedBytes) {
+      this.close(CLOSE.slow);
+      return;
+    }
+    const frame = typeof payload === "string" && isEnvelope(payload)
+      ? this.mode === "v1" ? frameOf(payload) : payloadOf(payload)
+      : this.mode === "v1"
+      ? wrapForeign(payload, Date.now())
+      : payload;
+    socket.send(frame);
+    this.#sentLength += frame.length;
+    this.#messages++;
+    this.#bytes += byteLength;
+    this.#idleTicks = 0;
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // From the client
+
+  #onFrame(data: string | ArrayBuffer): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    const { limits } = this.#host;
+    if (sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes) return this.close(CLOSE.tooBig);
+    if (++this.#framesThisTick > limits.maxFramesPerSecond) return this.close(CLOSE.tooFast);
+    if (this.mode === "raw") {
+      if (data === "ping") this.#socket!.send("pong");
+      else this.#ignoredFrames++;
+      return;
+    }
+    try {
+      if (typeof data !== "string") throw new InvalidFrameError("Frames must be text");
+      if (parseClientFrame(data) === undefined) this.#ignoredFrames++;
+    } catch (error) {
+      this.close({ code: CLOSE.protocol.code, why: messageOf(error) });
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // Time
+
+  /** Once a second: finds clients that vanished while opening, and slow ones; sends `p` into silence. */
+  tick(): void {
+    this.#framesThisTick = 0;
+    if (this.#state === "opening") {
+      // Deno says nothing when the client left before the handshake was answered: no open, no close.
+      if (this.#socket?.readyState === WebSocket.CONNECTING && ++this.#openingTicks >= OPEN_TICKS) {
+        this.abandon("the client left");
+      }
+      return;
+    }
+    if (this.#state !== "live") return;
+    const { limits } = this.#host;
+    const buffered = this.#socket!.bufferedAmount;
+    if (buffered > 0) {
+      const drained = this.#sentLength - buffered;
+      this.#stuckTicks = drained > this.#drainedLength ? 0 : this.#stuckTicks + 1;
+      this.#drainedLength = drained;
+      if (this.#stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
+    } else {
+      this.#stuckTicks = 0;
+    }
+    if (++this.#idleTicks >= limits.pingS && this.mode === "v1") {
+      this.#idleTicks = 0;
+      this.#socket!.send(PING_FRAME);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // The end
+
+  /** Frees everything at once and asks the socket to close. */
+  close(reason: CloseReason, options: { retryMs?: number } = {}): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    this.#end(reason);
+    const socket = this.#socket;
+    if (!socket) return this.#settle();
+    if (socket.readyState === WebSocket.OPEN) {
+      if (this.mode === "v1") {
+        const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
+        socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
+      }
+      socket.close(reason.code, reason.why.slice(0, 120));
+    } else if (socket.readyState === WebSocket.CONNECTING) {
+      // Before `open` a close is lost in Deno, so it is made up for there.
+      socket.onopen = () => socket.close(reason.code, reason.why.slice(0, 120));
+    }
+  }
+
+  #onSocketClose(code: number): void {
+    // After an idle timeout Deno fires `close` twice.
+    if (this.#state === "closed") return;
+    this.#end({
+      code,
+      why: code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client",
+    });
+    this.#settle();
+  }
+
+  /** Frees everything but the socket, once. */
+  #end(reason: Partial<CloseReason>): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
+    const opened = this.#state === "live";
+    this.#state = "closing";
+    this.#waiting = [];
+    void this.#subscription?.close();
+    this.#host.onEnd(this);
+    this.#host.log.info(opened ? "connection closed" : "connection given up while opening", {
+      conn: this.id,
+      user: this.username,
+      code: reason.code,
+      why: reason.why,
+      seconds: opened ? Math.round((performance.now() - this.#openedMs) / 100) / 10 : undefined,
+      messages: this.#messages,
+      bytes: this.#bytes,
+      interruptions: this.#interruptions || undefined,
+      ignored_frames: this.#ignoredFrames || undefined,
+    });
+  }
+
+  #settle(): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#host.onSocketGone(this);
+  }
+}
+
+const encoder = new TextEncoder();
+
+/** Size of a frame in bytes; exact only where it decides. */
+function sizeOf(data: string | ArrayBuffer, max: number): number {
+  if (typeof data !== "string") return data.byteLength;
+  // A UTF-16 unit takes one to three bytes.
+  return data.length > max || data.length * 3 <= max ? data.length : encoder.encode(data).length;
+}

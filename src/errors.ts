@@ -1,0 +1,52 @@
+/**
+ * The errors that a caller is expected to catch. Everything else is a built-in class.
+ *
+ * The tables that turn them into answers live elsewhere: error → HTTP status in `http/problem.ts`,
+ * reason → close code in `protocol.ts`.
+ */
+
+/** The settings can't be used. Lists every fault found, so that one start shows them all. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  /** One sentence per fault: what is wrong and what to do. */
+  readonly faults: readonly string[];
+
+  constructor(faults: readonly string[]) {
+    super(faults.join("\n"));
+    this.faults = faults;
+  }
+}
+
+/** A username that can't name a user. */
+export class InvalidUsernameError extends Error {
+  override readonly name = "InvalidUsernameError";
+}
+
+/** A message that can't be sent: its payload is not what its type says, or it is too big. */
+export class InvalidMessageError extends Error {
+  override readonly name = "InvalidMessageError";
+}
+
+/** A frame that breaks the protocol. */
+export class InvalidFrameError extends Error {
+  override readonly name = "InvalidFrameError";
+}
+
+/**
+ * The broker can't be reached, or did not answer in time. When `outcome` is "unknown" the command had been
+ * written: it may or may not have been carried out.
+ */
+export class BrokerUnavailableError extends Error {
+  override readonly name = "BrokerUnavailableError";
+  readonly outcome: "refused" | "unknown";
+
+  constructor(message: string, options: { outcome?: "refused" | "unknown"; cause?: unknown } = {}) {
+    super(message, { cause: options.cause });
+    this.outcome = options.outcome ?? "refused";
+  }
+}
+
+/** What was thrown, as one line of text. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,64 @@
+/** Many messages in one request: all are checked before the first is sent, then all are sent side by side. */
+import type { z } from "@hono/zod-openapi";
+import { BrokerUnavailableError } from "../errors.ts";
+import type { Publisher } from "../publisher.ts";
+import { problem, problemOf } from "./problem.ts";
+import { type Batch, type BatchResult, MAX_BATCH_RECIPIENTS } from "./schemas.ts";
+
+type Result = z.infer<typeof BatchResult>["results"][number];
+
+const encoder = new TextEncoder();
+
+export async function sendBatch(
+  publisher: Publisher,
+  batch: z.infer<typeof Batch>,
+  options: { maxDataBytes: number },
+): Promise<Response> {
+  const items: { users: string[]; isList: boolean; text: string; id: string }[] = [];
+  let recipients = 0;
+  for (const [i, { to, data, id }] of batch.items.entries()) {
+    const users = typeof to === "string" ? [to] : to;
+    for (const user of users) {
+      try {
+        publisher.channel(user);
+      } catch (error) {
+        return problem("invalid_username", `items[${i}].to: ${(error as Error).message}`);
+      }
+    }
+    recipients += users.length;
+    const text = JSON.stringify(data);
+    if (encoder.encode(text).length > options.maxDataBytes) {
+      return problem(
+        "too_large",
+        `items[${i}].data: a payload must have at most ${options.maxDataBytes} bytes`,
+      );
+    }
+    items.push({ users, isList: typeof to !== "string", text, id: id ?? crypto.randomUUID() });
+  }
+  if (recipients > MAX_BATCH_RECIPIENTS) {
+    return problem(
+      "too_large",
+      `A batch may reach at most ${MAX_BATCH_RECIPIENTS} users: this one names ${recipients}`,
+    );
+  }
+
+  // Started in one turn, so that they leave for the broker together and arrive in order.
+  const sends = await Promise.all(items.map(async ({ users, isList, text, id }): Promise<Result> => {
+    const outcomes = await Promise.allSettled(
+      users.map((user) => publisher.send(user, { kind: "json", text }, { id })),
+    );
+    const counts = outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value.sockets : 0);
+    const failed = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failed && !(failed.reason instanceof BrokerUnavailableError)) throw failed.reason;
+    return {
+      id,
+      sockets: counts.reduce((sum, count) => sum + count, 0),
+      ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
+      ...(failed && { error: { code: "broker_unavailable", detail: failed.reason.message } }),
+    };
+  }));
+  if (sends.every((send) => send.error)) {
+    return problemOf(new BrokerUnavailableError(sends[0]!.error!.detail, { outcome: "unknown" }))!;
+  }
+  return Response.json({ results: sends });
+}

@@ -1,0 +1,55 @@
+/** Answers that say no: RFC 9457 problem bodies, and the one table from errors to HTTP status codes. */
+import { BrokerUnavailableError, InvalidMessageError, InvalidUsernameError, messageOf } from "../errors.ts";
+
+export type ProblemCode = keyof typeof PROBLEMS;
+
+const PROBLEMS = {
+  invalid_request: { status: 400, title: "The request is not valid" },
+  invalid_username: { status: 400, title: "The username is not valid" },
+  invalid_message: { status: 400, title: "The message is not valid" },
+  invalid_handshake: { status: 400, title: "The WebSocket handshake is not valid" },
+  origin_not_allowed: { status: 403, title: "The origin is not allowed" },
+  not_found: { status: 404, title: "There is nothing here" },
+  method_not_allowed: { status: 405, title: "The method is not allowed here" },
+  too_large: { status: 413, title: "The body is too large" },
+  unsupported_media_type: { status: 415, title: "The content type is not supported" },
+  upgrade_required: { status: 426, title: "This address speaks WebSocket" },
+  internal: { status: 500, title: "The server made a mistake" },
+  broker_unavailable: { status: 503, title: "The broker is not available" },
+  draining: { status: 503, title: "The instance is shutting down" },
+  full: { status: 503, title: "The instance holds as many sockets as it may" },
+} as const;
+
+/** Seconds a client should wait where waiting helps. */
+const RETRY_AFTER_S = 1;
+
+/**
+ * A problem answer. 503 carries `Retry-After`.
+ * @param detail What was wrong with this request and what to do, as a sentence.
+ */
+export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Response {
+  const { status, title } = PROBLEMS[code];
+  return new Response(JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }), {
+    status,
+    headers: {
+      "content-type": "application/problem+json",
+      ...(status === 503 && { "retry-after": String(RETRY_AFTER_S) }),
+      ...headers,
+    },
+  });
+}
+
+/** The answer to an error, or undefined for one that is nobody's fault but ours. */
+export function problemOf(error: unknown): Response | undefined {
+  if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
+  if (error instanceof InvalidMessageError) return problem("invalid_message", error.message);
+  if (error instanceof BrokerUnavailableError) {
+    return problem(
+      "broker_unavailable",
+      error.outcome === "unknown"
+        ? `${messageOf(error)}; the message may or may not have been delivered`
+        : `${messageOf(error)}; nothing was sent`,
+    );
+  }
+  return undefined;
+}

@@ -1,0 +1,354 @@
+/**
+ * The log of one app: a short event with fields, as a readable line on the console and as a line of JSON in a file
+ * that rotates by size. Owns the file, its buffer and its flush timer.
+ *
+ * A call never throws: when the disk refuses, the console says so once and the app lives on. Two processes must not
+ * write one file. Secrets are not hidden: callers keep tokens and keys out of the fields.
+ * This is the only file that imports @std/log, and it leaves that package's process-wide registry alone, so that two
+ * apps can live in one process.
+ */
+import { BaseHandler, Logger, LogLevels, LogRecord, RotatingFileHandler } from "@std/log";
+import { ConfigError, messageOf } from "./errors.ts";
+import { formatJson, formatPretty, type LogFields, type LogLevel, type LogLine } from "./log_line.ts";
+
+export type { LogFields, LogLevel } from "./log_line.ts";
+
+/** Where an app says what happens to it. No method throws. */
+export interface Log {
+  /** Events below this level are dropped: look here before building costly fields. */
+  readonly level: LogLevel;
+  /** Says that something happened. The event is a short constant text such as "connection opened". */
+  debug(event: string, fields?: LogFields): void;
+  info(event: string, fields?: LogFields): void;
+  warn(event: string, fields?: LogFields): void;
+  error(event: string, fields?: LogFields): void;
+  /** Writes what is buffered to the file. */
+  flush(): void;
+  /** Flushes, stops the timer and lets go of the file. Later events reach the console only. Idempotent. */
+  close(): void;
+}
+
+/** How a log is opened. */
+export interface LogOptions {
+  level: LogLevel;
+  /** Folder of the files; it is made when it is missing. */
+  dir: string;
+  /** Name of the file, to which ".log" is added. Logs that share a folder need names of their own. */
+  name: string;
+  /** How the console shows events. The file is always JSON lines. */
+  format: "pretty" | "json";
+  /**
+   * Size in bytes at which the next file is begun.
+   * @default {10485760} 10 MiB
+   */
+  maxBytes?: number;
+  /**
+   * How many files are kept, the current one included: at least 2.
+   * @default {5}
+   */
+  maxFiles?: number;
+  /**
+   * Longest time in milliseconds that an event waits in the buffer. Warnings and errors do not wait.
+   * @default {1000}
+   */
+  flushMs?: number;
+  /**
+   * Whether events go to the console too. Trouble with the file does in any case.
+   * @default {true}
+   */
+  console?: boolean;
+}
+
+const DEFAULT_MAX_BYTES = 10 * 1024 * 1024;
+const DEFAULT_MAX_FILES = 5;
+const DEFAULT_FLUSH_MS = 1000;
+
+/** Big enough that a busy server writes a few times a second and not once per handful of lines. */
+const BUFFER_BYTES = 64 * 1024;
+
+/**
+ * How many warnings and errors per flush interval are written at once. A flush may wait for the disk, and a storm of
+ * warnings must not hold up the sockets: the rest of the storm is written by the timer.
+ */
+const URGENT_PER_INTERVAL = 10;
+
+/**
+ * Opens a log.
+ * @throws {ConfigError} when the folder or the file in it can't be made or written, or an option makes no sense.
+ */
+export function openLog(options: LogOptions): Log {
+  const { level, dir, name, format, flushMs = DEFAULT_FLUSH_MS } = options;
+  const { maxBytes = DEFAULT_MAX_BYTES, maxFiles = DEFAULT_MAX_FILES } = options;
+  const faults: string[] = [];
+  if (!/^[\w.-]+$/.test(name)) {
+    faults.push(`Log name "${name}" can't name a file: use letters, digits, ".", "_" and "-" only`);
+  }
+  if (!(maxBytes >= 1)) faults.push(`Log size "${maxBytes}" is too small: let a file have at least 1 byte`);
+  if (!(maxFiles >= 2)) faults.push(`Number of log files "${maxFiles}" is too small: keep at least 2`);
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const terminal = new Terminal(format);
+  const file = new LogFile(terminal, { dir, path: `${dir}/${name}.log`, maxBytes, maxFiles });
+  try {
+    file.open();
+  } catch (error) {
+    throw new ConfigError([
+      `Log folder "${dir}" can't be written: ${messageOf(error)}; ` +
+      `set LOG_DIR to a folder in which this process may make files`,
+    ]);
+  }
+  const handlers = options.console ?? true ? [terminal, file] : [file];
+  return new AppLog(new Logger(name, LEVEL_NAMES[level], { handlers }), { level, file, flushMs });
+}
+
+const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warn: "WARN", error: "ERROR" } as const;
+
+/** A log that swallows everything, for tests. */
+export const silentLog: Log = Object.freeze({
+  level: "error",
+  debug() {},
+  info() {},
+  warn() {},
+  error() {},
+  flush() {},
+  close() {},
+});
+
+/** One event in memory. Fields that were undefined are left out. */
+export interface MemoryRecord {
+  level: LogLevel;
+  event: string;
+  fields: LogFields;
+}
+
+/** A log that only keeps its events, of all levels and as they were given, for tests. */
+export function memoryLog(): Log & { readonly records: MemoryRecord[] } {
+  const records: MemoryRecord[] = [];
+  const keep = (level: LogLevel) => (event: string, fields: LogFields = {}) => {
+    const known = Object.entries(fields).filter(([, value]) => value !== undefined);
+    records.push({ level, event, fields: Object.fromEntries(known) });
+  };
+  return {
+    level: "debug",
+    records,
+    debug: keep("debug"),
+    info: keep("info"),
+    warn: keep("warn"),
+    error: keep("error"),
+    flush() {},
+    close() {},
+  };
+}
+
+class AppLog implements Log {
+  readonly level: LogLevel;
+  readonly #logger: Logger;
+  readonly #file: LogFile;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(logger: Logger, options: { level: LogLevel; file: LogFile; flushMs: number }) {
+    this.level = options.level;
+    this.#logger = logger;
+    this.#file = options.file;
+    this.#timer = setInterval(() => this.#file.tick(), options.flushMs);
+    // A log must not keep a process alive that has nothing else to do.
+    Deno.unrefTimer(this.#timer);
+  }
+
+  debug(event: string, fields?: LogFields): void {
+    this.#logger.debug(event, fields);
+  }
+
+  info(event: string, fields?: LogFields): void {
+    this.#logger.info(event, fields);
+  }
+
+  warn(event: string, fields?: LogFields): void {
+    this.#logger.warn(event, fields);
+  }
+
+  error(event: string, fields?: LogFields): void {
+    this.#logger.error(event, fields);
+  }
+
+  flush(): void {
+    this.#file.flush();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#logger.handlers = this.#logger.handlers.filter((handler) => handler !== this.#file);
+    this.#file.destroy();
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Handlers
+
+function lineOf(record: LogRecord): LogLine {
+  const [fields] = record.args;
+  return {
+    time: record.datetime,
+    level: record.levelName.toLowerCase() as LogLevel,
+    event: record.msg,
+    fields: (fields ?? {}) as LogFields,
+  };
+}
+
+/** The console: standard output, and standard error for warnings and errors. */
+class Terminal extends BaseHandler {
+  constructor(format: "pretty" | "json") {
+    super("DEBUG", {
+      formatter: (record) =>
+        format === "json"
+          ? formatJson(lineOf(record))
+          : formatPretty(lineOf(record), { colour: !Deno.noColor && streamOf(record).isTerminal() }),
+    });
+  }
+
+  override handle(record: LogRecord): void {
+    if (streamOf(record) === Deno.stderr) console.error(this.format(record));
+    else this.log(this.format(record));
+  }
+
+  override log(line: string): void {
+    console.log(line);
+  }
+}
+
+function streamOf(record: LogRecord): typeof Deno.stdout | typeof Deno.stderr {
+  return record.level >= LogLevels.WARN ? Deno.stderr : Deno.stdout;
+}
+
+/** A rotating file that can be let go of while the disk is full. Else the process would end with an error code. */
+class RotatingFile extends RotatingFileHandler {
+  override destroy(): void {
+    try {
+      super.destroy();
+    } catch {
+      // The flush before has said it already, or there is nobody left to hear it.
+    }
+  }
+}
+
+/**
+ * The file, as long as the app lives: it survives a full disk and a folder that was deleted or can't be renamed in,
+ * says on the console when trouble starts and ends, and counts what may be lost.
+ */
+class LogFile extends BaseHandler {
+  readonly #terminal: Terminal;
+  readonly #dir: string;
+  readonly #path: string;
+  readonly #file: RotatingFile;
+  /** Records since the last flush. */
+  #waiting = 0;
+  #lost = 0;
+  #urgent = 0;
+  #isClosed = false;
+  #isFailing = false;
+  /** The handler lost its open file in a rotation that went wrong. */
+  #isStale = false;
+
+  constructor(
+    terminal: Terminal,
+    options: { dir: string; path: string; maxBytes: number; maxFiles: number },
+  ) {
+    super("DEBUG", { formatter: (record) => formatJson(lineOf(record)) });
+    this.#terminal = terminal;
+    this.#dir = options.dir;
+    this.#path = options.path;
+    this.#file = new RotatingFile("DEBUG", {
+      filename: options.path,
+      maxBytes: options.maxBytes,
+      maxBackupCount: options.maxFiles - 1,
+      bufferSize: BUFFER_BYTES,
+    });
+  }
+
+  /** @throws what the file system throws. */
+  open(): void {
+    Deno.mkdirSync(this.#dir, { recursive: true });
+    this.#file.setup();
+  }
+
+  override handle(record: LogRecord): void {
+    try {
+      this.log(this.format(record));
+      this.#waiting++;
+    } catch (error) {
+      this.#lost++;
+      this.#fail(error);
+      return;
+    }
+    if (record.level >= LogLevels.WARN && this.#urgent < URGENT_PER_INTERVAL) {
+      this.#urgent++;
+      this.flush();
+    }
+  }
+
+  override log(line: string): void {
+    this.#file.log(line);
+  }
+
+  tick(): void {
+    this.#urgent = 0;
+    this.flush();
+  }
+
+  flush(): void {
+    if (this.#isClosed || this.#waiting === 0 && !this.#isFailing) return;
+    try {
+      if (this.#isStale || !exists(this.#path)) this.#reopen();
+      this.#file.flush();
+      this.#waiting = 0;
+      if (this.#isFailing) this.#recover();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  override destroy(): void {
+    this.flush();
+    this.#isClosed = true;
+    this.#file.destroy();
+  }
+
+  /** What was buffered goes to the file that is no longer there. */
+  #reopen(): void {
+    this.#file.destroy();
+    this.open();
+    this.#isStale = false;
+    this.#isFailing = true;
+    this.#lost += this.#waiting;
+    this.#waiting = 0;
+  }
+
+  #fail(error: unknown): void {
+    if (error instanceof Deno.errors.BadResource) this.#isStale = true;
+    if (this.#isFailing) return;
+    this.#isFailing = true;
+    this.#terminal.handle(this.#record("log file can't be written", { file: this.#path, error }));
+  }
+
+  #recover(): void {
+    const record = this.#record("log file is written again", { file: this.#path, lost_at_most: this.#lost });
+    this.#file.log(this.format(record));
+    this.#file.flush();
+    this.#isFailing = false;
+    this.#lost = 0;
+    this.#terminal.handle(record);
+  }
+
+  #record(msg: string, fields: LogFields): LogRecord {
+    return new LogRecord({ msg, args: [fields], level: LogLevels.WARN, loggerName: "log" });
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

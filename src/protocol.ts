@@ -1,0 +1,348 @@
+/**
+ * The wire, without any I/O: usernames and channels, the envelope on a channel, the frames of `userwire.v1`,
+ * subprotocols, close codes and limits. Shared by the server, the command line and clients.
+ *
+ * The envelope is what a publisher of ours writes to a channel:
+ *
+ *     U+0001 "uw1" kind frame
+ *
+ * `kind` is one character ("j" JSON, "t" text, "b" binary) and `frame` is the finished `m` frame, whose last
+ * field is always `data`. So a `userwire.v1` socket gets the rest of the string after five characters, and a
+ * raw socket gets a slice of that: no parse, no stringify. A payload that does not start with the mark comes
+ * from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
+ */
+import { InvalidFrameError, InvalidUsernameError } from "./errors.ts";
+
+/** The subprotocol of framed sockets. A socket that offers none is raw. */
+export const SUBPROTOCOL = "userwire.v1";
+
+/** Version number in `hi`. */
+export const PROTOCOL_VERSION = 1;
+
+export const MAX_USERNAME_BYTES = 128;
+
+/** Names that start with this are the service's own keys and channels, never a user's. */
+export const RESERVED_PREFIX = "userwire:";
+
+// ---------------------------------------------------------------------------------------------------------
+// Usernames
+
+const encoder = new TextEncoder();
+// deno-lint-ignore no-control-regex -- control characters are exactly what is refused
+const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\s{}]/u;
+
+/**
+ * Checks a username and returns it. Usernames are compared byte for byte; no Unicode normalisation.
+ * @param options.fold Lower-case it first, as the setting `USERWIRE_USERNAME_CASE=lower` asks.
+ * @throws {InvalidUsernameError}
+ */
+export function parseUsername(text: unknown, options: { fold?: boolean } = {}): string {
+  if (typeof text !== "string") throw new InvalidUsernameError("A username must be a string");
+  const username = options.fold ? text.toLowerCase() : text;
+  if (username === "") throw new InvalidUsernameError("A username must not be empty");
+  if (!username.isWellFormed()) {
+    throw new InvalidUsernameError("A username must be valid Unicode: it holds half of a surrogate pair");
+  }
+  // A UTF-16 unit takes at most three bytes, so short names need no encoding to be measured.
+  if (username.length * 3 > MAX_USERNAME_BYTES) {
+    const bytes = encoder.encode(username).length;
+    if (bytes > MAX_USERNAME_BYTES) {
+      throw new InvalidUsernameError(
+        `A username must have at most ${MAX_USERNAME_BYTES} bytes: this one has ${bytes}`,
+      );
+    }
+  }
+  if (FORBIDDEN.test(username)) {
+    throw new InvalidUsernameError("A username must not hold white space, control characters or braces");
+  }
+  if (username.startsWith(RESERVED_PREFIX)) {
+    throw new InvalidUsernameError(
+      `A username must not start with "${RESERVED_PREFIX}": such names are reserved`,
+    );
+  }
+  return username;
+}
+
+/** The channel of a user: the prefix of the installation, then the username as it is. */
+export function channelOf(username: string, prefix = ""): string {
+  return prefix + username;
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The envelope
+
+const MARK = "\u0001uw1";
+const FRAME_START = MARK.length + 1;
+const DATA_FIELD = ',"data":';
+const ENCODING_FIELD = ',"enc":"base64"';
+
+/** What kind of payload a message carries. */
+export type PayloadKind = "json" | "text" | "binary";
+
+/** A payload with its kind. `json` holds JSON text as it was given, not a parsed value. */
+export type Payload =
+  | { readonly kind: "json" | "text"; readonly text: string }
+  | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
+
+/**
+ * Writes the envelope in two halves, between which a history can put `"seq":n,`.
+ * @param id Message id: letters, digits, and `._:-` only.
+ * @param ts Unix milliseconds.
+ */
+export function formatEnvelope(payload: Payload, id: string, ts: number): { head: string; tail: string } {
+  let kind = "j", encoding = "", data: string;
+  switch (payload.kind) {
+    case "json":
+      data = payload.text;
+      break;
+    case "text":
+      kind = "t";
+      data = JSON.stringify(payload.text);
+      break;
+    case "binary":
+      kind = "b";
+      encoding = ENCODING_FIELD;
+      data = `"${payload.bytes.toBase64()}"`;
+  }
+  return { head: `${MARK}${kind}{"t":"m",`, tail: `"id":"${id}","ts":${ts}${encoding}${DATA_FIELD}${data}}` };
+}
+
+/** Whether a channel's payload is an envelope of ours. */
+export function isEnvelope(payload: string): boolean {
+  return payload.charCodeAt(0) === 1 && payload.startsWith(MARK);
+}
+
+/** The `m` frame inside an envelope. */
+export function frameOf(envelope: string): string {
+  return envelope.slice(FRAME_START);
+}
+
+/** The payload inside an envelope: what a raw socket gets. */
+export function payloadOf(envelope: string): string | Uint8Array<ArrayBuffer> {
+  const data = envelope.slice(envelope.indexOf(DATA_FIELD) + DATA_FIELD.length, -1);
+  switch (envelope.charCodeAt(FRAME_START - 1)) {
+    case 0x6a: // j
+      return data;
+    case 0x74: // t: the only kind whose raw form differs from its JSON form
+      return JSON.parse(data);
+    default:
+      return Uint8Array.fromBase64(data.slice(1, -1));
+  }
+}
+
+/**
+ * The `m` frame for a payload that was published without an envelope: no `seq` and no `id` are known. JSON
+ * stays JSON, other text becomes a string, bytes become base64.
+ */
+export function wrapForeign(payload: string | Uint8Array, ts: number): string {
+  if (typeof payload !== "string") {
+    return `{"t":"m","ts":${ts}${ENCODING_FIELD}${DATA_FIELD}"${payload.toBase64()}"}`;
+  }
+  return `{"t":"m","ts":${ts}${DATA_FIELD}${isJson(payload) ? payload : JSON.stringify(payload)}}`;
+}
+
+/** Whether the text is one JSON value. */
+export function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Frames from the server
+
+/** First frame on every `userwire.v1` socket. */
+export interface HiFrame {
+  t: "hi";
+  v: number;
+  /** Id of this connection. */
+  conn: string;
+  user: string;
+  /** Name of the instance. */
+  node: string;
+  /** Position `<epoch>.<seq>`, while the inbox is on. */
+  pos?: string;
+  /** Whether the position asked for could be taken up. */
+  resumed: boolean;
+  /** How many messages are replayed before live ones. */
+  replay: number;
+  /** Seconds of silence after which the server sends `p`. */
+  ping: number;
+  /** Largest frame a client may send, in bytes. */
+  max: number;
+  /** Unix seconds at which the token ends. */
+  exp?: number;
+}
+
+/** A message. `seq` only while the inbox is on, `id` only when one of our publishers sent it. */
+export interface MessageFrame {
+  t: "m";
+  seq?: number;
+  id?: string;
+  /** Unix milliseconds of the send, or of the arrival when the message had no envelope. */
+  ts: number;
+  /** Set when `data` is bytes in base64. */
+  enc?: "base64";
+  data: unknown;
+  /** 1 on replay. */
+  r?: 1;
+}
+
+/** What cannot be delivered. */
+export interface GapFrame {
+  t: "gap";
+  from: number;
+  to: number;
+  count: number;
+  why: "trimmed" | "epoch" | "broker" | "slow";
+}
+
+/** Answer to a client's request. */
+export interface ReplyFrame {
+  t: "re";
+  id: string;
+  ok: boolean;
+  data?: unknown;
+  err?: string;
+}
+
+/** Sign of life. */
+export interface PingFrame {
+  t: "p";
+}
+
+/** Last frame before the server closes. */
+export interface ByeFrame {
+  t: "bye";
+  code: number;
+  why: string;
+  /** When to come back, in milliseconds from now. */
+  retry_ms?: number;
+}
+
+export type ServerFrame = HiFrame | MessageFrame | GapFrame | ReplyFrame | PingFrame | ByeFrame;
+
+/** Frames a client sends. Other types are ignored. */
+export type ClientFrame =
+  | { t: "ack"; seq: number }
+  | { t: "auth"; token: string }
+  | { t: "p" };
+
+/** The frame `p`, written once. */
+export const PING_FRAME = '{"t":"p"}';
+
+/** Writes a frame; `t` comes first because every frame literal starts with it. */
+export function formatFrame(frame: ServerFrame | ClientFrame): string {
+  return JSON.stringify(frame);
+}
+
+/**
+ * Reads a frame from a client.
+ * @returns Undefined for a frame of an unknown type, which a newer client may send.
+ * @throws {InvalidFrameError} when it is not a JSON object with a string `t`, or a field has the wrong type.
+ */
+export function parseClientFrame(text: string): ClientFrame | undefined {
+  const frame = parseObject(text);
+  switch (frame.t) {
+    case "p":
+      return { t: "p" };
+    case "ack":
+      if (!Number.isSafeInteger(frame.seq) || (frame.seq as number) < 0) {
+        throw new InvalidFrameError('Frame "ack" needs "seq", a whole number from 0 on');
+      }
+      return { t: "ack", seq: frame.seq as number };
+    case "auth":
+      if (typeof frame.token !== "string") {
+        throw new InvalidFrameError('Frame "auth" needs "token", a string');
+      }
+      return { t: "auth", token: frame.token };
+    default:
+      if (typeof frame.t !== "string") {
+        throw new InvalidFrameError('A frame needs "t", a string that names its type');
+      }
+      return undefined;
+  }
+}
+
+/**
+ * Reads a frame from the server. For clients.
+ * @throws {InvalidFrameError}
+ */
+export function parseServerFrame(text: string): ServerFrame | undefined {
+  const frame = parseObject(text);
+  if (typeof frame.t !== "string") {
+    throw new InvalidFrameError('A frame needs "t", a string that names its type');
+  }
+  return SERVER_FRAMES.has(frame.t) ? frame as unknown as ServerFrame : undefined;
+}
+
+const SERVER_FRAMES: ReadonlySet<string> = new Set(["hi", "m", "gap", "re", "p", "bye"]);
+
+/**
+ * Reads the first frame of a raw socket, which says who the client is: `{"user_name": "alice"}`.
+ * @throws {InvalidFrameError | InvalidUsernameError}
+ */
+export function parseIdentityFrame(text: string, options: { fold?: boolean } = {}): string {
+  const frame = parseObject(text);
+  if (frame.user_name === undefined) {
+    throw new InvalidFrameError('The first frame must be {"user_name": "…"}');
+  }
+  return parseUsername(frame.user_name, options);
+}
+
+function parseObject(text: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new InvalidFrameError("A frame must be JSON");
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new InvalidFrameError("A frame must be a JSON object");
+  }
+  return value as Record<string, unknown>;
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Subprotocols
+
+/** The subprotocols a client offers, from its `Sec-WebSocket-Protocol` header, with or without spaces. */
+export function parseOffer(header: string | null): string[] {
+  return header === null ? [] : header.split(",").map((name) => name.trim()).filter((name) => name !== "");
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Close codes
+
+/**
+ * Why a connection ends. A client may apply one rule blindly: 1000 and 44xx mean stop, everything else means
+ * come back, after `retry_ms` if a `bye` frame gave it.
+ */
+export const CLOSE = {
+  /** The instance restarts or is stopped. */
+  restart: { code: 1012, why: "restart" },
+  tooBig: { code: 1009, why: "frame too big" },
+  internal: { code: 1011, why: "server error" },
+  overloaded: { code: 1013, why: "overloaded or broker unavailable" },
+  protocol: { code: 4400, why: "protocol violation" },
+  kicked: { code: 4403, why: "kicked" },
+  noIdentity: { code: 4408, why: "no identity in time" },
+  replaced: { code: 4409, why: "replaced by a newer connection" },
+  tooFast: { code: 4429, why: "too many frames" },
+  brokerLost: { code: 4503, why: "broker lost" },
+  slow: { code: 4508, why: "slow reader" },
+} as const satisfies Record<string, CloseReason>;
+
+export interface CloseReason {
+  readonly code: number;
+  /** Short text, also the label in logs; at most 123 bytes, the limit of a Close frame (RFC 6455, 5.5). */
+  readonly why: string;
+}
+
+/** Whether a client should come back after this code. */
+export function shouldReconnect(code: number): boolean {
+  return code !== 1000 && !(code >= 4400 && code < 4500);
+}

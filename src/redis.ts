@@ -1,0 +1,257 @@
+/**
+ * The one connection of this process on which commands go to Redis: publishing, counting, and whatever is
+ * stored there. The only file that knows the client library. Subscriptions have connections of their own, in
+ * `broker/`.
+ *
+ * It promises that no command waits for ever. The library alone does not: a command that has been written
+ * waits as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a
+ * heartbeat finds out when Redis has stopped answering.
+ */
+import { createClient } from "redis";
+import { BrokerUnavailableError, messageOf } from "./errors.ts";
+import type { Log } from "./log.ts";
+
+export interface RedisOptions {
+  /** How long a command may take, in milliseconds. @default 3000 */
+  timeoutMs?: number;
+  log?: Log;
+}
+
+/** How the first attempt to connect ended. */
+export type FirstAttempt =
+  | { outcome: "ready" }
+  /** Redis answered, and would not let us in: waiting will not help. */
+  | { outcome: "refused"; why: string }
+  /** Nobody answered; attempts go on. */
+  | { outcome: "unreachable"; why: string };
+
+interface Pending {
+  readonly dueMs: number;
+  readonly reject: (error: Error) => void;
+}
+
+const DEFAULT_TIMEOUT_MS = 3_000;
+const TICK_MS = 250;
+const HEARTBEAT_MS = 1_000;
+/** A connection on which nothing came for so long is given up and dialled again. */
+const SILENCE_MS = 10_000;
+
+export class Redis {
+  readonly #client: ReturnType<typeof newClient>;
+  readonly #timeoutMs: number;
+  readonly #log: Log | undefined;
+  readonly #pending = new Set<Pending>();
+  readonly #first = Promise.withResolvers<FirstAttempt>();
+  readonly #timer: ReturnType<typeof setInterval>;
+  #connects = 0;
+  #waiters: (() => void)[] = [];
+  #why: string | undefined = "Redis is not connected yet";
+  #hung = false;
+  #closed = false;
+  #nextBeatMs = 0;
+
+  private constructor(url: string, options: RedisOptions) {
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#log = options.log;
+    this.#client = newClient(url);
+    this.#client.on("ready", () => this.#onReady());
+    // Without a listener an error would end the client in silence.
+    this.#client.on("error", (error: unknown) => this.#onError(error));
+    this.#client.connect().catch((error: unknown) => this.#onError(error));
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  /** Starts connecting and returns at once; see `unavailable`. */
+  static open(url: string, options: RedisOptions = {}): Redis {
+    return new Redis(url, options);
+  }
+
+  /** Resolves when the first attempt to connect has ended, or after the time given. */
+  async firstAttempt(withinMs: number): Promise<FirstAttempt> {
+    const timer = setTimeout(
+      () => this.#first.resolve({ outcome: "unreachable", why: "Redis did not answer in time" }),
+      withinMs,
+    );
+    try {
+      return await this.#first.promise;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Undefined while commands can be sent; else what is wrong, as a sentence without a full stop. */
+  unavailable(): string | undefined {
+    return this.#why ?? (this.#hung ? "Redis does not answer" : undefined);
+  }
+
+  /** How often the connection came up, or came back to life. */
+  get connects(): number {
+    return this.#connects;
+  }
+
+  /** Resolves when commands can be sent, or this is closed. */
+  whenReady(): Promise<void> {
+    if (this.unavailable() === undefined || this.#closed) return Promise.resolve();
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  /** @returns How many subscriptions Redis handed the payload to. */
+  publish(channel: string, payload: string): Promise<number> {
+    return this.#command(() => this.#client.publish(channel, payload));
+  }
+
+  /** @returns How many subscriptions each channel has, in the order asked. */
+  async subscriberCounts(channels: readonly string[]): Promise<number[]> {
+    if (channels.length === 0) return [];
+    const counts = await this.#command(() =>
+      this.#client.sendCommand<unknown[]>(["PUBSUB", "NUMSUB", ...channels])
+    );
+    // The reply alternates names and numbers.
+    return channels.map((_, i) => Number(counts[2 * i + 1]));
+  }
+
+  /** Ends the connection. Commands still waiting are rejected. */
+  close(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#closed = true;
+    clearInterval(this.#timer);
+    this.#why = "The connection to Redis is closed";
+    this.#rejectPending(this.#why);
+    this.#wake();
+    this.#client.destroy();
+    return Promise.resolve();
+  }
+
+  #command<T>(issue: () => Promise<T>): Promise<T> {
+    const why = this.unavailable();
+    if (why !== undefined) return Promise.reject(new BrokerUnavailableError(why));
+    return this.#issue(issue);
+  }
+
+  #issue<T>(issue: () => Promise<T>): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const pending: Pending = { dueMs: performance.now() + this.#timeoutMs, reject };
+    this.#pending.add(pending);
+    issue().then((value) => {
+      this.#pending.delete(pending);
+      if (this.#hung) this.#onAnswer();
+      resolve(value);
+    }, (error: unknown) => {
+      this.#pending.delete(pending);
+      reject(asUnavailable(error));
+    });
+    return promise;
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    // Pending commands are in the order of their deadlines, so this looks at one more than it rejects.
+    for (const pending of this.#pending) {
+      if (pending.dueMs > nowMs) break;
+      this.#pending.delete(pending);
+      pending.reject(
+        new BrokerUnavailableError(`Redis did not answer within ${this.#timeoutMs} ms`, {
+          outcome: "unknown",
+        }),
+      );
+      this.#onHung();
+    }
+    if (nowMs >= this.#nextBeatMs && this.#client.isReady) {
+      this.#nextBeatMs = nowMs + HEARTBEAT_MS;
+      // A failed beat is seen by its deadline or by the client's error event.
+      this.#issue(() => this.#client.ping()).catch(() => {});
+    }
+  }
+
+  #onReady(): void {
+    this.#why = undefined;
+    this.#hung = false;
+    this.#first.resolve({ outcome: "ready" });
+    this.#log?.info("redis connected");
+    this.#wake();
+  }
+
+  #onError(error: unknown): void {
+    if (this.#closed) return;
+    const why = explain(error);
+    // Attempts repeat; the log says a thing once.
+    if (this.#why !== why) this.#log?.warn("redis unavailable", { reason: why });
+    this.#why = why;
+    const refused = isRefusal(error);
+    this.#first.resolve({ outcome: refused ? "refused" : "unreachable", why });
+  }
+
+  #onHung(): void {
+    if (this.#hung) return;
+    this.#hung = true;
+    this.#log?.warn("redis unavailable", { reason: "Redis does not answer" });
+  }
+
+  #onAnswer(): void {
+    this.#hung = false;
+    if (this.#why === undefined) {
+      this.#log?.info("redis answers again");
+      this.#wake();
+    }
+  }
+
+  #wake(): void {
+    this.#connects++;
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  #rejectPending(why: string): void {
+    for (const pending of this.#pending) {
+      pending.reject(new BrokerUnavailableError(why, { outcome: "unknown" }));
+    }
+    this.#pending.clear();
+  }
+}
+
+function newClient(url: string) {
+  return createClient({
+    url,
+    // RESP2 needs no greeting and is spoken by every Redis.
+    RESP: 2,
+    maintNotifications: "disabled",
+    disableClientInfo: true,
+    // A command given while there is no connection fails at once, so that the caller can say so.
+    disableOfflineQueue: true,
+    socket: {
+      connectTimeout: 3_000,
+      socketTimeout: SILENCE_MS,
+      // The library's own strategy gives up after a silent connection; this one never does.
+      reconnectStrategy: (attempt) =>
+        Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2),
+    },
+  });
+}
+
+/** Whether Redis answered and would not let us in. */
+function isRefusal(error: unknown): boolean {
+  return /^(WRONGPASS|NOAUTH|NOPERM|ERR AUTH|ERR invalid password|ERR Client sent AUTH)/.test(
+    messageOf(error),
+  );
+}
+
+function explain(error: unknown): string {
+  const message = messageOf(error);
+  if (/^(WRONGPASS|ERR invalid password)/.test(message)) return "Redis refused the password or the user";
+  if (/^NOAUTH/.test(message)) return "Redis wants a password";
+  if (/^ERR (Client sent )?AUTH/.test(message)) return "Redis was given a password but has none configured";
+  return `Redis is not available: ${message}`;
+}
+
+function asUnavailable(error: unknown): BrokerUnavailableError {
+  const name = error instanceof Error ? error.constructor.name : "";
+  const answered = name.endsWith("ErrorReply") || name === "SimpleError";
+  const unsent = name === "ClientOfflineError" || name === "ClientClosedError";
+  return new BrokerUnavailableError(
+    answered
+      ? `Redis refused the command: ${messageOf(error)}`
+      : `Redis is not available: ${messageOf(error)}`,
+    { outcome: answered || unsent ? "refused" : "unknown", cause: error },
+  );
+}

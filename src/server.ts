@@ -1,0 +1,199 @@
+/** Listens, starts the app, and ends both in order. Faults that only a start can find are reported all at once. */
+import { type App, openApp, VERSION } from "./app.ts";
+import type { Config } from "./config.ts";
+import { ConfigError, messageOf } from "./errors.ts";
+import { type Log, openLog } from "./log.ts";
+
+/** A running service. */
+export interface Server {
+  /** Where the console page is, such as "http://127.0.0.1:8765/". */
+  readonly url: string;
+  readonly port: number;
+  readonly node: string;
+  readonly app: App;
+  readonly log: Log;
+  /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
+  shutdown(): Promise<void>;
+}
+
+export interface StartOptions {
+  /** Used instead of the log that the settings describe; stays the caller's to close. */
+  log?: Log;
+  /** Faults found before, which are reported together with those found here. */
+  faults?: readonly string[];
+}
+
+/** How long a start waits to learn that Redis refuses it; a Redis that is away is waited for in the background. */
+const FIRST_ATTEMPT_MS = 2_000;
+/** How long the listener and the broker may take to close. */
+const CLOSE_MS = 1_000;
+
+/**
+ * Starts a service.
+ * @throws {ConfigError} with every fault: a port in use, a log folder that can't be written, a refused password.
+ */
+export async function startServer(config: Config, options: StartOptions = {}): Promise<Server> {
+  const faults = [...options.faults ?? []];
+  const ready = Promise.withResolvers<App>();
+  // Nobody may be waiting for it when the start fails.
+  ready.promise.catch(() => {});
+  let app: App | undefined;
+  const force = new AbortController();
+
+  const listener = listen(config, {
+    signal: force.signal,
+    handler: (request) => app ? app.handle(request) : ready.promise.then((app) => app.handle(request)),
+    faults,
+  });
+  const port = listener?.addr.port ?? config.port;
+  const node = config.node ?? `${Deno.hostname()}:${port}`;
+  const log = options.log ?? openLogOrFault(config, { name: config.node ?? String(port), faults });
+
+  if (log) {
+    const opened = openApp(config, { node, log });
+    const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
+    if (attempt.outcome === "refused") {
+      faults.push(`REDIS_URL: ${attempt.why}: correct the user and password in it`);
+    }
+    if (faults.length === 0) app = opened;
+    else await opened.close();
+  }
+  if (!listener || !log || !app) {
+    ready.reject(new Error("The start failed"));
+    force.abort();
+    await listener?.finished;
+    if (!options.log) log?.close();
+    throw new ConfigError(faults);
+  }
+  ready.resolve(app);
+
+  const url = `http://${printable(config.host)}:${port}/`;
+  announce(log, config, { url, node });
+
+  let ending: Promise<void> | undefined;
+  const running = app;
+  async function end(): Promise<void> {
+    log!.info("shutting down", { sockets: running.connections.size, window_s: config.drainS });
+    const left = await running.drain(config.drainS * 1_000);
+    if (left > 0) log!.warn("sockets did not answer the close", { sockets: left });
+    // A graceful shutdown waits for stuck readers and for requests in flight: it gets a moment, no more.
+    if (!await within(listener!.shutdown(), CLOSE_MS)) force.abort();
+    await within(running.close(), CLOSE_MS);
+    log!.info("stopped");
+    if (!options.log) log!.close();
+  }
+  return { url, port, node, app, log, shutdown: () => ending ??= end() };
+}
+
+/**
+ * Runs a service until a signal ends it: the first SIGTERM or SIGINT drains, the second ends at once.
+ * @returns The exit code.
+ * @throws {ConfigError}
+ */
+export async function serve(
+  config: Config,
+  options: { signal?: AbortSignal; faults?: readonly string[] } = {},
+): Promise<number> {
+  const server = await startServer(config, options.faults ? { faults: options.faults } : {});
+  const stopped = Promise.withResolvers<number>();
+  let signals = 0;
+  const stop = () => {
+    if (++signals > 1) return stopped.resolve(1);
+    server.shutdown().then(() => stopped.resolve(0), (error) => {
+      server.log.error("shutdown failed", { reason: messageOf(error) });
+      stopped.resolve(1);
+    });
+  };
+  // Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others.
+  const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
+    event.preventDefault();
+    const error = event instanceof ErrorEvent ? event.error : event.reason;
+    server.log.error("unexpected error", { reason: messageOf(error), stack: (error as Error)?.stack });
+  };
+  const names: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGTERM", "SIGINT"];
+  for (const name of names) Deno.addSignalListener(name, stop);
+  options.signal?.addEventListener("abort", stop);
+  globalThis.addEventListener("error", survive);
+  globalThis.addEventListener("unhandledrejection", survive);
+  try {
+    return await stopped.promise;
+  } finally {
+    for (const name of names) Deno.removeSignalListener(name, stop);
+    options.signal?.removeEventListener("abort", stop);
+    globalThis.removeEventListener("error", survive);
+    globalThis.removeEventListener("unhandledrejection", survive);
+  }
+}
+
+function listen(
+  config: Config,
+  options: {
+    signal: AbortSignal;
+    handler: (request: Request) => Response | Promise<Response>;
+    faults: string[];
+  },
+): Deno.HttpServer<Deno.NetAddr> | undefined {
+  const { host, port } = config;
+  try {
+    return Deno.serve({ hostname: host, port, signal: options.signal, onListen() {} }, options.handler);
+  } catch (error) {
+    options.faults.push(
+      error instanceof Deno.errors.AddrInUse
+        ? `PORT: ${port} is in use on ${host}: stop what listens there, or set another (0 takes a free one)`
+        : error instanceof Deno.errors.AddrNotAvailable
+        ? `HOST: ${host} is not an address of this machine: set one that is, or 127.0.0.1`
+        : error instanceof Deno.errors.PermissionDenied
+        ? `PORT: ${port} may not be used by this user: set one above 1023`
+        : `HOST, PORT: can't listen on ${host}:${port}: ${messageOf(error)}`,
+    );
+    return undefined;
+  }
+}
+
+function openLogOrFault(config: Config, options: { name: string; faults: string[] }): Log | undefined {
+  try {
+    return openLog({
+      level: config.logLevel,
+      dir: config.logDir,
+      name: `userwire-${options.name.replaceAll(/[^\w.-]/g, "_")}`,
+      format: config.logFormat,
+      maxBytes: config.logMaxBytes,
+      maxFiles: config.logMaxFiles,
+    });
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    options.faults.push(...error.faults);
+    return undefined;
+  }
+}
+
+function announce(log: Log, config: Config, { url, node }: { url: string; node: string }): void {
+  log.info("listening", { url, node, version: VERSION });
+  if (config.redisUrl === undefined) {
+    log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
+  }
+  log.warn(
+    isLoopback(config.host)
+      ? "open mode: any program on this machine may connect and send as anyone"
+      : "open mode: whoever reaches this address may connect and send as anyone",
+  );
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
+}
+
+/** The host as it stands in a URL that can be opened here. */
+function printable(host: string): string {
+  if (host === "0.0.0.0" || host === "::") return "localhost";
+  return host.includes(":") ? `[${host}]` : host;
+}
+
+/** Waits for the promise, but not longer; returns whether it was settled in time. */
+async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  const late = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => late.resolve(false), ms);
+  const inTime = await Promise.race([promise.then(() => true, () => true), late.promise]);
+  clearTimeout(timer);
+  return inTime;
+}

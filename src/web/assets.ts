@@ -1,0 +1,45 @@
+/**
+ * The console page as text inside the program, so that a bundle or a compiled binary serves it without reading
+ * the disk. Holds the files and their types, keyed by URL path; headers, caching and routing belong to `http/`.
+ *
+ * Every module of the page is listed here: what is missing from the map is a 404 in the browser.
+ */
+import { createHash } from "node:crypto";
+import html from "./index.html" with { type: "text" };
+import css from "./page.css" with { type: "text" };
+import icon from "./icon.svg" with { type: "text" };
+import page from "./page.js" with { type: "text" };
+import card from "./card.js" with { type: "text" };
+import dom from "./dom.js" with { type: "text" };
+import send from "./send.js" with { type: "text" };
+import socket from "./socket.js" with { type: "text" };
+import status from "./status.js" with { type: "text" };
+
+/** One file of the page. */
+export interface Asset {
+  readonly body: string;
+  /** Value of the `content-type` header. */
+  readonly type: string;
+  /** Value of the `etag` header, with its quotes; changes when the body changes. */
+  readonly etag: string;
+}
+
+const JAVASCRIPT = "text/javascript; charset=utf-8";
+
+/** The files of the console page by URL path. */
+export const assets: ReadonlyMap<string, Asset> = new Map([
+  ["/", asset(html, "text/html; charset=utf-8")],
+  ["/page.css", asset(css, "text/css; charset=utf-8")],
+  ["/icon.svg", asset(icon, "image/svg+xml")],
+  ["/page.js", asset(page, JAVASCRIPT)],
+  ["/card.js", asset(card, JAVASCRIPT)],
+  ["/dom.js", asset(dom, JAVASCRIPT)],
+  ["/send.js", asset(send, JAVASCRIPT)],
+  ["/socket.js", asset(socket, JAVASCRIPT)],
+  ["/status.js", asset(status, JAVASCRIPT)],
+]);
+
+function asset(body: string, type: string): Asset {
+  const digest = createHash("sha256").update(body).digest("base64url");
+  return { body, type, etag: `"${digest.slice(0, 22)}"` };
+}

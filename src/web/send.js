@@ -1,0 +1,202 @@
+/**
+ * The "Send" form: posts a message, says in words what became of it, shows the same call as a curl command, and
+ * keeps a short history.
+ */
+import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
+
+const KEPT_SENDS = 20;
+
+/** @typedef {{ sockets: number, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome */
+
+/** Brings the form to life. `sent` is called after each send with the outcome. */
+export function openSendForm(/** @type {() => void} */ sent) {
+  const form = /** @type {HTMLFormElement} */ (byId("send-form"));
+  const to = /** @type {HTMLInputElement} */ (byId("send-to"));
+  const payload = /** @type {HTMLTextAreaElement} */ (byId("send-payload"));
+  const button = /** @type {HTMLButtonElement} */ (byId("send-button"));
+  const toError = byId("send-to-error");
+  const hint = byId("send-payload-hint");
+
+  const type = () => /** @type {"json" | "text"} */ (new FormData(form).get("type"));
+
+  function refresh() {
+    const fault = type() === "json" ? jsonFault(payload.value) : undefined;
+    hint.hidden = fault === undefined;
+    setText(hint, fault === undefined ? "" : `Not valid JSON yet: ${fault}`);
+    payload.classList.toggle("doubtful", fault !== undefined);
+    setText(byId("curl"), curlOf(to.value || "alice", payload.value, type()));
+  }
+
+  async function send() {
+    const missing = to.value === "";
+    toError.hidden = !missing;
+    setText(toError, missing ? "Whom should it go to?" : "");
+    to.setAttribute("aria-invalid", String(missing));
+    if (missing) return to.focus();
+
+    const message = { to: to.value, payload: payload.value, type: type() };
+    button.disabled = true;
+    const outcome = await post(message.to, message.payload, message.type);
+    button.disabled = false;
+    showOutcome(message.to, outcome);
+    remember(message, outcome);
+    sent();
+  }
+
+  function remember(
+    /** @type {{ to: string, payload: string, type: "json" | "text" }} */ message,
+    /** @type {Outcome} */ outcome,
+  ) {
+    const again = el("button", {
+      type: "button",
+      class: "quiet",
+      "aria-label": `Use again: to ${message.to}`,
+    }, "Use again");
+    again.addEventListener("click", () => {
+      fill(message);
+      payload.focus();
+    });
+    const item = el(
+      "li",
+      { "data-outcome": classOf(outcome) },
+      timeOf(new Date()),
+      nameOf(message.to),
+      el("code", { class: "excerpt" }, message.payload.replace(/\s+/g, " ").slice(0, 200)),
+      el("span", { class: "result" }, shortWords(outcome)),
+      again,
+    );
+    const list = byId("sends");
+    list.prepend(item);
+    while (list.childElementCount > KEPT_SENDS) list.lastElementChild?.remove();
+    byId("history").hidden = false;
+  }
+
+  function fill(/** @type {{ to: string, payload?: string, type?: "json" | "text" }} */ message) {
+    to.value = message.to;
+    if (message.payload !== undefined) payload.value = message.payload;
+    const radio = form.querySelector(`input[name="type"][value="${message.type ?? type()}"]`);
+    /** @type {HTMLInputElement} */ (radio).checked = true;
+    refresh();
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!button.disabled) send();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+  });
+  form.addEventListener("input", () => {
+    toError.hidden = true;
+    to.removeAttribute("aria-invalid");
+    refresh();
+  });
+  byId("curl-copy").addEventListener("click", copyCurl);
+  if (/Mac|iPhone|iPad/.test(navigator.platform)) setText(byId("send-modifier"), "⌘");
+  refresh();
+
+  return { fill, send };
+}
+
+/**
+ * Posts one message.
+ * @param {string} username
+ * @param {string} payload
+ * @param {"json" | "text"} type
+ * @returns {Promise<Outcome>}
+ */
+async function post(username, payload, type) {
+  const startedAt = performance.now();
+  const tookMs = () => Math.round(performance.now() - startedAt);
+  try {
+    const response = await fetch(messagesUrl(username), {
+      method: "POST",
+      headers: { "content-type": contentTypeOf(type) },
+      body: payload,
+      signal: AbortSignal.timeout(15_000),
+    });
+    const answer = await response.json().catch(() => ({}));
+    if (response.ok) return { sockets: answer.sockets, id: answer.id, tookMs: tookMs() };
+    const why = answer.detail ?? answer.title ?? response.statusText;
+    return { problem: `${why} (${response.status})`, tookMs: tookMs() };
+  } catch (error) {
+    const slow = error instanceof DOMException && error.name === "TimeoutError";
+    return { problem: slow ? "No answer within 15 s" : "The server can't be reached", tookMs: tookMs() };
+  }
+}
+
+function messagesUrl(/** @type {string} */ username) {
+  return `${location.origin}/v1/users/${encodeURIComponent(username.toWellFormed?.() ?? username)}/messages`;
+}
+
+function contentTypeOf(/** @type {"json" | "text"} */ type) {
+  return type === "json" ? "application/json" : "text/plain; charset=utf-8";
+}
+
+function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
+  const line = byId("send-outcome");
+  line.dataset.outcome = classOf(outcome);
+  if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
+  const words = outcome.sockets > 0
+    ? ` reached ${plural(outcome.sockets, "socket")}`
+    : " is offline: reached nobody";
+  line.replaceChildren(
+    el("strong", {}, el("bdi", {}, to), words),
+    el("span", { class: "took" }, ` in ${outcome.tookMs} ms · id ${outcome.id}`),
+  );
+}
+
+function shortWords(/** @type {Outcome} */ outcome) {
+  if ("problem" in outcome) return outcome.problem;
+  return outcome.sockets > 0 ? plural(outcome.sockets, "socket") : "offline";
+}
+
+function classOf(/** @type {Outcome} */ outcome) {
+  return "problem" in outcome ? "failed" : outcome.sockets > 0 ? "reached" : "offline";
+}
+
+/** What keeps the text from being JSON, in the browser's words. */
+function jsonFault(/** @type {string} */ text) {
+  try {
+    JSON.parse(text);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** The curl command that sends the same. `--data-raw`, because `-d` would read a file for a payload like "@x". */
+export function curlOf(
+  /** @type {string} */ username,
+  /** @type {string} */ payload,
+  /** @type {"json" | "text"} */ type,
+) {
+  return [
+    `curl ${quoted(messagesUrl(username))}`,
+    `-H ${quoted(`content-type: ${contentTypeOf(type)}`)}`,
+    `--data-raw ${quoted(payload)}`,
+  ].join(" \\\n  ");
+}
+
+/** One word for a POSIX shell. */
+function quoted(/** @type {string} */ text) {
+  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+async function copyCurl() {
+  const button = byId("curl-copy");
+  const source = byId("curl");
+  let copied = true;
+  try {
+    await navigator.clipboard.writeText(source.textContent ?? "");
+  } catch {
+    // Plain http on another machine's address has no clipboard: select the text and try the old way.
+    getSelection()?.selectAllChildren(source);
+    copied = document.execCommand("copy");
+  }
+  setText(button, copied ? "Copied" : "Press Ctrl+C");
+  setTimeout(() => setText(button, "Copy"), 2_000);
+}

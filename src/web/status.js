@@ -1,0 +1,74 @@
+/**
+ * The top bar and the notices: asks `/readyz` while the page is visible and says in words what it learns.
+ */
+import { byId, setText } from "./dom.js";
+
+const EVERY_MS = 10_000;
+
+/**
+ * Keeps the bar true from now on.
+ * @returns {() => void} Asks soon: for changes that the page itself has caused. Many calls make one question.
+ */
+export function watchService() {
+  /** @type {number | undefined} */
+  let timer;
+  let asking = false;
+
+  async function ask() {
+    clearTimeout(timer);
+    if (asking) return;
+    asking = true;
+    show(await readiness());
+    asking = false;
+    if (document.visibilityState === "visible") timer = setTimeout(ask, EVERY_MS);
+  }
+
+  const whenVisible = () => {
+    if (document.visibilityState === "visible") ask();
+    else clearTimeout(timer);
+  };
+  addEventListener("focus", ask);
+  addEventListener("online", ask);
+  document.addEventListener("visibilitychange", whenVisible);
+  ask();
+
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(ask, 250);
+  };
+}
+
+/**
+ * @typedef {{ ready: boolean, broker: string, node: string, open: boolean, connections: number, why?: string }} Readiness
+ * @returns {Promise<Readiness | string>} What the service says, or why it says nothing.
+ */
+async function readiness() {
+  try {
+    const response = await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(5_000) });
+    // 503 is an answer too: it carries the same body.
+    return await response.json();
+  } catch {
+    return "This address does not answer";
+  }
+}
+
+function show(/** @type {Readiness | string} */ answer) {
+  const down = byId("notice-down");
+  if (typeof answer === "string") {
+    byId("service").dataset.state = "down";
+    setText(byId("service-state"), "Unreachable");
+    setText(down, `${answer}. Asking again every ${EVERY_MS / 1000} s.`);
+    down.hidden = false;
+    return;
+  }
+  byId("service").dataset.state = answer.ready ? "ready" : "down";
+  setText(byId("service-state"), answer.ready ? "Ready" : "Not ready");
+  setText(byId("service-node"), String(answer.node));
+  setText(byId("service-broker"), answer.broker === "redis" ? "Redis" : String(answer.broker));
+  setText(byId("service-connections"), String(answer.connections));
+  setText(down, answer.ready ? "" : `Not ready: ${answer.why ?? "no reason given"}.`);
+  down.hidden = answer.ready;
+  byId("notice-open").hidden = !answer.open;
+  byId("notice-memory").hidden = answer.broker !== "memory";
+  document.title = `Userwire · ${answer.node}`;
+}

@@ -1,0 +1,174 @@
+/**
+ * The stand-ins in `links/`: they are found without any network, they are typed as strictly as the originals, and the
+ * parts of `@std/log` that `log_test.ts` does not reach behave as the original says.
+ */
+import { assert, assertEquals, assertGreater, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  BaseHandler,
+  ConsoleHandler,
+  FileHandler,
+  getLevelByName,
+  getLevelName,
+  type LevelName,
+  Logger,
+  LogLevels,
+  LogRecord,
+  RotatingFileHandler,
+} from "@std/log";
+
+const ROOT = new URL("../", import.meta.url);
+
+/** Every address that is not this process's own leads nowhere. */
+const NO_NETWORK = {
+  ALL_PROXY: "http://127.0.0.1:1",
+  HTTP_PROXY: "http://127.0.0.1:1",
+  HTTPS_PROXY: "http://127.0.0.1:1",
+  JSR_URL: "http://127.0.0.1:1",
+  NO_COLOR: "1",
+  NO_PROXY: "",
+};
+
+async function deno(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const command = new Deno.Command(Deno.execPath(), { args, cwd: ROOT, env: NO_NETWORK });
+  const { code, stdout, stderr } = await command.output();
+  const decoder = new TextDecoder();
+  return { code, out: decoder.decode(stdout), err: decoder.decode(stderr) };
+}
+
+/** Checks the types of a program that can import what the project can. */
+async function check(program: string): Promise<{ code: number; err: string }> {
+  const folder = await Deno.makeTempDir({ prefix: "userwire_links_" });
+  try {
+    await Deno.writeTextFile(`${folder}/program.ts`, program);
+    return await deno("check", "--no-lock", "--config", "deno.json", `${folder}/program.ts`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("Links are found without network", async () => {
+  const program = `
+    import { assertEquals } from "@std/assert";
+    import { LogLevels } from "@std/log";
+    assertEquals(LogLevels.INFO, 20);
+    console.log([import.meta.resolve("@std/assert"), import.meta.resolve("@std/log")].join(" "));
+  `;
+  const { code, out, err } = await deno("eval", "--no-lock", "--no-remote", "--cached-only", program);
+  assertEquals(code, 0, err);
+  assertStringIncludes(out, "jsr:@std/assert@");
+  assertStringIncludes(out, "jsr:@std/log@");
+});
+
+Deno.test("Link std_assert is typed: it narrows, and refuses to compare what can't be equal", async () => {
+  const good = await check(`
+    import { assert, assertExists, assertInstanceOf, assertObjectMatch, assertRejects, assertThrows } from "@std/assert";
+    interface Named { name: string }
+    export function nameOf(named: Named | undefined, value: unknown, text: string | number): string {
+      assertExists(named);
+      assertInstanceOf(value, Error);
+      assert(typeof text === "string");
+      assertObjectMatch(named, { name: "x" });
+      const thrown: RangeError = assertThrows(() => nameOf(named, value, text), RangeError, "text");
+      const rejected: Promise<TypeError> = assertRejects(() => Promise.resolve(), TypeError);
+      return [named.name, value.message, text.trim(), thrown.message, typeof rejected].join();
+    }
+  `);
+  assertEquals(good.code, 0, good.err);
+  const bad = await check(`import { assertEquals } from "@std/assert"; assertEquals(1, "x");`);
+  assertGreater(bad.code, 0);
+  assertStringIncludes(bad.err, "TS2345");
+});
+
+Deno.test("Link std_log is typed: it refuses a level there is not", async () => {
+  const bad = await check(`import { Logger } from "@std/log"; new Logger("x", "LOUD");`);
+  assertGreater(bad.code, 0);
+  assertStringIncludes(bad.err, "TS2345");
+});
+
+Deno.test("getLevelByName and getLevelName are each other's inverse and refuse what is not a level", () => {
+  const names = Object.keys(LogLevels) as LevelName[];
+  assertEquals(names, ["NOTSET", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"]);
+  for (const name of names) assertEquals(getLevelName(getLevelByName(name)), name);
+  assertThrows(() => getLevelByName("LOUD" as LevelName), Error, "LOUD");
+  assertThrows(() => getLevelName(11 as 10), Error, "11");
+});
+
+class ListHandler extends BaseHandler {
+  readonly lines: string[] = [];
+
+  log(msg: string): void {
+    this.lines.push(msg);
+  }
+}
+
+Deno.test("Logger hands records from its level upwards to handlers, which have levels of their own", () => {
+  const all = new ListHandler("NOTSET");
+  const grave = new ListHandler("ERROR", {
+    formatter: ({ msg, args, loggerName }) => `${loggerName}:${msg}:${args}`,
+  });
+  const logger = new Logger("test", "INFO", { handlers: [all, grave] });
+  assertEquals(logger.debug("a"), "a");
+  logger.info("b");
+  logger.warn("c");
+  logger.error("d", 1, 2);
+  logger.critical("e");
+  assertEquals(all.lines, ["INFO b", "WARN c", "ERROR d", "CRITICAL e"]);
+  assertEquals(grave.lines, ["test:d:1,2", "test:e:"]);
+  assertEquals([logger.levelName, logger.level, logger.loggerName], ["INFO", 20, "test"]);
+});
+
+Deno.test("LogRecord gives away copies only", () => {
+  const args = [1];
+  const record = new LogRecord({ msg: "m", args, level: LogLevels.WARN, loggerName: "l" });
+  args.push(2);
+  record.args.push(3);
+  const time = record.datetime.getTime();
+  record.datetime.setTime(0);
+  assertEquals([record.args, record.datetime.getTime(), record.levelName], [[1], time, "WARN"]);
+});
+
+Deno.test("ConsoleHandler colours a line by its level unless told not to", () => {
+  const record = new LogRecord({ msg: "m", args: [], level: LogLevels.ERROR, loggerName: "l" });
+  assertEquals(new ConsoleHandler("INFO", { useColors: false }).format(record), "ERROR m");
+  const coloured = new ConsoleHandler("INFO").format(record);
+  assert(coloured.startsWith("\x1b[31mERROR m\x1b["), JSON.stringify(coloured));
+});
+
+Deno.test("FileHandler appends, writes when its buffer is full, on a critical record and when told", () => {
+  const folder = Deno.makeTempDirSync({ prefix: "userwire_links_" });
+  try {
+    const filename = `${folder}/plain.log`;
+    Deno.writeTextFileSync(filename, "before\n");
+    const handler = new FileHandler("INFO", { filename, bufferSize: 20, formatter: ({ msg }) => msg });
+    const logger = new Logger("test", "DEBUG", { handlers: [handler] });
+    const text = () => Deno.readTextFileSync(filename);
+    handler.setup();
+    logger.debug("below the handler's level");
+    logger.info("123456789");
+    logger.info("abcdefghi");
+    assertEquals(text(), "before\n", "20 bytes fit the buffer");
+    logger.info("é");
+    assertEquals(text(), "before\n123456789\nabcdefghi\n");
+    handler.flush();
+    assertEquals(text(), "before\n123456789\nabcdefghi\né\n");
+    logger.info("longer than the buffer is");
+    logger.info("x");
+    logger.critical("y");
+    assertEquals(text(), "before\n123456789\nabcdefghi\né\nlonger than the buffer is\nx\ny\n");
+    logger.info("last");
+    handler.destroy();
+    assert(text().endsWith("y\nlast\n"));
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
+
+Deno.test("RotatingFileHandler refuses sizes that make no sense, when it is set up", () => {
+  const options = { filename: "never made", maxBytes: 1, maxBackupCount: 1 };
+  assertThrows(() => new RotatingFileHandler("INFO", { ...options, maxBytes: 0 }).setup(), Error, "maxBytes");
+  assertThrows(
+    () => new RotatingFileHandler("INFO", { ...options, maxBackupCount: 0 }).setup(),
+    Error,
+    "maxBackupCount",
+  );
+});

@@ -1,0 +1,93 @@
+/**
+ * Waiting in tests: for a promise, for a state that raises no event, or for one that rings a bell when it
+ * changes. All end with a clear error when the time is up, and none leaves a timer behind.
+ *
+ * The environment variable TEST_TIME_FACTOR (default 1) stretches every deadline, for slow machines.
+ */
+
+const POLL_MS = 5;
+
+/** The time was up. */
+export class DeadlineError extends Error {
+  override readonly name = "DeadlineError";
+
+  constructor(what: string, ms: number) {
+    super(`Waited ${Math.round(ms)} ms for ${what}, in vain`);
+  }
+}
+
+/** A time span stretched for this machine, in milliseconds. */
+export function stretched(ms: number): number {
+  const text = Deno.env.get("TEST_TIME_FACTOR") ?? "1";
+  const factor = Number(text);
+  if (!(factor > 0)) throw new RangeError(`TEST_TIME_FACTOR must be a number above 0: it is "${text}"`);
+  return ms * factor;
+}
+
+/**
+ * Passes the promise on, or rejects when it takes longer than `ms` milliseconds. The promise itself goes on;
+ * what becomes of it after that is ignored.
+ * @param what What is waited for, for the error: "the close event".
+ * @throws {DeadlineError}
+ */
+export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
+  const limitMs = stretched(ms);
+  // The error is made here, so that its stack shows who waited.
+  return race(promise, limitMs, new DeadlineError(what, limitMs));
+}
+
+/**
+ * Asks every few milliseconds until the condition holds. For states that raise no event, such as what Redis
+ * lists as its clients; where there is an event, wait for that.
+ * @param what The state waited for, for the error: "Redis to have no subscriber".
+ * @param ms Deadline in milliseconds.
+ * @throws {DeadlineError} also when the condition itself hangs.
+ */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  ms = 5_000,
+): Promise<void> {
+  const limitMs = stretched(ms);
+  const timeUp = new DeadlineError(what, limitMs);
+  const endsAt = performance.now() + limitMs;
+  while (true) {
+    const leftMs = endsAt - performance.now();
+    if (leftMs <= 0) throw timeUp;
+    if (await race(Promise.resolve(condition()), leftMs, timeUp)) return;
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+/**
+ * For objects that others wait for: they ring at every change, and whoever waits looks again.
+ */
+export class Bell {
+  #next = Promise.withResolvers<void>();
+
+  ring(): void {
+    this.#next.resolve();
+    this.#next = Promise.withResolvers<void>();
+  }
+
+  /**
+   * Resolves when the condition holds: asked now and at every ring.
+   * @throws {DeadlineError} or whatever the condition throws.
+   */
+  until(condition: () => boolean, what: string, ms = 5_000): Promise<void> {
+    const wait = async () => {
+      while (!condition()) await this.#next.promise;
+    };
+    return withDeadline(wait(), ms, what);
+  }
+}
+
+async function race<T>(promise: Promise<T>, limitMs: number, timeUp: Error): Promise<T> {
+  const { promise: over, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(timeUp), limitMs);
+  try {
+    return await Promise.race([promise, over]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

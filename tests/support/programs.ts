@@ -1,0 +1,39 @@
+/**
+ * Where the real programs are that the tests run against. Only looks, installs nothing (`prepare.ts` does), and
+ * imports nothing, so that it works before any package was fetched.
+ *
+ * Redis is one binary with several names: what Debian's `redis-tools` calls `redis-check-rdb` is the server when
+ * it is started under the name `redis-server`. That package starts no service, so it is the one to have.
+ */
+
+/** Path of a binary that serves Redis when it is started under the name `redis-server`; undefined when none is here. */
+export function findRedisServer(): string | undefined {
+  return findProgram("redis-server") ?? findProgram("redis-check-rdb");
+}
+
+/** Path of a Chromium, also under the names other systems give it; undefined when none is here. */
+export function findChromium(): string | undefined {
+  return findProgram("chromium") ?? findProgram("chromium-browser") ?? findProgram("google-chrome");
+}
+
+/** What to tell somebody who has no Redis. */
+export const REDIS_MISSING =
+  "The tests need redis-server: install it (Debian and Ubuntu: apt-get install redis-tools; macOS: brew install redis)";
+
+/** What to tell somebody who has no Chromium. */
+export const CHROMIUM_MISSING =
+  "The test of the console page is skipped: it needs Chromium (Debian: apt-get install chromium)";
+
+function findProgram(name: string): string | undefined {
+  for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
+    if (folder === "") continue;
+    const path = `${folder}/${name}`;
+    try {
+      const { isFile, mode } = Deno.statSync(path);
+      if (isFile && ((mode ?? 0) & 0o111) !== 0) return path;
+    } catch {
+      // Not in this folder, or not ours to look at: the next one may have it.
+    }
+  }
+  return undefined;
+}

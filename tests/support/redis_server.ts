@@ -1,0 +1,249 @@
+/**
+ * A real, private redis-server for a test: own port or unix socket, own empty folder, nothing kept on disk. It
+ * can be hung, stopped, killed and started again at the same address, and it ends with the test:
+ *
+ *     await using redis = await RedisServer.start();
+ *
+ * Only the process this file started is ever signalled, through its own handle.
+ */
+import { until, withDeadline } from "./deadline.ts";
+import { findRedisServer, REDIS_MISSING } from "./programs.ts";
+import { type RedisAddress, RedisCommands, type Reply } from "./redis_commands.ts";
+
+export interface RedisServerOptions {
+  /** TCP port on 127.0.0.1; 0 takes a free one. @default 0 */
+  readonly port?: number;
+  /** Listen on a unix socket and on no port. @default false */
+  readonly unixSocket?: boolean;
+  /** More arguments, as on the command line: `["--maxclients", "50"]`. */
+  readonly args?: readonly string[];
+  /** Password of the default user; `url` holds it. */
+  readonly password?: string;
+  /** Folder for its data, which is then left in place; else a temporary one. */
+  readonly dir?: string;
+}
+
+// Below the ports that kernels hand out by themselves, so that no outgoing connection takes the port while the
+// server is down, and no client that dials it again and again ends up connected to itself.
+const FIRST_PORT = 20_000;
+const PORT_COUNT = 10_000;
+const START_ATTEMPTS = 5;
+const START_MS = 10_000;
+const STOP_MS = 10_000;
+
+export class RedisServer implements AsyncDisposable {
+  readonly #options: RedisServerOptions;
+  readonly #dir: string;
+  readonly #binary: string;
+  #port = 0;
+  #child: Deno.ChildProcess | undefined;
+
+  private constructor(options: RedisServerOptions, dir: string, binary: string) {
+    this.#options = options;
+    this.#dir = dir;
+    this.#binary = binary;
+  }
+
+  /** Resolves when the server answers. */
+  static async start(options: RedisServerOptions = {}): Promise<RedisServer> {
+    const installed = findRedisServer();
+    if (installed === undefined) throw new Error(REDIS_MISSING);
+    const dir = options.dir ?? await Deno.makeTempDir({ prefix: "userwire-redis-" });
+    // The binary goes by its name, see programs.ts.
+    const binary = `${dir}/redis-server`;
+    const server = new RedisServer(options, dir, binary);
+    try {
+      await Deno.symlink(installed, binary);
+      await server.#startAnywhere();
+      return server;
+    } catch (error) {
+      await server[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** `redis://127.0.0.1:<port>` or `unix:///<path>`, with the password if there is one. */
+  get url(): string {
+    const { password } = this.#options;
+    const login = password === undefined ? "" : `:${encodeURIComponent(password)}@`;
+    const address = this.#address;
+    return "path" in address ? `unix://${login}${address.path}` : `redis://${login}127.0.0.1:${address.port}`;
+  }
+
+  /** TCP port; 0 with a unix socket. */
+  get port(): number {
+    return this.#port;
+  }
+
+  /** Process id. Another one after a restart. */
+  get pid(): number {
+    return this.#running.pid;
+  }
+
+  /**
+   * Runs one command over a connection of its own, with the server's password.
+   * @throws {RedisReplyError} when Redis answers with an error.
+   */
+  async cli(...args: (string | number | Uint8Array)[]): Promise<Reply> {
+    const { password } = this.#options;
+    using commands = await RedisCommands.connect(this.#address, password === undefined ? {} : { password });
+    return await commands.command(...args);
+  }
+
+  /** Hangs the server: connections stay open, nothing answers. Resolves when it stands still. */
+  async pause(): Promise<void> {
+    this.#running.kill("SIGSTOP");
+    await until(() => this.#isStopped(), "redis-server to stand still");
+  }
+
+  /** Lets a hung server go on. */
+  resume(): void {
+    this.#running.kill("SIGCONT");
+  }
+
+  /**
+   * Ends the server and waits for its end. Does nothing when it is not running.
+   * @param options.signal "SIGKILL" for a crash. @default "SIGTERM"
+   */
+  async stop(options: { signal?: "SIGTERM" | "SIGKILL" } = {}): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) return;
+    this.#child = undefined;
+    try {
+      child.kill(options.signal ?? "SIGTERM");
+      child.kill("SIGCONT"); // a hung process acts on SIGTERM only when it goes on
+    } catch {
+      // It had ended by itself.
+    }
+    await withDeadline(child.status, STOP_MS, "redis-server to end");
+  }
+
+  /**
+   * Stops the server unless it is stopped already, and starts it again at the same address.
+   * @param options.keepData Whether the data lives through it. @default false
+   * @param options.signal As in `stop`; a killed server still keeps its data when asked to.
+   */
+  async restart(options: { keepData?: boolean; signal?: "SIGTERM" | "SIGKILL" } = {}): Promise<void> {
+    if (this.#child !== undefined) {
+      if (options.keepData) await this.cli("SAVE");
+      await this.stop(options);
+    }
+    if (!options.keepData) await Deno.remove(`${this.#dir}/dump.rdb`).catch(() => {});
+    await this.#launch();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop({ signal: "SIGKILL" });
+    if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
+    else await Deno.remove(this.#binary);
+  }
+
+  get #running(): Deno.ChildProcess {
+    if (this.#child === undefined) throw new Error("This redis-server is stopped: call restart() first");
+    return this.#child;
+  }
+
+  get #address(): RedisAddress {
+    return this.#options.unixSocket ? { path: `${this.#dir}/redis.sock` } : { port: this.#port };
+  }
+
+  /** Starts on the port asked for, or on free ones until one was not taken by somebody else meanwhile. */
+  async #startAnywhere(): Promise<void> {
+    const { port = 0, unixSocket = false } = this.#options;
+    for (let attempt = 1;; attempt++) {
+      this.#port = unixSocket ? 0 : port === 0 ? findFreePort() : port;
+      try {
+        return await this.#launch();
+      } catch (error) {
+        if (unixSocket || port !== 0 || attempt === START_ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  async #launch(): Promise<void> {
+    const { unixSocket, password, args = [] } = this.#options;
+    const log = `${this.#dir}/redis.log`;
+    const child = new Deno.Command(this.#binary, {
+      args: [
+        ...["--port", String(this.#port), "--bind", "127.0.0.1"],
+        ...(unixSocket ? ["--unixsocket", `${this.#dir}/redis.sock`] : []),
+        ...["--dir", this.#dir, "--save", "", "--appendonly", "no", "--logfile", log],
+        ...(password === undefined ? [] : ["--requirepass", password]),
+        ...args,
+      ],
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    this.#child = child;
+    let ended = false;
+    const watch = child.status.then(() => {
+      ended = true;
+    });
+    try {
+      await until(async () => ended || await this.#answers(child.pid), "redis-server to answer", START_MS);
+      if (ended) {
+        throw new Error(
+          `redis-server ended at once: ${
+            await lastLine(log) ?? `it rejects its arguments "${args.join(" ")}"`
+          }`,
+        );
+      }
+    } catch (error) {
+      await this.stop({ signal: "SIGKILL" });
+      await watch;
+      throw error;
+    }
+  }
+
+  /** Whether the server answers, and is the one just started, not another on the same port. */
+  async #answers(pid: number): Promise<boolean> {
+    try {
+      await this.cli("PING"); // refused while it loads its data, unlike INFO
+      return String(await this.cli("INFO", "server")).includes(`process_id:${pid}\r\n`);
+    } catch {
+      return false; // not listening yet, or not ready
+    }
+  }
+
+  async #isStopped(): Promise<boolean> {
+    try {
+      return (await Deno.readTextFile(`/proc/${this.pid}/stat`)).includes(") T ");
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return true; // no /proc on this system: take it on trust
+      throw error;
+    }
+  }
+}
+
+/**
+ * Declares a test that needs Redis: as `Deno.test`, but ignored where no redis-server can be found, which is
+ * said aloud once. `deno task test` makes sure that there is one.
+ */
+export function redisTest(name: string, fn: (t: Deno.TestContext) => void | Promise<void>): void {
+  const ignore = findRedisServer() === undefined;
+  // Test files run in workers of one process, and the environment is what those share.
+  if (ignore && Deno.env.get("USERWIRE_TEST_REDIS_WARNED") === undefined) {
+    Deno.env.set("USERWIRE_TEST_REDIS_WARNED", "1");
+    console.warn(`\nSKIPPED: every test that needs Redis. ${REDIS_MISSING}, or run "deno task test".\n`);
+  }
+  Deno.test({ name, ignore, fn });
+}
+
+function findFreePort(): number {
+  while (true) {
+    const port = FIRST_PORT + Math.floor(Math.random() * PORT_COUNT);
+    try {
+      Deno.listen({ hostname: "127.0.0.1", port }).close();
+      return port;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+}
+
+/** Undefined when Redis wrote no log, as happens when it can't read its arguments. */
+async function lastLine(path: string): Promise<string | undefined> {
+  const log = await Deno.readTextFile(path).catch(() => "");
+  return log.trimEnd().split("\n").at(-1) || undefined;
+}
