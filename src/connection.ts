@@ -1,6 +1,6 @@
 /**
  * One client session from open to closed. It owns a WebSocket and a subscription and frees both on one path,
- * whatever ends the session.
+ * whatever ends the session. What a framed client has had and gets next is kept in its `Replay`.
  *
  * It knows one socket and one user, and nothing about who sent a message or why. It has no timer of its own:
  * `Connections` calls `tick()` once a second.
@@ -9,7 +9,7 @@
  *        └───────────────────▲
  *
  * *opening*: the subscription is being confirmed or the socket is not open yet; messages queue. *live*: messages
- * go to the socket. *closing*: everything is freed but the socket, which has been asked to close. *closed*: the
+ * go to the socket; those of a framed client through its replay, which may be reading or full for a while. *closing*: everything is freed but the socket, which has been asked to close. *closed*: the
  * socket is gone too. Deno can't terminate a socket whose peer does not answer, so nothing ever waits for
  * *closed* without a deadline.
  */
@@ -18,16 +18,22 @@ import { InvalidFrameError, messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 import {
   CLOSE,
+  closeOrderOf,
   type CloseReason,
   formatFrame,
   frameOf,
+  type GapFrame,
   isEnvelope,
   parseClientFrame,
   payloadOf,
   PING_FRAME,
   PROTOCOL_VERSION,
+  receiptOf,
+  replayFrameOf,
+  seqOf,
   wrapForeign,
 } from "./protocol.ts";
+import type { Replay, ReplayHost } from "./replay.ts";
 
 /** `v1` speaks frames (`userwire.v1`); `raw` gets payloads as they are. */
 export type Mode = "raw" | "v1";
@@ -58,16 +64,22 @@ export interface ConnectionHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
   readonly log: Log;
+  /** A client has a message whose sender waits for a receipt. */
+  onReceipt(receipt: string, connection: Connection): void;
+  /** The client takes no more: `hasRoom` is to be asked until it does. */
+  onFull(connection: Connection): void;
   /** The session has ended: it counts no longer. Called once. */
   onEnd(session: Session): void;
   /** The socket is gone. Called once, after `onEnd`; never for a peer that does not answer. */
   onSocketGone(session: Session): void;
 }
 
+const encoder = new TextEncoder();
+
 /** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
 const OPEN_TICKS = 3;
 
-export class Connection implements Subscriber, Session {
+export class Connection implements Subscriber, Session, ReplayHost {
   readonly id: string = crypto.randomUUID();
   readonly mode: Mode;
   readonly username: string;
@@ -75,7 +87,8 @@ export class Connection implements Subscriber, Session {
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #socket: WebSocket | undefined;
   #subscription: Subscription | undefined;
-  /** Messages that came while opening. */
+  #replay: Replay | undefined;
+  /** Messages without a sequence number, or for a raw client, that came while opening. */
   #waiting: [payload: string | Uint8Array<ArrayBuffer>, byteLength: number][] = [];
   #waitingBytes = 0;
 
@@ -83,6 +96,11 @@ export class Connection implements Subscriber, Session {
   #messages = 0;
   #bytes = 0;
   #interruptions = 0;
+  /** The number heard last, and how many were missed: raw clients can't be told, so the log is. */
+  #heard = 0;
+  #missed = 0;
+  /** Receipts to be confirmed when the client acknowledges. */
+  #receipts: { seq: number; receipt: string }[] = [];
   #ignoredFrames = 0;
 
   #openingTicks = 0;
@@ -101,6 +119,11 @@ export class Connection implements Subscriber, Session {
 
   get state(): "opening" | "live" | "closing" | "closed" {
     return this.#state;
+  }
+
+  /** Gives a framed connection its place in the inbox, opened. Before its socket. */
+  attachReplay(replay: Replay): void {
+    this.#replay = replay;
   }
 
   /** Gives the connection its confirmed subscription. When the session has ended meanwhile, closes it. */
@@ -131,13 +154,19 @@ export class Connection implements Subscriber, Session {
   // From the broker
 
   message(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
-    if (this.#state === "live") {
-      this.#deliver(payload, byteLength);
-    } else if (this.#state === "opening") {
-      this.#waiting.push([payload, byteLength]);
-      this.#waitingBytes += byteLength;
-      if (this.#waitingBytes > this.#host.limits.maxBufferedBytes) this.close(CLOSE.slow);
+    if (this.#state === "closing" || this.#state === "closed") return;
+    if (typeof payload === "string" && isEnvelope(payload)) {
+      const order = closeOrderOf(payload);
+      if (order) return this.close(order);
+      const seq = seqOf(payload);
+      if (seq > 0) {
+        if (this.#replay) return this.#replay.live(seq, payload, byteLength);
+        if (this.#heard > 0 && seq > this.#heard + 1) this.#missed += seq - this.#heard - 1;
+        this.#heard = seq;
+      }
     }
+    if (this.#state === "live") this.#push(payload, byteLength);
+    else this.#wait(payload, byteLength);
   }
 
   lost(why: string): void {
@@ -146,6 +175,8 @@ export class Connection implements Subscriber, Session {
   }
 
   restored(): void {
+    // Whatever was sent meanwhile is in the inbox.
+    this.#replay?.verify();
     this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 
@@ -167,34 +198,89 @@ export class Connection implements Subscriber, Session {
         conn: this.id,
         user: this.username,
         node,
-        resumed: false,
-        replay: 0,
+        ...(this.#replay?.start() ?? { resumed: false, replay: 0 }),
         ping: limits.pingS,
         max: limits.maxFrameBytes,
       }));
     }
+    this.#replay?.begin();
     const waiting = this.#waiting;
     this.#waiting = [];
-    for (const [payload, byteLength] of waiting) this.message(payload, byteLength);
+    for (const [payload, byteLength] of waiting) if (this.#state === "live") this.#push(payload, byteLength);
   }
 
-  #deliver(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
-    const socket = this.#socket!;
-    // send() never blocks and never fails on a stuck client: the bytes would pile up here.
-    if (socket.bufferedAmount > this.#host.limits.maxBufferedBytes) {
-      this.close(CLOSE.slow);
-      return;
-    }
+  #wait(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+    this.#waiting.push([payload, byteLength]);
+    this.#waitingBytes += byteLength;
+    if (this.#waitingBytes > this.#host.limits.maxBufferedBytes) this.close(CLOSE.slow);
+  }
+
+  /** Sends a message that comes once or never. */
+  #push(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+    const isFramed = this.mode === "v1";
     const frame = typeof payload === "string" && isEnvelope(payload)
-      ? this.mode === "v1" ? frameOf(payload) : payloadOf(payload)
-      : this.mode === "v1"
+      ? isFramed ? frameOf(payload) : payloadOf(payload)
+      : isFramed
       ? wrapForeign(payload, Date.now())
       : payload;
+    if (this.#write(frame, byteLength)) return;
+    // Where there is an inbox, the connection has a way to go on: only this message is lost.
+    if (this.#replay) this.#missed++;
+    else this.close(CLOSE.slow);
+  }
+
+  deliver(envelope: string, byteLength: number | undefined): boolean {
+    if (this.#state !== "live") return false;
+    const isReplayed = byteLength === undefined;
+    const frame = isReplayed ? replayFrameOf(envelope) : frameOf(envelope);
+    if (!this.#write(frame, byteLength ?? encoder.encode(envelope).length)) {
+      this.#host.onFull(this);
+      return false;
+    }
+    const receipt = receiptOf(envelope);
+    if (receipt !== undefined) this.#receipts.push({ seq: seqOf(envelope), receipt });
+    return true;
+  }
+
+  gap(frame: GapFrame): void {
+    if (this.#state !== "live") return;
+    this.#host.log.info("gap", {
+      conn: this.id,
+      user: this.username,
+      from: frame.from,
+      to: frame.to,
+      why: frame.why,
+    });
+    this.#socket!.send(formatFrame(frame));
+  }
+
+  onReadFailed(error: unknown): void {
+    this.#host.log.debug("inbox not readable", {
+      conn: this.id,
+      user: this.username,
+      reason: messageOf(error),
+    });
+  }
+
+  /** Goes on with what waits in the inbox, if the client has taken enough; whether it needs no more asking. */
+  hasRoom(): boolean {
+    if (this.#state !== "live" || !this.#replay?.isFull) return true;
+    if (this.#socket!.bufferedAmount > this.#host.limits.maxBufferedBytes / 2) return false;
+    this.#replay.resume();
+    return true;
+  }
+
+  /** False when the client has not taken what it was given before. */
+  #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
+    const socket = this.#socket!;
+    // send() never blocks and never fails on a stuck client: the bytes would pile up here.
+    if (socket.bufferedAmount > this.#host.limits.maxBufferedBytes) return false;
     socket.send(frame);
     this.#sentLength += frame.length;
     this.#messages++;
     this.#bytes += byteLength;
     this.#idleTicks = 0;
+    return true;
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -212,10 +298,18 @@ export class Connection implements Subscriber, Session {
     }
     try {
       if (typeof data !== "string") throw new InvalidFrameError("Frames must be text");
-      if (parseClientFrame(data) === undefined) this.#ignoredFrames++;
+      const frame = parseClientFrame(data);
+      if (frame?.t === "ack") this.#onAck(frame.seq);
+      else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
       this.close({ code: CLOSE.protocol.code, why: messageOf(error) });
     }
+  }
+
+  #onAck(seq: number): void {
+    if (this.#receipts.length === 0) return;
+    for (const entry of this.#receipts) if (entry.seq <= seq) this.#host.onReceipt(entry.receipt, this);
+    this.#receipts = this.#receipts.filter((entry) => entry.seq > seq);
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -242,9 +336,12 @@ export class Connection implements Subscriber, Session {
     } else {
       this.#stuckTicks = 0;
     }
+    if (this.#replay?.hasFailed) this.#replay.resume();
     if (++this.#idleTicks >= limits.pingS && this.mode === "v1") {
       this.#idleTicks = 0;
       this.#socket!.send(PING_FRAME);
+      // A message may have been lost with none after it to show the hole.
+      this.#replay?.verify();
     }
   }
 
@@ -285,6 +382,8 @@ export class Connection implements Subscriber, Session {
     const opened = this.#state === "live";
     this.#state = "closing";
     this.#waiting = [];
+    this.#receipts = [];
+    this.#replay?.stop();
     void this.#subscription?.close();
     this.#host.onEnd(this);
     this.#host.log.info(opened ? "connection closed" : "connection given up while opening", {
@@ -296,6 +395,7 @@ export class Connection implements Subscriber, Session {
       messages: this.#messages,
       bytes: this.#bytes,
       interruptions: this.#interruptions || undefined,
+      missed: this.#missed || undefined,
       ignored_frames: this.#ignoredFrames || undefined,
     });
   }
@@ -306,8 +406,6 @@ export class Connection implements Subscriber, Session {
     this.#host.onSocketGone(this);
   }
 }
-
-const encoder = new TextEncoder();
 
 /** Size of a frame in bytes; exact only where it decides. */
 function sizeOf(data: string | ArrayBuffer, max: number): number {

@@ -4,19 +4,24 @@
  * Sockets whose peer never answers our close can't be ended in Deno; they stay here as *zombies*, counted and
  * holding nothing but themselves, until the kernel gives them up.
  */
-import type { ConnectionHost, ConnectionLimits, Session } from "./connection.ts";
+import type { Connection, ConnectionHost, ConnectionLimits, Session } from "./connection.ts";
+import { messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 import type { CloseReason } from "./protocol.ts";
+import type { Receipts } from "./receipts.ts";
 
 export interface ConnectionsOptions {
   node: string;
   limits: ConnectionLimits;
   /** Sockets at one time, in this process. */
   maxConnections: number;
+  receipts: Receipts;
   log: Log;
 }
 
 const TICK_MS = 1_000;
+/** How often clients that take no more are asked whether they do again: Deno has no event for that. */
+const ROOM_TICK_MS = 50;
 /** While draining, sockets are closed in steps of this length. */
 const DRAIN_STEP_MS = 50;
 /** A drain closes at least this many sockets a second: a few clients are no herd. */
@@ -29,6 +34,9 @@ export class Connections implements ConnectionHost {
   readonly #maxConnections: number;
   readonly #live = new Set<Session>();
   readonly #zombies = new Set<Session>();
+  readonly #full = new Set<Connection>();
+  readonly #receipts: Receipts;
+  #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #onEmpty: (() => void) | undefined;
 
@@ -37,6 +45,7 @@ export class Connections implements ConnectionHost {
     this.node = options.node;
     this.log = options.log;
     this.#maxConnections = options.maxConnections;
+    this.#receipts = options.receipts;
   }
 
   /** Sessions that are not closing. */
@@ -59,6 +68,24 @@ export class Connections implements ConnectionHost {
     this.#timer ??= setInterval(() => {
       for (const session of this.#live) session.tick();
     }, TICK_MS);
+  }
+
+  onReceipt(receipt: string, connection: Connection): void {
+    this.#receipts.confirm(receipt, connection.id).catch((error: unknown) => {
+      // The sender's wait ends in a timeout.
+      this.log.warn("receipt not confirmed", { conn: connection.id, reason: messageOf(error) });
+    });
+  }
+
+  onFull(connection: Connection): void {
+    this.#full.add(connection);
+    this.#roomTimer ??= setInterval(() => {
+      for (const connection of this.#full) if (connection.hasRoom()) this.#full.delete(connection);
+      if (this.#full.size === 0) {
+        clearInterval(this.#roomTimer);
+        this.#roomTimer = undefined;
+      }
+    }, ROOM_TICK_MS);
   }
 
   onEnd(session: Session): void {

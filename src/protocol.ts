@@ -4,12 +4,13 @@
  *
  * The envelope is what a publisher of ours writes to a channel:
  *
- *     U+0001 "uw1" kind frame
+ *     U+0001 "uw1" kind frame                 kind "j" JSON, "t" text, "b" binary
+ *     U+0001 "uw1" KIND receipt ";" frame     the same in capitals: the sender waits for a receipt
+ *     U+0001 "uw1" "k" close                  an order to close the user's connections
  *
- * `kind` is one character ("j" JSON, "t" text, "b" binary) and `frame` is the finished `m` frame, whose last
- * field is always `data`. So a `userwire.v1` socket gets the rest of the string after five characters, and a
- * raw socket gets a slice of that: no parse, no stringify. A payload that does not start with the mark comes
- * from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
+ * `frame` is the finished `m` frame, whose last field is always `data`. So a `userwire.v1` socket gets the end of
+ * the string and a raw socket a slice of that: no parse, no stringify. A payload that does not start with the mark
+ * comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
  */
 import { InvalidFrameError, InvalidUsernameError } from "./errors.ts";
 
@@ -72,9 +73,17 @@ export function channelOf(username: string, prefix = ""): string {
 // The envelope
 
 const MARK = "\u0001uw1";
-const FRAME_START = MARK.length + 1;
+const KIND_AT = MARK.length;
+const FRAME_HEAD = '{"t":"m",';
+const ACK_FIELD = '"ack":1,';
+const SEQ_FIELD = '"seq":';
 const DATA_FIELD = ',"data":';
 const ENCODING_FIELD = ',"enc":"base64"';
+
+const SMALL_A = 0x61, SMALL_B = 0x62, SMALL_J = 0x6a, SMALL_K = 0x6b, SMALL_T = 0x74;
+const ZERO = 0x30, NINE = 0x39;
+/** Turns a small letter's code into its capital's. */
+const CAPITAL = 0x20;
 
 /** What kind of payload a message carries. */
 export type PayloadKind = "json" | "text" | "binary";
@@ -84,12 +93,18 @@ export type Payload =
   | { readonly kind: "json" | "text"; readonly text: string }
   | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
 
-/**
- * Writes the envelope in two halves, between which a history can put `"seq":n,`.
- * @param id Message id: letters, digits, and `._:-` only.
- * @param ts Unix milliseconds.
- */
-export function formatEnvelope(payload: Payload, id: string, ts: number): { head: string; tail: string } {
+export interface EnvelopeOptions {
+  /** Message id: letters, digits, and `._:-` only. */
+  id: string;
+  /** Unix milliseconds. */
+  ts: number;
+  /** Where a receipt goes when a client has the message; no semicolon in it. */
+  receipt?: string | undefined;
+}
+
+/** Writes the envelope in two halves, between which an inbox puts `"seq":n,`. */
+export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
+  const { id, ts, receipt } = options;
   let kind = "j", encoding = "", data: string;
   switch (payload.kind) {
     case "json":
@@ -104,7 +119,15 @@ export function formatEnvelope(payload: Payload, id: string, ts: number): { head
       encoding = ENCODING_FIELD;
       data = `"${payload.bytes.toBase64()}"`;
   }
-  return { head: `${MARK}${kind}{"t":"m",`, tail: `"id":"${id}","ts":${ts}${encoding}${DATA_FIELD}${data}}` };
+  const head = receipt === undefined
+    ? MARK + kind + FRAME_HEAD
+    : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;
+  return { head, tail: `"id":"${id}","ts":${ts}${encoding}${DATA_FIELD}${data}}` };
+}
+
+/** Writes the order to close every connection of a user. */
+export function formatCloseOrder(reason: CloseReason): string {
+  return `${MARK}k${JSON.stringify(reason)}`;
 }
 
 /** Whether a channel's payload is an envelope of ours. */
@@ -112,22 +135,58 @@ export function isEnvelope(payload: string): boolean {
   return payload.charCodeAt(0) === 1 && payload.startsWith(MARK);
 }
 
+/** The order to close that an envelope is, if it is one. */
+export function closeOrderOf(envelope: string): CloseReason | undefined {
+  if (envelope.charCodeAt(KIND_AT) !== SMALL_K) return undefined;
+  return JSON.parse(envelope.slice(KIND_AT + 1));
+}
+
+/** Where the receipt of an envelope goes, if its sender waits for one. */
+export function receiptOf(envelope: string): string | undefined {
+  if (envelope.charCodeAt(KIND_AT) >= SMALL_A) return undefined;
+  return envelope.slice(KIND_AT + 1, envelope.indexOf(";"));
+}
+
+/** The sequence number in an envelope; 0 when it was sent without an inbox. */
+export function seqOf(envelope: string): number {
+  let at = frameAt(envelope) + FRAME_HEAD.length;
+  if (envelope.startsWith(ACK_FIELD, at)) at += ACK_FIELD.length;
+  if (!envelope.startsWith(SEQ_FIELD, at)) return 0;
+  let seq = 0;
+  for (at += SEQ_FIELD.length;; at++) {
+    const digit = envelope.charCodeAt(at);
+    if (!(digit >= ZERO && digit <= NINE)) return seq;
+    seq = seq * 10 + digit - ZERO;
+  }
+}
+
 /** The `m` frame inside an envelope. */
 export function frameOf(envelope: string): string {
-  return envelope.slice(FRAME_START);
+  return envelope.slice(frameAt(envelope));
+}
+
+/** The same, marked as replayed. */
+export function replayFrameOf(envelope: string): string {
+  return `${FRAME_HEAD}"r":1,${envelope.slice(frameAt(envelope) + FRAME_HEAD.length)}`;
 }
 
 /** The payload inside an envelope: what a raw socket gets. */
 export function payloadOf(envelope: string): string | Uint8Array<ArrayBuffer> {
   const data = envelope.slice(envelope.indexOf(DATA_FIELD) + DATA_FIELD.length, -1);
-  switch (envelope.charCodeAt(FRAME_START - 1)) {
-    case 0x6a: // j
+  switch (envelope.charCodeAt(KIND_AT) | CAPITAL) {
+    case SMALL_J:
       return data;
-    case 0x74: // t: the only kind whose raw form differs from its JSON form
+    case SMALL_T: // the only kind whose raw form differs from its JSON form
       return JSON.parse(data);
-    default:
+    case SMALL_B:
       return Uint8Array.fromBase64(data.slice(1, -1));
+    default:
+      throw new TypeError("An envelope of an unknown kind has no payload");
   }
+}
+
+function frameAt(envelope: string): number {
+  return envelope.charCodeAt(KIND_AT) >= SMALL_A ? KIND_AT + 1 : envelope.indexOf(";") + 1;
 }
 
 /**
@@ -163,11 +222,11 @@ export interface HiFrame {
   user: string;
   /** Name of the instance. */
   node: string;
-  /** Position `<epoch>.<seq>`, while the inbox is on. */
+  /** Position before the first message that follows, while the inbox is on. */
   pos?: string;
-  /** Whether the position asked for could be taken up. */
+  /** Whether the position asked for was taken up. */
   resumed: boolean;
-  /** How many messages are replayed before live ones. */
+  /** At most so many messages are replayed before live ones; gaps may take the place of some. */
   replay: number;
   /** Seconds of silence after which the server sends `p`. */
   ping: number;
@@ -189,16 +248,19 @@ export interface MessageFrame {
   data: unknown;
   /** 1 on replay. */
   r?: 1;
+  /** 1 when the sender waits for a receipt: acknowledge at once. */
+  ack?: 1;
 }
 
-/** What cannot be delivered. */
-export interface GapFrame {
-  t: "gap";
-  from: number;
-  to: number;
-  count: number;
-  why: "trimmed" | "epoch" | "broker" | "slow";
-}
+/**
+ * What cannot be delivered. `trimmed`: the messages `from` to `to` have left the history. `epoch`: the history
+ * itself was lost or set back; everything after `from - 1` of the old epoch may be missing, and nobody knows how
+ * much that is.
+ */
+export type GapFrame =
+  | { t: "gap"; from: number; to: number; count: number; why: "trimmed"; pos: string }
+  /** `pos` is the position after the gap, as in `hi`. */
+  | { t: "gap"; from: number; to: null; count: null; why: "epoch"; pos: string };
 
 /** Answer to a client's request. */
 export interface ReplyFrame {
@@ -304,6 +366,26 @@ function parseObject(text: string): Record<string, unknown> {
     throw new InvalidFrameError("A frame must be a JSON object");
   }
   return value as Record<string, unknown>;
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Positions
+
+/** Where a reader stands: the last message it has, inside an epoch. */
+export interface Position {
+  readonly epoch: string;
+  readonly seq: number;
+}
+
+/** Writes a position: `<epoch>.<seq>`. */
+export function formatPosition(position: Position): string {
+  return `${position.epoch}.${position.seq}`;
+}
+
+/** Reads a position; undefined when it is none. */
+export function parsePosition(text: string): Position | undefined {
+  const match = /^([A-Za-z0-9_-]{1,32})\.(\d{1,15})$/.exec(text);
+  return match ? { epoch: match[1]!, seq: Number(match[2]) } : undefined;
 }
 
 // ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
  * waits as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a
  * heartbeat finds out when Redis has stopped answering.
  */
+import { createHash } from "node:crypto";
 import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -15,6 +16,15 @@ export interface RedisOptions {
   /** How long a command may take, in milliseconds. @default 3000 */
   timeoutMs?: number;
   log?: Log;
+}
+
+/** A Lua script, known to Redis by its hash. */
+export class Script {
+  readonly sha: string;
+
+  constructor(readonly source: string) {
+    this.sha = createHash("sha1").update(source).digest("hex");
+  }
 }
 
 /** How the first attempt to connect ended. */
@@ -44,6 +54,7 @@ export class Redis {
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
   #connects = 0;
+  #run = "";
   #waiters: (() => void)[] = [];
   #why: string | undefined = "Redis is not connected yet";
   #hung = false;
@@ -89,6 +100,14 @@ export class Redis {
     return this.#connects;
   }
 
+  /**
+   * Names the life of the Redis that is connected now: its run id, which a restart changes. A Redis with an
+   * append-only file has one life however often it restarts, for it comes back with all it had.
+   */
+  get run(): string {
+    return this.#run;
+  }
+
   /** Resolves when commands can be sent, or this is closed. */
   whenReady(): Promise<void> {
     if (this.unavailable() === undefined || this.#closed) return Promise.resolve();
@@ -108,6 +127,20 @@ export class Redis {
     );
     // The reply alternates names and numbers.
     return channels.map((_, i) => Number(counts[2 * i + 1]));
+  }
+
+  /** Runs a script, alone and whole; all keys must share a hash slot. */
+  evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    const rest = [String(keys.length), ...keys, ...args];
+    return this.#command(async () => {
+      try {
+        return await this.#client.sendCommand(["EVALSHA", script.sha, ...rest]);
+      } catch (error) {
+        // Redis forgets scripts when it restarts.
+        if (!messageOf(error).startsWith("NOSCRIPT")) throw error;
+        return await this.#client.sendCommand(["EVAL", script.source, ...rest]);
+      }
+    });
   }
 
   /** Ends the connection. Commands still waiting are rejected. */
@@ -163,7 +196,15 @@ export class Redis {
     }
   }
 
-  #onReady(): void {
+  async #onReady(): Promise<void> {
+    let info: string;
+    try {
+      info = await this.#issue(() => this.#client.info());
+    } catch (error) {
+      // Connected and already gone again, or not allowed to ask.
+      return this.#onError(error);
+    }
+    this.#run = /^aof_enabled:1/m.test(info) ? "aof" : /^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown";
     this.#why = undefined;
     this.#hung = false;
     this.#first.resolve({ outcome: "ready" });

@@ -1,0 +1,118 @@
+/**
+ * The contract of the inbox: each user's short durable history, which makes a message that was missed come later
+ * instead of never.
+ *
+ * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name
+ * that is made together with the counter. When the counter is lost, or may have been set back because the store
+ * restarted from an older copy, a new epoch begins, so that an old position is recognised and never taken for a
+ * new one.
+ *
+ * Guarantees, for every implementation (`tests/contracts/inbox.ts` checks them):
+ *
+ * - `append` is one atomic step: it looks for the idempotency key, takes the next number, stores the message and
+ *   publishes it. The order in the inbox is the order on the channel, and what was published is stored already.
+ * - `since` shows one moment: `last` and the messages belong together.
+ * - A message leaves when there are more than `count` after it, or when its time is over; never earlier. What has
+ *   left is not returned. The counter outlives the messages.
+ * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
+ */
+import type { Position } from "../protocol.ts";
+
+/** How much is kept of each user. */
+export interface InboxLimits {
+  /** Messages; 0 keeps nothing, and messages then have no sequence number. */
+  count: number;
+  /** How long a message is kept unless its sender says otherwise, in milliseconds. */
+  ttlMs: number;
+}
+
+/** A message to be appended: the envelope in two halves, between which its sequence number goes. */
+export interface Draft {
+  readonly id: string;
+  readonly head: string;
+  readonly tail: string;
+}
+
+export interface AppendOptions {
+  /** How long to keep this message, in milliseconds. @default the limit of the inbox */
+  ttlMs?: number;
+  /** Only if somebody listens; else nothing is stored, counted or published. */
+  expectOnline?: boolean;
+  /** Makes a repeated call return the first result and do nothing. */
+  idempotency?: {
+    /** The caller's key, unique per user. */
+    key: string;
+    /** What tells one message from another with the same key. */
+    fingerprint: string;
+  };
+}
+
+/** What `append` did. */
+export type Appended =
+  | {
+    readonly outcome: "appended" | "repeated";
+    /** Id of the message; of the first one when this is a repetition. */
+    readonly id: string;
+    /** Undefined while nothing is kept. */
+    readonly position: Position | undefined;
+    /** How many subscriptions it was handed to. */
+    readonly reached: number;
+  }
+  /** Nobody listens, and `expectOnline` was asked for. */
+  | { readonly outcome: "offline" }
+  /** The idempotency key belongs to another message. */
+  | { readonly outcome: "conflict" };
+
+/** One stored message. */
+export interface Stored {
+  readonly seq: number;
+  /** The envelope as it was published. */
+  readonly envelope: string;
+}
+
+/** A stretch of an inbox, as it was at one moment. */
+export interface Stretch {
+  readonly epoch: string;
+  /** Epochs whose numbers this one goes on from, oldest first, each with the last number known to be its own. */
+  readonly former: readonly Position[];
+  /** Number of the newest message; 0 before the first. */
+  readonly last: number;
+  /** Messages in order, holes where some have left. */
+  readonly items: readonly Stored[];
+  /** The stretch holds all there is up to this number; `last` when it reaches the end. */
+  readonly through: number;
+}
+
+export interface Inbox {
+  readonly limits: InboxLimits;
+
+  /** @throws {BrokerUnavailableError} */
+  append(channel: string, draft: Draft, options?: AppendOptions): Promise<Appended>;
+
+  /**
+   * The messages after a sequence number, oldest first; begins the epoch when there is none.
+   * @param after Undefined for none: only the position is asked for.
+   * @param limit At most so many messages are looked at.
+   * @throws {BrokerUnavailableError}
+   */
+  since(channel: string, after: number | undefined, limit: number): Promise<Stretch>;
+
+  /** Lets go of everything. */
+  close(): Promise<void>;
+}
+
+/** How long an idempotency key is remembered. */
+export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
+
+/** How long a counter is kept after its last use. */
+export const COUNTER_TTL_MS = 24 * 3_600_000;
+
+/** The envelope with its sequence number. */
+export function stamp(draft: Draft, seq: number): string {
+  return `${draft.head}"seq":${seq},${draft.tail}`;
+}
+
+/** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
+export function newEpoch(): string {
+  return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
+}

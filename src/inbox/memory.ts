@@ -1,0 +1,131 @@
+/** The inbox inside one process, for a service of a single instance. It forgets everything when the process ends. */
+import type { Broker } from "../broker/broker.ts";
+import {
+  type Appended,
+  type AppendOptions,
+  COUNTER_TTL_MS,
+  type Draft,
+  IDEMPOTENCY_TTL_MS,
+  type Inbox,
+  type InboxLimits,
+  newEpoch,
+  stamp,
+  type Stored,
+  type Stretch,
+} from "./inbox.ts";
+
+interface Box {
+  readonly epoch: string;
+  last: number;
+  entries: (Stored & { readonly endsMs: number })[];
+  usedMs: number;
+}
+
+interface Remembered {
+  readonly fingerprint: string;
+  readonly result: Promise<Appended & { outcome: "appended" }>;
+  readonly endsMs: number;
+}
+
+const SWEEP_MS = 60_000;
+
+export class MemoryInbox implements Inbox {
+  readonly limits: InboxLimits;
+  readonly #broker: Broker;
+  readonly #now: () => number;
+  readonly #boxes = new Map<string, Box>();
+  readonly #remembered = new Map<string, Remembered>();
+  #sweptMs: number;
+
+  /** @param options.now The clock, in milliseconds; for tests. */
+  constructor(broker: Broker, options: { limits: InboxLimits; now?: () => number }) {
+    this.#broker = broker;
+    this.limits = options.limits;
+    this.#now = options.now ?? Date.now;
+    this.#sweptMs = this.#now();
+  }
+
+  async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
+    const { idempotency } = options;
+    this.#sweep();
+    const key = idempotency && JSON.stringify([channel, idempotency.key]);
+    if (key !== undefined) {
+      const before = this.#remembered.get(key);
+      if (before && before.endsMs > this.#now()) {
+        if (before.fingerprint !== idempotency!.fingerprint) return { outcome: "conflict" };
+        return { ...await before.result, outcome: "repeated" };
+      }
+    }
+    // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
+    if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
+      return { outcome: "offline" };
+    }
+    const result = this.#append(channel, draft, options.ttlMs ?? this.limits.ttlMs);
+    if (key !== undefined) {
+      this.#remembered.set(key, {
+        fingerprint: idempotency!.fingerprint,
+        result,
+        endsMs: this.#now() + IDEMPOTENCY_TTL_MS,
+      });
+      // A failed send is not remembered: the retry is to send.
+      result.catch(() => this.#remembered.delete(key));
+    }
+    return await result;
+  }
+
+  // deno-lint-ignore require-await -- async so that a fault is a rejection, as the contract says
+  async since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
+    const box = this.#box(channel);
+    if (after === undefined) {
+      return { epoch: box.epoch, former: [], last: box.last, items: [], through: box.last };
+    }
+    const nowMs = this.#now();
+    const looked = box.entries.filter(({ seq }) => seq > after).slice(0, limit);
+    return {
+      epoch: box.epoch,
+      former: [],
+      last: box.last,
+      items: looked.filter(({ endsMs }) => endsMs > nowMs).map(({ seq, envelope }) => ({ seq, envelope })),
+      through: looked.length < limit ? box.last : looked.at(-1)!.seq,
+    };
+  }
+
+  close(): Promise<void> {
+    this.#boxes.clear();
+    this.#remembered.clear();
+    return Promise.resolve();
+  }
+
+  async #append(channel: string, draft: Draft, ttlMs: number): Promise<Appended & { outcome: "appended" }> {
+    if (this.limits.count === 0) {
+      const reached = await this.#broker.publish(channel, draft.head + draft.tail);
+      return { outcome: "appended", id: draft.id, position: undefined, reached };
+    }
+    const box = this.#box(channel);
+    const seq = ++box.last;
+    const envelope = stamp(draft, seq);
+    box.entries.push({ seq, envelope, endsMs: this.#now() + ttlMs });
+    if (box.entries.length > this.limits.count) box.entries.splice(0, box.entries.length - this.limits.count);
+    const reached = await this.#broker.publish(channel, envelope);
+    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq }, reached };
+  }
+
+  #box(channel: string): Box {
+    let box = this.#boxes.get(channel);
+    if (!box) this.#boxes.set(channel, box = { epoch: newEpoch(), last: 0, entries: [], usedMs: 0 });
+    box.usedMs = this.#now();
+    return box;
+  }
+
+  /** Lets go of what has outlived its time, now and then, so that many users seen once do not add up. */
+  #sweep(): void {
+    const nowMs = this.#now();
+    if (nowMs - this.#sweptMs < SWEEP_MS) return;
+    this.#sweptMs = nowMs;
+    for (const [channel, box] of this.#boxes) {
+      if (nowMs - box.usedMs > COUNTER_TTL_MS) this.#boxes.delete(channel);
+      else box.entries = box.entries.filter(({ endsMs }) => endsMs > nowMs);
+    }
+    for (const [key, { endsMs }] of this.#remembered) if (endsMs <= nowMs) this.#remembered.delete(key);
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * The inbox in Redis: per user a stream whose ids are the sequence numbers, a counter with its epoch, and the
+ * idempotency keys. All keys of a user share the hash slot of the user's channel.
+ *
+ *     userwire:{<channel>}:position   hash    seq, epoch, run, former
+ *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
+ *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
+ *
+ * One script per send: scripts run alone, so check, number, store and publish are one step. Times are those of
+ * Redis' own clock.
+ *
+ * `run` tells one life of the Redis from the next (`Redis.run` says how). After a restart from an older snapshot
+ * the counter would give out numbers that clients have seen; so the first script of a new life begins a new epoch
+ * and notes in `former` from where the numbers of the old one can't be trusted.
+ */
+import { parsePosition, type Position } from "../protocol.ts";
+import { type Redis, Script } from "../redis.ts";
+import {
+  type Appended,
+  type AppendOptions,
+  COUNTER_TTL_MS,
+  type Draft,
+  IDEMPOTENCY_TTL_MS,
+  type Inbox,
+  type InboxLimits,
+  newEpoch,
+  type Stretch,
+} from "./inbox.ts";
+
+/** Sees to it that the position is of this life of the Redis; leaves `epoch`, `last` and `former`. */
+const OPEN_POSITION = `
+local state = redis.call('HMGET', position, 'epoch', 'seq', 'run', 'former')
+local epoch, last, former = state[1], state[2] or '0', state[4] or ''
+if not epoch then
+  epoch = epoch_if_new
+  redis.call('DEL', inbox)
+  redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'run', run)
+elseif state[3] ~= run then
+  -- Bounded: the oldest of many lives are of no use to anybody any more.
+  former = string.sub(former .. epoch .. '.' .. last .. ',', -200)
+  epoch = epoch_if_new
+  redis.call('HSET', position, 'epoch', epoch, 'run', run, 'former', former)
+end
+`;
+
+const APPEND = new Script(`
+local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
+local channel, head, tail, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local count, ttl, counter_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local run, epoch_if_new = ARGV[8], ARGV[9]
+local expect_online, fingerprint, memory_ttl = ARGV[10], ARGV[11], tonumber(ARGV[12])
+
+if memory then
+  local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
+  if first[1] then
+    if first[1] ~= fingerprint then return {'conflict'} end
+    return {'repeated', first[2], first[3], first[4], first[5]}
+  end
+end
+
+local seq, kept_epoch, payload = '', '', head .. tail
+if count > 0 then
+  ${OPEN_POSITION}
+  seq = string.format('%.0f', tonumber(last) + 1)
+  kept_epoch = epoch
+  payload = head .. '"seq":' .. seq .. ',' .. tail
+end
+
+local reached = redis.call('PUBLISH', channel, payload)
+if reached == 0 and expect_online == '1' then return {'offline'} end
+
+if count > 0 then
+  redis.call('HSET', position, 'seq', seq)
+  redis.call('PEXPIRE', position, counter_ttl)
+  local time = redis.call('TIME')
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
+  redis.call('XADD', inbox, 'MAXLEN', count, seq .. '-0', 'm', payload, 'x', string.format('%.0f', ends))
+  if redis.call('PTTL', inbox) < ttl then redis.call('PEXPIRE', inbox, ttl) end
+end
+if memory then
+  redis.call('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached)
+  redis.call('PEXPIRE', memory, memory_ttl)
+end
+return {'appended', id, seq, kept_epoch, reached}
+`);
+
+const SINCE = new Script(`
+local position, inbox = KEYS[1], KEYS[2]
+local after, limit, counter_ttl, run, epoch_if_new = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+${OPEN_POSITION}
+redis.call('PEXPIRE', position, counter_ttl)
+local result = {epoch, former, last, last}
+if after == '' then return result end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local entries = redis.call('XRANGE', inbox, '(' .. after .. '-0', '+', 'COUNT', limit)
+for _, entry in ipairs(entries) do
+  if tonumber(entry[2][4]) > now then
+    result[#result + 1] = string.match(entry[1], '^%d+')
+    result[#result + 1] = entry[2][2]
+  end
+end
+if #entries == limit then result[4] = string.match(entries[#entries][1], '^%d+') end
+return result
+`);
+
+export class RedisStreamsInbox implements Inbox {
+  readonly limits: InboxLimits;
+  readonly #redis: Redis;
+
+  /** @param redis Stays the caller's to close. */
+  constructor(redis: Redis, options: { limits: InboxLimits }) {
+    this.#redis = redis;
+    this.limits = options.limits;
+  }
+
+  async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
+    const { idempotency } = options;
+    const keys = [positionKey(channel), inboxKey(channel)];
+    if (idempotency) keys.push(`userwire:{${channel}}:key:${idempotency.key}`);
+    const reply = await this.#redis.evaluate(APPEND, keys, [
+      channel,
+      draft.head,
+      draft.tail,
+      draft.id,
+      String(this.limits.count),
+      String(options.ttlMs ?? this.limits.ttlMs),
+      String(COUNTER_TTL_MS),
+      this.#redis.run,
+      newEpoch(),
+      options.expectOnline ? "1" : "0",
+      idempotency?.fingerprint ?? "",
+      String(IDEMPOTENCY_TTL_MS),
+    ]) as string[];
+    const [outcome, id, seq, epoch, reached] = reply as [
+      Appended["outcome"],
+      string,
+      string,
+      string,
+      string | number,
+    ];
+    if (outcome === "offline" || outcome === "conflict") return { outcome };
+    return {
+      outcome,
+      id,
+      position: seq === "" ? undefined : { epoch, seq: Number(seq) },
+      reached: Number(reached),
+    };
+  }
+
+  async since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
+    const reply = await this.#redis.evaluate(SINCE, [positionKey(channel), inboxKey(channel)], [
+      after === undefined ? "" : String(after),
+      String(limit),
+      String(COUNTER_TTL_MS),
+      this.#redis.run,
+      newEpoch(),
+    ]) as string[];
+    const [epoch, former, last, through] = reply as [string, string, string, string];
+    const items = [];
+    for (let i = 4; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
+    return { epoch, former: parseFormer(former), last: Number(last), items, through: Number(through) };
+  }
+
+  /** Nothing of its own to let go of. */
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+function parseFormer(text: string): Position[] {
+  // The first may have been cut off on the left, and is then none.
+  return text.split(",").flatMap((position) => parsePosition(position) ?? []);
+}
+
+function positionKey(channel: string): string {
+  return `userwire:{${channel}}:position`;
+}
+
+function inboxKey(channel: string): string {
+  return `userwire:{${channel}}:inbox`;
+}

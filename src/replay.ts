@@ -1,0 +1,298 @@
+/**
+ * What one framed connection has had, and what it gets next: merges live messages with those from the inbox, so
+ * that each comes once and in order, and states exactly what can't come.
+ *
+ * It has no socket and no timer. Three things drive it: live messages, answers of the inbox, and its owner's word
+ * that something may be amiss (`verify`) or that there is room again (`resume`).
+ *
+ *     reading ──▶ live ──▶ reading …        a hole, a reconnect, or a doubt
+ *        │          │
+ *        ▼          ▼
+ *      full / failed ──▶ reading            `resume`
+ *
+ * *reading*: the inbox is being read; live messages queue, a few of them. *live*: each message goes straight
+ * through. *full*: the client takes no more, live messages are left to the inbox. *failed*: the inbox could not
+ * be read.
+ */
+import type { Inbox, Stored, Stretch } from "./inbox/inbox.ts";
+import { formatPosition, type GapFrame, type Position } from "./protocol.ts";
+
+export interface ReplayHost {
+  /**
+   * Hands an envelope to the client; false when the client takes no more now.
+   * @param byteLength Size of the envelope; undefined when it was read from the inbox.
+   */
+  deliver(envelope: string, byteLength: number | undefined): boolean;
+  gap(frame: GapFrame): void;
+  /** The inbox could not be read; `resume` tries again. */
+  onReadFailed(error: unknown): void;
+}
+
+export interface ReplayOptions {
+  channel: string;
+  /** Messages that a resume replays at most; older ones become a gap. */
+  maxReplay: number;
+}
+
+interface Queued extends Stored {
+  readonly byteLength: number;
+}
+
+/** What `hi` says. */
+export interface ReplayStart {
+  pos: string;
+  resumed: boolean;
+  replay: number;
+}
+
+/** Messages read at one time. */
+const BATCH = 128;
+/** Live messages that wait while the inbox is read. More than that is read from the inbox again. */
+const MAX_QUEUED = 64;
+
+export class Replay {
+  readonly #inbox: Inbox;
+  readonly #host: ReplayHost;
+  readonly #options: ReplayOptions;
+  #state: "reading" | "live" | "full" | "failed" | "stopped" = "reading";
+  /** The last message that was delivered or announced as missing. */
+  #epoch = "";
+  #seq = 0;
+  #queue: Queued[] = [];
+  /** The number heard last on the channel, delivered or not. A channel is in order: a lower one means doubt. */
+  #heard = 0;
+  /** Live messages were let go that are not in the queue. */
+  #overflowed = false;
+  /** Somebody asked for a check while one was under way. */
+  #doubt = false;
+  #first: Stretch | undefined;
+  #wanted: Position | undefined;
+
+  constructor(inbox: Inbox, host: ReplayHost, options: ReplayOptions) {
+    this.#inbox = inbox;
+    this.#host = host;
+    this.#options = options;
+  }
+
+  /** Where the client stands. */
+  get position(): Position {
+    return { epoch: this.#epoch, seq: this.#seq };
+  }
+
+  get isLive(): boolean {
+    return this.#state === "live";
+  }
+
+  /** Whether the client took no more; `resume` when it does again. */
+  get isFull(): boolean {
+    return this.#state === "full";
+  }
+
+  /** Whether the inbox could not be read; `resume` tries again. */
+  get hasFailed(): boolean {
+    return this.#state === "failed";
+  }
+
+  /**
+   * Reads the first stretch. The subscription must be confirmed before, or messages in between are missed.
+   * @param wanted The position to resume from, if any.
+   * @throws {BrokerUnavailableError}
+   */
+  async open(wanted: Position | undefined): Promise<void> {
+    this.#wanted = wanted;
+    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, BATCH);
+  }
+
+  /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
+  start(): ReplayStart {
+    const first = this.#first!;
+    this.#epoch = first.epoch;
+    const wanted = this.#wanted;
+    if (!wanted) {
+      // Live messages that came while the position was read were counted as delivered: they are.
+      this.#seq = Math.min(first.last, (this.#queue[0]?.seq ?? Infinity) - 1);
+      this.#heard = Math.max(this.#heard, this.#seq);
+      if (this.#seq < first.last) this.#first = undefined;
+      return { pos: formatPosition(this.position), resumed: false, replay: first.last - this.#seq };
+    }
+    const resumed = wanted.epoch === first.epoch && wanted.seq <= first.last;
+    this.#seq = resumed ? wanted.seq : placeIn(first, wanted);
+    this.#heard = Math.max(this.#heard, this.#seq);
+    // What was read began at a number of another epoch.
+    if (!resumed) this.#first = undefined;
+    const replay = Math.min(first.last - this.#seq, this.#options.maxReplay);
+    return { pos: formatPosition(this.position), resumed, replay };
+  }
+
+  /** Announces what the start could not take up, replays, and goes live. */
+  begin(): void {
+    const first = this.#first;
+    const wanted = this.#wanted;
+    this.#wanted = undefined;
+    this.#first = undefined;
+    if (wanted && !first) this.#host.gap(this.#epochGap(wanted));
+    void this.#run(first, { cap: wanted !== undefined });
+  }
+
+  /** A live message arrived. */
+  live(seq: number, envelope: string, byteLength: number): void {
+    const isDoubtful = seq <= this.#heard;
+    this.#heard = seq;
+    if (this.#state === "live") {
+      if (seq === this.#seq + 1) {
+        if (this.#host.deliver(envelope, byteLength)) this.#seq = seq;
+        else this.#fill();
+        return;
+      }
+      // Behind, it was in the last stretch that was read, unless the numbers began anew.
+      if (seq <= this.#seq && !isDoubtful) return;
+      // Ahead, some are missing.
+      this.#enqueue({ seq, envelope, byteLength });
+      this.verify();
+    } else if (this.#state === "reading") {
+      this.#enqueue({ seq, envelope, byteLength });
+      if (isDoubtful) this.#doubt = true;
+    }
+    // Else it waits in the inbox.
+  }
+
+  /** Compares with the inbox, and delivers or announces what is missing. */
+  verify(): void {
+    if (this.#state === "live") void this.#run();
+    else this.#doubt = true;
+  }
+
+  /** There is room again, or the inbox may be readable again. */
+  resume(): void {
+    if (this.#state === "full" || this.#state === "failed") void this.#run();
+  }
+
+  /** Delivers nothing more. */
+  stop(): void {
+    this.#state = "stopped";
+    this.#queue = [];
+  }
+
+  get #isStopped(): boolean {
+    return this.#state === "stopped";
+  }
+
+  #enqueue(message: Queued): void {
+    if (this.#queue.length < MAX_QUEUED) this.#queue.push(message);
+    else this.#overflowed = true;
+  }
+
+  async #run(stretch?: Stretch, options: { cap?: boolean } = {}): Promise<void> {
+    this.#state = "reading";
+    let { cap = false } = options;
+    for (;;) {
+      if (!stretch) {
+        this.#doubt = false;
+        this.#overflowed = false;
+        try {
+          stretch = await this.#inbox.since(this.#options.channel, this.#seq, BATCH);
+        } catch (error) {
+          if (this.#isStopped) return;
+          this.#state = "failed";
+          this.#queue = [];
+          this.#host.onReadFailed(error);
+          return;
+        }
+        if (this.#isStopped) return;
+      }
+      if (cap) {
+        cap = false;
+        this.#skipTo(stretch.last - this.#options.maxReplay);
+      }
+      if (!this.#apply(stretch)) return this.#fill();
+      const isEnd = stretch.through >= stretch.last && stretch.epoch === this.#epoch;
+      stretch = undefined;
+      if (!isEnd) continue;
+      if (!this.#drainQueue()) return this.#fill();
+      // Something is left in the queue only behind a hole.
+      if (this.#queue.length > 0 || this.#overflowed || this.#doubt) continue;
+      if (!this.#isStopped) this.#state = "live";
+      return;
+    }
+  }
+
+  #fill(): void {
+    if (this.#isStopped) return;
+    this.#state = "full";
+    this.#queue = [];
+  }
+
+  /** Delivers a stretch; false when the client takes no more. */
+  #apply(stretch: Stretch): boolean {
+    if (stretch.epoch !== this.#epoch || stretch.last < this.#seq) {
+      const before = this.position;
+      this.#epoch = stretch.epoch;
+      this.#seq = placeIn(stretch, before);
+      this.#queue = [];
+      this.#host.gap(this.#epochGap(before));
+      // It was read from a place in the old epoch: the next one is read from the right place.
+      this.#doubt = true;
+      return true;
+    }
+    for (const { seq, envelope } of stretch.items) {
+      if (seq <= this.#seq) continue;
+      this.#skipTo(seq - 1);
+      if (!this.#host.deliver(envelope, undefined)) return false;
+      this.#seq = seq;
+    }
+    this.#skipTo(stretch.through);
+    return true;
+  }
+
+  /** Delivers what waited, as far as it is next; false when the client takes no more. */
+  #drainQueue(): boolean {
+    const queue = this.#queue;
+    let taken = 0;
+    for (; taken < queue.length; taken++) {
+      const { seq, envelope, byteLength } = queue[taken]!;
+      if (seq <= this.#seq) continue;
+      if (seq > this.#seq + 1) break;
+      if (!this.#host.deliver(envelope, byteLength)) return false;
+      this.#seq = seq;
+    }
+    this.#queue = queue.slice(taken);
+    return true;
+  }
+
+  /** Announces everything up to a number as missing. */
+  #skipTo(seq: number): void {
+    if (seq <= this.#seq) return;
+    const from = this.#seq + 1;
+    this.#seq = seq;
+    this.#host.gap({
+      t: "gap",
+      from,
+      to: seq,
+      count: seq - from + 1,
+      why: "trimmed",
+      pos: formatPosition(this.position),
+    });
+  }
+
+  #epochGap(before: Position): GapFrame {
+    return {
+      t: "gap",
+      from: before.seq + 1,
+      to: null,
+      count: null,
+      why: "epoch",
+      pos: formatPosition(this.position),
+    };
+  }
+}
+
+/**
+ * Where a position of another epoch stands in this one. When the numbers go on from that epoch, what the client
+ * has up to the break counts; else nothing does, and all there is will be new to it.
+ */
+function placeIn(stretch: Stretch, before: Position): number {
+  if (before.epoch === stretch.epoch) return stretch.last; // ahead of the counter: only a broken client is
+  const index = stretch.former.findIndex(({ epoch }) => epoch === before.epoch);
+  if (index < 0) return 0;
+  return Math.min(before.seq, ...stretch.former.slice(index).map(({ seq }) => seq));
+}
