@@ -7,7 +7,7 @@
  * This is the only file that imports @std/log, and it leaves that package's process-wide registry alone, so that two
  * apps can live in one process.
  */
-import { BaseHandler, Logger, LogLevels, LogRecord, RotatingFileHandler } from "@std/log";
+import { BaseHandler, Logger, LogLevels, type LogRecord, RotatingFileHandler } from "@std/log";
 import { ConfigError, messageOf } from "./errors.ts";
 import { formatJson, formatPretty, type LogFields, type LogLevel, type LogLine } from "./log_line.ts";
 
@@ -77,8 +77,8 @@ const URGENT_PER_INTERVAL = 10;
  * @throws {ConfigError} when the folder or the file in it can't be made or written, or an option makes no sense.
  */
 export function openLog(options: LogOptions): Log {
-  const { level, dir, name, format, flushMs = DEFAULT_FLUSH_MS } = options;
-  const { maxBytes = DEFAULT_MAX_BYTES, maxFiles = DEFAULT_MAX_FILES } = options;
+  const { level, dir, name, format } = options;
+  const { maxBytes = DEFAULT_MAX_BYTES, maxFiles = DEFAULT_MAX_FILES, flushMs = DEFAULT_FLUSH_MS } = options;
   const faults: string[] = [];
   if (!/^[\w.-]+$/.test(name)) {
     faults.push(`Log name "${name}" can't name a file: use letters, digits, ".", "_" and "-" only`);
@@ -197,36 +197,37 @@ function lineOf(record: LogRecord): LogLine {
 
 /** The console: standard output, and standard error for warnings and errors. */
 class Terminal extends BaseHandler {
+  readonly #format: "pretty" | "json";
+
   constructor(format: "pretty" | "json") {
-    super("DEBUG", {
-      formatter: (record) =>
-        format === "json"
-          ? formatJson(lineOf(record))
-          : formatPretty(lineOf(record), { colour: !Deno.noColor && streamOf(record).isTerminal() }),
-    });
+    super("DEBUG");
+    this.#format = format;
   }
 
   override handle(record: LogRecord): void {
-    if (streamOf(record) === Deno.stderr) console.error(this.format(record));
-    else this.log(this.format(record));
+    this.show(lineOf(record));
   }
 
-  override log(line: string): void {
-    console.log(line);
+  show(line: LogLine): void {
+    const isTrouble = line.level === "warn" || line.level === "error";
+    const colour = !Deno.noColor && (isTrouble ? Deno.stderr : Deno.stdout).isTerminal();
+    const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
+    if (isTrouble) console.error(text);
+    else this.log(text);
+  }
+
+  override log(text: string): void {
+    console.log(text);
   }
 }
 
-function streamOf(record: LogRecord): typeof Deno.stdout | typeof Deno.stderr {
-  return record.level >= LogLevels.WARN ? Deno.stderr : Deno.stdout;
-}
-
-/** A rotating file that can be let go of while the disk is full. Else the process would end with an error code. */
+/** A rotating file that can be let go of while the disk is full, and does not spoil the exit code then. */
 class RotatingFile extends RotatingFileHandler {
   override destroy(): void {
     try {
       super.destroy();
     } catch {
-      // The flush before has said it already, or there is nobody left to hear it.
+      // The flush before has said it already.
     }
   }
 }
@@ -327,20 +328,20 @@ class LogFile extends BaseHandler {
     if (error instanceof Deno.errors.BadResource) this.#isStale = true;
     if (this.#isFailing) return;
     this.#isFailing = true;
-    this.#terminal.handle(this.#record("log file can't be written", { file: this.#path, error }));
+    this.#terminal.show(this.#trouble("log file can't be written", { error }));
   }
 
   #recover(): void {
-    const record = this.#record("log file is written again", { file: this.#path, lost_at_most: this.#lost });
-    this.#file.log(this.format(record));
+    const line = this.#trouble("log file is written again", { lost_at_most: this.#lost });
+    this.#file.log(formatJson(line));
     this.#file.flush();
     this.#isFailing = false;
     this.#lost = 0;
-    this.#terminal.handle(record);
+    this.#terminal.show(line);
   }
 
-  #record(msg: string, fields: LogFields): LogRecord {
-    return new LogRecord({ msg, args: [fields], level: LogLevels.WARN, loggerName: "log" });
+  #trouble(event: string, fields: LogFields): LogLine {
+    return { time: new Date(), level: "warn", event, fields: { file: this.#path, ...fields } };
   }
 }
 

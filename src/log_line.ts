@@ -38,11 +38,11 @@ const BARE = /^[\w.:/@+-]+$/;
  * underscore behind it.
  */
 export function formatJson(record: LogLine): string {
-  // No prototype, so that a field called "__proto__" is a field.
-  const line: Record<string, unknown> = Object.create(null);
-  line.time = record.time.toISOString();
-  line.level = record.level;
-  line.event = record.event;
+  const line: Record<string, unknown> = {
+    time: record.time.toISOString(),
+    level: record.level,
+    event: record.event,
+  };
   for (const [name, value] of fieldsOf(record, jsonValue)) {
     const isTaken = name === "time" || name === "level" || name === "event";
     line[isTaken ? `${name}_` : name] = value;

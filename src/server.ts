@@ -3,6 +3,7 @@ import { type App, openApp, VERSION } from "./app.ts";
 import type { Config } from "./config.ts";
 import { ConfigError, messageOf } from "./errors.ts";
 import { type Log, openLog } from "./log.ts";
+import { absolutePath } from "./paths.ts";
 
 /** A running service. */
 export interface Server {
@@ -154,7 +155,7 @@ function openLogOrFault(config: Config, options: { name: string; faults: string[
   try {
     return openLog({
       level: config.logLevel,
-      dir: config.logDir,
+      dir: absolutePath(config.logDir, Deno.cwd()),
       name: `userwire-${options.name.replaceAll(/[^\w.-]/g, "_")}`,
       format: config.logFormat,
       maxBytes: config.logMaxBytes,

@@ -1,0 +1,181 @@
+/** `userwire listen`, in this process, against a real service or sockets that do as they are told. */
+import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import { closedPort, command, serveOther, Terminal } from "./support/cli_terminal.ts";
+import { Service } from "./support/service.ts";
+import { openClient } from "./support/ws_client.ts";
+
+/** A server whose sockets do as the nth step says. */
+function serveSockets(...steps: ((socket: WebSocket) => void)[]): { url: string } & AsyncDisposable {
+  return serveOther((request) => {
+    const { socket, response } = Deno.upgradeWebSocket(request, { protocol: "userwire.v1" });
+    const step = steps.shift();
+    socket.onopen = () => {
+      socket.send(
+        `{"t":"hi","v":1,"conn":"c","user":"alice","node":"n","resumed":false,"replay":0,"ping":25,"max":1}`,
+      );
+      step?.(socket);
+    };
+    return response;
+  });
+}
+
+Deno.test("listen prints each payload on a line, and stops after --count messages", async () => {
+  await using service = await Service.start();
+  const io = new Terminal();
+  const listening = io.run(["listen", "alice", "--count", "6"], { USERWIRE_URL: service.server.url });
+  await io.until("Listening as alice");
+  const payloads: [args: string[], input?: string | Uint8Array<ArrayBuffer>][] = [
+    [["hi"]],
+    [[`{"big": 12345678901234567890,\r\n "data": "\u009b"}`]],
+    [["-", "--text"], "two\nlines"],
+    [["\u001b[31mred"]],
+    [["tab\there"]],
+    [["--binary"], new Uint8Array([0, 255])],
+    [["one too many"]],
+  ];
+  for (const [args, input = ""] of payloads) {
+    await command(service, ["send", "alice", ...args], new Terminal({ input }));
+  }
+  assertEquals(await listening, 0);
+  assertEquals(io.stdout.split("\n"), [
+    "hi",
+    `{"big": 12345678901234567890,  "data": "\\u009b"}`,
+    `"two\\nlines"`,
+    `"\\u001b[31mred"`,
+    "tab\there",
+    "AP8=",
+    "",
+  ]);
+  assertMatch(io.stderr, /^Listening as alice on instance \S+\n$/);
+});
+
+Deno.test("listen --json prints whole frames, of messages and of gaps", async () => {
+  const gap = `{"t":"gap","from":3,"to":5,"count":3,"why":"trimmed"}`;
+  const message = `{"t":"m","seq":6,"id":"x","ts":1,"data":{"a":\n1}}`;
+  await using server = serveSockets((socket) =>
+    ['{"t":"p"}', gap, '{"t":"new"}', message].forEach((m) => socket.send(m))
+  );
+  const json = new Terminal();
+  assertEquals(await json.run(["listen", "alice", "--json", "--count", "1", "--url", server.url]), 0);
+  assertEquals(json.stdout, `${gap}\n${message.replace("\n", " ")}\n`);
+});
+
+Deno.test("listen says on standard error which messages are lost", async () => {
+  await using server = serveSockets((socket) => {
+    socket.send(`{"t":"gap","from":3,"to":5,"count":3,"why":"trimmed"}`);
+    socket.send(`{"t":"m","ts":1,"data":"after"}`);
+  });
+  const io = new Terminal();
+  assertEquals(await io.run(["listen", "alice", "--count", "1", "--url", server.url]), 0);
+  assertEquals(io.stdout, "after\n");
+  assertStringIncludes(io.stderr, "Messages 3 to 5 are lost: trimmed\n");
+});
+
+Deno.test("listen ends with exit code 0 when it is interrupted, connected or waiting", async () => {
+  await using service = await Service.start();
+  const connected = new Terminal();
+  const first = connected.run(["listen", "alice", "--url", service.server.url]);
+  await connected.until("Listening");
+  connected.interrupt();
+  assertEquals(await first, 0);
+
+  await using server = serveSockets((socket) => {
+    socket.send(`{"t":"bye","code":1013,"why":"overloaded","retry_ms":3600000}`);
+    socket.close(1013, "overloaded");
+  });
+  const waiting = new Terminal();
+  const second = waiting.run(["listen", "alice", "--url", server.url]);
+  await waiting.until("The connection ended: 1013 overloaded; connecting again in 3600.0 s");
+  waiting.interrupt();
+  assertEquals(await second, 0);
+});
+
+Deno.test("listen connects again when the service was restarted", async () => {
+  const before = await Service.start({ USERWIRE_DRAIN_S: "0" });
+  const io = new Terminal();
+  const listening = io.run(["listen", "alice", "--count", "2", "--url", before.server.url]);
+  await io.until("Listening");
+  await command(before, ["send", "alice", "before"]);
+  await io.until("before");
+  await before.server.shutdown();
+  await io.until("The connection ended: 1012 restart; connecting again in ");
+
+  await using after = await Service.start({ PORT: String(before.server.port), USERWIRE_NODE: "after" });
+  await io.until("Listening as alice on instance after");
+  await command(after, ["send", "alice", "after"]);
+  assertEquals(await listening, 0);
+  assertEquals(io.stdout, "before\nafter\n");
+});
+
+Deno.test("listen connects again when the connection breaks or the service falls silent", async () => {
+  await using server = serveSockets(
+    // The promise of a sign of life every 50 ms, which is not kept.
+    (socket) => socket.send(`{"t":"hi","user":"alice","node":"silent","ping":0.05}`),
+    (socket) => socket.close(1011, "server error"),
+    (socket) => socket.send(`{"t":"m","ts":1,"data":"at last"}`),
+  );
+  const io = new Terminal();
+  assertEquals(await io.run(["listen", "alice", "--count", "1", "--url", server.url]), 0);
+  assertEquals(io.stdout, "at last\n");
+  assertMatch(
+    io.stderr,
+    /The connection ended: the service was silent for 0\.15 s; connecting again in 0\.[0-5] s/,
+  );
+  assertMatch(io.stderr, /The connection ended: 1011 server error; connecting again in [01]\.\d s/);
+});
+
+Deno.test("listen does not connect again after a close code that means stop, nor with --once", async () => {
+  await using server = serveSockets(
+    (socket) => socket.close(4409, "replaced by a newer connection"),
+    (socket) => socket.close(1012, "restart"),
+    (socket) => socket.close(1000),
+  );
+  const replaced = new Terminal();
+  assertEquals(await replaced.run(["listen", "alice", "--url", server.url]), 1);
+  assertMatch(replaced.stderr, /\nerror: The connection ended: 4409 replaced by a newer connection\n$/);
+  const once = new Terminal();
+  assertEquals(await once.run(["listen", "alice", "--once", "--url", server.url]), 1);
+  assertMatch(once.stderr, /\nerror: The connection ended: 1012 restart\n$/);
+  assertEquals(await new Terminal().run(["listen", "alice", "--url", server.url]), 0);
+});
+
+Deno.test("listen fails with exit code 1 when the first connection does not come about, and says why", async () => {
+  await using service = await Service.start({ USERWIRE_MAX_CONNECTIONS: "1" });
+  await using _alice = await openClient(service.socketUrl("alice"));
+  const refused = new Terminal();
+  assertEquals(await refused.run(["listen", "bob", "--url", service.server.url]), 1);
+  assertMatch(
+    refused.stderr,
+    /^error: The service at .* answered 503: .*USERWIRE_MAX_CONNECTIONS \(try again in 1 s\)\n$/,
+  );
+
+  const absent = new Terminal();
+  assertEquals(await absent.run(["listen", "bob", "--url", `http://127.0.0.1:${closedPort()}`]), 1);
+  assertMatch(absent.stderr, /^error: Can't reach a service at .*Connection refused/);
+
+  await using raw = serveOther((request) => Deno.upgradeWebSocket(request).response);
+  const other = new Terminal();
+  assertEquals(await other.run(["listen", "bob", "--url", raw.url]), 1);
+  assertMatch(other.stderr, /^error: .* does not speak userwire\.v1\n$/);
+});
+
+Deno.test("listen refuses a count that is none with exit code 2", async () => {
+  for (const count of ["0", "-1", "x", "1.5"]) {
+    const io = new Terminal();
+    assertEquals(await io.run(["listen", "alice", `--count=${count}`]), 2);
+    assertStringIncludes(io.stderr, `'${count}' is invalid. It must be a whole number from 1 on`);
+  }
+});
+
+Deno.test("listen ends quietly when nobody reads its output any more", async () => {
+  await using service = await Service.start();
+  const io = new Terminal();
+  io.out = () => {
+    throw new Deno.errors.BrokenPipe("Broken pipe");
+  };
+  const listening = io.run(["listen", "alice", "--url", service.server.url]);
+  await io.until("Listening");
+  await command(service, ["send", "alice", "hi"]);
+  assertEquals(await listening, 0);
+  assertNotMatch(io.stderr, /error/);
+});

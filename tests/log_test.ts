@@ -16,7 +16,7 @@ import {
 import { ConfigError } from "../src/errors.ts";
 import { type LogOptions, memoryLog, openLog } from "../src/log.ts";
 import { formatPretty } from "../src/log_line.ts";
-import { until } from "./support/deadline.ts";
+import { stretched, until } from "./support/deadline.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -72,7 +72,9 @@ async function run(dir: string, program: string): Promise<{ code: number; out: s
     `import { openLog } from "./src/log.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
   ));
   await writer.close();
+  const kill = setTimeout(() => child.kill("SIGKILL"), stretched(20_000));
   const { code, stdout, stderr } = await child.output();
+  clearTimeout(kill);
   const lines = (bytes: Uint8Array) => new TextDecoder().decode(bytes).split("\n").slice(0, -1);
   return { code, out: lines(stdout), err: lines(stderr) };
 }
@@ -310,6 +312,27 @@ Deno.test("Log writes what it holds when it is closed, and can be closed and use
   log.error("too late");
   log.flush();
   assertEquals(folder.events(), ["last words"]);
+});
+
+Deno.test("Log that is closed has no more to do with its file, whatever happened to it before", async () => {
+  using folder = new Folder();
+  const { code, err } = await run(
+    `${folder.path}/logs`,
+    `
+    const log = openLog({ level: "info", dir, name: "app", format: "json", console: false, flushMs: 5 });
+    Deno.removeSync(dir, { recursive: true });
+    Deno.writeTextFileSync(dir, "in the way");
+    log.error("kept nowhere");
+    log.close();
+    Deno.removeSync(dir);
+    for (let i = 0; i < 2000; i++) log.error("too late", { pad: "x".repeat(100) });
+    log.flush();
+    log.close();
+  `,
+  );
+  assertEquals(code, 0, err.join("\n"));
+  assertEquals(err.map((line) => JSON.parse(line).event), ["log file can't be written"]);
+  assertEquals(folder.files(), []);
 });
 
 Deno.test("Log of a process that ends without closing it is whole, and does not keep the process alive", async () => {

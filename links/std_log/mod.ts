@@ -2,7 +2,9 @@
  * Stand-in for `jsr:@std/log` 0.224.14, for machines that cannot reach JSR. It offers the classes that
  * `src/log.ts` builds on, with the original's names, signatures and behaviour and nothing beside them, and leaves
  * the writing to LogTape. Left out: `setup`, `getLogger` and the default logger, which are one registry for the
- * whole process; the formatters; a handler's `mode`, which is always "a". See ../README.md.
+ * whole process; the formatters; a handler's `mode`, which is always "a". `LogRecord` is a type only, as it is there, too.
+ * See ../README.md.
  */
 export * from "./handlers.ts";
-export * from "./logger.ts";
+export { getLevelByName, getLevelName, Logger, LogLevels } from "./logger.ts";
+export type { LevelName, LoggerOptions, LogLevel, LogRecord, LogRecordOptions } from "./logger.ts";

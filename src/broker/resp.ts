@@ -24,7 +24,7 @@ export class RespError extends Error {
   override readonly name = "RespError";
 }
 
-const CR = 13, LF = 10, MINUS = 45, ZERO = 48, NINE = 57;
+const CR = 13, LF = 10, PLUS = 43, MINUS = 45, ZERO = 48, NINE = 57;
 const INCOMPLETE = Symbol("incomplete");
 type Incomplete = typeof INCOMPLETE;
 
@@ -57,6 +57,9 @@ export function messageHead(channel: string): Uint8Array<ArrayBuffer> {
   const name = encoder.encode(channel);
   return concat([encoder.encode(`3\r\n$7\r\nmessage\r\n$${name.length}\r\n`), name, encoder.encode("\r\n$")]);
 }
+
+/** Replies to us are lists of lists at most; what nests deeper comes from something else. */
+const MAX_DEPTH = 32;
 
 /** Most idle subscriptions never need more than this; there may be ten thousand of them. */
 const SMALLEST_BUFFER = 512;
@@ -119,11 +122,12 @@ export class RespParser {
     for (; at < this.#end; at++) {
       const byte = buffer[at]!;
       if (byte < ZERO || byte > NINE) break;
-      length = length * 10 + byte - ZERO;
+      length = length * 10 + (byte - ZERO);
     }
     const payloadAt = at + 2;
     const end = payloadAt + length + 2;
-    if (end > this.#end || buffer[at] !== CR) return undefined;
+    // What is not as it should be is left to `next()`, which says what is wrong.
+    if (end > this.#end || at === lengthAt || buffer[at] !== CR || buffer[end - 2] !== CR) return undefined;
     this.#start = end;
     return buffer.subarray(payloadAt, payloadAt + length);
   }
@@ -134,14 +138,17 @@ export class RespParser {
    */
   next(): Reply | undefined {
     this.#at = this.#start;
-    const reply = this.#read();
+    const reply = this.#read(0);
     if (reply === INCOMPLETE) return undefined;
     this.#start = this.#at;
     return reply;
   }
 
-  #read(): Reply | Incomplete {
+  #read(depth: number): Reply | Incomplete {
     if (this.#at >= this.#end) return INCOMPLETE;
+    if (depth > MAX_DEPTH) {
+      throw new RespError("Redis sent lists that nest too deeply: is this a Redis port?");
+    }
     const type = String.fromCharCode(this.#buffer[this.#at++]!);
     switch (type) {
       case "+":
@@ -153,8 +160,13 @@ export class RespParser {
       case ":":
         return this.#integer();
       case "$":
-      case "=":
         return this.#bulk();
+      case "=": { // three letters say what kind of text it is
+        const bulk = this.#bulk();
+        if (!(bulk instanceof Uint8Array)) return bulk;
+        if (bulk.length < 4) throw new RespError("Redis sent a text that does not say its kind");
+        return bulk.subarray(4);
+      }
       case "!": {
         const bulk = this.#bulk();
         return bulk instanceof Uint8Array ? new ReplyError(decoder.decode(bulk)) : bulk;
@@ -162,34 +174,19 @@ export class RespParser {
       case "*":
       case "~":
       case ">":
-        return this.#list(1);
+        return this.#list(1, depth);
       case "%":
-        return this.#list(2);
+        return this.#list(2, depth);
       case "|": { // attributes about the reply that follows: read past them
-        const attributes = this.#list(2);
-        return attributes === INCOMPLETE ? attributes : this.#read();
+        const attributes = this.#list(2, depth);
+        return attributes === INCOMPLETE ? attributes : this.#read(depth + 1);
       }
-      case "_": {
-        const line = this.#line();
-        return line === INCOMPLETE ? line : null;
-      }
-      case "#": {
-        const line = this.#line();
-        return line === INCOMPLETE ? line : line === "t";
-      }
-      case ",": {
-        const line = this.#line();
-        return line === INCOMPLETE
-          ? line
-          : line === "inf"
-          ? Infinity
-          : line === "-inf"
-          ? -Infinity
-          : Number(line);
-      }
+      case "_":
+      case "#":
+      case ",":
       case "(": {
         const line = this.#line();
-        return line === INCOMPLETE ? line : BigInt(line);
+        return line === INCOMPLETE ? line : scalarOf(type, line);
       }
       default:
         throw new RespError(
@@ -211,21 +208,21 @@ export class RespParser {
 
   #integer(): number | Incomplete {
     let at = this.#at;
-    const negative = this.#buffer[at] === MINUS && at < this.#end;
-    if (negative) at++;
+    const sign = at < this.#end ? this.#buffer[at] : undefined;
+    if (sign === MINUS || sign === PLUS) at++;
     const first = at;
     let value = 0;
     for (; at < this.#end; at++) {
       const byte = this.#buffer[at]!;
       if (byte < ZERO || byte > NINE) break;
-      value = value * 10 + byte - ZERO;
+      value = value * 10 + (byte - ZERO);
     }
     if (at + 1 >= this.#end) return INCOMPLETE;
     if (at === first || this.#buffer[at] !== CR || this.#buffer[at + 1] !== LF) {
       throw new RespError("Redis sent a length or number that is none: is this a Redis port?");
     }
     this.#at = at + 2;
-    return negative ? -value : value;
+    return sign === MINUS ? -value : value;
   }
 
   #bulk(): Uint8Array | null | Incomplete {
@@ -233,21 +230,47 @@ export class RespParser {
     if (length === INCOMPLETE) return length;
     if (length < 0) return null;
     if (this.#at + length + 2 > this.#end) return INCOMPLETE;
-    const bytes = this.#buffer.subarray(this.#at, this.#at + length);
-    this.#at += length + 2;
+    const end = this.#at + length;
+    if (this.#buffer[end] !== CR || this.#buffer[end + 1] !== LF) {
+      throw new RespError("Redis sent a text that is longer than it says");
+    }
+    const bytes = this.#buffer.subarray(this.#at, end);
+    this.#at = end + 2;
     return bytes;
   }
 
-  #list(perEntry: 1 | 2): Reply[] | null | Incomplete {
+  #list(perEntry: 1 | 2, depth: number): Reply[] | null | Incomplete {
     const length = this.#integer();
     if (length === INCOMPLETE) return length;
     if (length < 0) return null;
     const list: Reply[] = [];
     for (let i = 0; i < length * perEntry; i++) {
-      const item = this.#read();
+      const item = this.#read(depth + 1);
       if (item === INCOMPLETE) return INCOMPLETE;
       list.push(item);
     }
     return list;
   }
+}
+
+/** The types of RESP3 that are one short line. */
+function scalarOf(type: "_" | "#" | "," | "(", line: string): Reply {
+  switch (type) {
+    case "_":
+      if (line === "") return null;
+      break;
+    case "#":
+      if (line === "t" || line === "f") return line === "t";
+      break;
+    case ",": {
+      const value = line === "inf" ? Infinity : line === "-inf" ? -Infinity : Number(line);
+      if (line !== "" && (!Number.isNaN(value) || line === "nan")) return value;
+      break;
+    }
+    case "(":
+      if (/^[+-]?\d+$/.test(line)) return BigInt(line.replace("+", ""));
+  }
+  throw new RespError(
+    `Redis sent ${JSON.stringify((type + line).slice(0, 40))}, which is no value: is this a Redis port?`,
+  );
 }

@@ -30,13 +30,9 @@ export class Service {
     const { env: variable, fallback } = URL_VARIABLE;
     const given = flag || env[variable] || fallback;
     if (!/^https?:\/\//i.test(given) || !URL.canParse(given)) {
-      const name = flag ? "--url" : variable;
-      throw new ConfigError([
-        `${name} must be an http:// or https:// address, but is ${
-          JSON.stringify(given)
-        }: correct it, or leave it ` +
-        `out (default: ${fallback})`,
-      ]);
+      const found = `${flag ? "--url" : variable} must be an http:// or https:// address, but is`;
+      const remedy = `correct it, or leave it out (default: ${fallback})`;
+      throw new ConfigError([`${found} ${JSON.stringify(given)}: ${remedy}`]);
     }
     this.#base = new URL(given);
     // Without the slash a path would be replaced, not continued.
@@ -64,21 +60,18 @@ export class Service {
     return { ...answer, sockets: answer.sockets };
   }
 
-  /** How many sockets each user has. */
+  /** How many sockets each user has. In a map, because a user may be called "toString". */
   async online(usernames: readonly string[]): Promise<ReadonlyMap<string, number>> {
     const path = "v1/users/online";
     const answer = await this.#call(path, {
       type: "application/json",
       body: JSON.stringify({ users: usernames }),
     });
-    if (!isObject(answer)) throw this.#strange(path);
-    // A map, because a user may be called "toString".
-    return new Map(
-      Object.entries(answer).map(([username, sockets]) => {
-        if (typeof sockets !== "number") throw this.#strange(path);
-        return [username, sockets];
-      }),
-    );
+    return new Map(usernames.map((username) => {
+      const sockets = isObject(answer) && Object.hasOwn(answer, username) ? answer[username] : undefined;
+      if (typeof sockets !== "number") throw this.#strange(path);
+      return [username, sockets];
+    }));
   }
 
   /**
@@ -97,7 +90,7 @@ export class Service {
       });
       if (response.ok || response.status < 400) {
         await response.body?.cancel();
-        return new Error(`${this.address} does not open WebSockets at this moment: try again`);
+        return new Error(`The connection to ${this.address} broke before it was open: try again`);
       }
       return await problemOf(response);
     } catch (error) {
@@ -127,13 +120,10 @@ export class Service {
     try {
       return await fetch(url, { ...init, signal: AbortSignal.timeout(CALL_TIMEOUT_MS) });
     } catch (error) {
-      throw new Error(
-        `Can't reach a service at ${this.address}: ${
-          reasonOf(error)
-        } (start one with "userwire serve", or say ` +
-          "with --url where it is)",
-        { cause: error },
-      );
+      const advice = `start one with "userwire serve", or say with --url where it is`;
+      throw new Error(`Can't reach a service at ${this.address}: ${reasonOf(error)} (${advice})`, {
+        cause: error,
+      });
     }
   }
 

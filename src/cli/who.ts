@@ -23,8 +23,7 @@ export function addWho(program: Command, { env, io }: Shell): void {
       const lines = options.json
         ? [JSON.stringify(Object.fromEntries(sockets))]
         : usernames.map((username) => {
-          // A service that folds usernames answers with the folded ones.
-          const count = sockets.get(username) ?? sockets.get(username.toLowerCase()) ?? 0;
+          const count = sockets.get(username)!;
           return `${username}: ${count === 0 ? "offline" : socketsInWords(count)}`;
         });
       io.out(lines.map((line) => `${line}\n`).join(""));

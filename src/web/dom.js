@@ -50,7 +50,7 @@ export function nameOf(/** @type {string} */ username) {
 export function hueOf(/** @type {string} */ username) {
   let hash = 1;
   for (const char of username) hash = (hash * 31 + (char.codePointAt(0) ?? 0)) >>> 0;
-  return String((hash ^ (hash >>> 3)) % 8);
+  return String(((hash ^ (hash >>> 3)) >>> 0) % 8);
 }
 
 const clock = new Intl.DateTimeFormat(undefined, {

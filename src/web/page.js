@@ -35,7 +35,7 @@ function remove(/** @type {Card} */ card) {
   cards.delete(card);
   card.remove();
   refresh();
-  const button = next?.querySelector("footer button:last-child") ?? byId("connections-title");
+  const button = next?.querySelector("footer button:last-child") ?? byId("demo");
   /** @type {HTMLElement} */ (button).focus();
 }
 
@@ -43,6 +43,7 @@ function remove(/** @type {Card} */ card) {
 function refresh() {
   const open = [...cards].filter((card) => card.phase === "open");
   byId("welcome").hidden = cards.size > 0;
+  byId("connections").hidden = cards.size === 0;
   byId("remove-all").hidden = cards.size < 2;
   setText(byId("connections-count"), cards.size === 0 ? "" : `${open.length} open`);
   const users = [...new Set(open.map((card) => card.username))].sort();

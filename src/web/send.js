@@ -34,7 +34,7 @@ export function openSendForm(/** @type {() => void} */ sent) {
     to.setAttribute("aria-invalid", String(missing));
     if (missing) return to.focus();
 
-    const message = { to: to.value, payload: payload.value, type: type() };
+    const message = { to: to.value, payload: payload.value, type: type(), at: new Date() };
     button.disabled = true;
     const outcome = await post(message.to, message.payload, message.type);
     button.disabled = false;
@@ -44,7 +44,7 @@ export function openSendForm(/** @type {() => void} */ sent) {
   }
 
   function remember(
-    /** @type {{ to: string, payload: string, type: "json" | "text" }} */ message,
+    /** @type {{ to: string, payload: string, type: "json" | "text", at: Date }} */ message,
     /** @type {Outcome} */ outcome,
   ) {
     const again = el("button", {
@@ -59,7 +59,7 @@ export function openSendForm(/** @type {() => void} */ sent) {
     const item = el(
       "li",
       { "data-outcome": classOf(outcome) },
-      timeOf(new Date()),
+      timeOf(message.at),
       nameOf(message.to),
       el("code", { class: "excerpt" }, message.payload.replace(/\s+/g, " ").slice(0, 200)),
       el("span", { class: "result" }, shortWords(outcome)),
