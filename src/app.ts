@@ -1,5 +1,5 @@
 /** The wiring: opens what the settings ask for, in order, and closes it in reverse. Knows every part, does nothing. */
-import { openBroker, type OpenedBroker } from "./broker/open.ts";
+import { type Backbone, openBackbone } from "./backbone.ts";
 import type { Config } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { isOriginAllowed } from "./http/origin.ts";
@@ -17,7 +17,7 @@ export interface App {
   readonly publisher: Publisher;
   readonly connections: Connections;
   /** How the first attempt to reach the broker ends. */
-  firstAttempt: OpenedBroker["firstAttempt"];
+  firstAttempt: Backbone["firstAttempt"];
   /**
    * Stops taking work and closes every session within the window, in milliseconds.
    * @returns How many sockets did not answer.
@@ -37,12 +37,18 @@ export const VERSION: string = denoJson.version;
 
 export function openApp(config: Config, options: AppOptions): App {
   const { node, log } = options;
-  const opened = openBroker({ redisUrl: config.redisUrl, redisTimeoutMs: config.redisTimeoutMs, log });
-  const { broker } = opened;
+  const backbone = openBackbone({ ...config, log });
+  const { broker, inbox } = backbone;
   const foldUsernames = config.usernameCase === "lower";
   const { channelPrefix, allowedOrigins } = config;
-  const publisher = new Publisher(broker, { channelPrefix, foldUsernames });
-  const connections = new Connections({ node, limits: config, maxConnections: config.maxConnections, log });
+  const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames });
+  const connections = new Connections({
+    node,
+    limits: config,
+    maxConnections: config.maxConnections,
+    receipts: publisher.receipts,
+    log,
+  });
   let isDraining = false;
 
   const routes = createRoutes({
@@ -65,6 +71,8 @@ export function openApp(config: Config, options: AppOptions): App {
 
   const upgrades: UpgradeOptions = {
     broker,
+    inbox,
+    maxReplay: config.maxReplay,
     connections,
     channelPrefix,
     foldUsernames,
@@ -77,7 +85,7 @@ export function openApp(config: Config, options: AppOptions): App {
   return {
     publisher,
     connections,
-    firstAttempt: opened.firstAttempt,
+    firstAttempt: backbone.firstAttempt,
 
     handle(request) {
       if (wantsUpgrade(request)) return upgrade(request, upgrades);
@@ -102,7 +110,10 @@ export function openApp(config: Config, options: AppOptions): App {
       return await connections.drain(CLOSE.restart, windowMs);
     },
 
-    close: opened.close,
+    async close() {
+      await publisher.close();
+      await backbone.close();
+    },
   };
 }
 

@@ -27,6 +27,16 @@ export class InvalidMessageError extends Error {
   override readonly name = "InvalidMessageError";
 }
 
+/** The user has no socket, and the message was only for one who has. */
+export class UserOfflineError extends Error {
+  override readonly name = "UserOfflineError";
+}
+
+/** An idempotency key was used before, for another message. */
+export class IdempotencyConflictError extends Error {
+  override readonly name = "IdempotencyConflictError";
+}
+
 /** A frame that breaks the protocol. */
 export class InvalidFrameError extends Error {
   override readonly name = "InvalidFrameError";

@@ -56,6 +56,9 @@ export function parseUsername(text: unknown, options: { fold?: boolean } = {}): 
   if (FORBIDDEN.test(username)) {
     throw new InvalidUsernameError("A username must not hold white space, control characters or braces");
   }
+  if (username === "." || username === "..") {
+    throw new InvalidUsernameError("A username must not be one or two dots: no URL could hold it");
+  }
   if (username.startsWith(RESERVED_PREFIX)) {
     throw new InvalidUsernameError(
       `A username must not start with "${RESERVED_PREFIX}": such names are reserved`,

@@ -1,6 +1,6 @@
 /**
- * The backend's single way to send. The HTTP API and the command line use it, and a backend written in Deno can
- * import it and skip the HTTP:
+ * The backend's single way to send. The HTTP API uses it, and a backend written in Deno can import it and skip the
+ * HTTP:
  *
  * ```ts ignore
  * import { Publisher } from "./src/publisher.ts";
@@ -13,17 +13,36 @@
  * It never asks "is she there?" before it sends: the answer could be stale one moment later. The reply of the
  * publish itself says how many sockets were reached.
  */
+import { createHash } from "node:crypto";
+import { type BackboneOptions, openBackbone } from "./backbone.ts";
 import type { Broker } from "./broker/broker.ts";
-import { type BrokerOptions, openBroker } from "./broker/open.ts";
-import { InvalidMessageError } from "./errors.ts";
-import { channelOf, formatEnvelope, isJson, parseUsername, type Payload } from "./protocol.ts";
+import { IdempotencyConflictError, InvalidMessageError, UserOfflineError } from "./errors.ts";
+import type { Appended, AppendOptions, Inbox } from "./inbox/inbox.ts";
+import {
+  channelOf,
+  type CloseReason,
+  formatCloseOrder,
+  formatEnvelope,
+  frameOf,
+  isJson,
+  parseUsername,
+  type Payload,
+} from "./protocol.ts";
+import { Receipts, type Wait } from "./receipts.ts";
 
 /** What became of a message. */
-export interface Receipt {
+export interface SendResult {
   /** Id of the message, the same that clients see in its `m` frame. */
   id: string;
   /** How many sockets of the user it was handed to; 0 means the user was offline. */
   sockets: number;
+  /** Place in the user's inbox; missing when no history is kept. */
+  seq?: number;
+  epoch?: string;
+  /** How many sockets' clients have acknowledged it; only when that was waited for. */
+  acked?: number;
+  /** This is the result of an earlier send with the same idempotency key; nothing was sent now. */
+  repeated?: true;
 }
 
 /** How a publisher turns a username into a channel. */
@@ -37,45 +56,77 @@ export interface PublisherOptions {
 export interface SendOptions {
   /** Id of the message: 1–64 of letters, digits and `._:-`. @default a random UUID */
   id?: string;
+  /** How long the message is kept for a user who is away, in milliseconds. @default the history's */
+  ttlMs?: number;
+  /** Only send when the user is online. @default false */
+  expectOnline?: boolean;
+  /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. */
+  idempotencyKey?: string;
+  /** Wait so many milliseconds for the clients to acknowledge; needs a history. */
+  waitAckMs?: number;
+}
+
+/** A stretch of a user's history. */
+export interface History {
+  epoch: string;
+  /** Numbers of the first and last message there are; 0 when there is none. */
+  first: number;
+  last: number;
+  /** `m` frames as JSON text, oldest first. */
+  frames: string[];
 }
 
 const MESSAGE_ID = /^[\w.:-]{1,64}$/;
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
 export class Publisher implements AsyncDisposable {
+  readonly receipts: Receipts;
   readonly #broker: Broker;
+  readonly #inbox: Inbox;
   readonly #prefix: string;
   readonly #fold: { fold: boolean };
-  #close: () => Promise<void> = () => Promise.resolve();
+  #closeBackbone: () => Promise<void> = () => Promise.resolve();
 
-  /** A publisher on a broker that stays the caller's to close. */
-  constructor(broker: Broker, options: PublisherOptions = {}) {
+  /** A publisher on a broker and an inbox that stay the caller's to close. */
+  constructor(broker: Broker, inbox: Inbox, options: PublisherOptions = {}) {
     this.#broker = broker;
+    this.#inbox = inbox;
     this.#prefix = options.channelPrefix ?? "";
     this.#fold = { fold: options.foldUsernames ?? false };
+    this.receipts = new Receipts(broker, { channelPrefix: this.#prefix });
   }
 
   /**
-   * A publisher with a broker of its own, for a backend. Without `redisUrl` it reaches nobody but itself.
+   * A publisher with connections of its own, for a backend. Its `history` must be that of the service. Without
+   * `redisUrl` it reaches nobody but itself.
    * @throws {Error} when Redis answers and refuses the login.
    */
-  static async open(options: BrokerOptions & PublisherOptions): Promise<Publisher> {
-    const opened = openBroker(options);
-    const attempt = await opened.firstAttempt(options.redisTimeoutMs ?? 3_000);
+  static async open(options: BackboneOptions & PublisherOptions): Promise<Publisher> {
+    const backbone = openBackbone(options);
+    const attempt = await backbone.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {
-      await opened.close();
+      await backbone.close();
       throw new Error(`Can't open a publisher: ${attempt.why}`);
     }
-    const publisher = new Publisher(opened.broker, options);
-    publisher.#close = opened.close;
+    const publisher = new Publisher(backbone.broker, backbone.inbox, options);
+    publisher.#closeBackbone = backbone.close;
     return publisher;
+  }
+
+  /** Whether messages are kept for users who are away. */
+  get keepsHistory(): boolean {
+    return this.#inbox.limits.count > 0;
   }
 
   /**
    * Sends a message to every socket of a user, in one round trip.
    * @param payload JSON text goes to raw sockets byte for byte.
-   * @throws {InvalidUsernameError | InvalidMessageError | BrokerUnavailableError}
+   * @throws {InvalidUsernameError | InvalidMessageError} before anything is sent.
+   * @throws {UserOfflineError} with `expectOnline`, when nobody is there; nothing is stored.
+   * @throws {IdempotencyConflictError} when the key was used for another message.
+   * @throws {BrokerUnavailableError}
    */
-  async send(username: string, payload: Payload, options: SendOptions = {}): Promise<Receipt> {
+  async send(username: string, payload: Payload, options: SendOptions = {}): Promise<SendResult> {
     const channel = this.channel(username);
     if (payload.kind === "json" && !isJson(payload.text)) {
       throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
@@ -84,8 +135,16 @@ export class Publisher implements AsyncDisposable {
     if (!MESSAGE_ID.test(id)) {
       throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
     }
-    const { head, tail } = formatEnvelope(payload, id, Date.now());
-    return { id, sockets: await this.#broker.publish(channel, head + tail) };
+    if (options.waitAckMs === undefined) return resultOf(await this.#append(channel, payload, id, options));
+    if (!this.keepsHistory) {
+      throw new InvalidMessageError(
+        "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
+      );
+    }
+    using wait = await this.receipts.wait();
+    const result = resultOf(await this.#append(channel, payload, id, options, wait));
+    if (!result.repeated) result.acked = await wait.acked(result.sockets, options.waitAckMs);
+    return result;
   }
 
   /**
@@ -112,12 +171,97 @@ export class Publisher implements AsyncDisposable {
     return new Map(usernames.map((username, i) => [username, counts[i]!]));
   }
 
-  /** Closes the broker if `open` made it. */
+  /**
+   * What is kept of a user's messages.
+   * @param options.after Sequence number after which to begin. @default 0
+   * @param options.limit At most so many messages. @default 100
+   */
+  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<History> {
+    const { after = 0, limit = 100 } = options;
+    const stretch = await this.#inbox.since(this.channel(username), after, limit);
+    return {
+      epoch: stretch.epoch,
+      first: stretch.items[0]?.seq ?? 0,
+      last: stretch.last,
+      frames: stretch.items.map(({ envelope }) => frameOf(envelope)),
+    };
+  }
+
+  /**
+   * Closes every connection of a user, on all instances.
+   * @returns How many were told to close.
+   */
+  async closeConnections(username: string, reason: CloseReason): Promise<number> {
+    return await this.#broker.publish(this.channel(username), formatCloseOrder(reason));
+  }
+
+  /** Closes what `open` opened. */
   async close(): Promise<void> {
-    await this.#close();
+    await this.receipts.close();
+    await this.#closeBackbone();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+
+  async #append(
+    channel: string,
+    payload: Payload,
+    id: string,
+    options: SendOptions,
+    wait?: Wait,
+  ): Promise<Appended & { outcome: "appended" | "repeated" }> {
+    const { ttlMs, expectOnline, idempotencyKey } = options;
+    const draft = { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
+    const appendOptions: AppendOptions = {
+      ...(ttlMs !== undefined && { ttlMs }),
+      ...(expectOnline && { expectOnline }),
+      ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
+    };
+    const appended: Appended = this.keepsHistory || appendOptions.idempotency
+      ? await this.#inbox.append(channel, draft, appendOptions)
+      // Nothing to store and nothing to remember: the reply of a plain publish says it all.
+      : await this.#publish(channel, draft, expectOnline ?? false);
+    if (appended.outcome === "offline") {
+      throw new UserOfflineError(`No socket is open for this user: nothing was sent`);
+    }
+    if (appended.outcome === "conflict") {
+      throw new IdempotencyConflictError("This idempotency key was used for another message: use a new key");
+    }
+    return appended;
+  }
+
+  async #publish(
+    channel: string,
+    draft: { id: string; head: string; tail: string },
+    expectOnline: boolean,
+  ): Promise<Appended> {
+    const reached = await this.#broker.publish(channel, draft.head + draft.tail);
+    if (reached === 0 && expectOnline) return { outcome: "offline" };
+    return { outcome: "appended", id: draft.id, position: undefined, reached };
+  }
+}
+
+function resultOf(appended: Appended & { outcome: "appended" | "repeated" }): SendResult {
+  const { id, position, reached, outcome } = appended;
+  return {
+    id,
+    ...position,
+    sockets: reached,
+    ...(outcome === "repeated" && { repeated: true }),
+  };
+}
+
+function idempotencyOf(key: string, payload: Payload): { key: string; fingerprint: string } {
+  if (!IDEMPOTENCY_KEY.test(key)) {
+    throw new InvalidMessageError(
+      "An idempotency key must have 1 to 128 visible ASCII characters without spaces",
+    );
+  }
+  const hash = createHash("sha256").update(payload.kind);
+  return {
+    key,
+    fingerprint: hash.update(payload.kind === "binary" ? payload.bytes : payload.text).digest("base64url"),
+  };
 }

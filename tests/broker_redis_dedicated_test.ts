@@ -1,11 +1,11 @@
-import { openBroker } from "../src/broker/open.ts";
+import { openBackbone } from "../src/backbone.ts";
 import { brokerContract } from "./contracts/broker.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 
 brokerContract("DedicatedRedisBroker", async () => {
   const server = await RedisServer.start();
-  const ours = openBroker({ redisUrl: server.url });
-  const theirs = openBroker({ redisUrl: server.url });
+  const ours = openBackbone({ redisUrl: server.url });
+  const theirs = openBackbone({ redisUrl: server.url });
   await Promise.all([ours.firstAttempt(3_000), theirs.firstAttempt(3_000)]);
   return {
     broker: ours.broker,

@@ -1,7 +1,7 @@
 /** Many messages in one request: all are checked before the first is sent, then all are sent side by side. */
 import type { z } from "@hono/zod-openapi";
 import { BrokerUnavailableError } from "../errors.ts";
-import type { Publisher } from "../publisher.ts";
+import type { Publisher, SendResult } from "../publisher.ts";
 import { problem, problemOf } from "./problem.ts";
 import { type Batch, type BatchResult, MAX_BATCH_RECIPIENTS } from "./schemas.ts";
 
@@ -53,6 +53,7 @@ export async function sendBatch(
     return {
       id,
       sockets: counts.reduce((sum, count) => sum + count, 0),
+      ...(!isList && outcomes[0]!.status === "fulfilled" && placeOf(outcomes[0]!.value)),
       ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
       ...(failed && { error: { code: "broker_unavailable", detail: failed.reason.message } }),
     };
@@ -61,4 +62,8 @@ export async function sendBatch(
     return problemOf(new BrokerUnavailableError(sends[0]!.error!.detail, { outcome: "unknown" }))!;
   }
   return Response.json({ results: sends });
+}
+
+function placeOf({ seq, epoch }: SendResult) {
+  return seq === undefined || epoch === undefined ? {} : { seq, epoch };
 }

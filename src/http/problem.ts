@@ -1,5 +1,12 @@
 /** Answers that say no: RFC 9457 problem bodies, and the one table from errors to HTTP status codes. */
-import { BrokerUnavailableError, InvalidMessageError, InvalidUsernameError, messageOf } from "../errors.ts";
+import {
+  BrokerUnavailableError,
+  IdempotencyConflictError,
+  InvalidMessageError,
+  InvalidUsernameError,
+  messageOf,
+  UserOfflineError,
+} from "../errors.ts";
 
 export type ProblemCode = keyof typeof PROBLEMS;
 
@@ -9,6 +16,9 @@ const PROBLEMS = {
   invalid_message: { status: 400, title: "The message is not valid" },
   invalid_handshake: { status: 400, title: "The WebSocket handshake is not valid" },
   origin_not_allowed: { status: 403, title: "The origin is not allowed" },
+  user_offline: { status: 404, title: "The user is offline" },
+  epoch_changed: { status: 410, title: "The history was lost or set back" },
+  idempotency_conflict: { status: 422, title: "The idempotency key was used for another message" },
   not_found: { status: 404, title: "There is nothing here" },
   method_not_allowed: { status: 405, title: "The method is not allowed here" },
   too_large: { status: 413, title: "The body is too large" },
@@ -43,6 +53,8 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
 export function problemOf(error: unknown): Response | undefined {
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
   if (error instanceof InvalidMessageError) return problem("invalid_message", error.message);
+  if (error instanceof UserOfflineError) return problem("user_offline", error.message);
+  if (error instanceof IdempotencyConflictError) return problem("idempotency_conflict", error.message);
   if (error instanceof BrokerUnavailableError) {
     return problem(
       "broker_unavailable",

@@ -1,25 +1,23 @@
-/** The HTTP API and the files of the console page. Sockets are in `upgrade.ts`. */
-import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
-import type { Log } from "../log.ts";
+/** Answers the HTTP API and serves the files of the console page. Sockets are in `upgrade.ts`. */
+import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import { messageOf } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { CLOSE, parsePosition } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
+import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
 import { BodyTooLargeError, MediaTypeError, parseJson, readBody, readPayload, textOf } from "./body.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
   Batch,
-  BatchResult,
   check,
-  Health,
-  OfflineReceipt,
-  Online,
-  OnlineCounts,
+  CloseQuery,
+  DEFAULT_ACK_TIMEOUT_MS,
+  HistoryQuery,
   OnlineQuery,
-  Problem,
-  Readiness,
-  Receipt,
-  UserParameter,
+  type Readiness,
+  SendQuery,
 } from "./schemas.ts";
 
 export interface RoutesOptions {
@@ -43,136 +41,85 @@ const PAGE_HEADERS = {
   "cache-control": "no-cache",
 };
 
-function json<T extends z.ZodType>(schema: T, description: string) {
-  return { description, content: { "application/json": { schema } } };
-}
-
-function no(description: string) {
-  return { description, content: { "application/problem+json": { schema: Problem } } };
-}
-
-const REFUSALS = { 400: no("The request is not valid"), 503: no("The broker is not available; try again") };
-
-const sendRoute = createRoute({
-  method: "post",
-  path: "/v1/users/{username}/messages",
-  summary: "Send a message to a user",
-  description: "The body is the payload. JSON reaches raw sockets byte for byte.",
-  request: {
-    params: UserParameter,
-    // Checked by hand, since any body of these types is a payload.
-    body: {
-      required: true,
-      content: {
-        "application/json": { schema: {} },
-        "text/plain": { schema: { type: "string" } },
-        "application/octet-stream": { schema: { type: "string", format: "binary" } },
-      },
-    },
-  },
-  responses: {
-    200: json(Receipt, "The message was handed to that many sockets"),
-    202: json(OfflineReceipt, "The user is offline"),
-    413: no("The body is too large"),
-    415: no("The content type is not supported"),
-    ...REFUSALS,
-  },
-});
-
-const batchRoute = createRoute({
-  method: "post",
-  path: "/v1/messages",
-  summary: "Send many messages",
-  request: { body: { required: true, content: { "application/json": { schema: Batch } } } },
-  responses: {
-    200: json(BatchResult, "One result per item, in order"),
-    413: no("The body is too large"),
-    ...REFUSALS,
-  },
-});
-
-const userRoute = createRoute({
-  method: "get",
-  path: "/v1/users/{username}",
-  summary: "Whether a user is online",
-  description: "`HEAD` answers 200 or 404 with no body.",
-  request: { params: UserParameter },
-  responses: { 200: json(Online, "Sockets of the user over all instances"), ...REFUSALS },
-});
-
-const onlineRoute = createRoute({
-  method: "post",
-  path: "/v1/users/online",
-  summary: "Which of many users are online",
-  request: { body: { required: true, content: { "application/json": { schema: OnlineQuery } } } },
-  responses: {
-    200: json(OnlineCounts, "Sockets of each user"),
-    413: no("The body is too large"),
-    ...REFUSALS,
-  },
-});
-
-const healthRoute = createRoute({
-  method: "get",
-  path: "/healthz",
-  summary: "Whether the process lives",
-  responses: { 200: json(Health, "It does; a lost broker does not change that") },
-});
-
-const readyRoute = createRoute({
-  method: "get",
-  path: "/readyz",
-  summary: "Whether this instance should get traffic",
-  responses: {
-    200: json(Readiness, "It should"),
-    503: json(Readiness, "It should not: `why` says what is missing"),
-  },
-});
-
 /** The routes, as a plain function from request to response. */
 export function createRoutes(options: RoutesOptions): (request: Request) => Response | Promise<Response> {
   const { publisher, log } = options;
-  const api = new OpenAPIHono();
+  const app = new OpenAPIHono();
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
   // and their problems are RFC 9457.
-  for (const route of [sendRoute, batchRoute, userRoute, onlineRoute, healthRoute, readyRoute]) {
-    api.openAPIRegistry.registerPath(route);
-  }
+  for (const route of Object.values(api)) app.openAPIRegistry.registerPath(route);
 
-  api.post(sendRoute.getRoutingPath(), async (c) => {
+  app.post(api.send.getRoutingPath(), async (c) => {
+    const query = check(SendQuery, queryOf(c.req.raw));
+    if ("fault" in query) return problem("invalid_request", query.fault);
     const payload = await readPayload(c.req.raw, options.maxBodyBytes);
-    const { id, sockets } = await publisher.send(c.req.param("username")!, payload);
-    return sockets > 0 ? c.json({ id, sockets }) : c.json({ id, sockets, stored: false }, 202);
+    const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
+    const idempotencyKey = c.req.header("idempotency-key");
+    const { repeated, ...result } = await publisher.send(c.req.param("username")!, payload, {
+      ...(expect && { expectOnline: true }),
+      ...(wait && { waitAckMs: timeout }),
+      ...(ttl !== undefined && { ttlMs: ttl * 1_000 }),
+      ...(idempotencyKey !== undefined && { idempotencyKey }),
+    });
+    if (repeated) c.header("idempotent-replayed", "true");
+    return result.sockets > 0 ? c.json(result) : c.json({ ...result, stored: result.seq !== undefined }, 202);
   });
 
-  api.post(batchRoute.getRoutingPath(), async (c) => {
+  app.post(api.batch.getRoutingPath(), async (c) => {
     const batch = check(Batch, parseJson(textOf(await readBody(c.req.raw, MAX_BULK_BYTES))));
     if ("fault" in batch) return problem("invalid_request", batch.fault);
     return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
   });
 
-  api.get(userRoute.getRoutingPath(), async (c) => {
+  app.get(api.user.getRoutingPath(), async (c) => {
     const sockets = await publisher.sockets(c.req.param("username")!);
     // Hono answers HEAD with what GET says, less the body.
     const status = c.req.method === "HEAD" && sockets === 0 ? 404 : 200;
     return c.json({ online: sockets > 0, sockets }, status);
   });
 
-  api.post(onlineRoute.getRoutingPath(), async (c) => {
+  app.post(api.online.getRoutingPath(), async (c) => {
     const query = check(OnlineQuery, parseJson(textOf(await readBody(c.req.raw, MAX_BULK_BYTES))));
     if ("fault" in query) return problem("invalid_request", query.fault);
     return c.json(Object.fromEntries(await publisher.online(query.value.users)));
   });
 
-  api.get("/healthz", (c) => c.json({ status: "ok" }));
+  app.get(api.history.getRoutingPath(), async (c) => {
+    const query = check(HistoryQuery, queryOf(c.req.raw));
+    if ("fault" in query) return problem("invalid_request", query.fault);
+    const { after = "0", limit } = query.value;
+    const position = parsePosition(after);
+    const history = await publisher.history(c.req.param("username")!, {
+      after: position?.seq ?? Number(after),
+      ...(limit !== undefined && { limit }),
+    });
+    const { epoch, first, last, frames } = history;
+    if (position && position.epoch !== epoch) {
+      return problem("epoch_changed", `The epoch is ${epoch} now: read from the beginning, without "after"`);
+    }
+    // The frames are JSON already, and keep the payloads as they were sent.
+    const head = JSON.stringify({ epoch, first, last });
+    return c.body(`${head.slice(0, -1)},"items":[${frames.join(",")}]}`, 200, {
+      "content-type": "application/json",
+    });
+  });
 
-  api.get("/readyz", (c) => {
+  app.delete(api.close.getRoutingPath(), async (c) => {
+    const query = check(CloseQuery, queryOf(c.req.raw));
+    if ("fault" in query) return problem("invalid_request", query.fault);
+    const { code = CLOSE.kicked.code, why = CLOSE.kicked.why } = query.value;
+    return c.json({ closed: await publisher.closeConnections(c.req.param("username")!, { code, why }) });
+  });
+
+  app.get("/healthz", (c) => c.json({ status: "ok" }));
+
+  app.get("/readyz", (c) => {
     const readiness = options.readiness();
     return c.json(readiness, readiness.ready ? 200 : 503);
   });
 
-  api.doc31("/openapi.json", {
+  app.doc31("/openapi.json", {
     openapi: "3.1.0",
     info: {
       title: "Userwire",
@@ -182,7 +129,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   for (const [path, { body, type, etag }] of assets) {
-    api.get(path, (c) => {
+    app.get(path, (c) => {
       const headers = { ...PAGE_HEADERS, "content-type": type, etag };
       return c.req.header("if-none-match") === etag
         ? new Response(null, { status: 304, headers })
@@ -190,8 +137,8 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     });
   }
 
-  const methods = methodsByPath(api);
-  api.notFound((c) => {
+  const methods = methodsByPath(app);
+  app.notFound((c) => {
     const allow = methods(c.req.path);
     if (allow.length === 0) {
       return problem("not_found", `There is no ${c.req.path} here: GET /openapi.json lists what there is`);
@@ -201,7 +148,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     });
   });
 
-  api.onError((error) => {
+  app.onError((error) => {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
     if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
     const answer = problemOf(error);
@@ -210,12 +157,18 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     return problem("internal", "The log of this instance says more");
   });
 
-  return (request) => api.fetch(request);
+  return (request) => app.fetch(request);
+}
+
+/** The query of a request; of a name given twice, the last. */
+function queryOf(request: Request): Record<string, string> {
+  const at = request.url.indexOf("?");
+  return at < 0 ? {} : Object.fromEntries(new URLSearchParams(request.url.slice(at)));
 }
 
 /** Which methods a path takes: a function made of the routes as they are now. */
-function methodsByPath(api: OpenAPIHono): (path: string) => string[] {
-  const routes = api.routes
+function methodsByPath(app: OpenAPIHono): (path: string) => string[] {
+  const routes = app.routes
     .filter(({ method }) => method !== "ALL")
     .map(({ method, path }) => ({ method, pattern: new URLPattern({ pathname: path }) }));
   return (path) => [

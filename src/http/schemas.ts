@@ -7,6 +7,13 @@ export const MAX_ITEM_RECIPIENTS = 1_000;
 export const MAX_BATCH_RECIPIENTS = 10_000;
 export const MAX_ONLINE_USERS = 10_000;
 
+/** A whole number in a query. */
+function number(min: number, max: number) {
+  return z.string().regex(/^\d{1,9}$/, "must be a whole number").transform(Number).pipe(
+    z.number().int().min(min).max(max),
+  );
+}
+
 const username = z.string().openapi({
   description:
     "1–128 bytes of UTF-8 without white space, control characters or braces, not starting with `userwire:`",
@@ -24,16 +31,92 @@ const sockets = z.number().int().openapi({
   example: 2,
 });
 
+const seq = z.number().int().optional().openapi({
+  description: "Place in the user's history; missing when none is kept",
+  example: 42,
+});
+const epoch = z.string().optional().openapi({
+  description: "The history that `seq` counts in",
+  example: "Zk3vQ9aB",
+});
+
+export const SendQuery = z.strictObject({
+  expect: z.literal("online").optional().openapi({
+    description: "Only send when the user is online; else 404 and nothing is stored",
+  }),
+  wait: z.literal("ack").optional().openapi({
+    description: "Answer when clients have acknowledged, with `acked`",
+  }),
+  timeout: number(1, 30_000).optional().openapi({
+    description:
+      "How long to wait for them, in milliseconds; 2000 if not given. Its passing is a result, not an error",
+  }),
+  ttl: number(1, 2_592_000).optional().openapi({
+    description: "How long the message is kept for a user who is away, in seconds",
+  }),
+}).refine(({ wait, timeout }) => timeout === undefined || wait === "ack", {
+  message: "needs wait=ack",
+  path: ["timeout"],
+});
+
+export const DEFAULT_ACK_TIMEOUT_MS = 2_000;
+
+export const IdempotencyHeader = z.object({
+  "idempotency-key": z.string().optional().openapi({
+    description: "Sends with the same key within five minutes are one; a repetition gets the first answer",
+  }),
+});
+
 export const Receipt = z.object({
   id: id.openapi({ example: "0b6b5b6e-6a5f-4a6e-9a57-3d9d7a8b4f0e" }),
   sockets,
+  seq,
+  epoch,
+  acked: z.number().int().optional().openapi({
+    description: "Sockets whose clients have acknowledged, with `wait=ack`",
+  }),
 }).openapi("Receipt");
 
 export const OfflineReceipt = z.object({
   id,
   sockets: z.literal(0),
+  seq,
+  epoch,
   stored: z.boolean().openapi({ description: "Whether the message waits for the user's return" }),
 }).openapi("OfflineReceipt");
+
+export const HistoryQuery = z.strictObject({
+  after: z.string().regex(/^([\w-]{1,32}\.)?\d{1,15}$/, "must be a number, or a position such as Zk3vQ9aB.17")
+    .optional().openapi({
+      param: { name: "after", in: "query" },
+      description: "Sequence number or position to begin after; a position of another epoch is 410",
+    }),
+  limit: number(1, 1_000).optional().openapi({ description: "At most so many messages; 100 if not given" }),
+});
+
+export const History = z.object({
+  epoch: z.string(),
+  first: z.number().int().openapi({ description: "Number of the first item; 0 without items" }),
+  last: z.number().int().openapi({
+    description: "Number of the newest message ever sent; 0 before the first",
+  }),
+  items: z.array(
+    z.object({ t: z.literal("m"), seq: z.number().int(), id: z.string(), ts: z.number(), data: z.unknown() }),
+  ),
+}).openapi("History");
+
+export const CloseQuery = z.strictObject({
+  code: number(1_000, 4_999).refine((code) => code === 1_000 || code === 1_012 || code >= 3_000, {
+    message: "must be 1000, 1012 or 3000 to 4999",
+  }).optional().openapi({ description: "Close code; 4403 if not given, which clients take as final" }),
+  why: z.string().min(1).refine((why) => new TextEncoder().encode(why).length <= 120, {
+    message: "must have at most 120 bytes",
+  }).optional().openapi({ description: 'Reason that clients see; "kicked" if not given' }),
+});
+
+export const Closed = z.object({
+  closed: z.number().int().openapi({ description: "Connections that were told to close" }),
+}).openapi("Closed");
 
 export const Batch = z.strictObject({
   items: z.array(z.strictObject({
@@ -52,6 +135,8 @@ export const BatchResult = z.object({
   results: z.array(z.object({
     id,
     sockets,
+    seq,
+    epoch,
     users: z.record(z.string(), z.number().int()).optional().openapi({
       description: "Sockets reached for each user, when `to` is a list",
     }),
@@ -92,7 +177,10 @@ export const Problem = z.object({
  * Checks a value against a schema.
  * @returns The value, or a sentence that names the first field at fault.
  */
-export function check<T>(schema: z.ZodType<T>, value: unknown): { value: T } | { fault: string } {
+export function check<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+): { value: z.output<S> } | { fault: string } {
   const result = schema.safeParse(value);
   if (result.success) return { value: result.data };
   const issue = result.error.issues[0]!;

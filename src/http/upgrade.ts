@@ -4,16 +4,29 @@
  * the moment a client sees `open` no message to it can be missed.
  */
 import type { Broker } from "../broker/broker.ts";
+import type { Inbox } from "../inbox/inbox.ts";
 import { Connection, type Mode } from "../connection.ts";
 import type { Connections } from "../connections.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import { Newcomer } from "../newcomer.ts";
-import { channelOf, CLOSE, parseOffer, parseUsername, SUBPROTOCOL } from "../protocol.ts";
+import {
+  channelOf,
+  CLOSE,
+  parseOffer,
+  parsePosition,
+  parseUsername,
+  type Position,
+  SUBPROTOCOL,
+} from "../protocol.ts";
+import { Replay } from "../replay.ts";
 import { isOriginAllowed } from "./origin.ts";
 import { problem, problemOf } from "./problem.ts";
 
 export interface UpgradeOptions {
   broker: Broker;
+  inbox: Inbox;
+  /** Messages that a resume replays at most. */
+  maxReplay: number;
   connections: Connections;
   channelPrefix: string;
   foldUsernames: boolean;
@@ -58,7 +71,12 @@ export async function upgrade(request: Request, options: UpgradeOptions): Promis
   } catch (error) {
     return problemOf(error)!;
   }
-  return await openConnection(request, username, { ...options, mode });
+  const from = url.searchParams.get("resume");
+  const resume = from === null ? undefined : parsePosition(from);
+  if (from !== null && resume === undefined) {
+    return problem("invalid_handshake", `"resume" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
+  }
+  return await openConnection(request, username, { ...options, mode, resume });
 }
 
 /** What can be refused without knowing who it is. */
@@ -96,9 +114,9 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
 async function openConnection(
   request: Request,
   username: string,
-  options: UpgradeOptions & { mode: Mode },
+  options: UpgradeOptions & { mode: Mode; resume: Position | undefined },
 ): Promise<Response> {
-  const { broker, connections } = options;
+  const { broker, inbox, connections } = options;
   const connection = new Connection(username, options.mode, connections);
   // Joined first: it counts against the limit while its subscription is being confirmed.
   connections.join(connection);
@@ -106,7 +124,15 @@ async function openConnection(
     // The signal fires when the client leaves before it was answered.
     const { signal } = request;
     const channel = channelOf(username, options.channelPrefix);
-    connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));
+    if (options.mode === "v1" && inbox.limits.count > 0) {
+      const replay = new Replay(inbox, connection, { channel, maxReplay: options.maxReplay });
+      // Live messages go through it from the first one on; the inbox is read once none can be missed any more.
+      connection.attachReplay(replay);
+      connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));
+      await replay.open(options.resume);
+    } else {
+      connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));
+    }
     signal.throwIfAborted();
     if (connection.state !== "opening") {
       return problem("draining", "The instance is shutting down: connect to another");

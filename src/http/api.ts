@@ -1,0 +1,131 @@
+/** What the HTTP API is: each call with its schemas. `/openapi.json` is written from this, `routes.ts` answers. */
+import { createRoute, type z } from "@hono/zod-openapi";
+import {
+  Batch,
+  BatchResult,
+  Closed,
+  CloseQuery,
+  Health,
+  History,
+  HistoryQuery,
+  IdempotencyHeader,
+  OfflineReceipt,
+  Online,
+  OnlineCounts,
+  OnlineQuery,
+  Problem,
+  Readiness,
+  Receipt,
+  SendQuery,
+  UserParameter,
+} from "./schemas.ts";
+
+function json<T extends z.ZodType>(schema: T, description: string) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+function no(description: string) {
+  return { description, content: { "application/problem+json": { schema: Problem } } };
+}
+
+const REFUSALS = { 400: no("The request is not valid"), 503: no("The broker is not available; try again") };
+
+export const send = createRoute({
+  method: "post",
+  path: "/v1/users/{username}/messages",
+  summary: "Send a message to a user",
+  description: "The body is the payload. JSON reaches raw sockets byte for byte.",
+  request: {
+    params: UserParameter,
+    query: SendQuery,
+    headers: IdempotencyHeader,
+    // Checked by hand, since any body of these types is a payload.
+    body: {
+      required: true,
+      content: {
+        "application/json": { schema: {} },
+        "text/plain": { schema: { type: "string" } },
+        "application/octet-stream": { schema: { type: "string", format: "binary" } },
+      },
+    },
+  },
+  responses: {
+    200: json(Receipt, "The message was handed to that many sockets"),
+    202: json(OfflineReceipt, "The user is offline"),
+    404: no("`expect=online`, and the user is offline"),
+    422: no("The idempotency key was used for another message"),
+    413: no("The body is too large"),
+    415: no("The content type is not supported"),
+    ...REFUSALS,
+  },
+});
+
+export const batch = createRoute({
+  method: "post",
+  path: "/v1/messages",
+  summary: "Send many messages",
+  request: { body: { required: true, content: { "application/json": { schema: Batch } } } },
+  responses: {
+    200: json(BatchResult, "One result per item, in order"),
+    413: no("The body is too large"),
+    ...REFUSALS,
+  },
+});
+
+export const user = createRoute({
+  method: "get",
+  path: "/v1/users/{username}",
+  summary: "Whether a user is online",
+  description: "`HEAD` answers 200 or 404 with no body.",
+  request: { params: UserParameter },
+  responses: { 200: json(Online, "Sockets of the user over all instances"), ...REFUSALS },
+});
+
+export const online = createRoute({
+  method: "post",
+  path: "/v1/users/online",
+  summary: "Which of many users are online",
+  request: { body: { required: true, content: { "application/json": { schema: OnlineQuery } } } },
+  responses: {
+    200: json(OnlineCounts, "Sockets of each user"),
+    413: no("The body is too large"),
+    ...REFUSALS,
+  },
+});
+
+export const health = createRoute({
+  method: "get",
+  path: "/healthz",
+  summary: "Whether the process lives",
+  responses: { 200: json(Health, "It does; a lost broker does not change that") },
+});
+
+export const ready = createRoute({
+  method: "get",
+  path: "/readyz",
+  summary: "Whether this instance should get traffic",
+  responses: {
+    200: json(Readiness, "It should"),
+    503: json(Readiness, "It should not: `why` says what is missing"),
+  },
+});
+
+export const history = createRoute({
+  method: "get",
+  path: "/v1/users/{username}/messages",
+  summary: "What is kept of a user's messages",
+  request: { params: UserParameter, query: HistoryQuery },
+  responses: {
+    200: json(History, "Messages, oldest first"),
+    410: no("The position is of another epoch: the history was lost or set back"),
+    ...REFUSALS,
+  },
+});
+
+export const close = createRoute({
+  method: "delete",
+  path: "/v1/users/{username}/connections",
+  summary: "Close every connection of a user",
+  request: { params: UserParameter, query: CloseQuery },
+  responses: { 200: json(Closed, "They were told to close"), ...REFUSALS },
+});
