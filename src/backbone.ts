@@ -2,6 +2,7 @@
 import type { Broker } from "./broker/broker.ts";
 import { MemoryBroker } from "./broker/memory.ts";
 import { DedicatedRedisBroker } from "./broker/redis_dedicated.ts";
+import { SharedRedisBroker } from "./broker/redis_shared.ts";
 import type { Inbox, InboxLimits } from "./inbox/inbox.ts";
 import { MemoryInbox } from "./inbox/memory.ts";
 import { RedisStreamsInbox } from "./inbox/redis_streams.ts";
@@ -13,6 +14,10 @@ export interface BackboneOptions {
   redisUrl?: string | undefined;
   /** How long a command or a subscription may take, in milliseconds. @default 3000 */
   redisTimeoutMs?: number;
+  /** One Redis connection per socket, or some per process. @default "dedicated" */
+  subscriptions?: "dedicated" | "shared";
+  /** How many per process, when shared. @default 1 */
+  sharedConnections?: number;
   /** Messages kept of each user; 0 keeps none. @default 100 */
   history?: number;
   /** How long they are kept, in seconds. @default 300 */
@@ -47,7 +52,9 @@ export function openBackbone(options: BackboneOptions): Backbone {
     };
   }
   const redis = Redis.open(url, { timeoutMs, ...log });
-  const broker = new DedicatedRedisBroker({ url, redis, timeoutMs, ...log });
+  const broker = options.subscriptions === "shared"
+    ? new SharedRedisBroker({ url, redis, timeoutMs, ...log, connections: options.sharedConnections ?? 1 })
+    : new DedicatedRedisBroker({ url, redis, timeoutMs, ...log });
   const inbox = new RedisStreamsInbox(redis, { limits });
   return {
     broker,

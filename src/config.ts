@@ -153,6 +153,8 @@ export const SETTINGS = {
   logMaxFiles: setting("LOG_MAX_FILES", whole(2, 1000), 5, "Log files that are kept, the current one included"),
   open: setting("USERWIRE_OPEN", yesOrNo, false, "Allow a HOST that other machines reach although nobody shows a key"),
   node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),
+  subscriptions: setting("USERWIRE_SUBSCRIPTIONS", oneOf("dedicated", "shared"), "dedicated", "Redis connections for subscriptions: one per socket, or some per process"),
+  sharedConnections: setting("USERWIRE_SHARED_CONNECTIONS", whole(1, 64), 1, "How many per process when shared"),
   channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", word, "", "What precedes the username in a channel's name"),
   history: setting("USERWIRE_HISTORY", whole(0, 100_000), 100, "Messages kept of each user; 0 keeps none"),
   historyTtlS: setting("USERWIRE_HISTORY_TTL_S", seconds(1, 2_592_000), 300, "How long they are kept"),

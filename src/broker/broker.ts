@@ -12,7 +12,8 @@
  * - After `Subscription.close()` was called nothing more is delivered. When its promise resolves, the broker no
  *   longer counts the subscription. It may be called any number of times.
  * - `publish` answers with the number of subscriptions the payload was handed to, found in the same step as the
- *   hand-over: there is no moment between check and publish.
+ *   hand-over: there is no moment between check and publish. Where all subscriptions of a process share one of
+ *   the broker's, it is the number of processes, and `counted` says so.
  * - A broker that can't be reached rejects with `BrokerUnavailableError` within a bounded time. Nothing hangs.
  * - A subscriber that throws harms no other subscriber and no later payload.
  */
@@ -41,6 +42,9 @@ export interface Subscription {
 export interface Broker {
   /** "memory" or "redis". */
   readonly kind: string;
+
+  /** What the numbers of `publish` and `counts` are: sockets, or instances that hold at least one of them. */
+  readonly counted: "sockets" | "nodes";
 
   /** Undefined when the broker can be used; else what keeps it from that, as a sentence without a full stop. */
   unavailable(): string | undefined;

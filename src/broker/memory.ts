@@ -12,6 +12,7 @@ const encoder = new TextEncoder();
 
 export class MemoryBroker implements Broker {
   readonly kind = "memory";
+  readonly counted = "sockets";
   readonly #channels = new Map<string, Set<Subscriber>>();
   readonly #log: Log | undefined;
   #closed = false;

@@ -6,51 +6,72 @@ import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
 
+export interface OpenOptions {
+  /** Sent together with the login, in one write. */
+  commands?: readonly Uint8Array[];
+  /** How many replies the commands have. */
+  replies?: number;
+  /** How long all of it may take, in milliseconds. */
+  timeoutMs: number;
+  /** Ends the attempt, and only the attempt. */
+  signal?: AbortSignal | undefined;
+  /** Where the read buffer begins, in bytes. */
+  bufferSize?: number;
+}
+
 export class RedisConnection {
-  readonly parser = new RespParser();
+  readonly parser: RespParser;
   readonly #conn: Deno.Conn;
   #closed = false;
 
-  private constructor(conn: Deno.Conn) {
+  private constructor(conn: Deno.Conn, bufferSize: number | undefined) {
     this.#conn = conn;
+    this.parser = new RespParser(bufferSize === undefined ? {} : { bufferSize });
   }
 
   /**
-   * Dials, sends login and the given commands in one write, and waits for their replies.
-   * @param options.replies How many replies the commands have.
-   * @param options.signal Ends the attempt, and only the attempt.
+   * Dials, logs in, sends the commands and waits for their replies.
    * @throws {BrokerUnavailableError} also when Redis answers one of them with an error.
+   * @throws the signal's reason.
    */
-  static async open(
-    address: RedisAddress,
-    options: { commands: readonly Uint8Array[]; replies: number; signal: AbortSignal },
-  ): Promise<RedisConnection> {
-    const { signal } = options;
-    const connection = new RedisConnection(await dial(address, signal));
-    const abort = () => connection.close();
-    signal.addEventListener("abort", abort);
+  static async open(address: RedisAddress, options: OpenOptions): Promise<RedisConnection> {
+    const { commands = [], replies = 0, timeoutMs, signal, bufferSize } = options;
+    signal?.throwIfAborted();
+    const attempt = new AbortController();
+    const fail = (reason: unknown) => {
+      attempt.abort(reason);
+      connection?.close();
+    };
+    const timer = setTimeout(
+      () => fail(new BrokerUnavailableError(`Redis did not confirm a subscription within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    const abort = () => fail(signal!.reason);
+    signal?.addEventListener("abort", abort);
+    let connection: RedisConnection | undefined;
     try {
-      signal.throwIfAborted();
+      connection = new RedisConnection(await dial(address, attempt.signal), bufferSize);
       const login = loginOf(address);
-      await connection.write(concat([...login, ...options.commands]));
-      for (let i = 0; i < login.length + options.replies; i++) {
+      await connection.write(concat([...login, ...commands]));
+      for (let i = 0; i < login.length + replies; i++) {
         const reply = await connection.#reply();
         if (reply instanceof ReplyError) {
           throw new BrokerUnavailableError(`Redis at ${address.label} refused a subscription: ${reply.text}`);
         }
       }
-      // An abort may have closed it while the last reply was on its way here.
-      signal.throwIfAborted();
+      // A failure may have closed it while the last reply was on its way here.
+      attempt.signal.throwIfAborted();
       return connection;
     } catch (error) {
-      connection.close();
-      signal.throwIfAborted();
+      connection?.close();
+      attempt.signal.throwIfAborted();
       if (error instanceof BrokerUnavailableError) throw error;
       throw new BrokerUnavailableError(`Redis at ${address.label} broke off: ${messageOf(error)}`, {
         cause: error,
       });
     } finally {
-      signal.removeEventListener("abort", abort);
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
     }
   }
 
@@ -101,13 +122,26 @@ function loginOf(address: RedisAddress): Uint8Array[] {
 }
 
 async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Conn> {
-  // Deno can't abort a dial to a unix socket or a TLS handshake, so the promise is raced and a connection that
-  // comes too late is closed.
-  const dialing = address.transport === "unix"
-    ? Deno.connect({ transport: "unix", path: address.path })
-    : address.transport === "tls"
-    ? Deno.connectTls({ hostname: address.hostname, port: address.port })
-    : Deno.connect({ hostname: address.hostname, port: address.port, signal });
+  try {
+    if (address.transport === "tcp") {
+      return await Deno.connect({ hostname: address.hostname, port: address.port, signal });
+    }
+    return await unlessAborted(
+      address.transport === "unix"
+        ? Deno.connect({ transport: "unix", path: address.path })
+        : Deno.connectTls({ hostname: address.hostname, port: address.port }),
+      signal,
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new BrokerUnavailableError(`Redis at ${address.label} can't be reached: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Deno can't abort these dials: the promise is raced, and a connection that comes too late is closed. */
+async function unlessAborted(dialing: Promise<Deno.Conn>, signal: AbortSignal): Promise<Deno.Conn> {
   const aborted = Promise.withResolvers<never>();
   const abort = () => aborted.reject(signal.reason);
   signal.addEventListener("abort", abort);
@@ -115,10 +149,7 @@ async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Co
     return await Promise.race([dialing, aborted.promise]);
   } catch (error) {
     dialing.then((conn) => conn.close(), () => {});
-    signal.throwIfAborted();
-    throw new BrokerUnavailableError(`Redis at ${address.label} can't be reached: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw error;
   } finally {
     signal.removeEventListener("abort", abort);
   }

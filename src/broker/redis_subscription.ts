@@ -4,9 +4,9 @@
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import type { RedisAddress } from "./redis_address.ts";
-import { RedisConnection } from "./redis_connection.ts";
-import { encodeCommand, messageHead, ReplyError } from "./resp.ts";
+import { redial } from "./redial.ts";
+import type { RedisConnection } from "./redis_connection.ts";
+import { encodeCommand, ReplyError, type RespParser } from "./resp.ts";
 
 /** What a subscription needs from its broker. */
 export interface SubscriptionHost {
@@ -14,72 +14,33 @@ export interface SubscriptionHost {
   dial(channel: string, signal: AbortSignal | undefined): Promise<RedisConnection>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
-  onLost(): void;
-  onFound(): void;
+  /** Subscriptions were lost, or found again: a negative number. */
+  onLost(count: number): void;
   onClosed(subscription: RedisSubscription): void;
-  onSubscriberError(error: unknown): void;
+  onSubscriberError(channel: string, error: unknown): void;
 }
 
 const PING = encodeCommand("PING");
 /** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
 const QUIET_CHECKS = 3;
 const DEAD_CHECKS = 5;
-const MAX_BACKOFF_MS = 2_000;
 /** How long Redis may take to hang up after we said goodbye. */
 const GOODBYE_MS = 1_000;
 
-// Throws on bytes that are no UTF-8, and keeps a byte order mark: payloads pass byte for byte.
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
 export class RedisSubscription implements Subscription {
   readonly channel: string;
-  readonly #head: Uint8Array;
   readonly #subscriber: Subscriber;
   readonly #host: SubscriptionHost;
-  readonly #closing = Promise.withResolvers<void>();
   #connection: RedisConnection | undefined;
   #running: Promise<void> = Promise.resolve();
+  #redialing: AbortController | undefined;
   #closed: Promise<void> | undefined;
   #quietChecks = 0;
 
   constructor(channel: string, subscriber: Subscriber, host: SubscriptionHost) {
     this.channel = channel;
-    this.#head = messageHead(channel);
     this.#subscriber = subscriber;
     this.#host = host;
-  }
-
-  /**
-   * Dials and subscribes; resolves when Redis has confirmed it.
-   * @throws {BrokerUnavailableError}
-   */
-  static async dial(
-    address: RedisAddress,
-    options: { channel: string; timeoutMs: number; signal?: AbortSignal },
-  ): Promise<RedisConnection> {
-    const { channel, timeoutMs, signal } = options;
-    const attempt = new AbortController();
-    const abort = () => attempt.abort(signal?.reason);
-    const timer = setTimeout(
-      () =>
-        attempt.abort(
-          new BrokerUnavailableError(`Redis did not confirm a subscription within ${timeoutMs} ms`),
-        ),
-      timeoutMs,
-    );
-    signal?.addEventListener("abort", abort);
-    try {
-      signal?.throwIfAborted();
-      const connection = await RedisConnection.open(address, {
-        commands: [encodeCommand("SUBSCRIBE", channel)],
-        replies: 1,
-        signal: attempt.signal,
-      });
-      return connection;
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    }
   }
 
   /** The first dial; its fault is the caller's to handle, later ones are mended here. */
@@ -104,7 +65,7 @@ export class RedisSubscription implements Subscription {
   }
 
   async #close(): Promise<void> {
-    this.#closing.resolve();
+    this.#redialing?.abort(new BrokerUnavailableError("The subscription was closed"));
     const connection = this.#connection;
     if (connection) {
       const timer = setTimeout(() => connection.close(), GOODBYE_MS);
@@ -125,10 +86,15 @@ export class RedisSubscription implements Subscription {
       connection.close();
       this.#connection = undefined;
       if (this.#closed) return;
-      this.#host.onLost();
+      this.#host.onLost(1);
       this.#tell(() => this.#subscriber.lost(why));
-      connection = await this.#redial();
-      this.#host.onFound();
+      const { signal } = this.#redialing = new AbortController();
+      connection = await redial((signal) => this.#host.dial(this.channel, signal), {
+        whenReady: () => this.#host.whenReady(),
+        signal,
+      });
+      this.#redialing = undefined;
+      this.#host.onLost(-1);
       if (!connection) return;
       this.#connection = connection;
       this.#tell(() => this.#subscriber.restored());
@@ -141,9 +107,8 @@ export class RedisSubscription implements Subscription {
     try {
       for (;;) {
         for (;;) {
-          const payload = parser.message(this.#head);
-          if (payload !== undefined) {
-            if (!this.#closed) this.#deliver(payload);
+          if (parser.message()) {
+            if (!this.#closed) this.#deliver(parser);
             continue;
           }
           const reply = parser.next();
@@ -158,18 +123,12 @@ export class RedisSubscription implements Subscription {
     }
   }
 
-  #deliver(bytes: Uint8Array<ArrayBuffer>): void {
-    let payload: string | Uint8Array<ArrayBuffer>;
-    try {
-      payload = utf8.decode(bytes);
-    } catch {
-      payload = bytes.slice();
-    }
+  #deliver(parser: RespParser): void {
     // The subscriber's faults are not the connection's.
     try {
-      this.#subscriber.message(payload, bytes.length);
+      this.#subscriber.message(parser.payload(), parser.byteLength);
     } catch (error) {
-      this.#host.onSubscriberError(error);
+      this.#host.onSubscriberError(this.channel, error);
     }
   }
 
@@ -177,34 +136,7 @@ export class RedisSubscription implements Subscription {
     try {
       notice();
     } catch (error) {
-      this.#host.onSubscriberError(error);
+      this.#host.onSubscriberError(this.channel, error);
     }
-  }
-
-  /** Dials until it succeeds; undefined when the subscription was closed meanwhile. */
-  async #redial(): Promise<RedisConnection | undefined> {
-    const stop = new AbortController();
-    this.#closing.promise.then(() => stop.abort(new BrokerUnavailableError("The subscription was closed")));
-    for (let attempt = 0; !this.#closed; attempt++) {
-      await Promise.race([this.#host.whenReady(), this.#closing.promise]);
-      // Full jitter: thousands of subscriptions lost at one moment must not come back at one moment.
-      if (attempt > 0) await this.#pause(Math.random() * Math.min(50 * 2 ** attempt, MAX_BACKOFF_MS));
-      if (this.#closed) break;
-      try {
-        const connection = await this.#host.dial(this.channel, stop.signal);
-        if (!this.#closed) return connection;
-        connection.close();
-      } catch {
-        // Tried again, for as long as the socket lives; the command connection's log says what is wrong.
-      }
-    }
-    return undefined;
-  }
-
-  async #pause(ms: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, ms);
-    await Promise.race([promise, this.#closing.promise]);
-    clearTimeout(timer);
   }
 }

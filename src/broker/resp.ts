@@ -7,6 +7,8 @@
  * decodes or copies them at once.
  */
 
+import { Buffer } from "node:buffer";
+
 /** An error reply, such as "NOAUTH Authentication required." It is a value, not thrown. */
 export class ReplyError {
   constructor(readonly text: string) {}
@@ -52,84 +54,123 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return whole;
 }
 
-/** What stands before the payload length of a message on this channel; for `RespParser.message`. */
-export function messageHead(channel: string): Uint8Array<ArrayBuffer> {
-  const name = encoder.encode(channel);
-  return concat([encoder.encode(`3\r\n$7\r\nmessage\r\n$${name.length}\r\n`), name, encoder.encode("\r\n$")]);
-}
-
 /** Replies to us are lists of lists at most; what nests deeper comes from something else. */
 const MAX_DEPTH = 32;
 
-/** Most idle subscriptions never need more than this; there may be ten thousand of them. */
+/** What every pub/sub message begins with, after its type: "*" in RESP2, ">" in RESP3. */
+const MESSAGE_HEAD = encoder.encode("3\r\n$7\r\nmessage\r\n$");
+
+/** Most subscriptions never need more than this, and there may be ten thousand of them. */
 const SMALLEST_BUFFER = 512;
+/** A buffer that has grown beyond so many times the smallest is let go as soon as it is empty. */
+const KEPT_GROWTH = 8;
+
+/** Room made at one time for a payload that is announced but has not arrived. */
+const LARGEST_STEP = 4 * 1024 * 1024;
+
+// Throws on bytes that are no UTF-8, and keeps a byte order mark: payloads pass byte for byte.
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export class RespParser {
-  #buffer = new Uint8Array(SMALLEST_BUFFER);
+  readonly #smallest: number;
+  /** A Buffer, whose decoding costs a fifth of a TextDecoder's that is as strict. */
+  #buffer: Buffer<ArrayBuffer>;
   #start = 0;
   #end = 0;
   #at = 0;
+  /** Size of the reply that has begun to arrive, as far as it is known. */
+  #wanted = 0;
+
+  #channelStart = 0;
+  #channelEnd = 0;
+  #payloadStart = 0;
+  #payloadEnd = 0;
+
+  /** @param options.bufferSize Where the buffer begins, and what it goes back to, in bytes. @default 512 */
+  constructor(options: { bufferSize?: number } = {}) {
+    this.#smallest = options.bufferSize ?? SMALLEST_BUFFER;
+    this.#buffer = Buffer.allocUnsafeSlow(this.#smallest);
+  }
 
   /** Free room to read into; never empty. Ends the life of views given out before. */
   space(): Uint8Array<ArrayBuffer> {
     if (this.#start === this.#end) {
       this.#start = this.#end = 0;
-      // After a burst or a big payload, an idle subscription goes back to the small buffer.
-      if (this.#buffer.length > SMALLEST_BUFFER * 8) this.#buffer = new Uint8Array(SMALLEST_BUFFER);
+      if (this.#buffer.length > this.#smallest * KEPT_GROWTH) {
+        this.#buffer = Buffer.allocUnsafeSlow(this.#smallest);
+      }
       return this.#buffer;
     }
-    if (this.#end === this.#buffer.length) {
-      const pending = this.#end - this.#start;
-      if (pending > this.#buffer.length / 2) {
-        const bigger = new Uint8Array(this.#buffer.length * 2);
-        bigger.set(this.#buffer.subarray(this.#start, this.#end));
-        this.#buffer = bigger;
-      } else {
-        this.#buffer.copyWithin(0, this.#start, this.#end);
-      }
-      this.#start = 0;
-      this.#end = pending;
-    }
+    const pending = this.#end - this.#start;
+    // Not more than a step ahead of what has arrived: a length is only a claim.
+    const wanted = Math.min(this.#wanted, pending + LARGEST_STEP);
+    if (this.#start + wanted > this.#buffer.length) this.#makeRoom(wanted);
+    else if (this.#end === this.#buffer.length) this.#makeRoom(pending * 2);
     return this.#buffer.subarray(this.#end);
   }
 
   /** Says that `count` bytes were read into the last `space()`. */
   filled(count: number): void {
     this.#end += count;
-    // A full buffer means that Redis has more to say: next time there is room to read more of it at once.
-    if (this.#end === this.#buffer.length && this.#start === 0 && this.#buffer.length < 65_536) {
-      const bigger = new Uint8Array(this.#buffer.length * 4);
-      bigger.set(this.#buffer);
-      this.#buffer = bigger;
-    }
+    // A full buffer means that Redis has more to say: next time more of it is read at once.
+    if (count === this.#buffer.length && count < this.#smallest * KEPT_GROWTH) this.#makeRoom(count * 2);
   }
 
   /**
-   * Takes the next reply if it is a pub/sub message with this head and has arrived whole; returns its payload.
-   * It is `next()` for the one reply that matters, without building the lists around it.
+   * Takes the next reply if it is a pub/sub message that has arrived whole; `channel`, `payload` and `byteLength`
+   * are then about it. It is `next()` for the one reply that matters, without building the lists around it.
    */
-  message(head: Uint8Array): Uint8Array<ArrayBuffer> | undefined {
+  message(): boolean {
     const buffer = this.#buffer;
-    const lengthAt = this.#start + 1 + head.length;
-    if (lengthAt + 3 > this.#end) return undefined;
-    const type = buffer[this.#start];
-    if (type !== 0x2a && type !== 0x3e) return undefined; // * or >
-    for (let i = 0, at = this.#start + 1; i < head.length; i++, at++) {
-      if (buffer[at] !== head[i]) return undefined;
+    const end = this.#end;
+    let at = this.#start;
+    const type = buffer[at];
+    if (end - at <= MESSAGE_HEAD.length || (type !== 0x2a && type !== 0x3e)) return false;
+    at++;
+    for (let i = 0; i < MESSAGE_HEAD.length; i++, at++) if (buffer[at] !== MESSAGE_HEAD[i]) return false;
+    this.#at = at;
+    const channelLength = this.#length();
+    const channelStart = this.#at;
+    // "\r\n$" stands between the channel and the length of the payload.
+    this.#at = channelStart + channelLength + 3;
+    const payloadLength = channelLength < 0 || this.#at >= end ? -1 : this.#length();
+    if (payloadLength < 0) return false;
+    const payloadStart = this.#at;
+    const next = payloadStart + payloadLength + 2;
+    if (next > end) {
+      this.#wanted = next - this.#start;
+      return false;
     }
-    let length = 0;
-    let at = lengthAt;
-    for (; at < this.#end; at++) {
-      const byte = buffer[at]!;
-      if (byte < ZERO || byte > NINE) break;
-      length = length * 10 + (byte - ZERO);
+    this.#channelStart = channelStart;
+    this.#channelEnd = channelStart + channelLength;
+    this.#payloadStart = payloadStart;
+    this.#payloadEnd = payloadStart + payloadLength;
+    this.#start = next;
+    this.#wanted = 0;
+    return true;
+  }
+
+  /** The channel of the message taken last. Valid, like the payload, until the next `space()`. */
+  channel(): string {
+    return this.#buffer.toString("utf8", this.#channelStart, this.#channelEnd);
+  }
+
+  /** The payload of the message taken last: text when it is UTF-8, else a copy of the bytes. */
+  payload(): string | Uint8Array<ArrayBuffer> {
+    const text = this.#buffer.toString("utf8", this.#payloadStart, this.#payloadEnd);
+    // The mark of a byte that could not be decoded may also stand in the payload itself.
+    if (!text.includes("\ufffd")) return text;
+    const bytes = this.#buffer.subarray(this.#payloadStart, this.#payloadEnd);
+    try {
+      return utf8.decode(bytes);
+    } catch {
+      return Uint8Array.from(bytes);
     }
-    const payloadAt = at + 2;
-    const end = payloadAt + length + 2;
-    // What is not as it should be is left to `next()`, which says what is wrong.
-    if (end > this.#end || at === lengthAt || buffer[at] !== CR || buffer[end - 2] !== CR) return undefined;
-    this.#start = end;
-    return buffer.subarray(payloadAt, payloadAt + length);
+  }
+
+  /** Size of the payload of the message taken last, in bytes. */
+  get byteLength(): number {
+    return this.#payloadEnd - this.#payloadStart;
   }
 
   /**
@@ -141,7 +182,36 @@ export class RespParser {
     const reply = this.#read(0);
     if (reply === INCOMPLETE) return undefined;
     this.#start = this.#at;
+    this.#wanted = 0;
     return reply;
+  }
+
+  /** The length at `#at`, which is then behind it; -1 when it has not arrived whole. For the short way only. */
+  #length(): number {
+    const buffer = this.#buffer;
+    let length = 0;
+    let at = this.#at;
+    for (; at < this.#end; at++) {
+      const byte = buffer[at]!;
+      if (byte < ZERO || byte > NINE) break;
+      length = length * 10 + byte - ZERO;
+    }
+    this.#at = at + 2;
+    return at + 1 < this.#end && buffer[at] === CR ? length : -1;
+  }
+
+  /** Moves what has arrived to the front of a buffer of at least this size. */
+  #makeRoom(size: number): void {
+    const pending = this.#end - this.#start;
+    if (size <= this.#buffer.length) {
+      this.#buffer.copyWithin(0, this.#start, this.#end);
+    } else {
+      const bigger = Buffer.allocUnsafeSlow(size);
+      bigger.set(this.#buffer.subarray(this.#start, this.#end));
+      this.#buffer = bigger;
+    }
+    this.#start = 0;
+    this.#end = pending;
   }
 
   #read(depth: number): Reply | Incomplete {
@@ -229,7 +299,10 @@ export class RespParser {
     const length = this.#integer();
     if (length === INCOMPLETE) return length;
     if (length < 0) return null;
-    if (this.#at + length + 2 > this.#end) return INCOMPLETE;
+    if (this.#at + length + 2 > this.#end) {
+      this.#wanted = this.#at + length + 2 - this.#start;
+      return INCOMPLETE;
+    }
     const end = this.#at + length;
     if (this.#buffer[end] !== CR || this.#buffer[end + 1] !== LF) {
       throw new RespError("Redis sent a text that is longer than it says");

@@ -1,0 +1,54 @@
+/**
+ * The broker over Redis in which all subscriptions of a process share a few Redis connections: for more sockets
+ * than a Redis has connections. Redis then counts processes, not sockets, and so do `publish` and `counts`.
+ */
+import type { Subscriber, Subscription } from "./broker.ts";
+import { RedisBroker, type RedisBrokerOptions } from "./redis_broker.ts";
+import { RedisConnection } from "./redis_connection.ts";
+import { SharedConnection, type SharedConnectionHost } from "./shared_connection.ts";
+
+const BUFFER_BYTES = 64 * 1024;
+
+export class SharedRedisBroker extends RedisBroker implements SharedConnectionHost {
+  readonly counted = "nodes";
+  readonly #connections: readonly SharedConnection[];
+
+  /** @param options.connections How many connections the channels are spread over. @default 1 */
+  constructor(options: RedisBrokerOptions & { connections?: number }) {
+    super(options);
+    this.#connections = Array.from({ length: options.connections ?? 1 }, () => new SharedConnection(this));
+  }
+
+  async subscribe(
+    channel: string,
+    subscriber: Subscriber,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Subscription> {
+    this.assertAvailable();
+    const connection = this.#connections[hash(channel) % this.#connections.length]!;
+    return await connection.subscribe(channel, subscriber, options.signal);
+  }
+
+  dialShared(signal: AbortSignal): Promise<RedisConnection> {
+    return RedisConnection.open(this.address, {
+      timeoutMs: this.timeoutMs,
+      signal,
+      bufferSize: BUFFER_BYTES,
+    });
+  }
+
+  protected checkHealth(): void {
+    for (const connection of this.#connections) connection.checkHealth();
+  }
+
+  protected closeSubscriptions(): Promise<unknown> {
+    return Promise.all(this.#connections.map((connection) => connection.close()));
+  }
+}
+
+/** Spreads names evenly: FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/ */
+function hash(text: string): number {
+  let value = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
+  return value >>> 0;
+}
