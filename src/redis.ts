@@ -101,8 +101,9 @@ export class Redis {
   }
 
   /**
-   * Names the life of the Redis that is connected now: its run id, which a restart changes. A Redis with an
-   * append-only file has one life however often it restarts, for it comes back with all it had.
+   * Names the life of the Redis that is connected now: its run id, which a restart changes. It ends in "+" when that
+   * life has all that the one before it had: with an append-only file, unless it was a replica that took over, which
+   * may have been behind.
    */
   get run(): string {
     return this.#run;
@@ -204,7 +205,8 @@ export class Redis {
       // Connected and already gone again, or not allowed to ask.
       return this.#onError(error);
     }
-    this.#run = /^aof_enabled:1/m.test(info) ? "aof" : /^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown";
+    const isWhole = /^aof_enabled:1/m.test(info) && !/^master_replid2:(?!0+\r?$)/m.test(info);
+    this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
     this.#why = undefined;
     this.#hung = false;
     this.#first.resolve({ outcome: "ready" });

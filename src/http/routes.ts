@@ -41,6 +41,10 @@ const PAGE_HEADERS = {
   "cache-control": "no-cache",
 };
 
+/** The client is for every page that may connect, also for those of other sites. */
+const CLIENT_PATH = "/client.js";
+const SHARED = { "access-control-allow-origin": "*" };
+
 /** The routes, as a plain function from request to response. */
 export function createRoutes(options: RoutesOptions): (request: Request) => Response | Promise<Response> {
   const { publisher, log } = options;
@@ -130,7 +134,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   for (const [path, { body, type, etag }] of assets) {
     app.get(path, (c) => {
-      const headers = { ...PAGE_HEADERS, "content-type": type, etag };
+      const headers = { ...PAGE_HEADERS, ...(path === CLIENT_PATH && SHARED), "content-type": type, etag };
       return c.req.header("if-none-match") === etag
         ? new Response(null, { status: 304, headers })
         : new Response(body, { headers });
