@@ -58,6 +58,7 @@ export class Redis {
   #waiters: (() => void)[] = [];
   #why: string | undefined = "Redis is not connected yet";
   #hung = false;
+  #loading = false;
   #closed = false;
   #nextBeatMs = 0;
 
@@ -190,6 +191,7 @@ export class Redis {
       );
       this.#onHung();
     }
+    if (this.#loading && this.#client.isReady) void this.#onReady();
     if (nowMs >= this.#nextBeatMs && this.#client.isReady) {
       this.#nextBeatMs = nowMs + HEARTBEAT_MS;
       // A failed beat is seen by its deadline or by the client's error event.
@@ -198,12 +200,18 @@ export class Redis {
   }
 
   async #onReady(): Promise<void> {
+    this.#loading = false;
     let info: string;
     try {
       info = await this.#issue(() => this.#client.info());
     } catch (error) {
       // Connected and already gone again, or not allowed to ask.
       return this.#onError(error);
+    }
+    if (/^loading:1/m.test(info)) {
+      // It takes no commands yet, and says that it has no append-only file while it reads one.
+      this.#loading = true;
+      return this.#onError(new Error("it is loading its data"));
     }
     const isWhole = /^aof_enabled:1/m.test(info) && !/^master_replid2:(?!0+\r?$)/m.test(info);
     this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
