@@ -35,6 +35,7 @@ const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A connection on which nothing came for so long is given up and dialled again. */
 const SILENCE_MS = 10_000;
+const NOT_YET = "Redis is not connected yet";
 
 export class Redis {
   readonly #client: ReturnType<typeof newClient>;
@@ -45,16 +46,18 @@ export class Redis {
   readonly #timer: ReturnType<typeof setInterval>;
   #connects = 0;
   #waiters: (() => void)[] = [];
-  #why: string | undefined = "Redis is not connected yet";
-  #hung = false;
+  #why: string | undefined = NOT_YET;
   #closed = false;
   #nextBeatMs = 0;
+  /** When the library's timer for the next attempt to connect goes off, if it has one. */
+  #retryAtMs = 0;
 
   private constructor(url: string, options: RedisOptions) {
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#log = options.log;
-    this.#client = newClient(url);
-    this.#client.on("ready", () => this.#onReady());
+    this.#client = newClient(url, (delayMs) => this.#retryAtMs = performance.now() + delayMs);
+    // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
+    this.#client.on("ready", () => this.#beat());
     // Without a listener an error would end the client in silence.
     this.#client.on("error", (error: unknown) => this.#onError(error));
     this.#client.connect().catch((error: unknown) => this.#onError(error));
@@ -81,7 +84,7 @@ export class Redis {
 
   /** Undefined while commands can be sent; else what is wrong, as a sentence without a full stop. */
   unavailable(): string | undefined {
-    return this.#why ?? (this.#hung ? "Redis does not answer" : undefined);
+    return this.#why;
   }
 
   /** How often the connection came up, or came back to life. */
@@ -110,16 +113,21 @@ export class Redis {
     return channels.map((_, i) => Number(counts[2 * i + 1]));
   }
 
-  /** Ends the connection. Commands still waiting are rejected. */
-  close(): Promise<void> {
-    if (this.#closed) return Promise.resolve();
+  /**
+   * Ends the connection. Commands still waiting are rejected at once; while Redis is away the promise takes up to
+   * a second.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
     this.#why = "The connection to Redis is closed";
     this.#rejectPending(this.#why);
     this.#wake();
     this.#client.destroy();
-    return Promise.resolve();
+    // The library can't cancel the timer of its next attempt. Waited for, it is nobody's surprise later.
+    const leftMs = this.#retryAtMs - performance.now();
+    if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs + 5));
   }
 
   #command<T>(issue: () => Promise<T>): Promise<T> {
@@ -134,7 +142,7 @@ export class Redis {
     this.#pending.add(pending);
     issue().then((value) => {
       this.#pending.delete(pending);
-      if (this.#hung) this.#onAnswer();
+      if (this.#why !== undefined) this.#onAnswer();
       resolve(value);
     }, (error: unknown) => {
       this.#pending.delete(pending);
@@ -154,45 +162,39 @@ export class Redis {
           outcome: "unknown",
         }),
       );
-      this.#onHung();
+      // Where more is known already, that is said.
+      if (this.#why === undefined || this.#why === NOT_YET) this.#fail("Redis does not answer");
     }
-    if (nowMs >= this.#nextBeatMs && this.#client.isReady) {
-      this.#nextBeatMs = nowMs + HEARTBEAT_MS;
-      // A failed beat is seen by its deadline or by the client's error event.
-      this.#issue(() => this.#client.ping()).catch(() => {});
-    }
+    if (nowMs >= this.#nextBeatMs && this.#client.isReady) this.#beat();
   }
 
-  #onReady(): void {
-    this.#why = undefined;
-    this.#hung = false;
-    this.#first.resolve({ outcome: "ready" });
-    this.#log?.info("redis connected");
-    this.#wake();
+  #beat(): void {
+    this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
+    // A beat without an answer is seen by its deadline or by the client's error event.
+    this.#issue(() => this.#client.ping()).catch(({ cause }: BrokerUnavailableError) => {
+      if (isReply(cause)) this.#onError(cause);
+    });
   }
 
   #onError(error: unknown): void {
     if (this.#closed) return;
     const why = explain(error);
+    this.#fail(why);
+    this.#first.resolve({ outcome: isRefusal(error) ? "refused" : "unreachable", why });
+  }
+
+  #fail(why: string): void {
     // Attempts repeat; the log says a thing once.
     if (this.#why !== why) this.#log?.warn("redis unavailable", { reason: why });
     this.#why = why;
-    const refused = isRefusal(error);
-    this.#first.resolve({ outcome: refused ? "refused" : "unreachable", why });
-  }
-
-  #onHung(): void {
-    if (this.#hung) return;
-    this.#hung = true;
-    this.#log?.warn("redis unavailable", { reason: "Redis does not answer" });
   }
 
   #onAnswer(): void {
-    this.#hung = false;
-    if (this.#why === undefined) {
-      this.#log?.info("redis answers again");
-      this.#wake();
-    }
+    if (this.#closed) return;
+    this.#why = undefined;
+    this.#first.resolve({ outcome: "ready" });
+    this.#log?.info("redis available");
+    this.#wake();
   }
 
   #wake(): void {
@@ -210,7 +212,7 @@ export class Redis {
   }
 }
 
-function newClient(url: string) {
+function newClient(url: string, onRetry: (delayMs: number) => void) {
   return createClient({
     url,
     // RESP2 needs no greeting and is spoken by every Redis.
@@ -223,10 +225,23 @@ function newClient(url: string) {
       connectTimeout: 3_000,
       socketTimeout: SILENCE_MS,
       // The library's own strategy gives up after a silent connection; this one never does.
-      reconnectStrategy: (attempt) =>
-        Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2),
+      reconnectStrategy(attempt) {
+        const delayMs = Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2);
+        onRetry(delayMs);
+        return delayMs;
+      },
     },
   });
+}
+
+/** Whether it is Redis itself that says no. */
+function isReply(error: unknown): boolean {
+  const name = nameOf(error);
+  return name.endsWith("ErrorReply") || name === "SimpleError";
+}
+
+function nameOf(error: unknown): string {
+  return error instanceof Error ? error.constructor.name : "";
 }
 
 /** Whether Redis answered and would not let us in. */
@@ -245,8 +260,8 @@ function explain(error: unknown): string {
 }
 
 function asUnavailable(error: unknown): BrokerUnavailableError {
-  const name = error instanceof Error ? error.constructor.name : "";
-  const answered = name.endsWith("ErrorReply") || name === "SimpleError";
+  const name = nameOf(error);
+  const answered = isReply(error);
   const unsent = name === "ClientOfflineError" || name === "ClientClosedError";
   return new BrokerUnavailableError(
     answered

@@ -1,11 +1,12 @@
 /** The HTTP API and the files of the console page. Sockets are in `upgrade.ts`. */
-import { createRoute, OpenAPIHono, z } from "@hono/zod-openapi";
+import { createRoute, OpenAPIHono, type z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { InvalidUsernameError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { messageOf } from "../errors.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import { sendBatch } from "./batch.ts";
-import { BodyTooLargeError, MediaTypeError, parseJson, readBody, readPayload, textOf } from "./body.ts";
+import { BodyTooLargeError, MediaTypeError, readJson, readPayload } from "./body.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
   Batch,
@@ -51,7 +52,11 @@ function no(description: string) {
   return { description, content: { "application/problem+json": { schema: Problem } } };
 }
 
-const REFUSALS = { 400: no("The request is not valid"), 503: no("The broker is not available; try again") };
+const REFUSALS = {
+  400: no("The request is not valid"),
+  403: no("Pages of this origin may not call"),
+  503: no("The broker is not available; try again"),
+};
 
 const sendRoute = createRoute({
   method: "post",
@@ -87,6 +92,7 @@ const batchRoute = createRoute({
   responses: {
     200: json(BatchResult, "One result per item, in order"),
     413: no("The body is too large"),
+    415: no("The content type is not supported"),
     ...REFUSALS,
   },
 });
@@ -95,9 +101,22 @@ const userRoute = createRoute({
   method: "get",
   path: "/v1/users/{username}",
   summary: "Whether a user is online",
-  description: "`HEAD` answers 200 or 404 with no body.",
   request: { params: UserParameter },
   responses: { 200: json(Online, "Sockets of the user over all instances"), ...REFUSALS },
+});
+
+const userHeadRoute = createRoute({
+  method: "head",
+  path: "/v1/users/{username}",
+  summary: "Whether a user is online, by the status alone",
+  request: { params: UserParameter },
+  responses: {
+    200: { description: "The user is online" },
+    404: { description: "The user is offline" },
+    400: { description: "The request is not valid" },
+    403: { description: "Pages of this origin may not call" },
+    503: { description: "The broker is not available; try again" },
+  },
 });
 
 const onlineRoute = createRoute({
@@ -108,6 +127,7 @@ const onlineRoute = createRoute({
   responses: {
     200: json(OnlineCounts, "Sockets of each user"),
     413: no("The body is too large"),
+    415: no("The content type is not supported"),
     ...REFUSALS,
   },
 });
@@ -136,31 +156,31 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
   // and their problems are RFC 9457.
-  for (const route of [sendRoute, batchRoute, userRoute, onlineRoute, healthRoute, readyRoute]) {
-    api.openAPIRegistry.registerPath(route);
-  }
+  const routes = [sendRoute, batchRoute, userRoute, userHeadRoute, onlineRoute, healthRoute, readyRoute];
+  for (const route of routes) api.openAPIRegistry.registerPath(route);
 
   api.post(sendRoute.getRoutingPath(), async (c) => {
+    const username = usernameIn(c);
     const payload = await readPayload(c.req.raw, options.maxBodyBytes);
-    const { id, sockets } = await publisher.send(c.req.param("username")!, payload);
+    const { id, sockets } = await publisher.send(username, payload);
     return sockets > 0 ? c.json({ id, sockets }) : c.json({ id, sockets, stored: false }, 202);
   });
 
   api.post(batchRoute.getRoutingPath(), async (c) => {
-    const batch = check(Batch, parseJson(textOf(await readBody(c.req.raw, MAX_BULK_BYTES))));
+    const batch = check(Batch, await readJson(c.req.raw, MAX_BULK_BYTES));
     if ("fault" in batch) return problem("invalid_request", batch.fault);
     return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
   });
 
   api.get(userRoute.getRoutingPath(), async (c) => {
-    const sockets = await publisher.sockets(c.req.param("username")!);
+    const sockets = await publisher.sockets(usernameIn(c));
     // Hono answers HEAD with what GET says, less the body.
     const status = c.req.method === "HEAD" && sockets === 0 ? 404 : 200;
     return c.json({ online: sockets > 0, sockets }, status);
   });
 
   api.post(onlineRoute.getRoutingPath(), async (c) => {
-    const query = check(OnlineQuery, parseJson(textOf(await readBody(c.req.raw, MAX_BULK_BYTES))));
+    const query = check(OnlineQuery, await readJson(c.req.raw, MAX_BULK_BYTES));
     if ("fault" in query) return problem("invalid_request", query.fault);
     return c.json(Object.fromEntries(await publisher.online(query.value.users)));
   });
@@ -184,7 +204,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   for (const [path, { body, type, etag }] of assets) {
     api.get(path, (c) => {
       const headers = { ...PAGE_HEADERS, "content-type": type, etag };
-      return c.req.header("if-none-match") === etag
+      return isFresh(c.req.header("if-none-match"), etag)
         ? new Response(null, { status: 304, headers })
         : new Response(body, { headers });
     });
@@ -211,6 +231,26 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   return (request) => api.fetch(request);
+}
+
+/**
+ * The username in the path. Hono's own parameter would pass broken encodings on as they stand.
+ * @throws {InvalidUsernameError}
+ */
+function usernameIn(c: Context): string {
+  try {
+    return decodeURIComponent(c.req.path.split("/")[3]!);
+  } catch {
+    throw new InvalidUsernameError(
+      "The username in the path is not percent-encoded UTF-8: encode it as encodeURIComponent does",
+    );
+  }
+}
+
+/** Whether a client that names these versions has the one it would get. */
+function isFresh(ifNoneMatch: string | undefined, etag: string): boolean {
+  // A proxy that compresses makes the tags weak.
+  return ifNoneMatch?.split(",").some((tag) => tag.trim().replace(/^W\//, "") === etag) ?? false;
 }
 
 /** Which methods a path takes: a function made of the routes as they are now. */
