@@ -115,9 +115,11 @@ export class Card {
 
     if (state.phase === "closed") {
       const text = describe(state);
-      const again = el("span", { class: "again" });
-      this.#state.replaceChildren(el("span", { class: "dot" }), text, again);
-      if (state.retryAt !== undefined) this.#countDown(state.retryAt, again);
+      const next = el("span", { class: "next" });
+      this.#state.replaceChildren(el("span", { class: "dot" }), text);
+      if (!state.byUs) this.#state.append(next);
+      if (state.retryAt === undefined) setText(next, "Stays closed");
+      else this.#countDown(state.retryAt, next);
       if (before !== "closed" && !state.byUs) announce(`${this.#label}: ${text}`);
     } else {
       const text = state.phase === "open" ? "Open" : "Connecting…";
