@@ -210,7 +210,7 @@ export class Redis {
   #beat(): void {
     this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
     // A beat without an answer is seen by its deadline or by the client's error event.
-    this.#issue(() => this.#greeted ? this.#client.ping() : this.#greet()).catch(
+    this.#issue<unknown>(() => this.#greeted ? this.#client.ping() : this.#greet()).catch(
       ({ cause }: BrokerUnavailableError) => {
         if (isReply(cause)) this.#onError(cause);
       },
