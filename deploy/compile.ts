@@ -32,22 +32,8 @@ const VERSION_TIMEOUT_MS = 30_000;
 interface Build {
   /** Path of the binary, absolute; Deno adds ".exe" if it is for Windows. */
   readonly output: string;
-  /** Kind of machine the binary is for. @default this one */
-  readonly target?: string;
-}
-
-/** The arguments of `deno` that build the binary, in the project's root. */
-export function compileArgs({ output, target }: Build): string[] {
-  return [
-    "compile",
-    ...PERMISSIONS,
-    // Else every package in the lock file is embedded, those of the tests too.
-    "--exclude-unused-npm",
-    ...(target === undefined ? [] : ["--target", target]),
-    "--output",
-    output,
-    "main.ts",
-  ];
+  /** Kind of machine the binary is for. */
+  readonly target: string;
 }
 
 /** @returns The exit code: 0 done, 1 failed, 2 the arguments can't be used. */
@@ -90,9 +76,11 @@ function fail(why: string, code = 1): number {
 }
 
 /** @returns Why there is no binary: one sentence if it is for want of a base, else what Deno says. */
-async function build({ output, target }: Required<Build>): Promise<string | undefined> {
+async function build({ output, target }: Build): Promise<string | undefined> {
+  // Without --exclude-unused-npm every package in the lock file is embedded, those of the tests too.
+  const args = ["compile", ...PERMISSIONS, "--exclude-unused-npm", "--target", target, "--output", output];
   const { DENORT_BIN: base = "", ...env } = Deno.env.toObject();
-  const { success, stderr } = await deno(compileArgs({ output, target }), {
+  const { success, stderr } = await deno([...args, "main.ts"], {
     ...env,
     // For Deno, empty is not unset.
     ...(base !== "" && { DENORT_BIN: base }),

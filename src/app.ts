@@ -88,6 +88,8 @@ export function openApp(config: Config, options: AppOptions): App {
     firstAttempt: backbone.firstAttempt,
 
     handle(request) {
+      // The address is put together from what the client calls the host.
+      if (!URL.canParse(request.url)) return problem("invalid_request", "The Host header names no host");
       if (wantsUpgrade(request)) return upgrade(request, upgrades);
       if (!isOriginAllowed(request, allowedOrigins)) {
         return problem(
@@ -117,8 +119,11 @@ export function openApp(config: Config, options: AppOptions): App {
   };
 }
 
-/** Whether the path is for sockets and for nothing else: "/" is the console page too. */
+/**
+ * Whether only a socket can be meant. At "/" there is the console page too, but a proxy that takes the Upgrade header
+ * away leaves the key.
+ */
 function isSocketOnly(request: Request): boolean {
   const { pathname } = new URL(request.url);
-  return pathname !== "/" && SOCKET_PATHS.has(pathname);
+  return SOCKET_PATHS.has(pathname) && (pathname !== "/" || request.headers.has("sec-websocket-key"));
 }

@@ -63,12 +63,12 @@ const DEFAULT_MAX_BYTES = 10 * 1024 * 1024;
 const DEFAULT_MAX_FILES = 5;
 const DEFAULT_FLUSH_MS = 1000;
 
-/** Big enough that a busy server writes a few times a second and not once per handful of lines. */
+/** A busy server writes a few times a second, not once per handful of lines. */
 const BUFFER_BYTES = 64 * 1024;
 
 /**
- * How many warnings and errors per flush interval are written at once. A flush may wait for the disk, and a storm of
- * warnings must not hold up the sockets: the rest of the storm is written by the timer.
+ * So many warnings and errors per flush interval are written at once, the rest by the timer: a flush waits for the
+ * disk, and a storm of warnings must not hold up the sockets.
  */
 const URGENT_PER_INTERVAL = 10;
 
@@ -104,15 +104,9 @@ export function openLog(options: LogOptions): Log {
 const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warn: "WARN", error: "ERROR" } as const;
 
 /** A log that swallows everything, for tests. */
-export const silentLog: Log = Object.freeze({
-  level: "error",
-  debug() {},
-  info() {},
-  warn() {},
-  error() {},
-  flush() {},
-  close() {},
-});
+export const silentLog: Log = Object.freeze(
+  { level: "error", debug() {}, info() {}, warn() {}, error() {}, flush() {}, close() {} },
+);
 
 /** One event in memory. Fields that were undefined are left out. */
 export interface MemoryRecord {
@@ -177,7 +171,6 @@ class AppLog implements Log {
 
   close(): void {
     clearInterval(this.#timer);
-    this.#logger.handlers = this.#logger.handlers.filter((handler) => handler !== this.#file);
     this.#file.destroy();
   }
 }
@@ -273,6 +266,7 @@ class LogFile extends BaseHandler {
   }
 
   override handle(record: LogRecord): void {
+    if (this.#isClosed) return;
     try {
       this.log(this.format(record));
       this.#waiting++;

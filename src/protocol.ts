@@ -44,6 +44,10 @@ export function parseUsername(text: unknown, options: { fold?: boolean } = {}): 
   if (!username.isWellFormed()) {
     throw new InvalidUsernameError("A username must be valid Unicode: it holds half of a surrogate pair");
   }
+  // Decoders put U+FFFD in place of broken bytes: names that were broken in different ways would become one user.
+  if (username.includes("\ufffd")) {
+    throw new InvalidUsernameError("A username must be valid Unicode: it could not be read as UTF-8");
+  }
   // A UTF-16 unit takes at most three bytes, so short names need no encoding to be measured.
   if (username.length * 3 > MAX_USERNAME_BYTES) {
     const bytes = encoder.encode(username).length;

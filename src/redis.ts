@@ -45,6 +45,7 @@ const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A connection on which nothing came for so long is given up and dialled again. */
 const SILENCE_MS = 10_000;
+const NOT_YET = "Redis is not connected yet";
 
 export class Redis {
   readonly #client: ReturnType<typeof newClient>;
@@ -56,16 +57,23 @@ export class Redis {
   #connects = 0;
   #run = "";
   #waiters: (() => void)[] = [];
-  #why: string | undefined = "Redis is not connected yet";
-  #hung = false;
+  #why: string | undefined = NOT_YET;
+  /** Whether Redis has said which life it lives, on this connection. */
+  #greeted = false;
   #closed = false;
   #nextBeatMs = 0;
+  /** When the library's timer for the next attempt to connect goes off, if it has one. */
+  #retryAtMs = 0;
 
   private constructor(url: string, options: RedisOptions) {
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#log = options.log;
-    this.#client = newClient(url);
-    this.#client.on("ready", () => this.#onReady());
+    this.#client = newClient(url, (delayMs) => this.#retryAtMs = performance.now() + delayMs);
+    // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
+    this.#client.on("ready", () => {
+      this.#greeted = false;
+      this.#beat();
+    });
     // Without a listener an error would end the client in silence.
     this.#client.on("error", (error: unknown) => this.#onError(error));
     this.#client.connect().catch((error: unknown) => this.#onError(error));
@@ -92,7 +100,7 @@ export class Redis {
 
   /** Undefined while commands can be sent; else what is wrong, as a sentence without a full stop. */
   unavailable(): string | undefined {
-    return this.#why ?? (this.#hung ? "Redis does not answer" : undefined);
+    return this.#why;
   }
 
   /** How often the connection came up, or came back to life. */
@@ -101,8 +109,9 @@ export class Redis {
   }
 
   /**
-   * Names the life of the Redis that is connected now: its run id, which a restart changes. A Redis with an
-   * append-only file has one life however often it restarts, for it comes back with all it had.
+   * Names the life of the Redis that is connected now: its run id, which a restart changes. It ends in "+" when that
+   * life has all that the one before it had: with an append-only file, unless it was a replica that took over, which
+   * may have been behind.
    */
   get run(): string {
     return this.#run;
@@ -143,16 +152,21 @@ export class Redis {
     });
   }
 
-  /** Ends the connection. Commands still waiting are rejected. */
-  close(): Promise<void> {
-    if (this.#closed) return Promise.resolve();
+  /**
+   * Ends the connection. Commands still waiting are rejected at once; while Redis is away the promise takes up to
+   * a second.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
     this.#why = "The connection to Redis is closed";
     this.#rejectPending(this.#why);
     this.#wake();
     this.#client.destroy();
-    return Promise.resolve();
+    // The library can't cancel the timer of its next attempt. Waited for, it is nobody's surprise later.
+    const leftMs = this.#retryAtMs - performance.now();
+    if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs + 5));
   }
 
   #command<T>(issue: () => Promise<T>): Promise<T> {
@@ -167,7 +181,7 @@ export class Redis {
     this.#pending.add(pending);
     issue().then((value) => {
       this.#pending.delete(pending);
-      if (this.#hung) this.#onAnswer();
+      if (this.#why !== undefined) this.#onAnswer();
       resolve(value);
     }, (error: unknown) => {
       this.#pending.delete(pending);
@@ -187,53 +201,54 @@ export class Redis {
           outcome: "unknown",
         }),
       );
-      this.#onHung();
+      // Where more is known already, that is said.
+      if (this.#why === undefined || this.#why === NOT_YET) this.#fail("Redis does not answer");
     }
-    if (nowMs >= this.#nextBeatMs && this.#client.isReady) {
-      this.#nextBeatMs = nowMs + HEARTBEAT_MS;
-      // A failed beat is seen by its deadline or by the client's error event.
-      this.#issue(() => this.#client.ping()).catch(() => {});
-    }
+    if (nowMs >= this.#nextBeatMs && this.#client.isReady) this.#beat();
   }
 
-  async #onReady(): Promise<void> {
-    let info: string;
-    try {
-      info = await this.#issue(() => this.#client.info());
-    } catch (error) {
-      // Connected and already gone again, or not allowed to ask.
-      return this.#onError(error);
+  #beat(): void {
+    this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
+    // A beat without an answer is seen by its deadline or by the client's error event.
+    this.#issue<unknown>(() => this.#greeted ? this.#client.ping() : this.#greet()).catch(
+      ({ cause }: BrokerUnavailableError) => {
+        if (isReply(cause)) this.#onError(cause);
+      },
+    );
+  }
+
+  /** Asks what has to be known before anything is sent. */
+  async #greet(): Promise<void> {
+    const info = await this.#client.info();
+    if (/^loading:1/m.test(info)) {
+      // It takes no commands yet, and says that it has no append-only file while it reads one.
+      this.#fail("Redis is loading its data");
+      return;
     }
-    this.#run = /^aof_enabled:1/m.test(info) ? "aof" : /^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown";
-    this.#why = undefined;
-    this.#hung = false;
-    this.#first.resolve({ outcome: "ready" });
-    this.#log?.info("redis connected");
-    this.#wake();
+    const isWhole = /^aof_enabled:1/m.test(info) && !/^master_replid2:(?!0+\r?$)/m.test(info);
+    this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
+    this.#greeted = true;
   }
 
   #onError(error: unknown): void {
     if (this.#closed) return;
     const why = explain(error);
+    this.#fail(why);
+    this.#first.resolve({ outcome: isRefusal(error) ? "refused" : "unreachable", why });
+  }
+
+  #fail(why: string): void {
     // Attempts repeat; the log says a thing once.
     if (this.#why !== why) this.#log?.warn("redis unavailable", { reason: why });
     this.#why = why;
-    const refused = isRefusal(error);
-    this.#first.resolve({ outcome: refused ? "refused" : "unreachable", why });
-  }
-
-  #onHung(): void {
-    if (this.#hung) return;
-    this.#hung = true;
-    this.#log?.warn("redis unavailable", { reason: "Redis does not answer" });
   }
 
   #onAnswer(): void {
-    this.#hung = false;
-    if (this.#why === undefined) {
-      this.#log?.info("redis answers again");
-      this.#wake();
-    }
+    if (this.#closed || !this.#greeted) return;
+    this.#why = undefined;
+    this.#first.resolve({ outcome: "ready" });
+    this.#log?.info("redis available");
+    this.#wake();
   }
 
   #wake(): void {
@@ -251,7 +266,7 @@ export class Redis {
   }
 }
 
-function newClient(url: string) {
+function newClient(url: string, onRetry: (delayMs: number) => void) {
   return createClient({
     url,
     // RESP2 needs no greeting and is spoken by every Redis.
@@ -264,10 +279,23 @@ function newClient(url: string) {
       connectTimeout: 3_000,
       socketTimeout: SILENCE_MS,
       // The library's own strategy gives up after a silent connection; this one never does.
-      reconnectStrategy: (attempt) =>
-        Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2),
+      reconnectStrategy(attempt) {
+        const delayMs = Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2);
+        onRetry(delayMs);
+        return delayMs;
+      },
     },
   });
+}
+
+/** Whether it is Redis itself that says no. */
+function isReply(error: unknown): boolean {
+  const name = nameOf(error);
+  return name.endsWith("ErrorReply") || name === "SimpleError";
+}
+
+function nameOf(error: unknown): string {
+  return error instanceof Error ? error.constructor.name : "";
 }
 
 /** Whether Redis answered and would not let us in. */
@@ -286,8 +314,8 @@ function explain(error: unknown): string {
 }
 
 function asUnavailable(error: unknown): BrokerUnavailableError {
-  const name = error instanceof Error ? error.constructor.name : "";
-  const answered = name.endsWith("ErrorReply") || name === "SimpleError";
+  const name = nameOf(error);
+  const answered = isReply(error);
   const unsent = name === "ClientOfflineError" || name === "ClientClosedError";
   return new BrokerUnavailableError(
     answered

@@ -28,6 +28,8 @@ export interface StartOptions {
 const FIRST_ATTEMPT_MS = 2_000;
 /** How long the listener and the broker may take to close. */
 const CLOSE_MS = 1_000;
+/** Ctrl+C comes twice under `deno task`: from the terminal, and passed on by the task. That is one signal. */
+const SAME_SIGNAL_MS = 300;
 
 /**
  * Starts a service.
@@ -39,10 +41,10 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   // Nobody may be waiting for it when the start fails.
   ready.promise.catch(() => {});
   let app: App | undefined;
-  const force = new AbortController();
+  const failed = new AbortController();
 
   const listener = listen(config, {
-    signal: force.signal,
+    signal: failed.signal,
     handler: (request) => app ? app.handle(request) : ready.promise.then((app) => app.handle(request)),
     faults,
   });
@@ -61,7 +63,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   }
   if (!listener || !log || !app) {
     ready.reject(new Error("The start failed"));
-    force.abort();
+    failed.abort();
     await listener?.finished;
     if (!options.log) log?.close();
     throw new ConfigError(faults);
@@ -77,8 +79,9 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     log!.info("shutting down", { sockets: running.connections.size, window_s: config.drainS });
     const left = await running.drain(config.drainS * 1_000);
     if (left > 0) log!.warn("sockets did not answer the close", { sockets: left });
-    // A graceful shutdown waits for stuck readers and for requests in flight: it gets a moment, no more.
-    if (!await within(listener!.shutdown(), CLOSE_MS)) force.abort();
+    // It waits for requests in flight, but also for stuck readers and for ever for a client that left during its
+    // handshake: so it gets a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
+    await within(listener!.shutdown(), CLOSE_MS);
     await within(running.close(), CLOSE_MS);
     log!.info("stopped");
     if (!options.log) log!.close();
@@ -95,35 +98,55 @@ export async function serve(
   config: Config,
   options: { signal?: AbortSignal; faults?: readonly string[] } = {},
 ): Promise<number> {
-  const server = await startServer(config, options.faults ? { faults: options.faults } : {});
   const stopped = Promise.withResolvers<number>();
-  let signals = 0;
+  let firstSignalMs: number | undefined;
   const stop = () => {
-    if (++signals > 1) return stopped.resolve(1);
-    server.shutdown().then(() => stopped.resolve(0), (error) => {
-      server.log.error("shutdown failed", { reason: messageOf(error) });
-      stopped.resolve(1);
-    });
-  };
-  // Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others.
-  const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
-    event.preventDefault();
-    const error = event instanceof ErrorEvent ? event.error : event.reason;
-    server.log.error("unexpected error", { reason: messageOf(error), stack: (error as Error)?.stack });
+    if (firstSignalMs !== undefined) {
+      if (performance.now() - firstSignalMs > SAME_SIGNAL_MS) stopped.resolve(1);
+      return;
+    }
+    firstSignalMs = performance.now();
+    // What is only starting is ended as soon as it has; a start that fails is reported by `run`.
+    starting.then((server) =>
+      server.shutdown().then(() => stopped.resolve(0), (error) => {
+        server.log.error("shutdown failed", { reason: messageOf(error) });
+        stopped.resolve(1);
+      }), () => {});
   };
   const names: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGTERM", "SIGINT"];
+  // Before the start: whoever reads in the log that it listens may send a signal at once.
   for (const name of names) Deno.addSignalListener(name, stop);
   options.signal?.addEventListener("abort", stop);
-  globalThis.addEventListener("error", survive);
-  globalThis.addEventListener("unhandledrejection", survive);
-  try {
+  const starting = startServer(config, options.faults ? { faults: options.faults } : {});
+
+  async function run(): Promise<number> {
+    const { log } = await starting;
+    using _ = surviveFaults(log);
     return await stopped.promise;
+  }
+  try {
+    return await Promise.race([run(), stopped.promise]);
   } finally {
     for (const name of names) Deno.removeSignalListener(name, stop);
     options.signal?.removeEventListener("abort", stop);
-    globalThis.removeEventListener("error", survive);
-    globalThis.removeEventListener("unhandledrejection", survive);
   }
+}
+
+/** Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others. */
+function surviveFaults(log: Log): Disposable {
+  const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
+    event.preventDefault();
+    const error = event instanceof ErrorEvent ? event.error : event.reason;
+    log.error("unexpected error", { reason: messageOf(error), stack: (error as Error)?.stack });
+  };
+  globalThis.addEventListener("error", survive);
+  globalThis.addEventListener("unhandledrejection", survive);
+  return {
+    [Symbol.dispose]() {
+      globalThis.removeEventListener("error", survive);
+      globalThis.removeEventListener("unhandledrejection", survive);
+    },
+  };
 }
 
 function listen(

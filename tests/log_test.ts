@@ -320,13 +320,17 @@ Deno.test("Log that is closed has no more to do with its file, whatever happened
     `${folder.path}/logs`,
     `
     const log = openLog({ level: "info", dir, name: "app", format: "json", console: false, flushMs: 5 });
+    const healthy = openLog({ level: "info", dir, name: "b", format: "json", console: false, flushMs: 5 });
+    healthy.close();
     Deno.removeSync(dir, { recursive: true });
     Deno.writeTextFileSync(dir, "in the way");
     log.error("kept nowhere");
     log.close();
     Deno.removeSync(dir);
-    for (let i = 0; i < 2000; i++) log.error("too late", { pad: "x".repeat(100) });
-    log.flush();
+    for (const late of [healthy, log]) {
+      for (let i = 0; i < 2000; i++) late.error("too late", { pad: "x".repeat(100) });
+      late.flush();
+    }
     log.close();
   `,
   );

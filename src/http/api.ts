@@ -28,7 +28,11 @@ function no(description: string) {
   return { description, content: { "application/problem+json": { schema: Problem } } };
 }
 
-const REFUSALS = { 400: no("The request is not valid"), 503: no("The broker is not available; try again") };
+const REFUSALS = {
+  400: no("The request is not valid"),
+  403: no("Pages of this origin may not call"),
+  503: no("The broker is not available; try again"),
+};
 
 export const send = createRoute({
   method: "post",
@@ -68,6 +72,7 @@ export const batch = createRoute({
   responses: {
     200: json(BatchResult, "One result per item, in order"),
     413: no("The body is too large"),
+    415: no("The content type is not supported"),
     ...REFUSALS,
   },
 });
@@ -76,9 +81,22 @@ export const user = createRoute({
   method: "get",
   path: "/v1/users/{username}",
   summary: "Whether a user is online",
-  description: "`HEAD` answers 200 or 404 with no body.",
   request: { params: UserParameter },
   responses: { 200: json(Online, "Sockets of the user over all instances"), ...REFUSALS },
+});
+
+export const userHead = createRoute({
+  method: "head",
+  path: "/v1/users/{username}",
+  summary: "Whether a user is online, by the status alone",
+  request: { params: UserParameter },
+  responses: {
+    200: { description: "The user is online" },
+    404: { description: "The user is offline" },
+    400: { description: "The request is not valid" },
+    403: { description: "Pages of this origin may not call" },
+    503: { description: "The broker is not available; try again" },
+  },
 });
 
 export const online = createRoute({
@@ -89,6 +107,7 @@ export const online = createRoute({
   responses: {
     200: json(OnlineCounts, "Sockets of each user"),
     413: no("The body is too large"),
+    415: no("The content type is not supported"),
     ...REFUSALS,
   },
 });

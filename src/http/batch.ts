@@ -17,7 +17,8 @@ export async function sendBatch(
   const items: { users: string[]; isList: boolean; text: string; id: string }[] = [];
   let recipients = 0;
   for (const [i, { to, data, id }] of batch.items.entries()) {
-    const users = typeof to === "string" ? [to] : to;
+    // Whoever is named twice is meant once.
+    const users = typeof to === "string" ? [to] : [...new Set(to)];
     for (const user of users) {
       try {
         publisher.channel(user);

@@ -63,8 +63,7 @@ export function textOf(bytes: Uint8Array): string {
  */
 export async function readPayload(request: Request, maxBytes: number): Promise<Payload> {
   const type = request.headers.get("content-type");
-  const [mediaType, ...parameters] = (type ?? "").toLowerCase().split(";").map((part) => part.trim());
-  const kind = KINDS.get(mediaType!);
+  const kind = KINDS.get(mediaTypeOf(type));
   if (!kind) {
     throw new MediaTypeError(
       type === null
@@ -73,10 +72,7 @@ export async function readPayload(request: Request, maxBytes: number): Promise<P
           "use application/json, text/plain or application/octet-stream",
     );
   }
-  const charset = parameters.find((parameter) => parameter.startsWith("charset="))?.slice(8).replaceAll(
-    '"',
-    "",
-  );
+  const charset = /;\s*charset="?([^\s;"]*)/i.exec(type ?? "")?.[1]?.toLowerCase();
   if (kind !== "binary" && charset !== undefined && charset !== "utf-8" && charset !== "us-ascii") {
     throw new MediaTypeError(`The charset ${JSON.stringify(charset)} can't be read: send UTF-8`);
   }
@@ -94,15 +90,38 @@ const KINDS: ReadonlyMap<string, Payload["kind"]> = new Map([
 ]);
 
 /**
+ * The body as JSON.
+ * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError}
+ */
+export async function readJson(request: Request, maxBytes: number): Promise<unknown> {
+  const type = request.headers.get("content-type");
+  if (mediaTypeOf(type) !== "application/json") {
+    throw new MediaTypeError(
+      type === null
+        ? "The request has no Content-Type: send application/json"
+        : `The content type ${JSON.stringify(type)} can't be read here: send application/json`,
+    );
+  }
+  return parseJson(textOf(await readBody(request, maxBytes)));
+}
+
+/** The part that names the type, without parameters. */
+function mediaTypeOf(header: string | null): string {
+  return (header ?? "").split(";", 1)[0]!.trim().toLowerCase();
+}
+
+/**
  * Parses JSON so that it can be written again with the same values: numbers that JavaScript can't hold keep
  * their digits.
  * @throws {InvalidMessageError}
  */
 export function parseJson(text: string): unknown {
   try {
-    // Only long or scaled numbers can be at risk, and the reviver is slow.
-    return /\d{16}|\d\.\d{15}|\d[eE]/.test(text) ? JSON.parse(text, keepDigits) : JSON.parse(text);
-  } catch {
+    // Only numbers with more than 15 digits or an exponent can be at risk, and the reviver is slow.
+    return /\d(?:\.?\d){15}|\d[eE]/.test(text) ? JSON.parse(text, keepDigits) : JSON.parse(text);
+  } catch (error) {
+    // The reviver calls itself for each level.
+    if (error instanceof RangeError) throw new InvalidMessageError("The body nests too deeply");
     throw new InvalidMessageError("The body is not JSON");
   }
 }

@@ -1,13 +1,14 @@
 /** Answers the HTTP API and serves the files of the console page. Sockets are in `upgrade.ts`. */
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
-import { messageOf } from "../errors.ts";
+import type { Context } from "hono";
+import { InvalidUsernameError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { CLOSE, parsePosition } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
-import { BodyTooLargeError, MediaTypeError, parseJson, readBody, readPayload, textOf } from "./body.ts";
+import { BodyTooLargeError, MediaTypeError, readJson, readPayload } from "./body.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
   Batch,
@@ -41,6 +42,10 @@ const PAGE_HEADERS = {
   "cache-control": "no-cache",
 };
 
+/** The client is for every page that may connect, also for those of other sites. */
+const CLIENT_PATH = "/client.js";
+const SHARED = { "access-control-allow-origin": "*" };
+
 /** The routes, as a plain function from request to response. */
 export function createRoutes(options: RoutesOptions): (request: Request) => Response | Promise<Response> {
   const { publisher, log } = options;
@@ -53,10 +58,11 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   app.post(api.send.getRoutingPath(), async (c) => {
     const query = check(SendQuery, queryOf(c.req.raw));
     if ("fault" in query) return problem("invalid_request", query.fault);
+    const username = usernameIn(c);
     const payload = await readPayload(c.req.raw, options.maxBodyBytes);
     const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
     const idempotencyKey = c.req.header("idempotency-key");
-    const { repeated, ...result } = await publisher.send(c.req.param("username")!, payload, {
+    const { repeated, ...result } = await publisher.send(username, payload, {
       ...(expect && { expectOnline: true }),
       ...(wait && { waitAckMs: timeout }),
       ...(ttl !== undefined && { ttlMs: ttl * 1_000 }),
@@ -67,20 +73,20 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   app.post(api.batch.getRoutingPath(), async (c) => {
-    const batch = check(Batch, parseJson(textOf(await readBody(c.req.raw, MAX_BULK_BYTES))));
+    const batch = check(Batch, await readJson(c.req.raw, MAX_BULK_BYTES));
     if ("fault" in batch) return problem("invalid_request", batch.fault);
     return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
   });
 
   app.get(api.user.getRoutingPath(), async (c) => {
-    const sockets = await publisher.sockets(c.req.param("username")!);
+    const sockets = await publisher.sockets(usernameIn(c));
     // Hono answers HEAD with what GET says, less the body.
     const status = c.req.method === "HEAD" && sockets === 0 ? 404 : 200;
     return c.json({ online: sockets > 0, sockets }, status);
   });
 
   app.post(api.online.getRoutingPath(), async (c) => {
-    const query = check(OnlineQuery, parseJson(textOf(await readBody(c.req.raw, MAX_BULK_BYTES))));
+    const query = check(OnlineQuery, await readJson(c.req.raw, MAX_BULK_BYTES));
     if ("fault" in query) return problem("invalid_request", query.fault);
     return c.json(Object.fromEntries(await publisher.online(query.value.users)));
   });
@@ -90,7 +96,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { after = "0", limit } = query.value;
     const position = parsePosition(after);
-    const history = await publisher.history(c.req.param("username")!, {
+    const history = await publisher.history(usernameIn(c), {
       after: position?.seq ?? Number(after),
       ...(limit !== undefined && { limit }),
     });
@@ -109,7 +115,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     const query = check(CloseQuery, queryOf(c.req.raw));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { code = CLOSE.kicked.code, why = CLOSE.kicked.why } = query.value;
-    return c.json({ closed: await publisher.closeConnections(c.req.param("username")!, { code, why }) });
+    return c.json({ closed: await publisher.closeConnections(usernameIn(c), { code, why }) });
   });
 
   app.get("/healthz", (c) => c.json({ status: "ok" }));
@@ -130,8 +136,8 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   for (const [path, { body, type, etag }] of assets) {
     app.get(path, (c) => {
-      const headers = { ...PAGE_HEADERS, "content-type": type, etag };
-      return c.req.header("if-none-match") === etag
+      const headers = { ...PAGE_HEADERS, ...(path === CLIENT_PATH && SHARED), "content-type": type, etag };
+      return isFresh(c.req.header("if-none-match"), etag)
         ? new Response(null, { status: 304, headers })
         : new Response(body, { headers });
     });
@@ -164,6 +170,26 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 function queryOf(request: Request): Record<string, string> {
   const at = request.url.indexOf("?");
   return at < 0 ? {} : Object.fromEntries(new URLSearchParams(request.url.slice(at)));
+}
+
+/**
+ * The username in the path. Hono's own parameter would pass broken encodings on as they stand.
+ * @throws {InvalidUsernameError}
+ */
+function usernameIn(c: Context): string {
+  try {
+    return decodeURIComponent(c.req.path.split("/")[3]!);
+  } catch {
+    throw new InvalidUsernameError(
+      "The username in the path is not percent-encoded UTF-8: encode it as encodeURIComponent does",
+    );
+  }
+}
+
+/** Whether a client that names these versions has the one it would get. */
+function isFresh(ifNoneMatch: string | undefined, etag: string): boolean {
+  // A proxy that compresses makes the tags weak.
+  return ifNoneMatch?.split(",").some((tag) => tag.trim().replace(/^W\//, "") === etag) ?? false;
 }
 
 /** Which methods a path takes: a function made of the routes as they are now. */

@@ -120,7 +120,9 @@ export const Closed = z.object({
 
 export const Batch = z.strictObject({
   items: z.array(z.strictObject({
-    to: z.union([username, z.array(username).min(1).max(MAX_ITEM_RECIPIENTS)]),
+    to: z.union([username, z.array(username).min(1).max(MAX_ITEM_RECIPIENTS)], {
+      error: `must be a username or a list of 1 to ${MAX_ITEM_RECIPIENTS} usernames`,
+    }),
     data: z.unknown().refine((data) => data !== undefined, "is missing").openapi({
       description: "The payload: any JSON value",
       example: { order: 7 },

@@ -21,9 +21,11 @@ interface Box {
   usedMs: number;
 }
 
+type Result = Appended & { outcome: "appended" | "offline" };
+
 interface Remembered {
   readonly fingerprint: string;
-  readonly result: Promise<Appended & { outcome: "appended" }>;
+  readonly result: Promise<Result>;
   readonly endsMs: number;
 }
 
@@ -53,22 +55,21 @@ export class MemoryInbox implements Inbox {
       const before = this.#remembered.get(key);
       if (before && before.endsMs > this.#now()) {
         if (before.fingerprint !== idempotency!.fingerprint) return { outcome: "conflict" };
-        return { ...await before.result, outcome: "repeated" };
+        const result = await before.result;
+        return result.outcome === "offline" ? result : { ...result, outcome: "repeated" };
       }
     }
-    // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
-    if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
-      return { outcome: "offline" };
-    }
-    const result = this.#append(channel, draft, options.ttlMs ?? this.limits.ttlMs);
+    const result = this.#append(channel, draft, options);
     if (key !== undefined) {
+      // Before anything is awaited, or a second send with this key could slip in.
       this.#remembered.set(key, {
         fingerprint: idempotency!.fingerprint,
         result,
         endsMs: this.#now() + IDEMPOTENCY_TTL_MS,
       });
-      // A failed send is not remembered: the retry is to send.
-      result.catch(() => this.#remembered.delete(key));
+      // A send that did nothing is not remembered: the retry is to send.
+      const forget = () => this.#remembered.delete(key);
+      result.then(({ outcome }) => outcome === "offline" && forget(), forget);
     }
     return await result;
   }
@@ -96,7 +97,11 @@ export class MemoryInbox implements Inbox {
     return Promise.resolve();
   }
 
-  async #append(channel: string, draft: Draft, ttlMs: number): Promise<Appended & { outcome: "appended" }> {
+  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<Result> {
+    // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
+    if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
+      return { outcome: "offline" };
+    }
     if (this.limits.count === 0) {
       const reached = await this.#broker.publish(channel, draft.head + draft.tail);
       return { outcome: "appended", id: draft.id, position: undefined, reached };
@@ -104,7 +109,7 @@ export class MemoryInbox implements Inbox {
     const box = this.#box(channel);
     const seq = ++box.last;
     const envelope = stamp(draft, seq);
-    box.entries.push({ seq, envelope, endsMs: this.#now() + ttlMs });
+    box.entries.push({ seq, envelope, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
     if (box.entries.length > this.limits.count) box.entries.splice(0, box.entries.length - this.limits.count);
     const reached = await this.#broker.publish(channel, envelope);
     return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq }, reached };
@@ -123,8 +128,8 @@ export class MemoryInbox implements Inbox {
     if (nowMs - this.#sweptMs < SWEEP_MS) return;
     this.#sweptMs = nowMs;
     for (const [channel, box] of this.#boxes) {
-      if (nowMs - box.usedMs > COUNTER_TTL_MS) this.#boxes.delete(channel);
-      else box.entries = box.entries.filter(({ endsMs }) => endsMs > nowMs);
+      box.entries = box.entries.filter(({ endsMs }) => endsMs > nowMs);
+      if (box.entries.length === 0 && nowMs - box.usedMs > COUNTER_TTL_MS) this.#boxes.delete(channel);
     }
     for (const [key, { endsMs }] of this.#remembered) if (endsMs <= nowMs) this.#remembered.delete(key);
   }

@@ -11,7 +11,8 @@
  *
  * `run` tells one life of the Redis from the next (`Redis.run` says how). After a restart from an older snapshot
  * the counter would give out numbers that clients have seen; so the first script of a new life begins a new epoch
- * and notes in `former` from where the numbers of the old one can't be trusted.
+ * and notes in `former` from where the numbers of the old one can't be trusted. Only a life that came back with all
+ * that the one before had goes on in its epoch.
  */
 import { parsePosition, type Position } from "../protocol.ts";
 import { type Redis, Script } from "../redis.ts";
@@ -29,12 +30,19 @@ import {
 
 /** Sees to it that the position is of this life of the Redis; leaves `epoch`, `last` and `former`. */
 const OPEN_POSITION = `
+-- Whether a life is another view of the same one, or came after it with all that the earlier one had.
+local function continues(earlier, later)
+  if string.match(earlier, '^[^+]*') == string.match(later, '^[^+]*') then return true end
+  return string.sub(earlier, -1) == '+' and string.sub(later, -1) == '+'
+end
 local state = redis.call('HMGET', position, 'epoch', 'seq', 'run', 'former')
 local epoch, last, former = state[1], state[2] or '0', state[4] or ''
 if not epoch then
   epoch = epoch_if_new
   redis.call('DEL', inbox)
   redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'run', run)
+elseif state[3] ~= run and continues(state[3], run) then
+  redis.call('HSET', position, 'run', run)
 elseif state[3] ~= run then
   -- Bounded: the oldest of many lives are of no use to anybody any more.
   former = string.sub(former .. epoch .. '.' .. last .. ',', -200)
@@ -58,6 +66,8 @@ if memory then
   end
 end
 
+if expect_online == '1' and redis.call('PUBSUB', 'NUMSUB', channel)[2] == 0 then return {'offline'} end
+
 local seq, kept_epoch, payload = '', '', head .. tail
 if count > 0 then
   ${OPEN_POSITION}
@@ -67,15 +77,15 @@ if count > 0 then
 end
 
 local reached = redis.call('PUBLISH', channel, payload)
-if reached == 0 and expect_online == '1' then return {'offline'} end
 
 if count > 0 then
   redis.call('HSET', position, 'seq', seq)
-  redis.call('PEXPIRE', position, counter_ttl)
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   redis.call('XADD', inbox, 'MAXLEN', count, seq .. '-0', 'm', payload, 'x', string.format('%.0f', ends))
-  if redis.call('PTTL', inbox) < ttl then redis.call('PEXPIRE', inbox, ttl) end
+  local keep = math.max(ttl, redis.call('PTTL', inbox))
+  redis.call('PEXPIRE', inbox, keep)
+  redis.call('PEXPIRE', position, math.max(counter_ttl, keep))
 end
 if memory then
   redis.call('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached)
@@ -86,9 +96,10 @@ return {'appended', id, seq, kept_epoch, reached}
 
 const SINCE = new Script(`
 local position, inbox = KEYS[1], KEYS[2]
-local after, limit, counter_ttl, run, epoch_if_new = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local run, epoch_if_new = ARGV[4], ARGV[5]
 ${OPEN_POSITION}
-redis.call('PEXPIRE', position, counter_ttl)
+redis.call('PEXPIRE', position, math.max(counter_ttl, redis.call('PTTL', inbox)))
 local result = {epoch, former, last, last}
 if after == '' then return result end
 

@@ -10,6 +10,7 @@ import css from "./page.css" with { type: "text" };
 import icon from "./icon.svg" with { type: "text" };
 import page from "./page.js" with { type: "text" };
 import card from "./card.js" with { type: "text" };
+import client from "./client.js" with { type: "text" };
 import dom from "./dom.js" with { type: "text" };
 import send from "./send.js" with { type: "text" };
 import socket from "./socket.js" with { type: "text" };
@@ -33,6 +34,8 @@ export const assets: ReadonlyMap<string, Asset> = new Map([
   ["/icon.svg", asset(icon, "image/svg+xml")],
   ["/page.js", asset(page, JAVASCRIPT)],
   ["/card.js", asset(card, JAVASCRIPT)],
+  // Not the page's alone: whatever program wants the client may take it from here.
+  ["/client.js", asset(client, JAVASCRIPT)],
   ["/dom.js", asset(dom, JAVASCRIPT)],
   ["/send.js", asset(send, JAVASCRIPT)],
   ["/socket.js", asset(socket, JAVASCRIPT)],

@@ -3,7 +3,7 @@
  * it. Keeps the newest messages only, and draws at most once a frame, so that a flood does not freeze the page.
  */
 import { announce, el, hueOf, keepDigits, layOut, nameOf, plural, setText, sizeOf, timeOf } from "./dom.js";
-import { CLOSE_MEANINGS, UserSocket } from "./socket.js";
+import { CLOSE_MEANINGS, FramedSocket, OFFLINE, RawSocket } from "./socket.js";
 
 const KEPT_MESSAGES = 100;
 /** Longer payloads are folded, so that one of them does not push the others out of sight. */
@@ -13,6 +13,7 @@ const FOLD_LINES = 24;
 /**
  * @typedef {import("./socket.js").State} State
  * @typedef {import("./socket.js").Message} Message
+ * @typedef {import("./socket.js").Gap} Gap
  */
 
 export class Card {
@@ -71,15 +72,20 @@ export class Card {
       el("footer", {}, this.#toggle, this.#remove),
     );
 
-    this.#socket = new UserSocket(socketUrl(username), {
+    /** @type {import("./socket.js").Listener} */
+    const listener = {
       state: (state) => this.#enter(state),
       message: (message) => this.#add(message),
+      gap: (gap) => this.#show(drawGap(gap)),
       hello: ({ conn, node }) => {
         this.#about.title = `Connection ${conn} on ${node}`;
         this.#about.dataset.node = node;
         this.#showAbout();
       },
-    }, { framed, parse: (text) => JSON.parse(text, keepDigits) });
+    };
+    this.#socket = framed
+      ? new FramedSocket(username, listener, (text) => JSON.parse(text, keepDigits))
+      : new RawSocket(username, listener);
 
     this.#toggle.addEventListener(
       "click",
@@ -109,9 +115,11 @@ export class Card {
 
     if (state.phase === "closed") {
       const text = describe(state);
-      const again = el("span", { class: "again" });
-      this.#state.replaceChildren(el("span", { class: "dot" }), text, again);
-      if (state.retryAt !== undefined) this.#countDown(state.retryAt, again);
+      const next = el("span", { class: "next" });
+      this.#state.replaceChildren(el("span", { class: "dot" }), text);
+      if (!state.byUs) this.#state.append(next);
+      if (state.retryAt === undefined) setText(next, "Stays closed");
+      else this.#countDown(state.retryAt, next);
       if (before !== "closed" && !state.byUs) announce(`${this.#label}: ${text}`);
     } else {
       const text = state.phase === "open" ? "Open" : "Connecting…";
@@ -146,13 +154,17 @@ export class Card {
   }
 
   #showEmpty() {
-    this.#empty.hidden = this.#count > 0;
+    this.#empty.hidden = this.#list.childElementCount > 0;
     setText(this.#empty, this.phase === "open" ? "Waiting for a message" : "No messages");
   }
 
   #add(/** @type {Message} */ message) {
     this.#count++;
-    this.#pending.push(drawMessage(message));
+    this.#show(drawMessage(message));
+  }
+
+  #show(/** @type {HTMLLIElement} */ item) {
+    this.#pending.push(item);
     // Frames are not drawn while the tab is hidden; what would fall off the list need not wait for them.
     if (this.#pending.length > KEPT_MESSAGES) this.#pending.shift();
     if (this.#drawing) return;
@@ -174,17 +186,20 @@ export class Card {
   }
 }
 
-function socketUrl(/** @type {string} */ username) {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  return `${scheme}://${location.host}/ws?${new URLSearchParams({ username })}`;
-}
-
 function describe(/** @type {Extract<State, { phase: "closed" }>} */ { code, why, opened, byUs }) {
   if (byUs) return "Disconnected";
+  if (why === OFFLINE) return "Offline: back when the network is";
   if (!opened && code === 1006) return "Refused, or no answer";
   const meaning = CLOSE_MEANINGS.get(code);
   // The server's own reason says more than the table, unless it is only the table's in other words.
   return [`Closed ${code}`, why || meaning].filter(Boolean).join(": ");
+}
+
+function drawGap(/** @type {Gap} */ { from, to, count }) {
+  const what = count === null
+    ? `The history was lost: everything from seq ${from} on may be missing`
+    : `${plural(count, "message")} came too late to be kept: seq ${from === to ? from : `${from} to ${to}`}`;
+  return el("li", { class: "gap" }, what);
 }
 
 function drawMessage(/** @type {Message} */ { kind, data, id, ts, seq, replayed }) {

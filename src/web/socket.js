@@ -1,13 +1,10 @@
 /**
- * One user's socket as the page sees it: opens it, reads frames of both wires, and comes back by the rule of
- * the protocol. Knows nothing of the page. It stands in for the client SDK and is meant to be replaced by it, so
- * it does no more than a console needs: no resume, no acknowledgements, no tokens.
- *
- * The rule: 1000 and 44xx stop, everything else reconnects after the `retry_ms` of a `bye`, else after full
- * jitter of min(30 s, 0.5 s · 2ⁿ); n starts again after 10 s connected.
+ * One user's socket as the page sees it, on either wire, under one interface. The framed wire is the client's work;
+ * the raw wire has no client, so what it takes to stay connected is here: no positions, nothing is resumed. Knows
+ * nothing of the page.
  */
+import { connect, shouldReconnect } from "./client.js";
 
-const SUBPROTOCOL = "userwire.v1";
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 30_000;
 const STEADY_MS = 10_000;
@@ -32,27 +29,96 @@ export const CLOSE_MEANINGS = new Map([
   [4508, "read too slowly"],
 ]);
 
-/** Whether a client comes back after this code. */
-export function shouldReconnect(/** @type {number} */ code) {
-  return code !== 1000 && !(code >= 4400 && code < 4500);
-}
-
 /**
  * @typedef {{ phase: "connecting" } | { phase: "open" }
  *   | { phase: "closed", code: number, why: string, opened: boolean, byUs: boolean, retryAt?: number }} State
- *   `retryAt` is the Unix time in milliseconds at which it comes back; absent when it does not.
+ *   `retryAt` is the Unix time in milliseconds at which it comes back; absent when it does not, or nobody knows.
  * @typedef {{ kind: "json" | "text" | "binary", data: unknown, id?: string, ts?: number, seq?: number,
  *   replayed?: boolean }} Message
  *   `data` is text for "text", base64 for "binary"; a raw socket gives its text as it came, as "text".
- * @typedef {{ state(state: State): void, message(message: Message): void,
+ * @typedef {import("../protocol.ts").GapFrame} Gap
+ * @typedef {{ state(state: State): void, message(message: Message): void, gap(gap: Gap): void,
  *   hello(hello: { conn: string, node: string }): void }} Listener
+ * @typedef {{ open(): void, close(): void }} UserSocket
+ *   `open` opens it, at once also when it was waiting to come back; does nothing while it is open. `close` closes
+ *   it for good, or stops it from coming back; it can be opened again.
  */
 
-export class UserSocket {
-  #url;
-  #framed;
+/** `why` of a socket that waits for the browser to have a network. */
+export const OFFLINE = "offline";
+
+const BY_US = /** @type {const} */ ({ phase: "closed", code: 1000, why: "", opened: true, byUs: true });
+
+/** @implements {UserSocket} */
+export class FramedSocket {
+  #username;
   #listener;
   #parse;
+  /** @type {import("../client/mod.ts").Client | undefined} */
+  #client;
+  /** Where it goes on when it is opened again. @type {string | undefined} */
+  #position;
+
+  /**
+   * @param {string} username
+   * @param {Listener} listener
+   * @param {(text: string) => unknown} [parse] How frames are read, when not by plain `JSON.parse`.
+   */
+  constructor(username, listener, parse = JSON.parse) {
+    this.#username = username;
+    this.#listener = listener;
+    this.#parse = parse;
+  }
+
+  open() {
+    if (this.#client?.state === "open" || this.#client?.state === "connecting") return;
+    this.#letGo();
+    const listener = this.#listener;
+    /** @type {import("../client/mod.ts").Client} */
+    let client;
+    try {
+      client = connect(location.origin, { user: this.#username, resume: this.#position, parse: this.#parse });
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      return listener.state({ phase: "closed", code: 4400, why, opened: false, byUs: false });
+    }
+    this.#client = client;
+    const isCurrent = () => this.#client === client;
+    /** @type {import("../client/mod.ts").Lost | undefined} */
+    let lost;
+    client.on("lost", (ending) => lost = ending);
+    client.on("open", ({ conn, node }) => listener.hello({ conn, node }));
+    client.on("message", (message) => listener.message(readMessage(message)));
+    client.on("gap", (gap) => listener.gap(gap));
+    client.on("state", (phase) => {
+      if (!isCurrent()) return;
+      if (phase === "connecting" || phase === "open") return listener.state({ phase });
+      const { code = 1006, reason = "", opened = false, retryMs } = lost ?? {};
+      const why = phase === "offline" ? OFFLINE : reason;
+      const state = { phase: /** @type {const} */ ("closed"), code, why, opened, byUs: false };
+      const isTimed = phase === "waiting" && retryMs !== undefined;
+      listener.state(isTimed ? { ...state, retryAt: Date.now() + retryMs } : state);
+    });
+    listener.state({ phase: "connecting" });
+  }
+
+  close() {
+    this.#letGo();
+    this.#listener.state(BY_US);
+  }
+
+  #letGo() {
+    const client = this.#client;
+    this.#client = undefined;
+    this.#position = client?.position ?? this.#position;
+    client?.close();
+  }
+}
+
+/** @implements {UserSocket} */
+export class RawSocket {
+  #username;
+  #listener;
   /** @type {WebSocket | undefined} */
   #socket;
   /** @type {number | undefined} */
@@ -60,28 +126,22 @@ export class UserSocket {
   #attempt = 0;
 
   /**
-   * @param {string} url With the username.
+   * @param {string} username
    * @param {Listener} listener
-   * @param {{ framed: boolean, parse?: (text: string) => any }} options `framed`: speak `userwire.v1`;
-   *   `parse`: how frames are read, when not by plain `JSON.parse`.
    */
-  constructor(url, listener, { framed, parse = JSON.parse }) {
-    this.#url = url;
-    this.#framed = framed;
+  constructor(username, listener) {
+    this.#username = username;
     this.#listener = listener;
-    this.#parse = parse;
   }
 
-  /** Opens it, at once also when it was waiting to come back. Does nothing while it is open. */
   open() {
     if (this.#socket) return;
     clearTimeout(this.#retry);
-    const socket = new WebSocket(this.#url, this.#framed ? [SUBPROTOCOL] : []);
+    const origin = location.origin.replace(/^http/, "ws");
+    const socket = new WebSocket(`${origin}/ws?${new URLSearchParams({ username: this.#username })}`);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     let openedAt = 0;
-    /** @type {{ code: number, why: string, retry_ms?: number } | undefined} */
-    let bye;
     this.#listener.state({ phase: "connecting" });
 
     socket.onopen = () => {
@@ -89,33 +149,29 @@ export class UserSocket {
       this.#listener.state({ phase: "open" });
     };
     socket.onmessage = ({ data }) => {
-      if (!this.#framed) return this.#listener.message(readRaw(data));
-      const frame = this.#readFrame(data);
-      if (frame?.t === "hi") this.#listener.hello({ conn: String(frame.conn), node: String(frame.node) });
-      if (frame?.t === "bye") bye = frame;
-      if (frame?.t === "m") this.#listener.message(readMessage(frame));
+      const isText = typeof data === "string";
+      this.#listener.message(
+        isText ? { kind: "text", data } : { kind: "binary", data: base64(new Uint8Array(data)) },
+      );
     };
-    socket.onclose = (event) => {
+    socket.onclose = ({ code, reason }) => {
       this.#socket = undefined;
-      const { code } = event;
       const state = {
         phase: /** @type {const} */ ("closed"),
         code,
-        why: bye?.why ?? event.reason,
+        why: reason,
         opened: openedAt > 0,
         byUs: false,
       };
       if (!shouldReconnect(code)) return this.#listener.state(state);
       if (openedAt > 0 && Date.now() - openedAt >= STEADY_MS) this.#attempt = 0;
-      const waitMs = bye?.retry_ms ??
-        Math.random() * Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt);
+      const waitMs = Math.random() * Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt);
       this.#attempt++;
       this.#retry = setTimeout(() => this.open(), waitMs);
       this.#listener.state({ ...state, retryAt: Date.now() + waitMs });
     };
   }
 
-  /** Closes it for good, or stops it from coming back. */
   close() {
     clearTimeout(this.#retry);
     const socket = this.#socket;
@@ -126,31 +182,19 @@ export class UserSocket {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close(1000);
     }
-    this.#listener.state({ phase: "closed", code: 1000, why: "", opened: true, byUs: true });
-  }
-
-  /** @returns {any} A frame, or undefined for what is none. */
-  #readFrame(/** @type {unknown} */ data) {
-    try {
-      const frame = this.#parse(String(data));
-      return typeof frame === "object" ? frame : undefined;
-    } catch {
-      return undefined; // Broken frames are the server's fault and no reason to stop reading.
-    }
+    this.#listener.state(BY_US);
   }
 }
 
 /** @returns {Message} */
-function readRaw(/** @type {string | ArrayBuffer} */ data) {
-  if (typeof data === "string") return { kind: "text", data };
+function readMessage(/** @type {import("../client/mod.ts").Message} */ { data, id, ts, seq, replayed }) {
+  const isBytes = data instanceof Uint8Array;
+  const kind = isBytes ? "binary" : typeof data === "string" ? "text" : "json";
+  return { kind, data: isBytes ? base64(data) : data, id, ts, seq, replayed };
+}
+
+function base64(/** @type {Uint8Array} */ bytes) {
   let binary = "";
-  for (const byte of new Uint8Array(data)) binary += String.fromCharCode(byte);
-  return { kind: "binary", data: btoa(binary) };
-}
-
-/** @returns {Message} */
-function readMessage(/** @type {any} */ frame) {
-  const kind = frame.enc === "base64" ? "binary" : typeof frame.data === "string" ? "text" : "json";
-  const { data, id, ts, seq } = frame;
-  return { kind, data, id, ts, seq, replayed: frame.r === 1 };
+  for (const byte of bytes) binary += String.fromCharCode(byte);
+  return btoa(binary);
 }

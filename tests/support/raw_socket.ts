@@ -68,7 +68,7 @@ export class RawSocket implements AsyncDisposable {
   readonly #ended = Promise.withResolvers<End>();
   readonly #bell = new Bell();
   #unread: Buffer = Buffer.alloc(0);
-  #hasEnded = false;
+  #endedBy: End | undefined;
   #answer: HandshakeAnswer | undefined;
 
   private constructor(socket: Socket, url: URL) {
@@ -179,7 +179,7 @@ export class RawSocket implements AsyncDisposable {
   async readFrame(ms = WAIT_MS): Promise<Frame | undefined> {
     let frame: { frame: Frame; length: number } | undefined;
     await this.#buffered(
-      () => (frame = decodeFrame(this.#unread)) !== undefined || this.#hasEnded,
+      () => (frame = decodeFrame(this.#unread)) !== undefined || this.#endedBy !== undefined,
       "a frame",
       ms,
     );
@@ -226,9 +226,10 @@ export class RawSocket implements AsyncDisposable {
     await this.closeAbruptly();
   }
 
+  /** The first cause counts. */
   #end(how: End): void {
-    this.#hasEnded = true;
-    this.#ended.resolve(how);
+    this.#endedBy ??= how;
+    this.#ended.resolve(this.#endedBy);
     this.#bell.ring();
   }
 
@@ -237,7 +238,9 @@ export class RawSocket implements AsyncDisposable {
     await this.#bell.until(
       () => {
         if (condition()) return true;
-        if (this.#hasEnded) throw new Error(`The connection ended before ${what} came`);
+        if (this.#endedBy !== undefined) {
+          throw new Error(`The connection ended (${this.#endedBy}) before ${what} came`);
+        }
         return false;
       },
       what,
@@ -255,7 +258,7 @@ export class RawSocket implements AsyncDisposable {
     while (true) {
       const frame = await this.readFrame(ms);
       if (frame === undefined) {
-        throw new Error(`The connection ended before a frame with opcode ${opcode} came`);
+        throw new Error(`The connection ended (${this.#endedBy}) before a frame with opcode ${opcode} came`);
       }
       if (frame.opcode === opcode) return Buffer.from(frame.payload);
     }

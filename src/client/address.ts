@@ -1,0 +1,71 @@
+/**
+ * Where a client connects: makes the address of a socket out of whatever form the application gave, and the
+ * subprotocols out of a token. No I/O; faults that would only show as a refused handshake, for ever, are found here.
+ */
+import { formatPosition, parseUsername, type Position, SUBPROTOCOL } from "../protocol.ts";
+
+/** What a socket is opened with. */
+export interface Address {
+  readonly url: string;
+  readonly protocols: string[];
+}
+
+/** The path of sockets where the address names none. */
+const SOCKET_PATH = "/ws";
+const BEARER = "userwire.bearer.";
+const SCHEMES: Readonly<Record<string, string>> = {
+  "http:": "ws:",
+  "https:": "wss:",
+  "ws:": "ws:",
+  "wss:": "wss:",
+};
+
+/**
+ * The address of the service's sockets.
+ * @param address `wss://host/ws`, `https://host`, or in a page something relative to it, such as `/`.
+ * @throws {TypeError} when it is none of these.
+ */
+export function socketUrl(address: string | URL): URL {
+  const base = (globalThis as { location?: { href: string } }).location?.href;
+  let url: URL;
+  try {
+    url = new URL(address, base);
+  } catch (cause) {
+    throw new TypeError(`Can't connect to "${address}": give an address such as "https://example.com"`, {
+      cause,
+    });
+  }
+  const scheme = SCHEMES[url.protocol];
+  if (scheme === undefined) {
+    throw new TypeError(
+      `Can't connect to "${address}": its scheme must be http:, https:, ws: or wss:, not ${url.protocol}`,
+    );
+  }
+  // The scheme is exchanged in the text: URL's own setter does not exist everywhere a URL does.
+  url = new URL(scheme + url.href.slice(url.protocol.length));
+  url.hash = "";
+  if (url.pathname === "/") url.pathname = SOCKET_PATH;
+  return url;
+}
+
+/**
+ * Adds who is connecting, and from where on.
+ * @param identity The user's name in open mode, else a token.
+ */
+export function addressOf(
+  base: URL,
+  identity: { user: string } | { token: string },
+  position: Position | undefined,
+): Address {
+  const url = new URL(base);
+  const protocols: string[] = [SUBPROTOCOL];
+  if ("user" in identity) url.searchParams.set("username", parseUsername(identity.user));
+  else protocols.push(BEARER + base64url(identity.token));
+  if (position) url.searchParams.set("resume", formatPosition(position));
+  return { url: url.href, protocols };
+}
+
+function base64url(text: string): string {
+  const binary = Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join("");
+  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}

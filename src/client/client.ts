@@ -1,0 +1,355 @@
+/**
+ * One user's messages, each once and in order, over as many connections as it takes. Knows the position: what was
+ * received, to go on from after a break, and what the application was handed, to go on from after a restart. What
+ * comes twice is dropped, what is missing is reported.
+ *
+ * When to be connected is `Link`'s business, the pace of the application `Handover`'s.
+ */
+import { messageOf } from "../errors.ts";
+import {
+  type ByeFrame,
+  formatPosition,
+  type GapFrame,
+  type HiFrame,
+  type MessageFrame,
+  parsePosition,
+  parseUsername,
+  type Position,
+  type ServerFrame,
+} from "../protocol.ts";
+import { Acks } from "./acks.ts";
+import { type Address, addressOf, socketUrl } from "./address.ts";
+import { type Entry, Handover, type HandoverBound } from "./handover.ts";
+import { type Backoff, Link, type Lost, type State } from "./link.ts";
+import type { SocketConstructor } from "./session.ts";
+import { Saving, type Store } from "./store.ts";
+
+/** A message as the application gets it. */
+export interface Message<Data = unknown> {
+  /** What was sent: a JSON value, text as a string, bytes as a `Uint8Array`. */
+  readonly data: Data;
+  /** Unique; undefined when the message was published past the service. */
+  readonly id: string | undefined;
+  /** When it was sent, in Unix milliseconds. */
+  readonly ts: number;
+  /** Its number among the user's messages; undefined when the service keeps no history, or does not know it. */
+  readonly seq: number | undefined;
+  /** Whether it was sent before this connection was there for it. */
+  readonly replayed: boolean;
+}
+
+/** What a client tells those who listen with `on`. */
+export interface ClientEvents<Data = unknown> {
+  message: Message<Data>;
+  /** Messages that can't be delivered: exactly which, or, after the history was lost, that nobody knows. */
+  gap: GapFrame;
+  state: State;
+  /** A connection has opened. */
+  open: HiFrame;
+  /** The server is about to close the connection, and says why. */
+  bye: ByeFrame;
+  /** A connection has ended, or an attempt has failed. */
+  lost: Lost;
+  /** Something is not as it should be, and the client goes on. Without a listener it goes to the console. */
+  error: Error;
+}
+
+/** How a client ended. */
+export interface Closed {
+  /** 1000 after `close()`, else the server's close code. */
+  readonly code: number;
+  readonly reason: string;
+}
+
+/** Who connects: a name where the service is open, else whoever the token is for. */
+export type Identity =
+  | { readonly user: string }
+  /** Called before every attempt to connect. When it fails, that attempt has failed. */
+  | { readonly token: () => Promise<string> };
+
+export type ConnectOptions = Identity & {
+  /** Position to go on from, as `position` gave it. Wins over that of the store. */
+  readonly resume?: string | undefined;
+  /** Where the position is kept for the next start of the program. */
+  readonly store?: Store | undefined;
+  readonly backoff?: Partial<Backoff> | undefined;
+  /**
+   * How late the server's sign of life may be, and how long a connection may take to open, in milliseconds.
+   * @default 10_000
+   */
+  readonly timeoutMs?: number | undefined;
+  /**
+   * What may wait for the application. With more, the client disconnects, and connects again when half of it is
+   * gone: what was sent meanwhile comes then, as far as the service keeps it. @default 1000 messages, 4 Mi chars
+   */
+  readonly buffer?: Partial<HandoverBound> | undefined;
+  /** Reads frames, for numbers that `JSON.parse` rounds. @default JSON.parse */
+  readonly parse?: ((text: string) => unknown) | undefined;
+  /** What sockets are made with, where there is no global `WebSocket`. */
+  readonly WebSocket?: SocketConstructor | undefined;
+};
+
+interface Received<Data> extends Entry<Message<Data>> {
+  /** Where the application stands when it has it; undefined when it does not count. */
+  readonly position: Position | undefined;
+  readonly gap: GapFrame | undefined;
+  /** The sender waits to hear that the application has it. */
+  readonly urgent: boolean;
+}
+
+const DEFAULT_BACKOFF: Backoff = { baseMs: 500, maxMs: 30_000, steadyMs: 10_000 };
+const DEFAULT_BUFFER: HandoverBound = { messages: 1_000, chars: 4 * 1024 * 1024 };
+const DEFAULT_TIMEOUT_MS = 10_000;
+
+type Listeners<Events> = { [Name in keyof Events]: Set<(detail: Events[Name]) => void> };
+
+/** A user's connection to the service, kept up until it is closed. Made by `connect`. */
+export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, AsyncDisposable {
+  /** How it ended, once it has: it is closed, its socket is gone and its position is saved. Never rejects. */
+  readonly closed: Promise<Closed>;
+  readonly #base: URL;
+  readonly #identity: Identity;
+  readonly #link: Link;
+  readonly #handover: Handover<Message<Data>, Received<Data>>;
+  readonly #acks: Acks;
+  readonly #listeners: Listeners<ClientEvents<Data>> = {
+    message: new Set(),
+    gap: new Set(),
+    state: new Set(),
+    open: new Set(),
+    bye: new Set(),
+    lost: new Set(),
+    error: new Set(),
+  };
+  /** Undefined when there is none, or it was asked. */
+  #loading: Saving | undefined;
+  readonly #saving: Saving | undefined;
+  #received: Position | undefined;
+  #handed: Position | undefined;
+
+  /** @throws {TypeError | InvalidUsernameError} as `connect`. */
+  constructor(url: string | URL, options: ConnectOptions) {
+    const { resume, store, backoff, buffer } = options;
+    this.#base = socketUrl(url);
+    this.#identity = options;
+    if ("user" in options) parseUsername(options.user);
+    if (resume !== undefined) {
+      const position = parsePosition(resume);
+      if (!position) throw new TypeError(`Can't resume from "${resume}": give what "position" was`);
+      this.#received = this.#handed = position;
+    }
+    const WebSocket = options.WebSocket ?? globalThis.WebSocket;
+    if (WebSocket === undefined) {
+      throw new TypeError(`There is no WebSocket here: give one as the option "WebSocket"`);
+    }
+
+    let setClosed: (closed: Closed) => void;
+    this.closed = new Promise((resolve) => setClosed = resolve);
+    this.#saving = store && new Saving(store, (error) => this.#report(error));
+    this.#loading = resume === undefined ? this.#saving : undefined;
+    this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
+    this.#handover = new Handover({
+      isListening: () => this.#listeners.message.size > 0,
+      onHanded: (received) => this.#onHanded(received),
+      onRoom: () => this.#link.resume(),
+    }, { ...DEFAULT_BUFFER, ...buffer });
+    this.#link = new Link({
+      address: () => this.#address(),
+      onOpen: (hi) => this.#onOpen(hi),
+      onFrame: (frame, size) => this.#onFrame(frame, size),
+      onLost: (lost) => {
+        this.#acks.reset();
+        this.#emit("lost", lost);
+      },
+      onState: (state) => this.#emit("state", state),
+      onError: (error) => this.#report(error),
+      onClosed: async ({ code, reason }) => {
+        this.#acks.reset();
+        this.#handover.end({ discard: false });
+        await this.#saving?.done;
+        setClosed({ code, reason });
+      },
+    }, {
+      WebSocket,
+      parse: options.parse ?? JSON.parse,
+      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      backoff: { ...DEFAULT_BACKOFF, ...backoff },
+      hasToken: "token" in options,
+    });
+    // Whoever made it gets to listen first.
+    queueMicrotask(() => this.#link.start());
+  }
+
+  get state(): State {
+    return this.#link.state;
+  }
+
+  /**
+   * Where the application stands: the next message it is handed is the one after. Give it as `resume` to go on from
+   * here. Undefined until the first connection is open, and while the service keeps no history.
+   */
+  get position(): string | undefined {
+    return this.#handed && formatPosition(this.#handed);
+  }
+
+  /**
+   * Calls the listener with what happens from now on. Messages that came while nobody asked for any come at once.
+   * What a listener throws is reported as an uncaught error and disturbs nobody else.
+   * @returns Ends that.
+   */
+  on<Name extends keyof ClientEvents>(
+    name: Name,
+    listener: (detail: ClientEvents<Data>[Name]) => void,
+  ): () => void {
+    const listeners = this.#listeners[name];
+    listeners.add(listener);
+    if (name === "message") this.#handover.pump();
+    return () => void listeners.delete(listener);
+  }
+
+  /**
+   * The messages, for a `for await` loop, which ends when the client is closed. Leaving the loop does not close it:
+   * messages then wait for the next loop or listener. Several loops share the messages.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Message<Data>, undefined> {
+    return this.#handover.iterate();
+  }
+
+  /** Closes it for good. What was received and not handed over is left for whoever resumes. Idempotent. */
+  close(): Promise<Closed> {
+    this.#acks.flush();
+    this.#link.close();
+    this.#handover.end({ discard: true });
+    return this.closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // From the server
+
+  async #address(): Promise<Address> {
+    const loading = this.#loading;
+    this.#loading = undefined;
+    const saved = await loading?.load();
+    if (saved !== undefined) {
+      this.#received = this.#handed = parsePosition(saved);
+      if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
+    }
+    if ("user" in this.#identity) return addressOf(this.#base, this.#identity, this.#received);
+    let token: string;
+    try {
+      token = await this.#identity.token();
+    } catch (cause) {
+      throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
+    }
+    return addressOf(this.#base, { token }, this.#received);
+  }
+
+  #onOpen(hi: HiFrame): void {
+    // Where it differs from the position asked for, a gap follows.
+    if (!this.#received) this.#startAt(hi.pos);
+    this.#emit("state", "open");
+    this.#emit("open", hi);
+  }
+
+  #onFrame(frame: ServerFrame, size: number): void {
+    if (frame.t === "m") this.#onMessage(frame, size);
+    else if (frame.t === "gap") this.#onGap(frame, size);
+    else if (frame.t === "bye") this.#emit("bye", frame);
+  }
+
+  #onMessage(frame: MessageFrame, size: number): void {
+    const { seq } = frame;
+    const before = this.#received;
+    const urgent = frame.ack === 1;
+    if (seq !== undefined && before) {
+      if (seq <= before.seq) {
+        // The sender of a message that the application has may still wait, for a receipt that was lost.
+        const handed = this.#handed;
+        const hasIt = handed?.epoch === before.epoch && seq <= handed.seq;
+        if (urgent && hasIt) this.#acks.handed(handed.seq, { urgent });
+        return;
+      }
+      if (seq > before.seq + 1) {
+        this.#report(new Error(`Message ${seq} came after ${before.seq}, and no gap was announced`));
+      }
+      this.#received = { epoch: before.epoch, seq };
+    }
+    const position = seq === undefined ? undefined : this.#received;
+    this.#push({ message: readMessage(frame), gap: undefined, position, urgent, size });
+  }
+
+  #onGap(gap: GapFrame, size: number): void {
+    const position = parsePosition(gap.pos);
+    const before = this.#received;
+    if (!position) return this.#report(new Error(`A gap ends at "${gap.pos}", which is no position`));
+    // Within an epoch what is known to be missing is not news; a new epoch may begin anywhere.
+    if (gap.why === "trimmed" && before?.epoch === position.epoch && position.seq <= before.seq) return;
+    this.#received = position;
+    this.#push({ message: undefined, gap, position, urgent: false, size });
+  }
+
+  #push(received: Received<Data>): void {
+    this.#handover.push(received);
+    if (this.#handover.isFull) this.#link.pause("The application takes no more");
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // To the application
+
+  #onHanded({ message, gap, position, urgent }: Received<Data>): void {
+    if (position) this.#moveTo(position);
+    if (gap) this.#emit("gap", gap);
+    if (!message) return;
+    this.#emit("message", message);
+    if (message.seq !== undefined) this.#acks.handed(message.seq, { urgent });
+  }
+
+  #startAt(text: string | undefined): void {
+    const position = text === undefined ? undefined : parsePosition(text);
+    if (!position) return;
+    this.#received = position;
+    this.#moveTo(position);
+  }
+
+  #moveTo(position: Position): void {
+    this.#handed = position;
+    this.#saving?.save(formatPosition(position));
+  }
+
+  #report(error: Error): void {
+    if (this.#listeners.error.size > 0) this.#emit("error", error);
+    else console.warn("userwire:", error);
+  }
+
+  #emit<Name extends keyof ClientEvents>(name: Name, detail: ClientEvents<Data>[Name]): void {
+    for (const listener of [...this.#listeners[name]]) {
+      try {
+        listener(detail);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+}
+
+function readMessage<Data>(frame: MessageFrame): Message<Data> {
+  const { data, id, ts, seq, enc, r } = frame;
+  return {
+    data: (enc === "base64" ? bytesOf(data as string) : data) as Data,
+    id,
+    ts,
+    seq,
+    replayed: r === 1,
+  };
+}
+
+// Uint8Array.fromBase64 is not everywhere yet.
+function bytesOf(base64: string): Uint8Array {
+  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+}

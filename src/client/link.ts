@@ -1,0 +1,268 @@
+/**
+ * Keeps one client connected: when to have a socket, when to wait, when to stop. Holds at most one session and at
+ * most one timer, and knows nothing about messages.
+ *
+ *     connecting ──▶ open ──▶ waiting ──▶ connecting …     a rule for every ending
+ *          └──────────┴──────▶ offline ──▶ connecting      the browser says so
+ *                                 any ──▶ closed           for good
+ *
+ * The rule is that of the protocol: 1000 and 44xx stop, everything else comes back, after the `retry_ms` of a
+ * `bye`, else with full jitter. The one exception is an expired token, which is exchanged once.
+ */
+import { messageOf } from "../errors.ts";
+import { type ClientFrame, type HiFrame, type ServerFrame, shouldReconnect } from "../protocol.ts";
+import type { Address } from "./address.ts";
+import { type Ending, Session, type SessionOptions } from "./session.ts";
+
+/**
+ * `connecting`: an attempt is under way. `open`: the server has said `hi`. `waiting`: for the next attempt, or for
+ * the application to take what it was given. `offline`: for the network, by word of the browser. `closed`: for good.
+ */
+export type State = "connecting" | "open" | "waiting" | "offline" | "closed";
+
+/** When to try again. */
+export interface Backoff {
+  /** The first wait is a random part of this; doubled with each failure. In milliseconds. @default 500 */
+  readonly baseMs: number;
+  /** Longest wait, in milliseconds. @default 30_000 */
+  readonly maxMs: number;
+  /** A connection that lasted this long starts the doubling anew, in milliseconds. @default 10_000 */
+  readonly steadyMs: number;
+}
+
+/** A connection that ended, or an attempt that failed. */
+export interface Lost {
+  /** The close code; 1006 when it broke or never came about. */
+  readonly code: number;
+  readonly reason: string;
+  /** Whether it had been open. */
+  readonly opened: boolean;
+  /** The next attempt comes after so many milliseconds; undefined when none is planned. */
+  readonly retryMs: number | undefined;
+}
+
+export interface LinkHost {
+  /** What to connect to next. */
+  address(): Promise<Address>;
+  onOpen(hi: HiFrame): void;
+  /** Every other frame. */
+  onFrame(frame: ServerFrame, size: number): void;
+  onLost(lost: Lost): void;
+  onState(state: State): void;
+  onError(error: Error): void;
+  /** It is closed and the socket is gone. Called once. */
+  onClosed(ending: Pick<Ending, "code" | "reason">): void;
+}
+
+export interface LinkOptions extends SessionOptions {
+  readonly backoff: Backoff;
+  /** Whether `address` gets a new token when it is asked again. */
+  readonly hasToken: boolean;
+}
+
+const TOKEN_REFUSED = 4401;
+const TOKEN_EXPIRED = "token_expired";
+/** No server's word keeps a client away longer than this, in milliseconds: timers can't count much further. */
+const LONGEST_RETRY_MS = 3_600_000;
+
+export class Link {
+  readonly #host: LinkHost;
+  readonly #options: LinkOptions;
+  #state: State = "connecting";
+  #session: Session | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Counts what was begun: an address that arrives when something else has begun is of no use. */
+  #turn = 0;
+  #failures = 0;
+  #waitMs = 0;
+  #retryAt = 0;
+  #isOffline = false;
+  #isPaused = false;
+  /** A token has expired and no connection has been steady since. */
+  #isRefreshing = false;
+
+  constructor(host: LinkHost, options: LinkOptions) {
+    this.#host = host;
+    this.#options = options;
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  start(): void {
+    this.#listen("addEventListener");
+    void this.#connect();
+  }
+
+  /** Sends a frame; false when there is no open connection. */
+  send(frame: ClientFrame): boolean {
+    if (this.#state !== "open") return false;
+    this.#session!.send(frame);
+    return true;
+  }
+
+  /** Gives up the connection until `resume`. */
+  pause(reason: string): void {
+    this.#isPaused = true;
+    this.#session?.drop(reason);
+  }
+
+  resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    if (this.#state === "waiting") void this.#connect();
+    else if (this.#state === "offline") this.#wait();
+  }
+
+  /** Closes for good. Does nothing when that has happened. */
+  close(): void {
+    if (this.#state === "closed") return;
+    this.#leave();
+    this.#host.onState("closed");
+    if (this.#session) this.#session.close();
+    else this.#host.onClosed({ code: 1000, reason: "" });
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+
+  async #connect(): Promise<void> {
+    clearTimeout(this.#timer);
+    const turn = ++this.#turn;
+    this.#enter("connecting");
+    try {
+      const address = await this.#host.address();
+      if (turn !== this.#turn) return;
+      this.#session = new Session(address, {
+        onFrame: (frame, size) => this.#onFrame(frame, size),
+        onError: (error) => this.#host.onError(error),
+        onEnd: (ending) => this.#onEnd(ending),
+      }, this.#options);
+    } catch (cause) {
+      if (turn !== this.#turn) return;
+      const error = cause instanceof Error ? cause : new Error(messageOf(cause));
+      this.#host.onError(error);
+      this.#onEnd({ code: 1006, reason: error.message, retryMs: undefined, openMs: undefined });
+    }
+  }
+
+  #onFrame(frame: ServerFrame, size: number): void {
+    if (frame.t !== "hi") return this.#host.onFrame(frame, size);
+    this.#state = "open";
+    this.#host.onOpen(frame);
+  }
+
+  #onEnd(ending: Ending): void {
+    this.#session = undefined;
+    if (this.#state === "closed") return this.#host.onClosed(ending);
+    const { code, reason, openMs } = ending;
+    const { steadyMs } = this.#options.backoff;
+    if (openMs !== undefined && openMs >= steadyMs) {
+      this.#failures = 0;
+      this.#isRefreshing = false;
+    }
+    const isFinal = this.#isFinal(ending);
+    if (isFinal) this.#leave();
+    const hasNoTime = isFinal || this.#isPaused || this.#isOffline;
+    const retryMs = hasNoTime ? undefined : this.#plan(ending.retryMs);
+    // Whoever is told may close, pause or resume: what such a call has decided is left alone.
+    const turn = ++this.#turn;
+    this.#host.onLost({ code, reason, opened: openMs !== undefined, retryMs });
+    if (isFinal) {
+      this.#host.onState("closed");
+      this.#host.onClosed(ending);
+    } else if (turn === this.#turn) {
+      this.#wait();
+    }
+  }
+
+  /** Whether the client is to stay away; says yes to the second expired token in a row. */
+  #isFinal({ code, reason }: Ending): boolean {
+    if (shouldReconnect(code)) return false;
+    if (code !== TOKEN_REFUSED || reason !== TOKEN_EXPIRED || !this.#options.hasToken) return true;
+    const isSecond = this.#isRefreshing;
+    this.#isRefreshing = true;
+    return isSecond;
+  }
+
+  /** Fixes when the next attempt comes. */
+  #plan(retryMs: unknown): number {
+    const { baseMs, maxMs } = this.#options.backoff;
+    this.#waitMs = typeof retryMs === "number" && retryMs >= 0
+      ? Math.min(retryMs, LONGEST_RETRY_MS)
+      : Math.random() * Math.min(maxMs, baseMs * 2 ** this.#failures);
+    this.#failures++;
+    this.#retryAt = Date.now() + this.#waitMs;
+    return this.#waitMs;
+  }
+
+  /** Waits for the time of the next attempt, or for what makes one worth while. */
+  #wait(): void {
+    clearTimeout(this.#timer);
+    if (!this.#isPaused) {
+      const { maxMs } = this.#options.backoff;
+      const leftMs = Math.min(this.#waitMs, Math.max(0, this.#retryAt - Date.now()));
+      // A hidden page's timers are slow, and nobody looks; a browser's word on the network may be wrong. Both are
+      // reasons to try rarely, not never.
+      const waitMs = this.#isOffline || isHidden() ? Math.max(leftMs, maxMs) : leftMs;
+      this.#timer = setTimeout(() => void this.#connect(), waitMs);
+    }
+    this.#enter(this.#isOffline ? "offline" : "waiting");
+  }
+
+  #enter(state: State): void {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#host.onState(state);
+  }
+
+  /** Lets go of everything but the socket. */
+  #leave(): void {
+    this.#turn++;
+    this.#state = "closed";
+    clearTimeout(this.#timer);
+    this.#listen("removeEventListener");
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // The browser's word
+
+  #listen(method: "addEventListener" | "removeEventListener"): void {
+    // Node's global object takes no listeners, and workers have no document.
+    globalThis[method]?.("offline", this.#onOffline);
+    globalThis[method]?.("online", this.#onOnline);
+    page()?.[method]("visibilitychange", this.#onVisibility);
+  }
+
+  readonly #onOffline = () => {
+    this.#isOffline = true;
+    this.#turn++;
+    if (this.#session) this.#session.drop("offline");
+    else this.#wait();
+  };
+
+  readonly #onOnline = () => {
+    this.#isOffline = false;
+    if (this.#state !== "offline") return;
+    // The network was at fault, not the server; still, a whole office may come back at this moment.
+    this.#failures = 0;
+    this.#plan(undefined);
+    this.#wait();
+  };
+
+  readonly #onVisibility = () => {
+    if (this.#state === "waiting" && !isHidden()) this.#wait();
+  };
+}
+
+interface Page extends EventTarget {
+  readonly visibilityState: string;
+}
+
+function page(): Page | undefined {
+  return (globalThis as { document?: Page }).document;
+}
+
+function isHidden(): boolean {
+  return page()?.visibilityState === "hidden";
+}

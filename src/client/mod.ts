@@ -1,0 +1,31 @@
+/**
+ * The client of Userwire: receives a user's messages in browsers, Deno, Node and Bun, made of Web APIs only.
+ *
+ *     import { connect } from "/client.js";
+ *
+ *     const client = connect("https://push.example.com", { user: "alice" });
+ *     client.on("gap", (gap) => reload());
+ *     for await (const message of client) show(message.data);
+ */
+import { Client, type ConnectOptions } from "./client.ts";
+
+/**
+ * Connects as a user, and stays connected until `close()` or until the server says that coming back is no use.
+ * Returns at once: what happens is told by `on`, by the loop, by `state` and by `closed`.
+ *
+ * @param url Where the service is: `https://host`, `wss://host/ws`, or, in a page that it serves, `/`.
+ * @typeParam Data What the backend sends as data; nothing checks it.
+ * @throws {TypeError} when the address or the position can't be one, or there is no WebSocket.
+ * @throws {InvalidUsernameError}
+ */
+export function connect<Data = unknown>(url: string | URL, options: ConnectOptions): Client<Data> {
+  return new Client<Data>(url, options);
+}
+
+export type { Client, ClientEvents, Closed, ConnectOptions, Identity, Message } from "./client.ts";
+export type { HandoverBound } from "./handover.ts";
+export type { Backoff, Lost, State } from "./link.ts";
+export type { SocketConstructor } from "./session.ts";
+export { type Store, storedIn } from "./store.ts";
+export { InvalidUsernameError } from "../errors.ts";
+export { type ByeFrame, type GapFrame, type HiFrame, shouldReconnect } from "../protocol.ts";

@@ -1,0 +1,335 @@
+/**
+ * What the service says about itself: `/openapi.json` is a sound document and every call answers as it says, with
+ * each status it names; the files of the page carry what browsers need; what is not there is said to be so; pages of
+ * other sites are kept out. What the API does is in `http_api_test.ts`.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assets } from "../src/web/assets.ts";
+import { RawSocket } from "./support/raw_socket.ts";
+import { Service } from "./support/service.ts";
+import { openClient } from "./support/ws_client.ts";
+
+// ---------------------------------------------------------------------------------------------------------
+// The document
+
+/** As much of JSON Schema as the document uses; a keyword beyond it fails the test. */
+interface Schema {
+  $ref?: string;
+  anyOf?: Schema[];
+  type?: string;
+  enum?: unknown[];
+  pattern?: string;
+  properties?: Record<string, Schema>;
+  required?: string[];
+  additionalProperties?: boolean | Schema;
+  items?: Schema;
+  minItems?: number;
+  maxItems?: number;
+  format?: string;
+  description?: string;
+  example?: unknown;
+}
+const KEYWORDS = new Set([
+  ...["$ref", "anyOf", "type", "enum", "pattern", "properties", "required", "additionalProperties", "items"],
+  ...["minItems", "maxItems", "format", "description", "example"],
+]);
+
+type Content = Record<string, { schema: Schema }>;
+
+interface Operation {
+  summary: string;
+  parameters?: { name: string; in: string; required: boolean; schema: Schema }[];
+  requestBody?: { required: boolean; content: Content };
+  responses: Record<string, { description: string; content?: Content }>;
+}
+
+interface OpenApi {
+  openapi: string;
+  info: { title: string; version: string };
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, Schema> };
+}
+
+async function readDocument(service: Service): Promise<OpenApi> {
+  const response = await service.fetch("/openapi.json");
+  assertEquals([response.status, response.headers.get("content-type")], [200, "application/json"]);
+  return await response.json();
+}
+
+function operationsOf(document: OpenApi): [call: string, operation: Operation][] {
+  return Object.entries(document.paths).flatMap(([path, item]) =>
+    Object.entries(item).map(([method, operation]): [string, Operation] => [
+      `${method.toUpperCase()} ${path}`,
+      operation,
+    ])
+  );
+}
+
+function resolve(schema: Schema, document: OpenApi): Schema {
+  if (schema.$ref === undefined) return schema;
+  const target = document.components.schemas[schema.$ref.replace("#/components/schemas/", "")];
+  assert(target, `${schema.$ref} leads nowhere`);
+  return resolve(target, document);
+}
+
+/** Whether the value is what the schema says. */
+function fits(value: unknown, reference: Schema, document: OpenApi): boolean {
+  const schema = resolve(reference, document);
+  for (const keyword of Object.keys(schema)) {
+    assert(KEYWORDS.has(keyword), `Keyword "${keyword}" is new here`);
+  }
+  if (schema.anyOf) return schema.anyOf.some((choice) => fits(value, choice, document));
+  if (schema.enum && !schema.enum.includes(value)) return false;
+  switch (schema.type) {
+    case undefined:
+      return true;
+    case "boolean":
+      return typeof value === "boolean";
+    case "number":
+      return typeof value === "number";
+    case "integer":
+      return Number.isInteger(value);
+    case "string":
+      return typeof value === "string" && (!schema.pattern || new RegExp(schema.pattern, "u").test(value));
+    case "array":
+      return Array.isArray(value) && value.length >= (schema.minItems ?? 0) &&
+        value.length <= (schema.maxItems ?? Infinity) &&
+        value.every((item) => fits(item, schema.items ?? {}, document));
+    case "object": {
+      if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+      if (schema.required?.some((name) => !Object.hasOwn(value, name))) return false;
+      return Object.entries(value).every(([name, member]) => {
+        const known = schema.properties?.[name] ?? schema.additionalProperties ?? false;
+        return typeof known === "boolean" ? known : fits(member, known, document);
+      });
+    }
+    default:
+      throw new Error(`Type "${schema.type}" is none of JSON Schema`);
+  }
+}
+
+Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
+  await using service = await Service.start();
+  const document = await readDocument(service);
+  assertMatch(document.openapi, /^3\.1\.\d$/);
+  assertEquals(document.info.title, "Userwire");
+  assertMatch(document.info.version, /^\d+\.\d+\.\d+/);
+  for (const [call, { summary, parameters = [], requestBody, responses }] of operationsOf(document)) {
+    const [method, path] = call.split(" ") as [string, string];
+    assertMatch(method, /^(GET|HEAD|POST)$/);
+    assert(path.startsWith("/") && summary !== "", call);
+    const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    assertEquals(parameters.filter((parameter) => parameter.in === "path").map(({ name }) => name), inPath);
+    for (const { required, schema } of parameters) assertEquals([required, schema.type], [true, "string"]);
+    assertEquals(requestBody !== undefined, method === "POST", call);
+    for (const [status, { description, content = {} }] of Object.entries(responses)) {
+      assert(/^[1-5]\d\d$/.test(status) && description !== "", call);
+      for (const { schema } of Object.values(content)) resolve(schema, document);
+    }
+  }
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// Every call answers as documented
+
+interface Call {
+  /** Template of the path in the document. */
+  to: string;
+  status: number;
+  username?: string;
+  body?: string;
+  type?: string;
+  origin?: string;
+  /** Whether it goes to an instance that can't reach its Redis. */
+  isCutOff?: boolean;
+}
+
+const SEND = "POST /v1/users/{username}/messages";
+const BATCH = "POST /v1/messages";
+const USER = "GET /v1/users/{username}";
+const USER_HEAD = "HEAD /v1/users/{username}";
+const ONLINE = "POST /v1/users/online";
+const ITEMS = '{"items":[{"to":["alice","bob"],"data":1}]}';
+const USERS = '{"users":["alice","bob"]}';
+const ELSEWHERE = "https://elsewhere.example";
+const HUGE = " ".repeat(4 * 1024 * 1024 + 1);
+
+const CALLS: Call[] = [
+  { to: SEND, status: 200, body: "1" },
+  { to: SEND, status: 202, body: "1", username: "bob" },
+  { to: SEND, status: 400, body: "1", username: "a b" },
+  { to: SEND, status: 403, body: "1", origin: ELSEWHERE },
+  { to: SEND, status: 413, body: " ".repeat(65_537) },
+  { to: SEND, status: 415, body: "1", type: "text/html" },
+  { to: SEND, status: 503, body: "1", isCutOff: true },
+  { to: BATCH, status: 200, body: ITEMS },
+  { to: BATCH, status: 400, body: "{}" },
+  { to: BATCH, status: 403, body: ITEMS, origin: ELSEWHERE },
+  { to: BATCH, status: 413, body: HUGE },
+  { to: BATCH, status: 415, body: ITEMS, type: "text/plain" },
+  { to: BATCH, status: 503, body: ITEMS, isCutOff: true },
+  { to: USER, status: 200 },
+  { to: USER, status: 200, username: "bob" },
+  { to: USER, status: 400, username: "userwire:x" },
+  { to: USER, status: 403, origin: ELSEWHERE },
+  { to: USER, status: 503, isCutOff: true },
+  { to: USER_HEAD, status: 200 },
+  { to: USER_HEAD, status: 404, username: "bob" },
+  { to: USER_HEAD, status: 400, username: "{}" },
+  { to: USER_HEAD, status: 403, origin: ELSEWHERE },
+  { to: USER_HEAD, status: 503, isCutOff: true },
+  { to: ONLINE, status: 200, body: USERS },
+  { to: ONLINE, status: 400, body: '{"users":"alice"}' },
+  { to: ONLINE, status: 403, body: USERS, origin: ELSEWHERE },
+  { to: ONLINE, status: 413, body: HUGE },
+  { to: ONLINE, status: 415, body: USERS, type: "application/x-www-form-urlencoded" },
+  { to: ONLINE, status: 503, body: USERS, isCutOff: true },
+  { to: "GET /healthz", status: 200 },
+  { to: "GET /healthz", status: 200, isCutOff: true },
+  { to: "GET /readyz", status: 200 },
+  { to: "GET /readyz", status: 503, isCutOff: true },
+];
+
+Deno.test("Every call answers with each status that /openapi.json names, and as it says", async (t) => {
+  await using service = await Service.start();
+  await using cutOff = await Service.start({ REDIS_URL: "redis://127.0.0.1:1" });
+  await using _alice = await openClient(service.socketUrl("alice"));
+  const document = await readDocument(service);
+  const documented = operationsOf(document);
+
+  for (const { to, status, username = "alice", body, type, origin, isCutOff } of CALLS) {
+    const call = `${to} as ${username}${origin ? ` from ${origin}` : ""}`;
+    await t.step(`${call} answers ${status}`, async () => {
+      const [method, path] = to.split(" ") as [string, string];
+      const response = await (isCutOff ? cutOff : service).fetch(
+        path.replace("{username}", encodeURIComponent(username)),
+        {
+          method,
+          headers: { "content-type": type ?? "application/json", ...(origin && { origin }) },
+          ...(body !== undefined && { body }),
+        },
+      );
+      const text = await response.text();
+      assertEquals(response.status, status, text);
+      assertEquals(response.headers.has("retry-after"), status === 503 && path !== "/readyz");
+
+      const answer = documented.find(([call]) => call === to)?.[1].responses[status];
+      assert(answer, "The document does not know this status");
+      if (answer.content === undefined) return assertEquals(text, "");
+      const [[contentType, { schema }]] = Object.entries(answer.content) as [[string, { schema: Schema }]];
+      assertEquals(response.headers.get("content-type"), contentType);
+      assert(fits(JSON.parse(text), schema, document), `Not as documented: ${text}`);
+      if (contentType === "application/problem+json") assertEquals(JSON.parse(text).status, status);
+    });
+  }
+
+  const named = documented.flatMap(([call, { responses }]) =>
+    Object.keys(responses).map((status) => `${call} ${status}`)
+  );
+  const tried = new Set(CALLS.map(({ to, status }) => `${to} ${status}`));
+  assertEquals(named.filter((answer) => !tried.has(answer)), [], "each documented answer has a call above");
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// The page's files, and what is not there
+
+Deno.test("The files of the page carry type, policy and version, and are not sent twice", async () => {
+  await using service = await Service.start();
+  assert(assets.size > 3);
+  for (const [path, { body, type, etag }] of assets) {
+    const answer = async (headers: HeadersInit = {}, method = "GET") => {
+      const response = await service.fetch(path, { method, headers });
+      return { status: response.status, headers: response.headers, body: await response.text() };
+    };
+    const first = await answer();
+    assertEquals([first.status, first.body, first.headers.get("content-type")], [200, body, type]);
+    assertEquals(first.headers.get("etag"), etag);
+    assertMatch(first.headers.get("content-security-policy")!, /default-src 'self'.*frame-ancestors 'none'/);
+    assertEquals(first.headers.get("x-content-type-options"), "nosniff");
+    for (const known of [etag, `W/${etag}`, `"other", ${etag}`]) {
+      const again = await answer({ "if-none-match": known });
+      assertEquals([again.status, again.body, again.headers.get("etag")], [304, "", etag]);
+    }
+    for (const other of ['"other"', etag.slice(1, -1)]) {
+      assertEquals((await answer({ "if-none-match": other })).status, 200);
+    }
+    assertEquals((await answer({}, "HEAD")).body, "");
+  }
+});
+
+const NOT_THERE: [request: string, status: number, allow: string | null][] = [
+  ...["GET /nothing", "GET /v1", "POST /v1/users/alice/", "GET /v1/users/", "GET /v1/users//messages"]
+    .map((request): [string, number, null] => [request, 404, null]),
+  ...["GET /favicon.ico", "DELETE /v2/users/alice", "GET /Healthz", "GET /page.css/", "GET /../main.ts"]
+    .map((request): [string, number, null] => [request, 404, null]),
+  ["GET /v1/users/alice/messages", 405, "POST"],
+  ["OPTIONS /v1/messages", 405, "POST"],
+  ["PUT /v1/users/alice", 405, "GET, HEAD"],
+  ["DELETE /v1/users/online", 405, "GET, HEAD, POST"],
+  ["POST /healthz", 405, "GET, HEAD"],
+  ["PATCH /openapi.json", 405, "GET, HEAD"],
+  ["POST /", 405, "GET, HEAD"],
+  ["TRACE /page.css", 405, "GET, HEAD"],
+  ["GET /ws", 426, null],
+];
+
+Deno.test("What is not there, or not by this method, is answered with a problem that says so", async (t) => {
+  await using service = await Service.start();
+  for (const [request, status, allow] of NOT_THERE) {
+    await t.step(`${request} answers ${status}`, async () => {
+      // As bytes, because fetch changes some paths and refuses some methods.
+      await using socket = await RawSocket.dial(service.server.url);
+      socket.sendBytes(`${request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      const answer = await socket.readAnswer();
+      assertEquals([answer.status, answer.headers.get("allow")], [status, allow], answer.body);
+      assertEquals(answer.headers.get("content-type"), "application/problem+json");
+      const problem = JSON.parse(answer.body);
+      assertEquals(Object.keys(problem), ["type", "title", "status", "code", "detail"]);
+      assertEquals([problem.status, problem.type], [status, `urn:userwire:problem:${problem.code}`]);
+    });
+  }
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// Origins
+
+const ORIGINS: [allowed: string, origin: string | null, ok: boolean][] = [
+  ["", null, true],
+  ["", "http://HOST", true],
+  ["", "https://HOST", true], // behind a proxy that ends TLS
+  ["", "http://elsewhere.example", false],
+  ["", "http://127.0.0.1", false], // the same machine, another port
+  ["", "http://HOST.elsewhere.example", false],
+  ["", "null", false],
+  ["", "HOST", false],
+  ["https://app.example", "https://app.example", true],
+  ["https://app.example", "http://HOST", true],
+  ["https://app.example", "http://app.example", false],
+  ["https://app.example", "https://app.example:8443", false],
+  ["https://app.example", "https://sub.app.example", false],
+  ["https://a.example, https://b.example", "https://b.example", true],
+  ["*", "https://elsewhere.example", true],
+  ["*", "null", true],
+];
+
+for (const [allowed, origin, ok] of ORIGINS) {
+  Deno.test(
+    `A page of ${origin ?? "no origin"} ${
+      ok ? "may" : "may not"
+    } call and connect when "${allowed}" is allowed`,
+    async () => {
+      await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: allowed });
+      const { host } = new URL(service.server.url);
+      const headers: Record<string, string> = origin === null ? {} : { Origin: origin.replace("HOST", host) };
+      const call = await service.fetch("/v1/users/alice", { headers });
+      await using socket = await RawSocket.open(service.socketUrl("alice"), { headers });
+      assertEquals([call.status, socket.answer.status], ok ? [200, 101] : [403, 403]);
+      const body = await call.text();
+      if (ok) return;
+      for (const problem of [body, socket.answer.body]) {
+        assertEquals(JSON.parse(problem).code, "origin_not_allowed");
+        assertMatch(JSON.parse(problem).detail, /USERWIRE_ALLOWED_ORIGINS/);
+      }
+    },
+  );
+}

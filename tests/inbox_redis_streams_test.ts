@@ -1,0 +1,315 @@
+/**
+ * The inbox in Redis: the contract, with a second instance on the same server, and what is true of Redis only: which
+ * keys there are and when they end, scripts that Redis forgot, and counters that were lost or set back.
+ */
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { type Backbone, openBackbone } from "../src/backbone.ts";
+import { BrokerUnavailableError } from "../src/errors.ts";
+import type { Inbox, InboxLimits } from "../src/inbox/inbox.ts";
+import { draftOf, inboxContract, numbers, placeOf, seqsOf, textsOf } from "./contracts/inbox.ts";
+import { until, withDeadline } from "./support/deadline.ts";
+import { Recorder } from "./support/recorder.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+
+const DAY_MS = 24 * 3_600_000;
+const IDEMPOTENCY = { key: "k", fingerprint: "f" };
+
+async function openOn(redis: RedisServer, limits: Partial<InboxLimits> = {}): Promise<Backbone> {
+  const { count = 100, ttlMs = 60_000 } = limits;
+  const backbone = openBackbone({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
+  await backbone.firstAttempt(5_000);
+  return backbone;
+}
+
+/** Milliseconds on Redis' own clock. */
+async function timeOf(redis: RedisServer): Promise<number> {
+  const [seconds, micros] = await redis.cli("TIME") as [string, string];
+  return Number(seconds) * 1_000 + Number(micros) / 1_000;
+}
+
+inboxContract("RedisStreamsInbox", async (limits) => {
+  const redis = await RedisServer.start();
+  const ours = await openOn(redis, limits);
+  const theirs = await openOn(redis, limits);
+  return {
+    inbox: ours.inbox,
+    broker: ours.broker,
+    peer: theirs.inbox,
+    async elapse(ms) {
+      const end = await timeOf(redis) + ms;
+      await until(async () => await timeOf(redis) > end, `${ms} ms to pass on Redis' clock`);
+    },
+    async dispose() {
+      await ours.close();
+      await theirs.close();
+      await redis[Symbol.asyncDispose]();
+    },
+  };
+}, { test: redisTest });
+
+/** One test with its own server and two instances on it. */
+function test(
+  claim: string,
+  body: (t: { redis: RedisServer; ours: Backbone; theirs: Backbone }) => Promise<void>,
+  args: readonly string[] = [],
+): void {
+  redisTest(`RedisStreamsInbox ${claim}`, async () => {
+    await using redis = await RedisServer.start({ args });
+    const ours = await openOn(redis);
+    const theirs = await openOn(redis);
+    try {
+      await withDeadline(body({ redis, ours, theirs }), 60_000, "the test to end");
+    } finally {
+      await ours.close();
+      await theirs.close();
+    }
+  });
+}
+
+async function sendMany(inbox: Inbox, count: number): Promise<{ epoch: string; seq: number }> {
+  let place = { epoch: "", seq: 0 };
+  for (let n = 0; n < count; n++) place = placeOf(await inbox.append("alice", draftOf("m")));
+  return place;
+}
+
+async function available(...backbones: Backbone[]): Promise<void> {
+  for (const { inbox } of backbones) {
+    await until(
+      () => inbox.since("nobody", undefined, 1).then(() => true, () => false),
+      "the inbox to be reachable",
+      15_000,
+    );
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Keys
+
+test("puts all keys of a user into the channel's hash slot, and lets each end", async ({ redis, ours }) => {
+  await ours.inbox.append("alice", draftOf("m"), { idempotency: IDEMPOTENCY });
+  await ours.inbox.since("bob", 0, 10);
+  await ours.inbox.since("carol", undefined, 10);
+  const keys = (await redis.cli("KEYS", "*") as string[]).toSorted();
+  assertEquals(keys, [
+    "userwire:{alice}:inbox",
+    "userwire:{alice}:key:k",
+    "userwire:{alice}:position",
+    "userwire:{bob}:position",
+    "userwire:{carol}:position",
+  ]);
+  const lives = await Promise.all(keys.map((key) => redis.cli("PTTL", key) as Promise<number>));
+  const wanted = [60_000, 300_000, DAY_MS, DAY_MS, DAY_MS];
+  for (const [i, life] of lives.entries()) {
+    assert(
+      life > wanted[i]! - 30_000 && life <= wanted[i]!,
+      `${keys[i]} ends in ${life} ms, not ${wanted[i]}`,
+    );
+  }
+});
+
+test("leaves no key behind for a user who is not there", async ({ redis, ours }) => {
+  const options = { expectOnline: true, idempotency: IDEMPOTENCY };
+  assertEquals(await ours.inbox.append("alice", draftOf("m"), options), { outcome: "offline" });
+  assertEquals(await redis.cli("KEYS", "*"), []);
+});
+
+test("keeps the counter for longer than any message", async ({ redis, ours }) => {
+  await ours.inbox.append("alice", draftOf("m"), { ttlMs: 7 * DAY_MS });
+  await ours.inbox.append("alice", draftOf("m"), { ttlMs: 1_000 });
+  await ours.inbox.since("alice", 0, 10);
+  const [counter, messages] = [
+    await redis.cli("PTTL", "userwire:{alice}:position"),
+    await redis.cli("PTTL", "userwire:{alice}:inbox"),
+  ].map(Number);
+  assert(messages! > 6 * DAY_MS, `The messages end in ${messages} ms`);
+  assert(counter! >= messages!, `The counter ends in ${counter} ms, the messages in ${messages} ms`);
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// Trouble
+
+test("goes on after Redis forgot the scripts", async ({ redis, ours, theirs }) => {
+  await sendMany(ours.inbox, 2);
+  await redis.cli("SCRIPT", "FLUSH");
+  const appended = await Promise.all(
+    numbers(0, 9).map((n) => [ours, theirs][n % 2]!.inbox.append("alice", draftOf(`${n}`))),
+  );
+  assertEquals(appended.map((one) => placeOf(one).seq).toSorted((a, b) => a - b), numbers(3, 12));
+  await redis.cli("SCRIPT", "FLUSH");
+  assertEquals(seqsOf(await theirs.inbox.since("alice", 10, 10)), [11, 12]);
+});
+
+test("rejects in time when Redis is away or hangs, and goes on when it is back", async (t) => {
+  const { redis, ours, theirs } = t;
+  const before = await sendMany(ours.inbox, 1);
+  await redis.pause();
+  const attempts: (() => Promise<unknown>)[] = [
+    () => ours.inbox.append("alice", draftOf("m"), { idempotency: IDEMPOTENCY }),
+    () => ours.inbox.since("alice", 0, 10),
+  ];
+  for (const attempt of attempts) {
+    await assertRejects(() => withDeadline(attempt(), 6_000, "an answer"), BrokerUnavailableError);
+  }
+  redis.resume();
+  await available(ours);
+  // The first append was written before Redis hung: it counts, and its key says so.
+  const again = await ours.inbox.append("alice", draftOf("m"), { idempotency: IDEMPOTENCY });
+  assertEquals([again.outcome, placeOf(again)], ["repeated", { ...before, seq: 2 }]);
+  await redis.stop();
+  for (const attempt of attempts) {
+    await assertRejects(() => withDeadline(attempt(), 6_000, "an answer"), BrokerUnavailableError);
+  }
+  await redis.restart();
+  await available(ours, theirs);
+});
+
+test("begins a new epoch without the old messages when the counter is lost", async (t) => {
+  const { redis, ours, theirs } = t;
+  const old = await sendMany(ours.inbox, 3);
+  assertEquals(await redis.cli("DEL", "userwire:{alice}:position"), 1);
+  const stretch = await theirs.inbox.since("alice", 0, 10);
+  assertNotEquals(stretch.epoch, old.epoch);
+  assertEquals([stretch.last, stretch.items, stretch.former], [0, [], []]);
+  assertEquals(await redis.cli("EXISTS", "userwire:{alice}:inbox"), 0);
+  assertEquals(placeOf(await ours.inbox.append("alice", draftOf("m"))), { epoch: stretch.epoch, seq: 1 });
+});
+
+test("begins a new epoch with its first send, too", async ({ redis, ours, theirs }) => {
+  const old = await sendMany(ours.inbox, 3);
+  await redis.cli("FLUSHALL");
+  const place = placeOf(await theirs.inbox.append("alice", draftOf("new")));
+  assertEquals(place.seq, 1);
+  assertNotEquals(place.epoch, old.epoch);
+  const stretch = await ours.inbox.since("alice", 0, 10);
+  assertEquals([stretch.epoch, textsOf(stretch)], [place.epoch, ["new"]]);
+});
+
+test("begins a new epoch when Redis restarts without its data", async ({ redis, ours, theirs }) => {
+  const old = await sendMany(ours.inbox, 3);
+  await redis.restart();
+  await available(ours, theirs);
+  const { epoch, last, former } = await ours.inbox.since("alice", 0, 10);
+  assertNotEquals(epoch, old.epoch);
+  assertEquals([last, former], [0, []]);
+  assertEquals((await theirs.inbox.since("alice", 0, 10)).epoch, epoch);
+});
+
+test("begins a new epoch after a restart from a snapshot, and says up to where the old one holds", async (t) => {
+  const { redis, ours, theirs } = t;
+  const first = await sendMany(ours.inbox, 7);
+  await redis.cli("SAVE");
+  await sendMany(ours.inbox, 3);
+  await redis.stop({ signal: "SIGKILL" });
+  await redis.restart({ keepData: true });
+  await available(ours, theirs);
+  const stretch = await theirs.inbox.since("alice", 5, 10);
+  assertNotEquals(stretch.epoch, first.epoch);
+  assertEquals(stretch.former, [{ epoch: first.epoch, seq: 7 }]);
+  assertEquals([stretch.last, seqsOf(stretch)], [7, [6, 7]]);
+  assertEquals(placeOf(await ours.inbox.append("alice", draftOf("m"))), { epoch: stretch.epoch, seq: 8 });
+
+  // Once more, and the list goes on.
+  await redis.restart({ keepData: true });
+  await available(ours, theirs);
+  const third = await ours.inbox.since("alice", 7, 10);
+  assertEquals(third.former, [{ epoch: first.epoch, seq: 7 }, { epoch: stretch.epoch, seq: 8 }]);
+  assertEquals([third.last, seqsOf(third)], [8, [8]]);
+  assertEquals((await theirs.inbox.since("alice", 0, 10)).epoch, third.epoch);
+});
+
+test("notes up to where an epoch holds also when the first to come is a send", async (t) => {
+  const { redis, ours, theirs } = t;
+  const first = await sendMany(ours.inbox, 2);
+  await redis.restart({ keepData: true });
+  await available(ours, theirs);
+  const place = placeOf(await ours.inbox.append("alice", draftOf("m")));
+  assertEquals(place.seq, 3);
+  const stretch = await ours.inbox.since("alice", 0, 10);
+  assertEquals([stretch.epoch, stretch.former], [place.epoch, [{ epoch: first.epoch, seq: 2 }]]);
+  assertEquals(seqsOf(stretch), [1, 2, 3]);
+});
+
+test("keeps the list of former epochs short over many restarts", async ({ redis, ours }) => {
+  let place = await sendMany(ours.inbox, 1);
+  for (let life = 0; life < 20; life++) {
+    // What a restart changes, without the wait for one.
+    await redis.cli("HSET", "userwire:{alice}:position", "run", `life-${life}`);
+    place = await sendMany(ours.inbox, 1);
+  }
+  const stretch = await ours.inbox.since("alice", 0, 100);
+  assertEquals([stretch.epoch, stretch.last], [place.epoch, 21]);
+  assert(stretch.former.length >= 10 && stretch.former.length < 20);
+  assertEquals(stretch.former.map(({ seq }) => seq), numbers(21 - stretch.former.length, 20));
+  for (const { epoch } of stretch.former) assertEquals(epoch.length, place.epoch.length);
+});
+
+test("goes on in the same epoch when Redis restarts with an append-only file", async (t) => {
+  const { redis, ours, theirs } = t;
+  const old = await sendMany(ours.inbox, 3);
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    await redis.restart({ keepData: true, signal });
+    await available(ours, theirs);
+  }
+  const stretch = await ours.inbox.since("alice", 1, 10);
+  assertEquals([stretch.epoch, stretch.former, seqsOf(stretch)], [old.epoch, [], [2, 3]]);
+  assertEquals(placeOf(await ours.inbox.append("alice", draftOf("m"))), { ...old, seq: 4 });
+}, ["--appendonly", "yes"]);
+
+test("has one epoch although instances came before and after the append-only file was turned on", async (t) => {
+  const { redis, ours } = t;
+  await sendMany(ours.inbox, 1);
+  await redis.cli("CONFIG", "SET", "appendonly", "yes");
+  const late = await openOn(redis);
+  try {
+    const epochs = new Set<string>();
+    for (let i = 0; i < 4; i++) {
+      for (const { inbox } of [ours, late]) epochs.add((await sendMany(inbox, 1)).epoch);
+    }
+    assertEquals(epochs.size, 1);
+    assertEquals((await late.inbox.since("alice", 0, 100)).last, 9);
+  } finally {
+    await late.close();
+  }
+});
+
+for (const appendonly of ["no", "yes"]) {
+  test(
+    `begins a new epoch on a replica that took over, with an append-only file: ${appendonly}`,
+    async ({ redis: primary, ours }) => {
+      await using replica = await RedisServer.start({
+        args: ["--appendonly", appendonly, "--replicaof", "127.0.0.1", `${primary.port}`],
+      });
+      const old = await sendMany(ours.inbox, 3);
+      const seqOn = (redis: RedisServer) => redis.cli("HGET", "userwire:{alice}:position", "seq");
+      await until(async () => await seqOn(replica) === "3", "the replica to have what was sent", 15_000);
+      await replica.cli("REPLICAOF", "NO", "ONE");
+      // What the primary still takes never reaches the replica: its numbers will be given out again.
+      await sendMany(ours.inbox, 2);
+      const next = await openOn(replica);
+      try {
+        const stretch = await next.inbox.since("alice", 2, 10);
+        assertNotEquals(stretch.epoch, old.epoch);
+        assertEquals([stretch.former, stretch.last], [[{ epoch: old.epoch, seq: 3 }], 3]);
+        assertEquals(seqsOf(stretch), [3]);
+      } finally {
+        await next.close();
+      }
+    },
+    ["--appendonly", appendonly],
+  );
+}
+
+test("publishes in the order it stores, seen from two subscriptions of two instances", async (t) => {
+  const recorders = [new Recorder(), new Recorder()];
+  await t.ours.broker.subscribe("alice", recorders[0]!);
+  await t.theirs.broker.subscribe("alice", recorders[1]!);
+  await Promise.all(
+    numbers(1, 100).flatMap((n) => [
+      t.ours.inbox.append("alice", draftOf(`ours ${n}`)),
+      t.theirs.inbox.append("alice", draftOf(`theirs ${n}`)),
+    ]),
+  );
+  await Promise.all(recorders.map((recorder) => recorder.received(200)));
+  const envelopes = (await t.ours.inbox.since("alice", 100, 100)).items.map(({ envelope }) => envelope);
+  assertEquals(recorders.map(({ payloads }) => payloads.slice(100)), [envelopes, envelopes]);
+});

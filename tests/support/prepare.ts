@@ -1,0 +1,76 @@
+/**
+ * Runs before the tests (`deno task test`): sees to it that a real redis-server and Chromium are here, and
+ * installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
+ *
+ * Without Redis it fails: the tests would prove little. Without Chromium only the test of the console page is
+ * skipped. Imports no package, so that it works before any was fetched.
+ */
+import { CHROMIUM_MISSING, findChromium, findRedisServer, REDIS_MISSING } from "./programs.ts";
+import { RedisServer } from "./redis_server.ts";
+
+// redis-tools holds the server's binary but, unlike redis-server, starts no service on this machine.
+const REDIS_PACKAGE = "redis-tools";
+const CHROMIUM_PACKAGE = "chromium";
+const APT_GET = "/usr/bin/apt-get";
+
+Deno.exitCode = await prepare();
+
+/** @returns Exit code. */
+async function prepare(): Promise<number> {
+  const missing: string[] = [];
+  if (findRedisServer() === undefined) missing.push(REDIS_PACKAGE);
+  if (findChromium() === undefined) missing.push(CHROMIUM_PACKAGE);
+  if (missing.length > 0 && mayInstall()) await install(missing);
+
+  if (findRedisServer() === undefined) {
+    console.error(REDIS_MISSING);
+    return 1;
+  }
+  let version: string;
+  try {
+    await using redis = await RedisServer.start();
+    version = /redis_version:(\S+)/.exec(String(await redis.cli("INFO", "server")))?.[1] ??
+      "of unknown version";
+  } catch (error) {
+    console.error(
+      `redis-server is installed and can't be used: ${error instanceof Error ? error.message : error}`,
+    );
+    return 1;
+  }
+  if (findChromium() === undefined) console.warn(CHROMIUM_MISSING);
+  console.log(`Redis ${version}${findChromium() === undefined ? "" : " and Chromium"} for the tests: ready`);
+  return 0;
+}
+
+function mayInstall(): boolean {
+  if (Deno.build.os !== "linux" || Deno.uid() !== 0) return false;
+  try {
+    return Deno.statSync(APT_GET).isFile;
+  } catch {
+    return false;
+  }
+}
+
+/** Says what went wrong and returns all the same: what is still missing is found by looking. */
+async function install(packages: readonly string[]): Promise<void> {
+  console.log(`Installing ${packages.join(" and ")} for the tests: this takes a minute`);
+  // An old list may still do when it can't be renewed, so the failure of the first is no reason not to try.
+  await aptGet(["update"]);
+  // One at a time: a Chromium that can't be had must not keep Redis away.
+  for (const name of packages) await aptGet(["install", "-y", "--no-install-recommends", name]);
+}
+
+async function aptGet(args: readonly string[]): Promise<void> {
+  const { success, stdout, stderr } = await new Deno.Command(APT_GET, {
+    args: ["-q", "-o", "DPkg::Lock::Timeout=120", ...args],
+    env: { DEBIAN_FRONTEND: "noninteractive" },
+    stdin: "null",
+  }).output();
+  if (success) return;
+  const decoder = new TextDecoder();
+  // apt marks what matters; all of its output only when it marked nothing.
+  const lines = (decoder.decode(stdout) + decoder.decode(stderr)).trim().split("\n");
+  const errors = lines.filter((line) => /^(E|W|Err|dpkg):? ?/.test(line));
+  console.error(`"apt-get ${args.join(" ")}" failed:`);
+  for (const line of errors.length > 0 ? errors : lines) console.error(`  ${line}`);
+}
