@@ -30,12 +30,16 @@ import {
 } from "./protocol.ts";
 import { Receipts, type Wait } from "./receipts.ts";
 
+/**
+ * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
+ * other's name.
+ */
+export type Count = { sockets: number; nodes?: never } | { nodes: number; sockets?: never };
+
 /** What became of a message. */
-export interface SendResult {
+export type SendResult = Count & {
   /** Id of the message, the same that clients see in its `m` frame. */
   id: string;
-  /** How many sockets of the user it was handed to; 0 means the user was offline. */
-  sockets: number;
   /** Place in the user's inbox; missing when no history is kept. */
   seq?: number;
   epoch?: string;
@@ -43,7 +47,7 @@ export interface SendResult {
   acked?: number;
   /** This is the result of an earlier send with the same idempotency key; nothing was sent now. */
   repeated?: true;
-}
+};
 
 /** How a publisher turns a username into a channel. */
 export interface PublisherOptions {
@@ -135,15 +139,18 @@ export class Publisher implements AsyncDisposable {
     if (!MESSAGE_ID.test(id)) {
       throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
     }
-    if (options.waitAckMs === undefined) return resultOf(await this.#append(channel, payload, id, options));
+    if (options.waitAckMs === undefined) {
+      return this.#resultOf(await this.#append(channel, payload, id, options));
+    }
     if (!this.keepsHistory) {
       throw new InvalidMessageError(
         "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
       );
     }
     using wait = await this.receipts.wait();
-    const result = resultOf(await this.#append(channel, payload, id, options, wait));
-    if (!result.repeated) result.acked = await wait.acked(result.sockets, options.waitAckMs);
+    const appended = await this.#append(channel, payload, id, options, wait);
+    const result = this.#resultOf(appended);
+    if (!result.repeated) result.acked = await wait.acked(appended.reached, options.waitAckMs);
     return result;
   }
 
@@ -155,17 +162,22 @@ export class Publisher implements AsyncDisposable {
     return channelOf(parseUsername(username, this.#fold), this.#prefix);
   }
 
-  /** Whether the user has a socket anywhere. To send, send: this answer may be stale by the time it is read. */
-  async isOnline(username: string): Promise<boolean> {
-    return await this.sockets(username) > 0;
+  /** What the numbers are: sockets, or instances that hold at least one of the user's. */
+  get counted(): "sockets" | "nodes" {
+    return this.#broker.counted;
   }
 
-  /** How many sockets the user has, over all instances. */
-  async sockets(username: string): Promise<number> {
+  /** Whether the user has a socket anywhere. To send, send: this answer may be stale by the time it is read. */
+  async isOnline(username: string): Promise<boolean> {
+    return await this.count(username) > 0;
+  }
+
+  /** How many sockets the user has, over all instances; or how many instances, see `counted`. */
+  async count(username: string): Promise<number> {
     return (await this.#broker.counts([this.channel(username)]))[0]!;
   }
 
-  /** How many sockets each of the users has, in one round trip. Keys are the names as they were asked for. */
+  /** The same for each of the users, in one round trip. Keys are the names as they were asked for. */
   async online(usernames: readonly string[]): Promise<Map<string, number>> {
     const counts = await this.#broker.counts(usernames.map((username) => this.channel(username)));
     return new Map(usernames.map((username, i) => [username, counts[i]!]));
@@ -232,6 +244,14 @@ export class Publisher implements AsyncDisposable {
     return appended;
   }
 
+  #resultOf({ id, position, reached, outcome }: Appended & { outcome: "appended" | "repeated" }): SendResult {
+    return { id, ...position, ...this.#count(reached), ...(outcome === "repeated" && { repeated: true }) };
+  }
+
+  #count(count: number): Count {
+    return this.counted === "sockets" ? { sockets: count } : { nodes: count };
+  }
+
   async #publish(
     channel: string,
     draft: { id: string; head: string; tail: string },
@@ -241,16 +261,6 @@ export class Publisher implements AsyncDisposable {
     if (reached === 0 && expectOnline) return { outcome: "offline" };
     return { outcome: "appended", id: draft.id, position: undefined, reached };
   }
-}
-
-function resultOf(appended: Appended & { outcome: "appended" | "repeated" }): SendResult {
-  const { id, position, reached, outcome } = appended;
-  return {
-    id,
-    ...position,
-    sockets: reached,
-    ...(outcome === "repeated" && { repeated: true }),
-  };
 }
 
 function idempotencyOf(key: string, payload: Payload): { key: string; fingerprint: string } {

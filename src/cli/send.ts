@@ -5,7 +5,7 @@
 import { type Command, Option } from "commander";
 import { InvalidMessageError } from "../errors.ts";
 import { isJson } from "../protocol.ts";
-import { parseAddressee, Service, socketsInWords, urlOption } from "./service.ts";
+import { type Counted, inWords, parseAddressee, Service, urlOption } from "./service.ts";
 import type { Io, Shell } from "./shell.ts";
 
 interface SendOptions {
@@ -41,8 +41,8 @@ export function addSend(program: Command, shell: Shell): void {
       ? { type: "application/octet-stream", body: await io.input() }
       : textPayload(given === undefined || given === "-" ? await textFrom(io) : given, options.text);
 
-    const answer = await service.send(username, payload);
-    io.out(`${options.json ? JSON.stringify(answer) : outcome(username, answer.sockets)}\n`);
+    const { answer, count } = await service.send(username, payload);
+    io.out(`${options.json ? JSON.stringify(answer) : outcome(username, count)}\n`);
   });
 }
 
@@ -63,6 +63,6 @@ async function textFrom(io: Io): Promise<string> {
   }
 }
 
-function outcome(username: string, sockets: number): string {
-  return sockets === 0 ? `${username} is offline (0 sockets)` : `sent to ${socketsInWords(sockets)}`;
+function outcome(username: string, count: Counted): string {
+  return count.count === 0 ? `${username} is offline (${inWords(count)})` : `sent to ${inWords(count)}`;
 }

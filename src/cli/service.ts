@@ -51,26 +51,34 @@ export class Service {
 
   /**
    * Sends a payload to a user.
-   * @returns The service's answer; `sockets` says how many got the message.
+   * @returns The service's answer, and how many got the message.
    */
-  async send(username: string, payload: { type: string; body: BodyInit }): Promise<{ sockets: number }> {
+  async send(
+    username: string,
+    payload: { type: string; body: BodyInit },
+  ): Promise<{ answer: object; count: Counted }> {
     const path = `v1/users/${encodeURIComponent(username)}/messages`;
-    const answer = await this.#call(path, payload);
-    if (!isObject(answer) || typeof answer.sockets !== "number") throw this.#strange(path);
-    return { ...answer, sockets: answer.sockets };
+    const { answer } = await this.#call(path, payload);
+    if (!isObject(answer)) throw this.#strange(path);
+    for (const [key, unit] of UNITS) {
+      const count = answer[key];
+      if (typeof count === "number") return { answer, count: { count, unit } };
+    }
+    throw this.#strange(path);
   }
 
   /** How many sockets each user has. In a map, because a user may be called "toString". */
-  async online(usernames: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  async online(usernames: readonly string[]): Promise<ReadonlyMap<string, Counted>> {
     const path = "v1/users/online";
-    const answer = await this.#call(path, {
+    const { answer, headers } = await this.#call(path, {
       type: "application/json",
       body: JSON.stringify({ users: usernames }),
     });
+    const unit = UNITS.get(headers.get("userwire-counted") ?? "sockets") ?? "socket";
     return new Map(usernames.map((username) => {
-      const sockets = isObject(answer) && Object.hasOwn(answer, username) ? answer[username] : undefined;
-      if (typeof sockets !== "number") throw this.#strange(path);
-      return [username, sockets];
+      const count = isObject(answer) && Object.hasOwn(answer, username) ? answer[username] : undefined;
+      if (typeof count !== "number") throw this.#strange(path);
+      return [username, { count, unit }];
     }));
   }
 
@@ -102,7 +110,10 @@ export class Service {
     return new URL(`ws?${new URLSearchParams({ username })}`, this.#base);
   }
 
-  async #call(path: string, payload: { type: string; body: BodyInit }): Promise<unknown> {
+  async #call(
+    path: string,
+    payload: { type: string; body: BodyInit },
+  ): Promise<{ answer: unknown; headers: Headers }> {
     const response = await this.#fetch(new URL(path, this.#base), {
       method: "POST",
       headers: { "content-type": payload.type, "accept": "application/json, application/problem+json" },
@@ -110,7 +121,7 @@ export class Service {
     });
     if (!response.ok) throw await problemOf(response);
     try {
-      return await response.json();
+      return { answer: await response.json(), headers: response.headers };
     } catch {
       throw this.#strange(path);
     }
@@ -146,9 +157,17 @@ export function parseAddressee(text: string): string {
   return parseUsername(text);
 }
 
-/** A number of sockets, in words. */
-export function socketsInWords(count: number): string {
-  return `${count} ${count === 1 ? "socket" : "sockets"}`;
+/** A number with what it counts: with shared subscriptions a service counts instances. */
+export interface Counted {
+  readonly count: number;
+  readonly unit: string;
+}
+
+const UNITS: ReadonlyMap<string, string> = new Map([["sockets", "socket"], ["nodes", "instance"]]);
+
+/** A number with its unit, in words. */
+export function inWords({ count, unit }: Counted): string {
+  return `${count} ${count === 1 ? unit : `${unit}s`}`;
 }
 
 /** What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. */

@@ -1,7 +1,7 @@
 /** `userwire who`: asks a running service which users are online, and prints one line for each. */
 import type { Command } from "commander";
 import { parseUsername } from "../protocol.ts";
-import { Service, socketsInWords, urlOption } from "./service.ts";
+import { inWords, Service, urlOption } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
 interface WhoOptions {
@@ -19,12 +19,12 @@ export function addWho(program: Command, { env, io }: Shell): void {
     .addHelpText("after", "\nExample:\n  $ userwire who alice bob\n  alice: 2 sockets\n  bob: offline")
     .action(async (users: string[], options: WhoOptions) => {
       const usernames = users.map((user) => parseUsername(user));
-      const sockets = await new Service(options.url, env).online(usernames);
+      const counts = await new Service(options.url, env).online(usernames);
       const lines = options.json
-        ? [JSON.stringify(Object.fromEntries(sockets))]
+        ? [JSON.stringify(Object.fromEntries([...counts].map(([username, { count }]) => [username, count])))]
         : usernames.map((username) => {
-          const count = sockets.get(username)!;
-          return `${username}: ${count === 0 ? "offline" : socketsInWords(count)}`;
+          const counted = counts.get(username)!;
+          return `${username}: ${counted.count === 0 ? "offline" : inWords(counted)}`;
         });
       io.out(lines.map((line) => `${line}\n`).join(""));
     });

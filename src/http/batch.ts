@@ -48,12 +48,14 @@ export async function sendBatch(
     const outcomes = await Promise.allSettled(
       users.map((user) => publisher.send(user, { kind: "json", text }, { id })),
     );
-    const counts = outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value.sockets : 0);
+    const counts = outcomes.map((outcome) =>
+      outcome.status === "fulfilled" ? outcome.value.sockets ?? outcome.value.nodes : 0
+    );
     const failed = outcomes.find((outcome) => outcome.status === "rejected");
     if (failed && !(failed.reason instanceof BrokerUnavailableError)) throw failed.reason;
     return {
       id,
-      sockets: counts.reduce((sum, count) => sum + count, 0),
+      [publisher.counted]: counts.reduce((sum, count) => sum + count, 0),
       ...(!isList && outcomes[0]!.status === "fulfilled" && placeOf(outcomes[0]!.value)),
       ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
       ...(failed && { error: { code: "broker_unavailable", detail: failed.reason.message } }),

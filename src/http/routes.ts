@@ -69,7 +69,8 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
       ...(idempotencyKey !== undefined && { idempotencyKey }),
     });
     if (repeated) c.header("idempotent-replayed", "true");
-    return result.sockets > 0 ? c.json(result) : c.json({ ...result, stored: result.seq !== undefined }, 202);
+    const isOnline = (result.sockets ?? result.nodes) > 0;
+    return isOnline ? c.json(result) : c.json({ ...result, stored: result.seq !== undefined }, 202);
   });
 
   app.post(api.batch.getRoutingPath(), async (c) => {
@@ -79,15 +80,17 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   app.get(api.user.getRoutingPath(), async (c) => {
-    const sockets = await publisher.sockets(usernameIn(c));
+    const count = await publisher.count(usernameIn(c));
     // Hono answers HEAD with what GET says, less the body.
-    const status = c.req.method === "HEAD" && sockets === 0 ? 404 : 200;
-    return c.json({ online: sockets > 0, sockets }, status);
+    const status = c.req.method === "HEAD" && count === 0 ? 404 : 200;
+    return c.json({ online: count > 0, [publisher.counted]: count }, status);
   });
 
   app.post(api.online.getRoutingPath(), async (c) => {
     const query = check(OnlineQuery, await readJson(c.req.raw, MAX_BULK_BYTES));
     if ("fault" in query) return problem("invalid_request", query.fault);
+    // The answer has no room for a name beside the users': what the numbers are stands here.
+    c.header("userwire-counted", publisher.counted);
     return c.json(Object.fromEntries(await publisher.online(query.value.users)));
   });
 

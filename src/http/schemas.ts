@@ -31,6 +31,11 @@ const sockets = z.number().int().openapi({
   example: 2,
 });
 
+const nodes = z.number().int().openapi({
+  description: "Instead of `sockets` with shared subscriptions: how many instances hold at least one of them",
+  example: 2,
+}).optional();
+
 const seq = z.number().int().optional().openapi({
   description: "Place in the user's history; missing when none is kept",
   example: 42,
@@ -69,7 +74,8 @@ export const IdempotencyHeader = z.object({
 
 export const Receipt = z.object({
   id: id.openapi({ example: "0b6b5b6e-6a5f-4a6e-9a57-3d9d7a8b4f0e" }),
-  sockets,
+  sockets: sockets.optional(),
+  nodes,
   seq,
   epoch,
   acked: z.number().int().optional().openapi({
@@ -79,7 +85,8 @@ export const Receipt = z.object({
 
 export const OfflineReceipt = z.object({
   id,
-  sockets: z.literal(0),
+  sockets: z.literal(0).optional(),
+  nodes,
   seq,
   epoch,
   stored: z.boolean().openapi({ description: "Whether the message waits for the user's return" }),
@@ -136,7 +143,8 @@ const Failure = z.object({ code: z.string(), detail: z.string() });
 export const BatchResult = z.object({
   results: z.array(z.object({
     id,
-    sockets,
+    sockets: sockets.optional(),
+    nodes,
     seq,
     epoch,
     users: z.record(z.string(), z.number().int()).optional().openapi({
@@ -146,7 +154,7 @@ export const BatchResult = z.object({
   })),
 }).openapi("BatchResult");
 
-export const Online = z.object({ online: z.boolean(), sockets: z.number().int() }).openapi("Online");
+export const Online = z.object({ online: z.boolean(), sockets: sockets.optional(), nodes }).openapi("Online");
 
 export const OnlineQuery = z.strictObject({
   users: z.array(username).max(MAX_ONLINE_USERS),

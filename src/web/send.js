@@ -6,7 +6,7 @@ import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 
 const KEPT_SENDS = 20;
 
-/** @typedef {{ sockets: number, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome */
+/** @typedef {{ count: number, unit: string, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome */
 
 /** Brings the form to life. `sent` is called after each send with the outcome. */
 export function openSendForm(/** @type {() => void} */ sent) {
@@ -119,7 +119,13 @@ async function post(username, payload, type) {
       signal: AbortSignal.timeout(15_000),
     });
     const answer = await response.json().catch(() => ({}));
-    if (response.ok) return { sockets: answer.sockets, id: answer.id, tookMs: tookMs() };
+    if (response.ok) {
+      // With shared subscriptions the service counts instances.
+      const [count, unit] = answer.nodes === undefined
+        ? [answer.sockets, "socket"]
+        : [answer.nodes, "instance"];
+      return { count, unit, id: answer.id, tookMs: tookMs() };
+    }
     const why = answer.detail ?? answer.title ?? response.statusText;
     return { problem: `${why} (${response.status})`, tookMs: tookMs() };
   } catch (error) {
@@ -140,8 +146,8 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
   const line = byId("send-outcome");
   line.dataset.outcome = classOf(outcome);
   if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
-  const words = outcome.sockets > 0
-    ? ` reached ${plural(outcome.sockets, "socket")}`
+  const words = outcome.count > 0
+    ? ` reached ${plural(outcome.count, outcome.unit)}`
     : " is offline: reached nobody";
   line.replaceChildren(
     el("strong", {}, el("bdi", {}, to), words),
@@ -151,11 +157,11 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
 
 function shortWords(/** @type {Outcome} */ outcome) {
   if ("problem" in outcome) return outcome.problem;
-  return outcome.sockets > 0 ? plural(outcome.sockets, "socket") : "offline";
+  return outcome.count > 0 ? plural(outcome.count, outcome.unit) : "offline";
 }
 
 function classOf(/** @type {Outcome} */ outcome) {
-  return "problem" in outcome ? "failed" : outcome.sockets > 0 ? "reached" : "offline";
+  return "problem" in outcome ? "failed" : outcome.count > 0 ? "reached" : "offline";
 }
 
 /** What keeps the text from being JSON, in the browser's words. */
