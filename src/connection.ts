@@ -88,9 +88,10 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #socket: WebSocket | undefined;
   #subscription: Subscription | undefined;
   #replay: Replay | undefined;
-  /** Messages without a sequence number, or for a raw client, that came while opening. */
+  /** Messages without a sequence number, or for a raw client, that came while opening or paused. */
   #waiting: [payload: string | Uint8Array<ArrayBuffer>, byteLength: number][] = [];
   #waitingBytes = 0;
+  #isPaused = false;
 
   #openedMs = 0;
   #messages = 0;
@@ -165,7 +166,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
         this.#heard = seq;
       }
     }
-    if (this.#state === "live") this.#push(payload, byteLength);
+    if (this.#state === "live" && !this.#isPaused) this.#push(payload, byteLength);
     else this.#wait(payload, byteLength);
   }
 
@@ -204,15 +205,14 @@ export class Connection implements Subscriber, Session, ReplayHost {
       }));
     }
     this.#replay?.begin();
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const [payload, byteLength] of waiting) if (this.#state === "live") this.#push(payload, byteLength);
+    this.#unpause();
   }
 
   #wait(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
     this.#waiting.push([payload, byteLength]);
     this.#waitingBytes += byteLength;
-    if (this.#waitingBytes > this.#host.limits.maxBufferedBytes) this.close(CLOSE.slow);
+    const isMuch = this.#waitingBytes > this.#host.limits.maxBufferedBytes;
+    if (isMuch && this.#waiting.length > 1) this.close(CLOSE.slow);
   }
 
   /** Sends a message that comes once or never. */
@@ -224,9 +224,28 @@ export class Connection implements Subscriber, Session, ReplayHost {
       ? wrapForeign(payload, Date.now())
       : payload;
     if (this.#write(frame, byteLength)) return;
-    // Where there is an inbox, the connection has a way to go on: only this message is lost.
-    if (this.#replay) this.#missed++;
-    else this.close(CLOSE.slow);
+    if (this.#subscription?.pause) {
+      // This message waits here, what follows waits in Redis.
+      this.#wait(payload, byteLength);
+      this.#subscription.pause();
+      this.#isPaused = true;
+      this.#host.onFull(this);
+    } else if (this.#replay) {
+      // The connection has a way to go on: only this message is lost.
+      this.#missed++;
+    } else {
+      this.close(CLOSE.slow);
+    }
+  }
+
+  /** Sends what has waited, as far as the client takes it. */
+  #unpause(): void {
+    this.#isPaused = false;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    for (const [payload, byteLength] of waiting) this.message(payload, byteLength);
+    if (!this.#isPaused) this.#subscription?.resume?.();
   }
 
   deliver(envelope: string, byteLength: number | undefined): boolean {
@@ -264,10 +283,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   /** Goes on with what waits in the inbox, if the client has taken enough; whether it needs no more asking. */
   hasRoom(): boolean {
-    if (this.#state !== "live" || !this.#replay?.isFull) return true;
+    if (this.#state !== "live") return true;
     if (this.#socket!.bufferedAmount > this.#host.limits.maxBufferedBytes / 2) return false;
-    this.#replay.resume();
-    return true;
+    if (this.#isPaused) this.#unpause();
+    if (this.#replay?.isFull) this.#replay.resume();
+    return !this.#isPaused && !this.#replay?.isFull;
   }
 
   /** False when the client has not taken what it was given before. */

@@ -37,6 +37,12 @@ export interface Subscription {
   readonly channel: string;
   /** Stops delivering at once; resolves when the broker no longer counts this subscription. Never rejects. */
   close(): Promise<void>;
+  /**
+   * Takes nothing more from the broker, until `resume`; what is published meanwhile waits there. Only where a
+   * subscription has a connection to itself. The message that is being delivered is the last one.
+   */
+  pause?(): void;
+  resume?(): void;
 }
 
 export interface Broker {

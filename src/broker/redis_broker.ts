@@ -23,7 +23,7 @@ export abstract class RedisBroker implements Broker {
   abstract readonly counted: "sockets" | "nodes";
   readonly timeoutMs: number;
   protected readonly address: RedisAddress;
-  readonly #redis: Redis;
+  protected readonly redis: Redis;
   readonly #log: Log | undefined;
   readonly #healthTimer: ReturnType<typeof setInterval>;
   #lost = 0;
@@ -34,20 +34,20 @@ export abstract class RedisBroker implements Broker {
   constructor(options: RedisBrokerOptions) {
     this.timeoutMs = options.timeoutMs;
     this.address = parseRedisUrl(options.url);
-    this.#redis = options.redis;
+    this.redis = options.redis;
     this.#log = options.log;
     this.#healthTimer = setInterval(() => this.checkHealth(), HEALTH_TICK_MS);
   }
 
   unavailable(): string | undefined {
     if (this.isClosed) return "The broker is closed";
-    const why = this.#redis.unavailable();
+    const why = this.redis.unavailable();
     if (why !== undefined) return why;
     // Redis may be back without having this instance's subscriptions yet: a send would reach too few, and say so
     // truthfully, and be of no help.
-    if (this.#redis.connects !== this.#connectsSeen) {
+    if (this.redis.connects !== this.#connectsSeen) {
       if (this.#connectsSeen > 0) this.#settledAtMs = performance.now() + SETTLE_MS;
-      this.#connectsSeen = this.#redis.connects;
+      this.#connectsSeen = this.redis.connects;
     }
     if (this.#lost > 0 && performance.now() < this.#settledAtMs) {
       return "Redis is back and subscriptions are being restored";
@@ -63,12 +63,12 @@ export abstract class RedisBroker implements Broker {
 
   async publish(channel: string, payload: string): Promise<number> {
     this.assertAvailable();
-    return await this.#redis.publish(channel, payload);
+    return await this.redis.publish(channel, payload);
   }
 
   async counts(channels: readonly string[]): Promise<number[]> {
     this.assertAvailable();
-    return await this.#redis.subscriberCounts(channels);
+    return await this.redis.subscriberCounts(channels);
   }
 
   async close(): Promise<void> {
@@ -79,7 +79,7 @@ export abstract class RedisBroker implements Broker {
 
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void> {
-    return this.#redis.whenReady();
+    return this.redis.whenReady();
   }
 
   /** Subscriptions were lost, or found again: a negative number. */

@@ -5,6 +5,7 @@
  *
  * The price is a connection, two file descriptors and some memory per socket; Redis' `maxclients` is the limit.
  */
+import { BrokerUnavailableError } from "../errors.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { RedisBroker } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
@@ -26,6 +27,11 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
     this.assertAvailable();
+    // Refused here and not by Redis, which would refuse whoever comes next, commands of ours among them.
+    if (this.redis.room < 1) {
+      throw new BrokerUnavailableError("Redis holds as many connections as it may: raise its maxclients");
+    }
+    this.redis.takeRoom();
     const subscription = new RedisSubscription(channel, subscriber, this);
     await subscription.open(options.signal);
     this.#subscriptions.add(subscription);

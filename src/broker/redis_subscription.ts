@@ -35,6 +35,7 @@ export class RedisSubscription implements Subscription {
   #running: Promise<void> = Promise.resolve();
   #redialing: AbortController | undefined;
   #closed: Promise<void> | undefined;
+  #paused: PromiseWithResolvers<void> | undefined;
   #quietChecks = 0;
 
   constructor(channel: string, subscriber: Subscriber, host: SubscriptionHost) {
@@ -53,9 +54,19 @@ export class RedisSubscription implements Subscription {
     return this.#closed ??= this.#close();
   }
 
+  /** Pressure then reaches Redis, which holds what waits and in the end hangs up: a loss that is noticed. */
+  pause(): void {
+    this.#paused ??= Promise.withResolvers();
+  }
+
+  resume(): void {
+    this.#paused?.resolve();
+    this.#paused = undefined;
+  }
+
   /** Called every few seconds: finds connections that are open on our side only. */
   checkHealth(): void {
-    if (!this.#connection) return;
+    if (!this.#connection || this.#paused) return;
     this.#quietChecks++;
     if (this.#quietChecks === QUIET_CHECKS) {
       this.#connection.write(PING).catch(() => {}); // the reader sees why
@@ -65,6 +76,7 @@ export class RedisSubscription implements Subscription {
   }
 
   async #close(): Promise<void> {
+    this.resume();
     this.#redialing?.abort(new BrokerUnavailableError("The subscription was closed"));
     const connection = this.#connection;
     if (connection) {
@@ -109,6 +121,7 @@ export class RedisSubscription implements Subscription {
         for (;;) {
           if (parser.message()) {
             if (!this.#closed) this.#deliver(parser);
+            if (this.#paused) await this.#paused.promise;
             continue;
           }
           const reply = parser.next();
