@@ -1,0 +1,189 @@
+/**
+ * A lean WebSocket client for many thousands at a time: the handshake, whole text and binary frames, ping and
+ * Close, on a plain TCP connection. What arrives is handed on as bytes in its own buffer, so a message costs one
+ * read and no string.
+ *
+ * It does not check what a browser would (the accept key, UTF-8), and takes no fragmented messages; it counts on
+ * the tests for that.
+ */
+import { dial, type Stream, writeAll } from "./stream.ts";
+
+export interface SocketOptions {
+  port: number;
+  /** Path and query. */
+  path: string;
+  subprotocol?: string | undefined;
+  source?: string | undefined;
+  /** Bytes of a message; valid during the call only. */
+  onMessage(bytes: Uint8Array, from: number, to: number): void;
+  /** The connection has ended; `code` is that of the Close frame, 0 when there was none. */
+  onEnd?(code: number): void;
+}
+
+/** The server answered the handshake with something else than 101. */
+export class RefusedError extends Error {
+  override readonly name = "RefusedError";
+  constructor(readonly status: number, readonly body: string) {
+    super(`The handshake was answered with ${status}`);
+  }
+}
+
+const BUFFER_BYTES = 2_048;
+const CLOSE_OPCODE = 0x8, PING_OPCODE = 0x9, PONG_OPCODE = 0xa;
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+/** How long the server may take to end the connection after our Close frame. */
+const CLOSE_MS = 5_000;
+
+export class LeanSocket {
+  readonly #stream: Stream;
+  readonly #options: SocketOptions;
+  readonly #ended = Promise.withResolvers<void>();
+  #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(BUFFER_BYTES);
+  #end = 0;
+  /** Size of the frame that has begun to arrive. */
+  #wanted = 0;
+  #code = 0;
+  #isClosing = false;
+
+  private constructor(stream: Stream, options: SocketOptions) {
+    this.#stream = stream;
+    this.#options = options;
+  }
+
+  /**
+   * Resolves when the handshake is answered; what came together with the answer is handed on in the next turn.
+   * @throws {RefusedError}
+   */
+  static async open(options: SocketOptions): Promise<LeanSocket> {
+    const stream = await dial(options);
+    const socket = new LeanSocket(stream, options);
+    try {
+      await writeAll(stream, handshakeOf(options));
+      await socket.#answer();
+    } catch (error) {
+      stream.close();
+      throw error;
+    }
+    void socket.#run();
+    return socket;
+  }
+
+  /** Sends a Close frame and waits until the server has ended the connection; false when it did not in time. */
+  async close(): Promise<boolean> {
+    this.#isClosing = true;
+    let inTime = true;
+    const timer = setTimeout(() => {
+      inTime = false;
+      this.#stream.close();
+    }, CLOSE_MS);
+    await this.#send(CLOSE_OPCODE, Uint8Array.of(1_000 >> 8, 1_000 & 0xff));
+    await this.#ended.promise;
+    clearTimeout(timer);
+    return inTime;
+  }
+
+  async #answer(): Promise<void> {
+    let head: string;
+    let headEnd: number;
+    do {
+      if (!await this.#fill()) throw new Error("The connection ended before the handshake was answered");
+      head = decoder.decode(this.#buffer.subarray(0, this.#end));
+      headEnd = head.indexOf("\r\n\r\n");
+    } while (headEnd < 0);
+    const status = Number(head.split(" ", 2)[1]);
+    if (status !== 101) throw new RefusedError(status, head.slice(headEnd + 4));
+    this.#drop(headEnd + 4); // the head is ASCII
+  }
+
+  async #run(): Promise<void> {
+    try {
+      do this.#takeFrames(); while (await this.#fill());
+    } catch {
+      // Reset, or closed by us: ended either way.
+    }
+    this.#stream.close();
+    if (!this.#isClosing) this.#options.onEnd?.(this.#code);
+    this.#ended.resolve();
+  }
+
+  async #fill(): Promise<boolean> {
+    if (this.#end === this.#buffer.length) this.#grow(this.#end * 2);
+    else if (this.#wanted > this.#buffer.length) this.#grow(this.#wanted);
+    const room = this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end);
+    const count = await this.#stream.read(room);
+    if (count === null) return false;
+    this.#end += count;
+    return true;
+  }
+
+  #takeFrames(): void {
+    const buffer = this.#buffer;
+    const end = this.#end;
+    let at = 0;
+    while (end - at >= 2) {
+      const short = buffer[at + 1]! & 0x7f;
+      const start = at + (short < 126 ? 2 : short === 126 ? 4 : 10);
+      if (start > end) break;
+      const length = short < 126
+        ? short
+        : short === 126
+        ? buffer[at + 2]! << 8 | buffer[at + 3]!
+        : Number(new DataView(buffer.buffer).getBigUint64(at + 2));
+      const next = start + length;
+      if (next > end) {
+        this.#wanted = next - at;
+        break;
+      }
+      this.#onFrame(buffer[at]!, start, next);
+      at = next;
+    }
+    this.#drop(at);
+  }
+
+  #onFrame(first: number, from: number, to: number): void {
+    const opcode = first & 0x0f;
+    if ((first & 0x80) === 0 || opcode === 0) throw new Error("Fragmented messages are not expected here");
+    if (opcode < CLOSE_OPCODE) return this.#options.onMessage(this.#buffer, from, to);
+    if (opcode === PING_OPCODE) void this.#send(PONG_OPCODE, this.#buffer.slice(from, to));
+    else if (opcode === CLOSE_OPCODE) {
+      this.#code = to - from < 2 ? 1_005 : this.#buffer[from]! << 8 | this.#buffer[from + 1]!;
+      if (!this.#isClosing) void this.#send(CLOSE_OPCODE, this.#buffer.slice(from, to));
+    }
+  }
+
+  /** A short control frame. Zeros are a mask like any other. */
+  async #send(opcode: number, payload: Uint8Array): Promise<void> {
+    const frame = new Uint8Array(6 + payload.length);
+    frame[0] = 0x80 | opcode;
+    frame[1] = 0x80 | payload.length;
+    frame.set(payload, 6);
+    await writeAll(this.#stream, frame).catch(() => {}); // the reader sees the end
+  }
+
+  #drop(count: number): void {
+    if (count === 0) return;
+    if (count < this.#end) this.#buffer.copyWithin(0, count, this.#end);
+    this.#end -= count;
+  }
+
+  #grow(size: number): void {
+    const bigger = new Uint8Array(size);
+    bigger.set(this.#buffer.subarray(0, this.#end));
+    this.#buffer = bigger;
+  }
+}
+
+function handshakeOf({ port, path, subprotocol }: SocketOptions): Uint8Array {
+  const lines = [
+    `GET ${path} HTTP/1.1`,
+    `Host: 127.0.0.1:${port}`,
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    // Any 16 bytes in base64.
+    "Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==",
+    ...(subprotocol === undefined ? [] : [`Sec-WebSocket-Protocol: ${subprotocol}`]),
+  ];
+  return encoder.encode(lines.join("\r\n") + "\r\n\r\n");
+}

@@ -1,0 +1,77 @@
+/**
+ * What it costs that a framed client gets each message once and in order: a live message through `Replay`, and a
+ * catch-up of 100 messages. Socket and inbox are stand-ins that cost next to nothing, so this is the merge alone;
+ * the baseline hands the same envelopes over without it.
+ */
+import type { Inbox, Stored, Stretch } from "../src/inbox/inbox.ts";
+import { Replay, type ReplayHost } from "../src/replay.ts";
+import { Sink } from "./sink.ts";
+
+const EPOCH = "Zk3vQ9aB";
+const CATCH_UP = 100;
+const sink = new Sink();
+
+const host: ReplayHost = {
+  deliver(envelope) {
+    sink.take(envelope);
+    return true;
+  },
+  gap() {
+    throw new Error("Nothing is missing here");
+  },
+  onReadFailed(error) {
+    throw error;
+  },
+};
+
+/** An inbox whose every answer is the same stretch. */
+function inboxOf(items: readonly Stored[]): Inbox {
+  const last = items.at(-1)?.seq ?? 0;
+  const stretch: Stretch = { epoch: EPOCH, former: [], last, items, through: last };
+  return {
+    limits: { count: CATCH_UP, ttlMs: 300_000 },
+    append: () => Promise.reject(new Error("Nothing is sent here")),
+    since: () => Promise.resolve(stretch),
+    close: () => Promise.resolve(),
+  };
+}
+
+const envelope = `\u0001uw1j{"t":"m","seq":1,"id":"a","ts":1,"data":{"order":7}}`;
+const options = { channel: "alice", maxReplay: 300 };
+
+// ---------------------------------------------------------------------------------------------------------
+// Live
+
+const LIVE = "A live message";
+const live = new Replay(inboxOf([]), host, options);
+await live.open(undefined);
+live.start();
+live.begin();
+let seq = 0;
+
+Deno.bench("deliver() alone", { group: LIVE, baseline: true }, () => {
+  host.deliver(envelope, envelope.length);
+});
+Deno.bench("Replay.live()", { group: LIVE }, () => live.live(++seq, envelope, envelope.length));
+
+// ---------------------------------------------------------------------------------------------------------
+// Catching up
+
+const items: Stored[] = Array.from({ length: CATCH_UP }, (_, i) => ({ seq: i + 1, envelope }));
+const inbox = inboxOf(items);
+
+/** Opens at position 0, gets everything from the inbox, then lives on. */
+async function catchUp(): Promise<void> {
+  const replay = new Replay(inbox, host, options);
+  await replay.open({ epoch: EPOCH, seq: 0 });
+  replay.start();
+  replay.begin();
+  if (!replay.isLive || replay.position.seq !== CATCH_UP) throw new Error("The catch-up did not end");
+}
+
+const GROUP = `A catch-up of ${CATCH_UP} messages`;
+Deno.bench("deliver() alone", { group: GROUP, baseline: true }, async () => {
+  await inbox.since("alice", 0, CATCH_UP);
+  for (const { envelope } of items) host.deliver(envelope, undefined);
+});
+Deno.bench("Replay: open, start, begin", { group: GROUP }, catchUp);

@@ -1,0 +1,118 @@
+/** The rows of `deno task compare`: which systems there are, how an instance is started, and how one talks to it. */
+import { SUBPROTOCOL } from "../src/protocol.ts";
+import { Program } from "./program.ts";
+
+export interface System {
+  readonly name: string;
+  /** What its sockets speak. */
+  readonly sockets: "raw" | "framed";
+  /** How messages are sent to it. */
+  readonly by: "publish" | "http";
+  readonly program: "userwire" | "ws_ioredis" | "ws_redis";
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** What an instance needs to start. */
+export interface Place {
+  readonly redisUrl: string;
+  /** Empty folder of the instance. */
+  readonly dir: string;
+  /** Where the peers and their packages are. */
+  readonly peersDir: string;
+}
+
+/** All ratios are against this one: it has the same shape as Userwire's default, one Redis connection per socket. */
+export const REFERENCE = "ws + redis, connection per socket";
+
+const OFF = { USERWIRE_HISTORY: "0" };
+
+export const SYSTEMS: readonly System[] = [
+  {
+    name: "userwire dedicated",
+    sockets: "raw",
+    by: "publish",
+    program: "userwire",
+    env: OFF,
+  },
+  {
+    name: "userwire shared",
+    sockets: "raw",
+    by: "publish",
+    program: "userwire",
+    env: { ...OFF, USERWIRE_SUBSCRIPTIONS: "shared" },
+  },
+  {
+    name: "userwire dedicated, HTTP send",
+    sockets: "raw",
+    by: "http",
+    program: "userwire",
+    env: OFF,
+  },
+  {
+    name: "userwire dedicated, HTTP send, history, framed",
+    sockets: "framed",
+    by: "http",
+    program: "userwire",
+    env: {},
+  },
+  {
+    name: "ws + ioredis, connection per process",
+    sockets: "raw",
+    by: "publish",
+    program: "ws_ioredis",
+    env: {},
+  },
+  {
+    name: REFERENCE,
+    sockets: "raw",
+    by: "publish",
+    program: "ws_redis",
+    env: {},
+  },
+];
+
+/** The permissions of `deno task start`. */
+const PERMISSIONS = [
+  "--no-prompt",
+  "--deny-import",
+  "--allow-net",
+  "--allow-env",
+  "--allow-sys=hostname",
+  "--allow-read",
+  "--allow-write",
+];
+const START_MS = 20_000;
+
+/** Starts one instance on a free port; `portOf` says which, when it listens. */
+export function startInstance(system: System, place: Place): Program {
+  const env = { ...system.env, REDIS_URL: place.redisUrl, PORT: "0" };
+  if (system.program === "userwire") return startUserwire({ env, dir: place.dir });
+  return Program.start("node", {
+    name: system.name,
+    args: [`${place.peersDir}/${system.program}.mjs`],
+    env: { ...env, NODE_ENV: "production" },
+  });
+}
+
+/** Starts the service as `deno task start` does, all but its folder of logs and what `env` says at its defaults. */
+export function startUserwire(
+  options: { env: Readonly<Record<string, string>>; dir: string },
+): Program {
+  const root = new URL("../", import.meta.url).pathname;
+  return Program.start(Deno.execPath(), {
+    name: "userwire",
+    args: ["run", ...PERMISSIONS, "main.ts"],
+    cwd: root,
+    env: { LOG_DIR: options.dir, USERWIRE_DRAIN_S: "1", ...options.env },
+  });
+}
+
+/** The port that a program says it listens on. */
+export async function portOf(program: Program): Promise<number> {
+  return Number((await program.output(/http:\/\/127\.0\.0\.1:(\d+)/, START_MS))[1]);
+}
+
+/** The subprotocol that the system's sockets offer. */
+export function subprotocolOf(system: System): { subprotocol?: string } {
+  return system.sockets === "framed" ? { subprotocol: SUBPROTOCOL } : {};
+}
