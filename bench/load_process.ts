@@ -28,7 +28,13 @@ export class LoadProcess implements AsyncDisposable {
   /** Starts it; it connects to the system at once. */
   static start(setup: Setup): LoadProcess {
     const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--allow-net=127.0.0.1", "--no-prompt", new URL("load/generator.ts", import.meta.url).href],
+      args: [
+        "run",
+        // To come from an address is a permission, too.
+        `--allow-net=${["127.0.0.1", ...setup.sources ?? []]}`,
+        "--no-prompt",
+        new URL("load/generator.ts", import.meta.url).href,
+      ],
       stdin: "piped",
       stdout: "piped",
       stderr: "inherit",

@@ -82,14 +82,12 @@ export async function measure(
   );
   const watch = stack.use(await RedisWatch.connect(redis.port));
   const programs: Program[] = [];
-  const ports: number[] = [];
   for (let i = 0; i < INSTANCES; i++) {
     const dir = await Deno.makeTempDir({ dir: options.dir });
     const place: Place = { redisUrl: redis.url, dir, peersDir: options.peersDir };
-    const program = stack.use(startInstance(system, place));
-    programs.push(program);
-    ports.push(await portOf(program));
+    programs.push(stack.use(startInstance(system, place)));
   }
+  const ports = await Promise.all(programs.map(portOf));
   const setup: Setup = {
     ports,
     by: system.by,
@@ -134,6 +132,7 @@ export async function measure(
   const cpuBefore = cpuSeconds(pids), generatorBefore = cpuSeconds([load.pid]);
   const floodMs = performance.now();
   const flood = noted(await load.run("flood", { seconds: plan.floodS }));
+  if (flood.delivered === 0) throw new Error("No message arrived in the flood");
   const cpuUsPerMessage = (cpuSeconds(pids) - cpuBefore) * 1e6 / flood.delivered;
   const generatorCores = (cpuSeconds([load.pid]) - generatorBefore) * 1_000 / (performance.now() - floodMs);
   failed += (await load.run("closeUsers", {})).late;
@@ -155,7 +154,9 @@ export async function measure(
   await allGone();
 
   for (const program of programs) {
-    if (program.ended) throw new Error(`An instance ended with ${program.ended.code}: ${program.tail.trim()}`);
+    if (program.ended) {
+      throw new Error(`An instance ended with ${program.ended.code}: ${program.tail.trim()}`);
+    }
   }
   const sum = (name: keyof Delivered) => deliveries.reduce((sum, run) => sum + run[name], 0);
   return {

@@ -76,7 +76,11 @@ export class Program implements AsyncDisposable {
     };
     this.#onText = look;
     look();
-    return await withDeadline(found.promise, ms, `${this.#name} to write ${pattern}`);
+    try {
+      return await withDeadline(found.promise, ms, `${this.#name} to write ${pattern}`);
+    } finally {
+      this.#onText = () => {};
+    }
   }
 
   /** Resolves when it has ended by itself. */

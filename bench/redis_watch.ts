@@ -34,7 +34,11 @@ export class RedisWatch implements Disposable {
 
   /** Resolves when there are so many channels. */
   async untilChannels(count: number, ms: number): Promise<void> {
-    await until(async () => await this.channels() === count, `Redis to have ${count} subscribed channels`, ms);
+    await until(
+      async () => await this.channels() === count,
+      `Redis to have ${count} subscribed channels`,
+      ms,
+    );
   }
 
   [Symbol.dispose](): void {

@@ -53,10 +53,22 @@ const LARGE = `{"text":"${"x".repeat(100_000)}"}`;
 
 const CASES = [
   { group: "RespParser: 1 message of 120 bytes", stream: messages(1, SMALL), pieceBytes: Infinity },
-  { group: "RespParser: 1 message of 220 bytes, not ASCII", stream: messages(1, UMLAUTS), pieceBytes: Infinity },
+  {
+    group: "RespParser: 1 message of 220 bytes, not ASCII",
+    stream: messages(1, UMLAUTS),
+    pieceBytes: Infinity,
+  },
   { group: "RespParser: 1 message of 100,000 bytes", stream: messages(1, LARGE), pieceBytes: Infinity },
-  { group: "RespParser: 100 messages of 120 bytes in one chunk", stream: messages(100, SMALL), pieceBytes: Infinity },
-  { group: "RespParser: 100 messages of 120 bytes in pieces of 61", stream: messages(100, SMALL), pieceBytes: 61 },
+  {
+    group: "RespParser: 100 messages of 120 bytes in one chunk",
+    stream: messages(100, SMALL),
+    pieceBytes: Infinity,
+  },
+  {
+    group: "RespParser: 100 messages of 120 bytes in pieces of 61",
+    stream: messages(100, SMALL),
+    pieceBytes: 61,
+  },
 ];
 
 for (const { group, stream, pieceBytes } of CASES) {

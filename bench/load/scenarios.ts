@@ -252,6 +252,7 @@ export class Scenarios {
 
   /** Waits for what is on its way, and says what has come since. */
   async #since(before: Delivered): Promise<Delivered> {
+    this.#sender.flush();
     await this.#tally.drain(GRACE_MS);
     await this.#sender.settle();
     const now = this.#state();

@@ -32,8 +32,8 @@ const BUFFER_BYTES = 2_048;
 const CLOSE_OPCODE = 0x8, PING_OPCODE = 0x9, PONG_OPCODE = 0xa;
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
-/** How long the server may take to end the connection after our Close frame. */
-const CLOSE_MS = 5_000;
+/** How long the server may take to end the connection after our Close frame; many thousands may close at a time. */
+const CLOSE_MS = 20_000;
 
 export class LeanSocket {
   readonly #stream: Stream;

@@ -9,6 +9,7 @@ export interface Stream {
   read(buffer: Uint8Array): Promise<number | null>;
   /** Writes some of it. */
   write(bytes: Uint8Array): Promise<number>;
+  /** May be called again. */
   close(): void;
 }
 
@@ -23,7 +24,15 @@ export async function dial({ port, source }: DialOptions): Promise<Stream> {
   if (source !== undefined) return await dialFrom(source, port);
   const conn = await Deno.connect({ hostname: "127.0.0.1", port });
   conn.setNoDelay(true);
-  return conn;
+  let isClosed = false;
+  return {
+    read: (buffer) => conn.read(buffer),
+    write: (bytes) => conn.write(bytes),
+    close() {
+      if (!isClosed) conn.close();
+      isClosed = true;
+    },
+  };
 }
 
 /** Writes all of it. */

@@ -1,0 +1,113 @@
+/**
+ * `deno task scale`: ten thousand sockets on one process and one Redis, in dedicated and in shared mode. Each gets
+ * three messages, all are closed, and every connection to Redis must be gone. Then a Redis with room for few: new
+ * sockets must be refused with 503 before Redis refuses anybody.
+ *
+ * Loopback only, bounded in time; exit code 1 when anything is not as it must be.
+ */
+import { parseArgs } from "node:util";
+import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
+import { runBenchmark, scratchFolder } from "./ending.ts";
+import { assertLinux, ephemeralPorts, openFileLimit } from "./machine.ts";
+import { Findings, refusals, type Stage, stage } from "./scale_stages.ts";
+
+const HELP = `deno task scale [options]
+
+  --sockets N      sockets to open; fewer when limits of this machine ask for it (10000)
+  --sources N      addresses that clients come from; more are taken when ports ask for it (1)
+  --mode MODE      only "dedicated", "shared" or "refusals"
+`;
+
+const MESSAGES = 3;
+/** Files that a process needs for other things than sockets. */
+const OTHER_FILES = 200;
+/** Sockets of one load generator: few enough that it is not what is measured. */
+const SOCKETS_PER_GENERATOR = 5_000;
+/** Part of an address' ports that may be in use at one time. */
+const PORT_SHARE = 0.8;
+
+const MODES = ["dedicated", "shared", "refusals"] as const;
+
+async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> {
+  const { values } = parseArgs({
+    options: {
+      sockets: { type: "string", default: "10000" },
+      sources: { type: "string", default: "1" },
+      mode: { type: "string" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return true;
+  }
+  const sockets = wholeNumber("--sockets", values.sockets, 60_000);
+  const sources = wholeNumber("--sources", values.sources, 250);
+  const mode = values.mode === undefined ? undefined : MODES.find((mode) => mode === values.mode);
+  if (mode === undefined && values.mode !== undefined) {
+    throw new Error(`--mode must be one of ${MODES.join(", ")}, but is "${values.mode}": correct it`);
+  }
+  assertLinux();
+  if (findRedisServer() === undefined) throw new Error(REDIS_MISSING.replace("The tests need", "This needs"));
+
+  const dir = await scratchFolder(own);
+  const findings = new Findings();
+  for (const subscriptions of ["dedicated", "shared"] as const) {
+    if (mode !== undefined && mode !== subscriptions) continue;
+    await stage(plan(subscriptions, { sockets, sources }), { dir, own, findings });
+  }
+  if (mode === undefined || mode === "refusals") await refusals({ dir, own, findings });
+
+  console.log(findings.violations.length === 0 ? "\nAll as it must be" : "\nNot as it must be:");
+  for (const violation of findings.violations) console.log(`  ${violation}`);
+  return findings.violations.length === 0;
+}
+
+/** As many sockets as are wished for, or as the limits of this machine allow; says which limit it is. */
+function plan(
+  subscriptions: "dedicated" | "shared",
+  wished: { sockets: number; sources: number },
+): Stage {
+  const files = openFileLimit();
+  const ports = Math.floor(ephemeralPorts() * PORT_SHARE);
+  const perSocket = subscriptions === "dedicated" ? 2 : 1;
+  const limits = [
+    {
+      sockets: Math.floor((files - OTHER_FILES) / perSocket),
+      why:
+        `a process may have ${
+          format(files)
+        } files open (ulimit -n), each socket takes ${perSocket} of them, ` +
+        `and ${OTHER_FILES} are needed for other things`,
+    },
+    {
+      sockets: subscriptions === "dedicated" ? ports : Infinity,
+      why: `one address has ${format(ports)} ports for connections to Redis`,
+    },
+  ];
+  const limit = limits.reduce((least, other) => other.sockets < least.sockets ? other : least);
+  const sockets = Math.min(wished.sockets, limit.sockets);
+  const title = `\n${subscriptions}: ${format(sockets)} sockets, ${MESSAGES} messages each`;
+  console.log(
+    sockets < wished.sockets ? `${title}; not ${format(wished.sockets)}, for ${limit.why}` : title,
+  );
+  return {
+    subscriptions,
+    sockets,
+    messages: MESSAGES,
+    generators: Math.ceil(sockets / Math.min(SOCKETS_PER_GENERATOR, files - OTHER_FILES)),
+    sources: Math.max(wished.sources, Math.ceil(sockets / ports)),
+  };
+}
+
+function wholeNumber(name: string, given: string, max: number): number {
+  const value = Number(given);
+  if (Number.isInteger(value) && value >= 1 && value <= max) return value;
+  throw new Error(`${name} must be a whole number from 1 to ${max}, but is "${given}": correct it`);
+}
+
+function format(value: number): string {
+  return value.toLocaleString("en-US");
+}
+
+if (import.meta.main) await runBenchmark(scale);
