@@ -106,9 +106,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #openingTicks = 0;
   #idleTicks = 0;
   #stuckTicks = 0;
-  /** Length of all frames sent: never more than their bytes, so progress is never seen where there is none. */
-  #sentLength = 0;
-  #drainedLength = 0;
+  /** Bytes that waited for the client when it was last looked at: fewer since then mean that it takes some. */
+  #buffered = 0;
+  #hasTaken = false;
   #framesThisTick = 0;
 
   constructor(username: string, mode: Mode, host: ConnectionHost) {
@@ -274,13 +274,20 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
     const socket = this.#socket!;
     // send() never blocks and never fails on a stuck client: the bytes would pile up here.
-    if (socket.bufferedAmount > this.#host.limits.maxBufferedBytes) return false;
+    if (this.#look() > this.#host.limits.maxBufferedBytes) return false;
     socket.send(frame);
-    this.#sentLength += frame.length;
+    this.#buffered = socket.bufferedAmount;
     this.#messages++;
     this.#bytes += byteLength;
     this.#idleTicks = 0;
     return true;
+  }
+
+  /** Bytes that wait for the client. */
+  #look(): number {
+    const { bufferedAmount } = this.#socket!;
+    if (bufferedAmount < this.#buffered) this.#hasTaken = true;
+    return this.#buffered = bufferedAmount;
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -327,15 +334,10 @@ export class Connection implements Subscriber, Session, ReplayHost {
     }
     if (this.#state !== "live") return;
     const { limits } = this.#host;
-    const buffered = this.#socket!.bufferedAmount;
-    if (buffered > 0) {
-      const drained = this.#sentLength - buffered;
-      this.#stuckTicks = drained > this.#drainedLength ? 0 : this.#stuckTicks + 1;
-      this.#drainedLength = drained;
-      if (this.#stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
-    } else {
-      this.#stuckTicks = 0;
-    }
+    const isWaiting = this.#look() > 0;
+    this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
+    this.#hasTaken = false;
+    if (this.#stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
     if (this.#replay?.hasFailed) this.#replay.resume();
     if (++this.#idleTicks >= limits.pingS && this.mode === "v1") {
       this.#idleTicks = 0;
