@@ -120,5 +120,4 @@ export class Publisher implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-
 }

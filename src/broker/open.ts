@@ -3,6 +3,7 @@ import type { Log } from "../log.ts";
 import { type FirstAttempt, Redis } from "../redis.ts";
 import type { Broker } from "./broker.ts";
 import { MemoryBroker } from "./memory.ts";
+import { parseRedisUrl } from "./redis_address.ts";
 import { DedicatedRedisBroker } from "./redis_dedicated.ts";
 
 export interface BrokerOptions {
@@ -22,7 +23,10 @@ export interface OpenedBroker {
   close(): Promise<void>;
 }
 
-/** Opens at once; a Redis that is away is connected to as soon as it is there. */
+/**
+ * Opens at once; a Redis that is away is connected to as soon as it is there.
+ * @throws {TypeError} when the URL is none of Redis.
+ */
 export function openBroker(options: BrokerOptions): OpenedBroker {
   const { redisUrl: url, redisTimeoutMs: timeoutMs = 3_000, log } = options;
   if (url === undefined) {
@@ -33,8 +37,9 @@ export function openBroker(options: BrokerOptions): OpenedBroker {
       close: () => broker.close(),
     };
   }
+  const address = parseRedisUrl(url);
   const redis = Redis.open(url, { timeoutMs, ...(log && { log }) });
-  const broker = new DedicatedRedisBroker({ url, redis, timeoutMs, ...(log && { log }) });
+  const broker = new DedicatedRedisBroker({ address, redis, timeoutMs, ...(log && { log }) });
   return {
     broker,
     firstAttempt: (withinMs) => redis.firstAttempt(withinMs),
