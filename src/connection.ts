@@ -15,6 +15,7 @@
  */
 import type { Subscriber, Subscription } from "./broker/broker.ts";
 import { InvalidFrameError, messageOf } from "./errors.ts";
+import { hangUp } from "./hang_up.ts";
 import type { Log } from "./log.ts";
 import {
   CLOSE,
@@ -40,10 +41,17 @@ export type Mode = "raw" | "v1";
 
 /** What `Connections` keeps: anything that holds a client's socket. */
 export interface Session {
-  /** Ends it; idempotent. `retryMs`: when the client should come back, in milliseconds. */
-  close(reason: CloseReason, options?: { retryMs?: number }): void;
+  /** Ends it; idempotent. */
+  close(reason: CloseReason, options?: CloseOptions): void;
   /** Called once a second. */
   tick(): void;
+}
+
+export interface CloseOptions {
+  /** When the client should come back, in milliseconds from now. */
+  retryMs?: number;
+  /** As in `hangUp`. @default false */
+  whenQuiet?: boolean;
 }
 
 export interface ConnectionLimits {
@@ -147,6 +155,8 @@ export class Connection implements Subscriber, Session, ReplayHost {
   /** Ends a session that never got an open socket. */
   abandon(why: string): void {
     this.#end({ why });
+    // It may open all the same, when nobody waits for it any more.
+    if (this.#socket) hangUp(this.#socket, CLOSE.overloaded);
     this.#settle();
   }
 
@@ -296,8 +306,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #onFrame(data: string | ArrayBuffer): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     const { limits } = this.#host;
-    if (sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes) return this.close(CLOSE.tooBig);
-    if (++this.#framesThisTick > limits.maxFramesPerSecond) return this.close(CLOSE.tooFast);
+    const isTooBig = sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes;
+    if (isTooBig) return this.close(CLOSE.tooBig, { whenQuiet: true });
+    if (++this.#framesThisTick > limits.maxFramesPerSecond) {
+      return this.close(CLOSE.tooFast, { whenQuiet: true });
+    }
     if (this.mode === "raw") {
       if (data === "ping") this.#socket!.send("pong");
       else this.#ignoredFrames++;
@@ -309,7 +322,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       if (frame?.t === "ack") this.#onAck(frame.seq);
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
-      this.close({ code: CLOSE.protocol.code, why: messageOf(error) });
+      this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
     }
   }
 
@@ -351,21 +364,18 @@ export class Connection implements Subscriber, Session, ReplayHost {
   // The end
 
   /** Frees everything at once and asks the socket to close. */
-  close(reason: CloseReason, options: { retryMs?: number } = {}): void {
+  close(reason: CloseReason, options: CloseOptions = {}): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#end(reason);
     const socket = this.#socket;
     if (!socket) return this.#settle();
-    if (socket.readyState === WebSocket.OPEN) {
-      if (this.mode === "v1") {
-        const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
-        socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
-      }
-      socket.close(reason.code, reason.why.slice(0, 120));
-    } else if (socket.readyState === WebSocket.CONNECTING) {
-      // Before `open` a close is lost in Deno, so it is made up for there.
-      socket.onopen = () => socket.close(reason.code, reason.why.slice(0, 120));
+    if (socket.readyState === WebSocket.OPEN && this.mode === "v1") {
+      const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
+      socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
     }
+    hangUp(socket, reason, options);
+    // One that is not open yet may never be, and Deno would not say so.
+    if (socket.readyState === WebSocket.CONNECTING) this.#settle();
   }
 
   #onSocketClose(code: number): void {

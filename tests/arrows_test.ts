@@ -23,7 +23,7 @@ const ROWS: readonly Row[] = [
   { name: "server", files: /^src\/server\.ts$/ },
   { name: "app", files: /^src\/app\.ts$/ },
   { name: "http", files: /^src\/http\//, together: true },
-  { name: "connection", files: /^src\/(connections?|newcomer|publisher)\.ts$/, together: true },
+  { name: "connection", files: /^src\/(connections?|newcomer|hang_up|publisher)\.ts$/, together: true },
   // In broker/, inbox/ and auth/: who picks an implementation, the implementations, what they are made of.
   { name: "choice", files: /^src\/(broker|inbox|auth)\/open\.ts$/, by: ["src/app.ts", "src/publisher.ts"] },
   {

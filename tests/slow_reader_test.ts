@@ -213,7 +213,7 @@ test(
   { USERWIRE_SLOW_TIMEOUT_S: "1", USERWIRE_HISTORY: "1000", USERWIRE_MAX_REPLAY: "1000" },
 );
 
-for (const letter of ["x", "語"]) {
+for (const letter of ["語"]) {
   Deno.test(`A slow reader is not closed while it takes some, with text of "${letter}"`, async () => {
     const env = { USERWIRE_SLOW_TIMEOUT_S: "2", USERWIRE_MAX_BUFFERED_BYTES: "40000000" };
     await using service = await Service.start({ ...env, USERWIRE_HISTORY: "20" });

@@ -9,18 +9,23 @@ import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Redis } from "../redis.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
-import { parseRedisUrl, type RedisAddress } from "./redis_address.ts";
+import type { RedisAddress } from "./redis_address.ts";
 import { RedisSubscription } from "./redis_subscription.ts";
 import { Slots } from "./slots.ts";
 
 /** Dials at one time. More would only queue in the kernel and make a Redis that restarts slower to come back. */
 const MAX_DIALS = 64;
 const HEALTH_TICK_MS = 5_000;
-/** How long sends are refused after Redis came back, while this instance's subscriptions are not all restored. */
-const SETTLE_MS = 5_000;
+/**
+ * How long sends are refused after Redis came back, because other instances take their time to come back too: a send
+ * would be answered with too small a number.
+ */
+const SETTLE_MS = 1_500;
+/** How long at most they are refused while this instance itself has not restored all of its subscriptions. */
+const MAX_SETTLE_MS = 5_000;
 
 export interface DedicatedRedisBrokerOptions {
-  url: string;
+  address: RedisAddress;
   /** The connection for commands; it stays the caller's to close. */
   redis: Redis;
   /** How long a subscription may take to be confirmed, in milliseconds. */
@@ -38,12 +43,10 @@ export class DedicatedRedisBroker implements Broker {
   readonly #subscriptions = new Set<RedisSubscription>();
   readonly #healthTimer: ReturnType<typeof setInterval>;
   #lost = 0;
-  #connectsSeen = 0;
-  #settledAtMs = 0;
   #closed = false;
 
   constructor(options: DedicatedRedisBrokerOptions) {
-    this.#address = parseRedisUrl(options.url);
+    this.#address = options.address;
     this.#redis = options.redis;
     this.#timeoutMs = options.timeoutMs;
     this.#log = options.log;
@@ -53,18 +56,12 @@ export class DedicatedRedisBroker implements Broker {
   }
 
   unavailable(): string | undefined {
-    if (this.#closed) return "The broker is closed";
-    const why = this.#redis.unavailable();
+    const why = this.#unreachable();
     if (why !== undefined) return why;
-    // Redis may be back without having all our subscriptions: a send would be answered with too small a number.
-    if (this.#redis.connects !== this.#connectsSeen) {
-      if (this.#connectsSeen > 0) this.#settledAtMs = performance.now() + SETTLE_MS;
-      this.#connectsSeen = this.#redis.connects;
-    }
-    if (this.#lost > 0 && performance.now() < this.#settledAtMs) {
-      return "Redis is back and subscriptions are being restored";
-    }
-    return undefined;
+    const backForMs = performance.now() - this.#redis.backAtMs;
+    return backForMs < (this.#lost > 0 ? MAX_SETTLE_MS : SETTLE_MS)
+      ? "Redis is back and subscriptions are being restored"
+      : undefined;
   }
 
   async subscribe(
@@ -72,7 +69,7 @@ export class DedicatedRedisBroker implements Broker {
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
-    this.#assertAvailable();
+    refuseIf(this.#unreachable());
     const subscription = new RedisSubscription(channel, subscriber, {
       dial: (channel, signal) => this.#dial(channel, signal),
       whenReady: () => this.#redis.whenReady(),
@@ -86,18 +83,18 @@ export class DedicatedRedisBroker implements Broker {
     this.#subscriptions.add(subscription);
     if (this.#closed) {
       await subscription.close();
-      this.#assertAvailable();
+      refuseIf(this.#unreachable());
     }
     return subscription;
   }
 
   async publish(channel: string, payload: string): Promise<number> {
-    this.#assertAvailable();
+    refuseIf(this.unavailable());
     return await this.#redis.publish(channel, payload);
   }
 
   async counts(channels: readonly string[]): Promise<number[]> {
-    this.#assertAvailable();
+    refuseIf(this.unavailable());
     return await this.#redis.subscriberCounts(channels);
   }
 
@@ -107,18 +104,20 @@ export class DedicatedRedisBroker implements Broker {
     await Promise.all([...this.#subscriptions].map((subscription) => subscription.close()));
   }
 
-  #assertAvailable(): void {
-    const why = this.unavailable();
-    if (why !== undefined) throw new BrokerUnavailableError(why);
+  #unreachable(): string | undefined {
+    return this.#closed ? "The broker is closed" : this.#redis.unavailable();
   }
 
   #dial(channel: string, signal: AbortSignal | undefined) {
-    return this.#dials.run(() =>
-      RedisSubscription.dial(this.#address, {
-        channel,
-        timeoutMs: this.#timeoutMs,
-        ...(signal && { signal }),
-      })
-    );
+    return RedisSubscription.dial(this.#address, {
+      channel,
+      timeoutMs: this.#timeoutMs,
+      slots: this.#dials,
+      ...(signal && { signal }),
+    });
   }
+}
+
+function refuseIf(why: string | undefined): void {
+  if (why !== undefined) throw new BrokerUnavailableError(why);
 }

@@ -7,6 +7,7 @@ import type { Subscriber, Subscription } from "./broker.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import { RedisConnection } from "./redis_connection.ts";
 import { encodeCommand, messageHead, ReplyError } from "./resp.ts";
+import type { Slots } from "./slots.ts";
 
 /** What a subscription needs from its broker. */
 export interface SubscriptionHost {
@@ -51,13 +52,14 @@ export class RedisSubscription implements Subscription {
 
   /**
    * Dials and subscribes; resolves when Redis has confirmed it.
+   * @param options.timeoutMs Covers the waiting for a slot too: while Redis hangs, nobody waits for those before him.
    * @throws {BrokerUnavailableError}
    */
   static async dial(
     address: RedisAddress,
-    options: { channel: string; timeoutMs: number; signal?: AbortSignal },
+    options: { channel: string; timeoutMs: number; slots: Slots; signal?: AbortSignal },
   ): Promise<RedisConnection> {
-    const { channel, timeoutMs, signal } = options;
+    const { channel, timeoutMs, slots, signal } = options;
     const attempt = new AbortController();
     const abort = () => attempt.abort(signal?.reason);
     const timer = setTimeout(
@@ -70,12 +72,11 @@ export class RedisSubscription implements Subscription {
     signal?.addEventListener("abort", abort);
     try {
       signal?.throwIfAborted();
-      const connection = await RedisConnection.open(address, {
-        commands: [encodeCommand("SUBSCRIBE", channel)],
-        replies: 1,
-        signal: attempt.signal,
-      });
-      return connection;
+      const commands = [encodeCommand("SUBSCRIBE", channel)];
+      return await slots.run(
+        () => RedisConnection.open(address, { commands, replies: 1, signal: attempt.signal }),
+        attempt.signal,
+      );
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
@@ -131,6 +132,7 @@ export class RedisSubscription implements Subscription {
       this.#host.onFound();
       if (!connection) return;
       this.#connection = connection;
+      this.#quietChecks = 0;
       this.#tell(() => this.#subscriber.restored());
     }
   }
