@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { MemoryBroker } from "../src/broker/memory.ts";
+import { MemoryInbox } from "../src/inbox/memory.ts";
 import { BrokerUnavailableError, InvalidMessageError, InvalidUsernameError } from "../src/errors.ts";
 import type { Payload } from "../src/protocol.ts";
 import { Publisher } from "../src/publisher.ts";
@@ -97,7 +98,7 @@ Deno.test("Publisher.send refuses what can't be sent, before it is sent", async 
   const broker = new MemoryBroker();
   const recorder = new Recorder();
   await broker.subscribe("alice", recorder);
-  await using publisher = new Publisher(broker);
+  await using publisher = new Publisher(broker, new MemoryInbox(broker, { limits: { count: 0, ttlMs: 1 } }));
 
   for (const text of ["", "{", "undefined", "{'a':1}", "1 2"]) {
     await assertRejects(

@@ -32,6 +32,8 @@ export class Follower implements AsyncDisposable {
   readonly greetings: HiFrame[] = [];
   /** What was wrong; empty if all is well. */
   readonly faults: string[] = [];
+  /** Told of each message, after it was written down. */
+  onMessage: (message: MessageFrame) => void = () => {};
   readonly #bell = new Bell();
   readonly #ids = new Set<string>();
   /** The epochs it was in, and the places it left by a gap of an epoch. */
@@ -170,7 +172,7 @@ export class Follower implements AsyncDisposable {
 
   #onFrame(frame: ServerFrame): void {
     if (frame.t === "hi") this.#onHi(frame);
-    else if (frame.t === "m") this.#onMessage(frame);
+    else if (frame.t === "m") this.#onMessageFrame(frame);
     else if (frame.t === "gap") this.#onGap(frame);
     this.#bell.ring();
   }
@@ -185,7 +187,7 @@ export class Follower implements AsyncDisposable {
     this.greetings.push(hi);
   }
 
-  #onMessage(message: MessageFrame): void {
+  #onMessageFrame(message: MessageFrame): void {
     const { id, seq } = message;
     if (seq !== undefined) {
       const { epoch, seq: last } = this.#position!;
@@ -195,6 +197,7 @@ export class Follower implements AsyncDisposable {
     if (id !== undefined && this.#ids.has(id)) this.faults.push(`Message ${id} came twice, now as ${seq}`);
     if (id !== undefined) this.#ids.add(id);
     this.messages.push(message);
+    this.onMessage(message);
   }
 
   #onGap(gap: GapFrame): void {
