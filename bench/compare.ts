@@ -121,7 +121,7 @@ async function compare(
         continue;
       }
       try {
-        const figures = await measure(system, options.plan, { dir, peersDir: peers.dir, own });
+        const figures = await measure(system, options.plan, { dir, peers, own });
         runs.get(system.name)!.push(figures);
         if (options.isJson) console.log(JSON.stringify({ system: system.name, rep, ...figures }));
       } catch (error) {
@@ -151,7 +151,7 @@ async function headingOf(peers: Peers, { plan, reps }: Options): Promise<string>
   const date = new Date().toISOString().slice(0, 10);
   const command = ["deno task compare", ...Deno.args].join(" ");
   return `${date}, ${navigator.hardwareConcurrency} CPUs (load ${load()} before), Deno ${Deno.version.deno}, ` +
-    `Node ${peers.node}, Redis ${redisVersion}, ${
+    `Node ${peers.nodeVersion}, Redis ${redisVersion}, ${
       peers.packages.join(", ")
     }; \`${command}\`: medians of ${reps}, ` +
     `${plan.sockets} sockets on two instances, ${plan.bytes} bytes, latency at ${plan.perSecond} messages/s.`;

@@ -6,6 +6,7 @@ import { RedisServer } from "../tests/support/redis_server.ts";
 import type { Delivered, Setup } from "./load/scenarios.ts";
 import { LoadProcess } from "./load_process.ts";
 import { cpuSeconds, memoryKib } from "./machine.ts";
+import type { Peers } from "./peers.ts";
 import type { Program } from "./program.ts";
 import { RedisWatch } from "./redis_watch.ts";
 import { type Place, portOf, startInstance, subprotocolOf, type System } from "./systems.ts";
@@ -73,7 +74,7 @@ const WARM_UP = { users: 50, perSecond: 500, seconds: 1 };
 export async function measure(
   system: System,
   plan: Plan,
-  options: { dir: string; peersDir: string; own: (started: AsyncDisposable) => void },
+  options: { dir: string; peers: Peers; own: (started: AsyncDisposable) => void },
 ): Promise<Figures> {
   await using stack = new AsyncDisposableStack();
   options.own(stack);
@@ -84,7 +85,7 @@ export async function measure(
   const programs: Program[] = [];
   for (let i = 0; i < INSTANCES; i++) {
     const dir = await Deno.makeTempDir({ dir: options.dir });
-    const place: Place = { redisUrl: redis.url, dir, peersDir: options.peersDir };
+    const place: Place = { redisUrl: redis.url, dir, peers: options.peers };
     programs.push(stack.use(startInstance(system, place)));
   }
   const ports = await Promise.all(programs.map(portOf));

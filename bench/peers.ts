@@ -7,8 +7,9 @@ import { Program } from "./program.ts";
 export interface Peers {
   /** Where they are. */
   readonly dir: string;
-  /** Version of Node. */
+  /** Path of Node. */
   readonly node: string;
+  readonly nodeVersion: string;
   /** The packages, as "ws 8.23.0". */
   readonly packages: readonly string[];
 }
@@ -27,34 +28,41 @@ export async function installPeers(
   dir: string,
   own: (started: AsyncDisposable) => void,
 ): Promise<Peers> {
-  const node = (await outputOf("node", own)).replace(/^v/, "");
-  if (parseInt(node) < MIN_NODE) {
-    throw new Error(`The peers need Node.js ${MIN_NODE} or later: this is "${node}", install a newer one`);
+  const node = findOnPath("node"), npm = findOnPath("npm");
+  const nodeVersion = (await outputOf(node, own)).replace(/^v/, "");
+  if (!(parseInt(nodeVersion) >= MIN_NODE)) {
+    throw new Error(`The peers need Node.js ${MIN_NODE} or later: this is "${nodeVersion}", install a newer one`);
   }
-  await outputOf("npm", own);
   for await (const { name } of Deno.readDir(SOURCE)) {
     await Deno.copyFile(new URL(name, SOURCE), `${dir}/${name}`);
   }
-  const npm = Program.start("npm", {
+  const install = Program.start(npm, {
     name: "npm",
     args: ["install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
     cwd: dir,
   });
-  own(npm);
-  const { success } = await npm.end(INSTALL_MS);
-  if (!success) throw new Error(`npm could not install the peers' packages: ${npm.tail.trim()}`);
+  own(install);
+  const { success } = await install.end(INSTALL_MS);
+  if (!success) throw new Error(`npm could not install the peers' packages: ${install.tail.trim()}`);
   const { dependencies } = JSON.parse(await Deno.readTextFile(`${dir}/package.json`));
-  return { dir, node, packages: Object.entries(dependencies).map(([name, version]) => `${name} ${version}`) };
+  const packages = Object.entries(dependencies).map(([name, version]) => `${name} ${version}`);
+  return { dir, node, nodeVersion, packages };
+}
+
+/** Deno stands in for a node that is missing, so a name alone says nothing about who runs. */
+function findOnPath(name: string): string {
+  for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
+    try {
+      if (folder !== "" && Deno.statSync(`${folder}/${name}`).isFile) return `${folder}/${name}`;
+    } catch {
+      // Not here.
+    }
+  }
+  throw new Error(`The peers need ${name}, which is not on PATH: install Node.js ${MIN_NODE} or later, with npm`);
 }
 
 async function outputOf(command: string, own: (started: AsyncDisposable) => void): Promise<string> {
-  let program: Program;
-  try {
-    program = Program.start(command, { name: command, args: ["--version"] });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new Error(`The peers need ${command}, which is not on PATH: install Node.js ${MIN_NODE} or later`);
-  }
+  const program = Program.start(command, { name: command, args: ["--version"] });
   own(program);
   await program.end(VERSION_MS);
   return program.tail.trim();

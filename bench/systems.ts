@@ -1,5 +1,6 @@
 /** The rows of `deno task compare`: which systems there are, how an instance is started, and how one talks to it. */
 import { SUBPROTOCOL } from "../src/protocol.ts";
+import type { Peers } from "./peers.ts";
 import { Program } from "./program.ts";
 
 export interface System {
@@ -17,8 +18,7 @@ export interface Place {
   readonly redisUrl: string;
   /** Empty folder of the instance. */
   readonly dir: string;
-  /** Where the peers and their packages are. */
-  readonly peersDir: string;
+  readonly peers: Peers;
 }
 
 /** All ratios are against this one: it has the same shape as Userwire's default, one Redis connection per socket. */
@@ -87,9 +87,9 @@ const START_MS = 20_000;
 export function startInstance(system: System, place: Place): Program {
   const env = { ...system.env, REDIS_URL: place.redisUrl, PORT: "0" };
   if (system.program === "userwire") return startUserwire({ env, dir: place.dir });
-  return Program.start("node", {
+  return Program.start(place.peers.node, {
     name: system.name,
-    args: [`${place.peersDir}/${system.program}.mjs`],
+    args: [`${place.peers.dir}/${system.program}.mjs`],
     env: { ...env, NODE_ENV: "production" },
   });
 }

@@ -1,6 +1,7 @@
 /** What joins the instances: a broker and an inbox, both in memory or both on one Redis. Picks them by settings. */
 import type { Broker } from "./broker/broker.ts";
 import { MemoryBroker } from "./broker/memory.ts";
+import { parseRedisUrl } from "./broker/redis_address.ts";
 import { DedicatedRedisBroker } from "./broker/redis_dedicated.ts";
 import { SharedRedisBroker } from "./broker/redis_shared.ts";
 import type { Inbox, InboxLimits } from "./inbox/inbox.ts";
@@ -33,7 +34,10 @@ export interface Backbone {
   close(): Promise<void>;
 }
 
-/** Opens at once; a Redis that is away is connected to as soon as it is there. */
+/**
+ * Opens at once; a Redis that is away is connected to as soon as it is there.
+ * @throws {TypeError} when the URL is none of Redis.
+ */
 export function openBackbone(options: BackboneOptions): Backbone {
   const { redisUrl: url, redisTimeoutMs: timeoutMs = 3_000, history = 100, historyTtlS = 300 } = options;
   const limits: InboxLimits = { count: history, ttlMs: historyTtlS * 1_000 };
@@ -51,10 +55,17 @@ export function openBackbone(options: BackboneOptions): Backbone {
       },
     };
   }
+  const address = parseRedisUrl(url);
   const redis = Redis.open(url, { timeoutMs, ...log });
   const broker = options.subscriptions === "shared"
-    ? new SharedRedisBroker({ url, redis, timeoutMs, ...log, connections: options.sharedConnections ?? 1 })
-    : new DedicatedRedisBroker({ url, redis, timeoutMs, ...log });
+    ? new SharedRedisBroker({
+      address,
+      redis,
+      timeoutMs,
+      ...log,
+      connections: options.sharedConnections ?? 1,
+    })
+    : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
   const inbox = new RedisStreamsInbox(redis, { limits });
   return {
     broker,

@@ -15,6 +15,7 @@
  */
 import type { Subscriber, Subscription } from "./broker/broker.ts";
 import { InvalidFrameError, messageOf } from "./errors.ts";
+import { hangUp } from "./hang_up.ts";
 import type { Log } from "./log.ts";
 import {
   CLOSE,
@@ -40,10 +41,17 @@ export type Mode = "raw" | "v1";
 
 /** What `Connections` keeps: anything that holds a client's socket. */
 export interface Session {
-  /** Ends it; idempotent. `retryMs`: when the client should come back, in milliseconds. */
-  close(reason: CloseReason, options?: { retryMs?: number }): void;
+  /** Ends it; idempotent. */
+  close(reason: CloseReason, options?: CloseOptions): void;
   /** Called once a second. */
   tick(): void;
+}
+
+export interface CloseOptions {
+  /** When the client should come back, in milliseconds from now. */
+  retryMs?: number;
+  /** As in `hangUp`. @default false */
+  whenQuiet?: boolean;
 }
 
 export interface ConnectionLimits {
@@ -107,9 +115,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #openingTicks = 0;
   #idleTicks = 0;
   #stuckTicks = 0;
-  /** Length of all frames sent: never more than their bytes, so progress is never seen where there is none. */
-  #sentLength = 0;
-  #drainedLength = 0;
+  /** Bytes that waited for the client when it was last looked at: fewer since then mean that it takes some. */
+  #buffered = 0;
+  #hasTaken = false;
   #framesThisTick = 0;
 
   constructor(username: string, mode: Mode, host: ConnectionHost) {
@@ -148,6 +156,8 @@ export class Connection implements Subscriber, Session, ReplayHost {
   /** Ends a session that never got an open socket. */
   abandon(why: string): void {
     this.#end({ why });
+    // It may open all the same, when nobody waits for it any more.
+    if (this.#socket) hangUp(this.#socket, CLOSE.overloaded);
     this.#settle();
   }
 
@@ -294,13 +304,20 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
     const socket = this.#socket!;
     // send() never blocks and never fails on a stuck client: the bytes would pile up here.
-    if (socket.bufferedAmount > this.#host.limits.maxBufferedBytes) return false;
+    if (this.#look() > this.#host.limits.maxBufferedBytes) return false;
     socket.send(frame);
-    this.#sentLength += frame.length;
+    this.#buffered = socket.bufferedAmount;
     this.#messages++;
     this.#bytes += byteLength;
     this.#idleTicks = 0;
     return true;
+  }
+
+  /** Bytes that wait for the client. */
+  #look(): number {
+    const { bufferedAmount } = this.#socket!;
+    if (bufferedAmount < this.#buffered) this.#hasTaken = true;
+    return this.#buffered = bufferedAmount;
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -309,8 +326,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #onFrame(data: string | ArrayBuffer): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     const { limits } = this.#host;
-    if (sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes) return this.close(CLOSE.tooBig);
-    if (++this.#framesThisTick > limits.maxFramesPerSecond) return this.close(CLOSE.tooFast);
+    const isTooBig = sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes;
+    if (isTooBig) return this.close(CLOSE.tooBig, { whenQuiet: true });
+    if (++this.#framesThisTick > limits.maxFramesPerSecond) {
+      return this.close(CLOSE.tooFast, { whenQuiet: true });
+    }
     if (this.mode === "raw") {
       if (data === "ping") this.#socket!.send("pong");
       else this.#ignoredFrames++;
@@ -322,7 +342,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       if (frame?.t === "ack") this.#onAck(frame.seq);
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
-      this.close({ code: CLOSE.protocol.code, why: messageOf(error) });
+      this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
     }
   }
 
@@ -347,15 +367,10 @@ export class Connection implements Subscriber, Session, ReplayHost {
     }
     if (this.#state !== "live") return;
     const { limits } = this.#host;
-    const buffered = this.#socket!.bufferedAmount;
-    if (buffered > 0) {
-      const drained = this.#sentLength - buffered;
-      this.#stuckTicks = drained > this.#drainedLength ? 0 : this.#stuckTicks + 1;
-      this.#drainedLength = drained;
-      if (this.#stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
-    } else {
-      this.#stuckTicks = 0;
-    }
+    const isWaiting = this.#look() > 0;
+    this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
+    this.#hasTaken = false;
+    if (this.#stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
     if (this.#replay?.hasFailed) this.#replay.resume();
     if (++this.#idleTicks >= limits.pingS && this.mode === "v1") {
       this.#idleTicks = 0;
@@ -369,21 +384,18 @@ export class Connection implements Subscriber, Session, ReplayHost {
   // The end
 
   /** Frees everything at once and asks the socket to close. */
-  close(reason: CloseReason, options: { retryMs?: number } = {}): void {
+  close(reason: CloseReason, options: CloseOptions = {}): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#end(reason);
     const socket = this.#socket;
     if (!socket) return this.#settle();
-    if (socket.readyState === WebSocket.OPEN) {
-      if (this.mode === "v1") {
-        const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
-        socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
-      }
-      socket.close(reason.code, reason.why.slice(0, 120));
-    } else if (socket.readyState === WebSocket.CONNECTING) {
-      // Before `open` a close is lost in Deno, so it is made up for there.
-      socket.onopen = () => socket.close(reason.code, reason.why.slice(0, 120));
+    if (socket.readyState === WebSocket.OPEN && this.mode === "v1") {
+      const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
+      socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
     }
+    hangUp(socket, reason, options);
+    // One that is not open yet may never be, and Deno would not say so.
+    if (socket.readyState === WebSocket.CONNECTING) this.#settle();
   }
 
   #onSocketClose(code: number): void {

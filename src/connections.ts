@@ -80,15 +80,12 @@ export class Connections implements ConnectionHost {
   onFull(connection: Connection): void {
     this.#full.add(connection);
     this.#roomTimer ??= setInterval(() => {
-      for (const connection of this.#full) if (connection.hasRoom()) this.#full.delete(connection);
-      if (this.#full.size === 0) {
-        clearInterval(this.#roomTimer);
-        this.#roomTimer = undefined;
-      }
+      for (const connection of this.#full) if (connection.hasRoom()) this.#leaveFull(connection);
     }, ROOM_TICK_MS);
   }
 
   onEnd(session: Session): void {
+    this.#leaveFull(session);
     if (this.#live.delete(session)) this.#zombies.add(session);
     if (this.#live.size === 0) {
       clearInterval(this.#timer);
@@ -100,6 +97,13 @@ export class Connections implements ConnectionHost {
     this.#live.delete(session);
     this.#zombies.delete(session);
     if (this.#live.size === 0 && this.#zombies.size === 0) this.#onEmpty?.();
+  }
+
+  #leaveFull(session: Session): void {
+    this.#full.delete(session as Connection);
+    if (this.#full.size > 0) return;
+    clearInterval(this.#roomTimer);
+    this.#roomTimer = undefined;
   }
 
   /**

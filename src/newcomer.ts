@@ -2,8 +2,9 @@
  * A raw socket whose client has not said who it is. Its first frame does, or it is closed in time.
  * Then the socket is handed on, and this is over.
  */
-import type { ConnectionHost, Session } from "./connection.ts";
+import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
 import { messageOf } from "./errors.ts";
+import { hangUp } from "./hang_up.ts";
 import { CLOSE, type CloseReason, parseIdentityFrame } from "./protocol.ts";
 
 export interface NewcomerOptions {
@@ -26,17 +27,15 @@ export class Newcomer implements Session {
     this.#host = host;
     this.#options = options;
     socket.onmessage = (event) => this.#onFrame(event.data);
-    socket.onclose = () => host.onSocketGone(this);
+    socket.onclose = () => this.#leave();
     socket.onerror = () => {}; // a broken socket closes too
   }
 
   tick(): void {
     if (++this.#ticks > this.#options.timeoutS) this.close(CLOSE.noIdentity);
-    // Deno says nothing when the client left before the handshake was answered.
-    if (this.#over && this.#socket.readyState === WebSocket.CONNECTING) this.#host.onSocketGone(this);
   }
 
-  close(reason: CloseReason): void {
+  close(reason: CloseReason, options: CloseOptions = {}): void {
     if (this.#over) return;
     this.#over = true;
     this.#host.onEnd(this);
@@ -44,9 +43,9 @@ export class Newcomer implements Session {
       code: reason.code,
       why: reason.why,
     });
-    const { code, why } = reason;
-    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.close(code, why.slice(0, 120));
-    else this.#socket.onopen = () => this.#socket.close(code, why.slice(0, 120));
+    hangUp(this.#socket, reason, options);
+    // When the client left before the handshake was answered, Deno never says anything.
+    if (this.#socket.readyState === WebSocket.CONNECTING) this.#leave();
   }
 
   #onFrame(data: unknown): void {
@@ -55,14 +54,19 @@ export class Newcomer implements Session {
     try {
       // Longer than any name with its braces could be: not worth a parse.
       if (typeof data !== "string" || data.length > this.#host.limits.maxFrameBytes) {
-        return this.close(typeof data === "string" ? CLOSE.tooBig : CLOSE.protocol);
+        return this.close(typeof data === "string" ? CLOSE.tooBig : CLOSE.protocol, { whenQuiet: true });
       }
       username = parseIdentityFrame(data, { fold: this.#options.foldUsernames });
     } catch (error) {
-      return this.close({ code: CLOSE.protocol.code, why: messageOf(error) });
+      return this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
     }
+    this.#leave();
+    this.#options.onIdentity(username);
+  }
+
+  #leave(): void {
+    if (!this.#over) this.#host.onEnd(this);
     this.#over = true;
     this.#host.onSocketGone(this);
-    this.#options.onIdentity(username);
   }
 }

@@ -16,7 +16,12 @@
 import { createHash } from "node:crypto";
 import { type BackboneOptions, openBackbone } from "./backbone.ts";
 import type { Broker } from "./broker/broker.ts";
-import { IdempotencyConflictError, InvalidMessageError, UserOfflineError } from "./errors.ts";
+import {
+  BrokerUnavailableError,
+  IdempotencyConflictError,
+  InvalidMessageError,
+  UserOfflineError,
+} from "./errors.ts";
 import type { Appended, AppendOptions, Inbox } from "./inbox/inbox.ts";
 import {
   channelOf,
@@ -225,6 +230,9 @@ export class Publisher implements AsyncDisposable {
     wait?: Wait,
   ): Promise<Appended & { outcome: "appended" | "repeated" }> {
     const { ttlMs, expectOnline, idempotencyKey } = options;
+    // While subscriptions are being restored the number would be too small.
+    const why = this.#broker.unavailable();
+    if (why !== undefined) throw new BrokerUnavailableError(why);
     const draft = { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
     const appendOptions: AppendOptions = {
       ...(ttlMs !== undefined && { ttlMs }),

@@ -56,7 +56,7 @@ export class Redis {
   readonly #pending = new Set<Pending>();
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
-  #connects = 0;
+  #backAtMs = -Infinity;
   #run = "";
   #room = Infinity;
   #waiters: (() => void)[] = [];
@@ -71,7 +71,11 @@ export class Redis {
   private constructor(url: string, options: RedisOptions) {
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#log = options.log;
-    this.#client = newClient(url, (delayMs) => this.#retryAtMs = performance.now() + delayMs);
+    this.#client = newClient(url, (delayMs) => {
+      if (this.#closed) return false;
+      this.#retryAtMs = performance.now() + delayMs;
+      return delayMs;
+    });
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     this.#client.on("ready", () => {
       this.#greeted = false;
@@ -106,9 +110,9 @@ export class Redis {
     return this.#why;
   }
 
-  /** How often the connection came up, or came back to life. */
-  get connects(): number {
-    return this.#connects;
+  /** When Redis came back the last time, on the clock of `performance.now()`; -Infinity while it was never away. */
+  get backAtMs(): number {
+    return this.#backAtMs;
   }
 
   /**
@@ -276,6 +280,7 @@ export class Redis {
 
   #onAnswer(): void {
     if (this.#closed || !this.#greeted) return;
+    if (this.#why !== NOT_YET) this.#backAtMs = performance.now();
     this.#why = undefined;
     this.#first.resolve({ outcome: "ready" });
     this.#log?.info("redis available");
@@ -283,7 +288,6 @@ export class Redis {
   }
 
   #wake(): void {
-    this.#connects++;
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const wake of waiters) wake();
@@ -297,7 +301,8 @@ export class Redis {
   }
 }
 
-function newClient(url: string, onRetry: (delayMs: number) => void) {
+/** @param retry Takes the delay before the next attempt to connect, in milliseconds; says false when there is none. */
+function newClient(url: string, retry: (delayMs: number) => number | false) {
   return createClient({
     url,
     // RESP2 needs no greeting and is spoken by every Redis.
@@ -311,9 +316,7 @@ function newClient(url: string, onRetry: (delayMs: number) => void) {
       socketTimeout: SILENCE_MS,
       // The library's own strategy gives up after a silent connection; this one never does.
       reconnectStrategy(attempt) {
-        const delayMs = Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2);
-        onRetry(delayMs);
-        return delayMs;
+        return retry(Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2));
       },
     },
   });

@@ -13,6 +13,10 @@
  * *reading*: the inbox is being read; live messages queue, a few of them. *live*: each message goes straight
  * through. *full*: the client takes no more, live messages are left to the inbox. *failed*: the inbox could not
  * be read.
+ *
+ * It rests on two promises: what was heard on the channel is stored already, so a read that is issued later covers
+ * it; and the channel is in order, so a number that is not higher than the one before, and the number 1, may be of a
+ * new epoch. Messages themselves do not name their epoch.
  */
 import type { Inbox, Stored, Stretch } from "./inbox/inbox.ts";
 import { formatPosition, type GapFrame, type Position } from "./protocol.ts";
@@ -59,12 +63,10 @@ export class Replay {
   #epoch = "";
   #seq = 0;
   #queue: Queued[] = [];
-  /** The number heard last on the channel, delivered or not. A channel is in order: a lower one means doubt. */
+  /** The number heard last on the channel, delivered or not. */
   #heard = 0;
-  /** Live messages were let go that are not in the queue. */
-  #overflowed = false;
-  /** Somebody asked for a check while one was under way. */
-  #doubt = false;
+  /** The read under way is not the last: the queue does not hold all, or not of this epoch, or somebody doubts. */
+  #again = false;
   #first: Stretch | undefined;
   #wanted: Position | undefined;
 
@@ -94,7 +96,8 @@ export class Replay {
   }
 
   /**
-   * Reads the first stretch. The subscription must be confirmed before, or messages in between are missed.
+   * Reads the first stretch. With a position to resume from, call it when the subscription is confirmed, so that
+   * nothing falls in between; without one before it is, since what was handed to the subscription is to be delivered.
    * @param wanted The position to resume from, if any.
    * @throws {BrokerUnavailableError}
    */
@@ -108,18 +111,10 @@ export class Replay {
     const first = this.#first!;
     this.#epoch = first.epoch;
     const wanted = this.#wanted;
-    if (!wanted) {
-      // Live messages that came while the position was read were counted as delivered: they are.
-      this.#seq = Math.min(first.last, (this.#queue[0]?.seq ?? Infinity) - 1);
-      this.#heard = Math.max(this.#heard, this.#seq);
-      if (this.#seq < first.last) this.#first = undefined;
-      return { pos: formatPosition(this.position), resumed: false, replay: first.last - this.#seq };
-    }
-    const resumed = wanted.epoch === first.epoch && wanted.seq <= first.last;
-    this.#seq = resumed ? wanted.seq : placeIn(first, wanted);
-    this.#heard = Math.max(this.#heard, this.#seq);
+    const resumed = wanted !== undefined && wanted.epoch === first.epoch && wanted.seq <= first.last;
+    this.#seq = !wanted ? first.last : resumed ? wanted.seq : placeIn(first, wanted);
     // What was read began at a number of another epoch.
-    if (!resumed) this.#first = undefined;
+    if (wanted && !resumed) this.#first = undefined;
     const replay = Math.min(first.last - this.#seq, this.#options.maxReplay);
     return { pos: formatPosition(this.position), resumed, replay };
   }
@@ -130,28 +125,27 @@ export class Replay {
     const wanted = this.#wanted;
     this.#wanted = undefined;
     this.#first = undefined;
+    if (this.#isStopped) return;
     if (wanted && !first) this.#host.gap(this.#epochGap(wanted));
     void this.#run(first, { cap: wanted !== undefined });
   }
 
   /** A live message arrived. */
   live(seq: number, envelope: string, byteLength: number): void {
-    const isDoubtful = seq <= this.#heard;
+    const isDoubtful = seq === 1 || seq <= this.#heard;
     this.#heard = seq;
     if (this.#state === "live") {
-      if (seq === this.#seq + 1) {
-        if (this.#host.deliver(envelope, byteLength)) this.#seq = seq;
-        else this.#fill();
-        return;
+      // Ahead, some are missing. Behind, it was in the last stretch that was read.
+      if (isDoubtful || seq > this.#seq + 1) {
+        this.#queue.push({ seq, envelope, byteLength });
+        this.verify();
+      } else if (seq === this.#seq + 1 && !this.#hand(seq, envelope, byteLength)) {
+        this.#fill();
       }
-      // Behind, it was in the last stretch that was read, unless the numbers began anew.
-      if (seq <= this.#seq && !isDoubtful) return;
-      // Ahead, some are missing.
-      this.#enqueue({ seq, envelope, byteLength });
-      this.verify();
     } else if (this.#state === "reading") {
-      this.#enqueue({ seq, envelope, byteLength });
-      if (isDoubtful) this.#doubt = true;
+      if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, byteLength });
+      else this.#again = true;
+      if (isDoubtful) this.#again = true;
     }
     // Else it waits in the inbox.
   }
@@ -159,7 +153,7 @@ export class Replay {
   /** Compares with the inbox, and delivers or announces what is missing. */
   verify(): void {
     if (this.#state === "live") void this.#run();
-    else this.#doubt = true;
+    else this.#again = true;
   }
 
   /** There is room again, or the inbox may be readable again. */
@@ -177,40 +171,36 @@ export class Replay {
     return this.#state === "stopped";
   }
 
-  #enqueue(message: Queued): void {
-    if (this.#queue.length < MAX_QUEUED) this.#queue.push(message);
-    else this.#overflowed = true;
-  }
-
   async #run(stretch?: Stretch, options: { cap?: boolean } = {}): Promise<void> {
     this.#state = "reading";
     let { cap = false } = options;
+    let heard: Queued[] = [];
     for (;;) {
       if (!stretch) {
-        this.#doubt = false;
-        this.#overflowed = false;
+        heard = this.#queue;
+        this.#queue = [];
+        this.#again = false;
         try {
           stretch = await this.#inbox.since(this.#options.channel, this.#seq, BATCH);
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
-          this.#queue = [];
           this.#host.onReadFailed(error);
           return;
         }
         if (this.#isStopped) return;
       }
-      if (cap) {
+      if (cap && stretch.epoch === this.#epoch) {
         cap = false;
         this.#skipTo(stretch.last - this.#options.maxReplay);
       }
-      if (!this.#apply(stretch)) return this.#fill();
-      const isEnd = stretch.through >= stretch.last && stretch.epoch === this.#epoch;
+      if (!this.#apply(stretch, [...heard, ...this.#queue])) return this.#fill();
+      const isEnd = stretch.through >= stretch.last;
       stretch = undefined;
-      if (!isEnd) continue;
+      if (!isEnd || this.#again) continue;
       if (!this.#drainQueue()) return this.#fill();
       // Something is left in the queue only behind a hole.
-      if (this.#queue.length > 0 || this.#overflowed || this.#doubt) continue;
+      if (this.#queue.length > 0 || this.#again) continue;
       if (!this.#isStopped) this.#state = "live";
       return;
     }
@@ -222,23 +212,25 @@ export class Replay {
     this.#queue = [];
   }
 
-  /** Delivers a stretch; false when the client takes no more. */
-  #apply(stretch: Stretch): boolean {
+  /**
+   * Delivers a stretch; false when the client takes no more.
+   * @param heard What came live, and so is no replay.
+   */
+  #apply(stretch: Stretch, heard: readonly Queued[]): boolean {
     if (stretch.epoch !== this.#epoch || stretch.last < this.#seq) {
       const before = this.position;
       this.#epoch = stretch.epoch;
       this.#seq = placeIn(stretch, before);
-      this.#queue = [];
       this.#host.gap(this.#epochGap(before));
       // It was read from a place in the old epoch: the next one is read from the right place.
-      this.#doubt = true;
+      this.#again = true;
       return true;
     }
     for (const { seq, envelope } of stretch.items) {
       if (seq <= this.#seq) continue;
       this.#skipTo(seq - 1);
-      if (!this.#host.deliver(envelope, undefined)) return false;
-      this.#seq = seq;
+      const live = heard.find((message) => message.seq === seq && message.envelope === envelope);
+      if (!this.#hand(seq, envelope, live?.byteLength)) return false;
     }
     this.#skipTo(stretch.through);
     return true;
@@ -252,16 +244,21 @@ export class Replay {
       const { seq, envelope, byteLength } = queue[taken]!;
       if (seq <= this.#seq) continue;
       if (seq > this.#seq + 1) break;
-      if (!this.#host.deliver(envelope, byteLength)) return false;
-      this.#seq = seq;
+      if (!this.#hand(seq, envelope, byteLength)) return false;
     }
     this.#queue = queue.slice(taken);
     return true;
   }
 
+  #hand(seq: number, envelope: string, byteLength: number | undefined): boolean {
+    if (this.#isStopped || !this.#host.deliver(envelope, byteLength)) return false;
+    this.#seq = seq;
+    return true;
+  }
+
   /** Announces everything up to a number as missing. */
   #skipTo(seq: number): void {
-    if (seq <= this.#seq) return;
+    if (seq <= this.#seq || this.#isStopped) return;
     const from = this.#seq + 1;
     this.#seq = seq;
     this.#host.gap({

@@ -23,21 +23,25 @@ const ROWS: readonly Row[] = [
   { name: "server", files: /^src\/server\.ts$/ },
   { name: "app", files: /^src\/app\.ts$/ },
   { name: "http", files: /^src\/http\//, together: true },
-  { name: "connection", files: /^src\/(connections?|newcomer|publisher)\.ts$/, together: true },
-  // In broker/, inbox/ and auth/: who picks an implementation, the implementations, what they are made of.
-  { name: "choice", files: /^src\/(broker|inbox|auth)\/open\.ts$/, by: ["src/app.ts", "src/publisher.ts"] },
+  {
+    name: "connection",
+    files: /^src\/(connections?|newcomer|hang_up|replay|publisher|receipts)\.ts$/,
+    together: true,
+  },
+  // Who picks the implementations; then, in broker/, inbox/ and auth/, the implementations and what they are made of.
+  { name: "backbone", files: /^src\/backbone\.ts$/, by: ["src/app.ts", "src/publisher.ts"] },
   {
     name: "implementation",
     files: /^src\/(broker|inbox|auth)\//, // and see isImplementation
     only: ["part", "contract", "redis", "log", "wire"],
-    by: ["src/app.ts"],
+    by: ["src/backbone.ts", "src/app.ts"],
   },
   {
     name: "part",
     files: /^src\/(broker|inbox|auth)\/(?!(broker|inbox|auth)\.ts$)/,
     together: true,
     only: ["part", "contract", "redis", "log", "wire"],
-    by: ["src/app.ts"],
+    by: ["src/backbone.ts", "src/app.ts"],
   },
   { name: "client", files: /^src\/client\//, together: true, only: ["client", "wire"] },
   { name: "page", files: /^src\/web\//, together: true, only: ["page"] },
@@ -107,8 +111,8 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
     },
     {
       path: "src/http/routes.ts",
-      source: 'import { openBroker } from "../broker/open.ts";',
-      says: /belongs to src\/broker/,
+      source: 'import { openBackbone } from "../backbone.ts";',
+      says: /backbone/,
     },
     {
       path: "src/connections.ts",
@@ -144,10 +148,10 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
   ];
   const sound: [string, string][] = [
     ["main.ts", 'import { main } from "./src/cli/cli.ts";\nDeno.exit(await main());'],
-    ["src/app.ts", 'import { openBroker } from "./broker/open.ts";\n// import "./server.ts"; Deno.exit(1)'],
+    ["src/app.ts", 'import { openBackbone } from "./backbone.ts";\n// import "./server.ts"; Deno.exit(1)'],
     ["src/connections.ts", 'import type { Connection } from "./connection.ts";'],
     ["src/connection.ts", 'import type { Broker } from "./broker/broker.ts";\nconst url = "//x";'],
-    ["src/broker/open.ts", 'import { Shared } from "./redis_shared.ts";'],
+    ["src/backbone.ts", 'import { Shared } from "./broker/redis_shared.ts";'],
     [
       "src/broker/redis_shared.ts",
       'import type { Broker } from "./broker.ts";\nimport { Slots } from "./slots.ts";\nclass Shared implements Broker {}',

@@ -3,14 +3,14 @@
  * the browser reports an error that the test did not ask for: a script error, a missing file, a breach of the
  * content security policy.
  *
- * The page's socket is also tested on its own, without a browser: it is made of Web APIs only.
+ * How its sockets stay connected is the client's work, and tested there.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type Browser, type BrowserContext, chromium, type Locator, type Page } from "playwright-core";
-import { CLOSE, shouldReconnect } from "../src/protocol.ts";
+import { CLOSE } from "../src/protocol.ts";
 import { assets } from "../src/web/assets.ts";
-import { CLOSE_MEANINGS, shouldReconnect as pageReconnects, UserSocket } from "../src/web/socket.js";
-import { Bell, stretched, until } from "./support/deadline.ts";
+import { CLOSE_MEANINGS } from "../src/web/socket.js";
+import { stretched, until } from "./support/deadline.ts";
 import { CHROMIUM_MISSING, findChromium } from "./support/programs.ts";
 import { Service } from "./support/service.ts";
 
@@ -353,78 +353,6 @@ Deno.test("Page assets are all that the page refers to, with nothing inline", as
   }
 });
 
-Deno.test("Page's close codes are those of the protocol", () => {
+Deno.test("Page has words for every close code of the protocol", () => {
   for (const { code } of Object.values(CLOSE)) assert(CLOSE_MEANINGS.has(code), String(code));
-  for (const code of CLOSE_MEANINGS.keys()) {
-    assertEquals(pageReconnects(code), shouldReconnect(code), String(code));
-  }
-});
-
-/** A server whose nth socket does as the nth step says, and a UserSocket's view of it. */
-function serveSteps(...steps: ((socket: WebSocket) => void)[]) {
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
-    const { socket, response } = Deno.upgradeWebSocket(request, { protocol: "userwire.v1" });
-    const step = steps.shift();
-    socket.onopen = () => step?.(socket);
-    return response;
-  });
-  const bell = new Bell();
-  const states: { phase: string; code?: number; why?: string; retryAt?: number }[] = [];
-  const socket = new UserSocket(`ws://127.0.0.1:${server.addr.port}/`, {
-    state(state) {
-      states.push(state);
-      bell.ring();
-    },
-    message() {},
-    hello() {},
-  }, { framed: true });
-  return {
-    socket,
-    states,
-    /** Resolves when that many states were reported. */
-    reported: (count: number) => bell.until(() => states.length >= count, `${count} states`),
-    async [Symbol.asyncDispose]() {
-      await server.shutdown();
-    },
-  };
-}
-
-Deno.test("UserSocket comes back after the time that a bye names, and stays away after 44xx", async () => {
-  await using view = serveSteps((socket) => {
-    socket.send('{"t":"bye","code":1013,"why":"full","retry_ms":40}');
-    socket.close(1013);
-  }, (socket) => {
-    socket.send("not a frame");
-    socket.close(4403, "kicked");
-  });
-  const startedAt = Date.now();
-  view.socket.open();
-  await view.reported(6);
-  assertEquals(view.states.map(({ phase }) => phase), [
-    "connecting",
-    "open",
-    "closed",
-    "connecting",
-    "open",
-    "closed",
-  ]);
-  const [, , first, , , last] = view.states;
-  assertEquals([first?.code, first?.why], [1013, "full"]);
-  assert(first!.retryAt! >= startedAt + 40);
-  assertEquals([last?.code, last?.why, last?.retryAt], [4403, "kicked", undefined]);
-});
-
-Deno.test("UserSocket that is closed while it waits does not come back", async () => {
-  await using view = serveSteps((socket) => {
-    socket.send('{"t":"bye","code":1012,"why":"restart","retry_ms":60000}');
-    socket.close(1012);
-  });
-  view.socket.open();
-  await view.reported(3);
-  // The timer it would come back by is gone, or the sanitizers report it.
-  view.socket.close();
-  assertEquals(
-    view.states.at(-1),
-    { phase: "closed", code: 1000, why: "", opened: true, byUs: true } as never,
-  );
 });

@@ -174,7 +174,7 @@ const ts = fc.nat(Number.MAX_SAFE_INTEGER);
 
 Deno.test("payloadOf gives back what formatEnvelope was given, byte for byte", () => {
   fc.assert(fc.property(payload, id, ts, (payload, id, ts) => {
-    const { head, tail } = formatEnvelope(payload, id, ts);
+    const { head, tail } = formatEnvelope(payload, { id, ts });
     // A history writes its number between the two.
     for (const envelope of [head + tail, `${head}"seq":7,${tail}`]) {
       assert(isEnvelope(envelope));
@@ -185,7 +185,7 @@ Deno.test("payloadOf gives back what formatEnvelope was given, byte for byte", (
 
 Deno.test("frameOf gives an m frame with exactly its fields, t first and data last", () => {
   fc.assert(fc.property(payload, id, ts, fc.option(fc.nat()), (payload, id, ts, seq) => {
-    const { head, tail } = formatEnvelope(payload, id, ts);
+    const { head, tail } = formatEnvelope(payload, { id, ts });
     const text = frameOf(head + (seq === null ? "" : `"seq":${seq},`) + tail);
     const data = payload.kind === "binary"
       ? payload.bytes.toBase64()
@@ -252,7 +252,8 @@ const SERVER_FRAMES: ServerFrame[] = [
     max: 65536,
   },
   { t: "m", seq: 3, id: "x", ts: 1, data: { a: [null, "\u2028"] }, r: 1 },
-  { t: "gap", from: 1, to: 4, count: 3, why: "trimmed" },
+  { t: "gap", from: 1, to: 4, count: 4, why: "trimmed", pos: "e.4" },
+  { t: "gap", from: 5, to: null, count: null, why: "epoch", pos: "f.0" },
   { t: "re", id: "1", ok: false, err: "no" },
   { t: "p" },
   { t: "bye", code: 1012, why: "restart", retry_ms: 250 },

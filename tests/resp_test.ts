@@ -4,16 +4,9 @@
  */
 import { assert, assertEquals, assertInstanceOf, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import {
-  encodeCommand,
-  messageHead,
-  type Reply,
-  ReplyError,
-  RespError,
-  RespParser,
-} from "../src/broker/resp.ts";
+import { encodeCommand, type Reply, ReplyError, RespError, RespParser } from "../src/broker/resp.ts";
 
-const decoder = new TextDecoder();
+const encoder = new TextEncoder();
 
 /** A reply with its bytes kept: views are dead as soon as the parser reads on. */
 type Kept = string | number | bigint | boolean | null | { bytes: string } | { error: string } | Kept[];
@@ -34,7 +27,7 @@ function fromLatin1(text: string): Uint8Array<ArrayBuffer> {
 }
 
 /** Which method takes a reply; a test may mix them. */
-type Take = (parser: RespParser, head: Uint8Array) => Kept | undefined;
+type Take = (parser: RespParser) => Kept | undefined;
 
 const byNext: Take = (parser) => {
   const reply = parser.next();
@@ -44,11 +37,20 @@ const byNext: Take = (parser) => {
 const CHANNEL = "alice";
 
 /** As the subscription does it: the short way for messages, the long one for everything else. */
-const byMessage: Take = (parser, head) => {
-  const payload = parser.message(head);
-  if (payload === undefined) return byNext(parser, head);
-  return [{ bytes: "message" }, { bytes: CHANNEL }, { bytes: latin1(payload) }];
+const byMessage: Take = (parser) => {
+  if (!parser.message()) return byNext(parser);
+  const bytes = payloadOf(parser);
+  assertStrictEquals(parser.byteLength, bytes.length);
+  return [{ bytes: "message" }, { bytes: latin1(encoder.encode(parser.channel())) }, {
+    bytes: latin1(bytes),
+  }];
 };
+
+/** The payload of the message taken last, as the bytes that came. */
+function payloadOf(parser: RespParser): Uint8Array {
+  const payload = parser.payload();
+  return typeof payload === "string" ? encoder.encode(payload) : payload;
+}
 
 /**
  * Feeds a stream in pieces and takes what is whole after each.
@@ -56,12 +58,11 @@ const byMessage: Take = (parser, head) => {
  */
 function parseInPieces(stream: Uint8Array, cuts: readonly number[], takes: readonly Take[]): Kept[] {
   const parser = new RespParser();
-  const head = messageHead(CHANNEL);
   const replies: Kept[] = [];
   for (let at = 0, turn = 0; at < stream.length; turn++) {
     at += read(parser, stream.subarray(at, at + cuts[turn % cuts.length]!));
     for (;;) {
-      const reply = takes[(turn + replies.length) % takes.length]!(parser, head);
+      const reply = takes[(turn + replies.length) % takes.length]!(parser);
       if (reply === undefined) break;
       replies.push(reply);
     }
@@ -210,22 +211,37 @@ Deno.test("RespParser gives the same replies however the stream is split and tak
   }));
 });
 
-Deno.test("message() is for one channel, told apart to the last byte", () => {
-  const message = (channel: string) =>
-    `*3\r\n$7\r\nmessage\r\n$${channel.length}\r\n${channel}\r\n$1\r\nx\r\n`;
-  for (const other of ["bob", "alic", "alicf", "alice2", "", "alice\r\n$1\r\nx"]) {
+Deno.test("message() says which channel it was, to the last byte", () => {
+  for (const channel of ["alice", "", "alice\r\n$1\r\nx", "ユーザー🦕"]) {
     const parser = new RespParser();
-    feed(parser, fromLatin1(message(other)));
-    assertEquals(parser.message(messageHead(CHANNEL)), undefined);
-    assertEquals(byNext(parser, new Uint8Array()), [{ bytes: "message" }, { bytes: other }, { bytes: "x" }]);
+    feed(parser, encodeCommand("message", channel, "hi"));
+    assert(parser.message());
+    assertEquals([parser.channel(), parser.payload(), parser.byteLength], [channel, "hi", 2]);
   }
 });
 
-Deno.test("message() takes channels whose name has many bytes to a character", () => {
-  const channel = "ユーザー🦕";
-  const parser = new RespParser();
-  feed(parser, encodeCommand("message", channel, "hi"));
-  assertEquals(decoder.decode(parser.message(messageHead(channel))), "hi");
+Deno.test("message() leaves everything that is no message to next()", () => {
+  for (const words of [["subscribe", "alice", "x"], ["message", "alice"], ["message", "alice", "x", "y"]]) {
+    const parser = new RespParser();
+    feed(parser, encodeCommand(...words));
+    assert(!parser.message());
+    assertEquals(byNext(parser), words.map((bytes) => ({ bytes })));
+  }
+});
+
+Deno.test("payload() is text for UTF-8 alone, and keeps a byte order mark", () => {
+  const cases: [Uint8Array<ArrayBuffer>, string | Uint8Array][] = [
+    [encoder.encode("\ufeffé🦕"), "\ufeffé🦕"],
+    [encoder.encode("\ufffd"), "\ufffd"], // the mark of a broken byte, sent as such
+    [Uint8Array.of(0x41, 0xff), Uint8Array.of(0x41, 0xff)],
+    [Uint8Array.of(0xed, 0xa0, 0x80), Uint8Array.of(0xed, 0xa0, 0x80)], // half of a surrogate pair
+  ];
+  for (const [bytes, payload] of cases) {
+    const parser = new RespParser();
+    feed(parser, encodeCommand("message", "alice", bytes));
+    assert(parser.message());
+    assertEquals(parser.payload(), payload);
+  }
 });
 
 // ---------------------------------------------------------------------------------------------------------
@@ -236,10 +252,13 @@ for (const size of [0, 1, 511, 512, 513, 4_095, 65_536, 65_537, 3_000_001]) {
     const payload = Uint8Array.from({ length: size }, (_, i) => i * 31 + (i >> 8));
     const wire = encodeCommand("message", CHANNEL, payload);
     const parser = new RespParser();
-    const head = messageHead(CHANNEL);
     const smallest = parser.space().length;
     let largest = 0;
-    for (const take of [() => parser.message(head), () => (parser.next() as Reply[] | undefined)?.[2]]) {
+    const takes = [
+      () => parser.message() ? payloadOf(parser) : undefined,
+      () => (parser.next() as Reply[] | undefined)?.[2],
+    ];
+    for (const take of takes) {
       for (let at = 0; at < wire.length;) {
         assertStrictEquals(take(), undefined, "a reply that has not arrived whole is not given out");
         largest = Math.max(largest, parser.space().length);

@@ -20,9 +20,14 @@ export interface RedisAddress {
 
 const DEFAULT_PORT = 6379;
 
-/** @throws {TypeError} when it is no URL of Redis. */
+/** @throws {TypeError} when it is no URL of Redis. Its message does not show the URL, which may hold a password. */
 export function parseRedisUrl(text: string): RedisAddress {
-  const url = new URL(text);
+  const url = URL.parse(text);
+  if (url === null) {
+    throw new TypeError(
+      "The Redis URL can't be read: write it as redis://[[user]:password@]host[:port][/database]",
+    );
+  }
   const transport = ({ "redis:": "tcp", "rediss:": "tls", "unix:": "unix" } as const)[url.protocol];
   if (!transport) {
     throw new TypeError(`Redis URLs start with redis://, rediss:// or unix://, not ${url.protocol}//`);

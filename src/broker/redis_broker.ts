@@ -3,10 +3,10 @@ import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Redis } from "../redis.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
-import { parseRedisUrl, type RedisAddress } from "./redis_address.ts";
+import type { RedisAddress } from "./redis_address.ts";
 
 export interface RedisBrokerOptions {
-  url: string;
+  address: RedisAddress;
   /** The connection for commands; it stays the caller's to close. */
   redis: Redis;
   /** How long a subscription may take to be confirmed, in milliseconds. */
@@ -15,8 +15,13 @@ export interface RedisBrokerOptions {
 }
 
 const HEALTH_TICK_MS = 5_000;
-/** How long sends are refused after Redis came back, while subscriptions are not all restored. */
-const SETTLE_MS = 5_000;
+/**
+ * How long sends are refused after Redis came back, because other instances take their time to come back too: a send
+ * would be answered with too small a number.
+ */
+const SETTLE_MS = 1_500;
+/** How long at most they are refused while this instance itself has not restored all of its subscriptions. */
+const MAX_SETTLE_MS = 5_000;
 
 export abstract class RedisBroker implements Broker {
   readonly kind = "redis";
@@ -27,32 +32,23 @@ export abstract class RedisBroker implements Broker {
   readonly #log: Log | undefined;
   readonly #healthTimer: ReturnType<typeof setInterval>;
   #lost = 0;
-  #connectsSeen = 0;
-  #settledAtMs = 0;
   protected isClosed = false;
 
   constructor(options: RedisBrokerOptions) {
     this.timeoutMs = options.timeoutMs;
-    this.address = parseRedisUrl(options.url);
+    this.address = options.address;
     this.redis = options.redis;
     this.#log = options.log;
     this.#healthTimer = setInterval(() => this.checkHealth(), HEALTH_TICK_MS);
   }
 
   unavailable(): string | undefined {
-    if (this.isClosed) return "The broker is closed";
-    const why = this.redis.unavailable();
+    const why = this.unreachable();
     if (why !== undefined) return why;
-    // Redis may be back without having this instance's subscriptions yet: a send would reach too few, and say so
-    // truthfully, and be of no help.
-    if (this.redis.connects !== this.#connectsSeen) {
-      if (this.#connectsSeen > 0) this.#settledAtMs = performance.now() + SETTLE_MS;
-      this.#connectsSeen = this.redis.connects;
-    }
-    if (this.#lost > 0 && performance.now() < this.#settledAtMs) {
-      return "Redis is back and subscriptions are being restored";
-    }
-    return undefined;
+    const backForMs = performance.now() - this.redis.backAtMs;
+    return backForMs < (this.#lost > 0 ? MAX_SETTLE_MS : SETTLE_MS)
+      ? "Redis is back and subscriptions are being restored"
+      : undefined;
   }
 
   abstract subscribe(
@@ -62,12 +58,12 @@ export abstract class RedisBroker implements Broker {
   ): Promise<Subscription>;
 
   async publish(channel: string, payload: string): Promise<number> {
-    this.assertAvailable();
+    refuseIf(this.unavailable());
     return await this.redis.publish(channel, payload);
   }
 
   async counts(channels: readonly string[]): Promise<number[]> {
-    this.assertAvailable();
+    refuseIf(this.unavailable());
     return await this.redis.subscriberCounts(channels);
   }
 
@@ -96,8 +92,13 @@ export abstract class RedisBroker implements Broker {
 
   protected abstract closeSubscriptions(): Promise<unknown>;
 
-  protected assertAvailable(): void {
-    const why = this.unavailable();
-    if (why !== undefined) throw new BrokerUnavailableError(why);
+  /** Undefined while Redis can be dialled. */
+  protected unreachable(): string | undefined {
+    return this.isClosed ? "The broker is closed" : this.redis.unavailable();
   }
+}
+
+/** @throws {BrokerUnavailableError} when there is a reason. */
+export function refuseIf(why: string | undefined): void {
+  if (why !== undefined) throw new BrokerUnavailableError(why);
 }

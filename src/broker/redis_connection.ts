@@ -4,6 +4,7 @@
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { RedisAddress } from "./redis_address.ts";
+import type { Slots } from "./slots.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
 
 export interface OpenOptions {
@@ -11,8 +12,13 @@ export interface OpenOptions {
   commands?: readonly Uint8Array[];
   /** How many replies the commands have. */
   replies?: number;
-  /** How long all of it may take, in milliseconds. */
+  /**
+   * How long all of it may take, in milliseconds. It covers the waiting for a slot too: while Redis hangs, nobody waits
+   * for those before him.
+   */
   timeoutMs: number;
+  /** Bounds how many dial at one time. */
+  slots?: Slots;
   /** Ends the attempt, and only the attempt. */
   signal?: AbortSignal | undefined;
   /** Where the read buffer begins, in bytes. */
@@ -35,7 +41,7 @@ export class RedisConnection {
    * @throws the signal's reason.
    */
   static async open(address: RedisAddress, options: OpenOptions): Promise<RedisConnection> {
-    const { commands = [], replies = 0, timeoutMs, signal, bufferSize } = options;
+    const { timeoutMs, signal, slots } = options;
     signal?.throwIfAborted();
     const attempt = new AbortController();
     const fail = (reason: unknown) => {
@@ -49,19 +55,15 @@ export class RedisConnection {
     const abort = () => fail(signal!.reason);
     signal?.addEventListener("abort", abort);
     let connection: RedisConnection | undefined;
-    try {
-      connection = new RedisConnection(await dial(address, attempt.signal), bufferSize);
-      const login = loginOf(address);
-      await connection.write(concat([...login, ...commands]));
-      for (let i = 0; i < login.length + replies; i++) {
-        const reply = await connection.#reply();
-        if (reply instanceof ReplyError) {
-          throw new BrokerUnavailableError(`Redis at ${address.label} refused a subscription: ${reply.text}`);
-        }
-      }
+    const work = async () => {
+      connection = new RedisConnection(await dial(address, attempt.signal), options.bufferSize);
+      await connection.#greet(address, options);
       // A failure may have closed it while the last reply was on its way here.
       attempt.signal.throwIfAborted();
       return connection;
+    };
+    try {
+      return await (slots ? slots.run(work, attempt.signal) : work());
     } catch (error) {
       connection?.close();
       attempt.signal.throwIfAborted();
@@ -72,6 +74,17 @@ export class RedisConnection {
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  async #greet(address: RedisAddress, { commands = [], replies = 0 }: OpenOptions): Promise<void> {
+    const login = loginOf(address);
+    await this.write(concat([...login, ...commands]));
+    for (let i = 0; i < login.length + replies; i++) {
+      const reply = await this.#reply();
+      if (reply instanceof ReplyError) {
+        throw new BrokerUnavailableError(`Redis at ${address.label} refused a subscription: ${reply.text}`);
+      }
     }
   }
 

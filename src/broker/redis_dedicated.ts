@@ -7,7 +7,7 @@
  */
 import { BrokerUnavailableError } from "../errors.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import { RedisBroker } from "./redis_broker.ts";
+import { RedisBroker, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
 import { RedisSubscription, type SubscriptionHost } from "./redis_subscription.ts";
 import { encodeCommand } from "./resp.ts";
@@ -26,7 +26,7 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
-    this.assertAvailable();
+    refuseIf(this.unreachable());
     // Refused here and not by Redis, which would refuse whoever comes next, commands of ours among them.
     if (this.redis.room < 1) {
       throw new BrokerUnavailableError("Redis holds as many connections as it may: raise its maxclients");
@@ -37,20 +37,19 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     this.#subscriptions.add(subscription);
     if (this.isClosed) {
       await subscription.close();
-      this.assertAvailable();
+      refuseIf(this.unreachable());
     }
     return subscription;
   }
 
   dial(channel: string, signal: AbortSignal | undefined): Promise<RedisConnection> {
-    return this.#dials.run(() =>
-      RedisConnection.open(this.address, {
-        commands: [encodeCommand("SUBSCRIBE", channel)],
-        replies: 1,
-        timeoutMs: this.timeoutMs,
-        signal,
-      })
-    );
+    return RedisConnection.open(this.address, {
+      commands: [encodeCommand("SUBSCRIBE", channel)],
+      replies: 1,
+      timeoutMs: this.timeoutMs,
+      signal,
+      slots: this.#dials,
+    });
   }
 
   onClosed(subscription: RedisSubscription): void {

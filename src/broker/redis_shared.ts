@@ -3,7 +3,7 @@
  * than a Redis has connections. Redis then counts processes, not sockets, and so do `publish` and `counts`.
  */
 import type { Subscriber, Subscription } from "./broker.ts";
-import { RedisBroker, type RedisBrokerOptions } from "./redis_broker.ts";
+import { RedisBroker, type RedisBrokerOptions, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
 import { SharedConnection, type SharedConnectionHost } from "./shared_connection.ts";
 
@@ -24,7 +24,7 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
-    this.assertAvailable();
+    refuseIf(this.unreachable());
     const connection = this.#connections[hash(channel) % this.#connections.length]!;
     return await connection.subscribe(channel, subscriber, options.signal);
   }

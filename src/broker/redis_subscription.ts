@@ -109,6 +109,7 @@ export class RedisSubscription implements Subscription {
       this.#host.onLost(-1);
       if (!connection) return;
       this.#connection = connection;
+      this.#quietChecks = 0;
       this.#tell(() => this.#subscriber.restored());
     }
   }

@@ -26,7 +26,7 @@ export class RespError extends Error {
   override readonly name = "RespError";
 }
 
-const CR = 13, LF = 10, PLUS = 43, MINUS = 45, ZERO = 48, NINE = 57;
+const CR = 13, LF = 10, DOLLAR = 36, PLUS = 43, MINUS = 45, ZERO = 48, NINE = 57;
 const INCOMPLETE = Symbol("incomplete");
 type Incomplete = typeof INCOMPLETE;
 
@@ -133,7 +133,8 @@ export class RespParser {
     const channelStart = this.#at;
     // "\r\n$" stands between the channel and the length of the payload.
     this.#at = channelStart + channelLength + 3;
-    const payloadLength = channelLength < 0 || this.#at >= end ? -1 : this.#length();
+    if (channelLength < 0 || this.#at >= end || buffer[this.#at - 1] !== DOLLAR) return false;
+    const payloadLength = this.#length();
     if (payloadLength < 0) return false;
     const payloadStart = this.#at;
     const next = payloadStart + payloadLength + 2;
@@ -141,6 +142,7 @@ export class RespParser {
       this.#wanted = next - this.#start;
       return false;
     }
+    if (buffer[next - 2] !== CR || buffer[next - 1] !== LF) return false; // next() says what is wrong
     this.#channelStart = channelStart;
     this.#channelEnd = channelStart + channelLength;
     this.#payloadStart = payloadStart;
@@ -189,15 +191,16 @@ export class RespParser {
   /** The length at `#at`, which is then behind it; -1 when it has not arrived whole. For the short way only. */
   #length(): number {
     const buffer = this.#buffer;
+    const first = this.#at;
     let length = 0;
-    let at = this.#at;
+    let at = first;
     for (; at < this.#end; at++) {
       const byte = buffer[at]!;
       if (byte < ZERO || byte > NINE) break;
       length = length * 10 + byte - ZERO;
     }
     this.#at = at + 2;
-    return at + 1 < this.#end && buffer[at] === CR ? length : -1;
+    return at > first && at + 1 < this.#end && buffer[at] === CR ? length : -1;
   }
 
   /** Moves what has arrived to the front of a buffer of at least this size. */

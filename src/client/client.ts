@@ -7,7 +7,6 @@
  */
 import { messageOf } from "../errors.ts";
 import {
-  type ByeFrame,
   formatPosition,
   type GapFrame,
   type HiFrame,
@@ -20,74 +19,9 @@ import {
 import { Acks } from "./acks.ts";
 import { type Address, addressOf, socketUrl } from "./address.ts";
 import { type Entry, Handover, type HandoverBound } from "./handover.ts";
-import { type Backoff, Link, type Lost, type State } from "./link.ts";
-import type { SocketConstructor } from "./session.ts";
-import { Saving, type Store } from "./store.ts";
-
-/** A message as the application gets it. */
-export interface Message<Data = unknown> {
-  /** What was sent: a JSON value, text as a string, bytes as a `Uint8Array`. */
-  readonly data: Data;
-  /** Unique; undefined when the message was published past the service. */
-  readonly id: string | undefined;
-  /** When it was sent, in Unix milliseconds. */
-  readonly ts: number;
-  /** Its number among the user's messages; undefined when the service keeps no history, or does not know it. */
-  readonly seq: number | undefined;
-  /** Whether it was sent before this connection was there for it. */
-  readonly replayed: boolean;
-}
-
-/** What a client tells those who listen with `on`. */
-export interface ClientEvents<Data = unknown> {
-  message: Message<Data>;
-  /** Messages that can't be delivered: exactly which, or, after the history was lost, that nobody knows. */
-  gap: GapFrame;
-  state: State;
-  /** A connection has opened. */
-  open: HiFrame;
-  /** The server is about to close the connection, and says why. */
-  bye: ByeFrame;
-  /** A connection has ended, or an attempt has failed. */
-  lost: Lost;
-  /** Something is not as it should be, and the client goes on. Without a listener it goes to the console. */
-  error: Error;
-}
-
-/** How a client ended. */
-export interface Closed {
-  /** 1000 after `close()`, else the server's close code. */
-  readonly code: number;
-  readonly reason: string;
-}
-
-/** Who connects: a name where the service is open, else whoever the token is for. */
-export type Identity =
-  | { readonly user: string }
-  /** Called before every attempt to connect. When it fails, that attempt has failed. */
-  | { readonly token: () => Promise<string> };
-
-export type ConnectOptions = Identity & {
-  /** Position to go on from, as `position` gave it. Wins over that of the store. */
-  readonly resume?: string | undefined;
-  /** Where the position is kept for the next start of the program. */
-  readonly store?: Store | undefined;
-  readonly backoff?: Partial<Backoff> | undefined;
-  /**
-   * How late the server's sign of life may be, and how long a connection may take to open, in milliseconds.
-   * @default 10_000
-   */
-  readonly timeoutMs?: number | undefined;
-  /**
-   * What may wait for the application. With more, the client disconnects, and connects again when half of it is
-   * gone: what was sent meanwhile comes then, as far as the service keeps it. @default 1000 messages, 4 Mi chars
-   */
-  readonly buffer?: Partial<HandoverBound> | undefined;
-  /** Reads frames, for numbers that `JSON.parse` rounds. @default JSON.parse */
-  readonly parse?: ((text: string) => unknown) | undefined;
-  /** What sockets are made with, where there is no global `WebSocket`. */
-  readonly WebSocket?: SocketConstructor | undefined;
-};
+import { type Backoff, Link, type State } from "./link.ts";
+import type { ClientEvents, Closed, ConnectOptions, Identity, Message } from "./options.ts";
+import { Saving } from "./store.ts";
 
 interface Received<Data> extends Entry<Message<Data>> {
   /** Where the application stands when it has it; undefined when it does not count. */
@@ -250,7 +184,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #onOpen(hi: HiFrame): void {
     // Where it differs from the position asked for, a gap follows.
-    if (!this.#received) this.#startAt(hi.pos);
+    if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos);
     this.#emit("state", "open");
     this.#emit("open", hi);
   }
@@ -305,12 +239,13 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     if (gap) this.#emit("gap", gap);
     if (!message) return;
     this.#emit("message", message);
-    if (message.seq !== undefined) this.#acks.handed(message.seq, { urgent });
+    // For what came over a connection that is gone, nobody waits any more.
+    if (message.seq !== undefined && this.state === "open") this.#acks.handed(message.seq, { urgent });
   }
 
-  #startAt(text: string | undefined): void {
-    const position = text === undefined ? undefined : parsePosition(text);
-    if (!position) return;
+  #startAt(text: string): void {
+    const position = parsePosition(text);
+    if (!position) return this.#report(new Error(`The server stands at "${text}", which is no position`));
     this.#received = position;
     this.#moveTo(position);
   }

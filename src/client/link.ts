@@ -90,7 +90,9 @@ export class Link {
     return this.#state;
   }
 
+  /** Begins, unless it was closed before. */
   start(): void {
+    if (this.#state === "closed") return;
     this.#listen("addEventListener");
     void this.#connect();
   }

@@ -7,7 +7,8 @@
  *     client.on("gap", (gap) => reload());
  *     for await (const message of client) show(message.data);
  */
-import { Client, type ConnectOptions } from "./client.ts";
+import { Client } from "./client.ts";
+import type { ConnectOptions } from "./options.ts";
 
 /**
  * Connects as a user, and stays connected until `close()` or until the server says that coming back is no use.
@@ -22,7 +23,8 @@ export function connect<Data = unknown>(url: string | URL, options: ConnectOptio
   return new Client<Data>(url, options);
 }
 
-export type { Client, ClientEvents, Closed, ConnectOptions, Identity, Message } from "./client.ts";
+export type { Client } from "./client.ts";
+export type { ClientEvents, Closed, CommonOptions, ConnectOptions, Identity, Message } from "./options.ts";
 export type { HandoverBound } from "./handover.ts";
 export type { Backoff, Lost, State } from "./link.ts";
 export type { SocketConstructor } from "./session.ts";

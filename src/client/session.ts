@@ -138,7 +138,10 @@ export class Session {
       this.#lookedTwice = true;
       this.#watch(SECOND_LOOK_MS);
     } else {
-      this.drop(`The server was silent for ${Math.round(silentMs / 1_000)} s`);
+      const seconds = Math.ceil(silentMs / 1_000);
+      this.drop(
+        `The server ${this.#openedAt === undefined ? "did not answer" : "was silent"} for ${seconds} s`,
+      );
     }
   }
 

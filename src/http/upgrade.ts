@@ -125,11 +125,14 @@ async function openConnection(
     const { signal } = request;
     const channel = channelOf(username, options.channelPrefix);
     if (options.mode === "v1" && inbox.limits.count > 0) {
+      const { resume } = options;
       const replay = new Replay(inbox, connection, { channel, maxReplay: options.maxReplay });
-      // Live messages go through it from the first one on; the inbox is read once none can be missed any more.
       connection.attachReplay(replay);
+      // A new client starts where the inbox stands before anything is handed to its subscription. What a returning
+      // one missed is read once nothing more can be missed.
+      if (!resume) await replay.open(undefined);
       connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));
-      await replay.open(options.resume);
+      if (resume) await replay.open(resume);
     } else {
       connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));
     }

@@ -26,9 +26,11 @@ export class ScriptedServer implements AsyncDisposable {
       this.#bell.ring();
       const refusal = this.#refusals.shift();
       if (refusal !== undefined) return new Response(null, { status: refusal });
+      const { url } = request;
+      const offer = request.headers.get("sec-websocket-protocol") ?? "";
       const { socket, response } = Deno.upgradeWebSocket(request);
       response.headers.set("sec-websocket-protocol", "userwire.v1");
-      const scripted = new ScriptedSocket(request, socket);
+      const scripted = new ScriptedSocket(socket, { url, offer });
       socket.addEventListener("open", () => {
         this.#sockets.push(scripted);
         this.#bell.ring();
@@ -76,9 +78,9 @@ export class ScriptedSocket {
   readonly #socket: WebSocket;
   readonly #bell = new Bell();
 
-  constructor(request: Request, socket: WebSocket) {
-    this.url = new URL(request.url);
-    this.protocols = (request.headers.get("sec-websocket-protocol") ?? "").split(/, ?/);
+  constructor(socket: WebSocket, handshake: { url: string; offer: string }) {
+    this.url = new URL(handshake.url);
+    this.protocols = handshake.offer.split(/, ?/);
     this.#socket = socket;
     socket.addEventListener("message", ({ data }) => {
       this.frames.push(JSON.parse(data));

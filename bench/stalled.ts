@@ -1,0 +1,314 @@
+/**
+ * What clients that stopped reading cost: a real service process on a real Redis, a hundred healthy clients, a hundred
+ * stalled ones, and messages of 10 KiB to both. In one run it measures the healthy ones alone, then both; then it goes
+ * on sending to the stalled ones until nothing more fits anywhere; at last it lets them read again.
+ *
+ * Three claims are checked, and the exit code is 1 when one does not hold: the process grows by no more than the sum of
+ * the marks plus 20 %, the healthy ones' p99 latency stays within twice its value, and whoever reads again gets all
+ * that the history has, in order, and a gap for the rest.
+ *
+ * Settings, as environment variables: CLIENTS (of each kind, 100), MESSAGES (to each kind, 10000), RATE (a second to
+ * each kind, 1000), FILL (more messages to the stalled ones, 60000).
+ */
+import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
+import manifest from "../deno.json" with { type: "json" };
+import { Publisher } from "../src/publisher.ts";
+import { until } from "../tests/support/deadline.ts";
+import { RedisServer } from "../tests/support/redis_server.ts";
+
+const CLIENTS = setting("CLIENTS", 100);
+const MESSAGES = setting("MESSAGES", 10_000);
+const RATE = setting("RATE", 1_000);
+const FILL = setting("FILL", 60_000);
+const HISTORY = 100;
+const MIB = 1024 * 1024;
+const MARK_BYTES = MIB;
+const PADDING = "x".repeat(10 * 1024);
+const SAMPLE_MS = 200;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+function setting(name: string, fallback: number): number {
+  return Number(Deno.env.get(name) ?? fallback);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The service
+
+class ServiceUnderTest implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #logDir: string;
+
+  private constructor(readonly port: number, child: Deno.ChildProcess, logDir: string) {
+    this.#child = child;
+    this.#logDir = logDir;
+  }
+
+  static async start(redisUrl: string): Promise<ServiceUnderTest> {
+    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = listener.addr;
+    listener.close();
+    const logDir = await Deno.makeTempDir({ prefix: "userwire-bench-" });
+    const child = new Deno.Command(Deno.execPath(), {
+      args: manifest.tasks.start.command.split(" ").slice(1),
+      cwd: new URL("../", import.meta.url),
+      env: {
+        PORT: String(port),
+        REDIS_URL: redisUrl,
+        LOG_DIR: logDir,
+        LOG_LEVEL: "error",
+        USERWIRE_HISTORY: String(HISTORY),
+        USERWIRE_MAX_BUFFERED_BYTES: String(MARK_BYTES),
+        // The stalled ones are to be there at the end.
+        USERWIRE_SLOW_TIMEOUT_S: "3600",
+        USERWIRE_DRAIN_S: "1",
+      },
+      stdin: "null",
+      stdout: "null",
+    }).spawn();
+    const answers = () =>
+      fetch(`http://127.0.0.1:${port}/readyz`).then(async (response) => {
+        await response.body?.cancel();
+        return response.ok;
+      }, () => false);
+    await until(answers, "the service to be ready", 30_000);
+    return new ServiceUnderTest(port, child, logDir);
+  }
+
+  /** Memory of the process, in bytes. */
+  async memory(): Promise<number> {
+    const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#child.status;
+    await Deno.remove(this.#logDir, { recursive: true });
+  }
+}
+
+/** The most memory the service has had since, in bytes. */
+class MemoryWatch implements Disposable {
+  readonly #timer: ReturnType<typeof setInterval>;
+  peak = 0;
+
+  constructor(service: ServiceUnderTest) {
+    this.#timer = setInterval(async () => {
+      this.peak = Math.max(this.peak, await service.memory());
+    }, SAMPLE_MS);
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Clients
+
+/** A framed client on bare TCP, which takes bytes from the kernel only while it reads. */
+class Client implements Disposable {
+  seq = 0;
+  /** Messages that gaps said are missing. */
+  missing = 0;
+  fault: string | undefined;
+  readonly #conn: Deno.Conn;
+  readonly #latency: RecordableHistogram | undefined;
+  #unread = new Uint8Array();
+
+  private constructor(conn: Deno.Conn, latency: RecordableHistogram | undefined) {
+    this.#conn = conn;
+    this.#latency = latency;
+  }
+
+  static async open(port: number, username: string, latency?: RecordableHistogram): Promise<Client> {
+    const conn = await Deno.connect({ hostname: "127.0.0.1", port });
+    const lines = [
+      `GET /ws?username=${username} HTTP/1.1`,
+      `Host: 127.0.0.1:${port}`,
+      "Connection: Upgrade",
+      "Upgrade: websocket",
+      "Sec-WebSocket-Version: 13",
+      `Sec-WebSocket-Key: ${crypto.getRandomValues(new Uint8Array(16)).toBase64()}`,
+      "Sec-WebSocket-Protocol: userwire.v1",
+    ];
+    await conn.write(encoder.encode(`${lines.join("\r\n")}\r\n\r\n`));
+    const client = new Client(conn, latency);
+    let head = "";
+    while (!head.includes("\r\n\r\n")) {
+      await client.#fill();
+      head = decoder.decode(client.#unread);
+    }
+    client.#unread = client.#unread.subarray(head.indexOf("\r\n\r\n") + 4);
+    return client;
+  }
+
+  /** Reads until it stands at this message; for ever when it is never reached. */
+  async readTo(seq: number): Promise<void> {
+    while (this.seq < seq) {
+      const frame = this.#takeFrame();
+      if (frame === undefined) await this.#fill();
+      else this.#onFrame(frame);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#conn.close();
+  }
+
+  #onFrame(text: string): void {
+    if (text.startsWith('{"t":"m"')) {
+      // Not all of the ten kilobytes are worth a parse.
+      const seq = Number(/"seq":(\d+)/.exec(text.slice(0, 60))![1]);
+      if (seq !== this.seq + 1) this.fault ??= `message ${seq} after ${this.seq}`;
+      this.seq = seq;
+      const sentMs = Number(/"data":"([\d.]+) /.exec(text.slice(0, 200))![1]);
+      this.#latency?.record(Math.max(1, Math.round((performance.now() - sentMs) * 1_000)));
+    } else if (text.startsWith('{"t":"gap"')) {
+      const { from, to, count } = JSON.parse(text);
+      if (from !== this.seq + 1) this.fault ??= `gap from ${from} after ${this.seq}`;
+      this.seq = to;
+      this.missing += count;
+    }
+  }
+
+  #takeFrame(): string | undefined {
+    const bytes = this.#unread;
+    if (bytes.length < 2) return undefined;
+    const short = bytes[1]! & 0x7f;
+    const start = short < 126 ? 2 : short === 126 ? 4 : 10;
+    if (bytes.length < start) return undefined;
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    const length = short < 126 ? short : short === 126 ? view.getUint16(2) : Number(view.getBigUint64(2));
+    if (bytes.length < start + length) return undefined;
+    this.#unread = bytes.subarray(start + length);
+    return decoder.decode(bytes.subarray(start, start + length));
+  }
+
+  async #fill(): Promise<void> {
+    const chunk = new Uint8Array(64 * 1024);
+    const count = await this.#conn.read(chunk);
+    if (count === null) throw new Error(`The service closed a connection at message ${this.seq}`);
+    const whole = new Uint8Array(this.#unread.length + count);
+    whole.set(this.#unread);
+    whole.set(chunk.subarray(0, count), this.#unread.length);
+    this.#unread = whole;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The run
+
+/** Sends so many messages to each group, in turn to its users, at the rate; returns when all are accepted. */
+async function send(publisher: Publisher, groups: readonly string[], count: number): Promise<void> {
+  const startMs = performance.now();
+  const sends: Promise<unknown>[] = [];
+  for (let sent = 0; sent < count;) {
+    const due = Math.min(count, Math.ceil((performance.now() - startMs) * RATE / 1_000));
+    for (; sent < due; sent++) {
+      for (const group of groups) {
+        const text = `${performance.now()} ${PADDING}`;
+        sends.push(publisher.send(`${group}-${sent % CLIENTS}`, { kind: "text", text }));
+      }
+    }
+    await Promise.all(sends.splice(0));
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+function milliseconds(latency: RecordableHistogram, percentile: number): number {
+  return latency.percentile(percentile) / 1_000;
+}
+
+function mib(bytes: number): string {
+  return (bytes / MIB).toFixed(1);
+}
+
+await using redis = await RedisServer.start();
+await using service = await ServiceUnderTest.start(redis.url);
+await using publisher = await Publisher.open({ redisUrl: redis.url, redisTimeoutMs: 30_000, history: HISTORY });
+using clients = new DisposableStack();
+
+const perClient = MESSAGES / CLIENTS;
+const alone = createHistogram();
+const beside = createHistogram();
+const indexes = Array.from({ length: CLIENTS }, (_, i) => i);
+
+async function openGroup(group: string, latency?: RecordableHistogram): Promise<Client[]> {
+  const open = (i: number) => Client.open(service.port, `${group}-${i}`, latency);
+  return (await Promise.all(indexes.map(open))).map((client) => clients.use(client));
+}
+
+async function measure(
+  group: string,
+  latency: RecordableHistogram,
+  others: readonly string[],
+): Promise<void> {
+  const healthy = await openGroup(group, latency);
+  await Promise.all([
+    send(publisher, [group, ...others], MESSAGES),
+    ...healthy.map((client) => client.readTo(perClient)),
+  ]);
+  const fault = healthy.find((client) => client.fault ?? client.missing > 0);
+  if (fault) throw new Error(`A healthy client was not served: ${fault.fault ?? `${fault.missing} missing`}`);
+}
+
+console.log(`${CLIENTS} healthy and ${CLIENTS} stalled clients, ${MESSAGES} messages of 10 KiB to each kind`);
+// Once unmeasured: the heap takes its shape, and the compiler its time.
+await measure("warm", createHistogram(), []);
+await measure("alone", alone, []);
+
+const stalled = await openGroup("stalled");
+const before = await service.memory();
+let grownBy: number, grownAtMost: number;
+{
+  using watch = new MemoryWatch(service);
+  await measure("beside", beside, ["stalled"]);
+  grownBy = watch.peak - before;
+  // On the way to them the kernel takes some megabytes for each; only then does it wait in the process.
+  await send(publisher, ["stalled"], FILL);
+  grownAtMost = watch.peak - before;
+}
+const last = (MESSAGES + FILL) / CLIENTS;
+const readStartMs = performance.now();
+await Promise.all(stalled.map((client) => client.readTo(last)));
+const readMs = performance.now() - readStartMs;
+
+const allowed = CLIENTS * MARK_BYTES * 1.2;
+const missing = stalled.map((client) => client.missing);
+const fault = stalled.find((client) => client.fault)?.fault;
+const lagging = missing.filter((count) => count > 0).length;
+const ratio = milliseconds(beside, 99) / milliseconds(alone, 99);
+const claims: [holds: boolean, claim: string][] = [
+  [
+    grownAtMost <= allowed,
+    `the process grew by at most ${mib(grownAtMost)} MiB, ${mib(allowed)} are allowed`,
+  ],
+  [
+    ratio <= 2,
+    `p99 of the healthy ones is ${ratio.toFixed(2)} times that without the stalled ones, 2 is allowed`,
+  ],
+  [
+    fault === undefined && Math.max(...missing) <= last - HISTORY,
+    fault ?? `whoever read again got every message in the window of ${HISTORY}, in order`,
+  ],
+  [FILL === 0 || lagging > 0, `${lagging} of ${CLIENTS} fell so far behind that a gap was due`],
+];
+console.log(`
+healthy alone       p50 ${milliseconds(alone, 50).toFixed(2)} ms   p99 ${
+  milliseconds(alone, 99).toFixed(2)
+} ms
+beside the stalled  p50 ${milliseconds(beside, 50).toFixed(2)} ms   p99 ${
+  milliseconds(beside, 99).toFixed(2)
+} ms
+memory before       ${mib(before)} MiB
+  + ${MESSAGES} messages to each kind    ${mib(grownBy)} MiB
+  + ${FILL} more to the stalled ones  ${mib(grownAtMost)} MiB
+reading again       ${(readMs / 1_000).toFixed(1)} s, gaps of ${Math.min(...missing)} to ${
+  Math.max(...missing)
+} of ${last}
+`);
+for (const [holds, claim] of claims) console.log(`${holds ? "holds " : "FAILS "} ${claim}`);
+if (claims.some(([holds]) => !holds)) Deno.exitCode = 1;

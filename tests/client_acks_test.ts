@@ -1,0 +1,88 @@
+/** When the client acknowledges, and that it never does so too often. */
+import { assert, assertEquals } from "@std/assert";
+import type { Client } from "../src/client/mod.ts";
+import { connectAlice, flush, Inbox, take } from "./support/client_watch.ts";
+import { until } from "./support/deadline.ts";
+import { ScriptedServer, type ScriptedSocket } from "./support/scripted_server.ts";
+
+async function openForAcks(server: ScriptedServer): Promise<{ client: Client; socket: ScriptedSocket }> {
+  const client = connectAlice(server.url);
+  const socket = await server.next();
+  socket.hi({ pos: "e.0" });
+  return { client, socket };
+}
+
+Deno.test("Client acknowledges at once what a sender waits for, when the application has it", async () => {
+  await using server = new ScriptedServer();
+  const { client, socket } = await openForAcks(server);
+  await using _ = client;
+  socket.message(1);
+  socket.message(2, { ack: 1 });
+  socket.message(2, { ack: 1 });
+  await flush(client, socket);
+  const iterator = client[Symbol.asyncIterator]();
+  await take(iterator);
+  assertEquals(socket.frames, [], "Nobody has taken the second one");
+  const takenAt = performance.now();
+  await take(iterator);
+  await socket.received(1);
+  assert(performance.now() - takenAt < 500);
+  assertEquals(socket.frames, [{ t: "ack", seq: 2 }]);
+  // The receipt was lost on its way; the message is not handed over again.
+  socket.message(2, { ack: 1 });
+  await socket.received(2);
+  assertEquals(socket.frames[1], { t: "ack", seq: 2 });
+});
+
+Deno.test("Client acknowledges after a second, or at once after 32 messages", async () => {
+  await using server = new ScriptedServer();
+  const { client, socket } = await openForAcks(server);
+  await using _ = client;
+  const inbox = new Inbox(client);
+  const startedAt = performance.now();
+  for (let seq = 1; seq <= 31; seq++) socket.message(seq);
+  await inbox.received(31);
+  await socket.received(1);
+  assertEquals(socket.frames, [{ t: "ack", seq: 31 }]);
+  assert(socket.times[0]! - startedAt >= 950, "Thirty-one messages have time");
+
+  for (let seq = 32; seq <= 63; seq++) socket.message(seq);
+  const sentAt = performance.now();
+  await socket.received(2);
+  assertEquals(socket.frames[1], { t: "ack", seq: 63 });
+  assert(socket.times[1]! - sentAt < 500, "Thirty-two have not");
+});
+
+Deno.test("Client acknowledges at most twenty times a second, whatever is asked of it", async () => {
+  await using server = new ScriptedServer();
+  const { client, socket } = await openForAcks(server);
+  await using _ = client;
+  const inbox = new Inbox(client);
+  const COUNT = 500;
+  for (let seq = 1; seq <= COUNT; seq++) {
+    socket.message(seq, { ack: 1 });
+    if (seq % 10 === 0) await new Promise((resolve) => setTimeout(resolve, 4));
+  }
+  await inbox.received(COUNT);
+  await until(() => socket.frames.at(-1)?.seq === COUNT, "the last acknowledgement");
+  const seconds = (socket.times.at(-1)! - socket.times[0]!) / 1_000;
+  // Timers and the network shift each of them a little.
+  assert(socket.frames.length <= 2 + seconds * 22, `${socket.frames.length} frames in ${seconds} s`);
+  assert(socket.frames.length >= 2);
+});
+
+Deno.test("Client acknowledges what it holds back before it closes, and nothing on the next connection", async () => {
+  await using server = new ScriptedServer();
+  const { client, socket } = await openForAcks(server);
+  const inbox = new Inbox(client);
+  socket.message(1);
+  await inbox.received(1);
+  socket.close(1012);
+  const second = await server.next();
+  second.hi({ pos: "e.1", resumed: true });
+  second.message(2);
+  await inbox.received(2);
+  await client.close();
+  await second.closed;
+  assertEquals(second.frames, [{ t: "ack", seq: 2 }]);
+});

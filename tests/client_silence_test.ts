@@ -1,0 +1,67 @@
+/** A server that says nothing any more, or never says anything: the client notices, and is not fooled by itself. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { connect } from "../src/client/mod.ts";
+import { connectAlice, QUICK, watchAlice } from "./support/client_watch.ts";
+import { until } from "./support/deadline.ts";
+import { connectFake } from "./support/fake_socket.ts";
+import { ScriptedServer } from "./support/scripted_server.ts";
+
+Deno.test("Client gives up a server that is silent for longer than its ping and the time-out", async () => {
+  await using server = new ScriptedServer();
+  const { client, watch } = watchAlice(server.url, { timeoutMs: 100 });
+  await using _ = client;
+  const first = await server.next();
+  first.hi({ pos: "e.4", ping: 0.1 });
+  const openedAt = performance.now();
+  for (let signs = 0; signs < 6; signs++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    first.send(signs % 2 === 0 ? { t: "p" } : { t: "m", ts: 1, data: 1 });
+  }
+  assertEquals([client.state, watch.lost.length], ["open", 0], "Signs of life keep it open");
+  const second = await server.next();
+  assert(performance.now() - openedAt >= 290 + 200, "It gave up too early");
+  assertEquals(second.resume, "e.4");
+  assertEquals(watch.lost[0]!.code, 1006);
+  assertMatch(watch.lost[0]!.reason, /^The server was silent for \d+ s$/);
+  assertEquals(await first.closed, 1000);
+});
+
+Deno.test("Client gives up a handshake that is not answered, and a server that does not say hi", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const mute: Deno.Conn[] = [];
+  const accepting = (async () => {
+    for await (const conn of listener) mute.push(conn);
+  })();
+  {
+    const client = connect(`ws://127.0.0.1:${listener.addr.port}`, {
+      user: "alice",
+      timeoutMs: 50,
+      backoff: QUICK,
+    });
+    await using _ = client;
+    await until(() => mute.length >= 3, "three attempts");
+    assertEquals(client.state === "open", false);
+  }
+  listener.close();
+  await accepting;
+  for (const conn of mute) conn.close();
+
+  await using server = new ScriptedServer();
+  await using _ = connectAlice(server.url, { timeoutMs: 50 });
+  await server.next();
+  await server.next();
+});
+
+Deno.test("Client looks twice before it gives up a server when it was itself not running", async () => {
+  const { client, watch, socket: nth } = connectFake({ timeoutMs: 100 });
+  const socket = await nth(1);
+  socket.frame({ t: "hi", ping: 0.1 });
+  // As a busy program or a sleeping machine does: nothing runs, and the server's frames wait to be read.
+  const until = Date.now() + 1_500;
+  while (Date.now() < until);
+  setTimeout(() => socket.frame({ t: "p" }), 100);
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assertEquals([client.state, watch.lost.length], ["open", 0]);
+  await watch.losses(1); // now that it runs, and hears nothing
+  await client.close();
+});

@@ -1,0 +1,83 @@
+/** The client's tokens: how they travel, when a new one is asked for, and when that is given up. */
+import { assertEquals } from "@std/assert";
+import { connect } from "../src/client/mod.ts";
+import { connectAlice, QUICK, Watch } from "./support/client_watch.ts";
+import { until } from "./support/deadline.ts";
+import { ScriptedServer } from "./support/scripted_server.ts";
+
+Deno.test("Client offers its token as a subprotocol, and asks for a new one before every attempt", async () => {
+  await using server = new ScriptedServer();
+  const tokens = ["eyJ.a-b_c.d", "ü~~>>??ÿ"];
+  await using client = connect(server.url, {
+    token: () => Promise.resolve(tokens.shift()!),
+    backoff: QUICK,
+  });
+  const first = await server.next();
+  assertEquals(first.protocols, ["userwire.v1", "userwire.bearer.ZXlKLmEtYl9jLmQ"]);
+  assertEquals(first.url.search, "");
+  first.hi({ pos: "e.3" });
+  first.close(1012);
+  const second = await server.next();
+  // In UTF-8 it has both letters that base64url has in place of others.
+  assertEquals(second.protocols, ["userwire.v1", "userwire.bearer.w7x-fj4-Pz_Dvw"]);
+  assertEquals(second.url.search, "?resume=e.3");
+  await client.close();
+});
+
+Deno.test("Client exchanges an expired token once, and stops when the new one is refused too", async () => {
+  await using server = new ScriptedServer();
+  let count = 0;
+  const client = connect(server.url, { token: () => Promise.resolve(`t${++count}`), backoff: QUICK });
+  const first = await server.next();
+  first.hi({ pos: "e.0" });
+  first.close(4401, "token_expired");
+  const second = await server.next();
+  assertEquals(second.protocols[1], `userwire.bearer.${btoa("t2").replaceAll("=", "")}`);
+  assertEquals(second.resume, "e.0");
+  second.hi({ pos: "e.0" });
+  second.close(4401, "token_expired");
+  assertEquals(await new Watch(client).closed(), { code: 4401, reason: "token_expired" });
+  assertEquals(server.attempts, 2);
+});
+
+Deno.test("Client exchanges an expired token again after a steady connection, also by word of a bye", async () => {
+  await using server = new ScriptedServer();
+  await using client = connect(server.url, {
+    token: () => Promise.resolve("t"),
+    backoff: { ...QUICK, steadyMs: 0 },
+  });
+  for (let round = 0; round < 3; round++) {
+    const socket = await server.next();
+    socket.hi();
+    socket.send({ t: "bye", code: 4401, why: "token_expired" });
+    socket.close(4401);
+  }
+  (await server.next()).hi();
+  await until(() => client.state === "open", "the client to be open");
+});
+
+Deno.test("Client stops when its token is refused for another reason, or it has none to exchange", async () => {
+  await using server = new ScriptedServer();
+  const withToken = connect(server.url, { token: () => Promise.resolve("t"), backoff: QUICK });
+  (await server.next()).close(4401, "bad signature");
+  assertEquals((await new Watch(withToken).closed()).reason, "bad signature");
+  const withName = connectAlice(server.url);
+  (await server.next()).close(4401, "token_expired");
+  assertEquals((await new Watch(withName).closed()).reason, "token_expired");
+  assertEquals(server.attempts, 2);
+});
+
+Deno.test("Client tries again when no token can be had, and says so", async () => {
+  await using server = new ScriptedServer();
+  let count = 0;
+  const client = connect(server.url, {
+    token: () => ++count < 3 ? Promise.reject(new Error("no network")) : Promise.resolve("t"),
+    backoff: QUICK,
+  });
+  const watch = new Watch(client);
+  await using _ = client;
+  await server.next();
+  assertEquals(watch.errors, ["Can't get a token: no network", "Can't get a token: no network"]);
+  assertEquals(watch.lost.map(({ code, opened }) => [code, opened]), [[1006, false], [1006, false]]);
+  assertEquals(server.attempts, 1);
+});

@@ -1,0 +1,67 @@
+/**
+ * Tests that hold for any number of instances: declared once, run in memory with one instance and over Redis with two.
+ * Test files say the subject, tests say the claim:
+ *
+ *     const { everywhere, onRedis } = instancesTest("Resume");
+ *     everywhere("works twice in a row", async ({ here, there }) => { … });
+ */
+import type { Accepted } from "./follower.ts";
+import { RedisServer, redisTest } from "./redis_server.ts";
+import { Service } from "./service.ts";
+
+/** Two instances; in memory it is one and the same. */
+export interface Instances {
+  readonly here: Service;
+  readonly there: Service;
+}
+
+/** Settings by the names of their variables. */
+export type Env = Readonly<Record<string, string>>;
+
+export interface InstancesTest {
+  /** Declares the test twice: in memory, and over Redis. */
+  everywhere(claim: string, body: (instances: Instances) => Promise<void>, env?: Env): void;
+  onRedis(
+    claim: string,
+    body: (instances: Instances & { redis: RedisServer }) => Promise<void>,
+    env?: Env,
+  ): void;
+}
+
+/** @param subject The words that the names of the tests begin with. */
+export function instancesTest(subject: string): InstancesTest {
+  const onRedis: InstancesTest["onRedis"] = (claim, body, env) => {
+    redisTest(`${subject} over Redis ${claim}`, async () => {
+      await using redis = await RedisServer.start();
+      await using here = await Service.start({ REDIS_URL: redis.url, ...env });
+      await using there = await Service.start({ REDIS_URL: redis.url, ...env });
+      await body({ here, there, redis });
+    });
+  };
+  return {
+    onRedis,
+    everywhere(claim, body, env) {
+      Deno.test(`${subject} in memory ${claim}`, async () => {
+        await using service = await Service.start(env);
+        await body({ here: service, there: service });
+      });
+      onRedis(claim, body, env);
+    },
+  };
+}
+
+/** Sends a number to alice as JSON, and says where it is. */
+export async function send(service: Service, n: number): Promise<Accepted> {
+  const { id, epoch, seq } = await service.server.app.publisher.send("alice", { kind: "json", text: `${n}` });
+  return { id, epoch: epoch!, seq: seq! };
+}
+
+/** Sends the numbers from `first` to `last`, one after the other. */
+export async function sendAll(service: Service, first: number, last: number): Promise<void> {
+  for (const n of numbers(first, last)) await send(service, n);
+}
+
+/** Whole numbers from `first` to `last`. */
+export function numbers(first: number, last: number): number[] {
+  return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+}

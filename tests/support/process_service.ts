@@ -1,0 +1,146 @@
+/**
+ * A service in a process of its own, for what can't be seen from inside: signals, exit codes, what is left in Redis
+ * after a crash. Its log comes as JSON lines and is read back as records. It ends with the test:
+ *
+ *     await using service = await ProcessService.start({ REDIS_URL: redis.url });
+ *     service.signal("SIGTERM");
+ *     assertEquals((await service.ended()).code, 0);
+ */
+import { Bell, withDeadline } from "./deadline.ts";
+
+export interface ProcessOptions {
+  /** "run" starts `main.ts`, "task" does it through `deno task start`. @default "run" */
+  readonly through?: "run" | "task";
+}
+
+/** One line of the log. */
+export type LogRecord = Readonly<Record<string, unknown> & { event: string }>;
+
+const ROOT = new URL("../../", import.meta.url);
+const START_MS = 30_000;
+
+export class ProcessService implements AsyncDisposable {
+  /** What the log said so far, without the lines that are no JSON. */
+  readonly records: LogRecord[] = [];
+  /** Folder of its log files, removed with it. */
+  readonly logDir: string;
+  readonly #child: Deno.ChildProcess;
+  readonly #bell = new Bell();
+  readonly #outputs: Promise<void>[];
+  #otherText = "";
+  #status: Deno.CommandStatus | undefined;
+
+  private constructor(child: Deno.ChildProcess, logDir: string) {
+    this.#child = child;
+    this.logDir = logDir;
+    this.#outputs = [this.#read(child.stdout), this.#read(child.stderr)];
+    child.status.then((status) => {
+      this.#status = status;
+      this.#bell.ring();
+    });
+  }
+
+  /**
+   * Resolves when it listens.
+   * @param env Settings. The port is free unless they say else.
+   */
+  static async start(
+    env: Readonly<Record<string, string>> = {},
+    options: ProcessOptions = {},
+  ): Promise<ProcessService> {
+    const logDir = await Deno.makeTempDir({ prefix: "userwire-logs-" });
+    // Deno itself needs its home; settings of whoever runs the tests must not get in.
+    const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
+    const child = new Deno.Command(Deno.execPath(), {
+      args: options.through === "task" ? ["task", "start"] : ["run", "-A", "main.ts"],
+      cwd: ROOT,
+      clearEnv: true,
+      env: {
+        ...{ PATH, HOME, DENO_DIR, NO_COLOR: "1" },
+        ...{ PORT: "0", LOG_FORMAT: "json", LOG_DIR: logDir, ...env },
+      },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+      detached: true, // a process group of its own, as in a terminal
+    }).spawn();
+    const service = new ProcessService(child, logDir);
+    try {
+      await service.logged("listening", START_MS);
+      return service;
+    } catch (error) {
+      await service[Symbol.asyncDispose]();
+      throw new Error(`The service did not start: ${service.#otherText}`, { cause: error });
+    }
+  }
+
+  /** Address of the console page. */
+  get url(): string {
+    return String(this.records.find(({ event }) => event === "listening")!.url);
+  }
+
+  /** Address of a socket: of the user, or of nobody yet. */
+  socketUrl(username?: string): string {
+    const url = new URL("/ws", this.url.replace("http:", "ws:"));
+    if (username !== undefined) url.searchParams.set("username", username);
+    return url.href;
+  }
+
+  /** Resolves with the first record of the event, when there is one. */
+  async logged(event: string, ms?: number): Promise<LogRecord> {
+    const find = () => this.records.find((record) => record.event === event);
+    await this.#bell.until(
+      () => {
+        if (find() === undefined && this.#status !== undefined) throw new Error("The process has ended");
+        return find() !== undefined;
+      },
+      `the log to say "${event}"`,
+      ms,
+    );
+    return find()!;
+  }
+
+  /**
+   * Sends a signal. Nothing happens when the process has ended.
+   * @param options.toGroup To all processes of its group, as Ctrl+C in a terminal does. @default false
+   */
+  signal(name: Deno.Signal, options: { toGroup?: boolean } = {}): void {
+    if (this.#status !== undefined) return;
+    try {
+      Deno.kill(options.toGroup ? -this.#child.pid : this.#child.pid, name);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error; // it ended a moment ago
+    }
+  }
+
+  get hasEnded(): boolean {
+    return this.#status !== undefined;
+  }
+
+  /** Resolves when the process has ended and its log is read to the end. */
+  async ended(ms?: number): Promise<Deno.CommandStatus> {
+    await this.#bell.until(() => this.#status !== undefined, "the process to end", ms);
+    await withDeadline(Promise.all(this.#outputs), 5_000, "the end of the log");
+    return this.#status!;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // The group: `deno task` leaves its child behind when it is killed.
+    this.signal("SIGKILL", { toGroup: true });
+    await this.ended();
+    await Deno.remove(this.logDir, { recursive: true });
+  }
+
+  async #read(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
+    let rest = "";
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop()!;
+      for (const line of lines) {
+        if (line.startsWith("{")) this.records.push(JSON.parse(line));
+        else this.#otherText += `${line}\n`;
+      }
+      this.#bell.ring();
+    }
+  }
+}
