@@ -10,7 +10,7 @@ import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
 import { RedisServer } from "../tests/support/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { MAX_PAYLOAD_BYTES, MIN_PAYLOAD_BYTES } from "./load/mark.ts";
-import { assertLinux, load } from "./machine.ts";
+import { assertLinux, load, warnWhenBusy } from "./machine.ts";
 import { type Figures, measure, type Plan } from "./measure.ts";
 import { installPeers, type Peers } from "./peers.ts";
 import { selfCheck } from "./self_check.ts";
@@ -30,9 +30,6 @@ const HELP = `deno task compare [options]
   --self-check     only see whether the load generator finds what is wrong with a faulty service
   --json           print the figures of every run as JSON
 `;
-
-/** From so many busy programs per CPU on, what others do shows in the figures. */
-const BUSY_LOAD = 0.25;
 
 interface Options {
   readonly plan: Plan;
@@ -71,7 +68,9 @@ function readOptions(args: readonly string[]): Options | undefined {
     const given = values[name] ?? String(fallback);
     const value = Number(given);
     if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new Error(`--${name} must be a whole number from ${min} to ${max}, but is "${given}": correct it`);
+    throw new Error(
+      `--${name} must be a whole number from ${min} to ${max}, but is "${given}": correct it`,
+    );
   };
   const sockets = number("sockets", quick ? 300 : 1_000, [50, 20_000]);
   return {
@@ -100,30 +99,44 @@ async function compare(
   own: (started: AsyncDisposable) => void,
 ): Promise<boolean> {
   assertLinux();
-  if (findRedisServer() === undefined) throw new Error(REDIS_MISSING.replace("The tests need", "This needs"));
+  if (findRedisServer() === undefined) {
+    throw new Error(REDIS_MISSING.replace("The tests need", "This needs"));
+  }
   const dir = await scratchFolder(own);
   const startMs = performance.now();
-  if (Deno.loadavg()[0]! > BUSY_LOAD * navigator.hardwareConcurrency) {
-    console.error(`The machine is busy (load ${load()}): the figures will say little`);
-  }
+  warnWhenBusy();
   console.error("Installing the peers' packages into a scratch folder");
   const peers = await installPeers(dir, own);
   const heading = await headingOf(peers, options);
 
-  const runs = new Map<string, Figures[]>(options.systems.map(({ name }) => [name, []]));
+  const runs = new Map<string, Figures[]>(
+    options.systems.map(({ name }) => [name, []]),
+  );
   const endMs = startMs + options.minutes * 60_000;
+  // The reference comes first: should the time run out, the others are of no use without it.
+  const turns = options.systems.toSorted((a, b) =>
+    Number(b.name === REFERENCE) - Number(a.name === REFERENCE)
+  );
   let longestMs = 0, hasFailed = false;
   for (let rep = 1; rep <= options.reps; rep++) {
-    for (const system of options.systems) {
+    for (const system of turns) {
       const beginMs = performance.now();
       if (beginMs + longestMs > endMs) {
-        console.error(`Out of time before run ${rep} of "${system.name}": give more --minutes`);
+        console.error(
+          `Out of time before run ${rep} of "${system.name}": give more --minutes`,
+        );
         continue;
       }
       try {
-        const figures = await measure(system, options.plan, { dir, peers, own });
+        const figures = await measure(system, options.plan, {
+          dir,
+          peers,
+          own,
+        });
         runs.get(system.name)!.push(figures);
-        if (options.isJson) console.log(JSON.stringify({ system: system.name, rep, ...figures }));
+        if (options.isJson) {
+          console.log(JSON.stringify({ system: system.name, rep, ...figures }));
+        }
       } catch (error) {
         console.error(
           `Run ${rep} of "${system.name}" failed: ${error instanceof Error ? error.message : error}`,
@@ -132,7 +145,9 @@ async function compare(
       }
       const tookMs = performance.now() - beginMs;
       longestMs = Math.max(longestMs, tookMs);
-      console.error(`${rep}/${options.reps} ${system.name}: ${Math.round(tookMs / 1_000)} s`);
+      console.error(
+        `${rep}/${options.reps} ${system.name}: ${Math.round(tookMs / 1_000)} s`,
+      );
     }
   }
   if (!options.isJson) {
@@ -145,9 +160,14 @@ async function compare(
 }
 
 /** Date, machine, versions and command: what a reader needs to judge or repeat the figures. */
-async function headingOf(peers: Peers, { plan, reps }: Options): Promise<string> {
+async function headingOf(
+  peers: Peers,
+  { plan, reps }: Options,
+): Promise<string> {
   await using redis = await RedisServer.start();
-  const redisVersion = /redis_version:(\S+)/.exec(String(await redis.cli("INFO", "server")))?.[1];
+  const redisVersion = /redis_version:(\S+)/.exec(
+    String(await redis.cli("INFO", "server")),
+  )?.[1];
   const date = new Date().toISOString().slice(0, 10);
   const command = ["deno task compare", ...Deno.args].join(" ");
   return `${date}, ${navigator.hardwareConcurrency} CPUs (load ${load()} before), Deno ${Deno.version.deno}, ` +
@@ -157,8 +177,14 @@ async function headingOf(peers: Peers, { plan, reps }: Options): Promise<string>
     `${plan.sockets} sockets on two instances, ${plan.bytes} bytes, latency at ${plan.perSecond} messages/s.`;
 }
 
-function footOf({ plan }: Options, runs: ReadonlyMap<string, readonly Figures[]>): string {
-  const busy = Math.max(0, ...[...runs.values()].flat().map(({ generatorCores }) => generatorCores));
+function footOf(
+  { plan }: Options,
+  runs: ReadonlyMap<string, readonly Figures[]>,
+): string {
+  const busy = Math.max(
+    0,
+    ...[...runs.values()].flat().map(({ generatorCores }) => generatorCores),
+  );
   return `Ratios (×) are against "${REFERENCE}"; ↑ more is better, ↓ less is. Fan-out: until the last of ` +
     `${plan.fanOutSockets} sockets of one user had a message. "Arrive at open": messages sent the moment the ` +
     `handshake was answered. Servers, Redis and the load generator (up to ${
@@ -168,11 +194,17 @@ function footOf({ plan }: Options, runs: ReadonlyMap<string, readonly Figures[]>
 }
 
 /** What Userwire itself did wrong in any run. */
-function ownFaults(systems: readonly System[], runs: ReadonlyMap<string, readonly Figures[]>): number {
-  return systems.filter(({ program }) => program === "userwire").flatMap(({ name }) => runs.get(name)!)
+function ownFaults(
+  systems: readonly System[],
+  runs: ReadonlyMap<string, readonly Figures[]>,
+): number {
+  return systems.filter(({ program }) => program === "userwire").flatMap((
+    { name },
+  ) => runs.get(name)!)
     .reduce(
       (sum, { lost, duplicated, disordered, failed, left, atOpenPercent }) =>
-        sum + Math.abs(lost) + duplicated + disordered + failed + Math.abs(left) +
+        sum + Math.abs(lost) + duplicated + disordered + failed +
+        Math.abs(left) +
         (atOpenPercent < 100 ? 1 : 0),
       0,
     );
@@ -181,7 +213,9 @@ function ownFaults(systems: readonly System[], runs: ReadonlyMap<string, readonl
 if (import.meta.main) {
   await runBenchmark(async (own) => {
     const options = readOptions(Deno.args);
-    if (options) return await (options.isSelfCheck ? selfCheck(own) : compare(options, own));
+    if (options) {
+      return await (options.isSelfCheck ? selfCheck(own) : compare(options, own));
+    }
     console.log(HELP);
     return true;
   });

@@ -41,6 +41,15 @@ export function load(): string {
   return Deno.loadavg()[0]!.toFixed(1);
 }
 
+/** From so many busy programs per CPU on, what others do shows in the figures. */
+const BUSY_LOAD = 0.25;
+
+/** Says so when other programs are busy. */
+export function warnWhenBusy(): void {
+  if (Deno.loadavg()[0]! <= BUSY_LOAD * navigator.hardwareConcurrency) return;
+  console.error(`The machine is busy (load ${load()}): the figures will say little`);
+}
+
 /** @throws {Error} on a system that has no /proc. */
 export function assertLinux(): void {
   if (Deno.build.os !== "linux") {

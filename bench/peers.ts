@@ -31,7 +31,9 @@ export async function installPeers(
   const node = findOnPath("node"), npm = findOnPath("npm");
   const nodeVersion = (await outputOf(node, own)).replace(/^v/, "");
   if (!(parseInt(nodeVersion) >= MIN_NODE)) {
-    throw new Error(`The peers need Node.js ${MIN_NODE} or later: this is "${nodeVersion}", install a newer one`);
+    throw new Error(
+      `The peers need Node.js ${MIN_NODE} or later: this is "${nodeVersion}", install a newer one`,
+    );
   }
   for await (const { name } of Deno.readDir(SOURCE)) {
     await Deno.copyFile(new URL(name, SOURCE), `${dir}/${name}`);
@@ -58,7 +60,9 @@ function findOnPath(name: string): string {
       // Not here.
     }
   }
-  throw new Error(`The peers need ${name}, which is not on PATH: install Node.js ${MIN_NODE} or later, with npm`);
+  throw new Error(
+    `The peers need ${name}, which is not on PATH: install Node.js ${MIN_NODE} or later, with npm`,
+  );
 }
 
 async function outputOf(command: string, own: (started: AsyncDisposable) => void): Promise<string> {

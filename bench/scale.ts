@@ -8,7 +8,7 @@
 import { parseArgs } from "node:util";
 import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
-import { assertLinux, ephemeralPorts, openFileLimit } from "./machine.ts";
+import { assertLinux, ephemeralPorts, openFileLimit, warnWhenBusy } from "./machine.ts";
 import { Findings, refusals, type Stage, stage } from "./scale_stages.ts";
 
 const HELP = `deno task scale [options]
@@ -50,6 +50,7 @@ async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> 
   assertLinux();
   if (findRedisServer() === undefined) throw new Error(REDIS_MISSING.replace("The tests need", "This needs"));
 
+  warnWhenBusy();
   const dir = await scratchFolder(own);
   const findings = new Findings();
   for (const subscriptions of ["dedicated", "shared"] as const) {

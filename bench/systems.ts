@@ -89,7 +89,7 @@ export function startInstance(system: System, place: Place): Program {
   if (system.program === "userwire") return startUserwire({ env, dir: place.dir });
   return Program.start(place.peers.node, {
     name: system.name,
-    args: [`${place.peers.dir}/${system.program}.mjs`],
+    args: [`${place.peers.dir}/${system.program}.cjs`],
     env: { ...env, NODE_ENV: "production" },
   });
 }

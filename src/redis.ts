@@ -137,6 +137,11 @@ export class Redis {
     this.#room--;
   }
 
+  /** Gives a place back. */
+  giveRoom(): void {
+    this.#room++;
+  }
+
   /** Resolves when commands can be sent, or this is closed. */
   whenReady(): Promise<void> {
     if (this.unavailable() === undefined || this.#closed) return Promise.resolve();

@@ -227,7 +227,9 @@ function rowOf(path: string, tree: Tree): Row | undefined {
 /** Whether a class in the file implements what the folder is named after: `implements Broker` in broker/. */
 function isImplementation(path: string, tree: Tree): boolean {
   const folder = path.split("/")[1]!;
-  return new RegExp(`\\bimplements\\s[^{]*\\b${folder}`, "i").test(withoutComments(tree.get(path) ?? ""));
+  const code = withoutComments(tree.get(path) ?? "");
+  // What is abstract is not one yet: it is what they are made of.
+  return new RegExp(`(?<!abstract )class \\w+[^{]*\\b(implements|extends)\\s[^{]*${folder}`, "i").test(code);
 }
 
 function importsOf(code: string): Import[] {

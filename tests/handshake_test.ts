@@ -74,7 +74,15 @@ for (const mode of Object.keys(MODES) as Mode[]) {
           if (sockets === 1 && !isOpen) early++;
           if (isOpen) afterOpen++;
         }
-        for (const text of reached) assertEquals(await nextPayload(client, mode), text);
+        const got: string[] = [];
+        while (got.at(-1) !== reached.at(-1)) {
+          const text = await nextPayload(client, mode);
+          if (text !== undefined) got.push(String(text)); // else it is a gap, for what the history was too short for
+        }
+        // A framed client also gets what was stored between its place in the inbox and its subscription.
+        if (mode === "raw") assertEquals(got, reached);
+        else assertEquals(got.slice(-reached.length), reached);
+        assertEquals(got, got.map((_, i) => String(Number(got[0]) + i)), "whole and in order");
         assertEquals(client.waiting, []);
       }
       assertGreater(early, 0, "the test never hit the moment it is about");
@@ -193,7 +201,7 @@ redisTest(
 redisTest(
   "A handshake beyond what Redis takes is answered with 503, and the others are not harmed",
   async () => {
-    await using redis = await RedisServer.start({ args: ["--maxclients", "20"] });
+    await using redis = await RedisServer.start({ args: ["--maxclients", "40"] });
     await using service = await Service.start({ REDIS_URL: redis.url });
     await using alice = await openClient(service.socketUrl("alice"));
     await using stack = new AsyncDisposableStack();
@@ -202,7 +210,7 @@ redisTest(
       const socket = stack.use(await RawSocket.open(service.socketUrl(`user${i}`)));
       if (socket.answer.status !== 101) {
         assertEquals(socket.answer.status, 503);
-        assertMatch(JSON.parse(socket.answer.body).detail, /max number of clients/);
+        assertMatch(JSON.parse(socket.answer.body).detail, /as many connections as it may/);
         refused++;
       }
     }

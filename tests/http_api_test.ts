@@ -19,7 +19,7 @@ class Api {
   }
 
   static async run(env: Record<string, string>, body: (api: Api) => Promise<void>): Promise<void> {
-    await using service = await Service.start(env);
+    await using service = await Service.start({ USERWIRE_HISTORY: "0", ...env });
     const api = new Api(service);
     try {
       await body(api);

@@ -116,11 +116,15 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
   assertMatch(document.info.version, /^\d+\.\d+\.\d+/);
   for (const [call, { summary, parameters = [], requestBody, responses }] of operationsOf(document)) {
     const [method, path] = call.split(" ") as [string, string];
-    assertMatch(method, /^(GET|HEAD|POST)$/);
+    assertMatch(method, /^(GET|HEAD|POST|DELETE)$/);
     assert(path.startsWith("/") && summary !== "", call);
     const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     assertEquals(parameters.filter((parameter) => parameter.in === "path").map(({ name }) => name), inPath);
-    for (const { required, schema } of parameters) assertEquals([required, schema.type], [true, "string"]);
+    for (const parameter of parameters) {
+      const { required = false, schema } = parameter;
+      assertEquals(required, parameter.in === "path", call);
+      if (parameter.in === "path") assertEquals(schema.type, "string");
+    }
     assertEquals(requestBody !== undefined, method === "POST", call);
     for (const [status, { description, content = {} }] of Object.entries(responses)) {
       assert(/^[1-5]\d\d$/.test(status) && description !== "", call);
@@ -140,11 +144,15 @@ interface Call {
   body?: string;
   type?: string;
   origin?: string;
+  query?: string;
+  headers?: Record<string, string>;
   /** Whether it goes to an instance that can't reach its Redis. */
   isCutOff?: boolean;
 }
 
 const SEND = "POST /v1/users/{username}/messages";
+const HISTORY = "GET /v1/users/{username}/messages";
+const CLOSE = "DELETE /v1/users/{username}/connections";
 const BATCH = "POST /v1/messages";
 const USER = "GET /v1/users/{username}";
 const USER_HEAD = "HEAD /v1/users/{username}";
@@ -162,6 +170,19 @@ const CALLS: Call[] = [
   { to: SEND, status: 413, body: " ".repeat(65_537) },
   { to: SEND, status: 415, body: "1", type: "text/html" },
   { to: SEND, status: 503, body: "1", isCutOff: true },
+  { to: SEND, status: 404, body: "1", username: "bob", query: "expect=online" },
+  { to: SEND, status: 200, body: "1", headers: { "idempotency-key": "k" } },
+  { to: SEND, status: 422, body: "2", headers: { "idempotency-key": "k" } },
+  { to: HISTORY, status: 200 },
+  { to: HISTORY, status: 200, query: "after=0&limit=1" },
+  { to: HISTORY, status: 400, query: "limit=0" },
+  { to: HISTORY, status: 403, origin: ELSEWHERE },
+  { to: HISTORY, status: 410, query: "after=other.1" },
+  { to: HISTORY, status: 503, isCutOff: true },
+  { to: CLOSE, status: 200, username: "carol" },
+  { to: CLOSE, status: 400, query: "code=1" },
+  { to: CLOSE, status: 403, origin: ELSEWHERE },
+  { to: CLOSE, status: 503, isCutOff: true },
   { to: BATCH, status: 200, body: ITEMS },
   { to: BATCH, status: 400, body: "{}" },
   { to: BATCH, status: 403, body: ITEMS, origin: ELSEWHERE },
@@ -197,15 +218,15 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   const document = await readDocument(service);
   const documented = operationsOf(document);
 
-  for (const { to, status, username = "alice", body, type, origin, isCutOff } of CALLS) {
-    const call = `${to} as ${username}${origin ? ` from ${origin}` : ""}`;
+  for (const { to, status, username = "alice", body, type, origin, query = "", headers, isCutOff } of CALLS) {
+    const call = `${to}?${query} as ${username}${origin ? ` from ${origin}` : ""}`;
     await t.step(`${call} answers ${status}`, async () => {
       const [method, path] = to.split(" ") as [string, string];
       const response = await (isCutOff ? cutOff : service).fetch(
-        path.replace("{username}", encodeURIComponent(username)),
+        `${path.replace("{username}", encodeURIComponent(username))}?${query}`,
         {
           method,
-          headers: { "content-type": type ?? "application/json", ...(origin && { origin }) },
+          headers: { "content-type": type ?? "application/json", ...(origin && { origin }), ...headers },
           ...(body !== undefined && { body }),
         },
       );
@@ -262,7 +283,8 @@ const NOT_THERE: [request: string, status: number, allow: string | null][] = [
     .map((request): [string, number, null] => [request, 404, null]),
   ...["GET /favicon.ico", "DELETE /v2/users/alice", "GET /Healthz", "GET /page.css/", "GET /../main.ts"]
     .map((request): [string, number, null] => [request, 404, null]),
-  ["GET /v1/users/alice/messages", 405, "POST"],
+  ["PUT /v1/users/alice/messages", 405, "POST, GET, HEAD"],
+  ["GET /v1/users/alice/connections", 405, "DELETE"],
   ["OPTIONS /v1/messages", 405, "POST"],
   ["PUT /v1/users/alice", 405, "GET, HEAD"],
   ["DELETE /v1/users/online", 405, "GET, HEAD, POST"],

@@ -42,7 +42,7 @@ const GOOD_NAMES: Record<string, string> = {
   "what is special in a URL": "a/b?c=d&e#f+g;h@i:j",
   "what is special in Redis patterns": "*?[a-z]\\",
   "quotes and brackets": `"'<>[]()\``,
-  "dots only": "..",
+  "dots only": "...",
   "digits": "0",
   "a name of JavaScript's": "__proto__",
   "the reserved prefix further in": "xuserwire:y",

@@ -65,7 +65,7 @@ redisTest("Publisher.send reaches every socket of the user on every instance and
 redisTest("Publisher.send takes one command, whether the user is there or not", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ REDIS_URL: redis.url });
-  await using publisher = await Publisher.open({ redisUrl: redis.url });
+  await using publisher = await Publisher.open({ redisUrl: redis.url, history: 0 });
   await using alice = await openClient(service.socketUrl("alice"));
 
   await commandsOf(redis);
@@ -80,7 +80,7 @@ redisTest("Publisher.send takes one command, whether the user is there or not", 
 redisTest("Publisher.send uses the id it is given, and clients see it", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ REDIS_URL: redis.url });
-  await using publisher = await Publisher.open({ redisUrl: redis.url });
+  await using publisher = await Publisher.open({ redisUrl: redis.url, history: 0 });
   await using alice = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
   await alice.nextJson();
 

@@ -78,8 +78,9 @@ redisTest(
 
 redisTest("A framed client gets the same payloads as m frames, foreign ones without an id", async () => {
   await using redis = await RedisServer.start();
-  await using here = await Service.start({ REDIS_URL: redis.url, USERWIRE_NODE: "here" });
-  await using there = await Service.start({ REDIS_URL: redis.url });
+  const settings = { REDIS_URL: redis.url, USERWIRE_HISTORY: "0" };
+  await using here = await Service.start({ ...settings, USERWIRE_NODE: "here" });
+  await using there = await Service.start(settings);
   await using alice = await openClient(here.socketUrl("alice"), ["userwire.v1"]);
 
   const { conn, ...hi } = await alice.nextJson();
@@ -155,7 +156,7 @@ redisTest(
 
 redisTest("A send to a user who is offline answers 202 with no socket and nothing stored", async () => {
   await using redis = await RedisServer.start();
-  await using service = await Service.start({ REDIS_URL: redis.url });
+  await using service = await Service.start({ REDIS_URL: redis.url, USERWIRE_HISTORY: "0" });
 
   const { status, body: { id, ...receipt } } = await service.send("alice", "anybody there?");
 

@@ -33,7 +33,12 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     }
     this.redis.takeRoom();
     const subscription = new RedisSubscription(channel, subscriber, this);
-    await subscription.open(options.signal);
+    try {
+      await subscription.open(options.signal);
+    } catch (error) {
+      this.redis.giveRoom();
+      throw error;
+    }
     this.#subscriptions.add(subscription);
     if (this.isClosed) {
       await subscription.close();
@@ -53,7 +58,7 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
   }
 
   onClosed(subscription: RedisSubscription): void {
-    this.#subscriptions.delete(subscription);
+    if (this.#subscriptions.delete(subscription)) this.redis.giveRoom();
   }
 
   protected checkHealth(): void {

@@ -2,8 +2,8 @@
  * The job of Userwire as a Node developer would write it for speed: `ws`, and one `ioredis` connection per process
  * for all subscriptions. No history, no limits, no log; bare `PUBLISH`, at most once.
  */
-import { Redis } from "ioredis";
-import { WebSocketServer } from "ws";
+const { Redis } = require("ioredis");
+const { WebSocketServer } = require("ws");
 
 const subscriber = new Redis(process.env.REDIS_URL);
 /** Username to the sockets of that user. */
@@ -13,10 +13,15 @@ subscriber.on("message", (username, payload) => {
   for (const socket of rooms.get(username) ?? []) socket.send(payload);
 });
 
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.env.PORT) });
+const server = new WebSocketServer({
+  host: "127.0.0.1",
+  port: Number(process.env.PORT),
+});
 
 server.on("connection", (socket, request) => {
-  const username = new URL(request.url, "ws://localhost").searchParams.get("username");
+  const username = new URL(request.url, "ws://localhost").searchParams.get(
+    "username",
+  );
   const room = rooms.get(username);
   if (room) {
     room.add(socket);
@@ -34,5 +39,8 @@ server.on("connection", (socket, request) => {
   });
 });
 
-server.on("listening", () => console.log(`listening on http://127.0.0.1:${server.address().port}/`));
+server.on(
+  "listening",
+  () => console.log(`listening on http://127.0.0.1:${server.address().port}/`),
+);
 process.on("SIGTERM", () => process.exit(0));

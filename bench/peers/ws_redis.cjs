@@ -2,13 +2,18 @@
  * The job of Userwire as it is commonly written with one Redis connection per socket: `ws` and `redis`, connected
  * and subscribed after the handshake was answered. No history, no limits, no log; bare `PUBLISH`, at most once.
  */
-import { createClient } from "redis";
-import { WebSocketServer } from "ws";
+const { createClient } = require("redis");
+const { WebSocketServer } = require("ws");
 
-const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.env.PORT) });
+const server = new WebSocketServer({
+  host: "127.0.0.1",
+  port: Number(process.env.PORT),
+});
 
 server.on("connection", async (socket, request) => {
-  const username = new URL(request.url, "ws://localhost").searchParams.get("username");
+  const username = new URL(request.url, "ws://localhost").searchParams.get(
+    "username",
+  );
   const subscriber = createClient({ url: process.env.REDIS_URL });
   const release = () => {
     if (subscriber.isOpen) subscriber.destroy();
@@ -26,5 +31,8 @@ server.on("connection", async (socket, request) => {
   if (socket.readyState !== socket.OPEN) release();
 });
 
-server.on("listening", () => console.log(`listening on http://127.0.0.1:${server.address().port}/`));
+server.on(
+  "listening",
+  () => console.log(`listening on http://127.0.0.1:${server.address().port}/`),
+);
 process.on("SIGTERM", () => process.exit(0));
