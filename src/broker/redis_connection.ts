@@ -57,6 +57,8 @@ export class RedisConnection {
     let connection: RedisConnection | undefined;
     const work = async () => {
       connection = new RedisConnection(await dial(address, attempt.signal), options.bufferSize);
+      // What has failed by now could not close what was not there yet.
+      attempt.signal.throwIfAborted();
       await connection.#greet(address, options);
       // A failure may have closed it while the last reply was on its way here.
       attempt.signal.throwIfAborted();
@@ -136,6 +138,7 @@ function loginOf(address: RedisAddress): Uint8Array[] {
 
 async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Conn> {
   try {
+    signal.throwIfAborted();
     if (address.transport === "tcp") {
       return await Deno.connect({ hostname: address.hostname, port: address.port, signal });
     }
