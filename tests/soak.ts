@@ -55,6 +55,7 @@ async function soak(options: Options): Promise<readonly string[]> {
   row("seed", `${seed}`);
   row("load", `${users} users, ${rate} messages/s, ${seconds} s after ${WARM_UP_S} s of warm-up`);
   const logDir = await Deno.makeTempDir({ prefix: "userwire-soak-" });
+  let isClean = false;
   try {
     await using redis = await RedisServer.start();
     const settings = { PORT: "0", REDIS_URL: redis.url, LOG_DIR: logDir };
@@ -80,9 +81,11 @@ async function soak(options: Options): Promise<readonly string[]> {
     instances.forEach(({ name }, i) => compare(name, { before: before[i]!, after: after[i]!, ledger }));
     const judgement = ledger.judge();
     tell(result, judgement);
+    isClean = judgement.violations.length === 0;
     return judgement.violations;
   } finally {
-    await Deno.remove(logDir, { recursive: true });
+    if (isClean) await Deno.remove(logDir, { recursive: true });
+    else row("logs kept in", logDir);
   }
 }
 
@@ -111,7 +114,9 @@ async function reportsWhenEmpty(
     );
   } catch (error) {
     ledger.violation((error as Error).message);
-    for (const line of subscribers) ledger.violation(`Redis still has a subscriber: ${line}`);
+    if (subscribers.length > 0) {
+      ledger.violation(`Redis still has ${subscribers.length} subscribers, the first is ${subscribers[0]}`);
+    }
     reports.forEach(({ sessions, closing }, i) => {
       if (sessions + closing > 0) {
         ledger.violation(

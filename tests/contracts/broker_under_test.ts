@@ -11,7 +11,6 @@ export interface BrokerUnderTest {
   readonly peer?: Broker;
   /** How many subscriptions of a channel are counted from outside of any broker. */
   readonly countOutside?: (channel: string) => Promise<number>;
-  readonly publishBytes?: (channel: string, payload: Uint8Array) => Promise<unknown>; // TRANSITION
   /** Ends all of it. Called once, also after the test has closed the brokers. */
   dispose(): Promise<void>;
 }

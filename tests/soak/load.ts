@@ -1,6 +1,6 @@
 /** The load: devices that come and go, and a steady stream of messages to random users through random instances. */
 import { type DeviceOptions, type Leaving, runDevice, sleep } from "./device.ts";
-import type { Ledger } from "./ledger.ts";
+import { ARRIVE_MS, type Ledger } from "./ledger.ts";
 import { Random } from "./random.ts";
 
 export interface LoadOptions {
@@ -27,8 +27,6 @@ export interface LoadResult {
 const USERS_WITH_MORE = 1;
 /** More unanswered sends than this mean that the service can't keep up with the rate. */
 const MAX_UNANSWERED = 500;
-/** How long the last messages may take to arrive before the devices leave. */
-const ARRIVE_MS = 2_500;
 
 /** Resolves when the time is over, all sends are answered, and every device has left. */
 export async function runLoad(options: LoadOptions): Promise<LoadResult> {
@@ -45,7 +43,8 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
   }
   const running = devices.map((device) => runDevice(device));
   const latenciesMs = await sendSteadily(options, performance.now() + seconds * 1_000);
-  await sleep(ARRIVE_MS, signal);
+  // Whoever leaves sooner makes the last messages unsettled.
+  await sleep(1.2 * (ARRIVE_MS + (latenciesMs.at(-1) ?? 0)), signal);
   stop.abort();
   await Promise.all(running);
   return { devices: devices.length, left, latenciesMs };

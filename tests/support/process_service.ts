@@ -9,7 +9,7 @@
 import { Bell, withDeadline } from "./deadline.ts";
 
 export interface ProcessOptions {
-  /** "run" starts `main.ts`, "task" does it through `deno task start`. @default "run" */
+  /** "run" starts `main.ts`; "task" does it through `deno task start`, in a process group of its own. @default "run" */
   readonly through?: "run" | "task";
 }
 
@@ -27,11 +27,14 @@ export class ProcessService implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #bell = new Bell();
   readonly #outputs: Promise<void>[];
+  readonly #isGroup: boolean;
   #otherText = "";
   #status: Deno.CommandStatus | undefined;
 
-  private constructor(child: Deno.ChildProcess, logDir: string) {
+  private constructor(child: Deno.ChildProcess, options: { logDir: string; isGroup: boolean }) {
+    const { logDir, isGroup } = options;
     this.#child = child;
+    this.#isGroup = isGroup;
     this.logDir = logDir;
     this.#outputs = [this.#read(child.stdout), this.#read(child.stderr)];
     child.status.then((status) => {
@@ -49,10 +52,11 @@ export class ProcessService implements AsyncDisposable {
     options: ProcessOptions = {},
   ): Promise<ProcessService> {
     const logDir = await Deno.makeTempDir({ prefix: "userwire-logs-" });
+    const isGroup = options.through === "task";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
     const child = new Deno.Command(Deno.execPath(), {
-      args: options.through === "task" ? ["task", "start"] : ["run", "-A", "main.ts"],
+      args: isGroup ? ["task", "start"] : ["run", "-A", "main.ts"],
       cwd: ROOT,
       clearEnv: true,
       env: {
@@ -62,9 +66,9 @@ export class ProcessService implements AsyncDisposable {
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
-      detached: true, // a process group of its own, as in a terminal
+      detached: isGroup,
     }).spawn();
-    const service = new ProcessService(child, logDir);
+    const service = new ProcessService(child, { logDir, isGroup });
     try {
       await service.logged("listening", START_MS);
       return service;
@@ -102,10 +106,13 @@ export class ProcessService implements AsyncDisposable {
 
   /**
    * Sends a signal. Nothing happens when the process has ended.
-   * @param options.toGroup To all processes of its group, as Ctrl+C in a terminal does. @default false
+   * @param options.toGroup To the task and the service, as Ctrl+C in a terminal does. @default false
    */
   signal(name: Deno.Signal, options: { toGroup?: boolean } = {}): void {
     if (this.#status !== undefined) return;
+    if (options.toGroup && !this.#isGroup) {
+      throw new Error('Only what runs through "task" has a group of its own');
+    }
     try {
       Deno.kill(options.toGroup ? -this.#child.pid : this.#child.pid, name);
     } catch (error) {
@@ -126,7 +133,7 @@ export class ProcessService implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // The group: `deno task` leaves its child behind when it is killed.
-    this.signal("SIGKILL", { toGroup: true });
+    this.signal("SIGKILL", { toGroup: this.#isGroup });
     await this.ended();
     await Deno.remove(this.logDir, { recursive: true });
   }
