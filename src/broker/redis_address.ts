@@ -14,8 +14,6 @@ export interface RedisAddress {
   readonly path: string;
   readonly username: string | undefined;
   readonly password: string | undefined;
-  /** For messages: never holds the password. */
-  readonly label: string;
 }
 
 const DEFAULT_PORT = 6379;
@@ -42,6 +40,5 @@ export function parseRedisUrl(text: string): RedisAddress {
     path,
     username: url.username === "" ? undefined : decodeURIComponent(url.username),
     password: url.password === "" ? undefined : decodeURIComponent(url.password),
-    label: transport === "unix" ? path : `${hostname}:${port}`,
   };
 }

@@ -70,7 +70,7 @@ export class RedisConnection {
       connection?.close();
       attempt.signal.throwIfAborted();
       if (error instanceof BrokerUnavailableError) throw error;
-      throw new BrokerUnavailableError(`Redis at ${address.label} broke off: ${messageOf(error)}`, {
+      throw new BrokerUnavailableError(`Redis broke off: ${messageOf(error)}`, {
         cause: error,
       });
     } finally {
@@ -85,7 +85,7 @@ export class RedisConnection {
     for (let i = 0; i < login.length + replies; i++) {
       const reply = await this.#reply();
       if (reply instanceof ReplyError) {
-        throw new BrokerUnavailableError(`Redis at ${address.label} refused a subscription: ${reply.text}`);
+        throw new BrokerUnavailableError(`Redis refused a subscription: ${reply.text}`);
       }
     }
   }
@@ -139,24 +139,29 @@ function loginOf(address: RedisAddress): Uint8Array[] {
 async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Conn> {
   try {
     signal.throwIfAborted();
-    if (address.transport === "tcp") {
-      return await Deno.connect({ hostname: address.hostname, port: address.port, signal });
-    }
     return await unlessAborted(
       address.transport === "unix"
         ? Deno.connect({ transport: "unix", path: address.path })
-        : Deno.connectTls({ hostname: address.hostname, port: address.port }),
+        : address.transport === "tls"
+        ? Deno.connectTls({ hostname: address.hostname, port: address.port })
+        : Deno.connect({ hostname: address.hostname, port: address.port }),
       signal,
     );
   } catch (error) {
     signal.throwIfAborted();
-    throw new BrokerUnavailableError(`Redis at ${address.label} can't be reached: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw new BrokerUnavailableError(`Redis can't be reached: ${reasonOf(error)}`, { cause: error });
   }
 }
 
-/** Deno can't abort these dials: the promise is raced, and a connection that comes too late is closed. */
+/** What went wrong, in words that may reach clients: without the address that Deno puts into some of them. */
+function reasonOf(error: unknown): string {
+  return error instanceof Deno.errors.ConnectionRefused ? "nobody listens there" : messageOf(error);
+}
+
+/**
+ * The promise is raced, and a connection that comes too late is closed. Deno's own `signal` is there for TCP only, and
+ * in 2.9 it leaks the connection when the abort meets the end of the dial.
+ */
 async function unlessAborted(dialing: Promise<Deno.Conn>, signal: AbortSignal): Promise<Deno.Conn> {
   const aborted = Promise.withResolvers<never>();
   const abort = () => aborted.reject(signal.reason);

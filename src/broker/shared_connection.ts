@@ -44,6 +44,8 @@ const PING = encodeCommand("PING");
 /** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
 const QUIET_CHECKS = 1;
 const DEAD_CHECKS = 3;
+/** How long Redis may take to confirm that nobody listens any more. */
+const GOODBYE_MS = 1_000;
 /** Channels in one command: few enough that Redis is not kept from others for long. */
 const BATCH = 500;
 
@@ -84,12 +86,7 @@ export class SharedConnection {
       channel: name,
       close: async () => {
         this.#leave(channel, listener);
-        // Redis counts it as long as it is subscribed for nobody.
-        while (
-          channel.listeners.size === 0 && this.#channels.get(name) === channel && !this.#stop.signal.aborted
-        ) {
-          await new Promise<void>((resolve) => channel.settled.push(resolve));
-        }
+        if (channel.listeners.size === 0) await this.#gone(channel);
       },
     };
   }
@@ -112,6 +109,23 @@ export class SharedConnection {
       settle(channel);
     }
     this.#channels.clear();
+  }
+
+  /** Waits until Redis no longer counts the channel, or somebody listens to it again; while it hangs, not for long. */
+  async #gone(channel: Channel): Promise<void> {
+    let isLate = false;
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(() => {
+      isLate = true;
+      late.resolve();
+    }, GOODBYE_MS);
+    while (
+      channel.listeners.size === 0 && this.#channels.get(channel.name) === channel && !isLate &&
+      !this.#stop.signal.aborted
+    ) {
+      await Promise.race([new Promise<void>((resolve) => channel.settled.push(resolve)), late.promise]);
+    }
+    clearTimeout(timer);
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -268,6 +282,7 @@ export class SharedConnection {
 
   #deliver(channel: Channel, payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
     for (const { subscriber } of channel.listeners) {
+      if (this.#stop.signal.aborted) return; // closed by the one before
       // The subscriber's faults are not the connection's.
       try {
         subscriber.message(payload, byteLength);
