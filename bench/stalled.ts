@@ -184,6 +184,8 @@ class Client implements Disposable {
     const length = short < 126 ? short : short === 126 ? view.getUint16(2) : Number(view.getBigUint64(2));
     if (bytes.length < start + length) return undefined;
     this.#unread = bytes.subarray(start + length);
+    // A ping wants a pong, or its sender gives up; the mask is four zeros, which is one too.
+    if ((bytes[0]! & 0x0f) === 9) this.#conn.write(Uint8Array.of(0x8a, 0x80, 0, 0, 0, 0)).catch(() => {}); // the reader sees why
     return decoder.decode(bytes.subarray(start, start + length));
   }
 
@@ -228,7 +230,11 @@ function mib(bytes: number): string {
 
 await using redis = await RedisServer.start();
 await using service = await ServiceUnderTest.start(redis.url);
-await using publisher = await Publisher.open({ redisUrl: redis.url, redisTimeoutMs: 30_000, history: HISTORY });
+await using publisher = await Publisher.open({
+  redisUrl: redis.url,
+  redisTimeoutMs: 30_000,
+  history: HISTORY,
+});
 using clients = new DisposableStack();
 
 const perClient = MESSAGES / CLIENTS;

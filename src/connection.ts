@@ -84,6 +84,9 @@ export interface ConnectionHost {
 
 const encoder = new TextEncoder();
 
+/** Receipts that wait for a client to acknowledge; one that never does must not fill the memory. */
+const MAX_RECEIPTS = 1_000;
+
 /** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
 const OPEN_TICKS = 3;
 
@@ -267,7 +270,10 @@ export class Connection implements Subscriber, Session, ReplayHost {
       return false;
     }
     const receipt = receiptOf(envelope);
-    if (receipt !== undefined) this.#receipts.push({ seq: seqOf(envelope), receipt });
+    if (receipt !== undefined) {
+      this.#receipts.push({ seq: seqOf(envelope), receipt });
+      if (this.#receipts.length > MAX_RECEIPTS) this.#receipts.shift();
+    }
     return true;
   }
 

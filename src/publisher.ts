@@ -195,12 +195,20 @@ export class Publisher implements AsyncDisposable {
    */
   async history(username: string, options: { after?: number; limit?: number } = {}): Promise<History> {
     const { after = 0, limit = 100 } = options;
-    const stretch = await this.#inbox.since(this.channel(username), after, limit);
+    const channel = this.channel(username);
+    let stretch = await this.#inbox.since(channel, after, limit);
+    const { epoch, last } = stretch;
+    const items = [...stretch.items];
+    // What has left is passed over, so one look may find less than there is.
+    while (items.length < limit && stretch.through < stretch.last && stretch.epoch === epoch) {
+      stretch = await this.#inbox.since(channel, stretch.through, limit - items.length);
+      if (stretch.epoch === epoch) items.push(...stretch.items);
+    }
     return {
-      epoch: stretch.epoch,
-      first: stretch.items[0]?.seq ?? 0,
-      last: stretch.last,
-      frames: stretch.items.map(({ envelope }) => frameOf(envelope)),
+      epoch,
+      first: items[0]?.seq ?? 0,
+      last,
+      frames: items.map(({ envelope }) => frameOf(envelope)),
     };
   }
 

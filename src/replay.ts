@@ -49,8 +49,10 @@ export interface ReplayStart {
   replay: number;
 }
 
-/** Messages read at one time. */
-const BATCH = 128;
+/** Messages read at one time: at first, and when the client takes few or all of them. */
+const FIRST_BATCH = 64;
+const MIN_BATCH = 4;
+const MAX_BATCH = 128;
 /** Live messages that wait while the inbox is read. More than that is read from the inbox again. */
 const MAX_QUEUED = 64;
 
@@ -67,6 +69,7 @@ export class Replay {
   #heard = 0;
   /** The read under way is not the last: the queue does not hold all, or not of this epoch, or somebody doubts. */
   #again = false;
+  #batch = FIRST_BATCH;
   #first: Stretch | undefined;
   #wanted: Position | undefined;
 
@@ -103,7 +106,7 @@ export class Replay {
    */
   async open(wanted: Position | undefined): Promise<void> {
     this.#wanted = wanted;
-    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, BATCH);
+    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, this.#batch);
   }
 
   /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
@@ -181,7 +184,7 @@ export class Replay {
         this.#queue = [];
         this.#again = false;
         try {
-          stretch = await this.#inbox.since(this.#options.channel, this.#seq, BATCH);
+          stretch = await this.#inbox.since(this.#options.channel, this.#seq, this.#batch);
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
@@ -226,12 +229,17 @@ export class Replay {
       this.#again = true;
       return true;
     }
-    for (const { seq, envelope } of stretch.items) {
+    for (const [i, { seq, envelope }] of stretch.items.entries()) {
       if (seq <= this.#seq) continue;
       this.#skipTo(seq - 1);
       const live = heard.find((message) => message.seq === seq && message.envelope === envelope);
-      if (!this.#hand(seq, envelope, live?.byteLength)) return false;
+      if (!this.#hand(seq, envelope, live?.byteLength)) {
+        // The rest was read for nothing: next time about as many as it takes.
+        this.#batch = Math.max(MIN_BATCH, Math.min(2 * i, MAX_BATCH));
+        return false;
+      }
     }
+    if (stretch.through < stretch.last) this.#batch = Math.min(2 * this.#batch, MAX_BATCH);
     this.#skipTo(stretch.through);
     return true;
   }

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { until } from "./support/deadline.ts";
 import { Follower } from "./support/follower.ts";
 import { instancesTest, numbers } from "./support/instances.ts";
-import type { Sent, Service } from "./support/service.ts";
+import { type Sent, type Service, Truth } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
 const { everywhere, onRedis } = instancesTest("A receipt");
@@ -124,11 +124,11 @@ everywhere("reaches the sender that waits when the client came back in between",
 onRedis("is waited for again after the receipts' own subscription broke", async ({ here, there, redis }) => {
   await using _alice = await openAcking(there);
   assertEquals((await post(here, "?wait=ack&timeout=10000")).body.acked, 1);
-  const ids = async () => String(await redis.cli("CLIENT", "LIST", "TYPE", "pubsub")).match(/^id=\d+/gm)!;
-  const before = await ids();
+  const truth = new Truth(redis);
+  const before = await truth.subscribers();
   await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
   await until(async () => {
-    const after = await ids();
+    const after = await truth.subscribers();
     return after.length === before.length && after.every((id) => !before.includes(id));
   }, "the subscriptions to be back");
   await until(async () => (await post(here, "?wait=ack&timeout=500")).body.acked === 1, "a receipt");

@@ -152,7 +152,7 @@ Deno.test("Replay resumes after the last message the client had, in batches", as
   const world = await opened({ sent: 400, keep: 400, wanted: { epoch: "e1", seq: 20 } });
   assertEquals(world.start, { pos: "e1.20", resumed: true, replay: 380 });
   assertEquals(world.log, names(21, 400));
-  assertEquals(world.readCount, 3);
+  assertEquals(world.readCount, 4);
   await world.finish();
 });
 
@@ -236,7 +236,7 @@ Deno.test("Replay reads again when more come during a read than it keeps waiting
   assert(!world.replay.isLive);
   await world.rest();
   assert(world.replay.isLive);
-  assertEquals([world.log, world.readCount], [names(2, 91), 3]);
+  assertEquals([world.log, world.readCount], [names(2, 91), 4]);
   await world.finish();
 });
 
@@ -328,6 +328,17 @@ Deno.test("Replay leaves live messages to the inbox while the client is full, an
   await world.makeRoom();
   await world.rest();
   assertEquals(world.log, names(1, 51));
+  await world.finish();
+});
+
+Deno.test("Replay reads no more at one time than the client takes", async () => {
+  const world = await opened({ sent: 500, keep: 500, wanted: { epoch: "e1", seq: 0 }, room: 10 });
+  for (let rounds = 0; world.log.length < 400; rounds++) {
+    assert(rounds < 50, "It takes too many rounds");
+    await world.makeRoom();
+    await world.rest();
+  }
+  assert(world.readMessages < 1_000, `It read ${world.readMessages} messages`);
   await world.finish();
 });
 

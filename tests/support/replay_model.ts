@@ -23,13 +23,14 @@ export interface WorldOptions {
   keep?: number;
   /** @default 1000 */
   maxReplay?: number;
+  /** Messages the client takes each time there is room for it. @default as many as there are */
+  room?: number;
   /** Stops the replay from within the delivery of this message, counted from 1. */
   stopAfter?: number;
 }
 
 /** Reads without end are a client that never comes to rest; so many more than the messages need are fine. */
-const SPARE_READS = 12;
-const BATCH = 128;
+const SPARE_READS = 16;
 
 export class World {
   readonly replay: Replay;
@@ -40,9 +41,12 @@ export class World {
   start: ReplayStart | undefined;
   hasRoom = true;
   readCount = 0;
+  /** Messages in all answers. */
+  readMessages = 0;
 
   readonly #keep: number;
   readonly #maxReplay: number;
+  readonly #room: number;
   readonly #stopAfter: number;
   /** The names of all messages that ever had a number, by epoch. */
   readonly #names = new Map<string, string[]>([["e1", []]]);
@@ -51,6 +55,7 @@ export class World {
   #former: Position[] = [];
   #stored: Stored[] = [];
   #sent = 0;
+  #taken = 0;
   #onAir: Stored[] = [];
   #isSubscribed = false;
   #reads: Read[] = [];
@@ -71,6 +76,7 @@ export class World {
   constructor(options: WorldOptions = {}) {
     this.#keep = options.keep ?? 100;
     this.#maxReplay = options.maxReplay ?? 1_000;
+    this.#room = options.room ?? Infinity;
     this.#stopAfter = options.stopAfter ?? Infinity;
     const inbox: Inbox = {
       limits: { count: this.#keep, ttlMs: 1 },
@@ -189,6 +195,7 @@ export class World {
     if (index < 0) return;
     const [read] = this.#reads.splice(index, 1);
     this.#told = read!.stretch!.last;
+    this.readMessages += read!.stretch!.items.length;
     read!.answer.resolve(read!.stretch!);
     await settled();
   }
@@ -202,7 +209,7 @@ export class World {
 
   /** All reads come back, and those they lead to. */
   async rest(): Promise<void> {
-    const allowed = this.readCount + SPARE_READS + this.#last / BATCH;
+    const allowed = this.readCount + SPARE_READS + this.#last / 32;
     while (this.#reads.length > 0) {
       assert(this.readCount <= allowed, "It reads the inbox for ever");
       this.carryOut();
@@ -237,6 +244,7 @@ export class World {
 
   async makeRoom(): Promise<void> {
     this.hasRoom = true;
+    this.#taken = 0;
     this.replay.resume();
     await settled();
   }
@@ -249,6 +257,7 @@ export class World {
   /** All goes well from here on: the client must come to rest, and then have everything. */
   async finish(): Promise<void> {
     this.hasRoom = true;
+    this.#taken = -Infinity;
     this.restore();
     this.hear(Infinity);
     await this.rest();
@@ -298,6 +307,7 @@ export class World {
     this.#had.add(name);
     this.log.push(name);
     if (isReplay) this.replayed.push(name);
+    if (++this.#taken === this.#room) this.hasRoom = false;
     if (this.log.length === this.#stopAfter) this.stop();
     return true;
   }

@@ -1,0 +1,98 @@
+/**
+ * A wire that can be damaged: a proxy between a client and a service that passes bytes on both ways, until it is told
+ * to cut connections with a TCP reset, or to take nothing more from the service, as a stalled client does.
+ *
+ * On `node:net`, because only there a connection can be reset (`raw_socket.ts` says why).
+ */
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { withDeadline } from "./deadline.ts";
+
+const WAIT_MS = 5_000;
+
+interface Pair {
+  readonly client: Socket;
+  readonly service: Socket;
+}
+
+export class TcpProxy implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #pairs = new Set<Pair>();
+  /** One promise per socket: whoever closes the proxy waits for all of them. */
+  readonly #closings = new Set<Promise<void>>();
+  #isStalled = false;
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /** Listens on a free port, and passes on to this one. */
+  static async start(targetPort: number): Promise<TcpProxy> {
+    const server = createServer({ allowHalfOpen: false });
+    const proxy = new TcpProxy(server);
+    server.on("connection", (client: Socket) => proxy.#join(client, targetPort));
+    const listening = Promise.withResolvers<void>();
+    server.listen(0, "127.0.0.1", () => listening.resolve());
+    await withDeadline(listening.promise, WAIT_MS, "the proxy to listen");
+    return proxy;
+  }
+
+  /** The same address, by way of this proxy. */
+  through(url: string): string {
+    const target = new URL(url);
+    target.port = String((this.#server.address() as { port: number }).port);
+    return target.href;
+  }
+
+  /** Resets every connection, on both sides. */
+  cut(): void {
+    for (const { client, service } of this.#pairs) {
+      client.resetAndDestroy();
+      service.resetAndDestroy();
+    }
+  }
+
+  /** Takes nothing more from the service; what clients say is still passed on. */
+  stall(): void {
+    this.#isStalled = true;
+    for (const { service } of this.#pairs) service.pause();
+  }
+
+  /** Goes on taking from the service. */
+  flow(): void {
+    this.#isStalled = false;
+    for (const { service } of this.#pairs) service.resume();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { client, service } of this.#pairs) {
+      client.destroy();
+      service.destroy();
+    }
+    const closed = Promise.withResolvers<void>();
+    this.#server.close(() => closed.resolve());
+    await withDeadline(Promise.all([closed.promise, ...this.#closings]), WAIT_MS, "the proxy to close");
+  }
+
+  #join(client: Socket, targetPort: number): void {
+    const service = connect({ host: "127.0.0.1", port: targetPort });
+    const pair = { client, service };
+    this.#pairs.add(pair);
+    this.#pass(client, service, pair);
+    this.#pass(service, client, pair);
+    if (this.#isStalled) service.pause();
+  }
+
+  /** Passes on what comes from one side; when that side ends, ends the other. */
+  #pass(from: Socket, to: Socket, pair: Pair): void {
+    from.on("data", (chunk) => to.write(chunk));
+    from.on("error", () => {}); // closes too
+    const closed = Promise.withResolvers<void>();
+    this.#closings.add(closed.promise);
+    from.on("close", () => {
+      to.destroy();
+      this.#pairs.delete(pair);
+      this.#closings.delete(closed.promise);
+      closed.resolve();
+    });
+  }
+}
