@@ -18,6 +18,8 @@ const ENV: Env = { USERWIRE_MAX_BUFFERED_BYTES: String(MARK), USERWIRE_SLOW_TIME
 const TEXT = "x".repeat(16 * 1024);
 /** Enough to fill every buffer of the kernel on the way, twice over. */
 const MANY = 480;
+/** More than the kernel takes on both ways together; less than Redis holds for one client, 32 MB. */
+const FLOOD = 3 * MANY;
 
 /** A framed peer, greeted, that reads nothing any more. */
 async function openStalled(service: Service): Promise<RawSocket> {
@@ -240,25 +242,66 @@ for (const letter of ["語"]) {
   });
 }
 
-for (const [mode, history] of [["v1", "0"], ["raw", "0"], ["raw", "100"]] as const) {
-  test(
-    `is closed with 4508 at the mark where it can't catch up: ${mode}, history ${history}`,
-    async (service) => {
-      await using alice = mode === "v1"
-        ? await openStalled(service)
-        : await RawSocket.open(service.socketUrl("alice"));
-      alice.stopReading();
-      await using healthy = await openClient(service.socketUrl("alice"));
-      await sendMany(service, MANY);
-      assertEquals(closeOf(service), 4508);
-      assertEquals(service.server.app.connections.size, 1);
-      for (const n of numbers(1, MANY)) {
-        const text = await withDeadline(healthy.next(), 5_000, `message ${n}`);
-        assertEquals((text as string).split(" ", 1)[0], `${n}`);
-      }
-      await alice.closeAbruptly();
-      await until(() => service.server.app.connections.closing === 0, "the socket to be gone");
-    },
-    { USERWIRE_HISTORY: history },
-  );
+/** Clients that no inbox can bring up to date. */
+const NO_WAY_BACK: [who: string, open: (service: Service) => Promise<RawSocket>, history: string][] = [
+  ["v1, history 0", openStalled, "0"],
+  ["raw, history 0", openStalledRaw, "0"],
+  ["raw, history 100", openStalledRaw, "100"],
+];
+
+async function openStalledRaw(service: Service): Promise<RawSocket> {
+  const raw = await RawSocket.open(service.socketUrl("alice"));
+  raw.stopReading();
+  return raw;
+}
+
+for (const [who, open, history] of NO_WAY_BACK) {
+  async function isClosedAtTheMark(service: Service): Promise<void> {
+    await using alice = await open(service);
+    await using healthy = await openClient(service.socketUrl("alice"));
+    await sendMany(service, MANY);
+    await until(() => closeOf(service) !== undefined, "the slow one to be closed");
+    assertEquals(closeOf(service), 4508);
+    assertEquals(service.server.app.connections.size, 1);
+    for (const n of numbers(1, MANY)) {
+      const text = await withDeadline(healthy.next(), 5_000, `message ${n}`);
+      assertEquals((text as string).split(" ", 1)[0], `${n}`);
+    }
+    await alice.closeAbruptly();
+    await until(() => service.server.app.connections.closing === 0, "the socket to be gone");
+  }
+
+  Deno.test(`A slow reader in memory is closed with 4508 at the mark: ${who}`, async () => {
+    await using service = await Service.start({ ...ENV, USERWIRE_HISTORY: history });
+    await isClosedAtTheMark(service);
+  });
+
+  redisTest(`A slow reader with a shared subscription is closed with 4508 at the mark: ${who}`, async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({
+      ...ENV,
+      REDIS_URL: redis.url,
+      USERWIRE_HISTORY: history,
+      USERWIRE_SUBSCRIPTIONS: "shared",
+    });
+    await isClosedAtTheMark(service);
+  });
+
+  redisTest(`A slow reader with a subscription of its own leaves the rest in Redis: ${who}`, async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ ...ENV, REDIS_URL: redis.url, USERWIRE_HISTORY: history });
+    await using alice = await open(service);
+    await sendMany(service, FLOOD);
+    await until(async () => {
+      const clients = String(await redis.cli("CLIENT", "LIST", "TYPE", "pubsub"));
+      return Number(/\bomem=(\d+)/.exec(clients)?.[1]) > 0;
+    }, "what waits to be held by Redis");
+    alice.resumeReading();
+    for (const n of numbers(1, FLOOD)) {
+      const text = await alice.readText(OPCODE.text, 5_000);
+      const payload: string = who.startsWith("raw") ? text : JSON.parse(text).data;
+      assertEquals(payload.split(" ", 1)[0], `${n}`);
+    }
+    assertEquals(closeOf(service), undefined);
+  });
 }
