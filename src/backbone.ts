@@ -6,11 +6,13 @@ import type { Inbox, InboxLimits } from "./inbox/inbox.ts";
 import { MemoryInbox } from "./inbox/memory.ts";
 import { RedisStreamsInbox } from "./inbox/redis_streams.ts";
 import type { Log } from "./log.ts";
-import { type FirstAttempt, Redis } from "./redis.ts";
+import { type FirstAttempt, Redis, type RedisTls } from "./redis.ts";
 
 export interface BackboneOptions {
   /** Unset: in memory. */
   redisUrl?: string | undefined;
+  /** For `rediss://` only. */
+  redisTls?: RedisTls | undefined;
   /** How long a command or a subscription may take, in milliseconds. @default 3000 */
   redisTimeoutMs?: number;
   /** Messages kept of each user; 0 keeps none. @default 100 */
@@ -23,6 +25,8 @@ export interface BackboneOptions {
 export interface Backbone {
   readonly broker: Broker;
   readonly inbox: Inbox;
+  /** The connection for commands; none in memory. */
+  readonly redis: Redis | undefined;
   /** How the first attempt to connect ends, waiting for it at most so long. */
   firstAttempt(withinMs: number): Promise<FirstAttempt>;
   close(): Promise<void>;
@@ -39,6 +43,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     return {
       broker,
       inbox,
+      redis: undefined,
       firstAttempt: () => Promise.resolve({ outcome: "ready" }),
       async close() {
         await broker.close();
@@ -46,12 +51,14 @@ export function openBackbone(options: BackboneOptions): Backbone {
       },
     };
   }
-  const redis = Redis.open(url, { timeoutMs, ...log });
-  const broker = new DedicatedRedisBroker({ url, redis, timeoutMs, ...log });
+  const tls = options.redisTls && { tls: options.redisTls };
+  const redis = Redis.open(url, { timeoutMs, ...tls, ...log });
+  const broker = new DedicatedRedisBroker({ url, redis, timeoutMs, ...tls, ...log });
   const inbox = new RedisStreamsInbox(redis, { limits });
   return {
     broker,
     inbox,
+    redis,
     firstAttempt: (withinMs) => redis.firstAttempt(withinMs),
     async close() {
       await broker.close();

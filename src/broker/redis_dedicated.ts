@@ -7,7 +7,7 @@
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Redis } from "../redis.ts";
+import type { Redis, RedisTls } from "../redis.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
 import { parseRedisUrl, type RedisAddress } from "./redis_address.ts";
 import { RedisSubscription } from "./redis_subscription.ts";
@@ -21,6 +21,7 @@ const SETTLE_MS = 5_000;
 
 export interface DedicatedRedisBrokerOptions {
   url: string;
+  tls?: RedisTls;
   /** The connection for commands; it stays the caller's to close. */
   redis: Redis;
   /** How long a subscription may take to be confirmed, in milliseconds. */
@@ -43,7 +44,7 @@ export class DedicatedRedisBroker implements Broker {
   #closed = false;
 
   constructor(options: DedicatedRedisBrokerOptions) {
-    this.#address = parseRedisUrl(options.url);
+    this.#address = { ...parseRedisUrl(options.url), tls: options.tls };
     this.#redis = options.redis;
     this.#timeoutMs = options.timeoutMs;
     this.#log = options.log;
