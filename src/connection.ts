@@ -316,9 +316,13 @@ export class Connection implements Subscriber, Session, ReplayHost {
     if (this.#state === "closing" || this.#state === "closed") return;
     const { limits } = this.#host;
     const size = sizeOf(data, limits.maxFrameBytes);
-    if (size > limits.maxFrameBytes) return this.close(CLOSE.tooBig);
-    if (++this.#framesThisTick > limits.maxFramesPerSecond) return this.close(CLOSE.tooFast);
-    if ((this.#bytesThisTick += size) > limits.maxBytesPerSecond) return this.close(CLOSE.tooMuch);
+    if (size > limits.maxFrameBytes) return this.close(CLOSE.tooBig, { isFlooded: true });
+    if (++this.#framesThisTick > limits.maxFramesPerSecond) {
+      return this.close(CLOSE.tooFast, { isFlooded: true });
+    }
+    if ((this.#bytesThisTick += size) > limits.maxBytesPerSecond) {
+      return this.close(CLOSE.tooMuch, { isFlooded: true });
+    }
     if (this.mode === "raw") {
       if (data === "ping") this.#socket!.send("pong");
       else this.#ignoredFrames++;
@@ -331,7 +335,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       else if (frame?.t === "auth") void this.#refresh(frame.token, frame.id ?? "auth");
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
-      this.close({ code: CLOSE.protocol.code, why: messageOf(error) });
+      this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { isFlooded: true });
     }
   }
 
@@ -432,8 +436,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
   // ------------------------------------------------------------------------------------------------------
   // The end
 
-  /** Frees everything at once and asks the socket to close. */
-  close(reason: CloseReason, options: { retryMs?: number } = {}): void {
+  /**
+   * Frees everything at once and asks the socket to close.
+   * @param options.isFlooded Whether more frames are likely to be on their way here.
+   */
+  close(reason: CloseReason, options: { retryMs?: number; isFlooded?: boolean } = {}): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#end(reason);
     const socket = this.#socket;
@@ -443,7 +450,10 @@ export class Connection implements Subscriber, Session, ReplayHost {
         const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
         socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
       }
-      socket.close(reason.code, reason.why.slice(0, 120));
+      const hangUp = () => socket.close(reason.code, reason.why.slice(0, 120));
+      // Deno drops the connection without a Close frame when it reads another frame first: so it may read what is there.
+      if (options.isFlooded) setTimeout(hangUp, 0);
+      else hangUp();
     } else if (socket.readyState === WebSocket.CONNECTING) {
       // Before `open` a close is lost in Deno, so it is made up for there.
       socket.onopen = () => socket.close(reason.code, reason.why.slice(0, 120));

@@ -121,15 +121,19 @@ export class Connections implements ConnectionHost {
     this.#full.add(connection);
     this.#roomTimer ??= setInterval(() => {
       for (const connection of this.#full) if (connection.hasRoom()) this.#full.delete(connection);
-      if (this.#full.size === 0) {
-        clearInterval(this.#roomTimer);
-        this.#roomTimer = undefined;
-      }
+      this.#restRoomTimer();
     }, ROOM_TICK_MS);
+  }
+
+  #restRoomTimer(): void {
+    if (this.#full.size > 0) return;
+    clearInterval(this.#roomTimer);
+    this.#roomTimer = undefined;
   }
 
   onEnd(session: Session): void {
     if (this.#live.delete(session)) this.#zombies.add(session);
+    if (this.#full.delete(session as Connection)) this.#restRoomTimer();
     const { username } = session;
     const sessions = username === undefined ? undefined : this.#byUser.get(username);
     if (sessions?.delete(session) && sessions.size === 0) this.#byUser.delete(username!);
