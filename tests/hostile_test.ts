@@ -155,11 +155,11 @@ const ATTACKS: Record<string, Attack> = {
     await using socket = await RawSocket.open(victim.socketUrl, {
       headers: { Authorization: `Bearer ${await tokenFor("mallory")}` },
     });
-    const part = encodeFrame({ opcode: OPCODE.continuation, fin: false, payload: new Uint8Array(1024 ** 2) });
+    const part = encodeFrame({ opcode: OPCODE.continuation, fin: false, payload: new Uint8Array(65_536) });
     socket.send({ opcode: OPCODE.binary, fin: false, payload: "x" });
-    for (let i = 0; i < 64; i++) socket.sendBytes(part);
+    for (let i = 0; i < 1_024; i++) socket.sendBytes(part);
     socket.send({ opcode: OPCODE.continuation, payload: "x" });
-    await until(() => /"code":1009/.test(victim.output), "the log to say why");
+    await until(() => /"code":1009/.test(victim.output), "the log to say why", 20_000);
   },
   "a frame that claims to be huge": async (victim) => {
     await using socket = await RawSocket.open(victim.socketUrl);

@@ -72,7 +72,8 @@ redisTest("No secret and no payload appears in a log, on the console or in an an
       return socket.answer.status;
     };
 
-    async function goThrough(): Promise<void> {
+    const gone: string[] = [];
+    const goThrough = async () => {
       for (
         const shown of [
           `Bearer ${key.key}`,
@@ -116,8 +117,7 @@ redisTest("No secret and no payload appears in a log, on the console or in an an
         await shake(`?ticket=${ticket}`);
         gone.push(ticket);
       }
-    }
-    const gone: string[] = [];
+    };
     await goThrough();
     {
       await using alice = await openClient(`${ws}ws`, protocolsFor(token));

@@ -4,9 +4,9 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type Browser, chromium, type Page } from "playwright-core";
-import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
+import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { serveOther } from "./support/cli_terminal.ts";
-import { stretched } from "./support/deadline.ts";
+import { stretched, until } from "./support/deadline.ts";
 import { CHROMIUM_MISSING, findChromium } from "./support/programs.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
@@ -172,4 +172,44 @@ Deno.test("The page carries headers that keep it from being framed, sniffed or m
   assertEquals([headers.get("x-content-type-options"), headers.get("x-frame-options")], ["nosniff", "DENY"]);
   assertEquals(headers.get("referrer-policy"), "no-referrer");
   assert(!/<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=/i.test(body), "nothing inline");
+});
+
+Deno.test({
+  name: "The page of a closed service takes a key and a token, and puts neither into an address or a command",
+  ignore: executablePath === undefined,
+  async fn() {
+    await using browser = await launch();
+    await using service = await Service.start(CLOSED);
+    const page = await openPage(browser, service.server.url);
+    const urls: string[] = [];
+    page.on("request", (request) => urls.push(request.url()));
+    page.on("websocket", (socket) => urls.push(socket.url()));
+    const token = await tokenFor("alice");
+    await page.getByLabel("API key").fill(KEY.key);
+    await page.getByLabel("Token").fill(token);
+    for (const wire of ["userwire.v1", "raw"]) {
+      await page.getByLabel("Username").fill("alice");
+      await page.getByRole("radio", { name: wire, exact: true }).check();
+      await page.getByRole("button", { name: "Connect", exact: true }).click();
+      await page.locator('.card[data-state="open"]').nth(wire === "raw" ? 1 : 0).waitFor();
+    }
+    await until(
+      async () => await service.server.app.publisher.sockets("alice") === 2,
+      "both sockets to be alice's",
+    );
+    await page.getByLabel("To", { exact: true }).fill("alice");
+    await page.getByLabel("Payload", { exact: true }).fill('"hello"');
+    await page.getByRole("button", { name: /^Send/ }).click();
+    await page.locator("#send-outcome", { hasText: "reached 2 sockets" }).waitFor();
+    const html = await page.content();
+    assert(urls.length > 2);
+    for (const secret of [KEY.key, token, token.slice(-20)]) {
+      assert(![...urls, page.url()].some((url) => url.includes(secret)));
+      assert(!html.includes(secret));
+    }
+    assertEquals(
+      await page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length"),
+      0,
+    );
+  },
 });

@@ -4,7 +4,7 @@
  */
 import { SignJWT } from "jose";
 import { newKey } from "../../src/auth/keys.ts";
-import { Service } from "./service.ts";
+import type { Service } from "./service.ts";
 
 export const SECRET = "a secret of thirty-two bytes or more";
 
