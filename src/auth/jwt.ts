@@ -4,7 +4,15 @@
  * like any other forgery. No error holds a part of a token.
  */
 import { createPublicKey } from "node:crypto";
-import { createRemoteJWKSet, errors, type JWK, type JWTPayload, jwtVerify, type JWTVerifyGetKey } from "jose";
+import {
+  createRemoteJWKSet,
+  customFetch,
+  errors,
+  type JWK,
+  type JWTPayload,
+  jwtVerify,
+  type JWTVerifyGetKey,
+} from "jose";
 import { BrokerUnavailableError, ConfigError, messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { parseUsername } from "../protocol.ts";
@@ -135,6 +143,12 @@ function verifierByUrl(url: string, options: TokenOptions): Verify {
     cooldownDuration: JWKS_COOLDOWN_MS,
     cacheMaxAge: JWKS_MAX_AGE_MS,
     timeoutDuration: JWKS_TIMEOUT_MS,
+    async [customFetch](url, init) {
+      const response = await fetch(url, init);
+      // The library looks no further then, and would leave the body open.
+      if (response.status !== 200) await response.body?.cancel();
+      return response;
+    },
   });
   let failedMs = -Infinity;
   const unavailable = () =>
