@@ -310,7 +310,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
     const socket = this.#socket!;
     // send() never blocks and never fails on a stuck client: the bytes would pile up here.
-    if (this.#look() > this.#host.limits.maxBufferedBytes) return false;
+    const buffered = this.#look();
+    // A frame that is larger than the mark goes alone.
+    if (buffered > 0 && buffered + frame.length > this.#host.limits.maxBufferedBytes) return false;
     socket.send(frame);
     this.#buffered = socket.bufferedAmount;
     this.#messages++;
