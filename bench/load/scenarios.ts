@@ -2,6 +2,7 @@
  * What is done to a system, and what of it is measured on the client's side. Memory and CPU of servers are read by
  * whoever runs the generator, before and after.
  */
+import { Beat } from "./beat.ts";
 import { Crowd, type Opened, type Target, usernameOf } from "./crowd.ts";
 import { formatMarked } from "./mark.ts";
 import { HttpSender, PublishSender, type SendCounts, type Sender } from "./sender.ts";
@@ -24,6 +25,8 @@ export interface Delivered extends SendCounts, Faults {
 }
 
 const HTTP_LANES = 64;
+/** How late a message may leave that is to leave at a certain time. */
+const BEAT_MS = 0.4;
 /** Nothing has arrived for so long: nothing will. */
 const GRACE_MS = 1_000;
 /** Undelivered messages in a flood. */
@@ -109,9 +112,11 @@ export class Scenarios {
     const before = this.#state();
     tally.isTiming = isTimed;
     const count = perSecond * seconds;
-    const startMs = performance.now() + 10;
+    using beat = new Beat(BEAT_MS);
+    await beat.next(); // the thread is up
+    const startMs = performance.now();
     for (let i = 0; i < count;) {
-      await pause(1);
+      await beat.next();
       const nowMs = performance.now();
       for (; i < count; i++) {
         const dueMs = startMs + i * 1_000 / perSecond;
