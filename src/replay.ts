@@ -115,10 +115,18 @@ export class Replay {
     this.#epoch = first.epoch;
     const wanted = this.#wanted;
     const resumed = wanted !== undefined && wanted.epoch === first.epoch && wanted.seq <= first.last;
-    this.#seq = !wanted ? first.last : resumed ? wanted.seq : placeIn(first, wanted);
-    // What was read began at a number of another epoch.
-    if (wanted && !resumed) this.#first = undefined;
-    const replay = Math.min(first.last - this.#seq, this.#options.maxReplay);
+    if (wanted) {
+      this.#seq = resumed ? wanted.seq : placeIn(first, wanted);
+      // What was read began at a number of another epoch.
+      if (!resumed) this.#first = undefined;
+    } else {
+      // Nothing is owed to a new client from before the first message that its subscription got.
+      const heard = this.#again ? undefined : this.#queue[0];
+      this.#seq = Math.max(first.last, (heard?.seq ?? 0) - 1);
+      // What was read is from before the subscription: what came since may even be of another epoch.
+      if (heard) this.#first = undefined;
+    }
+    const replay = Math.max(0, Math.min(first.last - this.#seq, this.#options.maxReplay));
     return { pos: formatPosition(this.position), resumed, replay };
   }
 

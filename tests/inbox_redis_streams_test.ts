@@ -243,6 +243,35 @@ test("keeps the list of former epochs short over many restarts", async ({ redis,
   for (const { epoch } of stretch.former) assertEquals(epoch.length, place.epoch.length);
 });
 
+test("takes up a position that was written before lives were told apart", async ({ redis, ours }) => {
+  const first = await sendMany(ours.inbox, 2);
+  await redis.cli("HDEL", "userwire:{alice}:position", "run");
+  const stretch = await ours.inbox.since("alice", 0, 10);
+  assertEquals([stretch.former, stretch.last], [[{ epoch: first.epoch, seq: 2 }], 2]);
+});
+
+test("has few reads of messages under way at one time, and answers all", async ({ redis, ours }) => {
+  await sendMany(ours.inbox, 3);
+  const evals = async () => {
+    const stats = String(await redis.cli("INFO", "commandstats"));
+    return Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0);
+  };
+  await ours.inbox.since("alice", 0, 10); // Redis knows the script from here on
+  const before = await evals();
+  await redis.cli("CLIENT", "PAUSE", "60000", "WRITE");
+  const reads = numbers(1, 100).map(() => ours.inbox.since("alice", 0, 10));
+  await until(
+    async () => /blocked_clients:1\b/.test(String(await redis.cli("INFO", "clients"))),
+    "a read to wait",
+  );
+  // A position alone waits for none of them.
+  const place = ours.inbox.since("bob", undefined, 10);
+  await redis.cli("CLIENT", "UNPAUSE");
+  assertEquals((await place).last, 0);
+  for (const stretch of await Promise.all(reads)) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  assertEquals(await evals() - before, 101);
+});
+
 test("goes on in the same epoch when Redis restarts with an append-only file", async (t) => {
   const { redis, ours, theirs } = t;
   const old = await sendMany(ours.inbox, 3);

@@ -41,11 +41,12 @@ if not epoch then
   epoch = epoch_if_new
   redis.call('DEL', inbox)
   redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'run', run)
-elseif state[3] ~= run and continues(state[3], run) then
+elseif state[3] ~= run and continues(state[3] or '', run) then
   redis.call('HSET', position, 'run', run)
 elseif state[3] ~= run then
-  -- Bounded: the oldest of many lives are of no use to anybody any more.
-  former = string.sub(former .. epoch .. '.' .. last .. ',', -200)
+  former = former .. epoch .. '.' .. last .. ','
+  -- Bounded, and cut between two of them: the oldest of many lives are of no use to anybody any more.
+  if #former > 200 then former = string.match(former, ',(.*)', #former - 200) end
   epoch = epoch_if_new
   redis.call('HSET', position, 'epoch', epoch, 'run', run, 'former', former)
 end
@@ -116,9 +117,18 @@ if #entries == limit then result[4] = string.match(entries[#entries][1], '^%d+')
 return result
 `);
 
+/**
+ * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
+ * back at once must not have them all in memory.
+ */
+const MAX_READS = 8;
+
 export class RedisStreamsInbox implements Inbox {
   readonly limits: InboxLimits;
   readonly #redis: Redis;
+  #reads = 0;
+  /** Those whose read must wait, first come first. */
+  readonly #line: (() => void)[] = [];
 
   /** @param redis Stays the caller's to close. */
   constructor(redis: Redis, options: { limits: InboxLimits }) {
@@ -160,7 +170,31 @@ export class RedisStreamsInbox implements Inbox {
     };
   }
 
-  async since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
+  since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
+    const read = () => this.#read(channel, after, limit);
+    // Without a number it brings no message.
+    return after === undefined ? read() : this.#inTurn(read);
+  }
+
+  /** Nothing of its own to let go of. */
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async #inTurn<T>(read: () => Promise<T>): Promise<T> {
+    // Whoever ends a read passes its place on, so that nobody can come in between.
+    if (this.#reads < MAX_READS) this.#reads++;
+    else await new Promise<void>((resolve) => this.#line.push(resolve));
+    try {
+      return await read();
+    } finally {
+      const next = this.#line.shift();
+      if (next) next();
+      else this.#reads--;
+    }
+  }
+
+  async #read(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
     const reply = await this.#redis.evaluate(SINCE, [positionKey(channel), inboxKey(channel)], [
       after === undefined ? "" : String(after),
       String(limit),
@@ -173,15 +207,9 @@ export class RedisStreamsInbox implements Inbox {
     for (let i = 4; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
     return { epoch, former: parseFormer(former), last: Number(last), items, through: Number(through) };
   }
-
-  /** Nothing of its own to let go of. */
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
 }
 
 function parseFormer(text: string): Position[] {
-  // The first may have been cut off on the left, and is then none.
   return text.split(",").flatMap((position) => parsePosition(position) ?? []);
 }
 

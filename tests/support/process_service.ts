@@ -120,6 +120,12 @@ export class ProcessService implements AsyncDisposable {
     }
   }
 
+  /** Memory of the process, in bytes. */
+  async memory(): Promise<number> {
+    const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
+  }
+
   get hasEnded(): boolean {
     return this.#status !== undefined;
   }

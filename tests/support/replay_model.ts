@@ -223,13 +223,21 @@ export class World {
   /**
    * Connects, in the order of the real thing.
    * @param options.wanted A position from which to resume.
+   * @param options.early What happens between a new client's first read and its subscription.
    * @param options.meanwhile What happens between the subscription and the start.
    */
-  async open(options: { wanted?: Position; meanwhile?: () => Promise<void> } = {}): Promise<void> {
+  async open(
+    options: { wanted?: Position; early?: () => Promise<void>; meanwhile?: () => Promise<void> } = {},
+  ): Promise<void> {
     const { wanted } = options;
     this.#isResume = wanted !== undefined;
     const opening = this.replay.open(wanted);
-    if (!wanted) await this.rest();
+    if (!wanted) {
+      await this.rest();
+      const last = this.#last;
+      await options.early?.();
+      if (this.#last > last) this.#isBlind = true;
+    }
     this.#isSubscribed = true;
     await options.meanwhile?.();
     await this.rest();
