@@ -5,9 +5,8 @@
  * anything waits in the process; both; the stalled ones read again; they leave, and the healthy ones once more.
  *
  * Three claims are checked, and the exit code is 1 when one does not hold: the process grows by no more than the sum of
- * the marks plus 20 %, the healthy ones' p99 latency stays within twice its value without the stalled
- * ones, and whoever reads again gets all
- * that the history has, in order, and a gap for the rest.
+ * the marks plus 20 %, the healthy ones' p99 latency stays within twice its value without the stalled ones, and whoever
+ * reads again gets all that the history has, in order, and a gap for the rest.
  *
  * Settings, as environment variables: CLIENTS (of each kind, 100), MESSAGES (to each kind, 10000), RATE (a second to
  * each kind, 500), FILL (messages that fill the stalled ones, 60000).
