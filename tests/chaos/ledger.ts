@@ -29,7 +29,8 @@ class Book {
   seq = 0;
   readonly epochs = new Set<string>();
   readonly received = new Map<string, number>();
-  readonly timesOfSend = new Map<number, number>();
+  /** Where each send was handed over: once, if all is well. */
+  readonly placesOfSend = new Map<number, string[]>();
   readonly gaps: Gap[] = [];
 }
 
@@ -71,8 +72,11 @@ export class Ledger {
     if (seq <= book.seq) this.#violate(`${user} got ${seq} after ${book.seq}`);
     if (seq > book.seq + 1) this.#violate(`${user} got ${seq} after ${book.seq} and no gap in between`);
     book.seq = seq;
-    book.received.set(`${book.epoch}.${seq}`, n);
-    book.timesOfSend.set(n, (book.timesOfSend.get(n) ?? 0) + 1);
+    const place = `${book.epoch}.${seq}`;
+    book.received.set(place, n);
+    const places = book.placesOfSend.get(n);
+    if (places) places.push(place);
+    else book.placesOfSend.set(n, [place]);
   }
 
   missed(user: string, gap: GapFrame): void {
@@ -93,7 +97,7 @@ export class Ledger {
   }
 
   hasReceived(user: string, n: number): boolean {
-    return this.#book(user).timesOfSend.has(n);
+    return this.#book(user).placesOfSend.has(n);
   }
 
   close(): Verdict {
@@ -112,10 +116,11 @@ export class Ledger {
     const sends = new Map(this.#accepted.map((accepted) => [accepted.n, accepted]));
     let gaps = 0, epochGaps = 0;
     for (const [user, book] of this.#books) {
-      for (const [n, times] of book.timesOfSend) {
-        if (times === 1) continue;
-        if (this.#spansLoss(sends.get(n))) again++;
-        else this.#violate(`${user} got send ${n} ${times} times`);
+      for (const [n, places] of book.placesOfSend) {
+        if (places.length === 1) continue;
+        const send = sends.get(n);
+        if (this.#spansLoss(send)) again++;
+        else this.#violate(`${user} got send ${n} at ${places.join(" and ")}; ${describe(send)}`);
       }
       gaps += book.gaps.filter(({ isEpochGap }) => !isEpochGap).length;
       epochGaps += book.gaps.filter(({ isEpochGap }) => isEpochGap).length;
@@ -152,6 +157,14 @@ export class Ledger {
   #violate(text: string): void {
     this.#violations.push(text);
   }
+}
+
+function describe(accepted: Accepted | undefined): string {
+  if (!accepted) return "never accepted";
+  const { epoch, seq, triedMs, answeredMs } = accepted;
+  return `accepted as ${epoch}.${seq}, tried at ${Math.round(triedMs)} ms, answered at ${
+    Math.round(answeredMs)
+  } ms`;
 }
 
 /** Whether a client was told that it will not get this message. */
