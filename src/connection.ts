@@ -43,8 +43,11 @@ export type Mode = "raw" | "v1";
 export interface Session {
   /** Ends it; idempotent. */
   close(reason: CloseReason, options?: CloseOptions): void;
-  /** Called once a second. */
-  tick(): void;
+  /**
+   * Called once a second.
+   * @param isLate The process is short of time: a peer's silence says nothing.
+   */
+  tick(isLate: boolean): void;
 }
 
 export interface CloseOptions {
@@ -364,11 +367,12 @@ export class Connection implements Subscriber, Session, ReplayHost {
   // Time
 
   /** Once a second: finds clients that vanished while opening, and slow ones; sends `p` into silence. */
-  tick(): void {
+  tick(isLate: boolean): void {
     this.#framesThisTick = 0;
     if (this.#state === "opening") {
       // Deno says nothing when the client left before the handshake was answered: no open, no close.
-      if (this.#socket?.readyState === WebSocket.CONNECTING && ++this.#openingTicks >= OPEN_TICKS) {
+      if (this.#socket?.readyState !== WebSocket.CONNECTING || isLate) return;
+      if (++this.#openingTicks >= OPEN_TICKS) {
         this.abandon("the client left");
       }
       return;

@@ -45,8 +45,6 @@ const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A connection on which nothing came for so long is given up and dialled again. */
 const SILENCE_MS = 10_000;
-/** Connections to Redis that subscriptions never take. */
-const MIN_RESERVE = 16;
 const NOT_YET = "Redis is not connected yet";
 
 export class Redis {
@@ -58,7 +56,6 @@ export class Redis {
   readonly #timer: ReturnType<typeof setInterval>;
   #backAtMs = -Infinity;
   #run = "";
-  #room = Infinity;
   #waiters: (() => void)[] = [];
   #why: string | undefined = NOT_YET;
   /** Whether Redis has said which life it lives, on this connection. */
@@ -124,24 +121,6 @@ export class Redis {
     return this.#run;
   }
 
-  /**
-   * How many more connections Redis takes, as it said a second ago at most, less a reserve for commands and for
-   * whoever looks after it.
-   */
-  get room(): number {
-    return this.#room;
-  }
-
-  /** Takes a place of that room, until Redis is asked again. */
-  takeRoom(): void {
-    this.#room--;
-  }
-
-  /** Gives a place back. */
-  giveRoom(): void {
-    this.#room++;
-  }
-
   /** Resolves when commands can be sent, or this is closed. */
   whenReady(): Promise<void> {
     if (this.unavailable() === undefined || this.#closed) return Promise.resolve();
@@ -161,6 +140,15 @@ export class Redis {
     );
     // The reply alternates names and numbers.
     return channels.map((_, i) => Number(counts[2 * i + 1]));
+  }
+
+  /** How many connections Redis has, and how many it takes: Infinity when it does not say, as before 6.2. */
+  async clients(): Promise<{ connected: number; max: number }> {
+    const info = await this.#command(() => this.#client.info("clients"));
+    return {
+      connected: Number(/^connected_clients:(\d+)/m.exec(info)?.[1]),
+      max: Number(/^maxclients:(\d+)/m.exec(info)?.[1] ?? Infinity),
+    };
   }
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */
@@ -235,7 +223,7 @@ export class Redis {
   #beat(): void {
     this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
     // A beat without an answer is seen by its deadline or by the client's error event.
-    this.#issue<unknown>(() => this.#greeted ? this.#look() : this.#greet()).catch(
+    this.#issue<unknown>(() => this.#greeted ? this.#client.ping() : this.#greet()).catch(
       ({ cause }: BrokerUnavailableError) => {
         if (isReply(cause)) this.#onError(cause);
       },
@@ -251,23 +239,8 @@ export class Redis {
       return;
     }
     const isWhole = /^aof_enabled:1/m.test(info) && !/^master_replid2:(?!0+\r?$)/m.test(info);
-    this.#readRoom(info);
     this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
     this.#greeted = true;
-  }
-
-  /** The heartbeat: any command would do, and this one also tells how full Redis is. */
-  async #look(): Promise<void> {
-    this.#readRoom(await this.#client.info("clients"));
-  }
-
-  #readRoom(info: string): void {
-    const connected = Number(/^connected_clients:(\d+)/m.exec(info)?.[1]);
-    const max = Number(/^maxclients:(\d+)/m.exec(info)?.[1]);
-    // Before Redis 6.2 it does not say: then it refuses by itself.
-    this.#room = Number.isNaN(max - connected)
-      ? Infinity
-      : max - connected - Math.max(MIN_RESERVE, max / 100);
   }
 
   #onError(error: unknown): void {

@@ -15,6 +15,8 @@ export interface RedisBrokerOptions {
 }
 
 const HEALTH_TICK_MS = 5_000;
+/** A tick that comes later than that comes in a process that is short of time. */
+const MAX_LATE_MS = 500;
 /**
  * How long sends are refused after Redis came back, because other instances take their time to come back too: a send
  * would be answered with too small a number.
@@ -32,6 +34,7 @@ export abstract class RedisBroker implements Broker {
   readonly #log: Log | undefined;
   readonly #healthTimer: ReturnType<typeof setInterval>;
   #lost = 0;
+  #nextTickMs = performance.now() + HEALTH_TICK_MS;
   protected isClosed = false;
 
   constructor(options: RedisBrokerOptions) {
@@ -39,7 +42,7 @@ export abstract class RedisBroker implements Broker {
     this.address = options.address;
     this.redis = options.redis;
     this.#log = options.log;
-    this.#healthTimer = setInterval(() => this.checkHealth(), HEALTH_TICK_MS);
+    this.#healthTimer = setInterval(() => this.#tick(), HEALTH_TICK_MS);
   }
 
   unavailable(): string | undefined {
@@ -85,6 +88,13 @@ export abstract class RedisBroker implements Broker {
 
   onSubscriberError(channel: string, error: unknown): void {
     this.#log?.error("subscriber failed", { channel, reason: messageOf(error) });
+  }
+
+  #tick(): void {
+    const lateMs = performance.now() - this.#nextTickMs;
+    this.#nextTickMs += lateMs + HEALTH_TICK_MS;
+    // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
+    if (lateMs < MAX_LATE_MS && this.redis.unavailable() === undefined) this.checkHealth();
   }
 
   /** Called every few seconds. */

@@ -3,6 +3,7 @@
  * live on it, one each; everything else a Userwire asks of Redis goes through the client library in `redis.ts`.
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import { unlessAborted } from "./abort.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import type { Slots } from "./slots.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
@@ -137,17 +138,18 @@ function loginOf(address: RedisAddress): Uint8Array[] {
 }
 
 async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Conn> {
+  signal.throwIfAborted();
+  const dialing: Promise<Deno.Conn> = address.transport === "unix"
+    ? Deno.connect({ transport: "unix", path: address.path })
+    : address.transport === "tls"
+    ? Deno.connectTls({ hostname: address.hostname, port: address.port })
+    : Deno.connect({ hostname: address.hostname, port: address.port });
   try {
-    signal.throwIfAborted();
-    return await unlessAborted(
-      address.transport === "unix"
-        ? Deno.connect({ transport: "unix", path: address.path })
-        : address.transport === "tls"
-        ? Deno.connectTls({ hostname: address.hostname, port: address.port })
-        : Deno.connect({ hostname: address.hostname, port: address.port }),
-      signal,
-    );
+    // Deno's own `signal` is there for TCP only, and in 2.9 it leaks the connection when the abort meets the end of
+    // the dial.
+    return await unlessAborted(dialing, signal);
   } catch (error) {
+    if (signal.aborted) dialing.then((conn) => conn.close(), () => {}); // it may yet come
     signal.throwIfAborted();
     throw new BrokerUnavailableError(`Redis can't be reached: ${reasonOf(error)}`, { cause: error });
   }
@@ -156,22 +158,4 @@ async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Co
 /** What went wrong, in words that may reach clients: without the address that Deno puts into some of them. */
 function reasonOf(error: unknown): string {
   return error instanceof Deno.errors.ConnectionRefused ? "nobody listens there" : messageOf(error);
-}
-
-/**
- * The promise is raced, and a connection that comes too late is closed. Deno's own `signal` is there for TCP only, and
- * in 2.9 it leaks the connection when the abort meets the end of the dial.
- */
-async function unlessAborted(dialing: Promise<Deno.Conn>, signal: AbortSignal): Promise<Deno.Conn> {
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal.reason);
-  signal.addEventListener("abort", abort);
-  try {
-    return await Promise.race([dialing, aborted.promise]);
-  } catch (error) {
-    dialing.then((conn) => conn.close(), () => {});
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
 }

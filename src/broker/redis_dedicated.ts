@@ -11,6 +11,7 @@ import { RedisBroker, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
 import { RedisSubscription, type SubscriptionHost } from "./redis_subscription.ts";
 import { encodeCommand } from "./resp.ts";
+import { Room } from "./room.ts";
 import { Slots } from "./slots.ts";
 
 /** Dials at one time. More would only queue in the kernel and make a Redis that restarts slower to come back. */
@@ -19,6 +20,7 @@ const MAX_DIALS = 64;
 export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHost {
   readonly counted = "sockets";
   readonly #dials = new Slots(MAX_DIALS);
+  readonly #room = new Room(() => this.redis.clients());
   readonly #subscriptions = new Set<RedisSubscription>();
 
   async subscribe(
@@ -27,17 +29,14 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
     refuseIf(this.unreachable());
-    // Refused here and not by Redis, which would refuse whoever comes next, commands of ours among them.
-    if (this.redis.room < 1) {
+    if (!await this.#room.take(options.signal)) {
       throw new BrokerUnavailableError("Redis holds as many connections as it may: raise its maxclients");
     }
-    this.redis.takeRoom();
     const subscription = new RedisSubscription(channel, subscriber, this);
     try {
       await subscription.open(options.signal);
-    } catch (error) {
-      this.redis.giveRoom();
-      throw error;
+    } finally {
+      this.#room.arrived();
     }
     this.#subscriptions.add(subscription);
     if (this.isClosed) {
@@ -57,8 +56,13 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     });
   }
 
+  override onLost(count: number): void {
+    super.onLost(count);
+    this.#room.expect(count);
+  }
+
   onClosed(subscription: RedisSubscription): void {
-    if (this.#subscriptions.delete(subscription)) this.redis.giveRoom();
+    this.#subscriptions.delete(subscription);
   }
 
   protected checkHealth(): void {
