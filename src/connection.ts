@@ -13,12 +13,14 @@
  * socket is gone too. Deno can't terminate a socket whose peer does not answer, so nothing ever waits for
  * *closed* without a deadline.
  */
+import type { Identity } from "./auth/auth.ts";
 import type { Subscriber, Subscription } from "./broker/broker.ts";
-import { InvalidFrameError, messageOf } from "./errors.ts";
+import { BrokerUnavailableError, InvalidFrameError, messageOf, UnauthorizedError } from "./errors.ts";
 import { hangUp } from "./hang_up.ts";
 import type { Log } from "./log.ts";
 import {
   CLOSE,
+  type CloseOrder,
   closeOrderOf,
   type CloseReason,
   formatFrame,
@@ -41,6 +43,8 @@ export type Mode = "raw" | "v1";
 
 /** What `Connections` keeps: anything that holds a client's socket. */
 export interface Session {
+  /** Whose it is, when that is known. */
+  readonly username?: string;
   /** Ends it; idempotent. */
   close(reason: CloseReason, options?: CloseOptions): void;
   /** Called once a second. */
@@ -59,6 +63,8 @@ export interface ConnectionLimits {
   maxFrameBytes: number;
   /** Inbound frames per second. */
   maxFramesPerSecond: number;
+  /** Inbound bytes per second. */
+  maxBytesPerSecond: number;
   /** Bytes that may wait for the client before it counts as a slow reader. */
   maxBufferedBytes: number;
   /** Seconds of silence after which a v1 client gets `p`. */
@@ -72,6 +78,13 @@ export interface ConnectionHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
   readonly log: Log;
+  /**
+   * Who shows this token.
+   * @throws {UnauthorizedError | BrokerUnavailableError}
+   */
+  authenticate(token: string): Promise<Identity>;
+  /** Whether what let a client in has been revoked. @throws {BrokerUnavailableError} */
+  isRevoked(identity: Identity): Promise<boolean>;
   /** A client has a message whose sender waits for a receipt. */
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
@@ -99,6 +112,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #socket: WebSocket | undefined;
   #subscription: Subscription | undefined;
   #replay: Replay | undefined;
+  /** Who the client is, when it has shown a token or a ticket. */
+  #identity: Identity | undefined;
+  #isRefreshing = false;
+  /** An order to close may have been missed. */
+  #mayBeRevoked = false;
   /** Messages without a sequence number, or for a raw client, that came while opening or paused. */
   #waiting: [payload: string | Uint8Array<ArrayBuffer>, byteLength: number][] = [];
   #waitingBytes = 0;
@@ -122,6 +140,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #buffered = 0;
   #hasTaken = false;
   #framesThisTick = 0;
+  #bytesThisTick = 0;
 
   constructor(username: string, mode: Mode, host: ConnectionHost) {
     this.username = username;
@@ -131,6 +150,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   get state(): "opening" | "live" | "closing" | "closed" {
     return this.#state;
+  }
+
+  /** Gives the connection what its client was let in by, which may end before it does. Before its subscription. */
+  attachIdentity(identity: Identity): void {
+    this.#identity = identity;
   }
 
   /** Gives a framed connection its place in the inbox, opened. Before its socket. */
@@ -171,7 +195,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
     if (this.#state === "closing" || this.#state === "closed") return;
     if (typeof payload === "string" && isEnvelope(payload)) {
       const order = closeOrderOf(payload);
-      if (order) return this.close(order);
+      if (order) return this.#obey(order);
       const seq = seqOf(payload);
       if (seq > 0) {
         if (this.#replay) return this.#replay.live(seq, payload, byteLength);
@@ -189,8 +213,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
   }
 
   restored(): void {
-    // Whatever was sent meanwhile is in the inbox.
+    // Whatever was sent meanwhile is in the inbox, but for orders to close.
     this.#replay?.verify();
+    this.#mayBeRevoked = this.#identity !== undefined;
     this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 
@@ -215,6 +240,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
         ...(this.#replay?.start() ?? { resumed: false, replay: 0 }),
         ping: limits.pingS,
         max: limits.maxFrameBytes,
+        ...(this.#identity?.exp !== undefined && { exp: this.#identity.exp }),
       }));
     }
     this.#replay?.begin();
@@ -334,10 +360,13 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #onFrame(data: string | ArrayBuffer): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     const { limits } = this.#host;
-    const isTooBig = sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes;
-    if (isTooBig) return this.close(CLOSE.tooBig, { whenQuiet: true });
+    const size = sizeOf(data, limits.maxFrameBytes);
+    if (size > limits.maxFrameBytes) return this.close(CLOSE.tooBig, { whenQuiet: true });
     if (++this.#framesThisTick > limits.maxFramesPerSecond) {
       return this.close(CLOSE.tooFast, { whenQuiet: true });
+    }
+    if ((this.#bytesThisTick += size) > limits.maxBytesPerSecond) {
+      return this.close(CLOSE.tooMuch, { whenQuiet: true });
     }
     if (this.mode === "raw") {
       if (data === "ping") this.#socket!.send("pong");
@@ -348,6 +377,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       if (typeof data !== "string") throw new InvalidFrameError("Frames must be text");
       const frame = parseClientFrame(data);
       if (frame?.t === "ack") this.#onAck(frame.seq);
+      else if (frame?.t === "auth") void this.#refresh(frame.token, frame.id ?? "auth");
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
       this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
@@ -361,11 +391,63 @@ export class Connection implements Subscriber, Session, ReplayHost {
   }
 
   // ------------------------------------------------------------------------------------------------------
+  // Who it is
+
+  /** Puts a fresh token in the place of the one that ends. Never rejects. */
+  async #refresh(token: string, id: string): Promise<void> {
+    const refuse = (err: string) => {
+      if (this.#state === "live") this.#socket!.send(formatFrame({ t: "re", id, ok: false, err }));
+    };
+    if (this.#isRefreshing) return refuse("A token is being verified already: wait for its answer");
+    this.#isRefreshing = true;
+    try {
+      const identity = await this.#host.authenticate(token);
+      if (this.#state !== "live") return;
+      if (identity.username !== this.username) {
+        refuse("The token is for another user");
+        return this.close(CLOSE.forbidden);
+      }
+      this.#identity = identity;
+      this.#socket!.send(formatFrame({ t: "re", id, ok: true, data: { exp: identity.exp } }));
+    } catch (error) {
+      const isExpected = error instanceof UnauthorizedError || error instanceof BrokerUnavailableError;
+      if (!isExpected) {
+        this.#host.log.error("token not verified", { conn: this.id, reason: messageOf(error) });
+      }
+      refuse(isExpected ? error.message : "The token could not be verified");
+    } finally {
+      this.#isRefreshing = false;
+    }
+  }
+
+  #obey(order: CloseOrder): void {
+    const { revoked, code, why } = order;
+    const { jti, iat } = this.#identity ?? {};
+    const isMeant = revoked === undefined ||
+      ("jti" in revoked ? jti === revoked.jti : this.#identity !== undefined && (iat ?? 0) < revoked.before);
+    if (isMeant) this.close({ code, why });
+  }
+
+  /** Asks whether an order to close was missed. Asked again with the next tick when there was no answer. */
+  #checkRevoked(): void {
+    this.#mayBeRevoked = false;
+    this.#host.isRevoked(this.#identity!).then((isRevoked) => {
+      if (isRevoked) this.close(CLOSE.revoked);
+    }, () => {
+      this.#mayBeRevoked = true;
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------------------
   // Time
 
-  /** Once a second: finds clients that vanished while opening, and slow ones; sends `p` into silence. */
+  /**
+   * Once a second: finds clients that vanished while opening, slow ones and those whose token has ended; sends `p`
+   * into silence.
+   */
   tick(): void {
     this.#framesThisTick = 0;
+    this.#bytesThisTick = 0;
     if (this.#state === "opening") {
       // Deno says nothing when the client left before the handshake was answered: no open, no close.
       if (this.#socket?.readyState === WebSocket.CONNECTING && ++this.#openingTicks >= OPEN_TICKS) {
@@ -375,6 +457,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
     }
     if (this.#state !== "live") return;
     const { limits } = this.#host;
+    const exp = this.#identity?.exp;
+    if (exp !== undefined && Date.now() >= exp * 1_000) return this.close(CLOSE.tokenExpired);
+    if (this.#mayBeRevoked) this.#checkRevoked();
     const isWaiting = this.#look() > 0;
     this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
     this.#hasTaken = false;

@@ -4,8 +4,9 @@
  * Sockets whose peer never answers our close can't be ended in Deno; they stay here as *zombies*, counted and
  * holding nothing but themselves, until the kernel gives them up.
  */
+import type { Auth, Identity } from "./auth/auth.ts";
 import type { Connection, ConnectionHost, ConnectionLimits, Session } from "./connection.ts";
-import { messageOf } from "./errors.ts";
+import { messageOf, UnauthorizedError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import type { CloseReason } from "./protocol.ts";
 import type { Receipts } from "./receipts.ts";
@@ -15,6 +16,7 @@ export interface ConnectionsOptions {
   limits: ConnectionLimits;
   /** Sockets at one time, in this process. */
   maxConnections: number;
+  auth: Auth;
   receipts: Receipts;
   log: Log;
 }
@@ -35,7 +37,13 @@ export class Connections implements ConnectionHost {
   readonly #live = new Set<Session>();
   readonly #zombies = new Set<Session>();
   readonly #full = new Set<Connection>();
+  readonly #auth: Auth;
   readonly #receipts: Receipts;
+  /** Sessions that are not closing, oldest first. */
+  readonly #byUser = new Map<string, Set<Session>>();
+  /** Where the client of each session is, and how many sockets each place has. */
+  readonly #places = new Map<Session, string>();
+  readonly #byPlace = new Map<string, number>();
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #onEmpty: (() => void) | undefined;
@@ -45,6 +53,7 @@ export class Connections implements ConnectionHost {
     this.node = options.node;
     this.log = options.log;
     this.#maxConnections = options.maxConnections;
+    this.#auth = options.auth;
     this.#receipts = options.receipts;
   }
 
@@ -63,11 +72,42 @@ export class Connections implements ConnectionHost {
     return this.#live.size + this.#zombies.size >= this.#maxConnections;
   }
 
-  join(session: Session): void {
+  /** Sessions of a user in this process that are not closing, oldest first. */
+  ofUser(username: string): readonly Session[] {
+    return [...this.#byUser.get(username) ?? []];
+  }
+
+  /** Sockets of a place; closing ones count. */
+  countAt(place: string): number {
+    return this.#byPlace.get(place) ?? 0;
+  }
+
+  /** @param place Where its client is: `holderOf` its address. */
+  join(session: Session, place: string): void {
     this.#live.add(session);
+    this.#places.set(session, place);
+    this.#byPlace.set(place, this.countAt(place) + 1);
+    const { username } = session;
+    if (username !== undefined) {
+      const sessions = this.#byUser.get(username);
+      if (sessions) sessions.add(session);
+      else this.#byUser.set(username, new Set([session]));
+    }
     this.#timer ??= setInterval(() => {
       for (const session of this.#live) session.tick();
     }, TICK_MS);
+  }
+
+  async authenticate(token: string): Promise<Identity> {
+    const identity = await this.#auth.identify({ kind: "token", text: token });
+    if (await this.isRevoked(identity)) {
+      throw new UnauthorizedError("The token has been revoked: get a new one");
+    }
+    return identity;
+  }
+
+  isRevoked(identity: Identity): Promise<boolean> {
+    return this.#auth.isRevoked(identity);
   }
 
   onReceipt(receipt: string, connection: Connection): void {
@@ -87,6 +127,9 @@ export class Connections implements ConnectionHost {
   onEnd(session: Session): void {
     this.#leaveFull(session);
     if (this.#live.delete(session)) this.#zombies.add(session);
+    const { username } = session;
+    const sessions = username === undefined ? undefined : this.#byUser.get(username);
+    if (sessions?.delete(session) && sessions.size === 0) this.#byUser.delete(username!);
     if (this.#live.size === 0) {
       clearInterval(this.#timer);
       this.#timer = undefined;
@@ -96,6 +139,13 @@ export class Connections implements ConnectionHost {
   onSocketGone(session: Session): void {
     this.#live.delete(session);
     this.#zombies.delete(session);
+    const place = this.#places.get(session);
+    if (place !== undefined) {
+      this.#places.delete(session);
+      const left = this.countAt(place) - 1;
+      if (left > 0) this.#byPlace.set(place, left);
+      else this.#byPlace.delete(place);
+    }
     if (this.#live.size === 0 && this.#zombies.size === 0) this.#onEmpty?.();
   }
 

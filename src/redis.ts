@@ -12,7 +12,16 @@ import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 
+/** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
+export interface RedisTls {
+  readonly ca?: string;
+  /** The client's own certificate, and its private key. */
+  readonly cert?: string;
+  readonly key?: string;
+}
+
 export interface RedisOptions {
+  tls?: RedisTls;
   /** How long a command may take, in milliseconds. @default 3000 */
   timeoutMs?: number;
   log?: Log;
@@ -71,10 +80,13 @@ export class Redis {
   private constructor(url: string, options: RedisOptions) {
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#log = options.log;
-    this.#client = newClient(url, (delayMs) => {
-      if (this.#closed) return false;
-      this.#retryAtMs = performance.now() + delayMs;
-      return delayMs;
+    this.#client = newClient(url, {
+      tls: options.tls,
+      retry: (delayMs) => {
+        if (this.#closed) return false;
+        this.#retryAtMs = performance.now() + delayMs;
+        return delayMs;
+      },
     });
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     this.#client.on("ready", () => {
@@ -306,8 +318,11 @@ export class Redis {
   }
 }
 
-/** @param retry Takes the delay before the next attempt to connect, in milliseconds; says false when there is none. */
-function newClient(url: string, retry: (delayMs: number) => number | false) {
+/** @param options.retry Takes the delay before the next attempt to connect, in milliseconds; says false when there is none. */
+function newClient(
+  url: string,
+  { tls, retry }: { tls: RedisTls | undefined; retry: (delayMs: number) => number | false },
+) {
   return createClient({
     url,
     // RESP2 needs no greeting and is spoken by every Redis.
@@ -317,6 +332,7 @@ function newClient(url: string, retry: (delayMs: number) => number | false) {
     // A command given while there is no connection fails at once, so that the caller can say so.
     disableOfflineQueue: true,
     socket: {
+      ...(url.startsWith("rediss:") && { tls: true as const, ...tls }),
       connectTimeout: 3_000,
       socketTimeout: SILENCE_MS,
       // The library's own strategy gives up after a silent connection; this one never does.

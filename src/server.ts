@@ -1,9 +1,11 @@
 /** Listens, starts the app, and ends both in order. Faults that only a start can find are reported all at once. */
+import { isLoopback } from "./addresses.ts";
 import { type App, openApp, VERSION } from "./app.ts";
-import type { Config } from "./config.ts";
+import { type Config, SETTINGS } from "./config.ts";
 import { ConfigError, messageOf } from "./errors.ts";
 import { type Log, openLog } from "./log.ts";
 import { absolutePath } from "./paths.ts";
+import { type Pem, readPem } from "./pem.ts";
 
 /** A running service. */
 export interface Server {
@@ -13,6 +15,8 @@ export interface Server {
   readonly node: string;
   readonly app: App;
   readonly log: Log;
+  /** Reads the files of keys and certificates again; faults are logged, and what was there stays. Drops no socket. */
+  reload(): void;
   /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void>;
 }
@@ -43,17 +47,22 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   let app: App | undefined;
   const failed = new AbortController();
 
+  const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
+  const tls = attempt(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }));
+  const redisTls = attempt(() => pemOf(config, { ca: "redisCa", cert: "redisCert", key: "redisKey" }));
   const listener = listen(config, {
+    tls,
     signal: failed.signal,
-    handler: (request) => app ? app.handle(request) : ready.promise.then((app) => app.handle(request)),
+    handler: (request, { remoteAddr: { hostname } }) =>
+      app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname)),
     faults,
   });
   const port = listener?.addr.port ?? config.port;
   const node = config.node ?? `${Deno.hostname()}:${port}`;
-  const log = options.log ?? openLogOrFault(config, { name: config.node ?? String(port), faults });
+  const log = options.log ?? attempt(() => openLogAs(config.node ?? String(port), config));
 
-  if (log) {
-    const opened = openApp(config, { node, log });
+  const opened = log && attempt(() => openApp(config, { node, log, redisTls }));
+  if (opened) {
     const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
     if (attempt.outcome === "refused") {
       faults.push(`REDIS_URL: ${attempt.why}: correct the user and password in it`);
@@ -70,8 +79,8 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   }
   ready.resolve(app);
 
-  const url = `http://${printable(config.host)}:${port}/`;
-  announce(log, config, { url, node });
+  const url = `${tls ? "https" : "http"}://${printable(config.host)}:${port}/`;
+  announce(log, config, { url, node, auth: app.auth });
 
   let ending: Promise<void> | undefined;
   const running = app;
@@ -86,7 +95,21 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     log!.info("stopped");
     if (!options.log) log!.close();
   }
-  return { url, port, node, app, log, shutdown: () => ending ??= end() };
+
+  function reload(): void {
+    const again: string[] = [];
+    const keys = orFaults(() => running.auth.reload(), again);
+    const fresh = orFaults(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }), again);
+    for (const fault of again) log!.error("not reloaded", { reason: fault });
+    if (keys !== undefined) log!.info("reloaded", { api_keys: keys });
+    // Deno takes a certificate only where it begins to listen, and ends the sockets of a listener with it.
+    if (fresh && fresh.cert !== tls?.cert) {
+      log!.warn(
+        "the certificate has changed: restart this instance to use it, its clients come back by themselves",
+      );
+    }
+  }
+  return { url, port, node, app, log, reload, shutdown: () => ending ??= end() };
 }
 
 /**
@@ -117,6 +140,8 @@ export async function serve(
   // Before the start: whoever reads in the log that it listens may send a signal at once.
   for (const name of names) Deno.addSignalListener(name, stop);
   options.signal?.addEventListener("abort", stop);
+  const reload = () => void starting.then((server) => server.reload(), () => {});
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", reload);
   const starting = startServer(config, options.faults ? { faults: options.faults } : {});
 
   async function run(): Promise<number> {
@@ -128,6 +153,7 @@ export async function serve(
     return await Promise.race([run(), stopped.promise]);
   } finally {
     for (const name of names) Deno.removeSignalListener(name, stop);
+    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGHUP", reload);
     options.signal?.removeEventListener("abort", stop);
   }
 }
@@ -152,14 +178,17 @@ function surviveFaults(log: Log): Disposable {
 function listen(
   config: Config,
   options: {
+    tls: Pem | undefined;
     signal: AbortSignal;
-    handler: (request: Request) => Response | Promise<Response>;
+    handler: (request: Request, info: Deno.ServeHandlerInfo<Deno.NetAddr>) => Response | Promise<Response>;
     faults: string[];
   },
 ): Deno.HttpServer<Deno.NetAddr> | undefined {
   const { host, port } = config;
   try {
-    return Deno.serve({ hostname: host, port, signal: options.signal, onListen() {} }, options.handler);
+    const { tls, signal, handler } = options;
+    const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
+    return Deno.serve({ hostname: host, port, signal, onListen() {}, ...secure }, handler);
   } catch (error) {
     options.faults.push(
       error instanceof Deno.errors.AddrInUse
@@ -174,37 +203,59 @@ function listen(
   }
 }
 
-function openLogOrFault(config: Config, options: { name: string; faults: string[] }): Log | undefined {
+function openLogAs(name: string, config: Config): Log {
+  return openLog({
+    level: config.logLevel,
+    dir: absolutePath(config.logDir, Deno.cwd()),
+    name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}`,
+    format: config.logFormat,
+    maxBytes: config.logMaxBytes,
+    maxFiles: config.logMaxFiles,
+  });
+}
+
+/** @param keys The settings that name the files. */
+function pemOf(
+  config: Config,
+  keys: Readonly<
+    Partial<Record<"ca" | "cert" | "key", "redisCa" | "redisCert" | "redisKey" | "tlsCert" | "tlsKey">>
+  >,
+): Pem | undefined {
+  const named = (key: (typeof keys)["ca"]) => {
+    const path = key && config[key];
+    return path === undefined ? undefined : { env: SETTINGS[key!].env, path };
+  };
+  return readPem({ ca: named(keys.ca), cert: named(keys.cert), key: named(keys.key) }, Deno.cwd());
+}
+
+function orFaults<T>(make: () => T, faults: string[]): T | undefined {
   try {
-    return openLog({
-      level: config.logLevel,
-      dir: absolutePath(config.logDir, Deno.cwd()),
-      name: `userwire-${options.name.replaceAll(/[^\w.-]/g, "_")}`,
-      format: config.logFormat,
-      maxBytes: config.logMaxBytes,
-      maxFiles: config.logMaxFiles,
-    });
+    return make();
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    options.faults.push(...error.faults);
+    faults.push(...error.faults);
     return undefined;
   }
 }
 
-function announce(log: Log, config: Config, { url, node }: { url: string; node: string }): void {
+function announce(
+  log: Log,
+  config: Config,
+  { url, node, auth }: { url: string; node: string; auth: App["auth"] },
+): void {
   log.info("listening", { url, node, version: VERSION });
   if (config.redisUrl === undefined) {
     log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
+  }
+  if (!auth.isOpen) {
+    log.info("closed mode: callers need a key, sockets a token or a ticket", { tokens: auth.takesTokens });
+    return;
   }
   log.warn(
     isLoopback(config.host)
       ? "open mode: any program on this machine may connect and send as anyone"
       : "open mode: whoever reaches this address may connect and send as anyone",
   );
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }
 
 /** The host as it stands in a URL that can be opened here. */

@@ -143,7 +143,12 @@ async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Co
       address.transport === "unix"
         ? Deno.connect({ transport: "unix", path: address.path })
         : address.transport === "tls"
-        ? Deno.connectTls({ hostname: address.hostname, port: address.port })
+        ? Deno.connectTls({
+          hostname: address.hostname,
+          port: address.port,
+          ...(address.tls?.ca !== undefined && { caCerts: [address.tls.ca] }),
+          ...(address.tls?.cert !== undefined && { cert: address.tls.cert, key: address.tls.key! }),
+        })
         : Deno.connect({ hostname: address.hostname, port: address.port }),
       signal,
     );

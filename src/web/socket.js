@@ -3,6 +3,7 @@
  * the raw wire has no client, so what it takes to stay connected is here: no positions, nothing is resumed. Knows
  * nothing of the page.
  */
+import { accessToken } from "./access.js";
 import { connect, shouldReconnect } from "./client.js";
 
 const FIRST_WAIT_MS = 500;
@@ -77,7 +78,10 @@ export class FramedSocket {
     /** @type {import("../client/mod.ts").Client} */
     let client;
     try {
-      client = connect(location.origin, { user: this.#username, resume: this.#position, parse: this.#parse });
+      const who = accessToken() === ""
+        ? { user: this.#username }
+        : { token: () => Promise.resolve(accessToken()) };
+      client = connect(location.origin, { ...who, resume: this.#position, parse: this.#parse });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       return listener.state({ phase: "closed", code: 4400, why, opened: false, byUs: false });
@@ -138,7 +142,9 @@ export class RawSocket {
     if (this.#socket) return;
     clearTimeout(this.#retry);
     const origin = location.origin.replace(/^http/, "ws");
-    const socket = new WebSocket(`${origin}/ws?${new URLSearchParams({ username: this.#username })}`);
+    const token = accessToken();
+    const query = token === "" ? `?${new URLSearchParams({ username: this.#username })}` : "";
+    const socket = new WebSocket(`${origin}/ws${query}`);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     let openedAt = 0;
@@ -146,6 +152,7 @@ export class RawSocket {
 
     socket.onopen = () => {
       openedAt = Date.now();
+      if (token !== "") socket.send(JSON.stringify({ token }));
       this.#listener.state({ phase: "open" });
     };
     socket.onmessage = ({ data }) => {

@@ -1,0 +1,217 @@
+/**
+ * TLS towards clients and towards Redis, and the least rights in Redis that work: the main path under the ACL that
+ * `docs/security.md` names, read from there.
+ */
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { ConfigError } from "../src/errors.ts";
+import { until } from "./support/deadline.ts";
+import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
+import { Certificates } from "./support/certificates.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { Service } from "./support/service.ts";
+import { openClient } from "./support/ws_client.ts";
+
+Deno.test("With a certificate the service speaks https and wss, and nothing else", async () => {
+  await using certificates = await Certificates.make();
+  const env = {
+    USERWIRE_TLS_CERT: certificates.cert("server"),
+    USERWIRE_TLS_KEY: certificates.key("server"),
+  };
+  await using service = await Service.start({ ...CLOSED, ...env });
+  const { url, port } = service.server;
+  assertMatch(url, /^https:\/\/127\.0\.0\.1:\d+\/$/);
+  using client = Deno.createHttpClient({ caCerts: [certificates.ca] });
+  const response = await fetch(`https://localhost:${port}/healthz`, { client });
+  assertEquals(await response.json(), { status: "ok" });
+  await assertRejects(
+    () => fetch(`https://localhost:${port}/healthz`),
+    TypeError,
+    undefined,
+    "it is not trusted",
+  );
+  await assertRejects(() => fetch(`http://localhost:${port}/healthz`), TypeError);
+
+  await using alice = await openClient(`wss://localhost:${port}/ws`, {
+    client,
+    protocols: protocolsFor(await tokenFor("alice")),
+  } as WebSocketOptions);
+  assertEquals((await alice.nextJson()).user, "alice");
+  const ticket = await fetch(`https://localhost:${port}/v1/tickets`, {
+    client,
+    method: "POST",
+    headers: { authorization: `Bearer ${KEY.key}`, "content-type": "application/json" },
+    body: '{"user":"bob"}',
+  });
+  assertMatch((await ticket.json()).url, /^wss:\/\/localhost:\d+\/ws\?ticket=/);
+
+  // Read again on SIGHUP: Deno can't use it without ending the sockets, so it says what to do and ends none.
+  await Deno.copyFile(certificates.cert("other"), certificates.cert("server"));
+  service.server.reload();
+  assert(service.log.records.some(({ event }) => event === "not reloaded"), "the key is still the old one");
+  await Deno.copyFile(certificates.key("other"), certificates.key("server"));
+  service.server.reload();
+  assertMatch(service.log.records.at(-1)!.event, /certificate has changed: restart this instance/);
+  assertEquals(alice.socket.readyState, WebSocket.OPEN);
+});
+
+Deno.test("Certificates that can't be used are reported at the start, all at once, and not shown", async () => {
+  await using certificates = await Certificates.make();
+  const { dir } = certificates;
+  await Deno.writeTextFile(`${dir}/junk.pem`, "hunter2");
+  const faultsOf = async (env: Record<string, string>) => {
+    const { faults } = await assertRejects(() => Service.start(env), ConfigError);
+    assert(!faults.join().includes("hunter2"));
+    return faults.join("\n");
+  };
+  const cert = certificates.cert("server"), key = certificates.key("server");
+  assertMatch(await faultsOf({ USERWIRE_TLS_CERT: cert }), /USERWIRE_TLS_CERT needs USERWIRE_TLS_KEY/);
+  assertMatch(
+    await faultsOf({ USERWIRE_TLS_CERT: `${dir}/no`, USERWIRE_TLS_KEY: `${dir}/junk.pem` }),
+    /no can't be read[^]*USERWIRE_TLS_KEY: .*must hold a private key/,
+  );
+  assertMatch(
+    await faultsOf({ USERWIRE_TLS_CERT: key, USERWIRE_TLS_KEY: cert }),
+    /must hold a certificate[^]*must hold a private key/,
+  );
+  assertMatch(
+    await faultsOf({ USERWIRE_TLS_CERT: cert, USERWIRE_TLS_KEY: certificates.key("other") }),
+    /is not the one of the certificate/,
+  );
+  assertMatch(
+    await faultsOf({ REDIS_URL: "rediss://localhost", REDIS_CA: `${dir}/junk.pem` }),
+    /REDIS_CA: .*must hold a certificate/,
+  );
+});
+
+/** Sends, replays, asks, revokes and closes: everything that goes to Redis. */
+async function walkMainPath(service: Service): Promise<void> {
+  const token = await tokenFor("alice", { jti: "one" });
+  const alice = await openClient(service.socketUrl(), protocolsFor(token));
+  const { pos } = await alice.nextJson();
+  const sent = await call(service, "POST /v1/users/alice/messages", {
+    body: { n: 1 },
+    headers: { "idempotency-key": "k" },
+  });
+  assertEquals([sent.status, sent.body.sockets], [200, 1], JSON.stringify(sent.body));
+  assertEquals((await alice.nextJson()).data, { n: 1 });
+  const waited = call(service, "POST /v1/users/alice/messages?wait=ack", { body: 2 });
+  const { seq } = await alice.nextJson();
+  alice.send(JSON.stringify({ t: "ack", seq }));
+  assertEquals((await waited).body.acked, 1);
+  assertEquals((await call(service, "POST /v1/users/online", { body: { users: ["alice", "bob"] } })).body, {
+    alice: 1,
+    bob: 0,
+  });
+  await alice.close();
+  await service.isEmpty();
+  assertEquals((await call(service, "POST /v1/users/alice/messages?expect=online", { body: 3 })).status, 404);
+  assertEquals((await call(service, "POST /v1/users/alice/messages", { body: 3 })).body.stored, true);
+  assertEquals((await call(service, "GET /v1/users/alice/messages")).body.items.length, 3);
+  const ticket = (await call(service, "POST /v1/tickets", { body: { user: "alice" } })).body.ticket;
+  await using back = await openClient(`${service.socketUrl()}?ticket=${ticket}&resume=${pos}`, [
+    "userwire.v1",
+  ]);
+  assertEquals((await back.nextJson()).replay, 3);
+  assertEquals((await back.nextJson()).r, 1);
+  assertEquals((await call(service, "POST /v1/users/alice/revocations", { body: {} })).status, 201);
+  assertEquals((await back.closed).code, 4401);
+}
+
+redisTest(
+  "rediss:// works with a private authority, a client certificate and an ACL user, for every connection",
+  async () => {
+    await using certificates = await Certificates.make();
+    await using redis = await RedisServer.start({
+      args: [
+        ...["--tls-port", "0", "--tls-ca-cert-file", certificates.cert("ca")],
+        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
+        ...["--tls-auth-clients", "yes"],
+      ],
+    });
+    const port = freePort();
+    await redis.cli("CONFIG", "SET", "tls-port", port);
+    await redis.cli("ACL", "SETUSER", "userwire", "on", ">s3cret", "~*", "&*", "+@all");
+    await redis.cli(
+      "ACL",
+      "SETUSER",
+      "default",
+      "-@all",
+      "+ping",
+      "+info",
+      "+client",
+      "+pubsub",
+      "+acl",
+      "+config",
+    );
+    const good = {
+      ...CLOSED,
+      REDIS_URL: `rediss://userwire:s3cret@localhost:${port}`,
+      REDIS_CA: certificates.cert("ca"),
+      REDIS_CERT: certificates.cert("client"),
+      REDIS_KEY: certificates.key("client"),
+    };
+    {
+      await using service = await Service.start(good);
+      await walkMainPath(service);
+    }
+    // With an authority that did not sign the server's certificate nothing gets through. Not without our certificate
+    // at the same time: Deno reports an alert about that where nobody can catch it.
+    await redis.cli("CONFIG", "SET", "tls-auth-clients", "no");
+    {
+      const { REDIS_CA: _ca, REDIS_CERT: _cert, REDIS_KEY: _key, ...untrusting } = good;
+      await using service = await Service.start(untrusting);
+      const { status, body } = await call(service, "POST /v1/users/alice/messages", { body: 1 });
+      assertEquals(status, 503);
+      assert(!JSON.stringify([body, service.log.records]).includes("s3cret"));
+    }
+    const { faults } = await assertRejects(
+      () => Service.start({ ...good, REDIS_URL: good.REDIS_URL.replace("s3cret", "wrong") }),
+      ConfigError,
+    );
+    assertMatch(faults.join(), /refused the password or the user/);
+    assert(!faults.join().includes("wrong@"));
+  },
+);
+
+redisTest("The main path works with no more rights in Redis than docs/security.md gives", async (t) => {
+  const page = await Deno.readTextFile(new URL("../docs/security.md", import.meta.url));
+  const rule = /^ACL SETUSER userwire (.+)$/m.exec(page)?.[1];
+  assert(rule, "docs/security.md has the rule");
+  await using redis = await RedisServer.start();
+  await redis.cli(
+    "ACL",
+    "SETUSER",
+    "userwire",
+    ...rule.split(" ").map((word) => word === ">PASSWORD" ? ">s3cret" : word),
+  );
+  const url = redis.url.replace("redis://", "redis://userwire:s3cret@");
+  await t.step("it is enough", async () => {
+    await redis.cli("CONFIG", "RESETSTAT");
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: url });
+    await walkMainPath(service);
+    assertEquals(service.log.records.filter(({ level }) => level === "error"), []);
+    const hasBeaten = async () => /^cmdstat_ping:/m.test(String(await redis.cli("INFO", "commandstats")));
+    await until(hasBeaten, "the heartbeat");
+  });
+  await t.step("nothing in it can be left out", async () => {
+    const allowed = rule.split(" ").filter((word) => word.startsWith("+")).map((word) => word.slice(1));
+    assert(allowed.length > 10);
+    const used = String(await redis.cli("INFO", "commandstats"));
+    const idle = allowed.filter((command) =>
+      !new RegExp(`^cmdstat_${RegExp.escape(command)}:`, "m").test(used)
+    );
+    assertEquals(idle, []);
+  });
+  await t.step("other keys and commands are out of reach", async () => {
+    for (const words of [["GET", "other"], ["KEYS", "*"], ["FLUSHALL"], ["CONFIG", "GET", "*"]]) {
+      const verdict = String(await redis.cli("ACL", "DRYRUN", "userwire", ...words));
+      assertMatch(verdict, /no permissions|can't/i, words.join(" "));
+    }
+  });
+});
+
+function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  listener.close();
+  return listener.addr.port;
+}
