@@ -143,10 +143,10 @@ export async function serve(
   const reload = () => void starting.then((server) => server.reload(), () => {});
   if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", reload);
   const starting = startServer(config, options.faults ? { faults: options.faults } : {});
+  using _ = surviveFaults(starting);
 
   async function run(): Promise<number> {
-    const { log } = await starting;
-    using _ = surviveFaults(log);
+    await starting;
     return await stopped.promise;
   }
   try {
@@ -158,12 +158,16 @@ export async function serve(
   }
 }
 
-/** Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others. */
-function surviveFaults(log: Log): Disposable {
+/**
+ * Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others. Nor must
+ * a Redis that refuses our certificate, which Deno reports where nobody can catch it.
+ */
+function surviveFaults(starting: Promise<Server>): Disposable {
   const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
     event.preventDefault();
     const error = event instanceof ErrorEvent ? event.error : event.reason;
-    log.error("unexpected error", { reason: messageOf(error), stack: (error as Error)?.stack });
+    const fields = { reason: messageOf(error), stack: (error as Error)?.stack };
+    starting.then(({ log }) => log.error("unexpected error", fields), () => {});
   };
   globalThis.addEventListener("error", survive);
   globalThis.addEventListener("unhandledrejection", survive);

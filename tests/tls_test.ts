@@ -7,6 +7,7 @@ import { ConfigError } from "../src/errors.ts";
 import { until } from "./support/deadline.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { Certificates } from "./support/certificates.ts";
+import { ProcessService } from "./support/process_service.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
@@ -83,8 +84,14 @@ Deno.test("Certificates that can't be used are reported at the start, all at onc
   );
 });
 
+/** Both ways of subscribing: settings, and the word for what Redis counts. */
+const MODES = [
+  { env: { USERWIRE_SUBSCRIPTIONS: "dedicated" }, counted: "sockets" },
+  { env: { USERWIRE_SUBSCRIPTIONS: "shared" }, counted: "nodes" },
+] as const;
+
 /** Sends, replays, asks, revokes and closes: everything that goes to Redis. */
-async function walkMainPath(service: Service): Promise<void> {
+async function walkMainPath(service: Service, counted: "sockets" | "nodes"): Promise<void> {
   const token = await tokenFor("alice", { jti: "one" });
   const alice = await openClient(service.socketUrl(), protocolsFor(token));
   const { pos } = await alice.nextJson();
@@ -92,7 +99,7 @@ async function walkMainPath(service: Service): Promise<void> {
     body: { n: 1 },
     headers: { "idempotency-key": "k" },
   });
-  assertEquals([sent.status, sent.body.sockets], [200, 1], JSON.stringify(sent.body));
+  assertEquals([sent.status, sent.body[counted]], [200, 1], JSON.stringify(sent.body));
   assertEquals((await alice.nextJson()).data, { n: 1 });
   const waited = call(service, "POST /v1/users/alice/messages?wait=ack", { body: 2 });
   const { seq } = await alice.nextJson();
@@ -104,6 +111,7 @@ async function walkMainPath(service: Service): Promise<void> {
   });
   await alice.close();
   await service.isEmpty();
+  await until(async () => await service.server.app.publisher.count("alice") === 0, "Redis to know it");
   assertEquals((await call(service, "POST /v1/users/alice/messages?expect=online", { body: 3 })).status, 404);
   assertEquals((await call(service, "POST /v1/users/alice/messages", { body: 3 })).body.stored, true);
   assertEquals((await call(service, "GET /v1/users/alice/messages")).body.items.length, 3);
@@ -142,6 +150,7 @@ redisTest(
       "+pubsub",
       "+acl",
       "+config",
+      "+flushall",
     );
     const good = {
       ...CLOSED,
@@ -150,16 +159,17 @@ redisTest(
       REDIS_CERT: certificates.cert("client"),
       REDIS_KEY: certificates.key("client"),
     };
-    {
-      await using service = await Service.start(good);
-      await walkMainPath(service);
+    for (const { env, counted } of MODES) {
+      await redis.cli("FLUSHALL");
+      await using service = await Service.start({ ...good, ...env });
+      await walkMainPath(service, counted);
     }
     // With an authority that did not sign the server's certificate nothing gets through. Not without our certificate
     // at the same time: Deno reports an alert about that where nobody can catch it.
     await redis.cli("CONFIG", "SET", "tls-auth-clients", "no");
-    {
+    for (const { env } of MODES) {
       const { REDIS_CA: _ca, REDIS_CERT: _cert, REDIS_KEY: _key, ...untrusting } = good;
-      await using service = await Service.start(untrusting);
+      await using service = await Service.start({ ...untrusting, ...env });
       const { status, body } = await call(service, "POST /v1/users/alice/messages", { body: 1 });
       assertEquals(status, 503);
       assert(!JSON.stringify([body, service.log.records]).includes("s3cret"));
@@ -170,6 +180,35 @@ redisTest(
     );
     assertMatch(faults.join(), /refused the password or the user/);
     assert(!faults.join().includes("wrong@"));
+  },
+);
+
+redisTest(
+  "A Redis that refuses the client certificate is named in the log, and the process lives",
+  async () => {
+    await using certificates = await Certificates.make();
+    await using redis = await RedisServer.start({
+      args: [
+        ...["--tls-port", "0", "--tls-ca-cert-file", certificates.cert("ca")],
+        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
+        ...["--tls-auth-clients", "yes"],
+      ],
+    });
+    const port = freePort();
+    await redis.cli("CONFIG", "SET", "tls-port", port);
+    const without = { REDIS_URL: `rediss://localhost:${port}`, REDIS_CA: certificates.cert("ca") };
+    await using service = await ProcessService.start(without);
+    await until(
+      () => service.records.some(({ reason }) => /set REDIS_CERT and REDIS_KEY/.test(String(reason))),
+      "the log to say what is missing",
+      10_000,
+    );
+    const { status } = await fetch(new URL("/v1/users/alice/messages", service.url), {
+      method: "POST",
+      body: "1",
+      headers: { "content-type": "application/json" },
+    }).then(async (response) => ({ status: response.status, text: await response.text() }));
+    assertEquals(status, 503);
   },
 );
 
@@ -185,14 +224,22 @@ redisTest("The main path works with no more rights in Redis than docs/security.m
     ...rule.split(" ").map((word) => word === ">PASSWORD" ? ">s3cret" : word),
   );
   const url = redis.url.replace("redis://", "redis://userwire:s3cret@");
-  await t.step("it is enough", async () => {
-    await redis.cli("CONFIG", "RESETSTAT");
-    await using service = await Service.start({ ...CLOSED, REDIS_URL: url });
-    await walkMainPath(service);
-    assertEquals(service.log.records.filter(({ level }) => level === "error"), []);
-    const hasBeaten = async () => /^cmdstat_ping:/m.test(String(await redis.cli("INFO", "commandstats")));
-    await until(hasBeaten, "the heartbeat");
-  });
+  await redis.cli("CONFIG", "RESETSTAT");
+  for (const { env, counted } of MODES) {
+    await t.step(`it is enough, ${env.USERWIRE_SUBSCRIPTIONS}`, async () => {
+      await redis.cli("FLUSHALL");
+      await redis.cli("ACL", "LOG", "RESET");
+      await using service = await Service.start({ ...CLOSED, ...env, REDIS_URL: url });
+      await walkMainPath(service, counted);
+      if (counted === "nodes") {
+        // The shared connection is pinged when it has been quiet for a while.
+        const isPinged = async () => /^cmdstat_ping:/m.test(String(await redis.cli("INFO", "commandstats")));
+        await until(isPinged, "a ping", 20_000);
+      }
+      assertEquals(service.log.records.filter(({ level }) => level === "error"), []);
+      assertEquals(await redis.cli("ACL", "LOG"), [], "nothing was denied");
+    });
+  }
   await t.step("nothing in it can be left out", async () => {
     const allowed = rule.split(" ").filter((word) => word.startsWith("+")).map((word) => word.slice(1));
     assert(allowed.length > 10);

@@ -7,6 +7,12 @@ import { type Redis, Script } from "../redis.ts";
 export interface Memos {
   /** @throws {BrokerUnavailableError} */
   put(name: string, text: string, ttlMs: number): Promise<void>;
+  /**
+   * Puts a number there unless a greater one is there, and starts its time anew; one step, so that of many at once the
+   * greatest stays.
+   * @throws {BrokerUnavailableError}
+   */
+  raise(name: string, number: number, ttlMs: number): Promise<void>;
   /** What is there under each name. All names share a hash slot. @throws {BrokerUnavailableError} */
   read(names: readonly string[]): Promise<(string | undefined)[]>;
   /** Takes it away and returns it; of many takers one gets it. @throws {BrokerUnavailableError} */
@@ -29,6 +35,10 @@ export class MemoryMemos implements Memos {
     return Promise.resolve();
   }
 
+  raise(name: string, number: number, ttlMs: number): Promise<void> {
+    return this.put(name, String(Math.max(number, Number(this.#get(name) ?? -Infinity))), ttlMs);
+  }
+
   read(names: readonly string[]): Promise<(string | undefined)[]> {
     return Promise.resolve(names.map((name) => this.#get(name)));
   }
@@ -46,6 +56,11 @@ export class MemoryMemos implements Memos {
 }
 
 const PUT = new Script("return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])");
+const RAISE = new Script(`
+local known = redis.call('GET', KEYS[1])
+local number = known and tonumber(known) > tonumber(ARGV[1]) and known or ARGV[1]
+return redis.call('SET', KEYS[1], number, 'PX', ARGV[2])
+`);
 const READ = new Script(`
 local texts = {}
 for i, key in ipairs(KEYS) do texts[i] = redis.call('GET', key) or '' end
@@ -67,6 +82,10 @@ export class RedisMemos implements Memos {
 
   async put(name: string, text: string, ttlMs: number): Promise<void> {
     await this.#redis.evaluate(PUT, [name], [text, String(Math.ceil(ttlMs))]);
+  }
+
+  async raise(name: string, number: number, ttlMs: number): Promise<void> {
+    await this.#redis.evaluate(RAISE, [name], [String(number), String(Math.ceil(ttlMs))]);
   }
 
   async read(names: readonly string[]): Promise<(string | undefined)[]> {

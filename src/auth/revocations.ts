@@ -23,11 +23,8 @@ export class Revocations {
     if ("jti" in revocation) {
       return await this.#memos.put(this.#jtiName(username, revocation.jti), "1", ttlS * 1_000);
     }
-    const name = this.#beforeName(username);
-    const [known] = await this.#memos.read([name]);
     // An earlier moment takes nothing back.
-    const before = Math.max(revocation.before, Number(known ?? 0));
-    await this.#memos.put(name, String(before), ttlS * 1_000);
+    await this.#memos.raise(this.#beforeName(username), revocation.before, ttlS * 1_000);
   }
 
   /** As `Auth.isRevoked`. */
