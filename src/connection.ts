@@ -425,7 +425,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
     const { jti, iat } = this.#identity ?? {};
     const isMeant = revoked === undefined ||
       ("jti" in revoked ? jti === revoked.jti : this.#identity !== undefined && (iat ?? 0) < revoked.before);
-    if (isMeant) this.close({ code, why });
+    if (isMeant) return this.close({ code, why });
+    // The token that is being verified may have been looked up just before it was revoked.
+    if (this.#isRefreshing) this.#mayBeRevoked = true;
   }
 
   /** Asks whether an order to close was missed. Asked again with the next tick when there was no answer. */
@@ -459,7 +461,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
     const { limits } = this.#host;
     const exp = this.#identity?.exp;
     if (exp !== undefined && Date.now() >= exp * 1_000) return this.close(CLOSE.tokenExpired);
-    if (this.#mayBeRevoked) this.#checkRevoked();
+    if (this.#mayBeRevoked && !this.#isRefreshing) this.#checkRevoked();
     const isWaiting = this.#look() > 0;
     this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
     this.#hasTaken = false;

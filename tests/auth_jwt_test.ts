@@ -1,10 +1,12 @@
 /**
  * Tokens: which are taken and which are refused, by each way of verifying and each way of showing them; and that one
- * that ends, ends its socket. Tickets are in `tickets_test.ts`, revocations in `revocations_test.ts`.
+ * that ends, ends its socket. Tickets and revocations are in `tickets_test.ts`.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { exportJWK, exportSPKI, generateKeyPair } from "jose";
+import { openVerifier } from "../src/auth/jwt.ts";
 import { ConfigError } from "../src/errors.ts";
+import { memoryLog } from "../src/log.ts";
 import { CLOSED, protocolsFor, SECRET, tokenFor } from "./support/closed.ts";
 import { until } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -198,6 +200,38 @@ Deno.test("Keys from a URL are fetched once, and again for an unknown key, but n
     assertEquals((await answerTo(service, await login.sign(`made-up-${i}`)))[0], 401);
   }
   assert(login.fetches - fetches <= 1, `${login.fetches - fetches} fetches for made-up keys`);
+});
+
+Deno.test("When the signer changes its keys the new one is fetched, and made-up key ids fetch no more often than that", async () => {
+  await using login = await Login.start();
+  const cooldownMs = 200;
+  const verify = openVerifier({
+    jwksUrl: login.url,
+    jwksCooldownMs: cooldownMs,
+    algorithms: [],
+    clockToleranceS: 0,
+    maxLifeS: 3_600,
+    foldUsernames: false,
+    log: memoryLog(),
+  })!;
+  const isTaken = async (kid: string) => {
+    const token = await login.sign(kid);
+    return await verify(token).then(({ username }) => username === "alice", () => false);
+  };
+  const startMs = performance.now();
+  assert(await isTaken("first"));
+  assertEquals(await isTaken("second"), false, "not published yet");
+  login.kids = ["second"];
+  await until(() => isTaken("second"), "the new key to be taken");
+  assertEquals(await isTaken("first"), false, "it is published no more");
+
+  // From the first fetch to the end, however many ask.
+  for (let i = 0; i < 20; i++) {
+    const taken = await Promise.all(Array.from({ length: 25 }, (_, j) => isTaken(`made-up-${i}-${j}`)));
+    assert(!taken.includes(true));
+  }
+  const allowed = Math.floor((performance.now() - startMs) / cooldownMs) + 1;
+  assert(login.fetches <= allowed, `${login.fetches} fetches where ${allowed} are allowed`);
 });
 
 Deno.test("Of several keys at a URL the one that a token names is used", async () => {

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { MemoryMemos } from "../src/auth/memos.ts";
 import { Tickets } from "../src/auth/tickets.ts";
 import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
-import { until } from "./support/deadline.ts";
+import { stretched, until } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
@@ -139,8 +139,10 @@ onEachStore("A token revoked by its id is let in nowhere, and its sockets are cl
   await using a = await hello(await openClient(one.socketUrl(), protocolsFor(bad)));
   await using b = await hello(await openClient(two.socketUrl(), protocolsFor(bad)));
   await using c = await hello(await openClient(two.socketUrl(), protocolsFor(good)));
+  const startMs = performance.now();
   await revoke(one, "alice", { jti: "bad" });
   for (const client of [a, b]) assertEquals(await client.closed, { code: 4401, reason: "revoked" });
+  assert(performance.now() - startMs < stretched(1_000), "known to all instances within a second");
   assertEquals([await statusOf(one, bad), await statusOf(two, bad)], [401, 401]);
   assertEquals(await statusOf(two, good), 101);
   // A refresh with it is refused too, and costs nothing.
@@ -177,6 +179,17 @@ onEachStore("Revoking all that was issued before a moment spares what is newer",
   assertEquals(await statusOf(two, fresh), 401);
   await using late = await RawSocket.open(withTicket(two, ticket));
   assertEquals(late.answer.status, 401, "tickets count too");
+});
+
+onEachStore("Of many revocations at once the latest moment stays", async (one, two) => {
+  const nowS = Math.floor(Date.now() / 1_000);
+  const moments = Array.from({ length: 40 }, (_, i) => nowS - 1_000 + (i * 17) % 40);
+  await Promise.all(
+    moments.map((before, i) => (i % 2 === 0 ? one : two).server.app.auth.revoke("alice", { before }, 60)),
+  );
+  const latest = Math.max(...moments);
+  assertEquals(await statusOf(one, await tokenFor("alice", { iat: latest - 1 })), 401);
+  assertEquals(await statusOf(two, await tokenFor("alice", { iat: latest })), 101);
 });
 
 redisTest("An instance that has just started knows what was revoked", async () => {

@@ -24,6 +24,8 @@ export interface TokenOptions {
   /** PEM, or a JWK as JSON. */
   publicKey?: string | undefined;
   jwksUrl?: string | undefined;
+  /** An unknown key id makes the keys be fetched again, but not more often than this, in milliseconds. @default 30000 */
+  jwksCooldownMs?: number;
   /** Empty: all that suit the key. */
   algorithms: readonly string[];
   issuer?: string | undefined;
@@ -50,7 +52,6 @@ const ASYMMETRIC = [...RSA, ...Object.values(ELLIPTIC).flat(), ...EDWARDS];
 
 /** Longer ones are not worth the work. */
 const MAX_TOKEN_LENGTH = 8_192;
-/** An unknown key id makes the set be fetched again, but not more often than this. */
 const JWKS_COOLDOWN_MS = 30_000;
 const JWKS_MAX_AGE_MS = 600_000;
 const JWKS_TIMEOUT_MS = 3_000;
@@ -140,7 +141,7 @@ function algorithmsOf({ kty, crv, n, x }: JWK): readonly string[] | undefined {
 
 function verifierByUrl(url: string, options: TokenOptions): Verify {
   const keys = createRemoteJWKSet(new URL(url), {
-    cooldownDuration: JWKS_COOLDOWN_MS,
+    cooldownDuration: options.jwksCooldownMs ?? JWKS_COOLDOWN_MS,
     cacheMaxAge: JWKS_MAX_AGE_MS,
     timeoutDuration: JWKS_TIMEOUT_MS,
     async [customFetch](url, init) {
