@@ -46,7 +46,7 @@ export class Connections implements ConnectionHost {
   readonly #byPlace = new Map<string, number>();
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
-  #onEmpty: (() => void) | undefined;
+  readonly #onGone = new Set<() => void>();
 
   constructor(options: ConnectionsOptions) {
     this.limits = options.limits;
@@ -146,7 +146,7 @@ export class Connections implements ConnectionHost {
       if (left > 0) this.#byPlace.set(place, left);
       else this.#byPlace.delete(place);
     }
-    if (this.#live.size === 0 && this.#zombies.size === 0) this.#onEmpty?.();
+    for (const look of this.#onGone) look();
   }
 
   #leaveFull(session: Session): void {
@@ -163,7 +163,28 @@ export class Connections implements ConnectionHost {
    */
   async drain(reason: CloseReason, windowMs: number): Promise<number> {
     const endMs = performance.now() + windowMs;
-    // The last third of the window is for peers that take their time to answer.
+    await this.#closeAll(reason, windowMs);
+    // Whoever joined meanwhile.
+    for (const session of [...this.#live]) session.close(reason, { retryMs: Math.random() * 1_000 });
+    await this.#whenGone(() => this.#live.size + this.#zombies.size === 0, endMs);
+    return this.#live.size + this.#zombies.size;
+  }
+
+  /** As `drain`, but only for the sessions that there are now; those that join meanwhile stay. */
+  async sendAway(reason: CloseReason, windowMs: number): Promise<void> {
+    const endMs = performance.now() + windowMs;
+    const sessions = [...this.#live, ...this.#zombies];
+    await this.#closeAll(reason, windowMs);
+    const isLeft = (session: Session) => this.#live.has(session) || this.#zombies.has(session);
+    let gone = 0;
+    await this.#whenGone(() => {
+      while (gone < sessions.length && !isLeft(sessions[gone]!)) gone++;
+      return gone === sessions.length;
+    }, endMs);
+  }
+
+  /** Closes the sessions that there are now, within two thirds of the window: then peers may take their time to answer. */
+  async #closeAll(reason: CloseReason, windowMs: number): Promise<void> {
     const spreadMs = Math.min(windowMs * 2 / 3, this.#live.size * 1_000 / DRAIN_MIN_PER_SECOND);
     const steps = Math.max(1, Math.ceil(spreadMs / DRAIN_STEP_MS));
     const sessions = [...this.#live];
@@ -175,15 +196,17 @@ export class Connections implements ConnectionHost {
       }
       if (step + 1 < steps) await new Promise((resolve) => setTimeout(resolve, DRAIN_STEP_MS));
     }
-    // Whoever joined meanwhile.
-    for (const session of [...this.#live]) session.close(reason, { retryMs: Math.random() * 1_000 });
-    if (this.#live.size + this.#zombies.size > 0) {
-      const empty = Promise.withResolvers<void>();
-      this.#onEmpty = empty.resolve;
-      const timer = setTimeout(empty.resolve, Math.max(0, endMs - performance.now()));
-      await empty.promise;
-      clearTimeout(timer);
-    }
-    return this.#live.size + this.#zombies.size;
+  }
+
+  /** Waits until it is so, which only a socket that goes can bring about, but not beyond the time given. */
+  async #whenGone(isGone: () => boolean, endMs: number): Promise<void> {
+    if (isGone()) return;
+    const over = Promise.withResolvers<void>();
+    const look = () => isGone() && over.resolve();
+    this.#onGone.add(look);
+    const timer = setTimeout(over.resolve, Math.max(0, endMs - performance.now()));
+    await over.promise;
+    clearTimeout(timer);
+    this.#onGone.delete(look);
   }
 }

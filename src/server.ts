@@ -3,9 +3,12 @@ import { isLoopback } from "./addresses.ts";
 import { type App, openApp, VERSION } from "./app.ts";
 import { type Config, SETTINGS } from "./config.ts";
 import { ConfigError, messageOf } from "./errors.ts";
+import { problem } from "./http/problem.ts";
+import { wantsUpgrade } from "./http/upgrade.ts";
 import { type Log, openLog } from "./log.ts";
 import { absolutePath } from "./paths.ts";
 import { type Pem, readPem } from "./pem.ts";
+import { CLOSE } from "./protocol.ts";
 
 /** A running service. */
 export interface Server {
@@ -15,7 +18,10 @@ export interface Server {
   readonly node: string;
   readonly app: App;
   readonly log: Log;
-  /** Reads the files of keys and certificates again; faults are logged, and what was there stays. Drops no socket. */
+  /**
+   * Reads the files of keys and certificates again; faults are logged, and what was there stays. Drops no socket, unless
+   * the certificate is a new one: then clients are told to come back, spread over the drain window.
+   */
   reload(): void;
   /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void>;
@@ -50,14 +56,10 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
   const tls = attempt(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }));
   const redisTls = attempt(() => pemOf(config, { ca: "redisCa", cert: "redisCert", key: "redisKey" }));
-  const listener = listen(config, {
-    tls,
-    signal: failed.signal,
-    handler: (request, { remoteAddr: { hostname } }) =>
-      app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname)),
-    faults,
-  });
-  const port = listener?.addr.port ?? config.port;
+  const handler: Handler = (request, { remoteAddr: { hostname } }) =>
+    app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname));
+  let listener = attempt(() => new Listener(config, { tls, signal: failed.signal, handler }));
+  const port = listener?.port ?? config.port;
   const node = config.node ?? `${Deno.hostname()}:${port}`;
   const log = options.log ?? attempt(() => openLogAs(config.node ?? String(port), config));
 
@@ -83,14 +85,13 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   announce(log, config, { url, node, auth: app.auth });
 
   let ending: Promise<void> | undefined;
+  let retiring: Promise<void> = Promise.resolve();
   const running = app;
   async function end(): Promise<void> {
     log!.info("shutting down", { sockets: running.connections.size, window_s: config.drainS });
     const left = await running.drain(config.drainS * 1_000);
     if (left > 0) log!.warn("sockets did not answer the close", { sockets: left });
-    // It waits for requests in flight, but also for stuck readers and for ever for a client that left during its
-    // handshake: so it gets a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
-    await within(listener!.shutdown(), CLOSE_MS);
+    await within(Promise.all([listener!.shutdown(), retiring]), CLOSE_MS);
     await within(running.close(), CLOSE_MS);
     log!.info("stopped");
     if (!options.log) log!.close();
@@ -102,12 +103,26 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     const fresh = orFaults(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }), again);
     for (const fault of again) log!.error("not reloaded", { reason: fault });
     if (keys !== undefined) log!.info("reloaded", { api_keys: keys });
-    // Deno takes a certificate only where it begins to listen, and ends the sockets of a listener with it.
-    if (fresh && fresh.cert !== tls?.cert) {
-      log!.warn(
-        "the certificate has changed: restart this instance to use it, its clients come back by themselves",
-      );
-    }
+    if (fresh && (fresh.cert !== listener!.tls?.cert || fresh.key !== listener!.tls?.key)) renew(fresh);
+  }
+
+  /**
+   * Listens with the new certificate, then lets go of the old listener. Deno ends a listener's sockets with it, so they
+   * are sent away first, as in a drain; whoever comes back meets the new one.
+   */
+  function renew(fresh: Pem): void {
+    const again: string[] = [];
+    const old = listener!;
+    const next = orFaults(() => new Listener(config, { tls: fresh, port, handler }), again);
+    for (const fault of again) log!.error("not reloaded", { reason: fault });
+    if (!next) return;
+    listener = next;
+    old.isRetired = true;
+    log!.info("certificate replaced: clients are told to come back", { sockets: running.connections.size });
+    retiring = Promise.all([
+      retiring,
+      running.connections.sendAway(CLOSE.restart, config.drainS * 1_000).then(() => old.shutdown()),
+    ]).then(() => {});
   }
   return { url, port, node, app, log, reload, shutdown: () => ending ??= end() };
 }
@@ -179,31 +194,73 @@ function surviveFaults(starting: Promise<Server>): Disposable {
   };
 }
 
-function listen(
-  config: Config,
-  options: {
-    tls: Pem | undefined;
-    signal: AbortSignal;
-    handler: (request: Request, info: Deno.ServeHandlerInfo<Deno.NetAddr>) => Response | Promise<Response>;
-    faults: string[];
-  },
-): Deno.HttpServer<Deno.NetAddr> | undefined {
-  const { host, port } = config;
-  try {
-    const { tls, signal, handler } = options;
-    const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
-    return Deno.serve({ hostname: host, port, signal, onListen() {}, ...secure }, handler);
-  } catch (error) {
-    options.faults.push(
-      error instanceof Deno.errors.AddrInUse
-        ? `PORT: ${port} is in use on ${host}: stop what listens there, or set another (0 takes a free one)`
-        : error instanceof Deno.errors.AddrNotAvailable
-        ? `HOST: ${host} is not an address of this machine: set one that is, or 127.0.0.1`
-        : error instanceof Deno.errors.PermissionDenied
-        ? `PORT: ${port} may not be used by this user: set one above 1023`
-        : `HOST, PORT: can't listen on ${host}:${port}: ${messageOf(error)}`,
-    );
-    return undefined;
+type Handler = (
+  request: Request,
+  info: Deno.ServeHandlerInfo<Deno.NetAddr>,
+) => Response | Promise<Response>;
+
+/** Where clients connect, with one certificate or none. */
+class Listener {
+  readonly tls: Pem | undefined;
+  /** Another has taken over: what comes here is sent there. */
+  isRetired = false;
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  /**
+   * @param options.port Instead of the one of the settings: one that another listener of this process has already.
+   * @throws {ConfigError}
+   */
+  constructor(
+    config: Config,
+    options: { tls: Pem | undefined; port?: number; signal?: AbortSignal; handler: Handler },
+  ) {
+    const { host } = config;
+    const { tls, port = config.port, signal, handler } = options;
+    this.tls = tls;
+    try {
+      // A certificate is replaced by a second listener on the same port, which the first must have allowed. So must
+      // others then: whether one is there already shows only to a listener that does not allow it.
+      const reusePort = tls?.cert !== undefined;
+      if (reusePort && options.port === undefined && port !== 0) {
+        Deno.listen({ hostname: host, port }).close();
+      }
+      const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
+      this.#server = Deno.serve(
+        { hostname: host, port, reusePort, ...(signal && { signal }), onListen() {}, ...secure },
+        (request, info) => {
+          if (this.isRetired && wantsUpgrade(request)) {
+            return problem("draining", "The certificate is being replaced: connect again");
+          }
+          return handler(request, info);
+        },
+      );
+    } catch (error) {
+      throw new ConfigError([
+        error instanceof Deno.errors.AddrInUse
+          ? `PORT: ${port} is in use on ${host}: stop what listens there, or set another (0 takes a free one)`
+          : error instanceof Deno.errors.AddrNotAvailable
+          ? `HOST: ${host} is not an address of this machine: set one that is, or 127.0.0.1`
+          : error instanceof Deno.errors.PermissionDenied
+          ? `PORT: ${port} may not be used by this user: set one above 1023`
+          : `HOST, PORT: can't listen on ${host}:${port}: ${messageOf(error)}`,
+      ]);
+    }
+  }
+
+  get port(): number {
+    return this.#server.addr.port;
+  }
+
+  get finished(): Promise<void> {
+    return this.#server.finished;
+  }
+
+  /**
+   * Waits for requests in flight, but also for stuck readers and for ever for a client that left during its handshake:
+   * so give it a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
+   */
+  shutdown(): Promise<void> {
+    return this.#server.shutdown();
   }
 }
 

@@ -44,15 +44,50 @@ Deno.test("With a certificate the service speaks https and wss, and nothing else
     body: '{"user":"bob"}',
   });
   assertMatch((await ticket.json()).url, /^wss:\/\/localhost:\d+\/ws\?ticket=/);
+});
 
-  // Read again on SIGHUP: Deno can't use it without ending the sockets, so it says what to do and ends none.
-  await Deno.copyFile(certificates.cert("other"), certificates.cert("server"));
+Deno.test("A new certificate is taken on SIGHUP, one that can't be used is not, and clients are told to come back", async () => {
+  await using certificates = await Certificates.make();
+  await using renewed = await Certificates.make();
+  const cert = certificates.cert("server"), key = certificates.key("server");
+  await using service = await Service.start({ ...CLOSED, USERWIRE_TLS_CERT: cert, USERWIRE_TLS_KEY: key });
+  const { port } = service.server;
+  using before = Deno.createHttpClient({ caCerts: [certificates.ca] });
+  using after = Deno.createHttpClient({ caCerts: [renewed.ca] });
+  const openAlice = async (client: Deno.HttpClient, query = "") =>
+    await openClient(`wss://localhost:${port}/ws${query}`, {
+      client,
+      protocols: protocolsFor(await tokenFor("alice")),
+    } as WebSocketOptions);
+  await using alice = await openAlice(before);
+  const { pos } = await alice.nextJson();
+
+  const old = [await Deno.readTextFile(cert), await Deno.readTextFile(key)] as const;
+  await Deno.writeTextFile(cert, "junk");
   service.server.reload();
-  assert(service.log.records.some(({ event }) => event === "not reloaded"), "the key is still the old one");
-  await Deno.copyFile(certificates.key("other"), certificates.key("server"));
+  assertMatch(String(service.log.records.at(-2)!.fields.reason), /must hold a certificate/);
+  await Deno.copyFile(renewed.cert("server"), cert);
   service.server.reload();
-  assertMatch(service.log.records.at(-1)!.event, /certificate has changed: restart this instance/);
-  assertEquals(alice.socket.readyState, WebSocket.OPEN);
+  assertMatch(String(service.log.records.at(-2)!.fields.reason), /is not the one of the certificate/);
+  await Deno.writeTextFile(cert, old[0]);
+  service.server.reload();
+  assertEquals(alice.socket.readyState, WebSocket.OPEN, "keys were read again, nothing else has changed");
+
+  await Deno.copyFile(renewed.cert("server"), cert);
+  await Deno.copyFile(renewed.key("server"), key);
+  service.server.reload();
+  assertEquals(service.logged("certificate replaced: clients are told to come back").length, 1);
+  const bye = await alice.nextJson();
+  assertEquals([bye.t, bye.code, typeof bye.retry_ms], ["bye", 1012, "number"]);
+  assertEquals((await alice.closed).code, 1012);
+  await service.server.app.publisher.send("alice", { kind: "json", text: "7" });
+  // For a moment both listeners are there; then nobody sees the old certificate any more.
+  const isRefused = () => openAlice(before).then((client) => client.close().then(() => false), () => true);
+  await until(isRefused, "the old certificate to be gone");
+  await using back = await openAlice(after, `?resume=${pos}`);
+  assertEquals((await back.nextJson()).replay, 1);
+  assertEquals((await back.nextJson()).data, 7, "nothing was missed");
+  for (let i = 0; i < 5; i++) assert(await isRefused());
 });
 
 Deno.test("Certificates that can't be used are reported at the start, all at once, and not shown", async () => {
