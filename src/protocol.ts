@@ -375,6 +375,18 @@ export type Credential =
   /** Good for one connection. */
   | { readonly kind: "ticket"; readonly text: string };
 
+/** Tickets look like no token: 32 random bytes in base64url, where a token has dots. */
+const TICKET = /^[A-Za-z0-9_-]{43}$/;
+
+/** What a text is that was shown where a token is expected: a ticket may stand there too. */
+export function credentialOf(text: string): Credential {
+  return { kind: isTicket(text) ? "ticket" : "token", text };
+}
+
+export function isTicket(text: string): boolean {
+  return TICKET.test(text);
+}
+
 /**
  * Reads the first frame of a raw socket that shows who the client is: `{"token": "…"}` or `{"ticket": "…"}`.
  * @returns Undefined when it holds neither.
@@ -382,7 +394,7 @@ export type Credential =
  */
 export function parseCredentialFrame(text: string): Credential | undefined {
   const { token, ticket } = parseObject(text);
-  if (typeof token === "string") return { kind: "token", text: token };
+  if (typeof token === "string") return credentialOf(token);
   return typeof ticket === "string" ? { kind: "ticket", text: ticket } : undefined;
 }
 

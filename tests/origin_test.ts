@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type Browser, chromium, type Page } from "playwright-core";
+import { newKey } from "../src/auth/keys.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { serveOther } from "./support/cli_terminal.ts";
 import { stretched, until } from "./support/deadline.ts";
@@ -177,39 +178,74 @@ Deno.test("The page carries headers that keep it from being framed, sniffed or m
 Deno.test({
   name: "The page of a closed service takes a key and a token, and puts neither into an address or a command",
   ignore: executablePath === undefined,
-  async fn() {
+  async fn(t) {
     await using browser = await launch();
-    await using service = await Service.start(CLOSED);
-    const page = await openPage(browser, service.server.url);
-    const urls: string[] = [];
-    page.on("request", (request) => urls.push(request.url()));
-    page.on("websocket", (socket) => urls.push(socket.url()));
-    const token = await tokenFor("alice");
-    await page.getByLabel("API key").fill(KEY.key);
-    await page.getByLabel("Token").fill(token);
-    for (const wire of ["userwire.v1", "raw"]) {
-      await page.getByLabel("Username").fill("alice");
-      await page.getByRole("radio", { name: wire, exact: true }).check();
-      await page.getByRole("button", { name: "Connect", exact: true }).click();
-      await page.locator('.card[data-state="open"]').nth(wire === "raw" ? 1 : 0).waitFor();
-    }
-    await until(
-      async () => await service.server.app.publisher.count("alice") === 2,
-      "both sockets to be alice's",
+    await t.step("with a token", () => connectFromPage(browser, { withToken: true }));
+    await t.step(
+      "with a key alone, which buys tickets",
+      () => connectFromPage(browser, { withToken: false }),
     );
-    await page.getByLabel("To", { exact: true }).fill("alice");
-    await page.getByLabel("Payload", { exact: true }).fill('"hello"');
-    await page.getByRole("button", { name: /^Send/ }).click();
-    await page.locator("#send-outcome", { hasText: "reached 2 sockets" }).waitFor();
-    const html = await page.content();
-    assert(urls.length > 2);
-    for (const secret of [KEY.key, token, token.slice(-20)]) {
-      assert(![...urls, page.url()].some((url) => url.includes(secret)));
-      assert(!html.includes(secret));
-    }
-    assertEquals(
-      await page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length"),
-      0,
-    );
+    await t.step("a key that may not buy tickets is told so", async () => {
+      await using service = await Service.start({
+        ...CLOSED,
+        USERWIRE_API_KEYS: `${KEY.line},${READER.line}`,
+      });
+      const page = await openPage(browser, service.server.url);
+      await page.getByLabel("API key").fill(READER.key);
+      for (const wire of ["userwire.v1", "raw"]) {
+        await connectAs(page, "alice", wire);
+        const card = page.getByRole("article").last();
+        await card.getByText(/The key "reader" lacks the scope "admin"/).waitFor();
+      }
+      await page.close();
+    });
   },
 });
+
+const READER = newKey("reader", { scopes: ["read"] });
+
+async function connectAs(page: Page, username: string, wire: string): Promise<void> {
+  await page.getByLabel("Username").fill(username);
+  await page.getByRole("radio", { name: wire, exact: true }).check();
+  await page.getByRole("button", { name: "Connect", exact: true }).click();
+}
+
+/** Connects on both wires, sends, and looks for secrets where none may be. */
+async function connectFromPage(browser: Browser, { withToken }: { withToken: boolean }): Promise<void> {
+  await using service = await Service.start(CLOSED);
+  const page = await openPage(browser, service.server.url);
+  const tickets: string[] = [];
+  page.on("response", async (response) => {
+    if (response.url().endsWith("/v1/tickets")) tickets.push((await response.json()).ticket);
+  });
+  const urls: string[] = [];
+  page.on("request", (request) => urls.push(request.url()));
+  page.on("websocket", (socket) => urls.push(socket.url()));
+  const token = await tokenFor("alice");
+  await page.getByLabel("API key").fill(KEY.key);
+  if (withToken) await page.getByLabel("Token").fill(token);
+  for (const wire of ["userwire.v1", "raw"]) {
+    await connectAs(page, "alice", wire);
+    await page.locator('.card[data-state="open"]').nth(wire === "raw" ? 1 : 0).waitFor();
+  }
+  await until(
+    async () => await service.server.app.publisher.count("alice") === 2,
+    "both sockets to be alice's",
+  );
+  await page.getByLabel("To", { exact: true }).fill("alice");
+  await page.getByLabel("Payload", { exact: true }).fill('"hello"');
+  await page.getByRole("button", { name: /^Send/ }).click();
+  await page.locator("#send-outcome", { hasText: "reached 2 sockets" }).waitFor();
+  const html = await page.content();
+  assert(urls.length > 2);
+  assertEquals(tickets.length, withToken ? 0 : 2, "a ticket for each socket");
+  for (const secret of [KEY.key, token, token.slice(-20), ...tickets]) {
+    assert(![...urls, page.url()].some((url) => url.includes(secret)));
+    assert(!html.includes(secret));
+  }
+  assertEquals(
+    await page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length"),
+    0,
+  );
+  await page.close();
+}

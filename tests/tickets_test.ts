@@ -102,6 +102,29 @@ redisTest("A ticket is kept in Redis by its hash, until its time is up", async (
   assertEquals(late.answer.status, 401);
 });
 
+Deno.test("A ticket is taken wherever a token is, but not for a refresh", async () => {
+  await using service = await Service.start(CLOSED);
+  const url = service.socketUrl();
+  await using byHeader = await openClient(url, {
+    headers: { authorization: `Bearer ${await ticketFor(service, "alice")}` },
+    protocols: ["userwire.v1"],
+  });
+  await using byProtocol = await openClient(url, protocolsFor(await ticketFor(service, "alice")));
+  for (const client of [byHeader, byProtocol]) assertEquals((await client.nextJson()).user, "alice");
+  for (const name of ["token", "ticket"]) {
+    await using byFrame = await openClient(url);
+    byFrame.send(JSON.stringify({ [name]: await ticketFor(service, "bob") }));
+    await until(() => service.server.app.connections.ofUser("bob").length === 1, `bob to be in by ${name}`);
+    await byFrame.close();
+    await until(() => service.server.app.connections.ofUser("bob").length === 0, "bob to be gone");
+  }
+  const ticket = await ticketFor(service, "alice");
+  byProtocol.send(JSON.stringify({ t: "auth", token: ticket }));
+  assertEquals((await byProtocol.nextJson()).ok, false);
+  await using unused = await RawSocket.open(withTicket(service, ticket));
+  assertEquals(unused.answer.status, 101, "nothing has used it up");
+});
+
 Deno.test("A ticket for no username, or for too long, is refused", async () => {
   await using service = await Service.start(CLOSED);
   const bodies = [{}, { user: "" }, { user: "a b" }, { user: "a", ttl: 0 }, { user: "a", ttl: 3_601 }, {

@@ -4,12 +4,11 @@
  * Stored by hash: whoever reads the store can't use them.
  */
 import { createHash } from "node:crypto";
-import { RESERVED_PREFIX } from "../protocol.ts";
+import { isTicket, RESERVED_PREFIX } from "../protocol.ts";
 import type { Identity } from "./auth.ts";
 import type { Memos } from "./memos.ts";
 
 const TICKET_BYTES = 32;
-const TICKET = /^[A-Za-z0-9_-]{43}$/;
 
 export class Tickets {
   readonly #memos: Memos;
@@ -32,7 +31,7 @@ export class Tickets {
 
   /** Whom a ticket lets in; undefined when it was used, is too old or was never one. */
   async redeem(ticket: string): Promise<Identity | undefined> {
-    if (!TICKET.test(ticket)) return undefined;
+    if (!isTicket(ticket)) return undefined;
     const text = await this.#memos.take(this.#name(ticket));
     return text === undefined ? undefined : JSON.parse(text);
   }

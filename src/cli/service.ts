@@ -65,24 +65,27 @@ export class Service {
 
   /**
    * Where to open a WebSocket for a user, and with which subprotocols. A token goes along as one of them; with a key
-   * alone a ticket is fetched, which is good for one connection.
+   * alone a ticket is fetched, which is good for one connection, and takes the token's place.
    */
   async socket(username: string): Promise<{ url: string; protocols: string[] }> {
     const url = this.#socketUrl(username);
     const protocols = [SUBPROTOCOL];
-    if (this.#token !== "") {
-      const bytes = new TextEncoder().encode(this.#token);
+    const shown = this.#token !== "" || this.#key === "" ? this.#token : await this.#ticket(username);
+    if (shown !== "") {
+      const bytes = new TextEncoder().encode(shown);
       protocols.push(BEARER_SUBPROTOCOL + bytes.toBase64({ alphabet: "base64url", omitPadding: true }));
-    } else if (this.#key !== "") {
-      const path = "v1/tickets";
-      const { answer } = await this.#call(path, {
-        type: "application/json",
-        body: JSON.stringify({ user: username }),
-      });
-      if (!isObject(answer) || typeof answer.ticket !== "string") throw this.#strange(path);
-      url.searchParams.set("ticket", answer.ticket);
     }
     return { url: url.href.replace(/^http/, "ws"), protocols };
+  }
+
+  async #ticket(username: string): Promise<string> {
+    const path = "v1/tickets";
+    const { answer } = await this.#call(path, {
+      type: "application/json",
+      body: JSON.stringify({ user: username }),
+    });
+    if (!isObject(answer) || typeof answer.ticket !== "string") throw this.#strange(path);
+    return answer.ticket;
   }
 
   /**

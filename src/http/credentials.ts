@@ -1,6 +1,6 @@
 /** Where clients put what they are let in by: tokens and tickets of sockets, keys of callers. Reads, never checks. */
 import { UnauthorizedError } from "../errors.ts";
-import { BEARER_SUBPROTOCOL, type Credential } from "../protocol.ts";
+import { BEARER_SUBPROTOCOL, type Credential, credentialOf } from "../protocol.ts";
 
 /** The token in `Authorization: Bearer …`; undefined when there is none. */
 export function bearerOf(request: Request): string | undefined {
@@ -19,21 +19,21 @@ export function passwordOf(request: Request): string | undefined {
 }
 
 /**
- * What a handshake shows, first match: the header, the subprotocol, the ticket, and the token in the address where
- * that is allowed.
+ * What a handshake shows, first match: the header, the subprotocol, and in the address the ticket, and the token where
+ * that is allowed. A ticket may stand wherever a token may.
  * @param offer The subprotocols offered.
  * @throws {UnauthorizedError} when it is shown in a way that is not taken.
  */
-export function credentialOf(
+export function credentialIn(
   request: Request,
   offer: readonly string[],
   options: { tokenInQuery: boolean },
 ): Credential | undefined {
   const bearer = bearerOf(request);
-  if (bearer !== undefined) return { kind: "token", text: bearer };
+  if (bearer !== undefined) return credentialOf(bearer);
 
   const subprotocol = offer.find((name) => name.startsWith(BEARER_SUBPROTOCOL));
-  if (subprotocol !== undefined) return { kind: "token", text: decode(subprotocol) };
+  if (subprotocol !== undefined) return credentialOf(decode(subprotocol));
 
   const query = new URL(request.url).searchParams;
   const ticket = query.get("ticket");

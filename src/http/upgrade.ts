@@ -24,7 +24,7 @@ import {
 } from "../protocol.ts";
 import { Replay } from "../replay.ts";
 import type { Admission } from "./admission.ts";
-import { credentialOf } from "./credentials.ts";
+import { credentialIn } from "./credentials.ts";
 import { isOriginAllowed } from "./origin.ts";
 import { problem, problemOf } from "./problem.ts";
 
@@ -90,7 +90,7 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
   try {
     // In open mode a name is as good as anything: what else is shown could not make it truer.
     const isNamed = auth.isOpen && name !== null;
-    const credential = isNamed ? undefined : credentialOf(request, offer, options);
+    const credential = isNamed ? undefined : credentialIn(request, offer, options);
     if (credential) {
       identity = await auth.identify(credential);
       // A client that says who it is and shows another's token is confused, and should learn it.
@@ -121,7 +121,7 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
 function howToShow({ takesTokens }: Auth): string {
   return takesTokens
     ? 'show a token in "Authorization: Bearer", in a subprotocol, or get a ticket from POST /v1/tickets'
-    : "add ?ticket=… with a ticket from POST /v1/tickets";
+    : "show a ticket from POST /v1/tickets, as ?ticket=… or where a token would stand";
 }
 
 /** What can be refused without knowing who it is. */
