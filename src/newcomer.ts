@@ -3,7 +3,7 @@
  * Then the socket is handed on, and this is over.
  */
 import type { Identity } from "./auth/auth.ts";
-import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
+import { type CloseOptions, type ConnectionHost, letGo, type Session } from "./connection.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
 import { hangUp } from "./hang_up.ts";
 import { CLOSE, type CloseReason } from "./protocol.ts";
@@ -59,6 +59,7 @@ export class Newcomer implements Session {
     }
     // Longer than any token with its braces could be: not worth a parse.
     if (typeof data !== "string" || data.length > this.#host.limits.maxFrameBytes) {
+      letGo(data);
       return this.close(typeof data === "string" ? CLOSE.tooBig : CLOSE.protocol, { whenQuiet: true });
     }
     try {
