@@ -93,6 +93,7 @@ export function openApp(config: Config, options: AppOptions): App {
     page: config.page,
     openapi: config.openapi,
     maxBodyBytes: config.maxBodyBytes,
+    bodyTimeoutS: config.bodyTimeoutS,
     version: VERSION,
     log,
     readiness() {

@@ -99,6 +99,7 @@ export const SETTINGS = {
   maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
   maxBytesPerSecond: setting("USERWIRE_MAX_BYTES_PER_SECOND", bytes(1, GIB), 4 * MIB, "Most bytes from a client"),
   maxBodyBytes: setting("USERWIRE_MAX_BODY_BYTES", bytes(1, 64 * MIB), 65_536, "Largest body of a request"),
+  bodyTimeoutS: setting("USERWIRE_BODY_TIMEOUT_S", seconds(1, 3600), 10, "Time the body of a request may take"),
   maxBufferedBytes: setting("USERWIRE_MAX_BUFFERED_BYTES", bytes(1, GIB), MIB, "Unsent data that makes a reader slow"),
   pingS: setting("USERWIRE_PING_S", seconds(1, 3600), 25, "Silence after which the server sends `p`"),
   idleTimeoutS: setting("USERWIRE_IDLE_TIMEOUT_S", seconds(1, 3600), 30, "Silence after which a client is gone"),

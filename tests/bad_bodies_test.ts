@@ -240,6 +240,18 @@ eachCase<string>("A body that is not what its headers say gets an answer or an e
   },
 });
 
+Deno.test("A body that does not come to its end in time is answered 408", async () => {
+  await using service = await Service.start({ USERWIRE_BODY_TIMEOUT_S: "1" });
+  for (const [rest, part] of [["Content-Length: 100", "ab"], ["Transfer-Encoding: chunked", "5\r\nab"]]) {
+    await using socket = await RawSocket.dial(service.server.url);
+    socket.sendBytes(
+      `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n${rest}\r\n\r\n${part}`,
+    );
+    const { status, body } = await socket.readAnswer();
+    assertEquals(status, 408, body);
+  }
+});
+
 Deno.test("A client that leaves in the middle of a body harms nobody", async () => {
   await using service = await Service.start();
   for (

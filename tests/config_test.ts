@@ -66,6 +66,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     maxFramesPerSecond: 100,
     maxBytesPerSecond: 4_194_304,
     maxBodyBytes: 65_536,
+    bodyTimeoutS: 10,
     maxBufferedBytes: 1_048_576,
     pingS: 25,
     idleTimeoutS: 30,

@@ -150,6 +150,8 @@ interface Call {
   isClosed?: boolean;
   /** Whether it goes to an instance that can't reach its Redis. */
   isCutOff?: boolean;
+  /** Whether the body has no end. */
+  isEndless?: boolean;
 }
 
 const SEND = "POST /v1/users/{username}/messages";
@@ -172,6 +174,7 @@ const CALLS: Call[] = [
   { to: SEND, status: 202, body: "1", username: "bob" },
   { to: SEND, status: 400, body: "1", username: "a b" },
   { to: SEND, status: 403, body: "1", origin: ELSEWHERE },
+  { to: SEND, status: 408, isEndless: true },
   { to: SEND, status: 413, body: " ".repeat(65_537) },
   { to: SEND, status: 415, body: "1", type: "text/html" },
   { to: SEND, status: 503, body: "1", isCutOff: true },
@@ -199,6 +202,7 @@ const CALLS: Call[] = [
   { to: TICKET, status: 400, body: "{}" },
   { to: TICKET, status: 401, body: FOR_ALICE, isClosed: true },
   { to: TICKET, status: 403, body: FOR_ALICE, origin: ELSEWHERE },
+  { to: TICKET, status: 408, isEndless: true },
   { to: TICKET, status: 413, body: HUGE },
   { to: TICKET, status: 415, body: FOR_ALICE, type: "text/plain" },
   { to: TICKET, status: 503, body: FOR_ALICE, isCutOff: true },
@@ -207,12 +211,14 @@ const CALLS: Call[] = [
   { to: REVOCATION, status: 400, body: '{"jti":7}' },
   { to: REVOCATION, status: 401, body: "{}", isClosed: true },
   { to: REVOCATION, status: 403, body: "{}", origin: ELSEWHERE },
+  { to: REVOCATION, status: 408, isEndless: true },
   { to: REVOCATION, status: 413, body: HUGE },
   { to: REVOCATION, status: 415, body: "{}", type: "text/plain" },
   { to: REVOCATION, status: 503, body: "{}", isCutOff: true },
   { to: BATCH, status: 200, body: ITEMS },
   { to: BATCH, status: 400, body: "{}" },
   { to: BATCH, status: 403, body: ITEMS, origin: ELSEWHERE },
+  { to: BATCH, status: 408, isEndless: true },
   { to: BATCH, status: 413, body: HUGE },
   { to: BATCH, status: 415, body: ITEMS, type: "text/plain" },
   { to: BATCH, status: 503, body: ITEMS, isCutOff: true },
@@ -229,6 +235,7 @@ const CALLS: Call[] = [
   { to: ONLINE, status: 200, body: USERS },
   { to: ONLINE, status: 400, body: '{"users":"alice"}' },
   { to: ONLINE, status: 403, body: USERS, origin: ELSEWHERE },
+  { to: ONLINE, status: 408, isEndless: true },
   { to: ONLINE, status: 413, body: HUGE },
   { to: ONLINE, status: 415, body: USERS, type: "application/x-www-form-urlencoded" },
   { to: ONLINE, status: 503, body: USERS, isCutOff: true },
@@ -239,7 +246,7 @@ const CALLS: Call[] = [
 ];
 
 Deno.test("Every call answers with each status that /openapi.json names, and as it says", async (t) => {
-  await using service = await Service.start();
+  await using service = await Service.start({ USERWIRE_BODY_TIMEOUT_S: "1" });
   await using closed = await Service.start({ USERWIRE_API_KEYS_FILE: "/dev/null" });
   await using cutOff = await Service.start({ REDIS_URL: "redis://127.0.0.1:1" });
   await using _alice = await openClient(service.socketUrl("alice"));
@@ -247,8 +254,8 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   const documented = operationsOf(document);
 
   for (const call of CALLS) {
-    const { to, status, username = "alice", body, type, origin, query = "", headers, isCutOff, isClosed } =
-      call;
+    const { to, status, username = "alice", body, type, origin, query = "", headers } = call;
+    const { isCutOff, isClosed, isEndless } = call;
     const title = `${to}?${query} as ${username}${origin ? ` from ${origin}` : ""}`;
     await t.step(`${title} answers ${status}`, async () => {
       const [method, path] = to.split(" ") as [string, string];
@@ -258,6 +265,8 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
           method,
           headers: { "content-type": type ?? "application/json", ...(origin && { origin }), ...headers },
           ...(body !== undefined && { body }),
+          ...(isEndless &&
+            { body: new ReadableStream({ start: (body) => body.enqueue(new TextEncoder().encode(" ")) }) }),
         },
       );
       const text = await response.text();

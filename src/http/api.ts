@@ -67,6 +67,7 @@ export const send = createRoute({
     202: json(OfflineReceipt, "The user is offline"),
     404: no("`expect=online`, and the user is offline"),
     422: no("The idempotency key was used for another message"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -81,6 +82,7 @@ export const batch = createRoute({
   request: { body: { required: true, content: { "application/json": { schema: Batch } } } },
   responses: {
     200: json(BatchResult, "One result per item, in order"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -120,6 +122,7 @@ export const online = createRoute({
   request: { body: { required: true, content: { "application/json": { schema: OnlineQuery } } } },
   responses: {
     200: json(OnlineCounts, "Sockets of each user"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -173,6 +176,7 @@ export const ticket = createRoute({
   request: { body: { required: true, content: { "application/json": { schema: TicketQuery } } } },
   responses: {
     201: json(Ticket, "The ticket"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -190,6 +194,7 @@ export const revocation = createRoute({
   },
   responses: {
     201: json(Revoked, "Known to every instance from now on"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,

@@ -20,6 +20,7 @@ const PROBLEMS = {
   unauthorized: { status: 401, title: "It is not known who this is" },
   forbidden: { status: 403, title: "This is not allowed" },
   origin_not_allowed: { status: 403, title: "The origin is not allowed" },
+  too_slow: { status: 408, title: "The request took too long" },
   user_offline: { status: 404, title: "The user is offline" },
   epoch_changed: { status: 410, title: "The history was lost or set back" },
   idempotency_conflict: { status: 422, title: "The idempotency key was used for another message" },

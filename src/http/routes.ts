@@ -9,7 +9,14 @@ import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
-import { BodyTooLargeError, MediaTypeError, readJson, readPayload } from "./body.ts";
+import {
+  type BodyLimits,
+  BodyTimeoutError,
+  BodyTooLargeError,
+  MediaTypeError,
+  readJson,
+  readPayload,
+} from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
@@ -38,6 +45,8 @@ export interface RoutesOptions {
   openapi: "on" | "key" | "off";
   /** Largest payload of a message, in bytes. */
   maxBodyBytes: number;
+  /** Time the body of a request may take, in seconds. */
+  bodyTimeoutS: number;
   version: string;
   log: Log;
   readiness(): z.infer<typeof Readiness>;
@@ -63,6 +72,8 @@ const SHARED = { "access-control-allow-origin": "*" };
 export function createRoutes(options: RoutesOptions): (request: Request) => Response | Promise<Response> {
   const { publisher, auth, log } = options;
   const app = new OpenAPIHono();
+  const single: BodyLimits = { maxBytes: options.maxBodyBytes, timeoutMs: options.bodyTimeoutS * 1_000 };
+  const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
   const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
@@ -75,7 +86,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     if ("fault" in query) return problem("invalid_request", query.fault);
     const username = usernameIn(c);
     assertMayAddress(caller, [username]);
-    const payload = await readPayload(c.req.raw, options.maxBodyBytes);
+    const payload = await readPayload(c.req.raw, single);
     const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
     const idempotencyKey = c.req.header("idempotency-key");
     const { repeated, ...result } = await publisher.send(username, payload, {
@@ -91,7 +102,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
-    const batch = check(Batch, await readJson(c.req.raw, MAX_BULK_BYTES));
+    const batch = check(Batch, await readJson(c.req.raw, bulk));
     if ("fault" in batch) return problem("invalid_request", batch.fault);
     assertMayAddress(caller, batch.value.items.flatMap(({ to }) => to));
     return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
@@ -109,7 +120,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.post(api.online.getRoutingPath(), async (c) => {
     const caller = admit(c, "read");
-    const query = check(OnlineQuery, await readJson(c.req.raw, MAX_BULK_BYTES));
+    const query = check(OnlineQuery, await readJson(c.req.raw, bulk));
     if ("fault" in query) return problem("invalid_request", query.fault);
     assertMayAddress(caller, query.value.users);
     // The answer has no room for a name beside the users': what the numbers are stands here.
@@ -152,7 +163,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.post(api.ticket.getRoutingPath(), async (c) => {
     const caller = admit(c, "admin");
-    const query = check(TicketQuery, await readJson(c.req.raw, options.maxBodyBytes));
+    const query = check(TicketQuery, await readJson(c.req.raw, single));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { user, ttl = options.ticketTtlS } = query.value;
     assertMayAddress(caller, [user]);
@@ -164,7 +175,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.post(api.revocation.getRoutingPath(), async (c) => {
     const caller = admit(c, "admin");
-    const query = check(RevocationQuery, await readJson(c.req.raw, options.maxBodyBytes));
+    const query = check(RevocationQuery, await readJson(c.req.raw, single));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const username = parseUsername(usernameIn(c), { fold: options.foldUsernames });
     assertMayAddress(caller, [username]);
@@ -229,6 +240,10 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.onError((error) => {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
+    if (error instanceof BodyTimeoutError) {
+      // What is still to come of it must not be taken for the next request.
+      return problem("too_slow", error.message, { connection: "close" });
+    }
     if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
     const answer = problemOf(error);
     if (answer) return answer;

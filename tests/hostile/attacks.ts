@@ -82,6 +82,7 @@ export function attacksOf(sizes: Sizes): Readonly<Record<string, Attack>> {
       const url = new URL(service.socketUrl());
       const token = await tokenFor("mallory");
       const connection = await Deno.connect({ hostname: url.hostname, port: Number(url.port) });
+      const { length } = service.records;
       try {
         const write = async (bytes: Uint8Array) => {
           while (bytes.length > 0) bytes = bytes.subarray(await connection.write(bytes));
@@ -108,7 +109,7 @@ export function attacksOf(sizes: Sizes): Readonly<Record<string, Attack>> {
         connection.close();
       }
       function hasLogged1009(): boolean {
-        return service.records.some(({ event, user, code }) =>
+        return service.records.slice(length).some(({ event, user, code }) =>
           event === "connection closed" && user === "mallory" && code === 1009
         );
       }
