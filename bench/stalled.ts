@@ -16,6 +16,7 @@ import manifest from "../deno.json" with { type: "json" };
 import { Publisher } from "../src/publisher.ts";
 import { until } from "../tests/support/deadline.ts";
 import { RedisServer } from "../tests/support/redis_server.ts";
+import { UNLIMITED } from "./systems.ts";
 
 const CLIENTS = setting("CLIENTS", 100);
 const MESSAGES = setting("MESSAGES", 10_000);
@@ -59,6 +60,7 @@ class ServiceUnderTest implements AsyncDisposable {
         REDIS_URL: redisUrl,
         LOG_DIR: logDir,
         LOG_LEVEL: "error",
+        ...UNLIMITED,
         USERWIRE_HISTORY: String(HISTORY),
         USERWIRE_MAX_BUFFERED_BYTES: String(MARK_BYTES),
         // The stalled ones are to be there at the end, although they answer no ping either.

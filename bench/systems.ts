@@ -26,6 +26,13 @@ export const REFERENCE = "ws + redis, connection per socket";
 
 const OFF = { USERWIRE_HISTORY: "0" };
 
+/** The load comes from one address, and some of it for one user: Userwire's limits of both would refuse it. */
+export const UNLIMITED = {
+  USERWIRE_MAX_CONNECTIONS_PER_USER: "0",
+  USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "0",
+  USERWIRE_UPGRADES_PER_SECOND: "0",
+};
+
 export const SYSTEMS: readonly System[] = [
   {
     name: "userwire dedicated",
@@ -94,7 +101,10 @@ export function startInstance(system: System, place: Place): Program {
   });
 }
 
-/** Starts the service as `deno task start` does, all but its folder of logs and what `env` says at its defaults. */
+/**
+ * Starts the service as `deno task start` does, all but its folder of logs, the limits of a user and an address, and what
+ * `env` says at its defaults.
+ */
 export function startUserwire(
   options: { env: Readonly<Record<string, string>>; dir: string },
 ): Program {
@@ -103,7 +113,7 @@ export function startUserwire(
     name: "userwire",
     args: ["run", ...PERMISSIONS, "main.ts"],
     cwd: root,
-    env: { LOG_DIR: options.dir, USERWIRE_DRAIN_S: "1", ...options.env },
+    env: { LOG_DIR: options.dir, USERWIRE_DRAIN_S: "1", ...UNLIMITED, ...options.env },
   });
 }
 

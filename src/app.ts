@@ -1,19 +1,29 @@
 /** The wiring: opens what the settings ask for, in order, and closes it in reverse. Knows every part, does nothing. */
+import { isLoopback } from "./addresses.ts";
+import type { Auth } from "./auth/auth.ts";
+import { prepareAuth } from "./auth/open.ts";
 import { type Backbone, openBackbone } from "./backbone.ts";
 import type { Config } from "./config.ts";
 import { Connections } from "./connections.ts";
-import { isOriginAllowed } from "./http/origin.ts";
+import { Admission } from "./http/admission.ts";
+import { isHostAllowed, isOriginAllowed } from "./http/origin.ts";
 import { problem } from "./http/problem.ts";
 import { createRoutes } from "./http/routes.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
+import { absolutePath } from "./paths.ts";
+import type { Pem } from "./pem.ts";
 import { CLOSE } from "./protocol.ts";
 import { Publisher } from "./publisher.ts";
 import denoJson from "../deno.json" with { type: "json" };
 
 export interface App {
-  /** Answers one request. */
-  handle(request: Request): Response | Promise<Response>;
+  /**
+   * Answers one request.
+   * @param peer Address at the other end of its connection.
+   */
+  handle(request: Request, peer: string): Response | Promise<Response>;
+  readonly auth: Auth;
   readonly publisher: Publisher;
   readonly connections: Connections;
   /** How the first attempt to reach the broker ends. */
@@ -31,29 +41,59 @@ export interface AppOptions {
   /** Name of this instance. */
   node: string;
   log: Log;
+  /** For a Redis behind TLS. */
+  redisTls?: Pem | undefined;
 }
 
 export const VERSION: string = denoJson.version;
 
+/** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
   const { node, log } = options;
-  const backbone = openBackbone({ ...config, log });
-  const { broker, inbox } = backbone;
   const foldUsernames = config.usernameCase === "lower";
   const { channelPrefix, allowedOrigins } = config;
+  const authWith = prepareAuth({
+    apiKeys: config.apiKeys,
+    apiKeysFile: config.apiKeysFile && absolutePath(config.apiKeysFile, Deno.cwd()),
+    tokens: {
+      secret: config.jwtSecret,
+      publicKey: config.jwtPublicKey,
+      jwksUrl: config.jwksUrl,
+      algorithms: config.jwtAlgorithms,
+      issuer: config.jwtIssuer,
+      audience: config.jwtAudience,
+      clockToleranceS: config.jwtClockToleranceS,
+      maxLifeS: config.maxTokenLifeS,
+      foldUsernames,
+      log,
+    },
+    channelPrefix,
+  });
+  const backbone = openBackbone({ ...config, log, redisTls: options.redisTls });
+  const { broker, inbox } = backbone;
+  const auth = authWith(backbone.redis);
   const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames });
   const connections = new Connections({
     node,
     limits: config,
     maxConnections: config.maxConnections,
+    auth,
     receipts: publisher.receipts,
     log,
   });
   let isDraining = false;
+  const guardsHost = auth.isOpen && isLoopback(config.host);
 
   const routes = createRoutes({
     publisher,
+    auth,
+    foldUsernames,
+    ticketTtlS: config.ticketTtlS,
+    maxTokenLifeS: config.maxTokenLifeS,
+    page: config.page,
+    openapi: config.openapi,
     maxBodyBytes: config.maxBodyBytes,
+    bodyTimeoutS: config.bodyTimeoutS,
     version: VERSION,
     log,
     readiness() {
@@ -63,7 +103,7 @@ export function openApp(config: Config, options: AppOptions): App {
         ...(why !== undefined && { why }),
         broker: broker.kind,
         node,
-        open: true,
+        open: auth.isOpen,
         connections: connections.size,
       };
     },
@@ -74,6 +114,9 @@ export function openApp(config: Config, options: AppOptions): App {
     inbox,
     maxReplay: config.maxReplay,
     connections,
+    auth,
+    admission: new Admission(connections, config),
+    tokenInQuery: config.tokenInQuery,
     channelPrefix,
     foldUsernames,
     allowedOrigins,
@@ -85,12 +128,20 @@ export function openApp(config: Config, options: AppOptions): App {
   return {
     publisher,
     connections,
+    auth,
     firstAttempt: backbone.firstAttempt,
 
-    handle(request) {
+    handle(request, peer) {
       // The address is put together from what the client calls the host.
       if (!URL.canParse(request.url)) return problem("invalid_request", "The Host header names no host");
-      if (wantsUpgrade(request)) return upgrade(request, upgrades);
+      if (guardsHost && !isHostAllowed(request, config.host, allowedOrigins)) {
+        return problem(
+          "misdirected",
+          "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
+            "which you call it to USERWIRE_ALLOWED_ORIGINS",
+        );
+      }
+      if (wantsUpgrade(request)) return upgrade(request, peer, upgrades);
       if (!isOriginAllowed(request, allowedOrigins)) {
         return problem(
           "origin_not_allowed",

@@ -8,11 +8,13 @@ import type { Inbox, InboxLimits } from "./inbox/inbox.ts";
 import { MemoryInbox } from "./inbox/memory.ts";
 import { RedisStreamsInbox } from "./inbox/redis_streams.ts";
 import type { Log } from "./log.ts";
-import { type FirstAttempt, Redis } from "./redis.ts";
+import { type FirstAttempt, Redis, type RedisTls } from "./redis.ts";
 
 export interface BackboneOptions {
   /** Unset: in memory. */
   redisUrl?: string | undefined;
+  /** For `rediss://` only. */
+  redisTls?: RedisTls | undefined;
   /** How long a command or a subscription may take, in milliseconds. @default 3000 */
   redisTimeoutMs?: number;
   /** One Redis connection per socket, or some per process. @default "dedicated" */
@@ -29,6 +31,8 @@ export interface BackboneOptions {
 export interface Backbone {
   readonly broker: Broker;
   readonly inbox: Inbox;
+  /** The connection for commands; none in memory. */
+  readonly redis: Redis | undefined;
   /** How the first attempt to connect ends, waiting for it at most so long. */
   firstAttempt(withinMs: number): Promise<FirstAttempt>;
   close(): Promise<void>;
@@ -48,6 +52,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     return {
       broker,
       inbox,
+      redis: undefined,
       firstAttempt: () => Promise.resolve({ outcome: "ready" }),
       async close() {
         await broker.close();
@@ -55,8 +60,9 @@ export function openBackbone(options: BackboneOptions): Backbone {
       },
     };
   }
-  const address = parseRedisUrl(url);
-  const redis = Redis.open(url, { timeoutMs, ...log });
+  const tls = options.redisTls;
+  const address = { ...parseRedisUrl(url), tls };
+  const redis = Redis.open(url, { timeoutMs, ...(tls && { tls }), ...log });
   const broker = options.subscriptions === "shared"
     ? new SharedRedisBroker({
       address,
@@ -70,6 +76,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
   return {
     broker,
     inbox,
+    redis,
     firstAttempt: (withinMs) => redis.firstAttempt(withinMs),
     async close() {
       await broker.close();

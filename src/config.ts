@@ -1,28 +1,32 @@
 /**
  * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
- * read. The flags of `serve`, its help and the README's table are made from the same rows, so a new setting is
+ * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from the same rows, so a new setting is
  * one new row.
  *
  * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
  * leaves this file except as the value itself: neither faults nor `describe` show it.
  */
+import { isLoopback } from "./addresses.ts";
 import { ConfigError } from "./errors.ts";
-
-/** How the text of a setting becomes a value. */
-export interface Kind<Value> {
-  /** What the value must be, as the words after "must be". */
-  readonly expects: string;
-  /** Unit of a number, as a plural. */
-  readonly unit?: string;
-  /** Every value there is, when they are few words. */
-  readonly choices?: readonly string[];
-  /** Whether the flag alone, without a value, means "true". */
-  readonly bare?: true;
-  /** @returns Undefined when the text is no such value. */
-  parse(text: string): Value | undefined;
-  /** Makes the value safe to log. A kind that has this is secret. */
-  mask?(value: Value): string;
-}
+import {
+  bytes,
+  either,
+  host,
+  keysUrl,
+  type Kind,
+  list,
+  milliseconds,
+  oneOf,
+  origins,
+  ranges,
+  redisUrl,
+  seconds,
+  secret,
+  text,
+  whole,
+  word,
+  yesOrNo,
+} from "./setting.ts";
 
 /** One row of the table. */
 export interface Setting<Value> {
@@ -43,101 +47,6 @@ const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
 
 // ---------------------------------------------------------------------------------------------------------
-// Kinds
-
-// deno-lint-ignore no-control-regex -- control characters are exactly what is refused
-const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
-
-const either = new Intl.ListFormat("en", { type: "disjunction" });
-
-const text: Kind<string> = {
-  expects: "text without control characters",
-  parse: (given) => CONTROL.test(given) ? undefined : given,
-};
-
-const word: Kind<string> = {
-  expects: "text without white space or control characters",
-  parse: (given) => CONTROL.test(given) || /\s/u.test(given) ? undefined : given,
-};
-
-const yesOrNo: Kind<boolean> = {
-  expects: "true, false, 1 or 0",
-  bare: true,
-  parse: (given) => /^(?:true|1)$/i.test(given) ? true : /^(?:false|0)$/i.test(given) ? false : undefined,
-};
-
-const host: Kind<string> = {
-  expects: "an address or a host name, without a port",
-  parse: (given) => /^(?:[\w.-]+|[\da-f]*:[\da-f]*:[\da-f:.]*(?:%\w+)?)$/i.test(given) ? given : undefined,
-};
-
-const origins: Kind<readonly string[]> = {
-  expects: "a comma separated list of origins such as https://app.example.com, or *",
-  parse(given) {
-    const found = given.split(",").map((item) => item.trim()).filter((item) => item !== "").map(originOf);
-    return found.every((origin) => origin !== undefined) ? Object.freeze(found) : undefined;
-  },
-};
-
-const redisUrl: Kind<string> = {
-  expects: "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
-    "unix:///path/to/redis.sock, with special characters in the password percent-encoded",
-  parse: (given) => isRedisUrl(given) ? given : undefined,
-  // Greedy up to the last "@": a password may hold one itself. What follows a "?" is not needed to find Redis.
-  mask: (url) => url.replace(/[?#].*$/, "").replace(/^(\w+:\/\/).*@/, "$1***@"),
-};
-
-const bytes = (min: number, max: number) => whole(min, max, "bytes");
-const seconds = (min: number, max: number) => whole(min, max, "seconds");
-const milliseconds = (min: number, max: number) => whole(min, max, "milliseconds");
-
-function whole(min: number, max: number, unit?: string): Kind<number> {
-  return {
-    expects: `a whole number${unit === undefined ? "" : ` of ${unit}`} from ${min} to ${max}`,
-    ...(unit === undefined ? {} : { unit }),
-    parse(given) {
-      const value = /^\d{1,15}$/.test(given) ? Number(given) : NaN;
-      return value >= min && value <= max ? value : undefined;
-    },
-  };
-}
-
-function oneOf<const Choice extends string>(...choices: readonly Choice[]): Kind<Choice> {
-  return {
-    expects: either.format(choices),
-    choices,
-    parse: (given) => choices.find((choice) => choice === given.toLowerCase()),
-  };
-}
-
-/** An origin as browsers write it: lower case, without the scheme's own port. */
-function originOf(given: string): string | undefined {
-  if (given === "*") return given;
-  if (!/^[a-z][a-z\d+.-]*:\/\/[^\s/?#@*]+\/?$/i.test(given) || !URL.canParse(given)) return undefined;
-  const { origin, protocol, host } = new URL(given);
-  return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;
-}
-
-function isRedisUrl(given: string): boolean {
-  if (CONTROL.test(given) || /\s/u.test(given)) return false;
-  // URL refuses credentials without a host, which is how they are written for a socket.
-  if (given.startsWith("unix:")) return /^unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?$/.test(given);
-  if (!URL.canParse(given)) return false;
-  const url = new URL(given);
-  return (url.protocol === "redis:" || url.protocol === "rediss:") && url.hostname !== "" &&
-    /^(?:\/\d*)?$/.test(url.pathname) && isDecodable(url.username) && isDecodable(url.password);
-}
-
-function isDecodable(given: string): boolean {
-  try {
-    decodeURIComponent(given);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-// ---------------------------------------------------------------------------------------------------------
 // The table
 
 /** Every setting, by its key in `Config`. */
@@ -146,12 +55,31 @@ export const SETTINGS = {
   host: setting("HOST", host, "127.0.0.1", "Address to listen on"),
   port: setting("PORT", whole(0, 65_535), 8765, "Port to listen on; 0 takes a free one"),
   redisUrl: optional("REDIS_URL", redisUrl, "Redis to use; unset means a broker in memory, for a single instance"),
+  redisCa: optional("REDIS_CA", text, "File of the CA that signed Redis' certificate (PEM); unset means the public ones"),
+  redisCert: optional("REDIS_CERT", text, "File of the certificate to show to Redis (PEM)"),
+  redisKey: optional("REDIS_KEY", text, "File of its private key (PEM)"),
   logLevel: setting("LOG_LEVEL", oneOf("debug", "info", "warn", "error"), "info", "Least level that is logged"),
   logDir: setting("LOG_DIR", text, "logs", "Folder of the log files"),
   logFormat: setting("LOG_FORMAT", oneOf("pretty", "json"), "pretty", "Form of the lines on the console"),
   logMaxBytes: setting("LOG_MAX_BYTES", bytes(1, GIB), 10 * MIB, "Size at which a log file is rotated"),
   logMaxFiles: setting("LOG_MAX_FILES", whole(2, 1000), 5, "Log files that are kept, the current one included"),
   open: setting("USERWIRE_OPEN", yesOrNo, false, "Allow a HOST that other machines reach although nobody shows a key"),
+  apiKeys: optional("USERWIRE_API_KEYS", secret, "Who may call the API: lines made by `userwire key new`, comma separated"),
+  apiKeysFile: optional("USERWIRE_API_KEYS_FILE", text, "File of such lines, read again on SIGHUP"),
+  jwtSecret: optional("USERWIRE_JWT_SECRET", secret, "Secret that tokens of sockets are signed with (HS256, 384, 512)"),
+  jwtPublicKey: optional("USERWIRE_JWT_PUBLIC_KEY", secret, "Or the public key of their signer, in PEM or as a JWK"),
+  jwksUrl: optional("USERWIRE_JWKS_URL", keysUrl, "Or where the signer publishes its keys"),
+  jwtAlgorithms: setting("USERWIRE_JWT_ALGORITHMS", list, [], "Algorithms tokens may use; empty means all that suit the key"),
+  jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "What `iss` of a token must be"),
+  jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "What `aud` of a token must hold"),
+  jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "How far the signer's clock may be off"),
+  maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token; so long are revocations kept"),
+  tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Take `?token=` too, which ends up in the logs of proxies"),
+  ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "How long a ticket is good for"),
+  page: setting("USERWIRE_PAGE", oneOf("on", "key", "off"), "on", "Whether the console page is there, or asks for a key"),
+  openapi: setting("USERWIRE_OPENAPI", oneOf("on", "key", "off"), "on", "Whether `/openapi.json` is there, or asks for a key"),
+  tlsCert: optional("USERWIRE_TLS_CERT", text, "File of the certificate chain (PEM) to serve https:// and wss:// with"),
+  tlsKey: optional("USERWIRE_TLS_KEY", text, "File of its private key (PEM)"),
   node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),
   subscriptions: setting("USERWIRE_SUBSCRIPTIONS", oneOf("dedicated", "shared"), "dedicated", "Redis connections for subscriptions: one per socket, or some per process"),
   sharedConnections: setting("USERWIRE_SHARED_CONNECTIONS", whole(1, 64), 1, "How many per process when shared"),
@@ -162,9 +90,16 @@ export const SETTINGS = {
   usernameCase: setting("USERWIRE_USERNAME_CASE", oneOf("keep", "lower"), "keep", "Letter case of usernames"),
   allowedOrigins: setting("USERWIRE_ALLOWED_ORIGINS", origins, [], "Other sites whose pages may connect; `*` is all"),
   maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Most sockets open at once"),
+  maxConnectionsPerUser: setting("USERWIRE_MAX_CONNECTIONS_PER_USER", whole(0, 100_000), 20, "Most sockets of one user; 0 is no limit"),
+  onTooMany: setting("USERWIRE_ON_TOO_MANY", oneOf("refuse", "replace"), "refuse", "What a user's socket too many does: it is refused, or replaces the oldest"),
+  maxConnectionsPerAddress: setting("USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", whole(0, 1_000_000), 2_000, "Most sockets of one client address (IPv6: /64); 0 is no limit"),
+  upgradesPerSecond: setting("USERWIRE_UPGRADES_PER_SECOND", whole(0, 1_000_000), 500, "Handshakes a second of one client address, twice that in a burst; 0 is no limit"),
+  trustedProxies: setting("USERWIRE_TRUSTED_PROXIES", ranges, [], "Proxies whose `X-Forwarded-For` says who the client is"),
   maxFrameBytes: setting("USERWIRE_MAX_FRAME_BYTES", bytes(1, 64 * MIB), 65_536, "Largest frame from a client"),
   maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
+  maxBytesPerSecond: setting("USERWIRE_MAX_BYTES_PER_SECOND", bytes(1, GIB), 4 * MIB, "Most bytes from a client"),
   maxBodyBytes: setting("USERWIRE_MAX_BODY_BYTES", bytes(1, 64 * MIB), 65_536, "Largest body of a request"),
+  bodyTimeoutS: setting("USERWIRE_BODY_TIMEOUT_S", seconds(1, 3600), 10, "Time the body of a request may take"),
   maxBufferedBytes: setting("USERWIRE_MAX_BUFFERED_BYTES", bytes(1, GIB), MIB, "Unsent data that makes a reader slow"),
   pingS: setting("USERWIRE_PING_S", seconds(1, 3600), 25, "Silence after which the server sends `p`"),
   idleTimeoutS: setting("USERWIRE_IDLE_TIMEOUT_S", seconds(1, 3600), 30, "Silence after which a client is gone"),
@@ -177,6 +112,8 @@ export const SETTINGS = {
 /** Variables that only the commands speaking to a running service read. Known here so that `serve` knows them. */
 export const CLIENT_VARIABLES = {
   url: { env: "USERWIRE_URL", fallback: "http://127.0.0.1:8765", meaning: "Address of the service" },
+  key: { env: "USERWIRE_KEY", fallback: "", meaning: "API key to call with" },
+  token: { env: "USERWIRE_TOKEN", fallback: "", meaning: "Token to connect with" },
 } as const;
 
 /** The settings as the service uses them. Made by `loadConfig`, frozen. */
@@ -243,16 +180,37 @@ export function loadConfig(sources: {
   }
 
   const config = Object.freeze(values) as Config;
-  // Left undefined by a fault above, neither of the two says anything about the other.
-  if (config.host !== undefined && !isLoopback(config.host) && config.open === false) {
-    faults.push(
-      `HOST "${config.host}" can be reached from other machines, where anyone could then listen as any user: ` +
-        "set USERWIRE_OPEN=true if that is meant, or leave HOST out for 127.0.0.1",
-    );
-  }
+  faults.push(...faultsBetween(config));
   faults.push(...unknownNames(env, flags));
   if (faults.length > 0) throw new ConfigError(faults);
   return config;
+}
+
+/** What is wrong with settings that are right each on its own. One that is at fault itself is undefined here. */
+function faultsBetween(config: Config): string[] {
+  const faults: string[] = [];
+  const { host, open, apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl } = config;
+  const isClosed = [apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl].some((value) =>
+    value !== undefined
+  );
+  if (host !== undefined && !isLoopback(host) && open === false && !isClosed) {
+    faults.push(
+      `HOST "${host}" can be reached from other machines, where anyone could then listen as any user: set ` +
+        "USERWIRE_API_KEYS and a way to verify tokens such as USERWIRE_JWT_SECRET, or set USERWIRE_OPEN=true if " +
+        "that is meant, or leave HOST out for 127.0.0.1",
+    );
+  }
+  const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;
+  for (const pair of pairs) {
+    const missing = pair.filter((key) => config[key] === undefined);
+    if (missing.length === 1) {
+      const given = pair.find((key) => key !== missing[0])!;
+      faults.push(
+        `${SETTINGS[given].env} needs ${SETTINGS[missing[0]!].env} beside it: set both, or neither`,
+      );
+    }
+  }
+  return faults;
 }
 
 function faultOf(setting: Setting<unknown>, name: string, given: string): string {
@@ -303,10 +261,6 @@ function editDistance(from: string, to: string): number {
     previous = current;
   }
   return previous.at(-1)!;
-}
-
-function isLoopback(host: string): boolean {
-  return /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/i.test(host);
 }
 
 function rows(): [keyof Config, Setting<unknown>][] {

@@ -13,12 +13,14 @@
  * socket is gone too. Deno can't terminate a socket whose peer does not answer, so nothing ever waits for
  * *closed* without a deadline.
  */
+import type { Identity } from "./auth/auth.ts";
 import type { Subscriber, Subscription } from "./broker/broker.ts";
-import { InvalidFrameError, messageOf } from "./errors.ts";
+import { BrokerUnavailableError, InvalidFrameError, messageOf, UnauthorizedError } from "./errors.ts";
 import { hangUp } from "./hang_up.ts";
 import type { Log } from "./log.ts";
 import {
   CLOSE,
+  type CloseOrder,
   closeOrderOf,
   type CloseReason,
   formatFrame,
@@ -41,6 +43,8 @@ export type Mode = "raw" | "v1";
 
 /** What `Connections` keeps: anything that holds a client's socket. */
 export interface Session {
+  /** Whose it is, when that is known. */
+  readonly username?: string;
   /** Ends it; idempotent. */
   close(reason: CloseReason, options?: CloseOptions): void;
   /**
@@ -62,6 +66,8 @@ export interface ConnectionLimits {
   maxFrameBytes: number;
   /** Inbound frames per second. */
   maxFramesPerSecond: number;
+  /** Inbound bytes per second. */
+  maxBytesPerSecond: number;
   /** Bytes that may wait for the client before it counts as a slow reader. */
   maxBufferedBytes: number;
   /** Seconds of silence after which a v1 client gets `p`. */
@@ -75,6 +81,13 @@ export interface ConnectionHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
   readonly log: Log;
+  /**
+   * Who shows this token.
+   * @throws {UnauthorizedError | BrokerUnavailableError}
+   */
+  authenticate(token: string): Promise<Identity>;
+  /** Whether what let a client in has been revoked. @throws {BrokerUnavailableError} */
+  isRevoked(identity: Identity): Promise<boolean>;
   /** A client has a message whose sender waits for a receipt. */
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
@@ -102,6 +115,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #socket: WebSocket | undefined;
   #subscription: Subscription | undefined;
   #replay: Replay | undefined;
+  /** Who the client is, when it has shown a token or a ticket. */
+  #identity: Identity | undefined;
+  #isRefreshing = false;
+  /** An order to close may have been missed. */
+  #mayBeRevoked = false;
   /** Messages without a sequence number, or for a raw client, that came while opening or paused. */
   #waiting: [payload: string | Uint8Array<ArrayBuffer>, byteLength: number][] = [];
   #waitingBytes = 0;
@@ -125,6 +143,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #buffered = 0;
   #hasTaken = false;
   #framesThisTick = 0;
+  #bytesThisTick = 0;
 
   constructor(username: string, mode: Mode, host: ConnectionHost) {
     this.username = username;
@@ -134,6 +153,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   get state(): "opening" | "live" | "closing" | "closed" {
     return this.#state;
+  }
+
+  /** Gives the connection what its client was let in by, which may end before it does. Before its subscription. */
+  attachIdentity(identity: Identity): void {
+    this.#identity = identity;
   }
 
   /** Gives a framed connection its place in the inbox, opened. Before its socket. */
@@ -174,7 +198,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
     if (this.#state === "closing" || this.#state === "closed") return;
     if (typeof payload === "string" && isEnvelope(payload)) {
       const order = closeOrderOf(payload);
-      if (order) return this.close(order);
+      if (order) return this.#obey(order);
       const seq = seqOf(payload);
       if (seq > 0) {
         if (this.#replay) return this.#replay.live(seq, payload, byteLength);
@@ -192,8 +216,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
   }
 
   restored(): void {
-    // Whatever was sent meanwhile is in the inbox.
+    // Whatever was sent meanwhile is in the inbox, but for orders to close.
     this.#replay?.verify();
+    this.#mayBeRevoked = this.#identity !== undefined;
     this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 
@@ -218,6 +243,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
         ...(this.#replay?.start() ?? { resumed: false, replay: 0 }),
         ping: limits.pingS,
         max: limits.maxFrameBytes,
+        ...(this.#identity?.exp !== undefined && { exp: this.#identity.exp }),
       }));
     }
     this.#replay?.begin();
@@ -337,10 +363,16 @@ export class Connection implements Subscriber, Session, ReplayHost {
   #onFrame(data: string | ArrayBuffer): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     const { limits } = this.#host;
-    const isTooBig = sizeOf(data, limits.maxFrameBytes) > limits.maxFrameBytes;
-    if (isTooBig) return this.close(CLOSE.tooBig, { whenQuiet: true });
+    const size = sizeOf(data, limits.maxFrameBytes);
+    if (size > limits.maxFrameBytes) {
+      letGo(data);
+      return this.close(CLOSE.tooBig, { whenQuiet: true });
+    }
     if (++this.#framesThisTick > limits.maxFramesPerSecond) {
       return this.close(CLOSE.tooFast, { whenQuiet: true });
+    }
+    if ((this.#bytesThisTick += size) > limits.maxBytesPerSecond) {
+      return this.close(CLOSE.tooMuch, { whenQuiet: true });
     }
     if (this.mode === "raw") {
       if (data === "ping") this.#socket!.send("pong");
@@ -351,6 +383,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       if (typeof data !== "string") throw new InvalidFrameError("Frames must be text");
       const frame = parseClientFrame(data);
       if (frame?.t === "ack") this.#onAck(frame.seq);
+      else if (frame?.t === "auth") void this.#refresh(frame.token, frame.id ?? "auth");
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
       this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
@@ -364,11 +397,65 @@ export class Connection implements Subscriber, Session, ReplayHost {
   }
 
   // ------------------------------------------------------------------------------------------------------
+  // Who it is
+
+  /** Puts a fresh token in the place of the one that ends. Never rejects. */
+  async #refresh(token: string, id: string): Promise<void> {
+    const refuse = (err: string) => {
+      if (this.#state === "live") this.#socket!.send(formatFrame({ t: "re", id, ok: false, err }));
+    };
+    if (this.#isRefreshing) return refuse("A token is being verified already: wait for its answer");
+    this.#isRefreshing = true;
+    try {
+      const identity = await this.#host.authenticate(token);
+      if (this.#state !== "live") return;
+      if (identity.username !== this.username) {
+        refuse("The token is for another user");
+        return this.close(CLOSE.forbidden);
+      }
+      this.#identity = identity;
+      this.#socket!.send(formatFrame({ t: "re", id, ok: true, data: { exp: identity.exp } }));
+    } catch (error) {
+      const isExpected = error instanceof UnauthorizedError || error instanceof BrokerUnavailableError;
+      if (!isExpected) {
+        this.#host.log.error("token not verified", { conn: this.id, reason: messageOf(error) });
+      }
+      refuse(isExpected ? error.message : "The token could not be verified");
+    } finally {
+      this.#isRefreshing = false;
+    }
+  }
+
+  #obey(order: CloseOrder): void {
+    const { revoked, code, why } = order;
+    const { jti, iat } = this.#identity ?? {};
+    const isMeant = revoked === undefined ||
+      ("jti" in revoked ? jti === revoked.jti : this.#identity !== undefined && (iat ?? 0) < revoked.before);
+    if (isMeant) return this.close({ code, why });
+    // The token that is being verified may have been looked up just before it was revoked.
+    if (this.#isRefreshing) this.#mayBeRevoked = true;
+  }
+
+  /** Asks whether an order to close was missed. Asked again with the next tick when there was no answer. */
+  #checkRevoked(): void {
+    this.#mayBeRevoked = false;
+    this.#host.isRevoked(this.#identity!).then((isRevoked) => {
+      if (isRevoked) this.close(CLOSE.revoked);
+    }, () => {
+      this.#mayBeRevoked = true;
+    });
+  }
+
+  // ------------------------------------------------------------------------------------------------------
   // Time
 
-  /** Once a second: finds clients that vanished while opening, and slow ones; sends `p` into silence. */
+  /**
+   * Once a second: finds clients that vanished while opening, slow ones and those whose token has ended; sends `p`
+   * into silence.
+   */
   tick(isLate: boolean): void {
     this.#framesThisTick = 0;
+    this.#bytesThisTick = 0;
     if (this.#state === "opening") {
       // Deno says nothing when the client left before the handshake was answered: no open, no close.
       if (this.#socket?.readyState !== WebSocket.CONNECTING || isLate) return;
@@ -379,6 +466,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
     }
     if (this.#state !== "live") return;
     const { limits } = this.#host;
+    const exp = this.#identity?.exp;
+    if (exp !== undefined && Date.now() >= exp * 1_000) return this.close(CLOSE.tokenExpired);
+    if (this.#mayBeRevoked && !this.#isRefreshing) this.#checkRevoked();
     const isWaiting = this.#look() > 0;
     this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
     this.#hasTaken = false;
@@ -449,6 +539,14 @@ export class Connection implements Subscriber, Session, ReplayHost {
     this.#state = "closed";
     this.#host.onSocketGone(this);
   }
+}
+
+/**
+ * Frees the memory of a frame at once. Fragments are put together before we see them, whatever their sum; the garbage
+ * collector, for which a buffer is a small object, may leave gigabytes lying about for minutes.
+ */
+export function letGo(data: unknown): void {
+  if (data instanceof ArrayBuffer) data.transfer(0);
 }
 
 /** Size of a frame in bytes; exact only where it decides. */

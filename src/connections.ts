@@ -4,8 +4,9 @@
  * Sockets whose peer never answers our close can't be ended in Deno; they stay here as *zombies*, counted and
  * holding nothing but themselves, until the kernel gives them up.
  */
+import type { Auth, Identity } from "./auth/auth.ts";
 import type { Connection, ConnectionHost, ConnectionLimits, Session } from "./connection.ts";
-import { messageOf } from "./errors.ts";
+import { messageOf, UnauthorizedError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import type { CloseReason } from "./protocol.ts";
 import type { Receipts } from "./receipts.ts";
@@ -15,6 +16,7 @@ export interface ConnectionsOptions {
   limits: ConnectionLimits;
   /** Sockets at one time, in this process. */
   maxConnections: number;
+  auth: Auth;
   receipts: Receipts;
   log: Log;
 }
@@ -37,16 +39,23 @@ export class Connections implements ConnectionHost {
   readonly #live = new Set<Session>();
   readonly #zombies = new Set<Session>();
   readonly #full = new Set<Connection>();
+  readonly #auth: Auth;
   readonly #receipts: Receipts;
+  /** Sessions that are not closing, oldest first. */
+  readonly #byUser = new Map<string, Set<Session>>();
+  /** Where the client of each session is, and how many sockets each place has. */
+  readonly #places = new Map<Session, string>();
+  readonly #byPlace = new Map<string, number>();
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
-  #onEmpty: (() => void) | undefined;
+  readonly #onGone = new Set<() => void>();
 
   constructor(options: ConnectionsOptions) {
     this.limits = options.limits;
     this.node = options.node;
     this.log = options.log;
     this.#maxConnections = options.maxConnections;
+    this.#auth = options.auth;
     this.#receipts = options.receipts;
   }
 
@@ -65,8 +74,27 @@ export class Connections implements ConnectionHost {
     return this.#live.size + this.#zombies.size >= this.#maxConnections;
   }
 
-  join(session: Session): void {
+  /** Sessions of a user in this process that are not closing, oldest first. */
+  ofUser(username: string): readonly Session[] {
+    return [...this.#byUser.get(username) ?? []];
+  }
+
+  /** Sockets of a place; closing ones count. */
+  countAt(place: string): number {
+    return this.#byPlace.get(place) ?? 0;
+  }
+
+  /** @param place Where its client is: `holderOf` its address. */
+  join(session: Session, place: string): void {
     this.#live.add(session);
+    this.#places.set(session, place);
+    this.#byPlace.set(place, this.countAt(place) + 1);
+    const { username } = session;
+    if (username !== undefined) {
+      const sessions = this.#byUser.get(username);
+      if (sessions) sessions.add(session);
+      else this.#byUser.set(username, new Set([session]));
+    }
     if (this.#timer !== undefined) return;
     let dueMs = performance.now() + TICK_MS;
     this.#timer = setInterval(() => {
@@ -74,6 +102,18 @@ export class Connections implements ConnectionHost {
       dueMs += lateMs + TICK_MS;
       for (const session of this.#live) session.tick(lateMs > MAX_LATE_MS);
     }, TICK_MS);
+  }
+
+  async authenticate(token: string): Promise<Identity> {
+    const identity = await this.#auth.identify({ kind: "token", text: token });
+    if (await this.isRevoked(identity)) {
+      throw new UnauthorizedError("The token has been revoked: get a new one");
+    }
+    return identity;
+  }
+
+  isRevoked(identity: Identity): Promise<boolean> {
+    return this.#auth.isRevoked(identity);
   }
 
   onReceipt(receipt: string, connection: Connection): void {
@@ -93,6 +133,9 @@ export class Connections implements ConnectionHost {
   onEnd(session: Session): void {
     this.#leaveFull(session);
     if (this.#live.delete(session)) this.#zombies.add(session);
+    const { username } = session;
+    const sessions = username === undefined ? undefined : this.#byUser.get(username);
+    if (sessions?.delete(session) && sessions.size === 0) this.#byUser.delete(username!);
     if (this.#live.size === 0) {
       clearInterval(this.#timer);
       this.#timer = undefined;
@@ -102,7 +145,14 @@ export class Connections implements ConnectionHost {
   onSocketGone(session: Session): void {
     this.#live.delete(session);
     this.#zombies.delete(session);
-    if (this.#live.size === 0 && this.#zombies.size === 0) this.#onEmpty?.();
+    const place = this.#places.get(session);
+    if (place !== undefined) {
+      this.#places.delete(session);
+      const left = this.countAt(place) - 1;
+      if (left > 0) this.#byPlace.set(place, left);
+      else this.#byPlace.delete(place);
+    }
+    for (const look of this.#onGone) look();
   }
 
   #leaveFull(session: Session): void {
@@ -119,7 +169,28 @@ export class Connections implements ConnectionHost {
    */
   async drain(reason: CloseReason, windowMs: number): Promise<number> {
     const endMs = performance.now() + windowMs;
-    // The last third of the window is for peers that take their time to answer.
+    await this.#closeAll(reason, windowMs);
+    // Whoever joined meanwhile.
+    for (const session of [...this.#live]) session.close(reason, { retryMs: Math.random() * 1_000 });
+    await this.#whenGone(() => this.#live.size + this.#zombies.size === 0, endMs);
+    return this.#live.size + this.#zombies.size;
+  }
+
+  /** As `drain`, but only for the sessions that there are now; those that join meanwhile stay. */
+  async sendAway(reason: CloseReason, windowMs: number): Promise<void> {
+    const endMs = performance.now() + windowMs;
+    const sessions = [...this.#live, ...this.#zombies];
+    await this.#closeAll(reason, windowMs);
+    const isLeft = (session: Session) => this.#live.has(session) || this.#zombies.has(session);
+    let gone = 0;
+    await this.#whenGone(() => {
+      while (gone < sessions.length && !isLeft(sessions[gone]!)) gone++;
+      return gone === sessions.length;
+    }, endMs);
+  }
+
+  /** Closes the sessions that there are now, within two thirds of the window: then peers may take their time to answer. */
+  async #closeAll(reason: CloseReason, windowMs: number): Promise<void> {
     const spreadMs = Math.min(windowMs * 2 / 3, this.#live.size * 1_000 / DRAIN_MIN_PER_SECOND);
     const steps = Math.max(1, Math.ceil(spreadMs / DRAIN_STEP_MS));
     const sessions = [...this.#live];
@@ -131,15 +202,17 @@ export class Connections implements ConnectionHost {
       }
       if (step + 1 < steps) await new Promise((resolve) => setTimeout(resolve, DRAIN_STEP_MS));
     }
-    // Whoever joined meanwhile.
-    for (const session of [...this.#live]) session.close(reason, { retryMs: Math.random() * 1_000 });
-    if (this.#live.size + this.#zombies.size > 0) {
-      const empty = Promise.withResolvers<void>();
-      this.#onEmpty = empty.resolve;
-      const timer = setTimeout(empty.resolve, Math.max(0, endMs - performance.now()));
-      await empty.promise;
-      clearTimeout(timer);
-    }
-    return this.#live.size + this.#zombies.size;
+  }
+
+  /** Waits until it is so, which only a socket that goes can bring about, but not beyond the time given. */
+  async #whenGone(isGone: () => boolean, endMs: number): Promise<void> {
+    if (isGone()) return;
+    const over = Promise.withResolvers<void>();
+    const look = () => isGone() && over.resolve();
+    this.#onGone.add(look);
+    const timer = setTimeout(over.resolve, Math.max(0, endMs - performance.now()));
+    await over.promise;
+    clearTimeout(timer);
+    this.#onGone.delete(look);
   }
 }

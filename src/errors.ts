@@ -37,6 +37,16 @@ export class IdempotencyConflictError extends Error {
   override readonly name = "IdempotencyConflictError";
 }
 
+/** Nobody knows who this is: the key, token or ticket is missing, not valid, or not valid any more. */
+export class UnauthorizedError extends Error {
+  override readonly name = "UnauthorizedError";
+}
+
+/** It is known who this is, and that is not enough. */
+export class ForbiddenError extends Error {
+  override readonly name = "ForbiddenError";
+}
+
 /** A frame that breaks the protocol. */
 export class InvalidFrameError extends Error {
   override readonly name = "InvalidFrameError";

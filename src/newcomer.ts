@@ -2,17 +2,19 @@
  * A raw socket whose client has not said who it is. Its first frame does, or it is closed in time.
  * Then the socket is handed on, and this is over.
  */
-import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
-import { messageOf } from "./errors.ts";
+import type { Identity } from "./auth/auth.ts";
+import { type CloseOptions, type ConnectionHost, letGo, type Session } from "./connection.ts";
+import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
 import { hangUp } from "./hang_up.ts";
-import { CLOSE, type CloseReason, parseIdentityFrame } from "./protocol.ts";
+import { CLOSE, type CloseReason } from "./protocol.ts";
 
 export interface NewcomerOptions {
   /** Seconds the client has to say who it is. */
   timeoutS: number;
-  foldUsernames: boolean;
-  /** Takes over the socket; called in the same turn as the frame arrives, so that no later frame is missed. */
-  onIdentity(username: string): void;
+  /** Who says this in the first frame. An answer that needs no waiting lets no later frame be missed. */
+  identify(text: string): Identity | Promise<Identity>;
+  /** Takes over the socket. */
+  onIdentity(identity: Identity): void;
 }
 
 export class Newcomer implements Session {
@@ -21,6 +23,7 @@ export class Newcomer implements Session {
   readonly #options: NewcomerOptions;
   #ticks = 0;
   #over = false;
+  #isVerifying = false;
 
   constructor(socket: WebSocket, host: ConnectionHost, options: NewcomerOptions) {
     this.#socket = socket;
@@ -50,23 +53,43 @@ export class Newcomer implements Session {
 
   #onFrame(data: unknown): void {
     if (this.#over) return;
-    let username: string;
-    try {
-      // Longer than any name with its braces could be: not worth a parse.
-      if (typeof data !== "string" || data.length > this.#host.limits.maxFrameBytes) {
-        return this.close(typeof data === "string" ? CLOSE.tooBig : CLOSE.protocol, { whenQuiet: true });
-      }
-      username = parseIdentityFrame(data, { fold: this.#options.foldUsernames });
-    } catch (error) {
-      return this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
+    if (this.#isVerifying) {
+      if (data === "ping") this.#socket.send("pong");
+      return;
     }
+    // Longer than any token with its braces could be: not worth a parse.
+    if (typeof data !== "string" || data.length > this.#host.limits.maxFrameBytes) {
+      letGo(data);
+      return this.close(typeof data === "string" ? CLOSE.tooBig : CLOSE.protocol, { whenQuiet: true });
+    }
+    try {
+      const identity = this.#options.identify(data);
+      if (!(identity instanceof Promise)) return this.#handOver(identity);
+      this.#isVerifying = true;
+      identity.then((identity) => this.#handOver(identity), (error) => this.#refuse(error));
+    } catch (error) {
+      this.#refuse(error);
+    }
+  }
+
+  #handOver(identity: Identity): void {
+    if (this.#over) return;
     this.#leave();
-    this.#options.onIdentity(username);
+    if (this.#socket.readyState === WebSocket.OPEN) this.#options.onIdentity(identity);
   }
 
   #leave(): void {
     if (!this.#over) this.#host.onEnd(this);
     this.#over = true;
     this.#host.onSocketGone(this);
+  }
+
+  #refuse(error: unknown): void {
+    const { code } = error instanceof UnauthorizedError
+      ? CLOSE.unauthorized
+      : error instanceof BrokerUnavailableError
+      ? CLOSE.overloaded
+      : CLOSE.protocol;
+    this.close({ code, why: messageOf(error) }, { whenQuiet: true });
   }
 }

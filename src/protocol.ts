@@ -132,9 +132,9 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
   return { head, tail: `"id":"${id}","ts":${ts}${encoding}${DATA_FIELD}${data}}` };
 }
 
-/** Writes the order to close every connection of a user. */
-export function formatCloseOrder(reason: CloseReason): string {
-  return `${MARK}k${JSON.stringify(reason)}`;
+/** Writes the order to close every connection of a user, or those that it says. */
+export function formatCloseOrder(order: CloseOrder): string {
+  return `${MARK}k${JSON.stringify(order)}`;
 }
 
 /** Whether a channel's payload is an envelope of ours. */
@@ -143,7 +143,7 @@ export function isEnvelope(payload: string): boolean {
 }
 
 /** The order to close that an envelope is, if it is one. */
-export function closeOrderOf(envelope: string): CloseReason | undefined {
+export function closeOrderOf(envelope: string): CloseOrder | undefined {
   if (envelope.charCodeAt(KIND_AT) !== SMALL_K) return undefined;
   return JSON.parse(envelope.slice(KIND_AT + 1));
 }
@@ -297,8 +297,11 @@ export type ServerFrame = HiFrame | MessageFrame | GapFrame | ReplyFrame | PingF
 /** Frames a client sends. Other types are ignored. */
 export type ClientFrame =
   | { t: "ack"; seq: number }
-  | { t: "auth"; token: string }
+  | { t: "auth"; token: string; id?: string }
   | { t: "p" };
+
+/** Characters of a request's id that come back in `re`. */
+const MAX_REQUEST_ID = 64;
 
 /** The frame `p`, written once. */
 export const PING_FRAME = '{"t":"p"}';
@@ -327,7 +330,11 @@ export function parseClientFrame(text: string): ClientFrame | undefined {
       if (typeof frame.token !== "string") {
         throw new InvalidFrameError('Frame "auth" needs "token", a string');
       }
-      return { t: "auth", token: frame.token };
+      return {
+        t: "auth",
+        token: frame.token,
+        ...(typeof frame.id === "string" && { id: frame.id.slice(0, MAX_REQUEST_ID) }),
+      };
     default:
       if (typeof frame.t !== "string") {
         throw new InvalidFrameError('A frame needs "t", a string that names its type');
@@ -360,6 +367,35 @@ export function parseIdentityFrame(text: string, options: { fold?: boolean } = {
     throw new InvalidFrameError('The first frame must be {"user_name": "…"}');
   }
   return parseUsername(frame.user_name, options);
+}
+
+/** What a client shows to be let in. */
+export type Credential =
+  | { readonly kind: "token"; readonly text: string }
+  /** Good for one connection. */
+  | { readonly kind: "ticket"; readonly text: string };
+
+/** Tickets look like no token: 32 random bytes in base64url, where a token has dots. */
+const TICKET = /^[A-Za-z0-9_-]{43}$/;
+
+/** What a text is that was shown where a token is expected: a ticket may stand there too. */
+export function credentialOf(text: string): Credential {
+  return { kind: isTicket(text) ? "ticket" : "token", text };
+}
+
+export function isTicket(text: string): boolean {
+  return TICKET.test(text);
+}
+
+/**
+ * Reads the first frame of a raw socket that shows who the client is: `{"token": "…"}` or `{"ticket": "…"}`.
+ * @returns Undefined when it holds neither.
+ * @throws {InvalidFrameError}
+ */
+export function parseCredentialFrame(text: string): Credential | undefined {
+  const { token, ticket } = parseObject(text);
+  if (typeof token === "string") return credentialOf(token);
+  return typeof ticket === "string" ? { kind: "ticket", text: ticket } : undefined;
 }
 
 function parseObject(text: string): Record<string, unknown> {
@@ -398,6 +434,9 @@ export function parsePosition(text: string): Position | undefined {
 // ---------------------------------------------------------------------------------------------------------
 // Subprotocols
 
+/** What precedes a token, in base64url, that is offered as if it were a subprotocol: browsers send no other header. */
+export const BEARER_SUBPROTOCOL = "userwire.bearer.";
+
 /** The subprotocols a client offers, from its `Sec-WebSocket-Protocol` header, with or without spaces. */
 export function parseOffer(header: string | null): string[] {
   return header === null ? [] : header.split(",").map((name) => name.trim()).filter((name) => name !== "");
@@ -417,10 +456,17 @@ export const CLOSE = {
   internal: { code: 1011, why: "server error" },
   overloaded: { code: 1013, why: "overloaded or broker unavailable" },
   protocol: { code: 4400, why: "protocol violation" },
+  unauthorized: { code: 4401, why: "token or ticket not valid" },
+  /** The one reason after which a client gets a new token, once, and comes back. */
+  tokenExpired: { code: 4401, why: "token_expired" },
+  revoked: { code: 4401, why: "revoked" },
+  forbidden: { code: 4403, why: "forbidden" },
   kicked: { code: 4403, why: "kicked" },
   noIdentity: { code: 4408, why: "no identity in time" },
   replaced: { code: 4409, why: "replaced by a newer connection" },
   tooFast: { code: 4429, why: "too many frames" },
+  tooMuch: { code: 4429, why: "too many bytes" },
+  tooMany: { code: 4429, why: "too many connections" },
   brokerLost: { code: 4503, why: "broker lost" },
   slow: { code: 4508, why: "slow reader" },
 } as const satisfies Record<string, CloseReason>;
@@ -430,6 +476,15 @@ export interface CloseReason {
   /** Short text, also the label in logs; at most 123 bytes, the limit of a Close frame (RFC 6455, 5.5). */
   readonly why: string;
 }
+
+/** An order to close a user's connections. */
+export interface CloseOrder extends CloseReason {
+  /** Set when it is meant only for those that were let in by what has been revoked. */
+  readonly revoked?: Revocation;
+}
+
+/** What is let in no more: one token by its id (`jti`), or all issued before a time in Unix seconds. */
+export type Revocation = { readonly jti: string } | { readonly before: number };
 
 /** Whether a client should come back after this code. */
 export function shouldReconnect(code: number): boolean {

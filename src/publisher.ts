@@ -25,7 +25,7 @@ import {
 import type { Appended, AppendOptions, Inbox } from "./inbox/inbox.ts";
 import {
   channelOf,
-  type CloseReason,
+  type CloseOrder,
   formatCloseOrder,
   formatEnvelope,
   frameOf,
@@ -213,11 +213,11 @@ export class Publisher implements AsyncDisposable {
   }
 
   /**
-   * Closes every connection of a user, on all instances.
-   * @returns How many were told to close.
+   * Closes every connection of a user, on all instances, or those that the order says.
+   * @returns How many were told.
    */
-  async closeConnections(username: string, reason: CloseReason): Promise<number> {
-    return await this.#broker.publish(this.channel(username), formatCloseOrder(reason));
+  async closeConnections(username: string, order: CloseOrder): Promise<number> {
+    return await this.#broker.publish(this.channel(username), formatCloseOrder(order));
   }
 
   /** Closes what `open` opened. */

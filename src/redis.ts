@@ -12,7 +12,16 @@ import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 
+/** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
+export interface RedisTls {
+  readonly ca?: string;
+  /** The client's own certificate, and its private key. */
+  readonly cert?: string;
+  readonly key?: string;
+}
+
 export interface RedisOptions {
+  tls?: RedisTls;
   /** How long a command may take, in milliseconds. @default 3000 */
   timeoutMs?: number;
   log?: Log;
@@ -43,17 +52,24 @@ interface Pending {
 const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
+const FIRST_BACKOFF_MS = 50;
+const MAX_BACKOFF_MS = 1_000;
 /** A connection on which nothing came for so long is given up and dialled again. */
 const SILENCE_MS = 10_000;
 const NOT_YET = "Redis is not connected yet";
 
 export class Redis {
-  readonly #client: ReturnType<typeof newClient>;
+  readonly #url: string;
+  readonly #tls: RedisTls | undefined;
   readonly #timeoutMs: number;
   readonly #log: Log | undefined;
   readonly #pending = new Set<Pending>();
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
+  #client: ReturnType<typeof newClient>;
+  #dialTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Connections that ended before Redis said who it is, one after the other. */
+  #vainDials = 0;
   #backAtMs = -Infinity;
   #run = "";
   #waiters: (() => void)[] = [];
@@ -62,25 +78,13 @@ export class Redis {
   #greeted = false;
   #closed = false;
   #nextBeatMs = 0;
-  /** When the library's timer for the next attempt to connect goes off, if it has one. */
-  #retryAtMs = 0;
 
   private constructor(url: string, options: RedisOptions) {
+    this.#url = url;
+    this.#tls = options.tls;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#log = options.log;
-    this.#client = newClient(url, (delayMs) => {
-      if (this.#closed) return false;
-      this.#retryAtMs = performance.now() + delayMs;
-      return delayMs;
-    });
-    // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
-    this.#client.on("ready", () => {
-      this.#greeted = false;
-      this.#beat();
-    });
-    // Without a listener an error would end the client in silence.
-    this.#client.on("error", (error: unknown) => this.#onError(error));
-    this.#client.connect().catch((error: unknown) => this.#onError(error));
+    this.#client = this.#dial();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -165,21 +169,49 @@ export class Redis {
     });
   }
 
-  /**
-   * Ends the connection. Commands still waiting are rejected at once; while Redis is away the promise takes up to
-   * a second.
-   */
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  /** Ends the connection. Commands still waiting are rejected at once. */
+  close(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
     this.#closed = true;
     clearInterval(this.#timer);
+    clearTimeout(this.#dialTimer);
     this.#why = "The connection to Redis is closed";
     this.#rejectPending(this.#why);
     this.#wake();
     this.#client.destroy();
-    // The library can't cancel the timer of its next attempt. Waited for, it is nobody's surprise later.
-    const leftMs = this.#retryAtMs - performance.now();
-    if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs + 5));
+    return Promise.resolve();
+  }
+
+  #dial(): ReturnType<typeof newClient> {
+    const client = newClient(this.#url, this.#tls);
+    // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
+    client.on("ready", () => {
+      this.#greeted = false;
+      this.#beat();
+    });
+    // Without a listener an error would end the client in silence.
+    client.on("error", (error: unknown) => this.#onError(error));
+    client.on("terminated", () => this.#redial());
+    client.connect().catch(() => {}); // its events have said it
+    return client;
+  }
+
+  /**
+   * Dials again, at once when Redis had answered on the connection that ended. The library would do so also when it
+   * had not: a Redis that accepts and hangs up, as one that does not like our certificate, would be dialled as fast as
+   * the network allows.
+   */
+  #redial(): void {
+    if (this.#closed) return;
+    const attempt = this.#vainDials++;
+    const delayMs = attempt === 0
+      ? 0
+      : Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(attempt, 10), MAX_BACKOFF_MS) * (0.5 + Math.random() / 2);
+    clearTimeout(this.#dialTimer);
+    this.#dialTimer = setTimeout(() => {
+      this.#client.destroy();
+      this.#client = this.#dial();
+    }, delayMs);
   }
 
   #command<T>(issue: () => Promise<T>): Promise<T> {
@@ -260,6 +292,7 @@ export class Redis {
     if (this.#closed || !this.#greeted) return;
     if (this.#why !== NOT_YET) this.#backAtMs = performance.now();
     this.#why = undefined;
+    this.#vainDials = 0;
     this.#first.resolve({ outcome: "ready" });
     this.#log?.info("redis available");
     this.#wake();
@@ -279,8 +312,7 @@ export class Redis {
   }
 }
 
-/** @param retry Takes the delay before the next attempt to connect, in milliseconds; says false when there is none. */
-function newClient(url: string, retry: (delayMs: number) => number | false) {
+function newClient(url: string, tls: RedisTls | undefined) {
   return createClient({
     url,
     // RESP2 needs no greeting and is spoken by every Redis.
@@ -290,12 +322,11 @@ function newClient(url: string, retry: (delayMs: number) => number | false) {
     // A command given while there is no connection fails at once, so that the caller can say so.
     disableOfflineQueue: true,
     socket: {
+      ...(url.startsWith("rediss:") && { tls: true as const, ...tls }),
       connectTimeout: 3_000,
       socketTimeout: SILENCE_MS,
-      // The library's own strategy gives up after a silent connection; this one never does.
-      reconnectStrategy(attempt) {
-        return retry(Math.min(50 * 2 ** Math.min(attempt, 5), 1_000) * (0.5 + Math.random() / 2));
-      },
+      // When to try again is decided here: see #redial.
+      reconnectStrategy: false,
     },
   });
 }
@@ -322,6 +353,10 @@ function explain(error: unknown): string {
   if (/^(WRONGPASS|ERR invalid password)/.test(message)) return "Redis refused the password or the user";
   if (/^NOAUTH/.test(message)) return "Redis wants a password";
   if (/^ERR (Client sent )?AUTH/.test(message)) return "Redis was given a password but has none configured";
+  if (/alert: CertificateRequired/.test(message)) {
+    return "Redis wants to see a client certificate: set REDIS_CERT and REDIS_KEY";
+  }
+  if (/fatal alert/.test(message)) return `Redis refused the TLS connection: ${message}`;
   return `Redis is not available: ${message}`;
 }
 

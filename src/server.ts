@@ -1,9 +1,14 @@
 /** Listens, starts the app, and ends both in order. Faults that only a start can find are reported all at once. */
+import { isLoopback } from "./addresses.ts";
 import { type App, openApp, VERSION } from "./app.ts";
-import type { Config } from "./config.ts";
+import { type Config, SETTINGS } from "./config.ts";
 import { ConfigError, messageOf } from "./errors.ts";
+import { problem } from "./http/problem.ts";
+import { wantsUpgrade } from "./http/upgrade.ts";
 import { type Log, openLog } from "./log.ts";
 import { absolutePath } from "./paths.ts";
+import { type Pem, readPem } from "./pem.ts";
+import { CLOSE } from "./protocol.ts";
 
 /** A running service. */
 export interface Server {
@@ -13,6 +18,11 @@ export interface Server {
   readonly node: string;
   readonly app: App;
   readonly log: Log;
+  /**
+   * Reads the files of keys and certificates again; faults are logged, and what was there stays. Drops no socket, unless
+   * the certificate is a new one: then clients are told to come back, spread over the drain window.
+   */
+  reload(): void;
   /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void>;
 }
@@ -43,17 +53,18 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   let app: App | undefined;
   const failed = new AbortController();
 
-  const listener = listen(config, {
-    signal: failed.signal,
-    handler: (request) => app ? app.handle(request) : ready.promise.then((app) => app.handle(request)),
-    faults,
-  });
-  const port = listener?.addr.port ?? config.port;
+  const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
+  const tls = attempt(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }));
+  const redisTls = attempt(() => pemOf(config, { ca: "redisCa", cert: "redisCert", key: "redisKey" }));
+  const handler: Handler = (request, { remoteAddr: { hostname } }) =>
+    app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname));
+  let listener = attempt(() => new Listener(config, { tls, signal: failed.signal, handler }));
+  const port = listener?.port ?? config.port;
   const node = config.node ?? `${Deno.hostname()}:${port}`;
-  const log = options.log ?? openLogOrFault(config, { name: config.node ?? String(port), faults });
+  const log = options.log ?? attempt(() => openLogAs(config.node ?? String(port), config));
 
-  if (log) {
-    const opened = openApp(config, { node, log });
+  const opened = log && attempt(() => openApp(config, { node, log, redisTls }));
+  if (opened) {
     const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
     if (attempt.outcome === "refused") {
       faults.push(`REDIS_URL: ${attempt.why}: correct the user and password in it`);
@@ -70,23 +81,50 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   }
   ready.resolve(app);
 
-  const url = `http://${printable(config.host)}:${port}/`;
-  announce(log, config, { url, node });
+  const url = `${tls ? "https" : "http"}://${printable(config.host)}:${port}/`;
+  announce(log, config, { url, node, auth: app.auth });
 
   let ending: Promise<void> | undefined;
+  let retiring: Promise<void> = Promise.resolve();
   const running = app;
   async function end(): Promise<void> {
     log!.info("shutting down", { sockets: running.connections.size, window_s: config.drainS });
     const left = await running.drain(config.drainS * 1_000);
     if (left > 0) log!.warn("sockets did not answer the close", { sockets: left });
-    // It waits for requests in flight, but also for stuck readers and for ever for a client that left during its
-    // handshake: so it gets a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
-    await within(listener!.shutdown(), CLOSE_MS);
+    await within(Promise.all([listener!.shutdown(), retiring]), CLOSE_MS);
     await within(running.close(), CLOSE_MS);
     log!.info("stopped");
     if (!options.log) log!.close();
   }
-  return { url, port, node, app, log, shutdown: () => ending ??= end() };
+
+  function reload(): void {
+    const again: string[] = [];
+    const keys = orFaults(() => running.auth.reload(), again);
+    const fresh = orFaults(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }), again);
+    for (const fault of again) log!.error("not reloaded", { reason: fault });
+    if (keys !== undefined) log!.info("reloaded", { api_keys: keys });
+    if (fresh && (fresh.cert !== listener!.tls?.cert || fresh.key !== listener!.tls?.key)) renew(fresh);
+  }
+
+  /**
+   * Listens with the new certificate, then lets go of the old listener. Deno ends a listener's sockets with it, so they
+   * are sent away first, as in a drain; whoever comes back meets the new one.
+   */
+  function renew(fresh: Pem): void {
+    const again: string[] = [];
+    const old = listener!;
+    const next = orFaults(() => new Listener(config, { tls: fresh, port, handler }), again);
+    for (const fault of again) log!.error("not reloaded", { reason: fault });
+    if (!next) return;
+    listener = next;
+    old.isRetired = true;
+    log!.info("certificate replaced: clients are told to come back", { sockets: running.connections.size });
+    retiring = Promise.all([
+      retiring,
+      running.connections.sendAway(CLOSE.restart, config.drainS * 1_000).then(() => old.shutdown()),
+    ]).then(() => {});
+  }
+  return { url, port, node, app, log, reload, shutdown: () => ending ??= end() };
 }
 
 /**
@@ -117,27 +155,34 @@ export async function serve(
   // Before the start: whoever reads in the log that it listens may send a signal at once.
   for (const name of names) Deno.addSignalListener(name, stop);
   options.signal?.addEventListener("abort", stop);
+  const reload = () => void starting.then((server) => server.reload(), () => {});
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGHUP", reload);
   const starting = startServer(config, options.faults ? { faults: options.faults } : {});
+  using _ = surviveFaults(starting);
 
   async function run(): Promise<number> {
-    const { log } = await starting;
-    using _ = surviveFaults(log);
+    await starting;
     return await stopped.promise;
   }
   try {
     return await Promise.race([run(), stopped.promise]);
   } finally {
     for (const name of names) Deno.removeSignalListener(name, stop);
+    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGHUP", reload);
     options.signal?.removeEventListener("abort", stop);
   }
 }
 
-/** Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others. */
-function surviveFaults(log: Log): Disposable {
+/**
+ * Deno ends the process on an exception in any WebSocket handler. One faulty session must not end the others. Nor must
+ * a Redis that refuses our certificate, which Deno reports where nobody can catch it.
+ */
+function surviveFaults(starting: Promise<Server>): Disposable {
   const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
     event.preventDefault();
     const error = event instanceof ErrorEvent ? event.error : event.reason;
-    log.error("unexpected error", { reason: messageOf(error), stack: (error as Error)?.stack });
+    const fields = { reason: messageOf(error), stack: (error as Error)?.stack };
+    starting.then(({ log }) => log.error("unexpected error", fields), () => {});
   };
   globalThis.addEventListener("error", survive);
   globalThis.addEventListener("unhandledrejection", survive);
@@ -149,62 +194,129 @@ function surviveFaults(log: Log): Disposable {
   };
 }
 
-function listen(
-  config: Config,
-  options: {
-    signal: AbortSignal;
-    handler: (request: Request) => Response | Promise<Response>;
-    faults: string[];
-  },
-): Deno.HttpServer<Deno.NetAddr> | undefined {
-  const { host, port } = config;
-  try {
-    return Deno.serve({ hostname: host, port, signal: options.signal, onListen() {} }, options.handler);
-  } catch (error) {
-    options.faults.push(
-      error instanceof Deno.errors.AddrInUse
-        ? `PORT: ${port} is in use on ${host}: stop what listens there, or set another (0 takes a free one)`
-        : error instanceof Deno.errors.AddrNotAvailable
-        ? `HOST: ${host} is not an address of this machine: set one that is, or 127.0.0.1`
-        : error instanceof Deno.errors.PermissionDenied
-        ? `PORT: ${port} may not be used by this user: set one above 1023`
-        : `HOST, PORT: can't listen on ${host}:${port}: ${messageOf(error)}`,
-    );
-    return undefined;
+type Handler = (
+  request: Request,
+  info: Deno.ServeHandlerInfo<Deno.NetAddr>,
+) => Response | Promise<Response>;
+
+/** Where clients connect, with one certificate or none. */
+class Listener {
+  readonly tls: Pem | undefined;
+  /** Another has taken over: what comes here is sent there. */
+  isRetired = false;
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  /**
+   * @param options.port Instead of the one of the settings: one that another listener of this process has already.
+   * @throws {ConfigError}
+   */
+  constructor(
+    config: Config,
+    options: { tls: Pem | undefined; port?: number; signal?: AbortSignal; handler: Handler },
+  ) {
+    const { host } = config;
+    const { tls, port = config.port, signal, handler } = options;
+    this.tls = tls;
+    try {
+      // A certificate is replaced by a second listener on the same port, which the first must have allowed. So must
+      // others then: whether one is there already shows only to a listener that does not allow it.
+      const reusePort = tls?.cert !== undefined;
+      if (reusePort && options.port === undefined && port !== 0) {
+        Deno.listen({ hostname: host, port }).close();
+      }
+      const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
+      this.#server = Deno.serve(
+        { hostname: host, port, reusePort, ...(signal && { signal }), onListen() {}, ...secure },
+        (request, info) => {
+          if (this.isRetired && wantsUpgrade(request)) {
+            return problem("draining", "The certificate is being replaced: connect again");
+          }
+          return handler(request, info);
+        },
+      );
+    } catch (error) {
+      throw new ConfigError([
+        error instanceof Deno.errors.AddrInUse
+          ? `PORT: ${port} is in use on ${host}: stop what listens there, or set another (0 takes a free one)`
+          : error instanceof Deno.errors.AddrNotAvailable
+          ? `HOST: ${host} is not an address of this machine: set one that is, or 127.0.0.1`
+          : error instanceof Deno.errors.PermissionDenied
+          ? `PORT: ${port} may not be used by this user: set one above 1023`
+          : `HOST, PORT: can't listen on ${host}:${port}: ${messageOf(error)}`,
+      ]);
+    }
+  }
+
+  get port(): number {
+    return this.#server.addr.port;
+  }
+
+  get finished(): Promise<void> {
+    return this.#server.finished;
+  }
+
+  /**
+   * Waits for requests in flight, but also for stuck readers and for ever for a client that left during its handshake:
+   * so give it a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
+   */
+  shutdown(): Promise<void> {
+    return this.#server.shutdown();
   }
 }
 
-function openLogOrFault(config: Config, options: { name: string; faults: string[] }): Log | undefined {
+function openLogAs(name: string, config: Config): Log {
+  return openLog({
+    level: config.logLevel,
+    dir: absolutePath(config.logDir, Deno.cwd()),
+    name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}`,
+    format: config.logFormat,
+    maxBytes: config.logMaxBytes,
+    maxFiles: config.logMaxFiles,
+  });
+}
+
+/** @param keys The settings that name the files. */
+function pemOf(
+  config: Config,
+  keys: Readonly<
+    Partial<Record<"ca" | "cert" | "key", "redisCa" | "redisCert" | "redisKey" | "tlsCert" | "tlsKey">>
+  >,
+): Pem | undefined {
+  const named = (key: (typeof keys)["ca"]) => {
+    const path = key && config[key];
+    return path === undefined ? undefined : { env: SETTINGS[key!].env, path };
+  };
+  return readPem({ ca: named(keys.ca), cert: named(keys.cert), key: named(keys.key) }, Deno.cwd());
+}
+
+function orFaults<T>(make: () => T, faults: string[]): T | undefined {
   try {
-    return openLog({
-      level: config.logLevel,
-      dir: absolutePath(config.logDir, Deno.cwd()),
-      name: `userwire-${options.name.replaceAll(/[^\w.-]/g, "_")}`,
-      format: config.logFormat,
-      maxBytes: config.logMaxBytes,
-      maxFiles: config.logMaxFiles,
-    });
+    return make();
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    options.faults.push(...error.faults);
+    faults.push(...error.faults);
     return undefined;
   }
 }
 
-function announce(log: Log, config: Config, { url, node }: { url: string; node: string }): void {
+function announce(
+  log: Log,
+  config: Config,
+  { url, node, auth }: { url: string; node: string; auth: App["auth"] },
+): void {
   log.info("listening", { url, node, version: VERSION });
   if (config.redisUrl === undefined) {
     log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
+  }
+  if (!auth.isOpen) {
+    log.info("closed mode: callers need a key, sockets a token or a ticket", { tokens: auth.takesTokens });
+    return;
   }
   log.warn(
     isLoopback(config.host)
       ? "open mode: any program on this machine may connect and send as anyone"
       : "open mode: whoever reaches this address may connect and send as anyone",
   );
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }
 
 /** The host as it stands in a URL that can be opened here. */

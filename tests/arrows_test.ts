@@ -41,7 +41,7 @@ const ROWS: readonly Row[] = [
     files: /^src\/(broker|inbox|auth)\/(?!(broker|inbox|auth)\.ts$)/,
     together: true,
     only: ["part", "contract", "redis", "log", "wire"],
-    by: ["src/backbone.ts", "src/app.ts"],
+    by: ["src/backbone.ts", "src/app.ts", "src/cli/key.ts"], // which makes keys without a service
   },
   { name: "client", files: /^src\/client\//, together: true, only: ["client", "wire"] },
   { name: "page", files: /^src\/web\//, together: true, only: ["page"] },
@@ -49,7 +49,7 @@ const ROWS: readonly Row[] = [
   { name: "redis", files: /^src\/redis\.ts$/ },
   { name: "metrics", files: /^src\/metrics\.ts$/ },
   { name: "log", files: /^src\/log(_line)?\.ts$/, together: true },
-  { name: "config", files: /^src\/(config|paths)\.ts$/, together: true },
+  { name: "config", files: /^src\/(config|setting|addresses|paths|pem)\.ts$/, together: true },
   { name: "wire", files: /^src\/(protocol|errors)\.ts$/, together: true },
   { name: "manifest", files: /^deno\.json$/ },
 ];

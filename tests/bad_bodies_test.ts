@@ -234,10 +234,22 @@ eachCase<string>("A body that is not what its headers say gets an answer or an e
   "a length that is announced and too large": "Content-Length: 65537\r\n\r\n",
 }, {
   async body(service, rest) {
-    const head = `POST ${SEND} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n`;
+    const head = `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n`;
     const { status } = await ask(service, head + rest);
     assertEquals(status, rest.includes("65537") ? 413 : 400);
   },
+});
+
+Deno.test("A body that does not come to its end in time is answered 408", async () => {
+  await using service = await Service.start({ USERWIRE_BODY_TIMEOUT_S: "1" });
+  for (const [rest, part] of [["Content-Length: 100", "ab"], ["Transfer-Encoding: chunked", "5\r\nab"]]) {
+    await using socket = await RawSocket.dial(service.server.url);
+    socket.sendBytes(
+      `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n${rest}\r\n\r\n${part}`,
+    );
+    const { status, body } = await socket.readAnswer();
+    assertEquals(status, 408, body);
+  }
 });
 
 Deno.test("A client that leaves in the middle of a body harms nobody", async () => {
@@ -247,7 +259,7 @@ Deno.test("A client that leaves in the middle of a body harms nobody", async () 
   ) {
     const socket = await RawSocket.dial(service.server.url);
     socket.sendBytes(
-      `POST ${SEND} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n${rest}\r\n\r\n5\r\nab`,
+      `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n${rest}\r\n\r\n5\r\nab`,
     );
     assertEquals((await service.send("alice", "meanwhile")).status, 202);
     await (leave === "reset" ? socket.reset() : socket.closeAbruptly());

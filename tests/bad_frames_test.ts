@@ -287,7 +287,7 @@ eachCase<(service: Service, url: string) => Promise<void>>(
   {
     "of its request": async (_, url) => {
       await using socket = await RawSocket.dial(url);
-      socket.sendBytes("GET /ws?username=alice HTTP/1.1\r\nHost: x\r\nUpgr");
+      socket.sendBytes("GET /ws?username=alice HTTP/1.1\r\nHost: localhost\r\nUpgr");
     },
     "of the handshake, 50 times": async (_, url) => {
       for (let i = 0; i < 50; i++) {

@@ -43,8 +43,8 @@ eachCase<BadName>("A bad username is refused in a path, in a query and in a firs
     if (encoded !== undefined) {
       // As bytes: fetch would mend some of them.
       const path = `/v1/users/${encoded}`;
-      assertRefused(await ask(service, `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`), refusal);
-      const head = "Host: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\n";
+      assertRefused(await ask(service, `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`), refusal);
+      const head = "Host: localhost\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\n";
       assertRefused(await ask(service, `POST ${path}/messages HTTP/1.1\r\n${head}x`), refusal);
       await using socket = await RawSocket.open(`${service.socketUrl()}?username=${encoded}`);
       assertRefused(socket.answer, refusal);
@@ -218,7 +218,7 @@ eachCase<{ upgrade: boolean; status: number }>(
       const hops = upgrade ? "Upgrade: websocket\r\nConnection: upgrade\r\n" : "Connection: close\r\n";
       const answer = await ask(
         service,
-        `GET /ws?username=alice HTTP/1.0\r\nHost: x\r\n${hops}` +
+        `GET /ws?username=alice HTTP/1.0\r\nHost: localhost\r\n${hops}` +
           `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${"A".repeat(22)}==\r\n\r\n`,
       );
       assertEquals(answer.status, status);

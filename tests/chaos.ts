@@ -123,6 +123,9 @@ await Chance.run(async (chance) => {
   await using proxy = new Proxy(chance);
   const settings = {
     REDIS_URL: redis.url,
+    // All clients have one address.
+    USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "0",
+    USERWIRE_UPGRADES_PER_SECOND: "0",
     USERWIRE_PING_S: "2",
     USERWIRE_REDIS_TIMEOUT_MS: "2000",
     USERWIRE_HISTORY_TTL_S: "120",

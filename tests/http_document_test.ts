@@ -146,8 +146,12 @@ interface Call {
   origin?: string;
   query?: string;
   headers?: Record<string, string>;
+  /** Whether it goes to an instance that wants a key, without one. */
+  isClosed?: boolean;
   /** Whether it goes to an instance that can't reach its Redis. */
   isCutOff?: boolean;
+  /** Whether the body has no end. */
+  isEndless?: boolean;
 }
 
 const SEND = "POST /v1/users/{username}/messages";
@@ -157,6 +161,9 @@ const BATCH = "POST /v1/messages";
 const USER = "GET /v1/users/{username}";
 const USER_HEAD = "HEAD /v1/users/{username}";
 const ONLINE = "POST /v1/users/online";
+const TICKET = "POST /v1/tickets";
+const REVOCATION = "POST /v1/users/{username}/revocations";
+const FOR_ALICE = '{"user":"alice"}';
 const ITEMS = '{"items":[{"to":["alice","bob"],"data":1}]}';
 const USERS = '{"users":["alice","bob"]}';
 const ELSEWHERE = "https://elsewhere.example";
@@ -167,6 +174,7 @@ const CALLS: Call[] = [
   { to: SEND, status: 202, body: "1", username: "bob" },
   { to: SEND, status: 400, body: "1", username: "a b" },
   { to: SEND, status: 403, body: "1", origin: ELSEWHERE },
+  { to: SEND, status: 408, isEndless: true },
   { to: SEND, status: 413, body: " ".repeat(65_537) },
   { to: SEND, status: 415, body: "1", type: "text/html" },
   { to: SEND, status: 503, body: "1", isCutOff: true },
@@ -176,16 +184,41 @@ const CALLS: Call[] = [
   { to: HISTORY, status: 200 },
   { to: HISTORY, status: 200, query: "after=0&limit=1" },
   { to: HISTORY, status: 400, query: "limit=0" },
+  { to: HISTORY, status: 401, isClosed: true },
   { to: HISTORY, status: 403, origin: ELSEWHERE },
   { to: HISTORY, status: 410, query: "after=other.1" },
   { to: HISTORY, status: 503, isCutOff: true },
   { to: CLOSE, status: 200, username: "carol" },
   { to: CLOSE, status: 400, query: "code=1" },
+  { to: CLOSE, status: 401, isClosed: true },
   { to: CLOSE, status: 403, origin: ELSEWHERE },
   { to: CLOSE, status: 503, isCutOff: true },
+  { to: SEND, status: 401, body: "1", isClosed: true },
+  { to: BATCH, status: 401, body: ITEMS, isClosed: true },
+  { to: USER, status: 401, isClosed: true },
+  { to: USER_HEAD, status: 401, isClosed: true },
+  { to: ONLINE, status: 401, body: USERS, isClosed: true },
+  { to: TICKET, status: 201, body: FOR_ALICE },
+  { to: TICKET, status: 400, body: "{}" },
+  { to: TICKET, status: 401, body: FOR_ALICE, isClosed: true },
+  { to: TICKET, status: 403, body: FOR_ALICE, origin: ELSEWHERE },
+  { to: TICKET, status: 408, isEndless: true },
+  { to: TICKET, status: 413, body: HUGE },
+  { to: TICKET, status: 415, body: FOR_ALICE, type: "text/plain" },
+  { to: TICKET, status: 503, body: FOR_ALICE, isCutOff: true },
+  { to: REVOCATION, status: 201, body: '{"jti":"x"}' },
+  { to: REVOCATION, status: 201, body: "{}", username: "bob" },
+  { to: REVOCATION, status: 400, body: '{"jti":7}' },
+  { to: REVOCATION, status: 401, body: "{}", isClosed: true },
+  { to: REVOCATION, status: 403, body: "{}", origin: ELSEWHERE },
+  { to: REVOCATION, status: 408, isEndless: true },
+  { to: REVOCATION, status: 413, body: HUGE },
+  { to: REVOCATION, status: 415, body: "{}", type: "text/plain" },
+  { to: REVOCATION, status: 503, body: "{}", isCutOff: true },
   { to: BATCH, status: 200, body: ITEMS },
   { to: BATCH, status: 400, body: "{}" },
   { to: BATCH, status: 403, body: ITEMS, origin: ELSEWHERE },
+  { to: BATCH, status: 408, isEndless: true },
   { to: BATCH, status: 413, body: HUGE },
   { to: BATCH, status: 415, body: ITEMS, type: "text/plain" },
   { to: BATCH, status: 503, body: ITEMS, isCutOff: true },
@@ -202,6 +235,7 @@ const CALLS: Call[] = [
   { to: ONLINE, status: 200, body: USERS },
   { to: ONLINE, status: 400, body: '{"users":"alice"}' },
   { to: ONLINE, status: 403, body: USERS, origin: ELSEWHERE },
+  { to: ONLINE, status: 408, isEndless: true },
   { to: ONLINE, status: 413, body: HUGE },
   { to: ONLINE, status: 415, body: USERS, type: "application/x-www-form-urlencoded" },
   { to: ONLINE, status: 503, body: USERS, isCutOff: true },
@@ -212,22 +246,27 @@ const CALLS: Call[] = [
 ];
 
 Deno.test("Every call answers with each status that /openapi.json names, and as it says", async (t) => {
-  await using service = await Service.start();
+  await using service = await Service.start({ USERWIRE_BODY_TIMEOUT_S: "1" });
+  await using closed = await Service.start({ USERWIRE_API_KEYS_FILE: "/dev/null" });
   await using cutOff = await Service.start({ REDIS_URL: "redis://127.0.0.1:1" });
   await using _alice = await openClient(service.socketUrl("alice"));
   const document = await readDocument(service);
   const documented = operationsOf(document);
 
-  for (const { to, status, username = "alice", body, type, origin, query = "", headers, isCutOff } of CALLS) {
-    const call = `${to}?${query} as ${username}${origin ? ` from ${origin}` : ""}`;
-    await t.step(`${call} answers ${status}`, async () => {
+  for (const call of CALLS) {
+    const { to, status, username = "alice", body, type, origin, query = "", headers } = call;
+    const { isCutOff, isClosed, isEndless } = call;
+    const title = `${to}?${query} as ${username}${origin ? ` from ${origin}` : ""}`;
+    await t.step(`${title} answers ${status}`, async () => {
       const [method, path] = to.split(" ") as [string, string];
-      const response = await (isCutOff ? cutOff : service).fetch(
+      const response = await (isCutOff ? cutOff : isClosed ? closed : service).fetch(
         `${path.replace("{username}", encodeURIComponent(username))}?${query}`,
         {
           method,
           headers: { "content-type": type ?? "application/json", ...(origin && { origin }), ...headers },
           ...(body !== undefined && { body }),
+          ...(isEndless &&
+            { body: new ReadableStream({ start: (body) => body.enqueue(new TextEncoder().encode(" ")) }) }),
         },
       );
       const text = await response.text();
@@ -301,7 +340,7 @@ Deno.test("What is not there, or not by this method, is answered with a problem 
     await t.step(`${request} answers ${status}`, async () => {
       // As bytes, because fetch changes some paths and refuses some methods.
       await using socket = await RawSocket.dial(service.server.url);
-      socket.sendBytes(`${request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+      socket.sendBytes(`${request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`);
       const answer = await socket.readAnswer();
       assertEquals([answer.status, answer.headers.get("allow")], [status, allow], answer.body);
       assertEquals(answer.headers.get("content-type"), "application/problem+json");

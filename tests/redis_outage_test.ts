@@ -53,6 +53,25 @@ async function openUsers(
 // ---------------------------------------------------------------------------------------------------------
 // Away from the start
 
+Deno.test("A Redis that accepts and hangs up at once is dialled ever more slowly", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const dialledMs: number[] = [];
+  const accepting = (async () => {
+    for await (const connection of listener) {
+      dialledMs.push(performance.now());
+      connection.close();
+    }
+  })();
+  {
+    await using _ = await Service.start({ REDIS_URL: `redis://127.0.0.1:${listener.addr.port}` });
+    await until(() => dialledMs.length >= 6, "six attempts", 15_000);
+  }
+  listener.close();
+  await accepting;
+  // At once, then after 50, 100, 200 and 400 ms at least.
+  assert(dialledMs[5]! - dialledMs[0]! > 700, `six attempts within ${dialledMs[5]! - dialledMs[0]!} ms`);
+});
+
 redisTest("A service started before Redis is up says so, lives, and connects by itself", async () => {
   await using redis = await RedisServer.start();
   await redis.stop();

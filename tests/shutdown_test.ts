@@ -107,7 +107,7 @@ Deno.test("A stuck reader does not hold up the end beyond the deadline", async (
 });
 
 Deno.test("Clients that left during their handshake do not hold up the end", async () => {
-  await using service = await ProcessService.start();
+  await using service = await ProcessService.start({ USERWIRE_MAX_CONNECTIONS_PER_USER: "0" });
   for (let i = 0; i < 20; i++) {
     const socket = await RawSocket.dial(service.socketUrl("alice"));
     socket.sendHandshake();

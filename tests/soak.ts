@@ -58,7 +58,15 @@ async function soak(options: Options): Promise<readonly string[]> {
   let isClean = false;
   try {
     await using redis = await RedisServer.start();
-    const settings = { PORT: "0", REDIS_URL: redis.url, LOG_DIR: logDir };
+    const settings = {
+      PORT: "0",
+      REDIS_URL: redis.url,
+      LOG_DIR: logDir,
+      // All clients have one address, and come as fast as they can.
+      USERWIRE_MAX_CONNECTIONS_PER_USER: "0",
+      USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "0",
+      USERWIRE_UPGRADES_PER_SECOND: "0",
+    };
     await using first = await InstanceProcess.start("soak-1", settings);
     await using second = await InstanceProcess.start("soak-2", settings);
     const instances = [first, second];

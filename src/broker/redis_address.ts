@@ -5,6 +5,8 @@
  *     rediss://…                                           TLS
  *     unix://[[user]:password@]/path/to/socket             unix socket
  */
+import type { RedisTls } from "../redis.ts";
+
 export interface RedisAddress {
   readonly transport: "tcp" | "tls" | "unix";
   /** TCP and TLS only. */
@@ -12,6 +14,8 @@ export interface RedisAddress {
   readonly port: number;
   /** Unix socket only. */
   readonly path: string;
+  /** TLS only; unset: the public certificate authorities, and no certificate of ours. */
+  readonly tls?: RedisTls | undefined;
   readonly username: string | undefined;
   readonly password: string | undefined;
 }

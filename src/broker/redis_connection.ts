@@ -142,7 +142,12 @@ async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Co
   const dialing: Promise<Deno.Conn> = address.transport === "unix"
     ? Deno.connect({ transport: "unix", path: address.path })
     : address.transport === "tls"
-    ? Deno.connectTls({ hostname: address.hostname, port: address.port })
+    ? Deno.connectTls({
+      hostname: address.hostname,
+      port: address.port,
+      ...(address.tls?.ca !== undefined && { caCerts: [address.tls.ca] }),
+      ...(address.tls?.cert !== undefined && { cert: address.tls.cert, key: address.tls.key! }),
+    })
     : Deno.connect({ hostname: address.hostname, port: address.port });
   try {
     // Deno's own `signal` is there for TCP only, and in 2.9 it leaks the connection when the abort meets the end of

@@ -7,6 +7,7 @@
 import { Command, CommanderError } from "commander";
 import manifest from "../../deno.json" with { type: "json" };
 import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../errors.ts";
+import { addKey } from "./key.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
 import { addServe } from "./serve.ts";
@@ -65,6 +66,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addSend(program, shell);
   addListen(program, shell);
   addWho(program, shell);
+  addKey(program, shell);
   return program;
 }
 

@@ -5,12 +5,11 @@
  */
 import { type Command, InvalidArgumentError } from "commander";
 import { type MessageFrame, parseUsername, type ServerFrame, shouldReconnect } from "../protocol.ts";
-import { Service, urlOption } from "./service.ts";
+import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
 import { interruption, type Io, type Shell } from "./shell.ts";
 import { connect, type Ending } from "./socket.ts";
 
-interface ListenOptions {
-  url?: string;
+interface ListenOptions extends ServiceFlags {
   json?: true;
   count?: number;
   once?: true;
@@ -23,17 +22,16 @@ const MAX_BACK_OFF_MS = 30_000;
 
 /** Adds the command. It runs until Ctrl+C, `io.stop`, or the end of its connection if that is final. */
 export function addListen(program: Command, { env, io }: Shell): void {
-  program.command("listen")
+  addServiceOptions(program.command("listen"), { token: true })
     .description("Print the messages a user of a running service gets, until Ctrl+C")
     .argument("<user>", "whose messages")
     .option("--json", "print whole frames, of messages and of gaps, instead of payloads")
     .option("--count <n>", "stop after this many messages", parseCount)
     .option("--once", "stop when the connection ends, instead of connecting again")
-    .addOption(urlOption())
     .addHelpText("after", `\nExample:\n  $ userwire listen alice\n  {"hello": "world"}`)
     .action(async (user: string, options: ListenOptions) => {
       const username = parseUsername(user);
-      const service = new Service(options.url, env);
+      const service = new Service(options, env);
       using interrupt = interruption(io);
       const enough = new AbortController();
       const printer = new Printer(io, { ...options, onLast: () => enough.abort() });
@@ -41,7 +39,7 @@ export function addListen(program: Command, { env, io }: Shell): void {
 
       let wasOpen = false;
       for (let failures = 0; !stop.aborted; failures++) {
-        const ending = await connect(service.socketUrl(username), {
+        const ending = await connect(await service.socket(username), {
           stop,
           onFrame: (frame, text) => printer.print(frame, text),
         });

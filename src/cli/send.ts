@@ -5,11 +5,17 @@
 import { type Command, Option } from "commander";
 import { InvalidMessageError } from "../errors.ts";
 import { isJson } from "../protocol.ts";
-import { type Counted, inWords, parseAddressee, Service, urlOption } from "./service.ts";
+import {
+  addServiceOptions,
+  type Counted,
+  inWords,
+  parseAddressee,
+  Service,
+  type ServiceFlags,
+} from "./service.ts";
 import type { Io, Shell } from "./shell.ts";
 
-interface SendOptions {
-  url?: string;
+interface SendOptions extends ServiceFlags {
   text?: true;
   binary?: true;
   json?: true;
@@ -25,9 +31,9 @@ export function addSend(program: Command, shell: Shell): void {
     .addOption(new Option("--text", "send the payload as text even if it is JSON").conflicts("binary"))
     .option("--binary", "send the bytes of standard input as they are")
     .option("--json", "print the service's answer as JSON")
-    .addOption(urlOption())
     .addHelpText("after", `\nExample:\n  $ userwire send alice '{"hello": "world"}'\n  sent to 2 sockets`);
 
+  addServiceOptions(command);
   command.action(async (user: string, given: string | undefined, options: SendOptions) => {
     const username = parseAddressee(user);
     if (options.binary && given !== undefined && given !== "-") {
@@ -36,7 +42,7 @@ export function addSend(program: Command, shell: Shell): void {
     if (given === undefined && io.isInteractive) {
       command.error("error: there is no payload: give one, or - to type it and end with Ctrl+D");
     }
-    const service = new Service(options.url, env);
+    const service = new Service(options, env);
     const payload = options.binary
       ? { type: "application/octet-stream", body: await io.input() }
       : textPayload(given === undefined || given === "-" ? await textFrom(io) : given, options.text);

@@ -2,31 +2,50 @@
  * A running service, as the commands `send`, `listen` and `who` see it: its address, its HTTP calls, and one
  * clear sentence for everything that can go wrong on the way. No retries: a command is run again by its user.
  */
-import { Option } from "commander";
+import { type Command, Option } from "commander";
 import { CLIENT_VARIABLES } from "../config.ts";
 import { ConfigError, InvalidUsernameError, messageOf } from "../errors.ts";
-import { parseUsername } from "../protocol.ts";
+import { BEARER_SUBPROTOCOL, parseUsername, SUBPROTOCOL } from "../protocol.ts";
 
 /** How long a call may take, in milliseconds. */
 const CALL_TIMEOUT_MS = 10_000;
 
-const { url: URL_VARIABLE } = CLIENT_VARIABLES;
+const { url: URL_VARIABLE, key: KEY_VARIABLE, token: TOKEN_VARIABLE } = CLIENT_VARIABLES;
 
-/** The option `--url`, which every command that speaks to a service has. */
-export function urlOption(): Option {
+/** What the options say that every command that speaks to a service has; each wins over its variable. */
+export interface ServiceFlags {
+  readonly url?: string;
+  readonly key?: string;
+  /** Only where a socket is opened. */
+  readonly token?: string;
+}
+
+/**
+ * Adds the options by which a command finds a service and is let in.
+ * @param options.token Whether it opens a socket.
+ */
+export function addServiceOptions(command: Command, options: { token?: boolean } = {}): Command {
   const { env, fallback, meaning } = URL_VARIABLE;
-  return new Option("--url <url>", `${meaning} (env ${env}, default ${fallback})`);
+  command.addOption(new Option("--url <url>", `${meaning} (env ${env}, default ${fallback})`));
+  const secrets = [["--key <key>", KEY_VARIABLE], ["--token <token>", TOKEN_VARIABLE]] as const;
+  for (const [flags, { env, meaning }] of secrets.slice(0, options.token ? 2 : 1)) {
+    command.addOption(
+      new Option(flags, `${meaning} (env ${env}, which other users can't see in the list of processes)`),
+    );
+  }
+  return command;
 }
 
 /** A service that may or may not be running. */
 export class Service {
   readonly #base: URL;
+  readonly #key: string;
+  readonly #token: string;
 
-  /**
-   * @param flag What `--url` gave; it wins over the environment.
-   * @throws {ConfigError} when the address is none.
-   */
-  constructor(flag: string | undefined, env: Readonly<Record<string, string>>) {
+  /** @throws {ConfigError} when the address is none. */
+  constructor({ url: flag, key, token }: ServiceFlags, env: Readonly<Record<string, string>>) {
+    this.#key = key || env[KEY_VARIABLE.env] || "";
+    this.#token = token || env[TOKEN_VARIABLE.env] || "";
     const { env: variable, fallback } = URL_VARIABLE;
     const given = flag || env[variable] || fallback;
     if (!/^https?:\/\//i.test(given) || !URL.canParse(given)) {
@@ -44,9 +63,29 @@ export class Service {
     return this.#base.href.replace(/\/$/, "");
   }
 
-  /** Where to open a WebSocket for a user. */
-  socketUrl(username: string): string {
-    return this.#socketUrl(username).href.replace(/^http/, "ws");
+  /**
+   * Where to open a WebSocket for a user, and with which subprotocols. A token goes along as one of them; with a key
+   * alone a ticket is fetched, which is good for one connection, and takes the token's place.
+   */
+  async socket(username: string): Promise<{ url: string; protocols: string[] }> {
+    const url = this.#socketUrl(username);
+    const protocols = [SUBPROTOCOL];
+    const shown = this.#token !== "" || this.#key === "" ? this.#token : await this.#ticket(username);
+    if (shown !== "") {
+      const bytes = new TextEncoder().encode(shown);
+      protocols.push(BEARER_SUBPROTOCOL + bytes.toBase64({ alphabet: "base64url", omitPadding: true }));
+    }
+    return { url: url.href.replace(/^http/, "ws"), protocols };
+  }
+
+  async #ticket(username: string): Promise<string> {
+    const path = "v1/tickets";
+    const { answer } = await this.#call(path, {
+      type: "application/json",
+      body: JSON.stringify({ user: username }),
+    });
+    if (!isObject(answer) || typeof answer.ticket !== "string") throw this.#strange(path);
+    return answer.ticket;
   }
 
   /**
@@ -90,6 +129,7 @@ export class Service {
     try {
       const response = await this.#fetch(this.#socketUrl(username), {
         headers: {
+          ...(this.#token !== "" && { "authorization": `Bearer ${this.#token}` }),
           "connection": "Upgrade",
           "upgrade": "websocket",
           "sec-websocket-version": "13",
@@ -116,7 +156,11 @@ export class Service {
   ): Promise<{ answer: unknown; headers: Headers }> {
     const response = await this.#fetch(new URL(path, this.#base), {
       method: "POST",
-      headers: { "content-type": payload.type, "accept": "application/json, application/problem+json" },
+      headers: {
+        ...(this.#key !== "" && { "authorization": `Bearer ${this.#key}` }),
+        "content-type": payload.type,
+        "accept": "application/json, application/problem+json",
+      },
       body: payload.body,
     });
     if (!response.ok) throw await problemOf(response);

@@ -26,12 +26,12 @@ const CLOSE_TIMEOUT_MS = 1_000;
  * @throws {InvalidFrameError} when the peer does not speak `userwire.v1`; also whatever `onFrame` throws.
  */
 export function connect(
-  url: string,
+  { url, protocols }: { url: string; protocols: string[] },
   options: { stop: AbortSignal; onFrame: (frame: ServerFrame, text: string) => void },
 ): Promise<Ending> {
   const { stop, onFrame } = options;
   const { promise, resolve, reject } = Promise.withResolvers<Ending>();
-  const socket = new WebSocket(url, [SUBPROTOCOL]);
+  const socket = new WebSocket(url, protocols);
   let openedAt: number | undefined;
   let bye: ByeFrame | undefined;
   let trouble = "";
@@ -71,12 +71,14 @@ export function connect(
 
   socket.onopen = () => {
     openedAt = performance.now();
-    if (socket.protocol !== SUBPROTOCOL) fail(new InvalidFrameError(`${url} does not speak ${SUBPROTOCOL}`));
+    if (socket.protocol !== SUBPROTOCOL) {
+      fail(new InvalidFrameError(`${whereOf(url)} does not speak ${SUBPROTOCOL}`));
+    }
   };
   socket.onmessage = ({ data }) => {
     try {
       if (typeof data !== "string") {
-        throw new InvalidFrameError(`${url} sent bytes, which ${SUBPROTOCOL} never does`);
+        throw new InvalidFrameError(`${whereOf(url)} sent bytes, which ${SUBPROTOCOL} never does`);
       }
       const frame = parseServerFrame(data);
       // The server promises a sign of life after each `ping` seconds of silence; two may get lost on the way.
@@ -94,4 +96,9 @@ export function connect(
   socket.onclose = ({ code, reason }) => end(code, bye?.why || reason || trouble);
   stop.addEventListener("abort", onStop);
   return promise;
+}
+
+/** The address without what may be a ticket. */
+function whereOf(url: string): string {
+  return url.replace(/\?.*$/, "");
 }

@@ -1,25 +1,23 @@
 /** `userwire who`: asks a running service which users are online, and prints one line for each. */
 import type { Command } from "commander";
 import { parseUsername } from "../protocol.ts";
-import { inWords, Service, urlOption } from "./service.ts";
+import { addServiceOptions, inWords, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
-interface WhoOptions {
-  url?: string;
+interface WhoOptions extends ServiceFlags {
   json?: true;
 }
 
 /** Adds the command. */
 export function addWho(program: Command, { env, io }: Shell): void {
-  program.command("who")
+  addServiceOptions(program.command("who"))
     .description("Show which users of a running service are online")
     .argument("<user...>", "whom to ask about")
     .option("--json", "print the service's answer as JSON")
-    .addOption(urlOption())
     .addHelpText("after", "\nExample:\n  $ userwire who alice bob\n  alice: 2 sockets\n  bob: offline")
     .action(async (users: string[], options: WhoOptions) => {
       const usernames = users.map((user) => parseUsername(user));
-      const counts = await new Service(options.url, env).online(usernames);
+      const counts = await new Service(options, env).online(usernames);
       const lines = options.json
         ? [JSON.stringify(Object.fromEntries([...counts].map(([username, { count }]) => [username, count])))]
         : usernames.map((username) => {

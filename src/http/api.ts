@@ -16,7 +16,11 @@ import {
   Problem,
   Readiness,
   Receipt,
+  RevocationQuery,
+  Revoked,
   SendQuery,
+  Ticket,
+  TicketQuery,
   UserParameter,
 } from "./schemas.ts";
 
@@ -30,13 +34,18 @@ function no(description: string) {
 
 const REFUSALS = {
   400: no("The request is not valid"),
-  403: no("Pages of this origin may not call"),
+  401: no("The key is missing or not known"),
+  403: no("The key does not allow it, or pages of this origin may not call"),
   503: no("The broker is not available; try again"),
 };
+
+/** Either is enough: without keys configured, in open mode, nobody needs one. */
+const security = [{ key: [] }, {}];
 
 export const send = createRoute({
   method: "post",
   path: "/v1/users/{username}/messages",
+  security,
   summary: "Send a message to a user",
   description: "The body is the payload. JSON reaches raw sockets byte for byte.",
   request: {
@@ -58,6 +67,7 @@ export const send = createRoute({
     202: json(OfflineReceipt, "The user is offline"),
     404: no("`expect=online`, and the user is offline"),
     422: no("The idempotency key was used for another message"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -67,10 +77,12 @@ export const send = createRoute({
 export const batch = createRoute({
   method: "post",
   path: "/v1/messages",
+  security,
   summary: "Send many messages",
   request: { body: { required: true, content: { "application/json": { schema: Batch } } } },
   responses: {
     200: json(BatchResult, "One result per item, in order"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -80,6 +92,7 @@ export const batch = createRoute({
 export const user = createRoute({
   method: "get",
   path: "/v1/users/{username}",
+  security,
   summary: "Whether a user is online",
   request: { params: UserParameter },
   responses: { 200: json(Online, "Sockets of the user over all instances"), ...REFUSALS },
@@ -88,13 +101,15 @@ export const user = createRoute({
 export const userHead = createRoute({
   method: "head",
   path: "/v1/users/{username}",
+  security,
   summary: "Whether a user is online, by the status alone",
   request: { params: UserParameter },
   responses: {
     200: { description: "The user is online" },
     404: { description: "The user is offline" },
     400: { description: "The request is not valid" },
-    403: { description: "Pages of this origin may not call" },
+    401: { description: "The key is missing or not known" },
+    403: { description: "The key does not allow it, or pages of this origin may not call" },
     503: { description: "The broker is not available; try again" },
   },
 });
@@ -102,10 +117,12 @@ export const userHead = createRoute({
 export const online = createRoute({
   method: "post",
   path: "/v1/users/online",
+  security,
   summary: "Which of many users are online",
   request: { body: { required: true, content: { "application/json": { schema: OnlineQuery } } } },
   responses: {
     200: json(OnlineCounts, "Sockets of each user"),
+    408: no("The body did not come in time"),
     413: no("The body is too large"),
     415: no("The content type is not supported"),
     ...REFUSALS,
@@ -132,6 +149,7 @@ export const ready = createRoute({
 export const history = createRoute({
   method: "get",
   path: "/v1/users/{username}/messages",
+  security,
   summary: "What is kept of a user's messages",
   request: { params: UserParameter, query: HistoryQuery },
   responses: {
@@ -144,7 +162,41 @@ export const history = createRoute({
 export const close = createRoute({
   method: "delete",
   path: "/v1/users/{username}/connections",
+  security,
   summary: "Close every connection of a user",
   request: { params: UserParameter, query: CloseQuery },
   responses: { 200: json(Closed, "They were told to close"), ...REFUSALS },
+});
+
+export const ticket = createRoute({
+  method: "post",
+  path: "/v1/tickets",
+  security,
+  summary: "Get a ticket, with which one socket connects as a user",
+  request: { body: { required: true, content: { "application/json": { schema: TicketQuery } } } },
+  responses: {
+    201: json(Ticket, "The ticket"),
+    408: no("The body did not come in time"),
+    413: no("The body is too large"),
+    415: no("The content type is not supported"),
+    ...REFUSALS,
+  },
+});
+
+export const revocation = createRoute({
+  method: "post",
+  path: "/v1/users/{username}/revocations",
+  security,
+  summary: "Let a user's tokens in no more, and close the sockets they let in",
+  request: {
+    params: UserParameter,
+    body: { required: true, content: { "application/json": { schema: RevocationQuery } } },
+  },
+  responses: {
+    201: json(Revoked, "Known to every instance from now on"),
+    408: no("The body did not come in time"),
+    413: no("The body is too large"),
+    415: no("The content type is not supported"),
+    ...REFUSALS,
+  },
 });

@@ -10,6 +10,22 @@ export class BodyTooLargeError extends Error {
   }
 }
 
+/** The body did not come to its end in time. */
+export class BodyTimeoutError extends Error {
+  override readonly name = "BodyTimeoutError";
+  constructor(timeoutMs: number) {
+    super(`The body must come within ${timeoutMs / 1_000} s: it was not complete by then`);
+  }
+}
+
+/** How much of a body is read, and for how long. */
+export interface BodyLimits {
+  /** In bytes. */
+  readonly maxBytes: number;
+  /** From the head of the request to the end of its body, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
 /** The body is of a type that can't be sent. */
 export class MediaTypeError extends Error {
   override readonly name = "MediaTypeError";
@@ -19,19 +35,33 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * The whole body.
- * @throws {BodyTooLargeError} as soon as that is known.
+ * @throws {BodyTooLargeError | BodyTimeoutError} as soon as that is known.
  */
-export async function readBody(request: Request, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+export async function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
+  const { maxBytes, timeoutMs } = limits;
   // A body of known length is read in one go; hyper holds the sender to the length it gave.
   const length = request.headers.get("content-length");
-  if (length !== null) {
-    if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
-    return await request.bytes();
-  }
+  if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
   if (request.body === null) return new Uint8Array();
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new BodyTimeoutError(timeoutMs)), timeoutMs);
+  try {
+    return await Promise.race([
+      length !== null ? request.bytes() : readChunks(request.body, maxBytes),
+      late.promise,
+    ]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function readChunks(
+  body: ReadableStream<Uint8Array<ArrayBuffer>>,
+  maxBytes: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of request.body) {
+  for await (const chunk of body) {
     size += chunk.length;
     if (size > maxBytes) throw new BodyTooLargeError(maxBytes);
     chunks.push(chunk);
@@ -59,9 +89,9 @@ export function textOf(bytes: Uint8Array): string {
 
 /**
  * The body as the payload of a message: its content type says which kind.
- * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError}
+ * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError}
  */
-export async function readPayload(request: Request, maxBytes: number): Promise<Payload> {
+export async function readPayload(request: Request, limits: BodyLimits): Promise<Payload> {
   const type = request.headers.get("content-type");
   const kind = KINDS.get(mediaTypeOf(type));
   if (!kind) {
@@ -76,7 +106,7 @@ export async function readPayload(request: Request, maxBytes: number): Promise<P
   if (kind !== "binary" && charset !== undefined && charset !== "utf-8" && charset !== "us-ascii") {
     throw new MediaTypeError(`The charset ${JSON.stringify(charset)} can't be read: send UTF-8`);
   }
-  const bytes = await readBody(request, maxBytes);
+  const bytes = await readBody(request, limits);
   if (bytes.length === 0) {
     throw new InvalidMessageError("The body is empty: it must be the payload of the message");
   }
@@ -91,9 +121,9 @@ const KINDS: ReadonlyMap<string, Payload["kind"]> = new Map([
 
 /**
  * The body as JSON.
- * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError}
+ * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError}
  */
-export async function readJson(request: Request, maxBytes: number): Promise<unknown> {
+export async function readJson(request: Request, limits: BodyLimits): Promise<unknown> {
   const type = request.headers.get("content-type");
   if (mediaTypeOf(type) !== "application/json") {
     throw new MediaTypeError(
@@ -102,7 +132,7 @@ export async function readJson(request: Request, maxBytes: number): Promise<unkn
         : `The content type ${JSON.stringify(type)} can't be read here: send application/json`,
     );
   }
-  return parseJson(textOf(await readBody(request, maxBytes)));
+  return parseJson(textOf(await readBody(request, limits)));
 }
 
 /** The part that names the type, without parameters. */

@@ -1,7 +1,9 @@
 /**
  * Which web pages may use this service. CORS does not protect WebSockets, and a page from anywhere can reach a
- * service on loopback through the browser, so every request that carries an `Origin` is checked.
+ * service on loopback through the browser, so every request that carries an `Origin` is checked; and, where nobody
+ * has to show anything, the host by which it was called.
  */
+import { isLoopback } from "../addresses.ts";
 
 /**
  * Whether the request may be served: it comes from no web page, from a page of this host, or from an origin on
@@ -13,4 +15,18 @@ export function isOriginAllowed(request: Request, allowed: readonly string[]): b
   if (allowed.includes("*") || allowed.includes(origin)) return true;
   // The host as the browser used it: behind a proxy that ends TLS the scheme differs, the host does not.
   return URL.canParse(origin) && new URL(origin).host === request.headers.get("host");
+}
+
+/**
+ * Whether a service in open mode on loopback was called by a name of its own. A page whose own host name leads to
+ * 127.0.0.1 (DNS rebinding) is of the same origin as the service, but its name is a stranger's.
+ * @param host The host the service listens on.
+ */
+export function isHostAllowed(request: Request, host: string, allowed: readonly string[]): boolean {
+  const header = request.headers.get("host");
+  // Browsers always send one.
+  if (header === null || allowed.includes("*")) return true;
+  const hostOf = (url: string) => URL.canParse(url) ? new URL(url).hostname.replace(/^\[(.*)\]$/, "$1") : "";
+  const name = hostOf(`http://${header}`);
+  return isLoopback(name) || name === host || allowed.some((origin) => hostOf(origin) === name);
 }

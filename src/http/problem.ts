@@ -1,10 +1,12 @@
 /** Answers that say no: RFC 9457 problem bodies, and the one table from errors to HTTP status codes. */
 import {
   BrokerUnavailableError,
+  ForbiddenError,
   IdempotencyConflictError,
   InvalidMessageError,
   InvalidUsernameError,
   messageOf,
+  UnauthorizedError,
   UserOfflineError,
 } from "../errors.ts";
 
@@ -15,7 +17,10 @@ const PROBLEMS = {
   invalid_username: { status: 400, title: "The username is not valid" },
   invalid_message: { status: 400, title: "The message is not valid" },
   invalid_handshake: { status: 400, title: "The WebSocket handshake is not valid" },
+  unauthorized: { status: 401, title: "It is not known who this is" },
+  forbidden: { status: 403, title: "This is not allowed" },
   origin_not_allowed: { status: 403, title: "The origin is not allowed" },
+  too_slow: { status: 408, title: "The request took too long" },
   user_offline: { status: 404, title: "The user is offline" },
   epoch_changed: { status: 410, title: "The history was lost or set back" },
   idempotency_conflict: { status: 422, title: "The idempotency key was used for another message" },
@@ -23,7 +28,10 @@ const PROBLEMS = {
   method_not_allowed: { status: 405, title: "The method is not allowed here" },
   too_large: { status: 413, title: "The body is too large" },
   unsupported_media_type: { status: 415, title: "The content type is not supported" },
+  misdirected: { status: 421, title: "This host is not served here" },
   upgrade_required: { status: 426, title: "This address speaks WebSocket" },
+  too_many_connections: { status: 429, title: "There are too many connections" },
+  too_many_requests: { status: 429, title: "Requests come too fast" },
   internal: { status: 500, title: "The server made a mistake" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
   draining: { status: 503, title: "The instance is shutting down" },
@@ -34,7 +42,7 @@ const PROBLEMS = {
 const RETRY_AFTER_S = 1;
 
 /**
- * A problem answer. 503 carries `Retry-After`.
+ * A problem answer. 429 and 503 carry `Retry-After`, 401 the way to log in.
  * @param detail What was wrong with this request and what to do, as a sentence.
  */
 export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Response {
@@ -43,7 +51,8 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
     status,
     headers: {
       "content-type": "application/problem+json",
-      ...(status === 503 && { "retry-after": String(RETRY_AFTER_S) }),
+      ...(status === 401 && { "www-authenticate": 'Bearer realm="userwire"' }),
+      ...((status === 429 || status === 503) && { "retry-after": String(RETRY_AFTER_S) }),
       ...headers,
     },
   });
@@ -52,6 +61,8 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
 /** The answer to an error, or undefined for one that is nobody's fault but ours. */
 export function problemOf(error: unknown): Response | undefined {
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
+  if (error instanceof UnauthorizedError) return problem("unauthorized", error.message);
+  if (error instanceof ForbiddenError) return problem("forbidden", error.message);
   if (error instanceof InvalidMessageError) return problem("invalid_message", error.message);
   if (error instanceof UserOfflineError) return problem("user_offline", error.message);
   if (error instanceof IdempotencyConflictError) return problem("idempotency_conflict", error.message);

@@ -1,14 +1,23 @@
 /** Answers the HTTP API and serves the files of the console page. Sockets are in `upgrade.ts`. */
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { InvalidUsernameError, messageOf } from "../errors.ts";
+import type { Auth, Caller, Scope } from "../auth/auth.ts";
+import { ForbiddenError, InvalidUsernameError, messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { CLOSE, parsePosition } from "../protocol.ts";
+import { CLOSE, parsePosition, parseUsername } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
-import { BodyTooLargeError, MediaTypeError, readJson, readPayload } from "./body.ts";
+import {
+  type BodyLimits,
+  BodyTimeoutError,
+  BodyTooLargeError,
+  MediaTypeError,
+  readJson,
+  readPayload,
+} from "./body.ts";
+import { bearerOf, passwordOf } from "./credentials.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
   Batch,
@@ -18,13 +27,26 @@ import {
   HistoryQuery,
   OnlineQuery,
   type Readiness,
+  RevocationQuery,
   SendQuery,
+  TicketQuery,
 } from "./schemas.ts";
 
 export interface RoutesOptions {
   publisher: Publisher;
+  auth: Auth;
+  foldUsernames: boolean;
+  /** How long a ticket is good for, unless its buyer says. */
+  ticketTtlS: number;
+  /** How long revocations are remembered. */
+  maxTokenLifeS: number;
+  /** Whether the page and the document are there for all, for who has a key, or for nobody. */
+  page: "on" | "key" | "off";
+  openapi: "on" | "key" | "off";
   /** Largest payload of a message, in bytes. */
   maxBodyBytes: number;
+  /** Time the body of a request may take, in seconds. */
+  bodyTimeoutS: number;
   version: string;
   log: Log;
   readiness(): z.infer<typeof Readiness>;
@@ -48,18 +70,23 @@ const SHARED = { "access-control-allow-origin": "*" };
 
 /** The routes, as a plain function from request to response. */
 export function createRoutes(options: RoutesOptions): (request: Request) => Response | Promise<Response> {
-  const { publisher, log } = options;
+  const { publisher, auth, log } = options;
   const app = new OpenAPIHono();
+  const single: BodyLimits = { maxBytes: options.maxBodyBytes, timeoutMs: options.bodyTimeoutS * 1_000 };
+  const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
+  const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
   // and their problems are RFC 9457.
   for (const route of Object.values(api)) app.openAPIRegistry.registerPath(route);
 
   app.post(api.send.getRoutingPath(), async (c) => {
+    const caller = admit(c, "send");
     const query = check(SendQuery, queryOf(c.req.raw));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const username = usernameIn(c);
-    const payload = await readPayload(c.req.raw, options.maxBodyBytes);
+    assertMayAddress(caller, [username]);
+    const payload = await readPayload(c.req.raw, single);
     const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
     const idempotencyKey = c.req.header("idempotency-key");
     const { repeated, ...result } = await publisher.send(username, payload, {
@@ -74,32 +101,42 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   app.post(api.batch.getRoutingPath(), async (c) => {
-    const batch = check(Batch, await readJson(c.req.raw, MAX_BULK_BYTES));
+    const caller = admit(c, "send");
+    const batch = check(Batch, await readJson(c.req.raw, bulk));
     if ("fault" in batch) return problem("invalid_request", batch.fault);
+    assertMayAddress(caller, batch.value.items.flatMap(({ to }) => to));
     return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
   });
 
   app.get(api.user.getRoutingPath(), async (c) => {
-    const count = await publisher.count(usernameIn(c));
+    const caller = admit(c, "read");
+    const username = usernameIn(c);
+    assertMayAddress(caller, [username]);
+    const count = await publisher.count(username);
     // Hono answers HEAD with what GET says, less the body.
     const status = c.req.method === "HEAD" && count === 0 ? 404 : 200;
     return c.json({ online: count > 0, [publisher.counted]: count }, status);
   });
 
   app.post(api.online.getRoutingPath(), async (c) => {
-    const query = check(OnlineQuery, await readJson(c.req.raw, MAX_BULK_BYTES));
+    const caller = admit(c, "read");
+    const query = check(OnlineQuery, await readJson(c.req.raw, bulk));
     if ("fault" in query) return problem("invalid_request", query.fault);
+    assertMayAddress(caller, query.value.users);
     // The answer has no room for a name beside the users': what the numbers are stands here.
     c.header("userwire-counted", publisher.counted);
     return c.json(Object.fromEntries(await publisher.online(query.value.users)));
   });
 
   app.get(api.history.getRoutingPath(), async (c) => {
+    const caller = admit(c, "read");
     const query = check(HistoryQuery, queryOf(c.req.raw));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { after = "0", limit } = query.value;
     const position = parsePosition(after);
-    const history = await publisher.history(usernameIn(c), {
+    const username = usernameIn(c);
+    assertMayAddress(caller, [username]);
+    const history = await publisher.history(username, {
       after: position?.seq ?? Number(after),
       ...(limit !== undefined && { limit }),
     });
@@ -115,10 +152,40 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   app.delete(api.close.getRoutingPath(), async (c) => {
+    const caller = admit(c, "admin");
     const query = check(CloseQuery, queryOf(c.req.raw));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { code = CLOSE.kicked.code, why = CLOSE.kicked.why } = query.value;
-    return c.json({ closed: await publisher.closeConnections(usernameIn(c), { code, why }) });
+    const username = usernameIn(c);
+    assertMayAddress(caller, [username]);
+    return c.json({ closed: await publisher.closeConnections(username, { code, why }) });
+  });
+
+  app.post(api.ticket.getRoutingPath(), async (c) => {
+    const caller = admit(c, "admin");
+    const query = check(TicketQuery, await readJson(c.req.raw, single));
+    if ("fault" in query) return problem("invalid_request", query.fault);
+    const { user, ttl = options.ticketTtlS } = query.value;
+    assertMayAddress(caller, [user]);
+    const ticket = await auth.issueTicket(parseUsername(user, { fold: options.foldUsernames }), ttl);
+    const url = new URL("/ws", c.req.url.replace(/^http/, "ws"));
+    url.searchParams.set("ticket", ticket);
+    return c.json({ ticket, url: url.href }, 201, { "cache-control": "no-store" });
+  });
+
+  app.post(api.revocation.getRoutingPath(), async (c) => {
+    const caller = admit(c, "admin");
+    const query = check(RevocationQuery, await readJson(c.req.raw, single));
+    if ("fault" in query) return problem("invalid_request", query.fault);
+    const username = parseUsername(usernameIn(c), { fold: options.foldUsernames });
+    assertMayAddress(caller, [username]);
+    // Tokens know full seconds only: those of this very second are meant too.
+    const { jti, issued_before = Math.floor(Date.now() / 1_000) + 1 } = query.value;
+    const revoked = jti !== undefined ? { jti } : { before: issued_before };
+    await auth.revoke(username, revoked, options.maxTokenLifeS);
+    // Written first: whoever comes in from now on is refused, whoever came in before hears this.
+    await publisher.closeConnections(username, { ...CLOSE.revoked, revoked });
+    return c.json(jti !== undefined ? { jti } : { issued_before }, 201);
   });
 
   app.get("/healthz", (c) => c.json({ status: "ok" }));
@@ -128,17 +195,31 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     return c.json(readiness, readiness.ready ? 200 : 503);
   });
 
-  app.doc31("/openapi.json", {
-    openapi: "3.1.0",
-    info: {
-      title: "Userwire",
-      version: options.version,
-      description: "Sends messages to named users, whichever instance holds their sockets.",
-    },
-  });
+  if (options.openapi !== "off") {
+    app.use("/openapi.json", async (c, next) => {
+      if (options.openapi === "key") admit(c, "any");
+      await next();
+    });
+    app.openAPIRegistry.registerComponent("securitySchemes", "key", {
+      type: "http",
+      scheme: "bearer",
+      description: "An API key, made by `userwire key new`",
+    });
+    app.doc31("/openapi.json", documentHead(options.version));
+  }
 
   for (const [path, { body, type, etag }] of assets) {
+    if (options.page === "off" && path !== CLIENT_PATH) continue;
     app.get(path, (c) => {
+      if (options.page === "key" && path !== CLIENT_PATH) {
+        try {
+          auth.admit(passwordOf(c.req.raw) ?? bearerOf(c.req.raw), "any");
+        } catch (error) {
+          if (!(error instanceof UnauthorizedError)) throw error;
+          // The one place where a browser asks a person: the key is the password, the name does not matter.
+          return problem("unauthorized", error.message, { "www-authenticate": 'Basic realm="userwire"' });
+        }
+      }
       const headers = { ...PAGE_HEADERS, ...(path === CLIENT_PATH && SHARED), "content-type": type, etag };
       return isFresh(c.req.header("if-none-match"), etag)
         ? new Response(null, { status: 304, headers })
@@ -159,6 +240,10 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.onError((error) => {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
+    if (error instanceof BodyTimeoutError) {
+      // What is still to come of it must not be taken for the next request.
+      return problem("too_slow", error.message, { connection: "close" });
+    }
     if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
     const answer = problemOf(error);
     if (answer) return answer;
@@ -167,6 +252,24 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
   });
 
   return (request) => app.fetch(request);
+}
+
+function documentHead(version: string) {
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "Userwire",
+      version,
+      description: "Sends messages to named users, whichever instance holds their sockets.",
+    },
+  };
+}
+
+/** @throws {ForbiddenError} */
+function assertMayAddress(caller: Caller, usernames: readonly string[]): void {
+  const stranger = usernames.find((username) => !caller.mayAddress(username));
+  if (stranger === undefined) return;
+  throw new ForbiddenError(`The key "${caller.name}" may not address the user ${JSON.stringify(stranger)}`);
 }
 
 /** The query of a request; of a name given twice, the last. */

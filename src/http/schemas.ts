@@ -125,6 +125,36 @@ export const Closed = z.object({
   closed: z.number().int().openapi({ description: "Connections that were told to close" }),
 }).openapi("Closed");
 
+export const TicketQuery = z.strictObject({
+  user: username,
+  ttl: z.number().int().min(1).max(3_600).optional().openapi({
+    description: "How long the ticket is good for, in seconds; USERWIRE_TICKET_TTL_S if not given",
+  }),
+}).openapi("TicketQuery");
+
+export const Ticket = z.object({
+  ticket: z.string().openapi({ description: "Good for one connection" }),
+  url: z.string().openapi({
+    description: "Where to connect with it",
+    example: "wss://push.example.com/ws?ticket=…",
+  }),
+}).openapi("Ticket");
+
+export const RevocationQuery = z.strictObject({
+  jti: z.string().min(1).max(256).optional().openapi({ description: "Id of the one token that is meant" }),
+  issued_before: z.number().int().min(1).max(9_999_999_999).optional().openapi({
+    description: "Unix seconds: every token and ticket of the user that is older is meant; now if not given",
+  }),
+}).refine(({ jti, issued_before }) => jti === undefined || issued_before === undefined, {
+  message: "can't stand beside jti",
+  path: ["issued_before"],
+}).openapi("RevocationQuery");
+
+export const Revoked = z.object({
+  jti: z.string().optional(),
+  issued_before: z.number().int().optional(),
+}).openapi("Revoked");
+
 export const Batch = z.strictObject({
   items: z.array(z.strictObject({
     to: z.union([username, z.array(username).min(1).max(MAX_ITEM_RECIPIENTS)], {

@@ -3,15 +3,19 @@
  * handshake is answered, where proxies and logs see it; and the subscription is confirmed before, so that from
  * the moment a client sees `open` no message to it can be missed.
  */
+import type { Auth, Identity } from "../auth/auth.ts";
 import type { Broker } from "../broker/broker.ts";
 import type { Inbox } from "../inbox/inbox.ts";
 import { Connection, type Mode } from "../connection.ts";
 import type { Connections } from "../connections.ts";
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import { BrokerUnavailableError, messageOf, UnauthorizedError } from "../errors.ts";
 import { Newcomer } from "../newcomer.ts";
 import {
+  BEARER_SUBPROTOCOL,
   channelOf,
   CLOSE,
+  parseCredentialFrame,
+  parseIdentityFrame,
   parseOffer,
   parsePosition,
   parseUsername,
@@ -19,6 +23,8 @@ import {
   SUBPROTOCOL,
 } from "../protocol.ts";
 import { Replay } from "../replay.ts";
+import type { Admission } from "./admission.ts";
+import { credentialIn } from "./credentials.ts";
 import { isOriginAllowed } from "./origin.ts";
 import { problem, problemOf } from "./problem.ts";
 
@@ -28,6 +34,10 @@ export interface UpgradeOptions {
   /** Messages that a resume replays at most. */
   maxReplay: number;
   connections: Connections;
+  auth: Auth;
+  admission: Admission;
+  /** Whether `?token=` counts. */
+  tokenInQuery: boolean;
   channelPrefix: string;
   foldUsernames: boolean;
   allowedOrigins: readonly string[];
@@ -46,37 +56,72 @@ export function wantsUpgrade(request: Request): boolean {
   return request.headers.get("upgrade")?.toLowerCase() === "websocket";
 }
 
-/** Answers a request for a WebSocket: with 101, or with a problem. */
-export async function upgrade(request: Request, options: UpgradeOptions): Promise<Response> {
+/**
+ * Answers a request for a WebSocket: with 101, or with a problem.
+ * @param peer Address at the other end of the connection.
+ */
+export async function upgrade(request: Request, peer: string, options: UpgradeOptions): Promise<Response> {
+  const { auth, admission } = options;
   const url = new URL(request.url);
-  const refusal = refuse(request, url, options);
+  const place = admission.placeOf(request, peer);
+  const refusal = refuse(request, url, options) ?? admission.refuse(place);
   if (refusal) return refusal;
 
   const offer = parseOffer(request.headers.get("sec-websocket-protocol"));
-  if (offer.length > 0 && !offer.includes(SUBPROTOCOL)) {
+  const isFramed = offer.includes(SUBPROTOCOL);
+  if (!isFramed && offer.some((name) => !name.startsWith(BEARER_SUBPROTOCOL))) {
     return problem(
       "invalid_handshake",
       `No known subprotocol was offered: offer "${SUBPROTOCOL}", or none for raw mode`,
     );
   }
-  const mode: Mode = offer.length > 0 ? "v1" : "raw";
-  const name = url.searchParams.get("username");
-  if (name === null) {
-    if (mode === "raw") return openNewcomer(request, options);
-    return problem("invalid_handshake", `Who is connecting? Add "?username=…" to the address`);
+  // A browser fails when none of the subprotocols it offered is taken, so a token in one needs the other.
+  if (!isFramed && offer.length > 0) {
+    return problem("invalid_handshake", `A token among the subprotocols needs "${SUBPROTOCOL}" beside it`);
   }
-  let username: string;
-  try {
-    username = parseUsername(name, { fold: options.foldUsernames });
-  } catch (error) {
-    return problemOf(error)!;
-  }
+  const mode: Mode = isFramed ? "v1" : "raw";
   const from = url.searchParams.get("resume");
   const resume = from === null ? undefined : parsePosition(from);
   if (from !== null && resume === undefined) {
     return problem("invalid_handshake", `"resume" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
   }
-  return await openConnection(request, username, { ...options, mode, resume });
+  const name = url.searchParams.get("username");
+  let identity: Identity;
+  try {
+    // In open mode a name is as good as anything: what else is shown could not make it truer.
+    const isNamed = auth.isOpen && name !== null;
+    const credential = isNamed ? undefined : credentialIn(request, offer, options);
+    if (credential) {
+      identity = await auth.identify(credential);
+      // A client that says who it is and shows another's token is confused, and should learn it.
+      if (name !== null && parseUsername(name, { fold: options.foldUsernames }) !== identity.username) {
+        return problem("forbidden", `The ${credential.kind} is for another user than "username" says`);
+      }
+    } else if (name !== null) {
+      if (!auth.isOpen) {
+        return problem("unauthorized", `Names are not taken on trust here: ${howToShow(auth)}`);
+      }
+      identity = { username: parseUsername(name, { fold: options.foldUsernames }) };
+    } else if (mode === "raw") {
+      return openNewcomer(request, place, options);
+    } else if (auth.isOpen) {
+      return problem("invalid_handshake", `Who is connecting? Add "?username=…" to the address`);
+    } else {
+      return problem("unauthorized", `Who is connecting? ${howToShow(auth)}`);
+    }
+  } catch (error) {
+    const answer = problemOf(error);
+    if (answer) return answer;
+    throw error;
+  }
+  return await openConnection(request, identity, { ...options, place, mode, resume });
+}
+
+/** As the end of a sentence. */
+function howToShow({ takesTokens }: Auth): string {
+  return takesTokens
+    ? 'show a token in "Authorization: Bearer", in a subprotocol, or get a ticket from POST /v1/tickets'
+    : "show a ticket from POST /v1/tickets, as ?ticket=… or where a token would stand";
 }
 
 /** What can be refused without knowing who it is. */
@@ -113,13 +158,16 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
 
 async function openConnection(
   request: Request,
-  username: string,
-  options: UpgradeOptions & { mode: Mode; resume: Position | undefined },
+  identity: Identity,
+  options: UpgradeOptions & { place: string; mode: Mode; resume: Position | undefined },
 ): Promise<Response> {
-  const { broker, inbox, connections } = options;
+  const { broker, inbox, connections, admission } = options;
+  const { username } = identity;
+  if (admission.isFull(identity)) return admission.tooMany(identity);
   const connection = new Connection(username, options.mode, connections);
+  if (isShown(identity)) connection.attachIdentity(identity);
   // Joined first: it counts against the limit while its subscription is being confirmed.
-  connections.join(connection);
+  connections.join(connection, options.place);
   try {
     // The signal fires when the client leaves before it was answered.
     const { signal } = request;
@@ -136,10 +184,18 @@ async function openConnection(
     } else {
       connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));
     }
+    const refusal = await checkIn(identity, channel, options);
     signal.throwIfAborted();
     if (connection.state !== "opening") {
-      return problem("draining", "The instance is shutting down: connect to another");
+      return options.isDraining()
+        ? problem("draining", "The instance is shutting down: connect to another")
+        : problem("unauthorized", "The user's connections were closed while this one was opening");
     }
+    if (refusal) {
+      connection.abandon("refused");
+      return refusal;
+    }
+    admission.makeRoom(identity);
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
     // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
     if (options.mode === "v1") response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
@@ -155,9 +211,31 @@ async function openConnection(
   }
 }
 
+/**
+ * What can be known only once the subscription is confirmed: from then on an order to close reaches the connection,
+ * so nothing revoked slips in between; and whoever comes in at the same time elsewhere counts it.
+ */
+async function checkIn(
+  identity: Identity,
+  channel: string,
+  { auth, broker, admission }: UpgradeOptions,
+): Promise<Response | undefined> {
+  const [isRevoked, counts] = await Promise.all([
+    isShown(identity) && auth.isRevoked(identity),
+    admission.isOverQuota(identity, Infinity) ? broker.counts([channel]) : [0],
+  ]);
+  if (isRevoked) return problem("unauthorized", "The token or ticket has been revoked: get a new one");
+  return admission.isOverQuota(identity, counts[0]!) ? admission.tooMany(identity) : undefined;
+}
+
+/** Whether the identity was shown, not just said. */
+function isShown({ exp, iat }: Identity): boolean {
+  return exp !== undefined || iat !== undefined;
+}
+
 /** Only here does the subscription follow the handshake: before the first frame nobody knows whose it is. */
-function openNewcomer(request: Request, options: UpgradeOptions): Response {
-  const { broker, connections } = options;
+function openNewcomer(request: Request, place: string, options: UpgradeOptions): Response {
+  const { auth, broker, connections, admission } = options;
   const why = broker.unavailable();
   if (why !== undefined) return problemOf(new BrokerUnavailableError(why))!;
   let upgraded: Deno.WebSocketUpgrade;
@@ -167,20 +245,37 @@ function openNewcomer(request: Request, options: UpgradeOptions): Response {
     return problem("invalid_handshake", messageOf(error));
   }
   const { socket, response } = upgraded;
-  connections.join(
-    new Newcomer(socket, connections, {
-      timeoutS: options.identityTimeoutS,
-      foldUsernames: options.foldUsernames,
-      onIdentity(username) {
-        const connection = new Connection(username, "raw", connections);
-        connections.join(connection);
-        connection.attachSocket(socket);
-        broker.subscribe(channelOf(username, options.channelPrefix), connection).then(
-          (subscription) => connection.attachSubscription(subscription),
-          (error) => connection.close({ code: CLOSE.overloaded.code, why: messageOf(error) }),
-        );
-      },
-    }),
-  );
+  const newcomer = new Newcomer(socket, connections, {
+    timeoutS: options.identityTimeoutS,
+    identify(text) {
+      const credential = parseCredentialFrame(text);
+      if (credential) return auth.identify(credential);
+      if (auth.isOpen) return { username: parseIdentityFrame(text, { fold: options.foldUsernames }) };
+      throw new UnauthorizedError(
+        `Names are not taken on trust here: the first frame must be {"token": "…"} or {"ticket": "…"}`,
+      );
+    },
+    onIdentity(identity) {
+      const isFull = admission.isFull(identity);
+      const connection = new Connection(identity.username, "raw", connections);
+      if (isShown(identity)) connection.attachIdentity(identity);
+      connections.join(connection, place);
+      connection.attachSocket(socket);
+      if (isFull) return connection.close(CLOSE.tooMany);
+      const channel = channelOf(identity.username, options.channelPrefix);
+      const open = async () => {
+        const subscription = await broker.subscribe(channel, connection);
+        const refusal = await checkIn(identity, channel, options).catch(async (error: unknown) => {
+          await subscription.close();
+          throw error;
+        });
+        if (refusal) connection.close(refusal.status === 429 ? CLOSE.tooMany : CLOSE.revoked);
+        else admission.makeRoom(identity);
+        connection.attachSubscription(subscription);
+      };
+      open().catch((error) => connection.close({ code: CLOSE.overloaded.code, why: messageOf(error) }));
+    },
+  });
+  connections.join(newcomer, place);
   return response;
 }

@@ -9,6 +9,7 @@ import html from "./index.html" with { type: "text" };
 import css from "./page.css" with { type: "text" };
 import icon from "./icon.svg" with { type: "text" };
 import page from "./page.js" with { type: "text" };
+import access from "./access.js" with { type: "text" };
 import card from "./card.js" with { type: "text" };
 import client from "./client.js" with { type: "text" };
 import dom from "./dom.js" with { type: "text" };
@@ -33,6 +34,7 @@ export const assets: ReadonlyMap<string, Asset> = new Map([
   ["/page.css", asset(css, "text/css; charset=utf-8")],
   ["/icon.svg", asset(icon, "image/svg+xml")],
   ["/page.js", asset(page, JAVASCRIPT)],
+  ["/access.js", asset(access, JAVASCRIPT)],
   ["/card.js", asset(card, JAVASCRIPT)],
   // Not the page's alone: whatever program wants the client may take it from here.
   ["/client.js", asset(client, JAVASCRIPT)],

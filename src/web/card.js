@@ -189,7 +189,7 @@ export class Card {
 function describe(/** @type {Extract<State, { phase: "closed" }>} */ { code, why, opened, byUs }) {
   if (byUs) return "Disconnected";
   if (why === OFFLINE) return "Offline: back when the network is";
-  if (!opened && code === 1006) return "Refused, or no answer";
+  if (!opened && code === 1006) return why || "Refused, or no answer";
   const meaning = CLOSE_MEANINGS.get(code);
   // The server's own reason says more than the table, unless it is only the table's in other words.
   return [`Closed ${code}`, why || meaning].filter(Boolean).join(": ");

@@ -2,6 +2,7 @@
  * The "Send" form: posts a message, says in words what became of it, shows the same call as a curl command, and
  * keeps a short history.
  */
+import { accessKey } from "./access.js";
 import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 
 const KEPT_SENDS = 20;
@@ -114,7 +115,10 @@ async function post(username, payload, type) {
   try {
     const response = await fetch(messagesUrl(username), {
       method: "POST",
-      headers: { "content-type": contentTypeOf(type) },
+      headers: {
+        "content-type": contentTypeOf(type),
+        ...(accessKey() !== "" && { "authorization": `Bearer ${accessKey()}` }),
+      },
       body: payload,
       signal: AbortSignal.timeout(15_000),
     });
@@ -183,6 +187,8 @@ export function curlOf(
   return [
     `curl ${quoted(messagesUrl(username))}`,
     `-H ${quoted(`content-type: ${contentTypeOf(type)}`)}`,
+    // By the name of its variable: a command is copied to places where a key must not be.
+    ...(accessKey() === "" ? [] : ['-H "authorization: Bearer $USERWIRE_KEY"']),
     `--data-raw ${quoted(payload)}`,
   ].join(" \\\n  ");
 }

@@ -3,6 +3,7 @@
  * the raw wire has no client, so what it takes to stay connected is here: no positions, nothing is resumed. Knows
  * nothing of the page.
  */
+import { accessOf } from "./access.js";
 import { connect, shouldReconnect } from "./client.js";
 
 const FIRST_WAIT_MS = 500;
@@ -77,7 +78,9 @@ export class FramedSocket {
     /** @type {import("../client/mod.ts").Client} */
     let client;
     try {
-      client = connect(location.origin, { user: this.#username, resume: this.#position, parse: this.#parse });
+      const token = accessOf(this.#username);
+      const who = token === undefined ? { user: this.#username } : { token };
+      client = connect(location.origin, { ...who, resume: this.#position, parse: this.#parse });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       return listener.state({ phase: "closed", code: 4400, why, opened: false, byUs: false });
@@ -138,15 +141,26 @@ export class RawSocket {
     if (this.#socket) return;
     clearTimeout(this.#retry);
     const origin = location.origin.replace(/^http/, "ws");
-    const socket = new WebSocket(`${origin}/ws?${new URLSearchParams({ username: this.#username })}`);
+    const token = accessOf(this.#username);
+    const query = token === undefined ? `?${new URLSearchParams({ username: this.#username })}` : "";
+    const socket = new WebSocket(`${origin}/ws${query}`);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     let openedAt = 0;
     this.#listener.state({ phase: "connecting" });
 
-    socket.onopen = () => {
+    socket.onopen = async () => {
       openedAt = Date.now();
-      this.#listener.state({ phase: "open" });
+      if (token !== undefined) {
+        try {
+          const text = await token();
+          if (this.#socket === socket) socket.send(JSON.stringify({ token: text }));
+        } catch (error) {
+          const why = error instanceof Error ? error.message : String(error);
+          if (this.#socket === socket) this.#giveUp({ code: 4401, why });
+        }
+      }
+      if (this.#socket === socket) this.#listener.state({ phase: "open" });
     };
     socket.onmessage = ({ data }) => {
       const isText = typeof data === "string";
@@ -173,6 +187,17 @@ export class RawSocket {
   }
 
   close() {
+    this.#letGo();
+    this.#listener.state(BY_US);
+  }
+
+  /** For good: what is wrong will not mend itself. */
+  #giveUp(/** @type {{ code: number, why: string }} */ reason) {
+    this.#letGo();
+    this.#listener.state({ phase: "closed", ...reason, opened: true, byUs: false });
+  }
+
+  #letGo() {
     clearTimeout(this.#retry);
     const socket = this.#socket;
     this.#socket = undefined;
@@ -182,7 +207,6 @@ export class RawSocket {
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close(1000);
     }
-    this.#listener.state(BY_US);
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * The top bar and the notices: asks `/readyz` while the page is visible and says in words what it learns.
  */
+import { showAccess } from "./access.js";
 import { byId, setText } from "./dom.js";
 
 const EVERY_MS = 10_000;
@@ -69,6 +70,7 @@ function show(/** @type {Readiness | string} */ answer) {
   setText(down, answer.ready ? "" : `Not ready: ${answer.why ?? "no reason given"}.`);
   down.hidden = answer.ready;
   byId("notice-open").hidden = !answer.open;
+  showAccess(!answer.open);
   byId("notice-memory").hidden = answer.broker !== "memory";
   document.title = `Userwire · ${answer.node}`;
 }

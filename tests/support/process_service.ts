@@ -120,10 +120,15 @@ export class ProcessService implements AsyncDisposable {
     }
   }
 
-  /** Memory of the process, in bytes. */
+  /** What it wrote beside the lines of its log. */
+  get otherText(): string {
+    return this.#otherText;
+  }
+
+  /** Resident memory of the process, in bytes. Linux only. */
   async memory(): Promise<number> {
     const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
+    return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) * 1_024;
   }
 
   get hasEnded(): boolean {

@@ -1,0 +1,82 @@
+/**
+ * The contract of who is let in. Two questions that have nothing to do with each other: who a *socket* is, shown by
+ * a token or a ticket, and who *calls the API*, shown by a key.
+ *
+ * - Neither keys nor a way to verify tokens configured: *open mode*. Whoever gets through may be and do anything.
+ * - Keys only: sockets come in with tickets. Tokens only: the API answers nobody but says what to configure.
+ * - What can't be checked is not let in: while the store of tickets and revocations is away, calls reject with
+ *   `BrokerUnavailableError`.
+ * - No error of these calls holds any part of a key, a token or a ticket.
+ */
+import type { Credential, Revocation } from "../protocol.ts";
+
+/** What a key allows: `send` messages, `read` presence and history, `admin` tickets, closing and revoking. */
+export type Scope = "send" | "read" | "admin";
+
+/** Who a socket is, and for how long that holds. */
+export interface Identity {
+  readonly username: string;
+  /** Unix seconds at which the token ends; missing for a ticket. */
+  readonly exp?: number;
+  /** Unix seconds at which the token or ticket was made. */
+  readonly iat?: number;
+  /** Id of the token. */
+  readonly jti?: string;
+  /** Sockets the user may have, where the token says so. */
+  readonly maxConnections?: number;
+}
+
+/** Who calls the API. */
+export interface Caller {
+  /** Name of the key. */
+  readonly name: string;
+  mayAddress(username: string): boolean;
+}
+
+export interface Auth {
+  /** Whether nobody has to show anything. */
+  readonly isOpen: boolean;
+  /** Whether a socket may come in with a token. */
+  readonly takesTokens: boolean;
+
+  /**
+   * Who shows this. A ticket is used up by it. Does not look at revocations: ask `isRevoked` once the user's orders
+   * to close are heard, so that none slips in between.
+   * @throws {UnauthorizedError | BrokerUnavailableError}
+   */
+  identify(credential: Credential): Promise<Identity>;
+
+  /**
+   * Who calls with this key.
+   * @throws {UnauthorizedError} when there is no such key.
+   * @throws {ForbiddenError} when the key does not allow it.
+   */
+  admit(key: string | undefined, scope: Scope | "any"): Caller;
+
+  /**
+   * A ticket with which one socket gets in as this user, within the time given.
+   * @throws {BrokerUnavailableError}
+   */
+  issueTicket(username: string, ttlS: number): Promise<string>;
+
+  /**
+   * Lets in no more what is revoked, on every instance, from the moment this resolves. Sockets that are in already
+   * are the caller's business.
+   * @param ttlS How long that is remembered.
+   * @throws {BrokerUnavailableError}
+   */
+  revoke(username: string, revocation: Revocation, ttlS: number): Promise<void>;
+
+  /**
+   * Whether what let this identity in has been revoked.
+   * @throws {BrokerUnavailableError}
+   */
+  isRevoked(identity: Identity): Promise<boolean>;
+
+  /**
+   * Reads the keys again.
+   * @returns How many there are.
+   * @throws {ConfigError} and keeps those it had.
+   */
+  reload(): number;
+}

@@ -1,0 +1,249 @@
+/**
+ * Tokens: JSON Web Tokens signed by somebody whose secret or public key is configured. The algorithms are pinned to
+ * the kind of key, so a token can't choose how it is checked: `none` and an HMAC made with a public key are refused
+ * like any other forgery. No error holds a part of a token.
+ */
+import { createPublicKey } from "node:crypto";
+import {
+  createRemoteJWKSet,
+  customFetch,
+  errors,
+  type JWK,
+  type JWTPayload,
+  jwtVerify,
+  type JWTVerifyGetKey,
+} from "jose";
+import { BrokerUnavailableError, ConfigError, messageOf, UnauthorizedError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { parseUsername } from "../protocol.ts";
+import type { Identity } from "./auth.ts";
+
+/** How tokens are verified; at most one of the first three. */
+export interface TokenOptions {
+  secret?: string | undefined;
+  /** PEM, or a JWK as JSON. */
+  publicKey?: string | undefined;
+  jwksUrl?: string | undefined;
+  /** An unknown key id makes the keys be fetched again, but not more often than this, in milliseconds. @default 30000 */
+  jwksCooldownMs?: number;
+  /** Empty: all that suit the key. */
+  algorithms: readonly string[];
+  issuer?: string | undefined;
+  audience?: string | undefined;
+  clockToleranceS: number;
+  /** Longest time a token may have left. */
+  maxLifeS: number;
+  foldUsernames: boolean;
+  log: Log;
+}
+
+/** Shows whose a token is. */
+export type Verify = (token: string) => Promise<Identity>;
+
+const HMAC = ["HS256", "HS384", "HS512"];
+const RSA = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
+const EDWARDS = ["EdDSA", "Ed25519"];
+const ELLIPTIC: Readonly<Record<string, readonly string[]>> = {
+  "P-256": ["ES256"],
+  "P-384": ["ES384"],
+  "P-521": ["ES512"],
+};
+const ASYMMETRIC = [...RSA, ...Object.values(ELLIPTIC).flat(), ...EDWARDS];
+
+/** Longer ones are not worth the work. */
+const MAX_TOKEN_LENGTH = 8_192;
+const JWKS_COOLDOWN_MS = 30_000;
+const JWKS_MAX_AGE_MS = 600_000;
+const JWKS_TIMEOUT_MS = 3_000;
+/** After a fetch that failed nobody tries again for so long. */
+const JWKS_RETRY_MS = 1_000;
+/** RFC 7518, 3.2: a key as long as the hash. */
+const MIN_SECRET_BYTES = 32;
+
+/**
+ * @returns Undefined when tokens are not configured.
+ * @throws {ConfigError} with every fault.
+ */
+export function openVerifier(options: TokenOptions): Verify | undefined {
+  const { secret, publicKey, jwksUrl } = options;
+  const methods = [
+    secret !== undefined && "USERWIRE_JWT_SECRET",
+    publicKey !== undefined && "USERWIRE_JWT_PUBLIC_KEY",
+    jwksUrl !== undefined && "USERWIRE_JWKS_URL",
+  ].filter((name) => name !== false);
+  if (methods.length === 0) {
+    const lonely = [
+      options.algorithms.length > 0 && "USERWIRE_JWT_ALGORITHMS",
+      options.issuer !== undefined && "USERWIRE_JWT_ISSUER",
+      options.audience !== undefined && "USERWIRE_JWT_AUDIENCE",
+    ].filter((name) => name !== false);
+    if (lonely.length === 0) return undefined;
+    throw new ConfigError(
+      lonely.map((name) =>
+        `${name} is set, but nothing that verifies tokens: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or ` +
+        "USERWIRE_JWKS_URL, or leave it out"
+      ),
+    );
+  }
+  if (methods.length > 1) {
+    throw new ConfigError([
+      `${methods.join(" and ")} are set, but tokens are verified in one way: leave one`,
+    ]);
+  }
+  if (secret !== undefined) return verifierBySecret(secret, options);
+  return publicKey !== undefined ? verifierByPublicKey(publicKey, options) : verifierByUrl(jwksUrl!, options);
+}
+
+function verifierBySecret(secret: string, options: TokenOptions): Verify {
+  const bytes = new TextEncoder().encode(secret);
+  if (bytes.length < MIN_SECRET_BYTES) {
+    throw new ConfigError([
+      `USERWIRE_JWT_SECRET must have at least ${MIN_SECRET_BYTES} bytes, but has ${bytes.length}: it could be ` +
+      "guessed from a single token",
+    ]);
+  }
+  return verifier(() => bytes, { ...options, suitable: HMAC });
+}
+
+function verifierByPublicKey(text: string, options: TokenOptions): Verify {
+  const jwk = jwkOf(text);
+  const suitable = jwk && algorithmsOf(jwk);
+  if (!suitable) {
+    throw new ConfigError([
+      "USERWIRE_JWT_PUBLIC_KEY must be a public RSA, elliptic curve or Ed25519 key in PEM or as a JWK, but is " +
+      "something else (not shown: it may hold a secret): give the public half of the key",
+    ]);
+  }
+  return verifier(() => jwk, { ...options, suitable });
+}
+
+/** The public key as a JWK, in which the library finds the form that each algorithm needs. */
+function jwkOf(text: string): JWK | undefined {
+  try {
+    if (!text.trimStart().startsWith("{")) {
+      // In an environment variable line ends are often written as \n.
+      const pem = text.replaceAll("\\n", "\n");
+      if (/PRIVATE KEY/.test(pem)) return undefined;
+      return createPublicKey(pem).export({ format: "jwk" }) as JWK;
+    }
+    const jwk = JSON.parse(text);
+    return jwk.d === undefined && jwk.k === undefined ? jwk : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function algorithmsOf({ kty, crv, n, x }: JWK): readonly string[] | undefined {
+  if (kty === "RSA" && n !== undefined) return RSA;
+  if (kty === "EC" && x !== undefined) return ELLIPTIC[crv ?? ""];
+  return kty === "OKP" && crv === "Ed25519" && x !== undefined ? EDWARDS : undefined;
+}
+
+function verifierByUrl(url: string, options: TokenOptions): Verify {
+  const keys = createRemoteJWKSet(new URL(url), {
+    cooldownDuration: options.jwksCooldownMs ?? JWKS_COOLDOWN_MS,
+    cacheMaxAge: JWKS_MAX_AGE_MS,
+    timeoutDuration: JWKS_TIMEOUT_MS,
+    async [customFetch](url, init) {
+      const response = await fetch(url, init);
+      // The library looks no further then, and would leave the body open.
+      if (response.status !== 200) await response.body?.cancel();
+      return response;
+    },
+  });
+  let failedMs = -Infinity;
+  const unavailable = () =>
+    new BrokerUnavailableError(
+      "The keys that verify tokens can't be fetched from USERWIRE_JWKS_URL at the moment",
+    );
+  return verifier(async (header, token) => {
+    if (performance.now() - failedMs < JWKS_RETRY_MS) throw unavailable();
+    try {
+      return await keys(header, token);
+    } catch (error) {
+      // These two are about the token; all else is about the fetch.
+      if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) {
+        throw error;
+      }
+      failedMs = performance.now();
+      options.log.warn("keys for tokens not fetched", { reason: messageOf(error) });
+      throw unavailable();
+    }
+  }, { ...options, suitable: ASYMMETRIC });
+}
+
+function verifier(
+  key: JWTVerifyGetKey | (() => Uint8Array | JWK),
+  options: TokenOptions & { suitable: readonly string[] },
+): Verify {
+  const { suitable, issuer, audience, clockToleranceS, maxLifeS, foldUsernames } = options;
+  const unsuitable = options.algorithms.filter((name) => !suitable.includes(name));
+  if (unsuitable.length > 0) {
+    throw new ConfigError([
+      `USERWIRE_JWT_ALGORITHMS must suit the key, which takes ${suitable.join(", ")}, but holds ` +
+      `${JSON.stringify(unsuitable.join(","))}: correct it, or leave it out`,
+    ]);
+  }
+  const rules = {
+    algorithms: [...options.algorithms.length > 0 ? options.algorithms : suitable],
+    requiredClaims: ["exp", "sub"],
+    clockTolerance: clockToleranceS,
+    ...(issuer !== undefined && { issuer }),
+    ...(audience !== undefined && { audience }),
+  };
+  return async (token) => {
+    if (token.length > MAX_TOKEN_LENGTH) throw new UnauthorizedError("The token is too long");
+    let payload: JWTPayload;
+    try {
+      ({ payload } = await jwtVerify(token, key as JWTVerifyGetKey, rules));
+    } catch (error) {
+      if (error instanceof BrokerUnavailableError) throw error;
+      throw new UnauthorizedError(whyNot(error));
+    }
+    return identityOf(payload, { maxLifeS, foldUsernames });
+  };
+}
+
+function identityOf(payload: JWTPayload, options: { maxLifeS: number; foldUsernames: boolean }): Identity {
+  const { sub, exp, iat, jti, userwire } = payload as JWTPayload & {
+    userwire?: { maxConnections?: unknown };
+  };
+  let username: string;
+  try {
+    username = parseUsername(sub, { fold: options.foldUsernames });
+  } catch (error) {
+    throw new UnauthorizedError(`The token's "sub" is no username: ${messageOf(error)}`);
+  }
+  if (exp! - Date.now() / 1_000 > options.maxLifeS) {
+    throw new UnauthorizedError(
+      `The token is valid for longer than the ${options.maxLifeS} seconds that USERWIRE_MAX_TOKEN_LIFE_S allows`,
+    );
+  }
+  const maxConnections = userwire?.maxConnections;
+  return {
+    username,
+    exp: exp!,
+    ...(iat !== undefined && { iat }),
+    ...(typeof jti === "string" && { jti }),
+    ...(Number.isSafeInteger(maxConnections) && (maxConnections as number) > 0 &&
+      { maxConnections: maxConnections as number }),
+  };
+}
+
+/** In our own words: the library's may quote what the token holds. */
+function whyNot(error: unknown): string {
+  if (error instanceof errors.JWTExpired) return "The token has expired: get a new one";
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    return error.reason === "missing"
+      ? `The token lacks the claim "${error.claim}"`
+      : `The token's claim "${error.claim}" is not what is wanted here`;
+  }
+  if (error instanceof errors.JOSEAlgNotAllowed) {
+    return "The token is signed with an algorithm that is not allowed here";
+  }
+  if (error instanceof errors.JWSSignatureVerificationFailed) return "The token's signature is not valid";
+  if (error instanceof errors.JWKSNoMatchingKey) {
+    return "The token is signed with a key that is not known here";
+  }
+  return "The token is not a valid JSON Web Token";
+}

@@ -1,0 +1,167 @@
+/**
+ * API keys: how they are made, how their hash lines are read, and whether one that is shown is among them. A line is
+ *
+ *     <name>:<scopes, joined by +>:<username pattern>:<SHA-256 of the key, in hex>
+ *
+ * Pure. A plain hash suffices because a key is 256 random bits: nobody can go through them, however fast. (Slow
+ * hashes are for passwords, which can be guessed; here one would only let strangers burn our processor.)
+ */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { ForbiddenError, UnauthorizedError } from "../errors.ts";
+import type { Caller, Scope } from "./auth.ts";
+
+export const SCOPES: readonly Scope[] = ["send", "read", "admin"];
+
+const PREFIX = "uw_";
+const KEY_BYTES = 32;
+const NAME = /^[A-Za-z0-9-]{1,32}$/;
+const LINE = /^([A-Za-z0-9-]{1,32}):([a-z+]+):(\S+):([0-9a-f]{64})$/;
+
+/** A key as the service knows it. */
+export interface KnownKey {
+  readonly name: string;
+  readonly scopes: ReadonlySet<Scope>;
+  /** Usernames it may address; `*` stands for any text. */
+  readonly pattern: string;
+  readonly hash: Uint8Array;
+}
+
+/**
+ * Makes a key.
+ * @param options.users Pattern of the usernames it may address. @default "*"
+ * @returns The key, which is shown once and kept by its owner, and the line for the service.
+ * @throws {TypeError} when the name, a scope or the pattern can't be used.
+ */
+export function newKey(
+  name: string,
+  options: { scopes: readonly string[]; users?: string },
+): { key: string; line: string } {
+  const { scopes, users = "*" } = options;
+  if (!NAME.test(name)) {
+    throw new TypeError(
+      `A key's name must have 1 to 32 letters, digits or dashes, but is ${JSON.stringify(name)}`,
+    );
+  }
+  const unknown = scopes.find((scope) => !isScope(scope));
+  if (scopes.length === 0 || unknown !== undefined) {
+    throw new TypeError(
+      `Scopes must be ${SCOPES.join(", ")}, one or more of them, but there is ${
+        JSON.stringify(unknown ?? "none")
+      }`,
+    );
+  }
+  if (users === "") throw new TypeError('The pattern of usernames must not be empty: "*" is all');
+  const random = crypto.getRandomValues(new Uint8Array(KEY_BYTES)).toBase64({
+    alphabet: "base64url",
+    omitPadding: true,
+  });
+  const key = `${PREFIX}${name}_${random}`;
+  // Whatever could end the line or the list of lines is encoded; the star is not.
+  const line = [name, [...new Set(scopes)].join("+"), encodeURIComponent(users), hashOf(key).toString("hex")];
+  return { key, line: line.join(":") };
+}
+
+/**
+ * Reads hash lines, separated by commas or line ends; empty lines and those that begin with # are passed over.
+ * @returns The keys, and a fault for each line that is none. Faults name the line by its number only.
+ */
+export function parseKeyLines(text: string): { keys: KnownKey[]; faults: string[] } {
+  const keys: KnownKey[] = [];
+  const faults: string[] = [];
+  for (const [index, raw] of text.split(/[,\n]/).entries()) {
+    const line = raw.trim();
+    if (line === "" || line.startsWith("#")) continue;
+    const key = parseLine(line);
+    if (key) keys.push(key);
+    else {
+      faults.push(
+        `key ${index + 1} must be a line as "userwire key new" prints it, <name>:<scopes>:<pattern>:<hash> ` +
+          "(not shown: it may hold a secret)",
+      );
+    }
+  }
+  return { keys, faults };
+}
+
+function parseLine(line: string): KnownKey | undefined {
+  const [, name, scopeList, pattern, hash] = LINE.exec(line) ?? [];
+  const scopes = scopeList?.split("+") ?? [];
+  if (name === undefined || !scopes.every(isScope)) return undefined;
+  try {
+    return {
+      name,
+      scopes: new Set(scopes),
+      pattern: decodeURIComponent(pattern!),
+      hash: Uint8Array.fromHex(hash!),
+    };
+  } catch {
+    return undefined; // the pattern is not what encodeURIComponent writes
+  }
+}
+
+/** The keys that open the API at the moment. */
+export class KeyRing {
+  #keys: readonly KnownKey[];
+  readonly #fold: boolean;
+
+  /** @param options.fold Whether usernames are lower-cased, patterns then too. */
+  constructor(keys: readonly KnownKey[], options: { fold: boolean }) {
+    this.#keys = keys;
+    this.#fold = options.fold;
+  }
+
+  replace(keys: readonly KnownKey[]): void {
+    this.#keys = keys;
+  }
+
+  /** As `Auth.admit`. */
+  admit(key: string | undefined, scope: Scope | "any"): Caller {
+    if (key === undefined) {
+      throw new UnauthorizedError('This call needs an API key: send it as "Authorization: Bearer <key>"');
+    }
+    const hash = hashOf(key);
+    // Hashes, each time all of them: the time says nothing about the key, nor about which one it is.
+    let found: KnownKey | undefined;
+    for (const known of this.#keys) if (timingSafeEqual(known.hash, hash)) found = known;
+    if (!found) {
+      throw new UnauthorizedError("The API key is not known here: it may have been replaced or mistyped");
+    }
+    if (scope !== "any" && !found.scopes.has(scope)) {
+      throw new ForbiddenError(`The key "${found.name}" lacks the scope "${scope}", which this call needs`);
+    }
+    const pattern = patternOf(this.#fold ? found.pattern.toLowerCase() : found.pattern);
+    return {
+      name: found.name,
+      mayAddress: (username) => pattern.test(this.#fold ? username.toLowerCase() : username),
+    };
+  }
+}
+
+function isScope(text: string): text is Scope {
+  return (SCOPES as readonly string[]).includes(text);
+}
+
+function hashOf(key: string) {
+  return createHash("sha256").update(key).digest();
+}
+
+/** Whether a text fits a pattern with stars. Piece by piece from the left, so that no pattern takes long. */
+function patternOf(pattern: string): { test(text: string): boolean } {
+  if (pattern === "*") return { test: () => true };
+  const pieces = pattern.split("*");
+  return {
+    test(text) {
+      const [first, ...rest] = pieces as [string, ...string[]];
+      if (rest.length === 0) return text === first;
+      if (!text.startsWith(first)) return false;
+      let at = first.length;
+      const last = rest.pop()!;
+      for (const piece of rest) {
+        const found = text.indexOf(piece, at);
+        if (found < 0) return false;
+        at = found + piece.length;
+      }
+      return text.length - last.length >= at && text.endsWith(last);
+    },
+  };
+}

@@ -1,0 +1,111 @@
+/** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
+import { ConfigError, messageOf, UnauthorizedError } from "../errors.ts";
+import type { Credential } from "../protocol.ts";
+import type { Redis } from "../redis.ts";
+import type { Auth, Identity } from "./auth.ts";
+import { openVerifier, type TokenOptions, type Verify } from "./jwt.ts";
+import { KeyRing, type KnownKey, parseKeyLines } from "./keys.ts";
+import { MemoryMemos, RedisMemos } from "./memos.ts";
+import { Revocations } from "./revocations.ts";
+import { Tickets } from "./tickets.ts";
+
+export interface AuthOptions {
+  /** Hash lines of API keys. */
+  apiKeys?: string | undefined;
+  /** Path of a file of them, absolute. */
+  apiKeysFile?: string | undefined;
+  tokens: TokenOptions;
+  channelPrefix: string;
+}
+
+/**
+ * Checks the settings. What it returns opens at once, and keeps tickets and revocations in this Redis, which stays the
+ * caller's to close, or in memory.
+ * @throws {ConfigError} with every fault of keys and tokens.
+ */
+export function prepareAuth(options: AuthOptions): (redis: Redis | undefined) => Auth {
+  const faults: string[] = [];
+  const attempt = <T>(make: () => T): T | undefined => {
+    try {
+      return make();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      faults.push(...error.faults);
+      return undefined;
+    }
+  };
+  const keys = attempt(() => readKeys(options));
+  const verify = attempt(() => openVerifier(options.tokens));
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const ring = keys && new KeyRing(keys, { fold: options.tokens.foldUsernames });
+  return (redis) => {
+    const memos = redis ? new RedisMemos(redis) : new MemoryMemos();
+    const prefix = { prefix: options.channelPrefix };
+    const tickets = new Tickets(memos, prefix);
+    const revocations = new Revocations(memos, prefix);
+
+    return {
+      isOpen: ring === undefined && verify === undefined,
+      takesTokens: verify !== undefined,
+
+      identify: (credential) => identityOf(credential, { verify, tickets }),
+
+      admit(key, scope) {
+        if (ring) return ring.admit(key, scope);
+        if (verify === undefined) return { name: "", mayAddress: () => true };
+        throw new UnauthorizedError(
+          "No API keys are configured: set USERWIRE_API_KEYS, see userwire key --help",
+        );
+      },
+
+      issueTicket: (username, ttlS) => tickets.issue(username, ttlS),
+      revoke: (username, revocation, ttlS) => revocations.add(username, revocation, ttlS),
+      isRevoked: (identity) => revocations.has(identity),
+
+      reload() {
+        const fresh = readKeys(options);
+        if (fresh) ring!.replace(fresh);
+        return fresh?.length ?? 0;
+      },
+    };
+  };
+}
+
+async function identityOf(
+  { kind, text }: Credential,
+  { verify, tickets }: { verify: Verify | undefined; tickets: Tickets },
+): Promise<Identity> {
+  if (kind === "token") {
+    if (verify) return await verify(text);
+    throw new UnauthorizedError(
+      "Tokens can't be verified here: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or USERWIRE_JWKS_URL",
+    );
+  }
+  const identity = await tickets.redeem(text);
+  if (identity) return identity;
+  throw new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
+}
+
+/** Undefined when no keys are configured, which is not the same as none. */
+function readKeys({ apiKeys, apiKeysFile }: AuthOptions): KnownKey[] | undefined {
+  if (apiKeys === undefined && apiKeysFile === undefined) return undefined;
+  const sources: [name: string, text: string][] = [];
+  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", apiKeys]);
+  if (apiKeysFile !== undefined) {
+    try {
+      sources.push(["USERWIRE_API_KEYS_FILE", Deno.readTextFileSync(apiKeysFile)]);
+    } catch (error) {
+      throw new ConfigError([`USERWIRE_API_KEYS_FILE: ${apiKeysFile} can't be read: ${messageOf(error)}`]);
+    }
+  }
+  const keys: KnownKey[] = [];
+  const faults: string[] = [];
+  for (const [name, text] of sources) {
+    const parsed = parseKeyLines(text);
+    keys.push(...parsed.keys);
+    faults.push(...parsed.faults.map((fault) => `${name}: ${fault}`));
+  }
+  if (faults.length > 0) throw new ConfigError(faults);
+  return keys;
+}

@@ -1,0 +1,41 @@
+/**
+ * What a service in closed mode wants to be shown: a key for sending, a token or a ticket for connecting. Key and token
+ * are kept in their two fields and nowhere else; nothing of it is put into an address, a storage or a curl command.
+ */
+import { byId } from "./dom.js";
+
+/** The API key, or "". */
+export function accessKey() {
+  return /** @type {HTMLInputElement} */ (byId("access-key")).value.trim();
+}
+
+/**
+ * What a socket of the user shows: the token in its field; else a ticket, which the key buys and which is good for one
+ * socket; undefined where there is neither, as in open mode.
+ * @returns {(() => Promise<string>) | undefined}
+ */
+export function accessOf(/** @type {string} */ username) {
+  const token = /** @type {HTMLInputElement} */ (byId("access-token")).value.trim();
+  if (token !== "") return () => Promise.resolve(token);
+  const key = accessKey();
+  return key === "" ? undefined : () => buyTicket(username, key);
+}
+
+/** Shows the fields where they are needed. */
+export function showAccess(/** @type {boolean} */ isNeeded) {
+  byId("access").hidden = !isNeeded;
+}
+
+/** @returns {Promise<string>} */
+async function buyTicket(/** @type {string} */ user, /** @type {string} */ key) {
+  const response = await fetch("/v1/tickets", {
+    method: "POST",
+    headers: { "content-type": "application/json", "authorization": `Bearer ${key}` },
+    body: JSON.stringify({ user }),
+    cache: "no-store",
+    signal: AbortSignal.timeout(10_000),
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (response.ok) return answer.ticket;
+  throw new Error(`${answer.detail ?? response.statusText} (${response.status})`);
+}

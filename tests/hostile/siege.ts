@@ -1,0 +1,149 @@
+/**
+ * A service in a process of its own, honest users of it, and what they notice while somebody attacks. One run measures
+ * the time a message takes before and during each attack, in the same windows: their medians are compared, so that one
+ * hiccup of a busy machine decides nothing.
+ */
+import { CLOSED, KEY, protocolsFor, tokenFor } from "../support/closed.ts";
+import { stretched, until, withDeadline } from "../support/deadline.ts";
+import { ProcessService } from "../support/process_service.ts";
+
+const HONEST_USERS = 5;
+const WINDOW_MS = 500;
+/** How many calm windows are measured between two attacks. */
+const WINDOWS = 4;
+
+/** What honest users noticed; times are p99, in milliseconds, the median over windows. */
+export interface Findings {
+  /** Without the attack: before it and after it, for a busy machine changes its mind. */
+  readonly withoutMs: number;
+  readonly duringMs: number;
+  /** The worst window. */
+  readonly worstMs: number;
+  /** Resident memory of the service before, and once all is over, in MiB. */
+  readonly memory: readonly [before: number, after: number];
+  readonly seconds: number;
+}
+
+export type Attack = (service: ProcessService) => Promise<void>;
+
+export class Siege implements AsyncDisposable {
+  readonly service: ProcessService;
+  readonly #worker: Worker;
+  /** The windows since the last attack. */
+  #calm: number[] = [];
+  #fault: string | undefined;
+  #onReply: ((times: number[]) => void) | undefined;
+
+  private constructor(service: ProcessService, worker: Worker) {
+    this.service = service;
+    this.#worker = worker;
+  }
+
+  /** @param env Settings. The attackers' address is what they write into `X-Forwarded-For`. */
+  static async begin(env: Readonly<Record<string, string>> = {}): Promise<Siege> {
+    const service = await ProcessService.start({
+      ...CLOSED,
+      USERWIRE_TRUSTED_PROXIES: "127.0.0.1",
+      USERWIRE_DRAIN_S: "1",
+      ...env,
+    });
+    const worker = new Worker(new URL("./honest.ts", import.meta.url), { type: "module" });
+    const siege = new Siege(service, worker);
+    const ready = Promise.withResolvers<void>();
+    worker.onmessage = ({ data }) => {
+      if (data === "ready") ready.resolve();
+      else if (Array.isArray(data)) siege.#onReply?.(data);
+      else siege.#fault = data.fault, ready.reject(new Error(data.fault));
+    };
+    ready.promise.catch(() => {});
+    const names = Array.from({ length: HONEST_USERS }, (_, i) => `honest${i}`);
+    const tokens = await Promise.all(
+      names.map(async (name) => [name, protocolsFor(await tokenFor(name, { lifeS: 3_600 }))] as const),
+    );
+    worker.postMessage({ url: service.url, key: KEY.key, tokens });
+    try {
+      await withDeadline(ready.promise, 10_000, "the honest users to connect");
+      // The first messages find nothing warmed up.
+      await siege.#windows(WINDOWS);
+      siege.#calm = await siege.#windows(WINDOWS);
+      return siege;
+    } catch (error) {
+      await siege[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** @throws when an honest user is not served, or the service ends. */
+  async endure(attack: Attack): Promise<Findings> {
+    const memoryBefore = await this.service.memory();
+    const before = this.#calm;
+    const startMs = performance.now();
+    let isOver = false;
+    const attacking = attack(this.service).finally(() => isOver = true);
+    attacking.catch(() => {});
+    const during: number[] = [];
+    do during.push(...await this.#windows(1)); while (!isOver);
+    await attacking;
+    const seconds = (performance.now() - startMs) / 1_000;
+    await until(
+      async () => await this.connections() === HONEST_USERS,
+      "only the honest sockets to be left",
+      60_000,
+    );
+    // Garbage is collected while there is work.
+    const after = this.#calm = await this.#windows(WINDOWS);
+    const memory = [memoryBefore, await this.service.memory()].map((bytes) => Math.round(bytes / 2 ** 20));
+    return {
+      withoutMs: Math.max(median(before), median(after)),
+      duringMs: median(during),
+      worstMs: Math.max(...during),
+      memory: memory as [number, number],
+      seconds,
+    };
+  }
+
+  async connections(): Promise<number> {
+    return (await (await fetch(`${this.service.url}readyz`)).json()).connections;
+  }
+
+  /** The p99 of so many windows, one after the other. A window in which nobody was served lasts until somebody is. */
+  async #windows(count: number): Promise<number[]> {
+    const found: number[] = [];
+    while (found.length < count) {
+      const times: number[] = [];
+      const endMs = performance.now() + WINDOW_MS;
+      do {
+        await new Promise((resolve) => setTimeout(resolve, Math.max(20, endMs - performance.now())));
+        times.push(...await this.#report());
+      } while (times.length === 0);
+      found.push(times.sort((a, b) => a - b)[Math.ceil(times.length * 0.99) - 1]!);
+    }
+    return found;
+  }
+
+  async #report(): Promise<number[]> {
+    if (this.#fault !== undefined) throw new Error(this.#fault);
+    if (this.service.hasEnded) throw new Error("The service has ended");
+    const reply = new Promise<number[]>((resolve) => this.#onReply = resolve);
+    this.#worker.postMessage("report");
+    return await withDeadline(reply, 10_000, "the report of the honest users");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#worker.terminate();
+    await this.service[Symbol.asyncDispose]();
+  }
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
+
+/** How much longer messages may take during an attack, and what is too short to tell, in milliseconds. */
+const MAX_RATIO = 3;
+const FLOOR_MS = 50;
+
+/** Whether messages took no more than three times as long. */
+export function isEndured({ withoutMs, duringMs }: Findings): boolean {
+  return duringMs <= stretched(Math.max(withoutMs * MAX_RATIO, FLOOR_MS));
+}

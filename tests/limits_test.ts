@@ -1,0 +1,251 @@
+/**
+ * Limits: of a user's sockets, of a client address, of handshakes and of bytes; and whose address counts behind a
+ * proxy. The address of a test's client is always 127.0.0.1, so others come by `X-Forwarded-For` from a trusted proxy.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import {
+  clientAddress,
+  holderOf,
+  isInRange,
+  isLoopback,
+  parseAddress,
+  parseRange,
+} from "../src/addresses.ts";
+import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
+import { RawSocket } from "./support/raw_socket.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { Service } from "./support/service.ts";
+import { until } from "./support/deadline.ts";
+import { openClient } from "./support/ws_client.ts";
+
+const PROXIED = { USERWIRE_TRUSTED_PROXIES: "127.0.0.1" };
+
+async function statusFrom(service: Service, address: string, sockets?: RawSocket[]): Promise<number> {
+  const socket = await RawSocket.open(service.socketUrl("alice"), {
+    headers: { "X-Forwarded-For": address },
+  });
+  if (sockets && socket.answer.status === 101) sockets.push(socket);
+  else await socket.closeAbruptly();
+  return socket.answer.status;
+}
+
+Deno.test("A user has so many sockets and no more; the newest is refused with 429, or 4429 after its first frame", async () => {
+  await using service = await Service.start({ USERWIRE_MAX_CONNECTIONS_PER_USER: "2" });
+  await using first = await openClient(service.socketUrl("alice"));
+  await using _second = await openClient(service.socketUrl("alice"));
+  await using third = await RawSocket.open(service.socketUrl("alice"));
+  assertEquals([third.answer.status, third.answer.headers.get("retry-after")], [429, "1"]);
+  assertMatch(third.answer.body, /USERWIRE_MAX_CONNECTIONS_PER_USER/);
+  await using late = await openClient(service.socketUrl());
+  late.send('{"user_name": "alice"}');
+  assertEquals((await late.closed).code, 4429);
+  await using _bob = await openClient(service.socketUrl("bob"));
+  await first.close();
+  await until(() => service.server.app.connections.ofUser("alice").length === 1, "a place to be free");
+  await using _again = await openClient(service.socketUrl("alice"));
+});
+
+redisTest("A user's sockets are counted over all instances, by what Redis says", async () => {
+  await using redis = await RedisServer.start();
+  const settings = { REDIS_URL: redis.url, USERWIRE_MAX_CONNECTIONS_PER_USER: "3" };
+  await using one = await Service.start(settings);
+  await using two = await Service.start(settings);
+  const open = async (service: Service) => await RawSocket.open(service.socketUrl("alice"));
+  const sockets = [await open(one), await open(two), await open(one)];
+  try {
+    assertEquals(sockets.map(({ answer }) => answer.status), [101, 101, 101]);
+    for (const service of [one, two]) {
+      await using more = await open(service);
+      assertEquals(more.answer.status, 429);
+      await using byFrame = await openClient(service.socketUrl());
+      byFrame.send('{"user_name": "alice"}');
+      assertEquals((await byFrame.closed).code, 4429);
+    }
+    // However many come at once, there are never more.
+    const crowd = await Promise.all(Array.from({ length: 10 }, (_, i) => open([one, two][i % 2]!)));
+    assertEquals(crowd.filter(({ answer }) => answer.status === 101).length, 0);
+    for (const socket of crowd) await socket.closeAbruptly();
+    await until(
+      async () => await one.server.app.publisher.count("alice") === 3,
+      "three sockets to be left",
+    );
+  } finally {
+    for (const socket of sockets) await socket.closeAbruptly();
+  }
+});
+
+Deno.test("With USERWIRE_ON_TOO_MANY=replace the newest socket takes the place of the oldest", async () => {
+  await using service = await Service.start({
+    USERWIRE_MAX_CONNECTIONS_PER_USER: "2",
+    USERWIRE_ON_TOO_MANY: "replace",
+  });
+  await using first = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
+  await using second = await openClient(service.socketUrl("alice"));
+  await using third = await openClient(service.socketUrl("alice"));
+  assertEquals(await first.closed, { code: 4409, reason: "replaced by a newer connection" });
+  await using fourth = await openClient(service.socketUrl());
+  fourth.send('{"user_name": "alice"}');
+  assertEquals((await second.closed).code, 4409);
+  assertEquals(third.socket.readyState, WebSocket.OPEN);
+});
+
+Deno.test("A token may say how many sockets its user has", async () => {
+  await using service = await Service.start({ ...CLOSED, USERWIRE_MAX_CONNECTIONS_PER_USER: "5" });
+  const one = await tokenFor("alice", { userwire: { maxConnections: 1 } });
+  await using _first = await openClient(service.socketUrl(), protocolsFor(one));
+  await using second = await RawSocket.open(service.socketUrl(), {
+    headers: { Authorization: `Bearer ${one}` },
+  });
+  assertEquals(second.answer.status, 429);
+  // What is no number of sockets is no limit of its own.
+  for (const maxConnections of [0, -1, 1.5, "9", null]) {
+    const odd = await tokenFor("bob", { userwire: { maxConnections } });
+    await using socket = await RawSocket.open(service.socketUrl(), {
+      headers: { Authorization: `Bearer ${odd}` },
+    });
+    assertEquals(socket.answer.status, 101);
+  }
+});
+
+Deno.test("An address has so many sockets and no more; of IPv6 the first 64 bits are one address", async () => {
+  await using service = await Service.start({ ...PROXIED, USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "2" });
+  const sockets: RawSocket[] = [];
+  const statuses = async (...addresses: string[]) => {
+    const found = [];
+    for (const address of addresses) found.push(await statusFrom(service, address, sockets));
+    return found;
+  };
+  assertEquals(await statuses("1.2.3.4", "1.2.3.4", "1.2.3.4", "1.2.3.5"), [101, 101, 429, 101]);
+  assertEquals(await statuses("2001:db8::1", "2001:db8:0:0:ffff::2", "2001:db8::3", "2001:db8:0:1::1"), [
+    101,
+    101,
+    429,
+    101,
+  ]);
+  assertEquals(
+    await statuses("::ffff:1.2.3.4", "1.2.3.4:5678"),
+    [429, 429],
+    "the same address, written otherwise",
+  );
+  // One that has not said who it is counts too.
+  await using _silent = await RawSocket.open(service.socketUrl(), {
+    headers: { "X-Forwarded-For": "1.2.3.5" },
+  });
+  assertEquals(await statuses("1.2.3.5"), [429]);
+  for (const socket of sockets) await socket.closeAbruptly();
+  await until(
+    () => service.server.app.connections.countAt(holderOf("1.2.3.4")) === 0,
+    "the address to be free",
+  );
+  assertEquals(await statusFrom(service, "1.2.3.4"), 101);
+});
+
+Deno.test("Handshakes of an address are limited per second, whatever becomes of them; others are not held up", async () => {
+  await using service = await Service.start({ ...CLOSED, ...PROXIED, USERWIRE_UPGRADES_PER_SECOND: "5" });
+  const statuses = [];
+  for (let i = 0; i < 15; i++) statuses.push(await statusFrom(service, "1.2.3.4"));
+  // Twice the rate in a burst, all refused for want of a token.
+  assertEquals(statuses.slice(0, 10), Array(10).fill(401));
+  assert(statuses.slice(10).includes(429), String(statuses));
+  assertEquals(await statusFrom(service, "1.2.3.5"), 401);
+  await until(async () => await statusFrom(service, "1.2.3.4") === 401, "it to be let in again");
+});
+
+Deno.test("A client that sends too many bytes a second is closed with 4429", async () => {
+  await using service = await Service.start({ USERWIRE_MAX_BYTES_PER_SECOND: "10000" });
+  for (const protocols of [[], ["userwire.v1"]]) {
+    await using client = await openClient(service.socketUrl("alice"), protocols);
+    // More than fits into two seconds, in case one ends meanwhile.
+    for (let i = 0; i < 30; i++) client.send(JSON.stringify({ t: "x", pad: "x".repeat(980) }));
+    assertEquals(await client.closed, { code: 4429, reason: "too many bytes" });
+  }
+});
+
+Deno.test("X-Forwarded-For counts only from a trusted proxy, and there the last stranger in it", () => {
+  const trusted = ["10.0.0.0/8", "127.0.0.1", "fd00::/8"].map((range) => parseRange(range)!);
+  const cases: [peer: string, header: string | null, client: string][] = [
+    ["1.2.3.4", null, "1.2.3.4"],
+    ["1.2.3.4", "5.6.7.8", "1.2.3.4"], // anybody can write a header
+    ["127.0.0.1", null, "127.0.0.1"],
+    ["127.0.0.1", "5.6.7.8", "5.6.7.8"],
+    ["10.1.2.3", "9.9.9.9, 5.6.7.8", "5.6.7.8"], // the first one is what the client made up
+    ["10.1.2.3", "9.9.9.9, 5.6.7.8, 10.0.0.1", "5.6.7.8"],
+    ["10.1.2.3", "10.0.0.2, 10.0.0.1", "10.0.0.2"],
+    ["fd00::1", "[2001:db8::7]:443", "2001:db8::7"],
+    ["127.0.0.1", "5.6.7.8:1234", "5.6.7.8"],
+    ["::ffff:127.0.0.1", "5.6.7.8", "5.6.7.8"],
+    ["10.1.2.3", "5.6.7.8, unknown", "10.1.2.3"],
+    ["10.1.2.3", "", "10.1.2.3"],
+    ["10.1.2.3", "5.6.7.8, <script>, 10.0.0.1", "10.0.0.1"],
+  ];
+  for (const [peer, header, client] of cases) {
+    assertEquals(clientAddress(peer, header, trusted), client, `${peer} ${header}`);
+  }
+});
+
+Deno.test("Addresses and ranges are read as they are written, and nothing else is one", () => {
+  const yes = [
+    ["10.0.0.0/8", "10.255.0.1"],
+    ["1.2.3.4", "1.2.3.4"],
+    ["0.0.0.0/0", "9.9.9.9"],
+    ["fd00::/8", "fdff::1"],
+    ["::1", "0:0:0:0:0:0:0:1"],
+    ["10.0.0.0/8", "::ffff:10.1.1.1"],
+    ["fe80::/10", "fe80::1%eth0"],
+  ];
+  const no = [["10.0.0.0/8", "11.0.0.1"], ["1.2.3.4", "1.2.3.5"], ["0.0.0.0/0", "::1"], [
+    "2001:db8::/33",
+    "2001:db8:8000::",
+  ]];
+  for (const [range, address] of yes) {
+    assert(isInRange(parseAddress(address!)!, parseRange(range!)!), `${range} ${address}`);
+  }
+  for (const [range, address] of no) {
+    assert(!isInRange(parseAddress(address!)!, parseRange(range!)!), `${range} ${address}`);
+  }
+  for (
+    const junk of [
+      "",
+      "1.2.3",
+      "1.2.3.256",
+      "1.2.3.4.5",
+      ":",
+      "::g",
+      "1::2::3",
+      "localhost",
+      "::1]/@x",
+      "1.2.3.4/33",
+      "::/129",
+      "1.2.3.4/8/8",
+      "1.2.3.4/x",
+    ]
+  ) {
+    assertEquals(parseRange(junk), undefined, junk);
+  }
+  for (
+    const host of [
+      "localhost",
+      "LOCALHOST",
+      "a.localhost",
+      "127.0.0.1",
+      "127.9.9.9",
+      "::1",
+      "::ffff:127.0.0.1",
+    ]
+  ) assert(isLoopback(host), host);
+  for (const host of ["localhost.example", "127.0.0.1.example", "0.0.0.0", "::", "128.0.0.1", ""]) {
+    assert(!isLoopback(host), host);
+  }
+});
+
+Deno.test("A body above the limit is refused before it is read, on every call that takes one", async () => {
+  await using service = await Service.start({ ...CLOSED, USERWIRE_MAX_BODY_BYTES: "1000" });
+  const big = "x".repeat(2_000);
+  for (
+    const request of ["POST /v1/users/alice/messages", "POST /v1/tickets", "POST /v1/users/alice/revocations"]
+  ) {
+    assertEquals((await call(service, request, { body: { big } })).status, 413, request);
+    // And to a stranger nothing is said about it.
+    assertEquals((await call(service, request, { body: { big }, key: undefined })).status, 401, request);
+  }
+});

@@ -1,0 +1,284 @@
+/**
+ * Tickets and revocations, in memory and over Redis with two instances: a ticket lets one socket in, once; what is
+ * revoked is let in nowhere, and what it let in before is closed everywhere.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { MemoryMemos } from "../src/auth/memos.ts";
+import { Tickets } from "../src/auth/tickets.ts";
+import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
+import { stretched, until } from "./support/deadline.ts";
+import { RawSocket } from "./support/raw_socket.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { Service } from "./support/service.ts";
+import { openClient, type WsClient } from "./support/ws_client.ts";
+
+type Two = [Service, Service];
+
+/** Declares a test on one instance with everything in memory, and on two over Redis. */
+function onEachStore(
+  name: string,
+  body: (...services: Two) => Promise<void>,
+  env: Record<string, string> = {},
+): void {
+  Deno.test(`${name}, in memory`, async () => {
+    await using service = await Service.start({ ...CLOSED, ...env });
+    await body(service, service);
+  });
+  redisTest(`${name}, over Redis`, async () => {
+    await using redis = await RedisServer.start();
+    const settings = { ...CLOSED, ...env, REDIS_URL: redis.url };
+    await using one = await Service.start(settings);
+    await using two = await Service.start(settings);
+    await body(one, two);
+  });
+}
+
+async function ticketFor(service: Service, user: string, ttl?: number): Promise<string> {
+  const { status, body, headers } = await call(service, "POST /v1/tickets", {
+    body: { user, ...(ttl !== undefined && { ttl }) },
+  });
+  assertEquals([status, headers.get("cache-control")], [201, "no-store"]);
+  const url = new URL(body.url);
+  assertEquals([url.protocol, url.pathname, url.searchParams.get("ticket")], ["ws:", "/ws", body.ticket]);
+  return body.ticket;
+}
+
+const withTicket = (service: Service, ticket: string) =>
+  `${service.socketUrl()}?ticket=${encodeURIComponent(ticket)}`;
+
+onEachStore("A ticket lets one socket in, and no second one", async (one, two) => {
+  const ticket = await ticketFor(one, "alice");
+  await using alice = await openClient(withTicket(two, ticket), ["userwire.v1"]);
+  const hi = await alice.nextJson();
+  assertEquals([hi.user, hi.exp], ["alice", undefined]);
+  for (const service of [one, two]) {
+    await using again = await RawSocket.open(withTicket(service, ticket));
+    assertEquals(again.answer.status, 401);
+    assertMatch(again.answer.body, /it was used/);
+    assert(!again.answer.body.includes(ticket));
+  }
+  await using byFrame = await openClient(one.socketUrl());
+  byFrame.send(JSON.stringify({ ticket: await ticketFor(two, "alice") }));
+  await until(async () => (await call(one, "GET /v1/users/alice")).body.sockets === 2, "the second socket");
+});
+
+onEachStore("Of many who race for a ticket, on two instances, one gets in", async (one, two) => {
+  const ticket = await ticketFor(one, "alice");
+  const racers = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => RawSocket.open(withTicket(i % 2 === 0 ? one : two, ticket))),
+  );
+  assertEquals(racers.filter(({ answer }) => answer.status === 101).length, 1);
+  assertEquals(racers.filter(({ answer }) => answer.status === 401).length, 19);
+  for (const racer of racers) await racer.closeAbruptly();
+});
+
+Deno.test("A ticket ends when its time is up", async () => {
+  const tickets = new Tickets(new MemoryMemos(), { prefix: "" });
+  const short = await tickets.issue("alice", 0.01), long = await tickets.issue("alice", 60);
+  const endsMs = Date.now() + 11;
+  await until(() => Date.now() >= endsMs, "its time to be up");
+  assertEquals(await tickets.redeem(short), undefined);
+  assertEquals((await tickets.redeem(long))?.username, "alice");
+  for (const junk of ["", "x", "*", "../x", "a".repeat(10_000)]) {
+    assertEquals(await tickets.redeem(junk), undefined);
+  }
+});
+
+redisTest("A ticket is kept in Redis by its hash, until its time is up", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({
+    ...CLOSED,
+    REDIS_URL: redis.url,
+    USERWIRE_CHANNEL_PREFIX: "prod:",
+  });
+  const ticket = await ticketFor(service, "alice", 1);
+  const keys = await redis.cli("KEYS", "*") as string[];
+  assertEquals(keys.length, 1);
+  assertMatch(keys[0]!, /^userwire:prod:ticket:[\w-]{43}$/);
+  assert(!keys[0]!.includes(ticket));
+  assert(!String(await redis.cli("GET", keys[0]!)).includes(ticket));
+  await until(async () => (await redis.cli("DBSIZE")) === 0, "Redis to forget the ticket");
+  await using late = await RawSocket.open(withTicket(service, ticket));
+  assertEquals(late.answer.status, 401);
+});
+
+Deno.test("A ticket is taken wherever a token is, but not for a refresh", async () => {
+  await using service = await Service.start(CLOSED);
+  const url = service.socketUrl();
+  await using byHeader = await openClient(url, {
+    headers: { authorization: `Bearer ${await ticketFor(service, "alice")}` },
+    protocols: ["userwire.v1"],
+  });
+  await using byProtocol = await openClient(url, protocolsFor(await ticketFor(service, "alice")));
+  for (const client of [byHeader, byProtocol]) assertEquals((await client.nextJson()).user, "alice");
+  for (const name of ["token", "ticket"]) {
+    await using byFrame = await openClient(url);
+    byFrame.send(JSON.stringify({ [name]: await ticketFor(service, "bob") }));
+    await until(() => service.server.app.connections.ofUser("bob").length === 1, `bob to be in by ${name}`);
+    await byFrame.close();
+    await until(() => service.server.app.connections.ofUser("bob").length === 0, "bob to be gone");
+  }
+  const ticket = await ticketFor(service, "alice");
+  byProtocol.send(JSON.stringify({ t: "auth", token: ticket }));
+  assertEquals((await byProtocol.nextJson()).ok, false);
+  await using unused = await RawSocket.open(withTicket(service, ticket));
+  assertEquals(unused.answer.status, 101, "nothing has used it up");
+});
+
+Deno.test("A ticket for no username, or for too long, is refused", async () => {
+  await using service = await Service.start(CLOSED);
+  const bodies = [{}, { user: "" }, { user: "a b" }, { user: "a", ttl: 0 }, { user: "a", ttl: 3_601 }, {
+    user: "a",
+    x: 1,
+  }];
+  for (const body of bodies) {
+    const { status } = await call(service, "POST /v1/tickets", { body });
+    assertEquals(status, 400, JSON.stringify(body));
+  }
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// Revocations
+
+async function revoke(service: Service, user: string, body: unknown): Promise<void> {
+  const { status, body: answer } = await call(service, `POST /v1/users/${user}/revocations`, { body });
+  assertEquals(status, 201, JSON.stringify(answer));
+}
+
+const statusOf = async (service: Service, token: string) => {
+  await using socket = await RawSocket.open(service.socketUrl(), {
+    headers: { Authorization: `Bearer ${token}` },
+  });
+  return socket.answer.status;
+};
+
+async function hello(client: WsClient): Promise<WsClient> {
+  assertEquals((await client.nextJson()).t, "hi");
+  return client;
+}
+
+onEachStore("A token revoked by its id is let in nowhere, and its sockets are closed", async (one, two) => {
+  const bad = await tokenFor("alice", { jti: "bad" }), good = await tokenFor("alice", { jti: "good" });
+  await using a = await hello(await openClient(one.socketUrl(), protocolsFor(bad)));
+  await using b = await hello(await openClient(two.socketUrl(), protocolsFor(bad)));
+  await using c = await hello(await openClient(two.socketUrl(), protocolsFor(good)));
+  const startMs = performance.now();
+  await revoke(one, "alice", { jti: "bad" });
+  for (const client of [a, b]) assertEquals(await client.closed, { code: 4401, reason: "revoked" });
+  assert(performance.now() - startMs < stretched(1_000), "known to all instances within a second");
+  assertEquals([await statusOf(one, bad), await statusOf(two, bad)], [401, 401]);
+  assertEquals(await statusOf(two, good), 101);
+  // A refresh with it is refused too, and costs nothing.
+  c.send(JSON.stringify({ t: "auth", token: bad }));
+  const re = await c.nextJson();
+  assertEquals([re.ok, c.socket.readyState], [false, WebSocket.OPEN]);
+  // Another user's token of the same id is another token.
+  assertEquals(await statusOf(one, await tokenFor("bob", { jti: "bad" })), 101);
+});
+
+onEachStore("Revoking all that was issued before a moment spares what is newer", async (one, two) => {
+  const nowS = Math.floor(Date.now() / 1_000);
+  const old = await tokenFor("alice", { iat: nowS - 100 });
+  const fresh = await tokenFor("alice", { iat: nowS - 10 });
+  const undated = await tokenFor("alice", { iat: undefined });
+  await using a = await hello(await openClient(one.socketUrl(), protocolsFor(old)));
+  await using b = await hello(await openClient(two.socketUrl(), protocolsFor(fresh)));
+  await using c = await hello(await openClient(two.socketUrl(), protocolsFor(undated)));
+  await revoke(two, "alice", { issued_before: nowS - 50 });
+  assertEquals((await a.closed).code, 4401);
+  assertEquals((await c.closed).code, 4401, "it may be as old as any");
+  assertEquals([await statusOf(one, old), await statusOf(two, undated), await statusOf(one, fresh)], [
+    401,
+    401,
+    101,
+  ]);
+  // An earlier moment takes nothing back.
+  await revoke(one, "alice", { issued_before: nowS - 1_000 });
+  assertEquals(await statusOf(two, old), 401);
+  assertEquals(b.socket.readyState, WebSocket.OPEN);
+  const ticket = await ticketFor(one, "alice");
+  await revoke(one, "alice", {});
+  assertEquals((await b.closed).code, 4401);
+  assertEquals(await statusOf(two, fresh), 401);
+  await using late = await RawSocket.open(withTicket(two, ticket));
+  assertEquals(late.answer.status, 401, "tickets count too");
+});
+
+onEachStore("Of many revocations at once the latest moment stays", async (one, two) => {
+  const nowS = Math.floor(Date.now() / 1_000);
+  const moments = Array.from({ length: 40 }, (_, i) => nowS - 1_000 + (i * 17) % 40);
+  await Promise.all(
+    moments.map((before, i) => (i % 2 === 0 ? one : two).server.app.auth.revoke("alice", { before }, 60)),
+  );
+  const latest = Math.max(...moments);
+  assertEquals(await statusOf(one, await tokenFor("alice", { iat: latest - 1 })), 401);
+  assertEquals(await statusOf(two, await tokenFor("alice", { iat: latest })), 101);
+});
+
+redisTest("An instance that has just started knows what was revoked", async () => {
+  await using redis = await RedisServer.start();
+  const settings = { ...CLOSED, REDIS_URL: redis.url };
+  const token = await tokenFor("alice", { jti: "bad" });
+  {
+    await using service = await Service.start(settings);
+    await revoke(service, "alice", { jti: "bad" });
+  }
+  await using again = await Service.start(settings);
+  assertEquals(await statusOf(again, token), 401);
+  const keys = await redis.cli("KEYS", "userwire:{alice}:revoked*") as string[];
+  assertEquals(keys.length, 1);
+  const ttl = Number(await redis.cli("TTL", keys[0]!));
+  assert(ttl > 2_591_000 && ttl <= 2_592_000, `kept for ${ttl} s, as long as a token may live`);
+});
+
+redisTest(
+  "A revocation that a socket could not hear, because its subscription was lost, closes it all the same",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+    const token = await tokenFor("alice", { jti: "bad" });
+    await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
+    // As if it had been written by another instance, whose order came while the subscription was away.
+    const { app } = service.server;
+    await app.auth.revoke("alice", { jti: "bad" }, 60);
+    assertEquals(alice.socket.readyState, WebSocket.OPEN);
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+  },
+);
+
+redisTest(
+  "While Redis is away nobody gets in with a token or a ticket, and is told to come back",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({
+      ...CLOSED,
+      REDIS_URL: redis.url,
+      USERWIRE_REDIS_TIMEOUT_MS: "300",
+    });
+    const ticket = await ticketFor(service, "alice");
+    await redis.pause();
+    await using byToken = await RawSocket.open(service.socketUrl(), {
+      headers: { Authorization: `Bearer ${await tokenFor("alice")}` },
+    });
+    await using byTicket = await RawSocket.open(withTicket(service, ticket));
+    for (const { answer } of [byToken, byTicket]) {
+      assertEquals([answer.status, answer.headers.get("retry-after")], [503, "1"]);
+    }
+    assertEquals((await call(service, "POST /v1/users/alice/revocations", { body: {} })).status, 503);
+    redis.resume();
+  },
+);
+
+Deno.test("A revocation names one kind of thing", async () => {
+  await using service = await Service.start(CLOSED);
+  for (
+    const body of [{ jti: "" }, { jti: "x", issued_before: 1 }, { issued_before: "x" }, { user: "alice" }, 7]
+  ) {
+    assertEquals(
+      (await call(service, "POST /v1/users/alice/revocations", { body })).status,
+      400,
+      JSON.stringify(body),
+    );
+  }
+});
