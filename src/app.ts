@@ -6,9 +6,10 @@ import { type Backbone, openBackbone } from "./backbone.ts";
 import type { Config } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { Admission } from "./http/admission.ts";
-import { isHostAllowed, isOriginAllowed } from "./http/origin.ts";
+import { hostGuard, isOriginAllowed } from "./http/origin.ts";
 import { problem } from "./http/problem.ts";
 import { createRoutes } from "./http/routes.ts";
+import { sendTarget } from "./http/send.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
 import { absolutePath } from "./paths.ts";
@@ -82,7 +83,9 @@ export function openApp(config: Config, options: AppOptions): App {
     log,
   });
   let isDraining = false;
-  const guardsHost = auth.isOpen && isLoopback(config.host);
+  const isOwnHost = auth.isOpen && isLoopback(config.host)
+    ? hostGuard(config.host, allowedOrigins)
+    : () => true;
 
   const routes = createRoutes({
     publisher,
@@ -132,9 +135,12 @@ export function openApp(config: Config, options: AppOptions): App {
     firstAttempt: backbone.firstAttempt,
 
     handle(request, peer) {
+      const isSend = sendTarget(request) !== undefined;
       // The address is put together from what the client calls the host.
-      if (!URL.canParse(request.url)) return problem("invalid_request", "The Host header names no host");
-      if (guardsHost && !isHostAllowed(request, config.host, allowedOrigins)) {
+      if (!isSend && !URL.canParse(request.url)) {
+        return problem("invalid_request", "The Host header names no host");
+      }
+      if (!isOwnHost(request)) {
         return problem(
           "misdirected",
           "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
@@ -148,14 +154,14 @@ export function openApp(config: Config, options: AppOptions): App {
           "Pages of this origin may not call: add it to USERWIRE_ALLOWED_ORIGINS",
         );
       }
-      if (isSocketOnly(request)) {
+      if (!isSend && isSocketOnly(request)) {
         return problem(
           "upgrade_required",
           "Connect with a WebSocket client; a proxy in between must speak HTTP/1.1 and pass Upgrade and Connection on",
           { upgrade: "websocket" },
         );
       }
-      return routes(request);
+      return routes.answer(request);
     },
 
     async drain(windowMs) {
@@ -164,6 +170,7 @@ export function openApp(config: Config, options: AppOptions): App {
     },
 
     async close() {
+      routes.close();
       await publisher.close();
       await backbone.close();
     },

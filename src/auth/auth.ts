@@ -8,6 +8,7 @@
  *   `BrokerUnavailableError`.
  * - No error of these calls holds any part of a key, a token or a ticket.
  */
+import { ForbiddenError } from "../errors.ts";
 import type { Credential, Revocation } from "../protocol.ts";
 
 /** What a key allows: `send` messages, `read` presence and history, `admin` tickets, closing and revoking. */
@@ -31,6 +32,13 @@ export interface Caller {
   /** Name of the key. */
   readonly name: string;
   mayAddress(username: string): boolean;
+}
+
+/** @throws {ForbiddenError} when the caller may not address one of them. */
+export function assertMayAddress(caller: Caller, usernames: readonly string[]): void {
+  const stranger = usernames.find((username) => !caller.mayAddress(username));
+  if (stranger === undefined) return;
+  throw new ForbiddenError(`The key "${caller.name}" may not address the user ${JSON.stringify(stranger)}`);
 }
 
 export interface Auth {

@@ -96,14 +96,11 @@ export class RedisConnection {
   }
 
   /**
-   * Reads what Redis sent into the parser.
-   * @returns False at the end of the stream.
+   * Reads what Redis sent into the parser's space, and says how much: `parser.filled` wants to know. Null at the end of
+   * the stream.
    */
-  async fill(): Promise<boolean> {
-    const count = await this.#conn.read(this.parser.space());
-    if (count === null) return false;
-    this.parser.filled(count);
-    return true;
+  read(): Promise<number | null> {
+    return this.#conn.read(this.parser.space());
   }
 
   /** Says that nothing more will be sent; Redis answers by hanging up, which ends the reading. */
@@ -122,7 +119,9 @@ export class RedisConnection {
     for (;;) {
       const reply = this.parser.next();
       if (reply !== undefined) return reply;
-      if (!await this.fill()) throw new BrokerUnavailableError("Redis closed the connection");
+      const count = await this.read();
+      if (count === null) throw new BrokerUnavailableError("Redis closed the connection");
+      this.parser.filled(count);
     }
   }
 }

@@ -129,7 +129,9 @@ export class RedisSubscription implements Subscription {
           if (reply === undefined) break;
           if (reply instanceof ReplyError) return `Redis says: ${reply.text}`;
         }
-        if (!await connection.fill()) return "Redis closed the connection";
+        const count = await connection.read();
+        if (count === null) return "Redis closed the connection";
+        parser.filled(count);
         this.#quietChecks = 0;
       }
     } catch (error) {

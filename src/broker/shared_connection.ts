@@ -272,7 +272,9 @@ export class SharedConnection {
           if (reply instanceof ReplyError) return `Redis says: ${reply.text}`;
           this.#onReply(reply);
         }
-        if (!await connection.fill()) return "Redis closed the connection";
+        const count = await connection.read();
+        if (count === null) return "Redis closed the connection";
+        parser.filled(count);
         this.#quietChecks = 0;
       }
     } catch (error) {

@@ -1,6 +1,7 @@
 /** Reads request bodies, never more of them than is allowed. */
 import { InvalidMessageError } from "../errors.ts";
 import type { Payload } from "../protocol.ts";
+import type { Deadlines } from "./deadlines.ts";
 
 /** The body is larger than allowed. */
 export class BodyTooLargeError extends Error {
@@ -22,8 +23,8 @@ export class BodyTimeoutError extends Error {
 export interface BodyLimits {
   /** In bytes. */
   readonly maxBytes: number;
-  /** From the head of the request to the end of its body, in milliseconds. */
-  readonly timeoutMs: number;
+  /** From the head of the request to the end of its body. */
+  readonly deadlines: Deadlines;
 }
 
 /** The body is of a type that can't be sent. */
@@ -38,27 +39,16 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * @throws {BodyTooLargeError | BodyTimeoutError} as soon as that is known.
  */
 export async function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
-  const { maxBytes, timeoutMs } = limits;
-  // A body of known length is read in one go; hyper holds the sender to the length it gave.
+  const { maxBytes, deadlines } = limits;
   const length = request.headers.get("content-length");
   if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
-  if (request.body === null) return new Uint8Array();
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new BodyTimeoutError(timeoutMs)), timeoutMs);
-  try {
-    return await Promise.race([
-      length !== null ? request.bytes() : readChunks(request.body, maxBytes),
-      late.promise,
-    ]);
-  } finally {
-    clearTimeout(timer);
-  }
+  // A body of known length is read in one go; hyper holds the sender to the length it gave.
+  const reading = length !== null ? request.bytes() : readChunks(request, maxBytes);
+  return await deadlines.within(reading, () => new BodyTimeoutError(deadlines.limitMs));
 }
 
-async function readChunks(
-  body: ReadableStream<Uint8Array<ArrayBuffer>>,
-  maxBytes: number,
-): Promise<Uint8Array<ArrayBuffer>> {
+async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+  if (body === null) return new Uint8Array();
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of body) {
@@ -93,7 +83,7 @@ export function textOf(bytes: Uint8Array): string {
  */
 export async function readPayload(request: Request, limits: BodyLimits): Promise<Payload> {
   const type = request.headers.get("content-type");
-  const kind = KINDS.get(mediaTypeOf(type));
+  const kind = KINDS.get(type ?? "") ?? KINDS.get(mediaTypeOf(type));
   if (!kind) {
     throw new MediaTypeError(
       type === null

@@ -18,15 +18,25 @@ export function isOriginAllowed(request: Request, allowed: readonly string[]): b
 }
 
 /**
- * Whether a service in open mode on loopback was called by a name of its own. A page whose own host name leads to
+ * Tells whether a service in open mode on loopback was called by a name of its own. A page whose own host name leads to
  * 127.0.0.1 (DNS rebinding) is of the same origin as the service, but its name is a stranger's.
  * @param host The host the service listens on.
  */
-export function isHostAllowed(request: Request, host: string, allowed: readonly string[]): boolean {
-  const header = request.headers.get("host");
-  // Browsers always send one.
-  if (header === null || allowed.includes("*")) return true;
+export function hostGuard(host: string, allowed: readonly string[]): (request: Request) => boolean {
   const hostOf = (url: string) => URL.canParse(url) ? new URL(url).hostname.replace(/^\[(.*)\]$/, "$1") : "";
-  const name = hostOf(`http://${header}`);
-  return isLoopback(name) || name === host || allowed.some((origin) => hostOf(origin) === name);
+  const names = allowed.map(hostOf);
+  // Nearly all calls come by the same name as the one before.
+  let last: string | undefined;
+  let isOwn = false;
+  return (request) => {
+    const header = request.headers.get("host");
+    // Browsers always send one.
+    if (header === null || allowed.includes("*")) return true;
+    if (header !== last) {
+      const name = hostOf(`http://${header}`);
+      isOwn = isLoopback(name) || name === host || names.includes(name);
+      last = header;
+    }
+    return isOwn;
+  };
 }

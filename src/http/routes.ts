@@ -1,36 +1,30 @@
 /** Answers the HTTP API and serves the files of the console page. Sockets are in `upgrade.ts`. */
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import type { Auth, Caller, Scope } from "../auth/auth.ts";
-import { ForbiddenError, InvalidUsernameError, messageOf, UnauthorizedError } from "../errors.ts";
+import { assertMayAddress, type Auth, type Scope } from "../auth/auth.ts";
+import { messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { CLOSE, parsePosition, parseUsername } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
-import {
-  type BodyLimits,
-  BodyTimeoutError,
-  BodyTooLargeError,
-  MediaTypeError,
-  readJson,
-  readPayload,
-} from "./body.ts";
+import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
+import { Deadlines } from "./deadlines.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
   Batch,
   check,
   CloseQuery,
-  DEFAULT_ACK_TIMEOUT_MS,
   HistoryQuery,
   OnlineQuery,
   type Readiness,
   RevocationQuery,
-  SendQuery,
   TicketQuery,
 } from "./schemas.ts";
+import { send, type SendHost, sendTarget } from "./send.ts";
+import { queryOf, usernameFrom } from "./target.ts";
 
 export interface RoutesOptions {
   publisher: Publisher;
@@ -68,37 +62,26 @@ const PAGE_HEADERS = {
 const CLIENT_PATH = "/client.js";
 const SHARED = { "access-control-allow-origin": "*" };
 
-/** The routes, as a plain function from request to response. */
-export function createRoutes(options: RoutesOptions): (request: Request) => Response | Promise<Response> {
+export interface Routes {
+  answer(request: Request): Response | Promise<Response>;
+  close(): void;
+}
+
+export function createRoutes(options: RoutesOptions): Routes {
   const { publisher, auth, log } = options;
   const app = new OpenAPIHono();
-  const single: BodyLimits = { maxBytes: options.maxBodyBytes, timeoutMs: options.bodyTimeoutS * 1_000 };
+  const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
+  const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
+  const sends: SendHost = { publisher, auth, body: single };
   const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
   // and their problems are RFC 9457.
   for (const route of Object.values(api)) app.openAPIRegistry.registerPath(route);
 
-  app.post(api.send.getRoutingPath(), async (c) => {
-    const caller = admit(c, "send");
-    const query = check(SendQuery, queryOf(c.req.raw));
-    if ("fault" in query) return problem("invalid_request", query.fault);
-    const username = usernameIn(c);
-    assertMayAddress(caller, [username]);
-    const payload = await readPayload(c.req.raw, single);
-    const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
-    const idempotencyKey = c.req.header("idempotency-key");
-    const { repeated, ...result } = await publisher.send(username, payload, {
-      ...(expect && { expectOnline: true }),
-      ...(wait && { waitAckMs: timeout }),
-      ...(ttl !== undefined && { ttlMs: ttl * 1_000 }),
-      ...(idempotencyKey !== undefined && { idempotencyKey }),
-    });
-    if (repeated) c.header("idempotent-replayed", "true");
-    const isOnline = (result.sockets ?? result.nodes) > 0;
-    return isOnline ? c.json(result) : c.json({ ...result, stored: result.seq !== undefined }, 202);
-  });
+  // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
+  app.post(api.send.getRoutingPath(), (c) => send(c.req.raw, segmentOf(c), sends));
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
@@ -130,7 +113,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.get(api.history.getRoutingPath(), async (c) => {
     const caller = admit(c, "read");
-    const query = check(HistoryQuery, queryOf(c.req.raw));
+    const query = check(HistoryQuery, queryOf(c.req.raw) ?? {});
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { after = "0", limit } = query.value;
     const position = parsePosition(after);
@@ -153,7 +136,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
 
   app.delete(api.close.getRoutingPath(), async (c) => {
     const caller = admit(c, "admin");
-    const query = check(CloseQuery, queryOf(c.req.raw));
+    const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { code = CLOSE.kicked.code, why = CLOSE.kicked.why } = query.value;
     const username = usernameIn(c);
@@ -238,7 +221,7 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     });
   });
 
-  app.onError((error) => {
+  const answerTo = (error: Error): Response => {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
     if (error instanceof BodyTimeoutError) {
       // What is still to come of it must not be taken for the next request.
@@ -249,9 +232,16 @@ export function createRoutes(options: RoutesOptions): (request: Request) => Resp
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this instance says more");
-  });
+  };
+  app.onError(answerTo);
 
-  return (request) => app.fetch(request);
+  return {
+    answer(request) {
+      const target = sendTarget(request);
+      return target === undefined ? app.fetch(request) : send(request, target, sends).catch(answerTo);
+    },
+    close: () => deadlines.close(),
+  };
 }
 
 function documentHead(version: string) {
@@ -265,31 +255,13 @@ function documentHead(version: string) {
   };
 }
 
-/** @throws {ForbiddenError} */
-function assertMayAddress(caller: Caller, usernames: readonly string[]): void {
-  const stranger = usernames.find((username) => !caller.mayAddress(username));
-  if (stranger === undefined) return;
-  throw new ForbiddenError(`The key "${caller.name}" may not address the user ${JSON.stringify(stranger)}`);
+/** The third part of the path, which is the username. Hono's own parameter would pass broken encodings on. */
+function segmentOf(c: Context): string {
+  return c.req.path.split("/")[3]!;
 }
 
-/** The query of a request; of a name given twice, the last. */
-function queryOf(request: Request): Record<string, string> {
-  const at = request.url.indexOf("?");
-  return at < 0 ? {} : Object.fromEntries(new URLSearchParams(request.url.slice(at)));
-}
-
-/**
- * The username in the path. Hono's own parameter would pass broken encodings on as they stand.
- * @throws {InvalidUsernameError}
- */
 function usernameIn(c: Context): string {
-  try {
-    return decodeURIComponent(c.req.path.split("/")[3]!);
-  } catch {
-    throw new InvalidUsernameError(
-      "The username in the path is not percent-encoded UTF-8: encode it as encodeURIComponent does",
-    );
-  }
+  return usernameFrom(segmentOf(c));
 }
 
 /** Whether a client that names these versions has the one it would get. */
