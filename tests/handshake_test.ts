@@ -97,6 +97,7 @@ redisTest("Clients that leave during the handshake leave nothing behind", async 
   await using service = await ProcessService.start({
     REDIS_URL: redis.url,
     USERWIRE_MAX_CONNECTIONS: "250",
+    USERWIRE_MAX_CONNECTIONS_PER_USER: "0",
     USERWIRE_IDENTITY_TIMEOUT_S: "1",
   });
   await Chance.run(async (chance) => {

@@ -1,6 +1,7 @@
 /**
- * Nothing leaks: a real process with every kind of secret, at the most talkative level, goes through what works and
- * what fails; then everything it wrote and answered is searched for each secret, whole and in part.
+ * Nothing leaks. Every process that a test starts through `ProcessService` is searched when it ends. Here a real one
+ * with every kind of secret, at the most talkative level, goes through what works and what fails; then everything it
+ * wrote and answered is searched for each secret, whole and in part.
  */
 import { assert, assertEquals } from "@std/assert";
 import { newKey } from "../src/auth/keys.ts";
@@ -8,6 +9,7 @@ import { protocolsFor, tokenFor } from "./support/closed.ts";
 import { until, withDeadline } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { secretsIn } from "./support/secrets.ts";
 import { openClient } from "./support/ws_client.ts";
 
 const MAIN = new URL("../main.ts", import.meta.url).pathname;
@@ -157,6 +159,26 @@ redisTest("No secret and no payload appears in a log, on the console or in an an
     assertEquals(written.indexOf(needle), -1, `written: …${around(written, needle)}…`);
     assertEquals(answered.indexOf(needle), -1, `answered: …${around(answered, needle)}…`);
   }
+});
+
+Deno.test("secretsIn finds every kind of secret, and nothing in a harmless line", async () => {
+  const key = newKey("tests", { scopes: ["read"] });
+  const env = {
+    USERWIRE_JWT_SECRET: "correct horse battery staple, and more",
+    USERWIRE_API_KEYS: key.line,
+    REDIS_URL: "redis://user:p%40ss@localhost",
+  };
+  const find = secretsIn(env);
+  const cases: [text: string, what: string][] = [
+    [`secret ${env.USERWIRE_JWT_SECRET}`, "USERWIRE_JWT_SECRET"],
+    [`p@ss`, "the password of Redis"],
+    [key.line.split(":").at(-1)!, "the hash of an API key"],
+    [`x ${key.key} y`, "an API key"],
+    [`"Bearer ${await tokenFor("alice")}"`, "a token"],
+    [`GET /ws?ticket=${"a".repeat(43)}`, "a ticket"],
+  ];
+  for (const [text, what] of cases) assertEquals(find(text), [what]);
+  assertEquals(find('{"event":"listening","url":"http://127.0.0.1:8765/","node":"host:8765"}'), []);
 });
 
 function around(text: string, needle: string): string {

@@ -7,6 +7,7 @@
  *     assertEquals((await service.ended()).code, 0);
  */
 import { Bell, withDeadline } from "./deadline.ts";
+import { secretsIn } from "./secrets.ts";
 
 export interface ProcessOptions {
   /** "run" starts `main.ts`; "task" does it through `deno task start`, in a process group of its own. @default "run" */
@@ -28,11 +29,17 @@ export class ProcessService implements AsyncDisposable {
   readonly #bell = new Bell();
   readonly #outputs: Promise<void>[];
   readonly #isGroup: boolean;
+  readonly #secrets: (text: string) => string[];
+  readonly #leaked = new Set<string>();
   #otherText = "";
   #status: Deno.CommandStatus | undefined;
 
-  private constructor(child: Deno.ChildProcess, options: { logDir: string; isGroup: boolean }) {
-    const { logDir, isGroup } = options;
+  private constructor(
+    child: Deno.ChildProcess,
+    options: { logDir: string; isGroup: boolean; env: Readonly<Record<string, string>> },
+  ) {
+    const { logDir, isGroup, env } = options;
+    this.#secrets = secretsIn(env);
     this.#child = child;
     this.#isGroup = isGroup;
     this.logDir = logDir;
@@ -68,7 +75,7 @@ export class ProcessService implements AsyncDisposable {
       stderr: "piped",
       detached: isGroup,
     }).spawn();
-    const service = new ProcessService(child, { logDir, isGroup });
+    const service = new ProcessService(child, { logDir, isGroup, env });
     try {
       await service.logged("listening", START_MS);
       return service;
@@ -146,7 +153,16 @@ export class ProcessService implements AsyncDisposable {
     // The group: `deno task` leaves its child behind when it is killed.
     this.signal("SIGKILL", { toGroup: this.#isGroup });
     await this.ended();
+    for await (const { name } of Deno.readDir(this.logDir)) {
+      this.#search(await Deno.readTextFile(`${this.logDir}/${name}`));
+    }
     await Deno.remove(this.logDir, { recursive: true });
+    // Whatever the test is about.
+    if (this.#leaked.size > 0) throw new Error(`The process wrote secrets: ${[...this.#leaked].join(", ")}`);
+  }
+
+  #search(text: string): void {
+    for (const what of this.#secrets(text)) this.#leaked.add(what);
   }
 
   async #read(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
@@ -155,6 +171,7 @@ export class ProcessService implements AsyncDisposable {
       const lines = (rest + text).split("\n");
       rest = lines.pop()!;
       for (const line of lines) {
+        this.#search(line);
         if (line.startsWith("{")) this.records.push(JSON.parse(line));
         else this.#otherText += `${line}\n`;
       }
