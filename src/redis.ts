@@ -203,6 +203,8 @@ export class Redis {
    */
   #redial(): void {
     if (this.#closed) return;
+    // Nothing is known of whoever answers next, before it has said who it is.
+    this.#greeted = false;
     const attempt = this.#vainDials++;
     const delayMs = attempt === 0
       ? 0
