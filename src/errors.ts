@@ -17,6 +17,17 @@ export class ConfigError extends Error {
   }
 }
 
+/** What is made; or undefined, and the faults of its `ConfigError` join those there are. */
+export function orFaults<T>(make: () => T, faults: string[]): T | undefined {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    faults.push(...error.faults);
+    return undefined;
+  }
+}
+
 /** A username that can't name a user. */
 export class InvalidUsernameError extends Error {
   override readonly name = "InvalidUsernameError";

@@ -18,7 +18,7 @@
  * it; and the channel is in order, so a number that is not higher than the one before, and the number 1, may be of a
  * new epoch. Messages themselves do not name their epoch.
  */
-import type { Inbox, Stored, Stretch } from "./inbox/inbox.ts";
+import { type Inbox, originOf, ownNameOf, type Stored, type Stretch } from "./inbox/inbox.ts";
 import { formatPosition, type GapFrame, type Position } from "./protocol.ts";
 
 export interface ReplayHost {
@@ -305,7 +305,20 @@ export class Replay {
  */
 function placeIn(stretch: Stretch, before: Position): number {
   if (before.epoch === stretch.epoch) return stretch.last; // ahead of the counter: only a broken client is
-  const index = stretch.former.findIndex(({ epoch }) => epoch === before.epoch);
-  if (index < 0) return 0;
-  return Math.min(before.seq, ...stretch.former.slice(index).map(({ seq }) => seq));
+  const { former } = stretch;
+  const index = former.findIndex(({ epoch }) => epoch === before.epoch);
+  if (index >= 0) return lowest(before, former.slice(index));
+  // The epoch was lost before it was saved: what counts is where it came from.
+  const origin = originOf(before.epoch);
+  if (!origin) return 0;
+  const has = { epoch: origin.epoch, seq: Math.min(before.seq, origin.seq) };
+  if (ownNameOf(stretch.epoch) === origin.epoch) {
+    return lowest(has, [{ epoch: origin.epoch, seq: stretch.last }]);
+  }
+  const since = former.findIndex(({ epoch }) => ownNameOf(epoch) === origin.epoch);
+  return since < 0 ? 0 : lowest(has, former.slice(since));
+}
+
+function lowest(position: Position, others: readonly Position[]): number {
+  return Math.min(position.seq, ...others.map(({ seq }) => seq));
 }

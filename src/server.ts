@@ -2,7 +2,7 @@
 import { isLoopback } from "./addresses.ts";
 import { type App, openApp, VERSION } from "./app.ts";
 import { type Config, SETTINGS } from "./config.ts";
-import { ConfigError, messageOf } from "./errors.ts";
+import { ConfigError, messageOf, orFaults } from "./errors.ts";
 import { problem } from "./http/problem.ts";
 import { wantsUpgrade } from "./http/upgrade.ts";
 import { type Log, openLog } from "./log.ts";
@@ -287,16 +287,6 @@ function pemOf(
     return path === undefined ? undefined : { env: SETTINGS[key!].env, path };
   };
   return readPem({ ca: named(keys.ca), cert: named(keys.cert), key: named(keys.key) }, Deno.cwd());
-}
-
-function orFaults<T>(make: () => T, faults: string[]): T | undefined {
-  try {
-    return make();
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    faults.push(...error.faults);
-    return undefined;
-  }
 }
 
 function announce(

@@ -176,6 +176,19 @@ fault("Redis restarts from an older snapshot", async ({ redis, flows }) => {
   await redis.restart({ keepData: true });
 }, { gaps: ["epoch"] });
 
+fault(
+  "Redis restarts twice from the same snapshot, and loses the epoch in between",
+  async ({ redis, flows }) => {
+    await redis.cli("SAVE");
+    for (let life = 0; life < 2; life++) {
+      await flows();
+      await redis.stop({ signal: "SIGKILL" });
+      await redis.restart({ keepData: true });
+    }
+  },
+  { gaps: ["epoch"] },
+);
+
 fault("Redis restarts without its data, twice", async ({ redis, flows }) => {
   await redis.restart();
   await flows();

@@ -160,19 +160,29 @@ async function walkMainPath(service: Service, counted: "sockets" | "nodes"): Pro
   assertEquals((await back.closed).code, 4401);
 }
 
+/** A Redis that wants to see client certificates; its TLS port opens with `tlsPortOf`. */
+function redisBehind(certificates: Certificates): Promise<RedisServer> {
+  return RedisServer.start({
+    args: [
+      ...["--tls-port", "0", "--tls-ca-cert-file", certificates.cert("ca")],
+      ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
+      ...["--tls-auth-clients", "yes"],
+    ],
+  });
+}
+
+async function tlsPortOf(redis: RedisServer): Promise<number> {
+  const port = freePort();
+  await redis.cli("CONFIG", "SET", "tls-port", port);
+  return port;
+}
+
 redisTest(
   "rediss:// works with a private authority, a client certificate and an ACL user, for every connection",
   async () => {
     await using certificates = await Certificates.make();
-    await using redis = await RedisServer.start({
-      args: [
-        ...["--tls-port", "0", "--tls-ca-cert-file", certificates.cert("ca")],
-        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
-        ...["--tls-auth-clients", "yes"],
-      ],
-    });
-    const port = freePort();
-    await redis.cli("CONFIG", "SET", "tls-port", port);
+    await using redis = await redisBehind(certificates);
+    const port = await tlsPortOf(redis);
     await redis.cli("ACL", "SETUSER", "userwire", "on", ">s3cret", "~*", "&*", "+@all");
     await redis.cli(
       "ACL",
@@ -222,15 +232,8 @@ redisTest(
   "A Redis that refuses the client certificate is named in the log, and the process lives",
   async () => {
     await using certificates = await Certificates.make();
-    await using redis = await RedisServer.start({
-      args: [
-        ...["--tls-port", "0", "--tls-ca-cert-file", certificates.cert("ca")],
-        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
-        ...["--tls-auth-clients", "yes"],
-      ],
-    });
-    const port = freePort();
-    await redis.cli("CONFIG", "SET", "tls-port", port);
+    await using redis = await redisBehind(certificates);
+    const port = await tlsPortOf(redis);
     const without = { REDIS_URL: `rediss://localhost:${port}`, REDIS_CA: certificates.cert("ca") };
     await using service = await ProcessService.start(without);
     await until(

@@ -1,5 +1,5 @@
 /** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
-import { ConfigError, messageOf, UnauthorizedError } from "../errors.ts";
+import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../errors.ts";
 import type { Credential } from "../protocol.ts";
 import type { Redis } from "../redis.ts";
 import type { Auth, Identity } from "./auth.ts";
@@ -25,17 +25,8 @@ export interface AuthOptions {
  */
 export function prepareAuth(options: AuthOptions): (redis: Redis | undefined) => Auth {
   const faults: string[] = [];
-  const attempt = <T>(make: () => T): T | undefined => {
-    try {
-      return make();
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error;
-      faults.push(...error.faults);
-      return undefined;
-    }
-  };
-  const keys = attempt(() => readKeys(options));
-  const verify = attempt(() => openVerifier(options.tokens));
+  const keys = orFaults(() => readKeys(options), faults);
+  const verify = orFaults(() => openVerifier(options.tokens), faults);
   if (faults.length > 0) throw new ConfigError(faults);
 
   const ring = keys && new KeyRing(keys, { fold: options.tokens.foldUsernames });

@@ -112,7 +112,26 @@ export function stamp(draft: Draft, seq: number): string {
   return `${draft.head}"seq":${seq},${draft.tail}`;
 }
 
+/** Characters of the part of an epoch's name that is its own. */
+const OWN_LENGTH = 8;
+
 /** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
 export function newEpoch(): string {
-  return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
+  return crypto.getRandomValues(new Uint8Array(OWN_LENGTH * 3 / 4)).toBase64({ alphabet: "base64url" });
+}
+
+/** The part of an epoch's name that is its own. */
+export function ownNameOf(epoch: string): string {
+  return epoch.slice(0, OWN_LENGTH);
+}
+
+/**
+ * Where an epoch began that goes on from another: up to this number both have the same messages. Its name is made of its
+ * own name, that of the other, and the number.
+ * @returns Position whose epoch is the other's own name; undefined for an epoch that began from nothing.
+ */
+export function originOf(epoch: string): Position | undefined {
+  const other = epoch.slice(OWN_LENGTH, 2 * OWN_LENGTH);
+  const seq = epoch.slice(2 * OWN_LENGTH);
+  return /^\d+$/.test(seq) ? { epoch: other, seq: Number(seq) } : undefined;
 }

@@ -11,7 +11,8 @@
  *
  * `run` tells one life of the Redis from the next (`Redis.run` says how). After a restart from an older snapshot
  * the counter would give out numbers that clients have seen; so the first script of a new life begins a new epoch
- * and notes in `former` from where the numbers of the old one can't be trusted. Only a life that came back with all
+ * and notes in `former` from where the numbers of the old one can't be trusted; the new one's name says it too, for a
+ * life that ends before its epochs were saved (`originOf`). Only a life that came back with all
  * that the one before had goes on in its epoch.
  */
 import { parsePosition, type Position } from "../protocol.ts";
@@ -46,8 +47,8 @@ elseif state[3] ~= run and continues(state[3] or '', run) then
 elseif state[3] ~= run then
   former = former .. epoch .. '.' .. last .. ','
   -- Bounded, and cut between two of them: the oldest of many lives are of no use to anybody any more.
-  if #former > 200 then former = string.match(former, ',(.*)', #former - 200) end
-  epoch = epoch_if_new
+  if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end
+  epoch = epoch_if_new .. string.sub(epoch, 1, #epoch_if_new) .. last
   redis.call('HSET', position, 'epoch', epoch, 'run', run, 'former', former)
 end
 `;
