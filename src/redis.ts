@@ -323,6 +323,8 @@ function newClient(url: string, tls: RedisTls | undefined) {
     disableClientInfo: true,
     // A command given while there is no connection fails at once, so that the caller can say so.
     disableOfflineQueue: true,
+    // Its own deadlines cost a signal and a timer for each command; ours are in `#pending`.
+    commandOptions: { timeout: 0 },
     socket: {
       ...(url.startsWith("rediss:") && { tls: true as const, ...tls }),
       connectTimeout: 3_000,
