@@ -48,6 +48,7 @@ export abstract class RedisBroker implements Broker {
   unavailable(): string | undefined {
     const why = this.unreachable();
     if (why !== undefined) return why;
+    if (this.redis.backAtMs === -Infinity) return undefined; // it was never away: no need to ask the clock
     const backForMs = performance.now() - this.redis.backAtMs;
     return backForMs < (this.#lost > 0 ? MAX_SETTLE_MS : SETTLE_MS)
       ? "Redis is back and subscriptions are being restored"
@@ -60,9 +61,11 @@ export abstract class RedisBroker implements Broker {
     options?: { signal?: AbortSignal },
   ): Promise<Subscription>;
 
-  async publish(channel: string, payload: string): Promise<number> {
-    refuseIf(this.unavailable());
-    return await this.redis.publish(channel, payload);
+  publish(channel: string, payload: string): Promise<number> {
+    const why = this.unavailable();
+    return why === undefined
+      ? this.redis.publish(channel, payload)
+      : Promise.reject(new BrokerUnavailableError(why));
   }
 
   async counts(channels: readonly string[]): Promise<number[]> {

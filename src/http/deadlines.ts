@@ -27,7 +27,13 @@ export class Deadlines {
       const wait = { dueMs: performance.now() + this.limitMs, late: () => reject(error()) };
       this.#waits.add(wait);
       this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
-      promise.then(resolve, reject).finally(() => this.#waits.delete(wait));
+      promise.then((value) => {
+        this.#waits.delete(wait);
+        resolve(value);
+      }, (error: unknown) => {
+        this.#waits.delete(wait);
+        reject(error);
+      });
     });
   }
 
