@@ -266,6 +266,8 @@ export class Redis {
 
   /** Asks what has to be known before anything is sent. */
   async #greet(): Promise<void> {
+    // Only for whoever reads CLIENT LIST: a Redis that forbids it serves us all the same.
+    this.#client.clientSetName("userwire-publisher").catch(() => {});
     const info = await this.#client.info();
     if (/^loading:1/m.test(info)) {
       // It takes no commands yet, and says that it has no append-only file while it reads one.

@@ -26,6 +26,9 @@ export interface OpenOptions {
   bufferSize?: number;
 }
 
+/** What `CLIENT LIST` shows these connections as. */
+const SET_NAME = encodeCommand("CLIENT", "SETNAME", "userwire-subscription");
+
 export class RedisConnection {
   readonly parser: RespParser;
   readonly #conn: Deno.Conn;
@@ -82,10 +85,11 @@ export class RedisConnection {
 
   async #greet(address: RedisAddress, { commands = [], replies = 0 }: OpenOptions): Promise<void> {
     const login = loginOf(address);
-    await this.write(concat([...login, ...commands]));
-    for (let i = 0; i < login.length + replies; i++) {
+    await this.write(concat([...login, SET_NAME, ...commands]));
+    for (let i = 0; i < login.length + 1 + replies; i++) {
       const reply = await this.#reply();
-      if (reply instanceof ReplyError) {
+      // A Redis that does not let us name the connection serves it all the same.
+      if (reply instanceof ReplyError && i !== login.length) {
         throw new BrokerUnavailableError(`Redis refused a subscription: ${reply.text}`);
       }
     }

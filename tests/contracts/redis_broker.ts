@@ -68,6 +68,33 @@ export function redisBrokerContract(
   });
 
   // -------------------------------------------------------------------------------------------------------
+  // Connections and their names
+
+  on.test("names its connections for CLIENT LIST", async (broker, redis) => {
+    await broker.subscribe("alice", new Recorder());
+    await until(
+      async () => {
+        const names = [...String(await redis.cli("CLIENT", "LIST")).matchAll(/ name=(\S+)/g)].map((
+          [, name],
+        ) => name);
+        return names.includes("userwire-publisher") && names.includes("userwire-subscription");
+      },
+      "both names",
+    );
+  });
+
+  on.test("works on a Redis that lets nobody name a connection", async (broker, redis) => {
+    await redis.cli("ACL", "SETUSER", "default", "-client|setname");
+    const recorder = new Recorder();
+    await broker.subscribe("alice", recorder);
+    assertEquals(await broker.publish("alice", "hi"), 1);
+    await recorder.received(1);
+    await redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    const isHeard = () => broker.publish("alice", "again").then((reached) => reached === 1, () => false);
+    await until(isHeard, "the broker to be back", 10_000);
+  });
+
+  // -------------------------------------------------------------------------------------------------------
   // Connections that break
 
   on.test("restores a subscription whose connection was killed", async (broker, redis) => {
