@@ -19,6 +19,7 @@ import type { Subscriber, Subscription } from "./broker/broker.ts";
 import { InvalidFrameError, messageOf } from "./errors.ts";
 import { type FrameLimits, FrameQuota } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
+import type { Metrics } from "./metrics.ts";
 import {
   CLOSE,
   closeOrderOf,
@@ -77,6 +78,7 @@ export interface ConnectionLimits extends FrameLimits {
 export interface ConnectionHost extends SignInHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
+  readonly metrics: Metrics;
   /** A client has a message whose sender waits for a receipt. */
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
@@ -186,7 +188,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
       const seq = seqOf(payload);
       if (seq > 0) {
         if (this.#replay) return this.#replay.live(seq, payload, byteLength);
-        if (this.#heard > 0 && seq > this.#heard + 1) this.#missed += seq - this.#heard - 1;
+        if (this.#heard > 0 && seq > this.#heard + 1) this.#miss(seq - this.#heard - 1);
         this.#heard = seq;
       }
     }
@@ -196,6 +198,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
 
   lost(why: string): void {
     this.#interruptions++;
+    this.#host.metrics.interruptions++;
     this.#host.log.debug("subscription lost", { conn: this.id, user: this.username, reason: why });
   }
 
@@ -215,7 +218,8 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
     }
     this.#state = "live";
     this.#openedMs = performance.now();
-    const { log, limits, node } = this.#host;
+    const { log, limits, metrics, node } = this.#host;
+    metrics.onOpen(this.mode);
     log.info("connection opened", { conn: this.id, user: this.username, mode: this.mode });
     if (this.mode === "v1") {
       const { exp } = this.#signIn;
@@ -259,7 +263,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
       this.#host.onFull(this);
     } else if (this.#replay) {
       // The connection has a way to go on: only this message is lost.
-      this.#missed++;
+      this.#miss(1);
     } else {
       this.close(CLOSE.slow);
     }
@@ -283,6 +287,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
       this.#host.onFull(this);
       return false;
     }
+    if (isReplayed) this.#host.metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
       this.#receipts.push({ seq: seqOf(envelope), receipt });
@@ -293,7 +298,10 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
 
   gap(frame: GapFrame): void {
     if (this.#state !== "live") return;
-    this.#host.log.info("gap", {
+    const { log, metrics } = this.#host;
+    metrics.gaps[frame.why]++;
+    metrics.missed += frame.count ?? 0;
+    log.info("gap", {
       conn: this.id,
       user: this.username,
       from: frame.from,
@@ -326,7 +334,15 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
     this.#messages++;
     this.#bytes += byteLength;
     this.#idleTicks = 0;
+    const { metrics } = this.#host;
+    metrics.delivered++;
+    metrics.deliveredBytes += byteLength;
     return true;
+  }
+
+  #miss(count: number): void {
+    this.#missed += count;
+    this.#host.metrics.missed += count;
   }
 
   /** Sends a frame that is no message, however much waits. */
@@ -431,8 +447,11 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
     this.#receipts = [];
     this.#replay?.stop();
     void this.#subscription?.close();
+    const { log, metrics } = this.#host;
     this.#host.onEnd(this);
-    this.#host.log.info(opened ? "connection closed" : "connection given up while opening", {
+    if (opened) metrics.onClose(this.mode, reason.code ?? 0);
+    else if (this.#socket && reason.code !== undefined) metrics.onFail(reason.code);
+    log.info(opened ? "connection closed" : "connection given up while opening", {
       conn: this.id,
       user: this.username,
       code: reason.code,

@@ -43,6 +43,7 @@ export class Newcomer implements Session {
     if (this.#over) return;
     this.#over = true;
     this.#host.onEnd(this);
+    this.#host.metrics.onFail(reason.code);
     this.#host.log.info("socket closed before its client said who it is", {
       code: reason.code,
       why: reason.why,
