@@ -7,11 +7,12 @@ import type { Config } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { Admission } from "./http/admission.ts";
 import { hostGuard, isOriginAllowed } from "./http/origin.ts";
-import { problem } from "./http/problem.ts";
+import { Problem, problem } from "./http/problem.ts";
 import { createRoutes } from "./http/routes.ts";
 import { sendTarget } from "./http/send.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
+import { Metrics } from "./metrics.ts";
 import { absolutePath } from "./paths.ts";
 import type { Pem } from "./pem.ts";
 import { CLOSE } from "./protocol.ts";
@@ -73,13 +74,19 @@ export function openApp(config: Config, options: AppOptions): App {
   const backbone = openBackbone({ ...config, log, redisTls: options.redisTls });
   const { broker, inbox } = backbone;
   const auth = authWith(backbone.redis);
-  const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames });
+  const metrics = new Metrics({
+    version: VERSION,
+    isBrokerAvailable: () => broker.unavailable() === undefined,
+    redisReconnects: () => backbone.redis?.reconnects ?? 0,
+  });
+  const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames, metrics });
   const connections = new Connections({
     node,
     limits: config,
     maxConnections: config.maxConnections,
     auth,
     receipts: publisher.receipts,
+    metrics,
     log,
   });
   let isDraining = false;
@@ -90,11 +97,13 @@ export function openApp(config: Config, options: AppOptions): App {
   const routes = createRoutes({
     publisher,
     auth,
+    metrics,
     foldUsernames,
     ticketTtlS: config.ticketTtlS,
     maxTokenLifeS: config.maxTokenLifeS,
     page: config.page,
     openapi: config.openapi,
+    showMetrics: config.metrics,
     maxBodyBytes: config.maxBodyBytes,
     bodyTimeoutS: config.bodyTimeoutS,
     version: VERSION,
@@ -128,6 +137,26 @@ export function openApp(config: Config, options: AppOptions): App {
     isDraining: () => isDraining,
   };
 
+  /** What can be refused whatever is asked for. */
+  function refuse(request: Request, isSend: boolean): Problem | undefined {
+    // The address is put together from what the client calls the host.
+    if (!isSend && !URL.canParse(request.url)) {
+      return problem("invalid_request", "The Host header names no host");
+    }
+    if (isOwnHost(request)) return undefined;
+    return problem(
+      "misdirected",
+      "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
+        "which you call it to USERWIRE_ALLOWED_ORIGINS",
+    );
+  }
+
+  async function handshake(request: Request, peer: string, refusal: Problem | undefined): Promise<Response> {
+    const answer = refusal ?? await upgrade(request, peer, upgrades);
+    if (answer instanceof Problem) metrics.onRefuse(answer.code);
+    return answer;
+  }
+
   return {
     publisher,
     connections,
@@ -136,18 +165,9 @@ export function openApp(config: Config, options: AppOptions): App {
 
     handle(request, peer) {
       const isSend = sendTarget(request) !== undefined;
-      // The address is put together from what the client calls the host.
-      if (!isSend && !URL.canParse(request.url)) {
-        return problem("invalid_request", "The Host header names no host");
-      }
-      if (!isOwnHost(request)) {
-        return problem(
-          "misdirected",
-          "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
-            "which you call it to USERWIRE_ALLOWED_ORIGINS",
-        );
-      }
-      if (wantsUpgrade(request)) return upgrade(request, peer, upgrades);
+      const refusal = refuse(request, isSend);
+      if (wantsUpgrade(request)) return handshake(request, peer, refusal);
+      if (refusal) return refusal;
       if (!isOriginAllowed(request, allowedOrigins)) {
         return problem(
           "origin_not_allowed",

@@ -78,6 +78,7 @@ export const SETTINGS = {
   ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "How long a ticket is good for"),
   page: setting("USERWIRE_PAGE", oneOf("on", "key", "off"), "on", "Whether the console page is there, or asks for a key"),
   openapi: setting("USERWIRE_OPENAPI", oneOf("on", "key", "off"), "on", "Whether `/openapi.json` is there, or asks for a key"),
+  metrics: setting("USERWIRE_METRICS", oneOf("on", "key", "off"), "key", "Whether `/metrics` is there, or asks for a key, except in open mode"),
   tlsCert: optional("USERWIRE_TLS_CERT", text, "File of the certificate chain (PEM) to serve https:// and wss:// with"),
   tlsKey: optional("USERWIRE_TLS_KEY", text, "File of its private key (PEM)"),
   node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),

@@ -1,6 +1,7 @@
 /**
  * One client session from open to closed. It owns a WebSocket and a subscription and frees both on one path,
- * whatever ends the session. What a framed client has had and gets next is kept in its `Replay`.
+ * whatever ends the session. What a framed client has had and gets next is kept in its `Replay`; who the client is,
+ * in its `SignIn`; what it has not taken yet, in its `SendBuffer`.
  *
  * It knows one socket and one user, and nothing about who sent a message or why. It has no timer of its own:
  * `Connections` calls `tick()` once a second.
@@ -9,18 +10,18 @@
  *        └───────────────────▲
  *
  * *opening*: the subscription is being confirmed or the socket is not open yet; messages queue. *live*: messages
- * go to the socket; those of a framed client through its replay, which may be reading or full for a while. *closing*: everything is freed but the socket, which has been asked to close. *closed*: the
- * socket is gone too. Deno can't terminate a socket whose peer does not answer, so nothing ever waits for
- * *closed* without a deadline.
+ * go to the socket; those of a framed client through its replay, which may be reading or full for a while.
+ * *closing*: everything is freed but the socket, which has been asked to close. *closed*: the socket is gone too.
+ * Deno can't terminate a socket whose peer does not answer, so nothing ever waits for *closed* without a deadline.
  */
 import type { Identity } from "./auth/auth.ts";
 import type { Subscriber, Subscription } from "./broker/broker.ts";
-import { BrokerUnavailableError, InvalidFrameError, messageOf, UnauthorizedError } from "./errors.ts";
+import { InvalidFrameError, messageOf } from "./errors.ts";
+import { type FrameLimits, FrameQuota } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
-import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import {
   CLOSE,
-  type CloseOrder,
   closeOrderOf,
   type CloseReason,
   formatFrame,
@@ -34,9 +35,12 @@ import {
   receiptOf,
   replayFrameOf,
   seqOf,
+  type ServerFrame,
   wrapForeign,
 } from "./protocol.ts";
 import type { Replay, ReplayHost } from "./replay.ts";
+import { SendBuffer } from "./send_buffer.ts";
+import { type SignedIn, SignIn, type SignInHost } from "./sign_in.ts";
 
 /** `v1` speaks frames (`userwire.v1`); `raw` gets payloads as they are. */
 export type Mode = "raw" | "v1";
@@ -61,13 +65,7 @@ export interface CloseOptions {
   whenQuiet?: boolean;
 }
 
-export interface ConnectionLimits {
-  /** Largest inbound frame, in bytes. */
-  maxFrameBytes: number;
-  /** Inbound frames per second. */
-  maxFramesPerSecond: number;
-  /** Inbound bytes per second. */
-  maxBytesPerSecond: number;
+export interface ConnectionLimits extends FrameLimits {
   /** Bytes that may wait for the client before it counts as a slow reader. */
   maxBufferedBytes: number;
   /** Seconds of silence after which a v1 client gets `p`. */
@@ -77,17 +75,10 @@ export interface ConnectionLimits {
 }
 
 /** What a connection needs from the house it lives in. */
-export interface ConnectionHost {
+export interface ConnectionHost extends SignInHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
-  readonly log: Log;
-  /**
-   * Who shows this token.
-   * @throws {UnauthorizedError | BrokerUnavailableError}
-   */
-  authenticate(token: string): Promise<Identity>;
-  /** Whether what let a client in has been revoked. @throws {BrokerUnavailableError} */
-  isRevoked(identity: Identity): Promise<boolean>;
+  readonly metrics: Metrics;
   /** A client has a message whose sender waits for a receipt. */
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
@@ -106,20 +97,18 @@ const MAX_RECEIPTS = 1_000;
 /** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
 const OPEN_TICKS = 3;
 
-export class Connection implements Subscriber, Session, ReplayHost {
+export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
   readonly id: string = crypto.randomUUID();
   readonly mode: Mode;
   readonly username: string;
   readonly #host: ConnectionHost;
+  readonly #signIn: SignIn;
+  readonly #quota: FrameQuota;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #socket: WebSocket | undefined;
+  #buffer: SendBuffer | undefined;
   #subscription: Subscription | undefined;
   #replay: Replay | undefined;
-  /** Who the client is, when it has shown a token or a ticket. */
-  #identity: Identity | undefined;
-  #isRefreshing = false;
-  /** An order to close may have been missed. */
-  #mayBeRevoked = false;
   /** Messages without a sequence number, or for a raw client, that came while opening or paused. */
   #waiting: [payload: string | Uint8Array<ArrayBuffer>, byteLength: number][] = [];
   #waitingBytes = 0;
@@ -138,17 +127,13 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   #openingTicks = 0;
   #idleTicks = 0;
-  #stuckTicks = 0;
-  /** Bytes that waited for the client when it was last looked at: fewer since then mean that it takes some. */
-  #buffered = 0;
-  #hasTaken = false;
-  #framesThisTick = 0;
-  #bytesThisTick = 0;
 
   constructor(username: string, mode: Mode, host: ConnectionHost) {
     this.username = username;
     this.mode = mode;
     this.#host = host;
+    this.#signIn = new SignIn(this, host);
+    this.#quota = new FrameQuota(host.limits);
   }
 
   get state(): "opening" | "live" | "closing" | "closed" {
@@ -157,7 +142,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   /** Gives the connection what its client was let in by, which may end before it does. Before its subscription. */
   attachIdentity(identity: Identity): void {
-    this.#identity = identity;
+    this.#signIn.begin(identity);
   }
 
   /** Gives a framed connection its place in the inbox, opened. Before its socket. */
@@ -175,6 +160,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
   /** Gives the connection its socket, which may be open already. */
   attachSocket(socket: WebSocket): void {
     this.#socket = socket;
+    this.#buffer = new SendBuffer(socket, this.#host.limits.maxBufferedBytes);
     socket.onmessage = (event) => this.#onFrame(event.data);
     socket.onclose = (event) => this.#onSocketClose(event.code);
     // A broken socket closes too, which is where it is handled.
@@ -198,11 +184,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
     if (this.#state === "closing" || this.#state === "closed") return;
     if (typeof payload === "string" && isEnvelope(payload)) {
       const order = closeOrderOf(payload);
-      if (order) return this.#obey(order);
+      if (order) return this.#signIn.obey(order);
       const seq = seqOf(payload);
       if (seq > 0) {
         if (this.#replay) return this.#replay.live(seq, payload, byteLength);
-        if (this.#heard > 0 && seq > this.#heard + 1) this.#missed += seq - this.#heard - 1;
+        if (this.#heard > 0 && seq > this.#heard + 1) this.#miss(seq - this.#heard - 1);
         this.#heard = seq;
       }
     }
@@ -212,13 +198,14 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   lost(why: string): void {
     this.#interruptions++;
+    this.#host.metrics.interruptions++;
     this.#host.log.debug("subscription lost", { conn: this.id, user: this.username, reason: why });
   }
 
   restored(): void {
     // Whatever was sent meanwhile is in the inbox, but for orders to close.
     this.#replay?.verify();
-    this.#mayBeRevoked = this.#identity !== undefined;
+    this.#signIn.verify();
     this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 
@@ -231,10 +218,12 @@ export class Connection implements Subscriber, Session, ReplayHost {
     }
     this.#state = "live";
     this.#openedMs = performance.now();
-    const { log, limits, node } = this.#host;
+    const { log, limits, metrics, node } = this.#host;
+    metrics.onOpen(this.mode);
     log.info("connection opened", { conn: this.id, user: this.username, mode: this.mode });
     if (this.mode === "v1") {
-      this.#socket.send(formatFrame({
+      const { exp } = this.#signIn;
+      this.send({
         t: "hi",
         v: PROTOCOL_VERSION,
         conn: this.id,
@@ -243,8 +232,8 @@ export class Connection implements Subscriber, Session, ReplayHost {
         ...(this.#replay?.start() ?? { resumed: false, replay: 0 }),
         ping: limits.pingS,
         max: limits.maxFrameBytes,
-        ...(this.#identity?.exp !== undefined && { exp: this.#identity.exp }),
-      }));
+        ...(exp !== undefined && { exp }),
+      });
     }
     this.#replay?.begin();
     this.#unpause();
@@ -274,7 +263,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       this.#host.onFull(this);
     } else if (this.#replay) {
       // The connection has a way to go on: only this message is lost.
-      this.#missed++;
+      this.#miss(1);
     } else {
       this.close(CLOSE.slow);
     }
@@ -298,6 +287,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       this.#host.onFull(this);
       return false;
     }
+    if (isReplayed) this.#host.metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
       this.#receipts.push({ seq: seqOf(envelope), receipt });
@@ -308,14 +298,17 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   gap(frame: GapFrame): void {
     if (this.#state !== "live") return;
-    this.#host.log.info("gap", {
+    const { log, metrics } = this.#host;
+    metrics.gaps[frame.why]++;
+    metrics.missed += frame.count ?? 0;
+    log.info("gap", {
       conn: this.id,
       user: this.username,
       from: frame.from,
       to: frame.to,
       why: frame.why,
     });
-    this.#socket!.send(formatFrame(frame));
+    this.send(frame);
   }
 
   onReadFailed(error: unknown): void {
@@ -329,7 +322,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
   /** Goes on with what waits in the inbox, if the client has taken enough; whether it needs no more asking. */
   hasRoom(): boolean {
     if (this.#state !== "live") return true;
-    if (this.#socket!.bufferedAmount > this.#host.limits.maxBufferedBytes / 2) return false;
+    if (!this.#buffer!.hasRoom) return false;
     if (this.#isPaused) this.#unpause();
     if (this.#replay?.isFull) this.#replay.resume();
     return !this.#isPaused && !this.#replay?.isFull;
@@ -337,24 +330,24 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   /** False when the client has not taken what it was given before. */
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
-    const socket = this.#socket!;
-    // send() never blocks and never fails on a stuck client: the bytes would pile up here.
-    const buffered = this.#look();
-    // A frame that is larger than the mark goes alone.
-    if (buffered > 0 && buffered + frame.length > this.#host.limits.maxBufferedBytes) return false;
-    socket.send(frame);
-    this.#buffered = socket.bufferedAmount;
+    if (!this.#buffer!.write(frame)) return false;
     this.#messages++;
     this.#bytes += byteLength;
     this.#idleTicks = 0;
+    const { metrics } = this.#host;
+    metrics.delivered++;
+    metrics.deliveredBytes += byteLength;
     return true;
   }
 
-  /** Bytes that wait for the client. */
-  #look(): number {
-    const { bufferedAmount } = this.#socket!;
-    if (bufferedAmount < this.#buffered) this.#hasTaken = true;
-    return this.#buffered = bufferedAmount;
+  #miss(count: number): void {
+    this.#missed += count;
+    this.#host.metrics.missed += count;
+  }
+
+  /** Sends a frame that is no message, however much waits. */
+  send(frame: ServerFrame): void {
+    this.#socket!.send(formatFrame(frame));
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -362,18 +355,8 @@ export class Connection implements Subscriber, Session, ReplayHost {
 
   #onFrame(data: string | ArrayBuffer): void {
     if (this.#state === "closing" || this.#state === "closed") return;
-    const { limits } = this.#host;
-    const size = sizeOf(data, limits.maxFrameBytes);
-    if (size > limits.maxFrameBytes) {
-      letGo(data);
-      return this.close(CLOSE.tooBig, { whenQuiet: true });
-    }
-    if (++this.#framesThisTick > limits.maxFramesPerSecond) {
-      return this.close(CLOSE.tooFast, { whenQuiet: true });
-    }
-    if ((this.#bytesThisTick += size) > limits.maxBytesPerSecond) {
-      return this.close(CLOSE.tooMuch, { whenQuiet: true });
-    }
+    const excess = this.#quota.take(data);
+    if (excess) return this.close(excess, { whenQuiet: true });
     if (this.mode === "raw") {
       if (data === "ping") this.#socket!.send("pong");
       else this.#ignoredFrames++;
@@ -383,7 +366,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
       if (typeof data !== "string") throw new InvalidFrameError("Frames must be text");
       const frame = parseClientFrame(data);
       if (frame?.t === "ack") this.#onAck(frame.seq);
-      else if (frame?.t === "auth") void this.#refresh(frame.token, frame.id ?? "auth");
+      else if (frame?.t === "auth") void this.#signIn.refresh(frame.token, frame.id ?? "auth");
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
       this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
@@ -397,56 +380,6 @@ export class Connection implements Subscriber, Session, ReplayHost {
   }
 
   // ------------------------------------------------------------------------------------------------------
-  // Who it is
-
-  /** Puts a fresh token in the place of the one that ends. Never rejects. */
-  async #refresh(token: string, id: string): Promise<void> {
-    const refuse = (err: string) => {
-      if (this.#state === "live") this.#socket!.send(formatFrame({ t: "re", id, ok: false, err }));
-    };
-    if (this.#isRefreshing) return refuse("A token is being verified already: wait for its answer");
-    this.#isRefreshing = true;
-    try {
-      const identity = await this.#host.authenticate(token);
-      if (this.#state !== "live") return;
-      if (identity.username !== this.username) {
-        refuse("The token is for another user");
-        return this.close(CLOSE.forbidden);
-      }
-      this.#identity = identity;
-      this.#socket!.send(formatFrame({ t: "re", id, ok: true, data: { exp: identity.exp } }));
-    } catch (error) {
-      const isExpected = error instanceof UnauthorizedError || error instanceof BrokerUnavailableError;
-      if (!isExpected) {
-        this.#host.log.error("token not verified", { conn: this.id, reason: messageOf(error) });
-      }
-      refuse(isExpected ? error.message : "The token could not be verified");
-    } finally {
-      this.#isRefreshing = false;
-    }
-  }
-
-  #obey(order: CloseOrder): void {
-    const { revoked, code, why } = order;
-    const { jti, iat } = this.#identity ?? {};
-    const isMeant = revoked === undefined ||
-      ("jti" in revoked ? jti === revoked.jti : this.#identity !== undefined && (iat ?? 0) < revoked.before);
-    if (isMeant) return this.close({ code, why });
-    // The token that is being verified may have been looked up just before it was revoked.
-    if (this.#isRefreshing) this.#mayBeRevoked = true;
-  }
-
-  /** Asks whether an order to close was missed. Asked again with the next tick when there was no answer. */
-  #checkRevoked(): void {
-    this.#mayBeRevoked = false;
-    this.#host.isRevoked(this.#identity!).then((isRevoked) => {
-      if (isRevoked) this.close(CLOSE.revoked);
-    }, () => {
-      this.#mayBeRevoked = true;
-    });
-  }
-
-  // ------------------------------------------------------------------------------------------------------
   // Time
 
   /**
@@ -454,8 +387,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
    * into silence.
    */
   tick(isLate: boolean): void {
-    this.#framesThisTick = 0;
-    this.#bytesThisTick = 0;
+    this.#quota.tick();
     if (this.#state === "opening") {
       // Deno says nothing when the client left before the handshake was answered: no open, no close.
       if (this.#socket?.readyState !== WebSocket.CONNECTING || isLate) return;
@@ -466,13 +398,9 @@ export class Connection implements Subscriber, Session, ReplayHost {
     }
     if (this.#state !== "live") return;
     const { limits } = this.#host;
-    const exp = this.#identity?.exp;
-    if (exp !== undefined && Date.now() >= exp * 1_000) return this.close(CLOSE.tokenExpired);
-    if (this.#mayBeRevoked && !this.#isRefreshing) this.#checkRevoked();
-    const isWaiting = this.#look() > 0;
-    this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
-    this.#hasTaken = false;
-    if (this.#stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
+    this.#signIn.tick();
+    if (this.#state !== "live") return;
+    if (this.#buffer!.tick() >= limits.slowTimeoutS) return this.close(CLOSE.slow);
     if (this.#replay?.hasFailed) this.#replay.resume();
     if (++this.#idleTicks >= limits.pingS && this.mode === "v1") {
       this.#idleTicks = 0;
@@ -493,7 +421,7 @@ export class Connection implements Subscriber, Session, ReplayHost {
     if (!socket) return this.#settle();
     if (socket.readyState === WebSocket.OPEN && this.mode === "v1") {
       const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
-      socket.send(formatFrame({ t: "bye", code: reason.code, why: reason.why, ...retry }));
+      this.send({ t: "bye", code: reason.code, why: reason.why, ...retry });
     }
     hangUp(socket, reason, options);
     // One that is not open yet may never be, and Deno would not say so.
@@ -519,8 +447,11 @@ export class Connection implements Subscriber, Session, ReplayHost {
     this.#receipts = [];
     this.#replay?.stop();
     void this.#subscription?.close();
+    const { log, metrics } = this.#host;
     this.#host.onEnd(this);
-    this.#host.log.info(opened ? "connection closed" : "connection given up while opening", {
+    if (opened) metrics.onClose(this.mode, reason.code ?? 0);
+    else if (this.#socket && reason.code !== undefined) metrics.onFail(reason.code);
+    log.info(opened ? "connection closed" : "connection given up while opening", {
       conn: this.id,
       user: this.username,
       code: reason.code,
@@ -539,19 +470,4 @@ export class Connection implements Subscriber, Session, ReplayHost {
     this.#state = "closed";
     this.#host.onSocketGone(this);
   }
-}
-
-/**
- * Frees the memory of a frame at once. Fragments are put together before we see them, whatever their sum; the garbage
- * collector, for which a buffer is a small object, may leave gigabytes lying about for minutes.
- */
-export function letGo(data: unknown): void {
-  if (data instanceof ArrayBuffer) data.transfer(0);
-}
-
-/** Size of a frame in bytes; exact only where it decides. */
-function sizeOf(data: string | ArrayBuffer, max: number): number {
-  if (typeof data !== "string") return data.byteLength;
-  // A UTF-16 unit takes one to three bytes.
-  return data.length > max || data.length * 3 <= max ? data.length : encoder.encode(data).length;
 }

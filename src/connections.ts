@@ -8,6 +8,7 @@ import type { Auth, Identity } from "./auth/auth.ts";
 import type { Connection, ConnectionHost, ConnectionLimits, Session } from "./connection.ts";
 import { messageOf, UnauthorizedError } from "./errors.ts";
 import type { Log } from "./log.ts";
+import type { Metrics } from "./metrics.ts";
 import type { CloseReason } from "./protocol.ts";
 import type { Receipts } from "./receipts.ts";
 
@@ -18,6 +19,7 @@ export interface ConnectionsOptions {
   maxConnections: number;
   auth: Auth;
   receipts: Receipts;
+  metrics: Metrics;
   log: Log;
 }
 
@@ -34,6 +36,7 @@ const DRAIN_MIN_PER_SECOND = 200;
 export class Connections implements ConnectionHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
+  readonly metrics: Metrics;
   readonly log: Log;
   readonly #maxConnections: number;
   readonly #live = new Set<Session>();
@@ -53,6 +56,7 @@ export class Connections implements ConnectionHost {
   constructor(options: ConnectionsOptions) {
     this.limits = options.limits;
     this.node = options.node;
+    this.metrics = options.metrics;
     this.log = options.log;
     this.#maxConnections = options.maxConnections;
     this.#auth = options.auth;

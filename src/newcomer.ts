@@ -3,8 +3,9 @@
  * Then the socket is handed on, and this is over.
  */
 import type { Identity } from "./auth/auth.ts";
-import { type CloseOptions, type ConnectionHost, letGo, type Session } from "./connection.ts";
+import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
+import { letGo } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
 import { CLOSE, type CloseReason } from "./protocol.ts";
 
@@ -42,6 +43,7 @@ export class Newcomer implements Session {
     if (this.#over) return;
     this.#over = true;
     this.#host.onEnd(this);
+    this.#host.metrics.onFail(reason.code);
     this.#host.log.info("socket closed before its client said who it is", {
       code: reason.code,
       why: reason.why,

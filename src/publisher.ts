@@ -23,6 +23,7 @@ import {
   UserOfflineError,
 } from "./errors.ts";
 import type { Appended, AppendOptions, Inbox } from "./inbox/inbox.ts";
+import type { Metrics } from "./metrics.ts";
 import {
   channelOf,
   type CloseOrder,
@@ -60,6 +61,8 @@ export interface PublisherOptions {
   channelPrefix?: string;
   /** Lower-case usernames, as `USERWIRE_USERNAME_CASE=lower` does. @default false */
   foldUsernames?: boolean;
+  /** Where sends are counted. */
+  metrics?: Metrics;
 }
 
 export interface SendOptions {
@@ -85,6 +88,9 @@ export interface History {
   frames: string[];
 }
 
+/** What the inbox did with a message that it took. */
+type Sent = Extract<Appended, { outcome: "appended" | "repeated" }>;
+
 const MESSAGE_ID = /^[\w.:-]{1,64}$/;
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
@@ -94,6 +100,7 @@ export class Publisher implements AsyncDisposable {
   readonly #inbox: Inbox;
   readonly #prefix: string;
   readonly #fold: { fold: boolean };
+  readonly #metrics: Metrics | undefined;
   #closeBackbone: () => Promise<void> = () => Promise.resolve();
 
   /** A publisher on a broker and an inbox that stay the caller's to close. */
@@ -102,6 +109,7 @@ export class Publisher implements AsyncDisposable {
     this.#inbox = inbox;
     this.#prefix = options.channelPrefix ?? "";
     this.#fold = { fold: options.foldUsernames ?? false };
+    this.#metrics = options.metrics;
     this.receipts = new Receipts(broker, { channelPrefix: this.#prefix });
   }
 
@@ -136,27 +144,39 @@ export class Publisher implements AsyncDisposable {
    * @throws {BrokerUnavailableError}
    */
   async send(username: string, payload: Payload, options: SendOptions = {}): Promise<SendResult> {
-    const channel = this.channel(username);
-    if (payload.kind === "json" && !isJson(payload.text)) {
-      throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
+    let outcome: keyof Metrics["sends"] = "refused";
+    try {
+      const channel = this.channel(username);
+      if (payload.kind === "json" && !isJson(payload.text)) {
+        throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
+      }
+      const id = options.id ?? crypto.randomUUID();
+      if (!MESSAGE_ID.test(id)) {
+        throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
+      }
+      if (options.waitAckMs === undefined) {
+        const appended = await this.#append(channel, payload, id, options);
+        outcome = outcomeOf(appended);
+        return this.#resultOf(appended);
+      }
+      if (!this.keepsHistory) {
+        throw new InvalidMessageError(
+          "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
+        );
+      }
+      using wait = await this.receipts.wait();
+      const appended = await this.#append(channel, payload, id, options, wait);
+      outcome = outcomeOf(appended);
+      const result = this.#resultOf(appended);
+      if (!result.repeated) result.acked = await wait.acked(appended.reached, options.waitAckMs);
+      return result;
+    } catch (error) {
+      if (error instanceof BrokerUnavailableError) outcome = "unavailable";
+      else if (error instanceof UserOfflineError) outcome = "offline";
+      throw error;
+    } finally {
+      if (this.#metrics) this.#metrics.sends[outcome]++;
     }
-    const id = options.id ?? crypto.randomUUID();
-    if (!MESSAGE_ID.test(id)) {
-      throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
-    }
-    if (options.waitAckMs === undefined) {
-      return this.#resultOf(await this.#append(channel, payload, id, options));
-    }
-    if (!this.keepsHistory) {
-      throw new InvalidMessageError(
-        "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
-      );
-    }
-    using wait = await this.receipts.wait();
-    const appended = await this.#append(channel, payload, id, options, wait);
-    const result = this.#resultOf(appended);
-    if (!result.repeated) result.acked = await wait.acked(appended.reached, options.waitAckMs);
-    return result;
   }
 
   /**
@@ -236,7 +256,7 @@ export class Publisher implements AsyncDisposable {
     id: string,
     options: SendOptions,
     wait?: Wait,
-  ): Promise<Appended & { outcome: "appended" | "repeated" }> {
+  ): Promise<Sent> {
     const { ttlMs, expectOnline, idempotencyKey } = options;
     // While subscriptions are being restored the number would be too small.
     const why = this.#broker.unavailable();
@@ -247,10 +267,12 @@ export class Publisher implements AsyncDisposable {
       ...(expectOnline && { expectOnline }),
       ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
     };
+    const startMs = performance.now();
     const appended: Appended = this.keepsHistory || appendOptions.idempotency
       ? await this.#inbox.append(channel, draft, appendOptions)
       // Nothing to store and nothing to remember: the reply of a plain publish says it all.
       : await this.#publish(channel, draft, expectOnline ?? false);
+    this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
     if (appended.outcome === "offline") {
       throw new UserOfflineError(`No socket is open for this user: nothing was sent`);
     }
@@ -260,7 +282,7 @@ export class Publisher implements AsyncDisposable {
     return appended;
   }
 
-  #resultOf({ id, position, reached, outcome }: Appended & { outcome: "appended" | "repeated" }): SendResult {
+  #resultOf({ id, position, reached, outcome }: Sent): SendResult {
     return { id, ...position, ...this.#count(reached), ...(outcome === "repeated" && { repeated: true }) };
   }
 
@@ -277,6 +299,11 @@ export class Publisher implements AsyncDisposable {
     if (reached === 0 && expectOnline) return { outcome: "offline" };
     return { outcome: "appended", id: draft.id, position: undefined, reached };
   }
+}
+
+function outcomeOf({ outcome, reached, position }: Sent): keyof Metrics["sends"] {
+  if (outcome === "repeated") return "repeated";
+  return reached > 0 ? "reached" : position === undefined ? "offline" : "stored";
 }
 
 function idempotencyOf(key: string, payload: Payload): { key: string; fingerprint: string } {

@@ -71,6 +71,7 @@ export class Redis {
   /** Connections that ended before Redis said who it is, one after the other. */
   #vainDials = 0;
   #backAtMs = -Infinity;
+  #reconnects = 0;
   #run = "";
   #waiters: (() => void)[] = [];
   #why: string | undefined = NOT_YET;
@@ -114,6 +115,11 @@ export class Redis {
   /** When Redis came back the last time, on the clock of `performance.now()`; -Infinity while it was never away. */
   get backAtMs(): number {
     return this.#backAtMs;
+  }
+
+  /** How often it came back. */
+  get reconnects(): number {
+    return this.#reconnects;
   }
 
   /**
@@ -294,7 +300,10 @@ export class Redis {
 
   #onAnswer(): void {
     if (this.#closed || !this.#greeted) return;
-    if (this.#why !== NOT_YET) this.#backAtMs = performance.now();
+    if (this.#why !== NOT_YET) {
+      this.#backAtMs = performance.now();
+      this.#reconnects++;
+    }
     this.#why = undefined;
     this.#vainDials = 0;
     this.#first.resolve({ outcome: "ready" });

@@ -25,7 +25,8 @@ const ROWS: readonly Row[] = [
   { name: "http", files: /^src\/http\//, together: true },
   {
     name: "connection",
-    files: /^src\/(connections?|newcomer|hang_up|replay|publisher|receipts)\.ts$/,
+    files:
+      /^src\/(connections?|newcomer|sign_in|frame_quota|send_buffer|hang_up|replay|publisher|receipts)\.ts$/,
     together: true,
   },
   // Who picks the implementations; then, in broker/, inbox/ and auth/, the implementations and what they are made of.

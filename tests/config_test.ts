@@ -45,6 +45,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     ticketTtlS: 30,
     page: "on",
     openapi: "on",
+    metrics: "key",
     tlsCert: undefined,
     tlsKey: undefined,
     node: undefined,

@@ -239,6 +239,9 @@ const CALLS: Call[] = [
   { to: ONLINE, status: 413, body: HUGE },
   { to: ONLINE, status: 415, body: USERS, type: "application/x-www-form-urlencoded" },
   { to: ONLINE, status: 503, body: USERS, isCutOff: true },
+  { to: "GET /metrics", status: 200 },
+  { to: "GET /metrics", status: 401, isClosed: true },
+  { to: "GET /metrics", status: 403, origin: ELSEWHERE },
   { to: "GET /healthz", status: 200 },
   { to: "GET /healthz", status: 200, isCutOff: true },
   { to: "GET /readyz", status: 200 },
@@ -278,7 +281,8 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
       if (answer.content === undefined) return assertEquals(text, "");
       const [[contentType, { schema }]] = Object.entries(answer.content) as [[string, { schema: Schema }]];
       assertEquals(response.headers.get("content-type"), contentType);
-      assert(fits(JSON.parse(text), schema, document), `Not as documented: ${text}`);
+      const value = contentType.includes("json") ? JSON.parse(text) : text;
+      assert(fits(value, schema, document), `Not as documented: ${text}`);
       if (contentType === "application/problem+json") assertEquals(JSON.parse(text).status, status);
     });
   }
@@ -329,6 +333,7 @@ const NOT_THERE: [request: string, status: number, allow: string | null][] = [
   ["DELETE /v1/users/online", 405, "GET, HEAD, POST"],
   ["POST /healthz", 405, "GET, HEAD"],
   ["PATCH /openapi.json", 405, "GET, HEAD"],
+  ["POST /metrics", 405, "GET, HEAD"],
   ["POST /", 405, "GET, HEAD"],
   ["TRACE /page.css", 405, "GET, HEAD"],
   ["GET /ws", 426, null],

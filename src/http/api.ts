@@ -1,5 +1,6 @@
 /** What the HTTP API is: each call with its schemas. `/openapi.json` is written from this, `routes.ts` answers. */
 import { createRoute, type z } from "@hono/zod-openapi";
+import { METRICS_TYPE } from "../metrics.ts";
 import {
   Batch,
   BatchResult,
@@ -143,6 +144,21 @@ export const ready = createRoute({
   responses: {
     200: json(Readiness, "It should"),
     503: json(Readiness, "It should not: `why` says what is missing"),
+  },
+});
+
+export const metrics = createRoute({
+  method: "get",
+  path: "/metrics",
+  security,
+  summary: "What this instance has done and how it is, for Prometheus",
+  responses: {
+    200: {
+      description: "Its text format",
+      content: { [METRICS_TYPE]: { schema: { type: "string" } } },
+    },
+    401: REFUSALS[401],
+    403: REFUSALS[403],
   },
 });
 

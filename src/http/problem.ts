@@ -41,21 +41,32 @@ const PROBLEMS = {
 /** Seconds a client should wait where waiting helps. */
 const RETRY_AFTER_S = 1;
 
+/** An answer that says no, and by which code. */
+export class Problem extends Response {
+  constructor(readonly code: ProblemCode, body: string, init: ResponseInit) {
+    super(body, init);
+  }
+}
+
 /**
  * A problem answer. 429 and 503 carry `Retry-After`, 401 the way to log in.
  * @param detail What was wrong with this request and what to do, as a sentence.
  */
-export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Response {
+export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Problem {
   const { status, title } = PROBLEMS[code];
-  return new Response(JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }), {
-    status,
-    headers: {
-      "content-type": "application/problem+json",
-      ...(status === 401 && { "www-authenticate": 'Bearer realm="userwire"' }),
-      ...((status === 429 || status === 503) && { "retry-after": String(RETRY_AFTER_S) }),
-      ...headers,
+  return new Problem(
+    code,
+    JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }),
+    {
+      status,
+      headers: {
+        "content-type": "application/problem+json",
+        ...(status === 401 && { "www-authenticate": 'Bearer realm="userwire"' }),
+        ...((status === 429 || status === 503) && { "retry-after": String(RETRY_AFTER_S) }),
+        ...headers,
+      },
     },
-  });
+  );
 }
 
 /** The answer to an error, or undefined for one that is nobody's fault but ours. */

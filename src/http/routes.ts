@@ -4,6 +4,7 @@ import type { Context } from "hono";
 import { assertMayAddress, type Auth, type Scope } from "../auth/auth.ts";
 import { messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { type Metrics, METRICS_TYPE } from "../metrics.ts";
 import { CLOSE, parsePosition, parseUsername } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
@@ -29,14 +30,16 @@ import { queryOf, usernameFrom } from "./target.ts";
 export interface RoutesOptions {
   publisher: Publisher;
   auth: Auth;
+  metrics: Metrics;
   foldUsernames: boolean;
   /** How long a ticket is good for, unless its buyer says. */
   ticketTtlS: number;
   /** How long revocations are remembered. */
   maxTokenLifeS: number;
-  /** Whether the page and the document are there for all, for who has a key, or for nobody. */
+  /** Whether the page, the document and the metrics are there for all, for who has a key, or for nobody. */
   page: "on" | "key" | "off";
   openapi: "on" | "key" | "off";
+  showMetrics: "on" | "key" | "off";
   /** Largest payload of a message, in bytes. */
   maxBodyBytes: number;
   /** Time the body of a request may take, in seconds. */
@@ -78,7 +81,10 @@ export function createRoutes(options: RoutesOptions): Routes {
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
   // and their problems are RFC 9457.
-  for (const route of Object.values(api)) app.openAPIRegistry.registerPath(route);
+  for (const route of Object.values(api)) {
+    if (route === api.metrics && options.showMetrics === "off") continue;
+    app.openAPIRegistry.registerPath(route);
+  }
 
   // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
   app.post(api.send.getRoutingPath(), (c) => send(c.req.raw, segmentOf(c), sends));
@@ -177,6 +183,13 @@ export function createRoutes(options: RoutesOptions): Routes {
     const readiness = options.readiness();
     return c.json(readiness, readiness.ready ? 200 : 503);
   });
+
+  if (options.showMetrics !== "off") {
+    app.get(api.metrics.getRoutingPath(), (c) => {
+      if (options.showMetrics === "key") admit(c, "read");
+      return c.body(options.metrics.text(), 200, { "content-type": METRICS_TYPE });
+    });
+  }
 
   if (options.openapi !== "off") {
     app.use("/openapi.json", async (c, next) => {

@@ -1,0 +1,56 @@
+/** What one client may send: how large a frame, and how many frames and bytes a second. Counts, never closes. */
+import { CLOSE, type CloseReason } from "./protocol.ts";
+
+export interface FrameLimits {
+  /** Largest inbound frame, in bytes. */
+  maxFrameBytes: number;
+  /** Inbound frames per second. */
+  maxFramesPerSecond: number;
+  /** Inbound bytes per second. */
+  maxBytesPerSecond: number;
+}
+
+const encoder = new TextEncoder();
+
+export class FrameQuota {
+  readonly #limits: FrameLimits;
+  #frames = 0;
+  #bytes = 0;
+
+  constructor(limits: FrameLimits) {
+    this.#limits = limits;
+  }
+
+  /** Why this frame is too much; undefined when it is not. */
+  take(data: string | ArrayBuffer): CloseReason | undefined {
+    const { maxFrameBytes, maxFramesPerSecond, maxBytesPerSecond } = this.#limits;
+    const size = sizeOf(data, maxFrameBytes);
+    if (size > maxFrameBytes) {
+      letGo(data);
+      return CLOSE.tooBig;
+    }
+    if (++this.#frames > maxFramesPerSecond) return CLOSE.tooFast;
+    return (this.#bytes += size) > maxBytesPerSecond ? CLOSE.tooMuch : undefined;
+  }
+
+  /** Called once a second. */
+  tick(): void {
+    this.#frames = 0;
+    this.#bytes = 0;
+  }
+}
+
+/**
+ * Frees the memory of a frame at once. Fragments are put together before we see them, whatever their sum; the garbage
+ * collector, for which a buffer is a small object, may leave gigabytes lying about for minutes.
+ */
+export function letGo(data: unknown): void {
+  if (data instanceof ArrayBuffer) data.transfer(0);
+}
+
+/** Size of a frame in bytes; exact only where it decides. */
+function sizeOf(data: string | ArrayBuffer, max: number): number {
+  if (typeof data !== "string") return data.byteLength;
+  // A UTF-16 unit takes one to three bytes.
+  return data.length > max || data.length * 3 <= max ? data.length : encoder.encode(data).length;
+}
