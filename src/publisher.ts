@@ -22,7 +22,7 @@ import {
   InvalidMessageError,
   UserOfflineError,
 } from "./errors.ts";
-import type { Appended, AppendOptions, Inbox } from "./inbox/inbox.ts";
+import type { Appended, AppendOptions, Draft, Inbox } from "./inbox/inbox.ts";
 import {
   channelOf,
   type CloseOrder,
@@ -137,26 +137,40 @@ export class Publisher implements AsyncDisposable {
    */
   async send(username: string, payload: Payload, options: SendOptions = {}): Promise<SendResult> {
     const channel = this.channel(username);
-    if (payload.kind === "json" && !isJson(payload.text)) {
-      throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
-    }
-    const id = options.id ?? crypto.randomUUID();
-    if (!MESSAGE_ID.test(id)) {
-      throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
-    }
-    if (options.waitAckMs === undefined) {
-      return this.#resultOf(await this.#append(channel, payload, id, options));
-    }
+    const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
+    const id = checkedId(payload, options.id);
+    const appendOptions: AppendOptions = {
+      ...(ttlMs !== undefined && { ttlMs }),
+      ...(expectOnline && { expectOnline }),
+      ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
+    };
+    if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
     if (!this.keepsHistory) {
       throw new InvalidMessageError(
         "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
       );
     }
     using wait = await this.receipts.wait();
-    const appended = await this.#append(channel, payload, id, options, wait);
-    const result = this.#resultOf(appended);
-    if (!result.repeated) result.acked = await wait.acked(appended.reached, options.waitAckMs);
+    const result = await this.#append(channel, draftOf(payload, id, wait), appendOptions);
+    if (!result.repeated) result.acked = await wait.acked(result.sockets ?? result.nodes, waitAckMs);
     return result;
+  }
+
+  /**
+   * Sends one message to many users, to all of them at once. It is checked and written once, which for a large one
+   * costs more than sending it.
+   * @returns What became of it, in the order of the users.
+   * @throws {InvalidMessageError} before anything is sent.
+   */
+  async sendToAll(
+    usernames: readonly string[],
+    payload: Payload,
+    options: Pick<SendOptions, "id"> = {},
+  ): Promise<PromiseSettledResult<SendResult>[]> {
+    const draft = draftOf(payload, checkedId(payload, options.id));
+    return await Promise.allSettled(
+      usernames.map(async (username) => await this.#append(this.channel(username), draft, {})),
+    );
   }
 
   /**
@@ -230,37 +244,21 @@ export class Publisher implements AsyncDisposable {
     return this.close();
   }
 
-  async #append(
-    channel: string,
-    payload: Payload,
-    id: string,
-    options: SendOptions,
-    wait?: Wait,
-  ): Promise<Appended & { outcome: "appended" | "repeated" }> {
-    const { ttlMs, expectOnline, idempotencyKey } = options;
+  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<SendResult> {
     // While subscriptions are being restored the number would be too small.
     const why = this.#broker.unavailable();
     if (why !== undefined) throw new BrokerUnavailableError(why);
-    const draft = { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
-    const appendOptions: AppendOptions = {
-      ...(ttlMs !== undefined && { ttlMs }),
-      ...(expectOnline && { expectOnline }),
-      ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
-    };
-    const appended: Appended = this.keepsHistory || appendOptions.idempotency
-      ? await this.#inbox.append(channel, draft, appendOptions)
+    const appended: Appended = this.keepsHistory || options.idempotency
+      ? await this.#inbox.append(channel, draft, options)
       // Nothing to store and nothing to remember: the reply of a plain publish says it all.
-      : await this.#publish(channel, draft, expectOnline ?? false);
+      : await this.#publish(channel, draft, options.expectOnline ?? false);
     if (appended.outcome === "offline") {
       throw new UserOfflineError(`No socket is open for this user: nothing was sent`);
     }
     if (appended.outcome === "conflict") {
       throw new IdempotencyConflictError("This idempotency key was used for another message: use a new key");
     }
-    return appended;
-  }
-
-  #resultOf({ id, position, reached, outcome }: Appended & { outcome: "appended" | "repeated" }): SendResult {
+    const { id, position, reached, outcome } = appended;
     return { id, ...position, ...this.#count(reached), ...(outcome === "repeated" && { repeated: true }) };
   }
 
@@ -270,13 +268,28 @@ export class Publisher implements AsyncDisposable {
 
   async #publish(
     channel: string,
-    draft: { id: string; head: string; tail: string },
+    draft: Draft,
     expectOnline: boolean,
   ): Promise<Appended> {
     const reached = await this.#broker.publish(channel, draft.head + draft.tail);
     if (reached === 0 && expectOnline) return { outcome: "offline" };
     return { outcome: "appended", id: draft.id, position: undefined, reached };
   }
+}
+
+/** The id of the message. @throws {InvalidMessageError} when it, or the payload, can't be sent. */
+function checkedId(payload: Payload, id: string = crypto.randomUUID()): string {
+  if (payload.kind === "json" && !isJson(payload.text)) {
+    throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
+  }
+  if (!MESSAGE_ID.test(id)) {
+    throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
+  }
+  return id;
+}
+
+function draftOf(payload: Payload, id: string, wait?: Wait): Draft {
+  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
 }
 
 function idempotencyOf(key: string, payload: Payload): { key: string; fingerprint: string } {
