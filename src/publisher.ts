@@ -22,7 +22,7 @@ import {
   InvalidMessageError,
   UserOfflineError,
 } from "./errors.ts";
-import type { Appended, AppendOptions, Inbox } from "./inbox/inbox.ts";
+import type { Appended, AppendOptions, Draft, Inbox } from "./inbox/inbox.ts";
 import type { Metrics } from "./metrics.ts";
 import {
   channelOf,
@@ -88,9 +88,6 @@ export interface History {
   frames: string[];
 }
 
-/** What the inbox did with a message that it took. */
-type Sent = Extract<Appended, { outcome: "appended" | "repeated" }>;
-
 const MESSAGE_ID = /^[\w.:-]{1,64}$/;
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
@@ -144,39 +141,30 @@ export class Publisher implements AsyncDisposable {
    * @throws {BrokerUnavailableError}
    */
   async send(username: string, payload: Payload, options: SendOptions = {}): Promise<SendResult> {
-    let outcome: keyof Metrics["sends"] = "refused";
-    try {
-      const channel = this.channel(username);
-      if (payload.kind === "json" && !isJson(payload.text)) {
-        throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
-      }
-      const id = options.id ?? crypto.randomUUID();
-      if (!MESSAGE_ID.test(id)) {
-        throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
-      }
-      if (options.waitAckMs === undefined) {
-        const appended = await this.#append(channel, payload, id, options);
-        outcome = outcomeOf(appended);
-        return this.#resultOf(appended);
-      }
-      if (!this.keepsHistory) {
-        throw new InvalidMessageError(
-          "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
-        );
-      }
-      using wait = await this.receipts.wait();
-      const appended = await this.#append(channel, payload, id, options, wait);
-      outcome = outcomeOf(appended);
-      const result = this.#resultOf(appended);
-      if (!result.repeated) result.acked = await wait.acked(appended.reached, options.waitAckMs);
-      return result;
-    } catch (error) {
-      if (error instanceof BrokerUnavailableError) outcome = "unavailable";
-      else if (error instanceof UserOfflineError) outcome = "offline";
-      throw error;
-    } finally {
-      if (this.#metrics) this.#metrics.sends[outcome]++;
-    }
+    const { channel, id, appendOptions } = this.#checked(username, payload, options);
+    const { waitAckMs } = options;
+    if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
+    using wait = await this.receipts.wait();
+    const result = await this.#append(channel, draftOf(payload, id, wait), appendOptions);
+    if (!result.repeated) result.acked = await wait.acked(result.sockets ?? result.nodes, waitAckMs);
+    return result;
+  }
+
+  /**
+   * Sends one message to many users, to all of them at once. It is checked and written once, which for a large one
+   * costs more than sending it.
+   * @returns What became of it, in the order of the users.
+   * @throws {InvalidMessageError} before anything is sent.
+   */
+  async sendToAll(
+    usernames: readonly string[],
+    payload: Payload,
+    options: Pick<SendOptions, "id"> = {},
+  ): Promise<PromiseSettledResult<SendResult>[]> {
+    const draft = draftOf(payload, checkedId(payload, options.id));
+    return await Promise.allSettled(
+      usernames.map(async (username) => await this.#append(this.channel(username), draft, {})),
+    );
   }
 
   /**
@@ -250,49 +238,73 @@ export class Publisher implements AsyncDisposable {
     return this.close();
   }
 
-  async #append(
-    channel: string,
+  /** @throws what is wrong with a send before anything was sent; it is counted. */
+  #checked(
+    username: string,
     payload: Payload,
-    id: string,
     options: SendOptions,
-    wait?: Wait,
-  ): Promise<Sent> {
-    const { ttlMs, expectOnline, idempotencyKey } = options;
-    // While subscriptions are being restored the number would be too small.
-    const why = this.#broker.unavailable();
-    if (why !== undefined) throw new BrokerUnavailableError(why);
-    const draft = { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
-    const appendOptions: AppendOptions = {
-      ...(ttlMs !== undefined && { ttlMs }),
-      ...(expectOnline && { expectOnline }),
-      ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
-    };
-    const startMs = performance.now();
-    const appended: Appended = this.keepsHistory || appendOptions.idempotency
-      ? await this.#inbox.append(channel, draft, appendOptions)
-      // Nothing to store and nothing to remember: the reply of a plain publish says it all.
-      : await this.#publish(channel, draft, expectOnline ?? false);
-    this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
-    if (appended.outcome === "offline") {
-      throw new UserOfflineError(`No socket is open for this user: nothing was sent`);
+  ): { channel: string; id: string; appendOptions: AppendOptions } {
+    try {
+      const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
+      if (waitAckMs !== undefined && !this.keepsHistory) {
+        throw new InvalidMessageError(
+          "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
+        );
+      }
+      return {
+        channel: this.channel(username),
+        id: checkedId(payload, options.id),
+        appendOptions: {
+          ...(ttlMs !== undefined && { ttlMs }),
+          ...(expectOnline && { expectOnline }),
+          ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
+        },
+      };
+    } catch (error) {
+      this.#count("refused");
+      throw error;
     }
-    if (appended.outcome === "conflict") {
-      throw new IdempotencyConflictError("This idempotency key was used for another message: use a new key");
-    }
-    return appended;
   }
 
-  #resultOf({ id, position, reached, outcome }: Sent): SendResult {
-    return { id, ...position, ...this.#count(reached), ...(outcome === "repeated" && { repeated: true }) };
+  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<SendResult> {
+    let outcome: keyof Metrics["sends"] = "refused";
+    try {
+      // While subscriptions are being restored the number would be too small.
+      const why = this.#broker.unavailable();
+      if (why !== undefined) throw new BrokerUnavailableError(why);
+      const startMs = performance.now();
+      const appended: Appended = this.keepsHistory || options.idempotency
+        ? await this.#inbox.append(channel, draft, options)
+        // Nothing to store and nothing to remember: the reply of a plain publish says it all.
+        : await this.#publish(channel, draft, options.expectOnline ?? false);
+      this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
+      outcome = outcomeOf(appended);
+      if (appended.outcome === "offline") {
+        throw new UserOfflineError(`No socket is open for this user: nothing was sent`);
+      }
+      if (appended.outcome === "conflict") {
+        throw new IdempotencyConflictError(
+          "This idempotency key was used for another message: use a new key",
+        );
+      }
+      const { id, position, reached } = appended;
+      const count: Count = this.counted === "sockets" ? { sockets: reached } : { nodes: reached };
+      return { id, ...position, ...count, ...(outcome === "repeated" && { repeated: true }) };
+    } catch (error) {
+      if (error instanceof BrokerUnavailableError) outcome = "unavailable";
+      throw error;
+    } finally {
+      this.#count(outcome);
+    }
   }
 
-  #count(count: number): Count {
-    return this.counted === "sockets" ? { sockets: count } : { nodes: count };
+  #count(outcome: keyof Metrics["sends"]): void {
+    if (this.#metrics) this.#metrics.sends[outcome]++;
   }
 
   async #publish(
     channel: string,
-    draft: { id: string; head: string; tail: string },
+    draft: Draft,
     expectOnline: boolean,
   ): Promise<Appended> {
     const reached = await this.#broker.publish(channel, draft.head + draft.tail);
@@ -301,9 +313,31 @@ export class Publisher implements AsyncDisposable {
   }
 }
 
-function outcomeOf({ outcome, reached, position }: Sent): keyof Metrics["sends"] {
-  if (outcome === "repeated") return "repeated";
-  return reached > 0 ? "reached" : position === undefined ? "offline" : "stored";
+function outcomeOf(appended: Appended): keyof Metrics["sends"] {
+  switch (appended.outcome) {
+    case "appended":
+      if (appended.reached > 0) return "reached";
+      return appended.position === undefined ? "offline" : "stored";
+    case "conflict":
+      return "refused";
+    default:
+      return appended.outcome;
+  }
+}
+
+/** The id of the message. @throws {InvalidMessageError} when it, or the payload, can't be sent. */
+function checkedId(payload: Payload, id: string = crypto.randomUUID()): string {
+  if (payload.kind === "json" && !isJson(payload.text)) {
+    throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
+  }
+  if (!MESSAGE_ID.test(id)) {
+    throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
+  }
+  return id;
+}
+
+function draftOf(payload: Payload, id: string, wait?: Wait): Draft {
+  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
 }
 
 function idempotencyOf(key: string, payload: Payload): { key: string; fingerprint: string } {

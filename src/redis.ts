@@ -27,12 +27,14 @@ export interface RedisOptions {
   log?: Log;
 }
 
-/** A Lua script, known to Redis by its hash. */
+/** A Lua script, known to Redis by its hash. It has keys; called without any it does nothing. */
 export class Script {
+  readonly source: string;
   readonly sha: string;
 
-  constructor(readonly source: string) {
-    this.sha = createHash("sha1").update(source).digest("hex");
+  constructor(source: string) {
+    this.source = `if #KEYS == 0 then return end\n${source}`;
+    this.sha = createHash("sha1").update(this.source).digest("hex");
   }
 }
 
@@ -66,6 +68,7 @@ export class Redis {
   readonly #pending = new Set<Pending>();
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
+  readonly #prepared: Script[] = [];
   #client: ReturnType<typeof newClient>;
   #dialTimer: ReturnType<typeof setTimeout> | undefined;
   /** Connections that ended before Redis said who it is, one after the other. */
@@ -161,6 +164,14 @@ export class Redis {
     };
   }
 
+  /**
+   * Makes scripts known to Redis on every connection from the next one on, before anything is sent on it. Without that
+   * the first batch after a restart would be told a thousand times that the script is not there.
+   */
+  prepare(...scripts: Script[]): void {
+    this.#prepared.push(...scripts);
+  }
+
   /** Runs a script, alone and whole; all keys must share a hash slot. */
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     const rest = [String(keys.length), ...keys, ...args];
@@ -168,7 +179,7 @@ export class Redis {
       try {
         return await this.#client.sendCommand(["EVALSHA", script.sha, ...rest]);
       } catch (error) {
-        // Redis forgets scripts when it restarts.
+        // Redis forgets scripts when it restarts, or is told to.
         if (!messageOf(error).startsWith("NOSCRIPT")) throw error;
         return await this.#client.sendCommand(["EVAL", script.source, ...rest]);
       }
@@ -282,6 +293,8 @@ export class Redis {
     }
     const isWhole = /^aof_enabled:1/m.test(info) && !/^master_replid2:(?!0+\r?$)/m.test(info);
     this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
+    // What follows on this connection comes after them, so nobody waits. Not SCRIPT LOAD, which is a right of its own.
+    for (const { source } of this.#prepared) this.#client.sendCommand(["EVAL", source, "0"]).catch(() => {});
     this.#greeted = true;
   }
 

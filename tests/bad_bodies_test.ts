@@ -2,8 +2,9 @@
  * Bodies that are wrong, too large, of the wrong type, or not what their headers say. Each gets a clear answer, of
  * what is refused nothing is sent, and the process goes on serving others.
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ask, assertRefused, eachCase, type Refusal } from "./support/bad_input.ts";
+import { withDeadline } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
@@ -250,6 +251,33 @@ Deno.test("A body that does not come to its end in time is answered 408", async 
     const { status, body } = await socket.readAnswer();
     assertEquals(status, 408, body);
   }
+});
+
+Deno.test("What follows a body that was too slow is no request", async () => {
+  await using service = await Service.start({ USERWIRE_BODY_TIMEOUT_S: "1" });
+  await using alice = await openClient(service.socketUrl("alice"));
+  const head = `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n`;
+  const smuggled = `${head}Content-Length: 8\r\n\r\nsmuggled`;
+  const rests: [headers: string, part: string, rest: string][] = [
+    // To the end that was announced, and at once.
+    ["Content-Length: 10", "ab", "cdefghij"],
+    ["Content-Length: 10", "ab", ""],
+    ["Transfer-Encoding: chunked", "5\r\nab", "cde\r\n0\r\n\r\n"],
+    ["Transfer-Encoding: chunked", "5\r\nabcde\r\n", ""],
+  ];
+  for (const [headers, part, rest] of rests) {
+    await using socket = await RawSocket.dial(service.server.url);
+    socket.sendBytes(`${head}${headers}\r\n\r\n${part}`);
+    const answer = await socket.readAnswer();
+    assertEquals(answer.status, 408, answer.body);
+    assertMatch(answer.headers.get("connection")!, /close/);
+    socket.sendBytes(rest + smuggled);
+    // Whatever it takes this for, it hangs up without another answer.
+    await withDeadline(socket.ended, 5_000, "the connection to end");
+    await assertRejects(() => socket.readAnswer(), Error, "The connection ended");
+  }
+  assertEquals((await service.send("alice", "real")).body.sockets, 1);
+  assertEquals(await alice.next(), "real", "alice got nothing else");
 });
 
 Deno.test("A client that leaves in the middle of a body harms nobody", async () => {

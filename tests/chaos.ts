@@ -76,7 +76,7 @@ class Sender {
 
   async #deliver(user: string, n: number): Promise<void> {
     const triedMs = performance.now();
-    for (let waitMs = RETRY_MS;; waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
+    for (let tries = 1, waitMs = RETRY_MS;; tries++, waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
       const { instances } = this.#world;
       const instance = instances[n % Math.max(1, instances.length)];
       try {
@@ -88,7 +88,7 @@ class Sender {
         });
         const answer = await response.json();
         if (response.ok) {
-          this.#world.ledger.accept({ user, n, triedMs, answeredMs: performance.now(), ...answer });
+          this.#world.ledger.accept({ user, n, triedMs, answeredMs: performance.now(), tries, ...answer });
           return;
         }
         if (response.status !== 503) {

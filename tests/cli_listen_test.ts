@@ -1,6 +1,7 @@
 /** `userwire listen`, in this process, against a real service or sockets that do as they are told. */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
-import { closedPort, command, serveOther, Terminal } from "./support/cli_terminal.ts";
+import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
@@ -91,7 +92,8 @@ Deno.test("listen ends with exit code 0 when it is interrupted, connected or wai
 });
 
 Deno.test("listen connects again when the service was restarted", async () => {
-  const before = await Service.start({ USERWIRE_DRAIN_S: "0" });
+  using port = OwnPort.take();
+  const before = await Service.start({ USERWIRE_DRAIN_S: "0", PORT: `${port}` });
   const io = new Terminal();
   const listening = io.run(["listen", "alice", "--count", "2", "--url", before.server.url]);
   await io.until("Listening");
@@ -100,7 +102,7 @@ Deno.test("listen connects again when the service was restarted", async () => {
   await before.server.shutdown();
   await io.until("The connection ended: 1012 restart; connecting again in ");
 
-  await using after = await Service.start({ PORT: String(before.server.port), USERWIRE_NODE: "after" });
+  await using after = await Service.start({ PORT: `${port}`, USERWIRE_NODE: "after" });
   await io.until("Listening as alice on instance after");
   await command(after, ["send", "alice", "after"]);
   assertEquals(await listening, 0);
@@ -149,8 +151,9 @@ Deno.test("listen fails with exit code 1 when the first connection does not come
     /^error: The service at .* answered 503: .*USERWIRE_MAX_CONNECTIONS \(try again in 1 s\)\n$/,
   );
 
+  using port = OwnPort.take();
   const absent = new Terminal();
-  assertEquals(await absent.run(["listen", "bob", "--url", `http://127.0.0.1:${closedPort()}`]), 1);
+  assertEquals(await absent.run(["listen", "bob", "--url", `http://127.0.0.1:${port}`]), 1);
   assertMatch(absent.stderr, /^error: Can't reach a service at .*Connection refused/);
 
   await using raw = serveOther((request) => Deno.upgradeWebSocket(request).response);

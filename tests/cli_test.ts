@@ -3,7 +3,8 @@
  * `cli_listen_test.ts`, what only a process of its own shows in `cli_process_test.ts`.
  */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
-import { closedPort, command, serveOther, Terminal } from "./support/cli_terminal.ts";
+import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
@@ -88,7 +89,7 @@ Deno.test("send passes on why the service refused, in one sentence, with exit co
 });
 
 Deno.test("send says when no service can be reached, on one line, with exit code 1", async () => {
-  const port = closedPort();
+  using port = OwnPort.take();
   const io = new Terminal();
   assertEquals(await io.run(["send", "alice", "hi"], { USERWIRE_URL: `http://127.0.0.1:${port}` }), 1);
   assertMatch(

@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { stretched, until } from "./support/deadline.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { CHROMIUM_MISSING, findChromium } from "./support/programs.ts";
 import { Service } from "./support/service.ts";
 
@@ -143,13 +144,14 @@ browserTest("Client in a browser that goes offline and comes back misses nothing
 });
 
 browserTest("Client in a browser comes back when its service does", async (browser) => {
-  await using service = await Service.start();
+  using port = OwnPort.take();
+  await using service = await Service.start({ PORT: `${port}` });
   await using tab = await Tab.open(browser, service.server.url);
   await tab.connect();
   await tab.state("open");
   await service.server.shutdown();
   await tab.holds("told.lost.length >= 3");
-  await using again = await Service.start({ PORT: String(service.server.port) });
+  await using again = await Service.start({ PORT: `${port}` });
   await tab.state("open");
   await again.send("alice", 1);
   await tab.received(1);

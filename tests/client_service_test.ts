@@ -6,6 +6,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type CommonOptions, connect } from "../src/client/mod.ts";
 import { Inbox } from "./support/client_watch.ts";
 import { stretched, until } from "./support/deadline.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
@@ -77,7 +78,8 @@ Deno.test("Client that is kicked stays away", async () => {
 });
 
 Deno.test("Client learns that a service in memory has forgotten, and gets what is sent from then on", async () => {
-  await using first = await Service.start();
+  using port = OwnPort.take();
+  await using first = await Service.start({ PORT: `${port}` });
   await using alice = new Listener(first.server.url);
   await alice.state("open");
   await sendAll(first, 1, 3);
@@ -88,7 +90,7 @@ Deno.test("Client learns that a service in memory has forgotten, and gets what i
   assertEquals([alice.lost[0]!.code, alice.lost[0]!.opened], [1012, true]);
   assert(alice.lost[0]!.retryMs! <= 1_000, "The bye says when");
 
-  await using second = await Service.start({ PORT: String(first.server.port) });
+  await using second = await Service.start({ PORT: `${port}` });
   await alice.isBack(1);
   await sendAll(second, 4, 5);
   await alice.received(3 + 1 + 2);
@@ -136,7 +138,8 @@ redisTest("Client gets foreign messages between its own, and counts only its own
 
 redisTest("Client misses nothing while its instance restarts, and resumes on another instance", async () => {
   await using redis = await RedisServer.start();
-  const here = await Service.start({ REDIS_URL: redis.url });
+  using port = OwnPort.take();
+  const here = await Service.start({ REDIS_URL: redis.url, PORT: `${port}` });
   await using there = await Service.start({ REDIS_URL: redis.url });
   await using alice = new Listener(here.server.url);
   await alice.state("open");
@@ -144,7 +147,7 @@ redisTest("Client misses nothing while its instance restarts, and resumes on ano
   await alice.received(3);
   await here.server.shutdown();
   await sendAll(there, 4, 9);
-  await using _again = await Service.start({ REDIS_URL: redis.url, PORT: String(here.server.port) });
+  await using _again = await Service.start({ REDIS_URL: redis.url, PORT: `${port}` });
   await alice.isBack(1);
   await sendAll(there, 10, 12);
   await alice.received(12);
@@ -164,7 +167,8 @@ redisTest(
   async () => {
     await using redis = await RedisServer.start();
     await using other = await Service.start({ REDIS_URL: redis.url });
-    const env = { REDIS_URL: redis.url, USERWIRE_PING_S: "1" };
+    using port = OwnPort.take();
+    const env = { REDIS_URL: redis.url, USERWIRE_PING_S: "1", PORT: `${port}` };
     await using first = await ProcessService.start(env);
     await using alice = new Listener(first.url, { timeoutMs: 500 });
     await alice.state("open", 20_000);
@@ -176,7 +180,7 @@ redisTest(
     await sendAll(other, 3, 5);
     await alice.state("waiting");
     assertEquals([alice.lost[0]!.code, alice.lost[0]!.opened], [1006, true]);
-    await using second = await ProcessService.start({ ...env, PORT: new URL(first.url).port });
+    await using second = await ProcessService.start(env);
     await alice.isBack(1);
     await sendAll(other, 6, 7);
     await alice.received(7);

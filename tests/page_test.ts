@@ -11,6 +11,7 @@ import { CLOSE } from "../src/protocol.ts";
 import { assets } from "../src/web/assets.ts";
 import { CLOSE_MEANINGS } from "../src/web/socket.js";
 import { stretched, until } from "./support/deadline.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { CHROMIUM_MISSING, findChromium } from "./support/programs.ts";
 import { Service } from "./support/service.ts";
 
@@ -249,7 +250,8 @@ browserTest("Console page disconnects, reconnects and removes a connection", asy
 });
 
 browserTest("Console page says that the instance restarts, and comes back by itself", async (browser) => {
-  await using service = await Service.start();
+  using port = OwnPort.take();
+  await using service = await Service.start({ PORT: `${port}` });
   await using console = await ConsolePage.open(browser, service.server.url);
   await console.connect("alice bob");
   const card = console.card("alice", 1);
@@ -258,7 +260,7 @@ browserTest("Console page says that the instance restarts, and comes back by its
   await card.getByText(/^Closed 1012: restart/).waitFor();
   await card.getByText(/^Back in \d+ s$/).waitFor();
   await console.page.locator("#service-state", { hasText: "Unreachable" }).waitFor();
-  await using _again = await Service.start({ PORT: String(service.server.port) });
+  await using _again = await Service.start({ PORT: `${port}` });
   await card.getByText("Open", { exact: true }).waitFor({ timeout: stretched(30_000) });
   await console.card("bob", 1).getByText("Open", { exact: true }).waitFor({ timeout: stretched(30_000) });
   assertMatch(await console.send("alice", "1"), /^alice reached 1 socket\n/);

@@ -7,6 +7,7 @@ import { ConfigError } from "../src/errors.ts";
 import { until } from "./support/deadline.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { Certificates } from "./support/certificates.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
@@ -160,29 +161,23 @@ async function walkMainPath(service: Service, counted: "sockets" | "nodes"): Pro
   assertEquals((await back.closed).code, 4401);
 }
 
-/** A Redis that wants to see client certificates; its TLS port opens with `tlsPortOf`. */
-function redisBehind(certificates: Certificates): Promise<RedisServer> {
+/** A Redis that wants to see client certificates on this port, too. */
+function redisBehind(certificates: Certificates, tlsPort: OwnPort): Promise<RedisServer> {
   return RedisServer.start({
     args: [
-      ...["--tls-port", "0", "--tls-ca-cert-file", certificates.cert("ca")],
+      ...["--tls-port", `${tlsPort}`, "--tls-ca-cert-file", certificates.cert("ca")],
       ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
       ...["--tls-auth-clients", "yes"],
     ],
   });
 }
 
-async function tlsPortOf(redis: RedisServer): Promise<number> {
-  const port = freePort();
-  await redis.cli("CONFIG", "SET", "tls-port", port);
-  return port;
-}
-
 redisTest(
   "rediss:// works with a private authority, a client certificate and an ACL user, for every connection",
   async () => {
+    using port = OwnPort.take();
     await using certificates = await Certificates.make();
-    await using redis = await redisBehind(certificates);
-    const port = await tlsPortOf(redis);
+    await using redis = await redisBehind(certificates, port);
     await redis.cli("ACL", "SETUSER", "userwire", "on", ">s3cret", "~*", "&*", "+@all");
     await redis.cli(
       "ACL",
@@ -231,9 +226,9 @@ redisTest(
 redisTest(
   "A Redis that refuses the client certificate is named in the log, and the process lives",
   async () => {
+    using port = OwnPort.take();
     await using certificates = await Certificates.make();
-    await using redis = await redisBehind(certificates);
-    const port = await tlsPortOf(redis);
+    await using _redis = await redisBehind(certificates, port);
     const without = { REDIS_URL: `rediss://localhost:${port}`, REDIS_CA: certificates.cert("ca") };
     await using service = await ProcessService.start(without);
     await until(
@@ -294,9 +289,3 @@ redisTest("The main path works with no more rights in Redis than docs/security.m
     }
   });
 });
-
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  listener.close();
-  return listener.addr.port;
-}

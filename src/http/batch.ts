@@ -45,9 +45,7 @@ export async function sendBatch(
 
   // Started in one turn, so that they leave for the broker together and arrive in order.
   const sends = await Promise.all(items.map(async ({ users, isList, text, id }): Promise<Result> => {
-    const outcomes = await Promise.allSettled(
-      users.map((user) => publisher.send(user, { kind: "json", text }, { id })),
-    );
+    const outcomes = await publisher.sendToAll(users, { kind: "json", text }, { id });
     const counts = outcomes.map((outcome) =>
       outcome.status === "fulfilled" ? outcome.value.sockets ?? outcome.value.nodes : 0
     );

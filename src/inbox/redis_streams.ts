@@ -134,6 +134,7 @@ export class RedisStreamsInbox implements Inbox {
   /** @param redis Stays the caller's to close. */
   constructor(redis: Redis, options: { limits: InboxLimits }) {
     this.#redis = redis;
+    redis.prepare(APPEND, SINCE);
     this.limits = options.limits;
   }
 

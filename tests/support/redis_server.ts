@@ -7,12 +7,11 @@
  * Only the process this file started is ever signalled, through its own handle.
  */
 import { until, withDeadline } from "./deadline.ts";
+import { OwnPort } from "./own_port.ts";
 import { findRedisServer, REDIS_MISSING } from "./programs.ts";
 import { type RedisAddress, RedisCommands, type Reply } from "./redis_commands.ts";
 
 export interface RedisServerOptions {
-  /** TCP port on 127.0.0.1; 0 takes a free one. @default 0 */
-  readonly port?: number;
   /** Listen on a unix socket and on no port. @default false */
   readonly unixSocket?: boolean;
   /** More arguments, as on the command line: `["--maxclients", "50"]`. */
@@ -23,11 +22,6 @@ export interface RedisServerOptions {
   readonly dir?: string;
 }
 
-// Below the ports that kernels hand out by themselves, so that no outgoing connection takes the port while the
-// server is down, and no client that dials it again and again ends up connected to itself.
-const FIRST_PORT = 20_000;
-const PORT_COUNT = 10_000;
-const START_ATTEMPTS = 5;
 const START_MS = 10_000;
 const STOP_MS = 10_000;
 
@@ -35,13 +29,14 @@ export class RedisServer implements AsyncDisposable {
   readonly #options: RedisServerOptions;
   readonly #dir: string;
   readonly #binary: string;
-  #port = 0;
+  readonly #port: OwnPort | undefined;
   #child: Deno.ChildProcess | undefined;
 
   private constructor(options: RedisServerOptions, dir: string, binary: string) {
     this.#options = options;
     this.#dir = dir;
     this.#binary = binary;
+    if (!options.unixSocket) this.#port = OwnPort.take();
   }
 
   /** Resolves when the server answers. */
@@ -54,7 +49,7 @@ export class RedisServer implements AsyncDisposable {
     const server = new RedisServer(options, dir, binary);
     try {
       await Deno.symlink(installed, binary);
-      await server.#startAnywhere();
+      await server.#launch();
       return server;
     } catch (error) {
       await server[Symbol.asyncDispose]();
@@ -72,7 +67,7 @@ export class RedisServer implements AsyncDisposable {
 
   /** TCP port; 0 with a unix socket. */
   get port(): number {
-    return this.#port;
+    return this.#port?.number ?? 0;
   }
 
   /** Process id. Another one after a restart. */
@@ -134,6 +129,7 @@ export class RedisServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop({ signal: "SIGKILL" });
+    this.#port?.[Symbol.dispose]();
     if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
     else await Deno.remove(this.#binary);
   }
@@ -144,20 +140,7 @@ export class RedisServer implements AsyncDisposable {
   }
 
   get #address(): RedisAddress {
-    return this.#options.unixSocket ? { path: `${this.#dir}/redis.sock` } : { port: this.#port };
-  }
-
-  /** Starts on the port asked for, or on free ones until one was not taken by somebody else meanwhile. */
-  async #startAnywhere(): Promise<void> {
-    const { port = 0, unixSocket = false } = this.#options;
-    for (let attempt = 1;; attempt++) {
-      this.#port = unixSocket ? 0 : port === 0 ? findFreePort() : port;
-      try {
-        return await this.#launch();
-      } catch (error) {
-        if (unixSocket || port !== 0 || attempt === START_ATTEMPTS) throw error;
-      }
-    }
+    return this.#options.unixSocket ? { path: `${this.#dir}/redis.sock` } : { port: this.port };
   }
 
   async #launch(): Promise<void> {
@@ -165,7 +148,7 @@ export class RedisServer implements AsyncDisposable {
     const log = `${this.#dir}/redis.log`;
     const child = new Deno.Command(this.#binary, {
       args: [
-        ...["--port", String(this.#port), "--bind", "127.0.0.1"],
+        ...["--port", String(this.port), "--bind", "127.0.0.1"],
         ...(unixSocket ? ["--unixsocket", `${this.#dir}/redis.sock`] : []),
         ...["--dir", this.#dir, "--save", "", "--appendonly", "no", "--logfile", log],
         ...(password === undefined ? [] : ["--requirepass", password]),
@@ -228,18 +211,6 @@ export function redisTest(name: string, fn: (t: Deno.TestContext) => void | Prom
     console.warn(`\nSKIPPED: every test that needs Redis. ${REDIS_MISSING}, or run "deno task test".\n`);
   }
   Deno.test({ name, ignore, fn });
-}
-
-function findFreePort(): number {
-  while (true) {
-    const port = FIRST_PORT + Math.floor(Math.random() * PORT_COUNT);
-    try {
-      Deno.listen({ hostname: "127.0.0.1", port }).close();
-      return port;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    }
-  }
 }
 
 /** Undefined when Redis wrote no log, as happens when it can't read its arguments. */

@@ -1,0 +1,78 @@
+/**
+ * A batch over Redis is one round trip, however many it is for. Redis' answers are held back until it has carried out
+ * all commands of the batch: a second round trip would never begin.
+ */
+import { assertEquals } from "@std/assert";
+import { until, withDeadline } from "./support/deadline.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { Service } from "./support/service.ts";
+import { TcpProxy } from "./support/tcp_proxy.ts";
+
+const RECIPIENTS = 1_000;
+/** More than fits into any buffer on the way, all together. */
+const DATA = "x".repeat(4_096);
+
+for (const [history, command] of [["100", "evalsha"], ["0", "publish"]] as const) {
+  redisTest(`A batch to 1,000 users takes one round trip, with a history of ${history}`, async (t) => {
+    await using redis = await RedisServer.start();
+    await using proxy = await TcpProxy.start(redis.port);
+    await using service = await Service.start({
+      REDIS_URL: proxy.through(redis.url),
+      USERWIRE_HISTORY: history,
+      // Nobody is to run out of patience while the answers are held back.
+      USERWIRE_REDIS_TIMEOUT_MS: "60000",
+    });
+    const isReady = () => until(async () => (await service.readiness()).status === 200, "readiness", 15_000);
+
+    await isReady();
+    await t.step("as the first thing that is sent", () => assertOneRoundTrip(service, proxy, redis, command));
+    await redis.restart();
+    await isReady();
+    await t.step("after a restart of Redis", () => assertOneRoundTrip(service, proxy, redis, command));
+  });
+}
+
+async function assertOneRoundTrip(
+  service: Service,
+  proxy: TcpProxy,
+  redis: RedisServer,
+  command: string,
+): Promise<void> {
+  const before = await calls(redis);
+  proxy.stall();
+  const answering = service.fetch("/v1/messages", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      items: [{ to: Array.from({ length: RECIPIENTS }, (_, i) => `user-${i}`), data: DATA }],
+    }),
+  });
+  const made = async () => {
+    const after = await calls(redis);
+    return (after.get(command) ?? 0) - (before.get(command) ?? 0);
+  };
+  try {
+    await until(async () => await made() >= RECIPIENTS, "Redis to have all commands of the batch", 10_000);
+  } finally {
+    proxy.flow();
+  }
+  const answer = await withDeadline(answering, 10_000, "the answer to the batch");
+  const { results } = await answer.json();
+  assertEquals([answer.status, results[0].sockets, Object.keys(results[0].users).length], [
+    200,
+    0,
+    RECIPIENTS,
+  ]);
+  assertEquals(results[0].error, undefined);
+  // Nothing of it was sent a second time.
+  assertEquals(await made(), RECIPIENTS);
+  assertEquals((await calls(redis)).get("eval"), before.get("eval"));
+}
+
+/** How often each command was called. */
+async function calls(redis: RedisServer): Promise<Map<string, number>> {
+  const info = String(await redis.cli("INFO", "commandstats"));
+  return new Map(
+    Array.from(info.matchAll(/^cmdstat_(\S+):calls=(\d+)/gm), ([, name, count]) => [name!, Number(count)]),
+  );
+}
