@@ -25,11 +25,14 @@ const HELP = `deno task compare [options]
   --rate N         messages a second while latency is measured (2000)
   --seconds N      how long latency is measured (10)
   --bytes N        size of a message (128)
-  --minutes N      no new run is begun that would end later (10)
+  --minutes N      no new run is begun that would end later (20)
   --only TEXT      only systems whose name has TEXT in it, and the reference
   --self-check     only see whether the load generator finds what is wrong with a faulty service
   --json           print the figures of every run as JSON
 `;
+
+/** Sockets that are opened and closed while latency is measured the second time. */
+const GUESTS_PER_SECOND = 200;
 
 interface Options {
   readonly plan: Plan;
@@ -78,6 +81,8 @@ function readOptions(args: readonly string[]): Options | undefined {
       sockets,
       perSecond: number("rate", quick ? 1_000 : 2_000, [1, 100_000]),
       steadyS: number("seconds", quick ? 2 : 10, [1, 60]),
+      besideS: quick ? 2 : 5,
+      guestsPerSecond: GUESTS_PER_SECOND,
       floodS: quick ? 2 : 4,
       churnS: quick ? 1 : 3,
       fanOutSockets: quick ? 300 : 1_000,
@@ -87,7 +92,7 @@ function readOptions(args: readonly string[]): Options | undefined {
       restMs: quick ? 500 : 2_000,
     },
     reps: number("reps", quick ? 1 : 3, [1, 99]),
-    minutes: number("minutes", quick ? 2 : 10, [1, 600]),
+    minutes: number("minutes", quick ? 2 : 20, [1, 600]),
     systems: SYSTEMS.filter(({ name }) => name === REFERENCE || name.includes(values.only)),
     isJson: values.json,
     isSelfCheck: values["self-check"],

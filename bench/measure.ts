@@ -19,6 +19,9 @@ export interface Plan {
   readonly perSecond: number;
   /** Seconds that latency is measured. */
   readonly steadyS: number;
+  /** Seconds that it is measured while guests come and go. */
+  readonly besideS: number;
+  readonly guestsPerSecond: number;
   readonly floodS: number;
   readonly churnS: number;
   /** Sockets of the one user with many. */
@@ -40,6 +43,9 @@ export interface Figures {
   readonly kibPerSocket: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
+  readonly p999Ms: number;
+  /** The same while guests come and go. */
+  readonly p999BesideMs: number;
   readonly deliveriesPerS: number;
   /** CPU time of both servers, in microseconds. */
   readonly cpuUsPerMessage: number;
@@ -129,6 +135,11 @@ export async function measure(
   const { perSecond } = plan;
   noted(await load.run("steady", { perSecond, seconds: 1, isTimed: false }));
   const steady = noted(await load.run("steady", { perSecond, seconds: plan.steadyS, isTimed: true }));
+  const { besideS, guestsPerSecond } = plan;
+  const beside = noted(
+    await load.run("steady", { perSecond, seconds: besideS, isTimed: true, guestsPerSecond }),
+  );
+  failed += beside.failedGuests;
 
   const cpuBefore = cpuSeconds(pids), generatorBefore = cpuSeconds([load.pid]);
   const floodMs = performance.now();
@@ -165,6 +176,8 @@ export async function measure(
     kibPerSocket,
     p50Ms: steady.p50Ms,
     p99Ms: steady.p99Ms,
+    p999Ms: steady.p999Ms,
+    p999BesideMs: beside.p999Ms,
     deliveriesPerS: flood.perSecond,
     cpuUsPerMessage,
     fanOutMs: fanOut.toLastMs,

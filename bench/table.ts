@@ -12,6 +12,8 @@ const COLUMNS: readonly Column[] = [
   { title: "server KiB per socket ↓", figure: "kibPerSocket", digits: 1 },
   { title: "p50 ms ↓", figure: "p50Ms", digits: 2 },
   { title: "p99 ms ↓", figure: "p99Ms", digits: 2 },
+  { title: "p99.9 ms ↓", figure: "p999Ms", digits: 2 },
+  { title: "p99.9 ms, 200 come and go ↓", figure: "p999BesideMs", digits: 2 },
   { title: "deliveries/s ↑", figure: "deliveriesPerS", digits: 0 },
   { title: "server CPU µs per message ↓", figure: "cpuUsPerMessage", digits: 1 },
   { title: "fan-out ms ↓", figure: "fanOutMs", digits: 1 },

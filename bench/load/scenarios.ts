@@ -37,6 +37,8 @@ const FLOOD_BATCH = 50;
 const STALL_MS = 500;
 /** How long sockets of one user get to be subscribed. */
 const SUBSCRIBE_MS = 500;
+/** Guests get no messages. */
+const NOBODYS = new Tally(0);
 /** How long the first message may take to a socket that has just opened. */
 const FIRST_MS = 500;
 
@@ -102,15 +104,16 @@ export class Scenarios {
 
   /**
    * Messages to the users in turns, at fixed times whether or not earlier ones were answered, and their latencies
-   * from when they were due.
+   * from when they were due. Beside that, so many guests come and go each second.
    */
   async steady(
-    options: { perSecond: number; seconds: number; isTimed: boolean },
-  ): Promise<Delivered & { p50Ms: number; p99Ms: number }> {
-    const { perSecond, seconds, isTimed } = options;
+    options: { perSecond: number; seconds: number; isTimed: boolean; guestsPerSecond?: number },
+  ): Promise<Delivered & { p50Ms: number; p99Ms: number; p999Ms: number; failedGuests: number }> {
+    const { perSecond, seconds, isTimed, guestsPerSecond = 0 } = options;
     const tally = this.#tally;
     const before = this.#state();
-    tally.isTiming = isTimed;
+    if (isTimed) tally.beginTiming();
+    const guests: Promise<boolean>[] = [];
     const count = perSecond * seconds;
     using beat = new Beat(BEAT_MS);
     await beat.next(); // the thread is up
@@ -124,10 +127,17 @@ export class Scenarios {
         this.#send(i % this.#users, dueMs);
       }
       this.#sender.flush();
+      while (guests.length * 1_000 < (nowMs - startMs) * guestsPerSecond) guests.push(this.#visit());
     }
     const result = await this.#since(before);
     tally.isTiming = false;
-    return { ...result, p50Ms: tally.latencyMs(0.5), p99Ms: tally.latencyMs(0.99) };
+    return {
+      ...result,
+      p50Ms: tally.latencyMs(0.5),
+      p99Ms: tally.latencyMs(0.99),
+      p999Ms: tally.latencyMs(0.999),
+      failedGuests: (await Promise.all(guests)).filter((isWell) => !isWell).length,
+    };
   }
 
   /** As many messages as the system delivers, with never too many on their way. */
@@ -189,20 +199,13 @@ export class Scenarios {
   async churn(
     options: { seconds: number; atOnce: number },
   ): Promise<{ perSecond: number; failed: number }> {
-    const tally = new Tally(0);
     const startMs = performance.now();
     const endMs = startMs + options.seconds * 1_000;
     let cycles = 0, failed = 0;
     const work = async () => {
       while (performance.now() < endMs) {
-        const guest = this.#nextGuest++;
-        try {
-          const socket = await this.#crowd.openOne(guest, guest, { tally, listener: 0 });
-          if (await socket.close()) cycles++;
-          else failed++;
-        } catch {
-          failed++;
-        }
+        if (await this.#visit()) cycles++;
+        else failed++;
       }
     };
     await Promise.all(Array.from({ length: options.atOnce }, work));
@@ -239,6 +242,17 @@ export class Scenarios {
   }
 
   // ------------------------------------------------------------------------------------------------------
+
+  /** A new user's socket, opened and closed at once; whether both went well. */
+  async #visit(): Promise<boolean> {
+    const guest = this.#nextGuest++;
+    try {
+      const socket = await this.#crowd.openOne(guest, guest, { tally: NOBODYS, listener: 0 });
+      return await socket.close();
+    } catch {
+      return false;
+    }
+  }
 
   #send(listener: number, dueMs: number): void {
     const user = this.#firstUser + listener;

@@ -65,6 +65,12 @@ export class Tally {
     this.onDelivered();
   }
 
+  /** Keeps latencies from now on, and forgets those of before. */
+  beginTiming(): void {
+    this.#latencyCount = 0;
+    this.isTiming = true;
+  }
+
   /** What is on its way, or lost. */
   get outstanding(): number {
     return this.sent - this.delivered;
