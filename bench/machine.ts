@@ -8,12 +8,15 @@ const TICKS_PER_S = 100;
 
 /** CPU time that processes have used until now, in seconds: theirs, and the kernel's for them. */
 export function cpuSeconds(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => {
-    const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-    // The name, second and in brackets, may hold anything.
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return sum + (Number(fields[11]) + Number(fields[12])) / TICKS_PER_S;
-  }, 0);
+  return pids.map(cpuTimes).reduce((sum, { userS, systemS }) => sum + userS + systemS, 0);
+}
+
+/** The same of one process, in its two parts. */
+export function cpuTimes(pid: number): { userS: number; systemS: number } {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  // The name, second and in brackets, may hold anything.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return { userS: Number(fields[11]) / TICKS_PER_S, systemS: Number(fields[12]) / TICKS_PER_S };
 }
 
 /** Memory that processes hold, in KiB, what they share with others counted in part (PSS). */

@@ -90,6 +90,11 @@ export class Program implements AsyncDisposable {
     return status;
   }
 
+  /** Asks it to stop as Ctrl+C does. */
+  interrupt(): void {
+    this.#signal("SIGINT");
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#signal("SIGTERM");
     const timer = setTimeout(() => this.#signal("SIGKILL"), END_MS);

@@ -106,12 +106,12 @@ export function startInstance(system: System, place: Place): Program {
  * `env` says at its defaults.
  */
 export function startUserwire(
-  options: { env: Readonly<Record<string, string>>; dir: string },
+  options: { env: Readonly<Record<string, string>>; dir: string; flags?: readonly string[] },
 ): Program {
   const root = new URL("../", import.meta.url).pathname;
   return Program.start(Deno.execPath(), {
     name: "userwire",
-    args: ["run", ...PERMISSIONS, "main.ts"],
+    args: ["run", ...PERMISSIONS, ...options.flags ?? [], "main.ts"],
     cwd: root,
     env: { LOG_DIR: options.dir, USERWIRE_DRAIN_S: "1", ...UNLIMITED, ...options.env },
   });
