@@ -1,9 +1,9 @@
 /** What hostile clients do, as many of them as are asked for. Each attack also checks how it is answered. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { tokenFor } from "../support/closed.ts";
 import { withDeadline } from "../support/deadline.ts";
 import { encodeFrame, OPCODE, RawSocket } from "../support/raw_socket.ts";
-import type { Attack } from "./siege.ts";
+import type { Attack, Target } from "./siege.ts";
 
 export interface Sizes {
   readonly halfOpen: number;
@@ -79,28 +79,11 @@ export function attacksOf(sizes: Sizes): Readonly<Record<string, Attack>> {
     },
 
     async [`${fragmentsMib} MiB in fragments of one message`](service) {
-      const url = new URL(service.socketUrl());
-      const token = await tokenFor("mallory");
-      const connection = await Deno.connect({ hostname: url.hostname, port: Number(url.port) });
       const { length } = service.records;
+      const connection = await openAs("mallory", service);
       try {
-        const write = async (bytes: Uint8Array) => {
-          while (bytes.length > 0) bytes = bytes.subarray(await connection.write(bytes));
-        };
-        await write(encoder.encode(
-          `GET ${url.pathname} HTTP/1.1\r\nHost: ${url.host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
-            `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${btoa("sixteen bytes ..")}\r\n` +
-            `Authorization: Bearer ${token}\r\n\r\n`,
-        ));
-        await connection.read(new Uint8Array(4_096)); // the answer to the handshake
-        const part = encodeFrame({
-          opcode: OPCODE.continuation,
-          fin: false,
-          payload: new Uint8Array(2 ** 20),
-        });
-        await write(encodeFrame({ opcode: OPCODE.binary, fin: false, payload: "x" }));
-        await inTurns(fragmentsMib, () => write(part), fragmentsMibPerSecond, 1);
-        await write(encodeFrame({ opcode: OPCODE.continuation, payload: "x" }));
+        await sendFragments(connection, fragmentsMib, fragmentsMibPerSecond);
+        await write(connection, encodeFrame({ opcode: OPCODE.continuation, payload: "x" }));
         const closed = (async () => {
           while (!await hasLogged1009()) await pause(50);
         })();
@@ -199,6 +182,70 @@ export function attacksOf(sizes: Sizes): Readonly<Record<string, Attack>> {
       });
     },
   };
+}
+
+/**
+ * As many fragments, of which a proxy lets no more than a few MiB through: it hangs up.
+ * @param opcode Of the message: text or binary.
+ */
+export function fragmentsAtProxy(mib: number, mibPerSecond: number, opcode: number): Attack {
+  return async (target) => {
+    const connection = await openAs("mallory", target);
+    try {
+      let sentMib = 0;
+      const sending = sendFragments(connection, mib, mibPerSecond, { opcode, onSent: () => sentMib++ });
+      await assertRejects(() => sending, Error);
+      assert(sentMib < MAX_MIB_ON_THE_WAY, `${sentMib} MiB were taken`);
+    } finally {
+      connection.close();
+    }
+  };
+}
+
+/** What buffers of kernels and proxies may take before a sender notices that nobody reads any more. */
+const MAX_MIB_ON_THE_WAY = 16;
+
+/** A socket of the user's, of which only the way to the service is used. */
+async function openAs(username: string, target: Target): Promise<Deno.TcpConn> {
+  const url = new URL(target.socketUrl());
+  const connection = await Deno.connect({ hostname: url.hostname, port: Number(url.port) });
+  await write(
+    connection,
+    encoder.encode(
+      `GET ${url.pathname} HTTP/1.1\r\nHost: ${url.host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${btoa("sixteen bytes ..")}\r\n` +
+        `Authorization: Bearer ${await tokenFor(username)}\r\n\r\n`,
+    ),
+  );
+  await connection.read(new Uint8Array(4_096)); // the answer to the handshake
+  return connection;
+}
+
+/** A fragment of 1 MiB: to write it takes longer than to send it. */
+let part: Uint8Array | undefined;
+
+/** Begins a message and goes on with it, 1 MiB a fragment; does not end it. */
+async function sendFragments(
+  connection: Deno.TcpConn,
+  mib: number,
+  mibPerSecond: number,
+  { opcode = OPCODE.binary as number, onSent = () => {} } = {},
+): Promise<void> {
+  part ??= encodeFrame({ opcode: OPCODE.continuation, fin: false, payload: new Uint8Array(2 ** 20) });
+  await write(connection, encodeFrame({ opcode, fin: false, payload: "x" }));
+  await inTurns(
+    mib,
+    async () => {
+      await write(connection, part!);
+      onSent();
+    },
+    mibPerSecond,
+    1,
+  );
+}
+
+async function write(connection: Deno.TcpConn, bytes: Uint8Array): Promise<void> {
+  while (bytes.length > 0) bytes = bytes.subarray(await connection.write(bytes));
 }
 
 /** Does it so many times, some at once, and no faster than asked for. */

@@ -56,6 +56,8 @@ async function serve(username: string, socket: WebSocket, { url, key }: Start): 
       };
       socket.onclose = ({ code }) => reject(new Error(`An honest socket was closed with ${code}`));
     });
+    // It may reject while nobody waits for it yet.
+    arrived.catch(() => {});
     const response = await fetch(`${url}v1/users/${username}/messages`, {
       method: "POST",
       headers: { "authorization": `Bearer ${key}`, "content-type": "application/json" },

@@ -5,7 +5,8 @@
  */
 import { CLOSED, KEY, protocolsFor, tokenFor } from "../support/closed.ts";
 import { stretched, until, withDeadline } from "../support/deadline.ts";
-import { ProcessService } from "../support/process_service.ts";
+import { HaProxy } from "../support/ha_proxy.ts";
+import { type LogRecord, ProcessService } from "../support/process_service.ts";
 
 const HONEST_USERS = 5;
 const WINDOW_MS = 500;
@@ -24,31 +25,53 @@ export interface Findings {
   readonly seconds: number;
 }
 
-export type Attack = (service: ProcessService) => Promise<void>;
+/** What is attacked: the service, as clients reach it. */
+export interface Target {
+  readonly url: string;
+  readonly records: readonly LogRecord[];
+  socketUrl(): string;
+}
+
+export type Attack = (target: Target) => Promise<void>;
 
 export class Siege implements AsyncDisposable {
   readonly service: ProcessService;
+  readonly #target: Target;
+  readonly #proxy: HaProxy | undefined;
   readonly #worker: Worker;
   /** The windows since the last attack. */
   #calm: number[] = [];
   #fault: string | undefined;
   #onReply: ((times: number[]) => void) | undefined;
 
-  private constructor(service: ProcessService, worker: Worker) {
+  private constructor(service: ProcessService, proxy: HaProxy | undefined, worker: Worker) {
     this.service = service;
+    this.#proxy = proxy;
+    this.#target = proxy === undefined ? service : {
+      url: proxy.url,
+      records: service.records,
+      socketUrl: () => new URL("/ws", proxy.url.replace("http:", "ws:")).href,
+    };
     this.#worker = worker;
   }
 
-  /** @param env Settings. The attackers' address is what they write into `X-Forwarded-For`. */
-  static async begin(env: Readonly<Record<string, string>> = {}): Promise<Siege> {
+  /**
+   * @param env Settings. The attackers' address is what they write into `X-Forwarded-For`.
+   * @param options.behindProxy Honest users and attackers come through HAProxy. @default false
+   */
+  static async begin(
+    env: Readonly<Record<string, string>> = {},
+    options: { behindProxy?: boolean } = {},
+  ): Promise<Siege> {
     const service = await ProcessService.start({
       ...CLOSED,
       USERWIRE_TRUSTED_PROXIES: "127.0.0.1",
       USERWIRE_DRAIN_S: "1",
       ...env,
     });
+    const proxy = options.behindProxy ? await proxyOf(service) : undefined;
     const worker = new Worker(new URL("./honest.ts", import.meta.url), { type: "module" });
-    const siege = new Siege(service, worker);
+    const siege = new Siege(service, proxy, worker);
     const ready = Promise.withResolvers<void>();
     worker.onmessage = ({ data }) => {
       if (data === "ready") ready.resolve();
@@ -60,7 +83,7 @@ export class Siege implements AsyncDisposable {
     const tokens = await Promise.all(
       names.map(async (name) => [name, protocolsFor(await tokenFor(name, { lifeS: 3_600 }))] as const),
     );
-    worker.postMessage({ url: service.url, key: KEY.key, tokens });
+    worker.postMessage({ url: siege.#target.url, key: KEY.key, tokens });
     try {
       await withDeadline(ready.promise, 10_000, "the honest users to connect");
       // The first messages find nothing warmed up.
@@ -79,7 +102,7 @@ export class Siege implements AsyncDisposable {
     const before = this.#calm;
     const startMs = performance.now();
     let isOver = false;
-    const attacking = attack(this.service).finally(() => isOver = true);
+    const attacking = attack(this.#target).finally(() => isOver = true);
     attacking.catch(() => {});
     const during: number[] = [];
     do during.push(...await this.#windows(1)); while (!isOver);
@@ -131,7 +154,17 @@ export class Siege implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#worker.terminate();
+    await this.#proxy?.[Symbol.asyncDispose]();
     await this.service[Symbol.asyncDispose]();
+  }
+}
+
+async function proxyOf(service: ProcessService): Promise<HaProxy> {
+  try {
+    return await HaProxy.start(service.url);
+  } catch (error) {
+    await service[Symbol.asyncDispose]();
+    throw error;
   }
 }
 

@@ -16,6 +16,11 @@ export function findChromium(): string | undefined {
   return findProgram("chromium") ?? findProgram("chromium-browser") ?? findProgram("google-chrome");
 }
 
+/** Path of HAProxy; undefined when it is not here. */
+export function findHaProxy(): string | undefined {
+  return findProgram("haproxy");
+}
+
 /** What to tell somebody who has no Redis. */
 export const REDIS_MISSING =
   "The tests need redis-server: install it (Debian and Ubuntu: apt-get install redis-tools; macOS: brew install redis)";
@@ -23,6 +28,10 @@ export const REDIS_MISSING =
 /** What to tell somebody who has no Chromium. */
 export const CHROMIUM_MISSING =
   "The test of the console page is skipped: it needs Chromium (Debian: apt-get install chromium)";
+
+/** What to tell somebody who has no HAProxy. */
+export const HAPROXY_MISSING =
+  "The tests behind HAProxy are skipped: they need version 2.5 or newer (Debian: apt-get install haproxy)";
 
 function findProgram(name: string): string | undefined {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {

@@ -1,0 +1,108 @@
+/**
+ * The settings of `deploy/haproxy.cfg` in a real HAProxy: an endless message ends there, honest users behind the same
+ * HAProxy notice nothing of it, and what the service may decide itself it gets to see, byte for byte.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { fragmentsAtProxy } from "./hostile/attacks.ts";
+import { isEndured, Siege } from "./hostile/siege.ts";
+import { withDeadline } from "./support/deadline.ts";
+import { HaProxy } from "./support/ha_proxy.ts";
+import { findHaProxy, HAPROXY_MISSING } from "./support/programs.ts";
+import { encodeFrame, OPCODE, RawSocket } from "./support/raw_socket.ts";
+import { Service } from "./support/service.ts";
+
+const ignore = findHaProxy() === undefined;
+if (ignore) console.warn(HAPROXY_MISSING);
+
+const MIB = 2 ** 20;
+/** A busy machine may spoil one measurement, not all of them. */
+const TRIES = 3;
+const MAX_GROWTH_MIB = 50;
+
+Deno.test({
+  name: "Behind HAProxy messages in endless fragments are cut off, and harm nobody else",
+  ignore: ignore || Deno.build.os !== "linux", // which says how much memory a process has
+  async fn() {
+    await using siege = await Siege.begin({}, { behindProxy: true });
+    for (const opcode of [OPCODE.text, OPCODE.binary]) {
+      // One after the other, for as long as one window at least.
+      const once = fragmentsAtProxy(64, Infinity, opcode);
+      const attack = async (target: Parameters<typeof once>[0]) => {
+        for (let i = 0; i < 20; i++) await once(target);
+      };
+      let findings = await siege.endure(attack);
+      for (let i = 1; i < TRIES && !isEndured(findings); i++) findings = await siege.endure(attack);
+      const [before, after] = findings.memory;
+      assert(isEndured(findings) && after - before < MAX_GROWTH_MIB, JSON.stringify(findings));
+    }
+    assertEquals(siege.service.records.filter(({ level }) => level === "error"), []);
+  },
+});
+
+Deno.test({
+  name: "HAProxy passes messages of up to 1 MiB on as they are, in frames of any form",
+  ignore,
+  async fn() {
+    await using service = await Service.start({ USERWIRE_MAX_FRAME_BYTES: `${2 * MIB}` });
+    await using proxy = await HaProxy.start(service.server.url);
+    const url = `${proxy.url.replace("http:", "ws:")}ws?username=alice`;
+    const ping = { opcode: OPCODE.ping, payload: "!" };
+
+    await using alice = await RawSocket.open(url);
+    assertEquals(alice.answer.status, 101);
+    const isAlive = async () => {
+      alice.sendText("ping");
+      // Only a proxy that has counted right has seen this frame begin where it does.
+      assertEquals(await alice.readText(), "pong");
+    };
+    for (const length of [0, 1, 125, 126, 127, 65_535, 65_536, MIB]) {
+      alice.send({ opcode: OPCODE.binary, payload: new Uint8Array(length) });
+      await isAlive();
+    }
+    // The head of a frame may come in any number of packets.
+    for (
+      const byte of encodeFrame({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) }).subarray(0, 14)
+    ) {
+      alice.sendBytes(Uint8Array.of(byte));
+    }
+    alice.sendBytes(new Uint8Array(70_000));
+    await isAlive();
+    // 1 MiB in fragments, with control frames in between.
+    alice.send({ opcode: OPCODE.binary, payload: new Uint8Array(MIB / 2), fin: false });
+    alice.send(ping);
+    alice.send({ opcode: OPCODE.continuation, payload: new Uint8Array(MIB / 2), fin: false });
+    alice.send(ping);
+    alice.send({ opcode: OPCODE.continuation });
+    await isAlive();
+    assertEquals((await service.send("alice", "x".repeat(60_000))).body.sockets, 1);
+    assertEquals((await alice.readText()).length, 60_000, "the other way nothing is counted");
+  },
+});
+
+Deno.test({
+  name:
+    "HAProxy ends connections with more than 1 MiB in a message, and leaves smaller excess to the service",
+  ignore,
+  async fn() {
+    await using service = await Service.start();
+    await using proxy = await HaProxy.start(service.server.url);
+    const url = `${proxy.url.replace("http:", "ws:")}ws?username=alice`;
+    const half = { payload: new Uint8Array(MIB / 2), fin: false };
+    const tooMuch: Parameters<RawSocket["send"]>[0][][] = [
+      [{ opcode: OPCODE.binary, payload: "x", claimedLength: MIB + 1 }],
+      [{ opcode: OPCODE.text, payload: "x", claimedLength: 2 ** 40 }],
+      [{ opcode: OPCODE.binary, ...half }, { opcode: OPCODE.continuation, ...half }, {
+        opcode: OPCODE.continuation,
+        payload: "x",
+      }],
+    ];
+    for (const frames of tooMuch) {
+      await using socket = await RawSocket.open(url);
+      for (const frame of frames) socket.send(frame);
+      await withDeadline(socket.ended, 5_000, "the connection to end");
+    }
+    await using socket = await RawSocket.open(url);
+    socket.send({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) });
+    assertEquals((await socket.readClose()).code, 1009);
+  },
+});
