@@ -7,7 +7,7 @@ const SAMPLING_US = 200;
 
 /** Time spent in functions themselves, by function. */
 export interface CpuProfile {
-  /** All of the time in JavaScript, in microseconds. */
+  /** All of the time in JavaScript, in microseconds, less what the looking itself takes. */
   readonly busyUs: number;
   /** Most first. */
   readonly functions: readonly { readonly name: string; readonly us: number }[];
@@ -72,8 +72,8 @@ export class Inspector implements Disposable {
     let busyUs = 0;
     for (const [i, id] of profile.samples.entries()) {
       const name = names.get(id)!;
-      // What is not JavaScript, whether it works or waits.
-      if (name.startsWith("(idle)") || name.startsWith("(program)")) continue;
+      // What is not JavaScript, whether it works or waits, and what Deno does for its inspector alone.
+      if (/^\((idle|program)\)|inspector/.test(name)) continue;
       busyUs += profile.timeDeltas[i]!;
       times.set(name, (times.get(name) ?? 0) + profile.timeDeltas[i]!);
     }

@@ -191,6 +191,11 @@ function lineOf(record: LogRecord): LogLine {
 /** The console: standard output, and standard error for warnings and errors. */
 class Terminal extends BaseHandler {
   readonly #format: "pretty" | "json";
+  // Asked once: it is a call of the kernel, and a socket writes two lines.
+  readonly #colours = {
+    output: !Deno.noColor && Deno.stdout.isTerminal(),
+    error: !Deno.noColor && Deno.stderr.isTerminal(),
+  };
 
   constructor(format: "pretty" | "json") {
     super("DEBUG");
@@ -203,7 +208,7 @@ class Terminal extends BaseHandler {
 
   show(line: LogLine): void {
     const isTrouble = line.level === "warn" || line.level === "error";
-    const colour = !Deno.noColor && (isTrouble ? Deno.stderr : Deno.stdout).isTerminal();
+    const colour = isTrouble ? this.#colours.error : this.#colours.output;
     const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
     if (isTrouble) console.error(text);
     else this.log(text);

@@ -1,16 +1,24 @@
 /**
- * Runs before the tests (`deno task test`): sees to it that a real redis-server and Chromium are here, and
- * installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
+ * Runs before the tests (`deno task test`): sees to it that a real redis-server, Chromium and HAProxy are
+ * here, and installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
  *
- * Without Redis it fails: the tests would prove little. Without Chromium only the test of the console page is
- * skipped. Imports no package, so that it works before any was fetched.
+ * Without Redis it fails: the tests would prove little. Without one of the others only its own tests are skipped.
+ * Imports no package, so that it works before any was fetched.
  */
-import { CHROMIUM_MISSING, findChromium, findRedisServer, REDIS_MISSING } from "./programs.ts";
+import {
+  CHROMIUM_MISSING,
+  findChromium,
+  findHaProxy,
+  findRedisServer,
+  HAPROXY_MISSING,
+  REDIS_MISSING,
+} from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
 
 // redis-tools holds the server's binary but, unlike redis-server, starts no service on this machine.
 const REDIS_PACKAGE = "redis-tools";
 const CHROMIUM_PACKAGE = "chromium";
+const HAPROXY_PACKAGE = "haproxy";
 const APT_GET = "/usr/bin/apt-get";
 
 Deno.exitCode = await prepare();
@@ -20,6 +28,7 @@ async function prepare(): Promise<number> {
   const missing: string[] = [];
   if (findRedisServer() === undefined) missing.push(REDIS_PACKAGE);
   if (findChromium() === undefined) missing.push(CHROMIUM_PACKAGE);
+  if (findHaProxy() === undefined) missing.push(HAPROXY_PACKAGE);
   if (missing.length > 0 && mayInstall()) await install(missing);
 
   if (findRedisServer() === undefined) {
@@ -37,8 +46,12 @@ async function prepare(): Promise<number> {
     );
     return 1;
   }
+  const found = [`Redis ${version}`];
   if (findChromium() === undefined) console.warn(CHROMIUM_MISSING);
-  console.log(`Redis ${version}${findChromium() === undefined ? "" : " and Chromium"} for the tests: ready`);
+  else found.push("Chromium");
+  if (findHaProxy() === undefined) console.warn(HAPROXY_MISSING);
+  else found.push("HAProxy");
+  console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
 }
 
@@ -53,7 +66,7 @@ function mayInstall(): boolean {
 
 /** Says what went wrong and returns all the same: what is still missing is found by looking. */
 async function install(packages: readonly string[]): Promise<void> {
-  console.log(`Installing ${packages.join(" and ")} for the tests: this takes a minute`);
+  console.log(`Installing ${packages.join(", ")} for the tests: this takes a minute`);
   // An old list may still do when it can't be renewed, so the failure of the first is no reason not to try.
   await aptGet(["update"]);
   // One at a time: a Chromium that can't be had must not keep Redis away.
