@@ -120,5 +120,5 @@ export class Inspector implements Disposable {
 
 function nameOf(frame: RawProfile["nodes"][number]["callFrame"]): string {
   const file = frame.url.split("/").slice(-2).join("/");
-  return `${frame.functionName || "(anonymous)"}${file && ` ${file}`}`;
+  return `${frame.functionName || "(anonymous)"}${file && ` ${file}:${frame.lineNumber + 1}`}`;
 }
