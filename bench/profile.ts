@@ -9,7 +9,7 @@ import { RedisServer } from "../tests/support/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { type CpuProfile, type Heap, Inspector } from "./inspector.ts";
 import { LoadProcess } from "./load_process.ts";
-import { assertLinux, cpuTimes, memoryKib, warnWhenBusy } from "./machine.ts";
+import { assertLinux, cpuTimes, warnWhenBusy } from "./machine.ts";
 import { Program } from "./program.ts";
 import { portOf, startUserwire } from "./systems.ts";
 
@@ -84,7 +84,7 @@ async function profile(own: (started: AsyncDisposable) => void): Promise<boolean
   await load.run("closeUsers", {});
   await load.run("churn", { seconds: 2, atOnce: AT_ONCE });
 
-  const empty = { heap: await inspector.heap(), kib: memoryKib([pid]) };
+  const empty = await inspector.heap();
   const opening = await watch(
     inspector,
     pid,
@@ -94,9 +94,8 @@ async function profile(own: (started: AsyncDisposable) => void): Promise<boolean
   printTimes(opening, sockets);
 
   await new Promise((resolve) => setTimeout(resolve, REST_MS));
-  const full = { heap: await inspector.heap(), kib: memoryKib([pid]) };
   console.log(`\n## An idle socket\n`);
-  printMemory(empty, full, sockets);
+  printGrowth(empty, await inspector.heap(), sockets);
 
   const count = perSecond * SECONDS;
   const steady = () => load.run("steady", { perSecond, seconds: SECONDS, isTimed: false });
@@ -138,17 +137,12 @@ function printTimes({ profile, userUs, systemUs }: Times, count: number): void {
   for (const { name, us } of profile.functions.slice(0, SHOWN)) row(us, `    ${name}`);
 }
 
-function printMemory(
-  empty: { heap: Heap; kib: number },
-  full: { heap: Heap; kib: number },
-  sockets: number,
-): void {
-  const grown = [...full.heap].map(([name, { count, bytes }]) => {
-    const before = empty.heap.get(name) ?? { count: 0, bytes: 0 };
+function printGrowth(empty: Heap, full: Heap, sockets: number): void {
+  const grown = [...full].map(([name, { count, bytes }]) => {
+    const before = empty.get(name) ?? { count: 0, bytes: 0 };
     return { name, count: count - before.count, bytes: bytes - before.bytes };
   }).sort((a, b) => b.bytes - a.bytes);
   const heapBytes = grown.reduce((sum, { bytes }) => sum + bytes, 0);
-  console.log(`${((full.kib - empty.kib) / sockets).toFixed(1).padStart(8)} KiB  of the process (PSS)`);
   console.log(
     `${(heapBytes / sockets / 1_024).toFixed(1).padStart(8)} KiB  on the JavaScript heap, of these:`,
   );
