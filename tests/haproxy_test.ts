@@ -106,3 +106,19 @@ Deno.test({
     assertEquals((await socket.readClose()).code, 1009);
   },
 });
+
+Deno.test({
+  name: "HAProxy ends a request whose head does not come to its end",
+  ignore,
+  async fn() {
+    await using service = await Service.start();
+    await using proxy = await HaProxy.start(service.server.url);
+    using client = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(proxy.url).port) });
+    const start = "GET /ws?username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nX-Slow: ";
+    await client.write(new TextEncoder().encode(start));
+    // The settings give it ten seconds.
+    const answer = await withDeadline(new Response(client.readable).text(), 20_000, "HAProxy to hang up");
+    assertEquals(answer.split("\r\n", 1)[0], "HTTP/1.1 408 Request Time-out");
+    assertEquals(service.server.app.connections.size, 0);
+  },
+});
