@@ -3,11 +3,13 @@
  * stay open, nothing waits for ever, every answer says what is wrong, and afterwards everything is as before.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { Attempt } from "../src/broker/attempt.ts";
 import { RedisConnection } from "../src/broker/redis_connection.ts";
 import { RedisSubscription } from "../src/broker/redis_subscription.ts";
 import { parseRedisUrl } from "../src/broker/redis_address.ts";
 import { encodeCommand } from "../src/broker/resp.ts";
 import { Slots } from "../src/broker/slots.ts";
+import { Deadlines } from "../src/deadlines.ts";
 import { ConfigError } from "../src/errors.ts";
 import { stretched, until, withDeadline } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -286,21 +288,30 @@ redisTest("RedisSubscription stays on a connection that was found after a dead o
   await using redis = await RedisServer.start();
   const recorder = new Recorder();
   const slots = new Slots(1);
+  const deadlines = new Deadlines(1_000);
+  const attempt = async <T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>) => {
+    const attempt = new Attempt(deadlines, { late: () => new Error("late"), signal });
+    try {
+      return await work(attempt);
+    } finally {
+      attempt.end();
+    }
+  };
   const subscription = new RedisSubscription("alice", recorder, {
-    dial: (channel, signal) =>
-      RedisConnection.open(parseRedisUrl(redis.url), {
+    goodbyes: deadlines,
+    attempt,
+    dial: (channel, attempt) =>
+      RedisConnection.open(parseRedisUrl(redis.url), attempt, {
         commands: [encodeCommand("SUBSCRIBE", channel)],
         replies: 1,
-        timeoutMs: 1_000,
         slots,
-        signal,
       }),
     whenReady: () => Promise.resolve(),
     onLost() {},
     onClosed() {},
     onSubscriberError() {},
   });
-  await subscription.open(undefined);
+  await attempt(undefined, (attempt) => subscription.open(attempt));
 
   await redis.pause();
   while (recorder.changes.length === 0) {
@@ -315,4 +326,5 @@ redisTest("RedisSubscription stays on a connection that was found after a dead o
 
   assertEquals(recorder.changes, ["lost", "restored"]);
   await subscription.close();
+  deadlines.close();
 });

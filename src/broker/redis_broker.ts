@@ -1,7 +1,9 @@
 /** What the brokers over Redis have in common: all but how they subscribe. */
+import { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Redis } from "../redis.ts";
+import { Attempt } from "./attempt.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
 import type { RedisAddress } from "./redis_address.ts";
 
@@ -24,11 +26,14 @@ const MAX_LATE_MS = 500;
 const SETTLE_MS = 1_500;
 /** How long at most they are refused while this instance itself has not restored all of its subscriptions. */
 const MAX_SETTLE_MS = 5_000;
+/** How long Redis may take to confirm that nobody listens any more. */
+const GOODBYE_MS = 1_000;
 
 export abstract class RedisBroker implements Broker {
   readonly kind = "redis";
   abstract readonly counted: "sockets" | "nodes";
-  readonly timeoutMs: number;
+  readonly goodbyes = new Deadlines(GOODBYE_MS);
+  readonly #subscribing: Deadlines;
   protected readonly address: RedisAddress;
   protected readonly redis: Redis;
   readonly #log: Log | undefined;
@@ -38,7 +43,7 @@ export abstract class RedisBroker implements Broker {
   protected isClosed = false;
 
   constructor(options: RedisBrokerOptions) {
-    this.timeoutMs = options.timeoutMs;
+    this.#subscribing = new Deadlines(options.timeoutMs);
     this.address = options.address;
     this.redis = options.redis;
     this.#log = options.log;
@@ -77,6 +82,25 @@ export abstract class RedisBroker implements Broker {
     this.isClosed = true;
     clearInterval(this.#healthTimer);
     await this.closeSubscriptions();
+    this.#subscribing.close();
+    this.goodbyes.close();
+  }
+
+  /**
+   * Does what gets a subscription confirmed, within the time there is for that.
+   * @throws {BrokerUnavailableError}
+   * @throws the signal's reason.
+   */
+  async attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const { limitMs } = this.#subscribing;
+    const late = () =>
+      new BrokerUnavailableError(`Redis did not confirm a subscription within ${limitMs} ms`);
+    const attempt = new Attempt(this.#subscribing, { late, signal });
+    try {
+      return await work(attempt);
+    } finally {
+      attempt.end();
+    }
   }
 
   /** Resolves when it makes sense to dial. */

@@ -3,7 +3,7 @@
  * live on it, one each; everything else a Userwire asks of Redis goes through the client library in `redis.ts`.
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
-import { unlessAborted } from "./abort.ts";
+import type { Attempt } from "./attempt.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import type { Slots } from "./slots.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
@@ -13,15 +13,8 @@ export interface OpenOptions {
   commands?: readonly Uint8Array[];
   /** How many replies the commands have. */
   replies?: number;
-  /**
-   * How long all of it may take, in milliseconds. It covers the waiting for a slot too: while Redis hangs, nobody waits
-   * for those before him.
-   */
-  timeoutMs: number;
   /** Bounds how many dial at one time. */
   slots?: Slots;
-  /** Ends the attempt, and only the attempt. */
-  signal?: AbortSignal | undefined;
   /** Where the read buffer begins, in bytes. */
   bufferSize?: number;
 }
@@ -41,45 +34,33 @@ export class RedisConnection {
 
   /**
    * Dials, logs in, sends the commands and waits for their replies.
+   * @param attempt Covers the waiting for a slot too: while Redis hangs, nobody waits for those before him.
    * @throws {BrokerUnavailableError} also when Redis answers one of them with an error.
-   * @throws the signal's reason.
+   * @throws the reason why the attempt was given up.
    */
-  static async open(address: RedisAddress, options: OpenOptions): Promise<RedisConnection> {
-    const { timeoutMs, signal, slots } = options;
-    signal?.throwIfAborted();
-    const attempt = new AbortController();
-    const fail = (reason: unknown) => {
-      attempt.abort(reason);
-      connection?.close();
-    };
-    const timer = setTimeout(
-      () => fail(new BrokerUnavailableError(`Redis did not confirm a subscription within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
-    const abort = () => fail(signal!.reason);
-    signal?.addEventListener("abort", abort);
-    let connection: RedisConnection | undefined;
+  static async open(
+    address: RedisAddress,
+    attempt: Attempt,
+    options: OpenOptions = {},
+  ): Promise<RedisConnection> {
+    const { slots } = options;
     const work = async () => {
-      connection = new RedisConnection(await dial(address, attempt.signal), options.bufferSize);
-      // What has failed by now could not close what was not there yet.
-      attempt.signal.throwIfAborted();
-      await connection.#greet(address, options);
-      // A failure may have closed it while the last reply was on its way here.
-      attempt.signal.throwIfAborted();
-      return connection;
+      const conn = await attempt.step(dial(address), (conn) => conn.close());
+      const connection = new RedisConnection(conn, options.bufferSize);
+      try {
+        await attempt.step(connection.#greet(address, options));
+        return connection;
+      } catch (error) {
+        connection.close();
+        throw error;
+      }
     };
     try {
-      return await (slots ? slots.run(work, attempt.signal) : work());
+      return await (slots ? slots.run(work, attempt) : work());
     } catch (error) {
-      connection?.close();
-      attempt.signal.throwIfAborted();
+      attempt.throwIfGivenUp();
       if (error instanceof BrokerUnavailableError) throw error;
-      throw new BrokerUnavailableError(`Redis broke off: ${messageOf(error)}`, {
-        cause: error,
-      });
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      throw new BrokerUnavailableError(`Redis broke off: ${messageOf(error)}`, { cause: error });
     }
   }
 
@@ -140,25 +121,19 @@ function loginOf(address: RedisAddress): Uint8Array[] {
   ];
 }
 
-async function dial(address: RedisAddress, signal: AbortSignal): Promise<Deno.Conn> {
-  signal.throwIfAborted();
-  const dialing: Promise<Deno.Conn> = address.transport === "unix"
-    ? Deno.connect({ transport: "unix", path: address.path })
-    : address.transport === "tls"
-    ? Deno.connectTls({
-      hostname: address.hostname,
-      port: address.port,
-      ...(address.tls?.ca !== undefined && { caCerts: [address.tls.ca] }),
-      ...(address.tls?.cert !== undefined && { cert: address.tls.cert, key: address.tls.key! }),
-    })
-    : Deno.connect({ hostname: address.hostname, port: address.port });
+/** Not with Deno's own `signal`: it is there for TCP only, and in 2.9 leaks the connection when it meets the end of the dial. */
+async function dial(address: RedisAddress): Promise<Deno.Conn> {
+  const { transport, hostname, port, path, tls } = address;
   try {
-    // Deno's own `signal` is there for TCP only, and in 2.9 it leaks the connection when the abort meets the end of
-    // the dial.
-    return await unlessAborted(dialing, signal);
+    if (transport === "tcp") return await Deno.connect({ hostname, port });
+    if (transport === "unix") return await Deno.connect({ transport, path });
+    return await Deno.connectTls({
+      hostname,
+      port,
+      ...(tls?.ca !== undefined && { caCerts: [tls.ca] }),
+      ...(tls?.cert !== undefined && { cert: tls.cert, key: tls.key! }),
+    });
   } catch (error) {
-    if (signal.aborted) dialing.then((conn) => conn.close(), () => {}); // it may yet come
-    signal.throwIfAborted();
     throw new BrokerUnavailableError(`Redis can't be reached: ${reasonOf(error)}`, { cause: error });
   }
 }

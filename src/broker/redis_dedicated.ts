@@ -6,6 +6,7 @@
  * The price is a connection, two file descriptors and some memory per socket; Redis' `maxclients` is the limit.
  */
 import { BrokerUnavailableError } from "../errors.ts";
+import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { RedisBroker, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
@@ -29,15 +30,17 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
     refuseIf(this.unreachable());
-    if (!await this.#room.take(options.signal)) {
-      throw new BrokerUnavailableError("Redis holds as many connections as it may: raise its maxclients");
-    }
     const subscription = new RedisSubscription(channel, subscriber, this);
-    try {
-      await subscription.open(options.signal);
-    } finally {
-      this.#room.arrived();
-    }
+    await this.attempt(options.signal, async (attempt) => {
+      if (!await this.#room.take(attempt)) {
+        throw new BrokerUnavailableError("Redis holds as many connections as it may: raise its maxclients");
+      }
+      try {
+        await subscription.open(attempt);
+      } finally {
+        this.#room.arrived();
+      }
+    });
     this.#subscriptions.add(subscription);
     if (this.isClosed) {
       await subscription.close();
@@ -46,12 +49,10 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     return subscription;
   }
 
-  dial(channel: string, signal: AbortSignal | undefined): Promise<RedisConnection> {
-    return RedisConnection.open(this.address, {
+  dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
+    return RedisConnection.open(this.address, attempt, {
       commands: [encodeCommand("SUBSCRIBE", channel)],
       replies: 1,
-      timeoutMs: this.timeoutMs,
-      signal,
       slots: this.#dials,
     });
   }

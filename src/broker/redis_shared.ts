@@ -2,6 +2,7 @@
  * The broker over Redis in which all subscriptions of a process share a few Redis connections: for more sockets
  * than a Redis has connections. Redis then counts processes, not sockets, and so do `publish` and `counts`.
  */
+import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { RedisBroker, type RedisBrokerOptions, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
@@ -29,12 +30,8 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
     return await connection.subscribe(channel, subscriber, options.signal);
   }
 
-  dialShared(signal: AbortSignal): Promise<RedisConnection> {
-    return RedisConnection.open(this.address, {
-      timeoutMs: this.timeoutMs,
-      signal,
-      bufferSize: BUFFER_BYTES,
-    });
+  dialShared(attempt: Attempt): Promise<RedisConnection> {
+    return RedisConnection.open(this.address, attempt, { bufferSize: BUFFER_BYTES });
   }
 
   protected checkHealth(): void {

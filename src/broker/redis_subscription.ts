@@ -2,7 +2,9 @@
  * One subscription on its own Redis connection: it keeps it alive, dials again when it breaks, and hands each
  * payload to the subscriber. It knows one channel and nothing about sockets.
  */
+import type { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { redial } from "./redial.ts";
 import type { RedisConnection } from "./redis_connection.ts";
@@ -10,8 +12,12 @@ import { encodeCommand, ReplyError, type RespParser } from "./resp.ts";
 
 /** What a subscription needs from its broker. */
 export interface SubscriptionHost {
+  /** How long Redis may take to hang up after we said goodbye. */
+  readonly goodbyes: Deadlines;
+  /** Begins an attempt at being subscribed. */
+  attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T>;
   /** A new connection on which the channel is subscribed. */
-  dial(channel: string, signal: AbortSignal | undefined): Promise<RedisConnection>;
+  dial(channel: string, attempt: Attempt): Promise<RedisConnection>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
   /** Subscriptions were lost, or found again: a negative number. */
@@ -24,8 +30,6 @@ const PING = encodeCommand("PING");
 /** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
 const QUIET_CHECKS = 3;
 const DEAD_CHECKS = 5;
-/** How long Redis may take to hang up after we said goodbye. */
-const GOODBYE_MS = 1_000;
 
 export class RedisSubscription implements Subscription {
   readonly channel: string;
@@ -45,8 +49,8 @@ export class RedisSubscription implements Subscription {
   }
 
   /** The first dial; its fault is the caller's to handle, later ones are mended here. */
-  async open(signal: AbortSignal | undefined): Promise<void> {
-    this.#connection = await this.#host.dial(this.channel, signal);
+  async open(attempt: Attempt): Promise<void> {
+    this.#connection = await this.#host.dial(this.channel, attempt);
     this.#running = this.#run(this.#connection);
   }
 
@@ -80,11 +84,12 @@ export class RedisSubscription implements Subscription {
     this.#redialing?.abort(new BrokerUnavailableError("The subscription was closed"));
     const connection = this.#connection;
     if (connection) {
-      const timer = setTimeout(() => connection.close(), GOODBYE_MS);
+      const { goodbyes } = this.#host;
+      const deadline = goodbyes.set(() => connection.close());
       // Redis hangs up in turn, and by then counts this subscription no more.
       await connection.closeWrite().catch(() => connection.close());
       await this.#running;
-      clearTimeout(timer);
+      goodbyes.clear(deadline);
     } else {
       await this.#running;
     }
@@ -101,7 +106,8 @@ export class RedisSubscription implements Subscription {
       this.#host.onLost(1);
       this.#tell(() => this.#subscriber.lost(why));
       const { signal } = this.#redialing = new AbortController();
-      connection = await redial((signal) => this.#host.dial(this.channel, signal), {
+      const dial = (attempt: Attempt) => this.#host.dial(this.channel, attempt);
+      connection = await redial((signal) => this.#host.attempt(signal, dial), {
         whenReady: () => this.#host.whenReady(),
         signal,
       });

@@ -34,13 +34,10 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** Writes one command as RESP. */
-export function encodeCommand(...words: (string | Uint8Array)[]): Uint8Array<ArrayBuffer> {
-  const parts: Uint8Array[] = [encoder.encode(`*${words.length}\r\n`)];
-  for (const word of words) {
-    const bytes = typeof word === "string" ? encoder.encode(word) : word;
-    parts.push(encoder.encode(`$${bytes.length}\r\n`), bytes, encoder.encode("\r\n"));
-  }
-  return concat(parts);
+export function encodeCommand(...words: string[]): Uint8Array<ArrayBuffer> {
+  let text = `*${words.length}\r\n`;
+  for (const word of words) text += `$${Buffer.byteLength(word)}\r\n${word}\r\n`;
+  return encoder.encode(text);
 }
 
 /** Puts byte strings together, so that several commands leave in one write. */

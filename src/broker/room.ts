@@ -5,7 +5,7 @@
  * Several instances ask the same Redis and know nothing of one another: so each takes only a part of what was left
  * when it asked, and then asks again.
  */
-import { unlessAborted } from "./abort.ts";
+import type { Attempt } from "./attempt.ts";
 
 /** What Redis says of its connections. */
 export interface Clients {
@@ -37,12 +37,12 @@ export class Room {
   /**
    * Takes a place. It counts as coming until `arrived`.
    * @returns Whether there was one.
-   * @throws what asking throws, and the signal's reason.
+   * @throws what asking throws, and the reason why the attempt was given up.
    */
-  async take(signal?: AbortSignal): Promise<boolean> {
+  async take(attempt: Attempt): Promise<boolean> {
     while (this.#share < 1 || performance.now() > this.#freshUntilMs) {
       this.#asking ??= this.#look().finally(() => this.#asking = undefined);
-      if (await unlessAborted(this.#asking, signal) < 1) return false;
+      if (await attempt.step(this.#asking) < 1) return false;
     }
     this.#share--;
     this.#coming++;

@@ -6,7 +6,9 @@
  * was sent for it and how many answers are due: it is *confirmed* when none is due and the last was SUBSCRIBE.
  */
 import { setImmediate } from "node:timers";
+import type { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { redial } from "./redial.ts";
 import type { RedisConnection } from "./redis_connection.ts";
@@ -14,10 +16,12 @@ import { concat, encodeCommand, type Reply, ReplyError } from "./resp.ts";
 
 /** What a shared connection needs from its broker. */
 export interface SharedConnectionHost {
-  /** How long a subscription may take to be confirmed, in milliseconds. */
-  readonly timeoutMs: number;
+  /** How long Redis may take to confirm that nobody listens any more. */
+  readonly goodbyes: Deadlines;
+  /** Begins an attempt at being subscribed. */
+  attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T>;
   /** A new connection, logged in. */
-  dialShared(signal: AbortSignal): Promise<RedisConnection>;
+  dialShared(attempt: Attempt): Promise<RedisConnection>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
   /** Subscriptions were lost, or found again: a negative number. */
@@ -45,8 +49,6 @@ const PING = encodeCommand("PING");
 /** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
 const QUIET_CHECKS = 1;
 const DEAD_CHECKS = 3;
-/** How long Redis may take to confirm that nobody listens any more. */
-const GOODBYE_MS = 1_000;
 /** Channels in one command: few enough that Redis is not kept from others for long. */
 const BATCH = 500;
 
@@ -78,7 +80,9 @@ export class SharedConnection {
     channel.listeners.add(listener);
     this.#sync(channel);
     try {
-      if (!isConfirmed(channel)) await this.#confirmation(channel, signal);
+      if (!isConfirmed(channel)) {
+        await this.#host.attempt(signal, (attempt) => this.#confirmation(channel, attempt));
+      }
     } catch (error) {
       this.#leave(channel, listener);
       throw error;
@@ -115,18 +119,18 @@ export class SharedConnection {
   /** Waits until Redis no longer counts the channel, or somebody listens to it again; while it hangs, not for long. */
   async #gone(channel: Channel): Promise<void> {
     let isLate = false;
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(() => {
+    const { goodbyes } = this.#host;
+    const deadline = goodbyes.set(() => {
       isLate = true;
-      late.resolve();
-    }, GOODBYE_MS);
+      settle(channel);
+    });
     while (
       channel.listeners.size === 0 && this.#channels.get(channel.name) === channel && !isLate &&
       !this.#stop.signal.aborted
     ) {
-      await Promise.race([new Promise<void>((resolve) => channel.settled.push(resolve)), late.promise]);
+      await nextSettled(channel);
     }
-    clearTimeout(timer);
+    goodbyes.clear(deadline);
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -190,32 +194,12 @@ export class SharedConnection {
     settle(channel);
   }
 
-  async #confirmation(channel: Channel, signal: AbortSignal | undefined): Promise<void> {
-    const { timeoutMs } = this.#host;
-    const failed = Promise.withResolvers<never>();
-    failed.promise.catch(() => {});
-    const timer = setTimeout(
-      () =>
-        failed.reject(
-          new BrokerUnavailableError(`Redis did not confirm a subscription within ${timeoutMs} ms`),
-        ),
-      timeoutMs,
-    );
-    const abort = () => failed.reject(signal!.reason);
-    const stop = () => failed.reject(this.#stop.signal.reason);
-    signal?.addEventListener("abort", abort);
-    this.#stop.signal.addEventListener("abort", stop);
-    try {
-      this.#stop.signal.throwIfAborted();
-      do {
-        await Promise.race([new Promise<void>((resolve) => channel.settled.push(resolve)), failed.promise]);
-      } while (!isConfirmed(channel));
-      signal?.throwIfAborted();
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-      this.#stop.signal.removeEventListener("abort", stop);
-    }
+  async #confirmation(channel: Channel, attempt: Attempt): Promise<void> {
+    const { signal } = this.#stop;
+    do {
+      signal.throwIfAborted();
+      await attempt.step(nextSettled(channel));
+    } while (!isConfirmed(channel));
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -223,8 +207,9 @@ export class SharedConnection {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
+    const dial = (attempt: Attempt) => this.#host.dialShared(attempt);
     for (;;) {
-      const connection = await redial((signal) => this.#host.dialShared(signal), {
+      const connection = await redial((signal) => this.#host.attempt(signal, dial), {
         whenReady: () => this.#host.whenReady(),
         signal,
       });
@@ -335,6 +320,11 @@ function settle(channel: Channel): void {
   const { settled } = channel;
   channel.settled = [];
   for (const resolve of settled) resolve();
+}
+
+/** Resolves when it is settled, in one way or the other. */
+function nextSettled(channel: Channel): Promise<void> {
+  return new Promise((resolve) => channel.settled.push(resolve));
 }
 
 function commandsFor(kind: "subscribe" | "unsubscribe", channels: readonly Channel[]): Uint8Array[] {

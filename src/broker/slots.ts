@@ -1,4 +1,6 @@
 /** A bounded number of places: who finds none waits in line. */
+import type { Attempt } from "./attempt.ts";
+
 export class Slots {
   #free: number;
   readonly #line = new Set<() => void>();
@@ -9,37 +11,35 @@ export class Slots {
 
   /**
    * Runs the work as soon as there is a place, and gives the place back when it ends.
-   * @param signal Ends the waiting in line, and only that; the promise then rejects with its reason.
+   * @param attempt When it is given up, so is the waiting in line.
    */
-  async run<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  async run<T>(work: () => Promise<T>, attempt: Attempt): Promise<T> {
     if (this.#free > 0) this.#free--;
-    else await this.#turn(signal);
+    else await this.#turn(attempt);
     try {
       return await work();
     } finally {
-      const [next] = this.#line;
-      if (next) next();
-      else this.#free++;
+      this.#leave();
     }
   }
 
-  async #turn(signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const come = () => {
-      this.#line.delete(come);
-      resolve();
-    };
-    const leave = () => {
-      // Whoever has got the place already keeps it, and gives it back.
-      if (this.#line.delete(come)) reject(signal.reason);
-    };
-    this.#line.add(come);
-    signal.addEventListener("abort", leave);
+  async #turn(attempt: Attempt): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#line.add(resolve);
     try {
-      await promise;
+      await attempt.step(promise, () => this.#leave());
     } finally {
-      signal.removeEventListener("abort", leave);
+      this.#line.delete(resolve);
     }
+  }
+
+  #leave(): void {
+    const [next] = this.#line;
+    if (!next) {
+      this.#free++;
+      return;
+    }
+    this.#line.delete(next);
+    next();
   }
 }

@@ -1,7 +1,7 @@
 /** Reads request bodies, never more of them than is allowed. */
 import { InvalidMessageError } from "../errors.ts";
 import type { Payload } from "../protocol.ts";
-import type { Deadlines } from "./deadlines.ts";
+import type { Deadlines } from "../deadlines.ts";
 
 /** The body is larger than allowed. */
 export class BodyTooLargeError extends Error {

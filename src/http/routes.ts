@@ -12,7 +12,7 @@ import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
 import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
-import { Deadlines } from "./deadlines.ts";
+import { Deadlines } from "../deadlines.ts";
 import { problem, problemOf } from "./problem.ts";
 import {
   Batch,

@@ -1,0 +1,74 @@
+/** One time limit for many short waits, at the price of one timer for all of them. */
+
+/** A wait that has begun. */
+export interface Deadline {
+  readonly dueMs: number;
+  late(): void;
+}
+
+/** How late a limit may act. */
+const TICK_MS = 500;
+
+export class Deadlines {
+  readonly limitMs: number;
+  /** In the order of their ends, since all have the same limit. */
+  readonly #waits = new Set<Deadline>();
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #isClosed = false;
+
+  constructor(limitMs: number) {
+    this.limitMs = limitMs;
+  }
+
+  /** Calls back when the limit has passed, or half a second later, unless it is cleared before. */
+  set(late: () => void): Deadline {
+    const deadline = { dueMs: performance.now() + this.limitMs, late };
+    this.#waits.add(deadline);
+    this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+    return deadline;
+  }
+
+  clear(deadline: Deadline): void {
+    // The timer is kept otherwise: the next wait is rarely far.
+    if (this.#waits.delete(deadline) && this.#isClosed) this.#rest();
+  }
+
+  /**
+   * Passes the promise on, or rejects when the limit has passed. The promise itself goes on.
+   * @param error Makes the error to reject with.
+   */
+  within<T>(promise: Promise<T>, error: () => Error): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const deadline = this.set(() => reject(error()));
+      promise.then((value) => {
+        this.clear(deadline);
+        resolve(value);
+      }, (error: unknown) => {
+        this.clear(deadline);
+        reject(error);
+      });
+    });
+  }
+
+  /** Keeps no timer from the end of the last wait on. */
+  close(): void {
+    this.#isClosed = true;
+    this.#rest();
+  }
+
+  #rest(): void {
+    if (this.#waits.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    for (const deadline of this.#waits) {
+      if (deadline.dueMs > nowMs) return;
+      this.#waits.delete(deadline);
+      deadline.late();
+    }
+    this.#rest();
+  }
+}
