@@ -14,6 +14,7 @@
  * *closing*: everything is freed but the socket, which has been asked to close. *closed*: the socket is gone too.
  * Deno can't terminate a socket whose peer does not answer, so nothing ever waits for *closed* without a deadline.
  */
+import { Buffer } from "node:buffer";
 import type { Identity } from "./auth/auth.ts";
 import type { Subscriber, Subscription } from "./broker/broker.ts";
 import { InvalidFrameError, messageOf } from "./errors.ts";
@@ -88,8 +89,6 @@ export interface ConnectionHost extends SignInHost {
   /** The socket is gone. Called once, after `onEnd`; never for a peer that does not answer. */
   onSocketGone(session: Session): void;
 }
-
-const encoder = new TextEncoder();
 
 /** Receipts that wait for a client to acknowledge; one that never does must not fill the memory. */
 const MAX_RECEIPTS = 1_000;
@@ -283,7 +282,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
     if (this.#state !== "live") return false;
     const isReplayed = byteLength === undefined;
     const frame = isReplayed ? replayFrameOf(envelope) : frameOf(envelope);
-    if (!this.#write(frame, byteLength ?? encoder.encode(envelope).length)) {
+    if (!this.#write(frame, byteLength ?? Buffer.byteLength(envelope))) {
       this.#host.onFull(this);
       return false;
     }

@@ -1,4 +1,5 @@
 /** What one client may send: how large a frame, and how many frames and bytes a second. Counts, never closes. */
+import { Buffer } from "node:buffer";
 import { CLOSE, type CloseReason } from "./protocol.ts";
 
 export interface FrameLimits {
@@ -9,8 +10,6 @@ export interface FrameLimits {
   /** Inbound bytes per second. */
   maxBytesPerSecond: number;
 }
-
-const encoder = new TextEncoder();
 
 export class FrameQuota {
   readonly #limits: FrameLimits;
@@ -52,5 +51,5 @@ export function letGo(data: unknown): void {
 function sizeOf(data: string | ArrayBuffer, max: number): number {
   if (typeof data !== "string") return data.byteLength;
   // A UTF-16 unit takes one to three bytes.
-  return data.length > max || data.length * 3 <= max ? data.length : encoder.encode(data).length;
+  return data.length > max || data.length * 3 <= max ? data.length : Buffer.byteLength(data);
 }

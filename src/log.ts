@@ -7,7 +7,7 @@
  * This is the only file that imports @std/log, and it leaves that package's process-wide registry alone, so that two
  * apps can live in one process.
  */
-import { BaseHandler, Logger, LogLevels, type LogRecord, RotatingFileHandler } from "@std/log";
+import { BaseHandler, Logger, type LogRecord, RotatingFileHandler } from "@std/log";
 import { ConfigError, messageOf } from "./errors.ts";
 import { formatJson, formatPretty, type LogFields, type LogLevel, type LogLine } from "./log_line.ts";
 
@@ -63,8 +63,8 @@ const DEFAULT_MAX_BYTES = 10 * 1024 * 1024;
 const DEFAULT_MAX_FILES = 5;
 const DEFAULT_FLUSH_MS = 1000;
 
-/** A busy server writes a few times a second, not once per handful of lines. */
-const BUFFER_BYTES = 64 * 1024;
+/** A busy server writes a few times a second, not once per handful of lines: each write waits for the disk. */
+const BUFFER_BYTES = 256 * 1024;
 
 /**
  * So many warnings and errors per flush interval are written at once, the rest by the timer: a flush waits for the
@@ -97,8 +97,8 @@ export function openLog(options: LogOptions): Log {
       `set LOG_DIR to a folder in which this process may make files`,
     ]);
   }
-  const handlers = options.console ?? true ? [terminal, file] : [file];
-  const logger = new Logger(name, LEVEL_NAMES[level], { handlers });
+  const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file]);
+  const logger = new Logger(name, LEVEL_NAMES[level], { handlers: [outlets] });
   return new AppLog(logger, { level, terminal, file, flushMs });
 }
 
@@ -184,16 +184,32 @@ class AppLog implements Log {
 }
 
 // ---------------------------------------------------------------------------------------------------------
-// Handlers
+// Where lines go
 
-function lineOf(record: LogRecord): LogLine {
-  const [fields] = record.args;
-  return {
-    time: record.datetime,
-    level: record.levelName.toLowerCase() as LogLevel,
-    event: record.msg,
-    fields: (fields ?? {}) as LogFields,
-  };
+interface Outlet {
+  show(line: LogLine): void;
+}
+
+/** Reads a record once for all who show it. */
+class Outlets extends BaseHandler {
+  readonly #outlets: readonly Outlet[];
+
+  constructor(outlets: readonly Outlet[]) {
+    super("DEBUG");
+    this.#outlets = outlets;
+  }
+
+  override handle(record: LogRecord): void {
+    const line: LogLine = {
+      time: record.datetime.toISOString(),
+      level: record.levelName.toLowerCase() as LogLevel,
+      event: record.msg,
+      fields: (record.args[0] ?? {}) as LogFields,
+    };
+    for (const outlet of this.#outlets) outlet.show(line);
+  }
+
+  override log(): void {}
 }
 
 /**
@@ -203,7 +219,7 @@ function lineOf(record: LogRecord): LogLine {
 const TOGETHER_MS = 10;
 
 /** The console: standard output, and standard error for warnings and errors, in the order they came. */
-class Terminal extends BaseHandler {
+class Terminal implements Outlet {
   readonly #format: "pretty" | "json";
   // Asked once: it is a call of the kernel, and a socket writes two lines.
   readonly #colours = {
@@ -215,26 +231,20 @@ class Terminal extends BaseHandler {
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(format: "pretty" | "json") {
-    super("DEBUG");
     this.#format = format;
-  }
-
-  override handle(record: LogRecord): void {
-    this.show(lineOf(record));
   }
 
   show(line: LogLine): void {
     const isTrouble = line.level === "warn" || line.level === "error";
     const colour = isTrouble ? this.#colours.error : this.#colours.output;
     const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
-    if (!isTrouble) return this.log(text);
-    this.flush();
-    console.error(text);
-  }
-
-  override log(text: string): void {
-    this.#waiting.push(text);
-    this.#timer ??= setTimeout(() => this.flush(), TOGETHER_MS);
+    if (isTrouble) {
+      this.flush();
+      console.error(text);
+    } else {
+      this.#waiting.push(text);
+      this.#timer ??= setTimeout(() => this.flush(), TOGETHER_MS);
+    }
   }
 
   flush(): void {
@@ -261,7 +271,7 @@ class RotatingFile extends RotatingFileHandler {
  * The file, as long as the app lives: it survives a full disk and a folder that was deleted or can't be renamed in,
  * says on the console when trouble starts and ends, and counts what may be lost.
  */
-class LogFile extends BaseHandler {
+class LogFile implements Outlet {
   readonly #terminal: Terminal;
   readonly #dir: string;
   readonly #path: string;
@@ -279,7 +289,6 @@ class LogFile extends BaseHandler {
     terminal: Terminal,
     options: { dir: string; path: string; maxBytes: number; maxFiles: number },
   ) {
-    super("DEBUG", { formatter: (record) => formatJson(lineOf(record)) });
     this.#terminal = terminal;
     this.#dir = options.dir;
     this.#path = options.path;
@@ -297,24 +306,21 @@ class LogFile extends BaseHandler {
     this.#file.setup();
   }
 
-  override handle(record: LogRecord): void {
+  show(line: LogLine): void {
     if (this.#isClosed) return;
     try {
-      this.log(this.format(record));
+      this.#file.log(formatJson(line));
       this.#waiting++;
     } catch (error) {
       this.#lost++;
       this.#fail(error);
       return;
     }
-    if (record.level >= LogLevels.WARN && this.#urgent < URGENT_PER_INTERVAL) {
+    const isTrouble = line.level === "warn" || line.level === "error";
+    if (isTrouble && this.#urgent < URGENT_PER_INTERVAL) {
       this.#urgent++;
       this.flush();
     }
-  }
-
-  override log(line: string): void {
-    this.#file.log(line);
   }
 
   tick(): void {
@@ -334,7 +340,7 @@ class LogFile extends BaseHandler {
     }
   }
 
-  override destroy(): void {
+  destroy(): void {
     this.flush();
     this.#isClosed = true;
     this.#file.destroy();
@@ -367,7 +373,7 @@ class LogFile extends BaseHandler {
   }
 
   #trouble(event: string, fields: LogFields): LogLine {
-    return { time: new Date(), level: "warn", event, fields: { file: this.#path, ...fields } };
+    return { time: new Date().toISOString(), level: "warn", event, fields: { file: this.#path, ...fields } };
   }
 }
 

@@ -15,7 +15,8 @@ export type LogFields = Readonly<Record<string, unknown>>;
 
 /** One event. */
 export interface LogLine {
-  readonly time: Date;
+  /** As ISO 8601 writes it. */
+  readonly time: string;
   readonly level: LogLevel;
   readonly event: string;
   readonly fields: LogFields;
@@ -30,6 +31,8 @@ const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u206
 /** Codes for terminals. */
 const COLOURS = { debug: 2, info: 32, warn: 33, error: 31 } as const;
 
+const LEVELS = { debug: "DEBUG", info: "INFO ", warn: "WARN ", error: "ERROR" } as const;
+
 /** Text that needs no quotes to be told from what stands around it. */
 const BARE = /^[\w.:/@+-]+$/;
 
@@ -37,17 +40,15 @@ const BARE = /^[\w.:/@+-]+$/;
  * One line of JSON: `time`, `level`, `event`, then the fields. A field that has one of these three names gets an
  * underscore behind it.
  */
-export function formatJson(record: LogLine): string {
-  const line: Record<string, unknown> = {
-    time: record.time.toISOString(),
-    level: record.level,
-    event: record.event,
-  };
-  for (const [name, value] of fieldsOf(record, jsonValue)) {
+export function formatJson({ time, level, event, fields }: LogLine): string {
+  let line = `{"time":"${time}","level":"${level}","event":${jsonText(event)}`;
+  for (const name of Object.keys(fields)) {
+    const value = show(fields, name, json);
+    if (value === undefined) continue;
     const isTaken = name === "time" || name === "level" || name === "event";
-    line[isTaken ? `${name}_` : name] = value;
+    line += `,${jsonText(isTaken ? `${name}_` : cut(name))}:${value}`;
   }
-  return escape(JSON.stringify(line));
+  return `${line}}`;
 }
 
 /**
@@ -55,48 +56,54 @@ export function formatJson(record: LogLine): string {
  * @param options.colour Colour the level, for terminals.
  * @default {false}
  */
-export function formatPretty(record: LogLine, options: { colour?: boolean } = {}): string {
-  const level = record.level.toUpperCase().padEnd(5);
-  const shownLevel = options.colour ? `\x1b[${COLOURS[record.level]}m${level}\x1b[0m` : level;
-  let line = `${record.time.toISOString()} ${shownLevel} ${escape(record.event)}`;
-  for (const [name, value] of fieldsOf(record, prettyValue)) line += ` ${quote(name)}=${quote(value)}`;
+export function formatPretty(
+  { time, level, event, fields }: LogLine,
+  options: { colour?: boolean } = {},
+): string {
+  const shownLevel = options.colour ? `\x1b[${COLOURS[level]}m${LEVELS[level]}\x1b[0m` : LEVELS[level];
+  let line = `${time} ${shownLevel} ${escape(event)}`;
+  for (const name of Object.keys(fields)) {
+    const value = show(fields, name, pretty);
+    if (value !== undefined) line += ` ${quote(cut(name))}=${value}`;
+  }
   return line;
 }
 
-/** The fields that are there, each shown on its own: a getter or a proxy that throws spoils its own field only. */
-function fieldsOf<T>({ fields }: LogLine, show: (value: unknown) => T): [name: string, value: T | string][] {
-  const shown: [string, T | string][] = [];
-  for (const name of Object.keys(fields)) {
-    try {
-      const value = fields[name];
-      if (value !== undefined) shown.push([cut(name), show(value)]);
-    } catch {
-      shown.push([cut(name), "[unreadable]"]);
-    }
+/** Undefined when it is not there. A getter or a proxy that throws spoils its own field only. */
+function show(fields: LogFields, name: string, format: (value: unknown) => string): string | undefined {
+  try {
+    const value = fields[name];
+    return value === undefined ? undefined : format(value);
+  } catch {
+    return format("[unreadable]");
   }
-  return shown;
 }
 
-/** What stands in JSON for a value. */
-function jsonValue(value: unknown): unknown {
+function json(value: unknown): string {
+  const plain = plainOf(value);
+  if (plain === null || typeof plain === "boolean") return String(plain);
+  if (typeof plain === "number") return Number.isFinite(plain) ? String(plain) : `"${plain}"`;
+  if (!(value instanceof Error)) return jsonText(plain);
+  const name = jsonText(cut(String(value.name)));
+  return `{"name":${name},"message":${jsonText(cut(describe(value)))},"stack":${jsonText(plain)}}`;
+}
+
+function pretty(value: unknown): string {
+  return quote(value instanceof Error ? cut(describe(value)) : String(plainOf(value)));
+}
+
+/** The value itself where JSON has its like, else text. */
+function plainOf(value: unknown): string | number | boolean | null {
   switch (typeof value) {
     case "string":
       return cut(value);
     case "boolean":
-      return value;
     case "number":
-      return Number.isFinite(value) ? value : String(value);
+      return value;
     case "bigint":
       return String(value);
   }
-  if (value === null) return null;
-  const text = cut(Deno.inspect(value, { colors: false, depth: 2, iterableLimit: 20 }));
-  if (!(value instanceof Error)) return text;
-  return { name: cut(String(value.name)), message: cut(describe(value)), stack: text };
-}
-
-function prettyValue(value: unknown): string {
-  return value instanceof Error ? cut(describe(value)) : String(jsonValue(value));
+  return value === null ? null : cut(Deno.inspect(value, { colors: false, depth: 2, iterableLimit: 20 }));
 }
 
 /** An error and what caused it, in one line of text. */
@@ -114,6 +121,10 @@ function cut(text: string): string {
 
 function quote(text: string): string {
   return BARE.test(text) ? text : escape(JSON.stringify(text));
+}
+
+function jsonText(text: string): string {
+  return BARE.test(text) ? `"${text}"` : escape(JSON.stringify(text));
 }
 
 function escape(text: string): string {

@@ -193,7 +193,12 @@ Deno.test("Log writes errors with their cause, and anything else as far as it ca
   assertStringIncludes(line.map as string, '"k" => 1');
   assertStringIncludes((line.looped as { message: string }).message, "looped");
   assertEquals(line.long, "x".repeat(4096) + "…");
-  const pretty = formatPretty({ time: new Date(0), level: "error", event: "everything", fields });
+  const pretty = formatPretty({
+    time: new Date(0).toISOString(),
+    level: "error",
+    event: "everything",
+    fields,
+  });
   assertStringIncludes(pretty, ' caused="TypeError: outer (caused by RangeError: inner)"');
   assert(!pretty.includes("\n"));
 });
@@ -469,7 +474,12 @@ Deno.test("Log on the console can be lines of JSON, the same as in the file", as
 });
 
 Deno.test("Log colours the level only when it is asked to", () => {
-  const line = { time: new Date(0), level: "warn", event: "careful", fields: { a: 1 } } as const;
+  const line = {
+    time: new Date(0).toISOString(),
+    level: "warn",
+    event: "careful",
+    fields: { a: 1 },
+  } as const;
   assertEquals(formatPretty(line), "1970-01-01T00:00:00.000Z WARN  careful a=1");
   assertEquals(
     formatPretty(line, { colour: true }),

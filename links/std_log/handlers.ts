@@ -4,6 +4,7 @@
  * buffer is full, on a critical record, on `flush()` and `destroy()`, and when the process ends; never by a timer.
  * Everything is synchronous, and what the file system refuses is thrown.
  */
+import { Buffer } from "node:buffer";
 import { getFileSink, getRotatingFileSink } from "@logtape/file";
 import type { LogRecord as SinkRecord, Sink } from "@logtape/logtape";
 import { getLevelByName, type LevelName, type LogLevel, LogLevels, type LogRecord } from "./logger.ts";
@@ -228,8 +229,6 @@ export class RotatingFileHandler extends FileHandler {
   }
 }
 
-const encoder = new TextEncoder();
-
 function lineBytes(msg: string): number {
-  return encoder.encode(msg).length + 1;
+  return Buffer.byteLength(msg) + 1;
 }

@@ -4,11 +4,10 @@
  * It reaches nobody outside this process, and keeps nothing. Set `REDIS_URL` as soon as there is a second
  * instance.
  */
+import { Buffer } from "node:buffer";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
-
-const encoder = new TextEncoder();
 
 export class MemoryBroker implements Broker {
   readonly kind = "memory";
@@ -57,7 +56,7 @@ export class MemoryBroker implements Broker {
     this.#assertOpen();
     const entries = this.#channels.get(channel);
     if (!entries) return 0;
-    const byteLength = encoder.encode(payload).length;
+    const byteLength = Buffer.byteLength(payload);
     let reached = 0;
     // A copy, so that whoever joins during the hand-over is not counted for a payload sent before.
     for (const entry of [...entries]) {

@@ -37,7 +37,7 @@ const decoder = new TextDecoder();
 export function encodeCommand(...words: string[]): Uint8Array<ArrayBuffer> {
   let text = `*${words.length}\r\n`;
   for (const word of words) text += `$${Buffer.byteLength(word)}\r\n${word}\r\n`;
-  return encoder.encode(text);
+  return Buffer.from(text);
 }
 
 /** Puts byte strings together, so that several commands leave in one write. */

@@ -1,4 +1,5 @@
 /** Many messages in one request: all are checked before the first is sent, then all are sent side by side. */
+import { Buffer } from "node:buffer";
 import type { z } from "@hono/zod-openapi";
 import { BrokerUnavailableError } from "../errors.ts";
 import type { Publisher, SendResult } from "../publisher.ts";
@@ -6,8 +7,6 @@ import { problem, problemOf } from "./problem.ts";
 import { type Batch, type BatchResult, MAX_BATCH_RECIPIENTS } from "./schemas.ts";
 
 type Result = z.infer<typeof BatchResult>["results"][number];
-
-const encoder = new TextEncoder();
 
 export async function sendBatch(
   publisher: Publisher,
@@ -28,7 +27,7 @@ export async function sendBatch(
     }
     recipients += users.length;
     const text = JSON.stringify(data);
-    if (encoder.encode(text).length > options.maxDataBytes) {
+    if (Buffer.byteLength(text) > options.maxDataBytes) {
       return problem(
         "too_large",
         `items[${i}].data: a payload must have at most ${options.maxDataBytes} bytes`,
