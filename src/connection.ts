@@ -96,7 +96,7 @@ const MAX_RECEIPTS = 1_000;
 /** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
 const OPEN_TICKS = 3;
 
-export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
+export class Connection implements Subscriber, Session, ReplayHost, SignedIn, EventListenerObject {
   readonly id: string = crypto.randomUUID();
   readonly mode: Mode;
   readonly username: string;
@@ -160,12 +160,23 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn {
   attachSocket(socket: WebSocket): void {
     this.#socket = socket;
     this.#buffer = new SendBuffer(socket, this.#host.limits.maxBufferedBytes);
-    socket.onmessage = (event) => this.#onFrame(event.data);
-    socket.onclose = (event) => this.#onSocketClose(event.code);
-    // A broken socket closes too, which is where it is handled.
-    socket.onerror = () => {};
+    // One listener, this object, for all: a function per event would be a tenth of an idle socket's memory.
+    socket.addEventListener("message", this);
+    socket.addEventListener("close", this);
     if (socket.readyState === WebSocket.OPEN) this.#goLive();
-    else socket.onopen = () => this.#goLive();
+    else socket.addEventListener("open", this);
+  }
+
+  /** From its socket. A broken one closes too, which is where that is handled. */
+  handleEvent(event: Event): void {
+    switch (event.type) {
+      case "message":
+        return this.#onFrame((event as MessageEvent).data);
+      case "close":
+        return this.#onSocketClose((event as CloseEvent).code);
+      case "open":
+        return this.#goLive();
+    }
   }
 
   /** Ends a session that never got an open socket. */

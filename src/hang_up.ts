@@ -17,7 +17,7 @@ const encoder = new TextEncoder();
 /**
  * Closes the socket, as soon as it is open.
  * @param options.whenQuiet Hear its peer out first, for at most a second. For a peer whose frames are the reason:
- *   more of them are on their way. Takes over `onmessage`. @default false
+ *   more of them are on their way. @default false
  */
 export function hangUp(socket: WebSocket, reason: CloseReason, options: { whenQuiet?: boolean } = {}): void {
   const { code, why } = reason;

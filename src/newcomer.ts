@@ -32,7 +32,6 @@ export class Newcomer implements Session {
     this.#options = options;
     socket.onmessage = (event) => this.#onFrame(event.data);
     socket.onclose = () => this.#leave();
-    socket.onerror = () => {}; // a broken socket closes too
   }
 
   tick(): void {
@@ -77,6 +76,7 @@ export class Newcomer implements Session {
   #handOver(identity: Identity): void {
     if (this.#over) return;
     this.#leave();
+    this.#socket.onmessage = this.#socket.onclose = null;
     if (this.#socket.readyState === WebSocket.OPEN) this.#options.onIdentity(identity);
   }
 
