@@ -1,4 +1,5 @@
 /** The rows of `deno task compare`: which systems there are, how an instance is started, and how one talks to it. */
+import { PERMISSIONS, V8_FLAGS } from "../deploy/compile.ts";
 import { SUBPROTOCOL } from "../src/protocol.ts";
 import type { Peers } from "./peers.ts";
 import { Program } from "./program.ts";
@@ -78,16 +79,6 @@ export const SYSTEMS: readonly System[] = [
   },
 ];
 
-/** The permissions of `deno task start`. */
-const PERMISSIONS = [
-  "--no-prompt",
-  "--deny-import",
-  "--allow-net",
-  "--allow-env",
-  "--allow-sys=hostname",
-  "--allow-read",
-  "--allow-write",
-];
 const START_MS = 20_000;
 
 /** Starts one instance on a free port; `portOf` says which, when it listens. */
@@ -111,7 +102,7 @@ export function startUserwire(
   const root = new URL("../", import.meta.url).pathname;
   return Program.start(Deno.execPath(), {
     name: "userwire",
-    args: ["run", ...PERMISSIONS, ...options.flags ?? [], "main.ts"],
+    args: ["run", ...PERMISSIONS, V8_FLAGS, ...options.flags ?? [], "main.ts"],
     cwd: root,
     env: { LOG_DIR: options.dir, USERWIRE_DRAIN_S: "1", ...UNLIMITED, ...options.env },
   });

@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertGreater, assertMatch, assertNotMatch } from "@std/assert";
 import { Buffer } from "node:buffer";
 import manifest from "../deno.json" with { type: "json" };
-import { PERMISSIONS } from "../deploy/compile.ts";
+import { PERMISSIONS, V8_FLAGS } from "../deploy/compile.ts";
 import { assets } from "../src/web/assets.ts";
 import { withDeadline } from "./support/deadline.ts";
 
@@ -125,9 +125,9 @@ Deno.test("Binary holds the program, its page and its permissions, and nothing o
   });
 });
 
-Deno.test("Binary may do what deno task start may do, and no more", () => {
-  const flags = (text: readonly string[]) => text.filter((word) => word.startsWith("--allow")).sort();
-  assertEquals(flags(PERMISSIONS), flags(manifest.tasks.start.command.split(" ")));
+Deno.test("Binary may do what deno task start may do, with the same V8 flags, and no more", () => {
+  const flags = (text: readonly string[]) => text.filter((word) => /^--(allow|v8)/.test(word)).sort();
+  assertEquals(flags([...PERMISSIONS, V8_FLAGS]), flags(manifest.tasks.start.command.split(" ")));
 });
 
 // ---------------------------------------------------------------------------------------------------------
