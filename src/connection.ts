@@ -160,7 +160,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   attachSocket(socket: WebSocket): void {
     this.#socket = socket;
     this.#buffer = new SendBuffer(socket, this.#host.limits.maxBufferedBytes);
-    // One listener, this object, for all: a function per event would be a tenth of an idle socket's memory.
+    // One listener, this object, for all: a function per event would be a fifth of an idle socket's heap.
     socket.addEventListener("message", this);
     socket.addEventListener("close", this);
     if (socket.readyState === WebSocket.OPEN) this.#goLive();
