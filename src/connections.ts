@@ -83,6 +83,11 @@ export class Connections implements ConnectionHost {
     return [...this.#byUser.get(username) ?? []];
   }
 
+  /** How many those are. */
+  countOf(username: string): number {
+    return this.#byUser.get(username)?.size ?? 0;
+  }
+
   /** Sockets of a place; closing ones count. */
   countAt(place: string): number {
     return this.#byPlace.get(place) ?? 0;

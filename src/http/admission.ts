@@ -77,7 +77,7 @@ export class Admission {
   /** Whether the user has, in this process, all the sockets it may, and a further one is refused. */
   isFull(identity: Identity): boolean {
     return this.#limits.onTooMany === "refuse" &&
-      this.#connections.ofUser(identity.username).length >= this.quotaOf(identity);
+      this.#connections.countOf(identity.username) >= this.quotaOf(identity);
   }
 
   /** Whether the user's sockets of all instances, the new one counted, are too many. */
