@@ -12,6 +12,7 @@ import { runBenchmark, scratchFolder } from "./ending.ts";
 import { MAX_PAYLOAD_BYTES, MIN_PAYLOAD_BYTES } from "./load/mark.ts";
 import { assertLinux, load, warnWhenBusy } from "./machine.ts";
 import { type Figures, measure, type Plan } from "./measure.ts";
+import { wholeNumber } from "./options.ts";
 import { installPeers, type Peers } from "./peers.ts";
 import { selfCheck } from "./self_check.ts";
 import { REFERENCE, type System, SYSTEMS } from "./systems.ts";
@@ -66,15 +67,8 @@ function readOptions(args: readonly string[]): Options | undefined {
   const number = (
     name: "reps" | "sockets" | "rate" | "seconds" | "bytes" | "minutes",
     fallback: number,
-    [min, max]: readonly [number, number],
-  ) => {
-    const given = values[name] ?? String(fallback);
-    const value = Number(given);
-    if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new Error(
-      `--${name} must be a whole number from ${min} to ${max}, but is "${given}": correct it`,
-    );
-  };
+    bounds: readonly [number, number],
+  ) => wholeNumber(`--${name}`, values[name] ?? String(fallback), bounds);
   const sockets = number("sockets", quick ? 300 : 1_000, [50, 20_000]);
   return {
     plan: {

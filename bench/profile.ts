@@ -10,6 +10,7 @@ import { runBenchmark, scratchFolder } from "./ending.ts";
 import { type CpuProfile, type Heap, Inspector } from "./inspector.ts";
 import { LoadProcess } from "./load_process.ts";
 import { assertLinux, cpuTimes, warnWhenBusy } from "./machine.ts";
+import { wholeNumber } from "./options.ts";
 import { Program } from "./program.ts";
 import { portOf, startUserwire } from "./systems.ts";
 
@@ -171,12 +172,6 @@ async function callsOf(pid: number, messages: number): Promise<string> {
   return rows.map(([, calls, name]) => ({ name, each: Number(calls) / messages }))
     .filter(({ name, each }) => each >= 0.005 && name !== "total")
     .map(({ name, each }) => `${each.toFixed(2).padStart(8)}  ${name}`).join("\n");
-}
-
-function wholeNumber(name: string, given: string, [min, max]: readonly [number, number]): number {
-  const value = Number(given);
-  if (Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new Error(`${name} must be a whole number from ${min} to ${max}, but is "${given}": correct it`);
 }
 
 if (import.meta.main) await runBenchmark(profile);

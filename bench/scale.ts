@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { assertLinux, ephemeralPorts, openFileLimit, warnWhenBusy } from "./machine.ts";
+import { wholeNumber } from "./options.ts";
 import { Findings, refusals, type Stage, stage } from "./scale_stages.ts";
 
 const HELP = `deno task scale [options]
@@ -41,8 +42,8 @@ async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> 
     console.log(HELP);
     return true;
   }
-  const sockets = wholeNumber("--sockets", values.sockets, 60_000);
-  const sources = wholeNumber("--sources", values.sources, 250);
+  const sockets = wholeNumber("--sockets", values.sockets, [1, 60_000]);
+  const sources = wholeNumber("--sources", values.sources, [1, 250]);
   const mode = values.mode === undefined ? undefined : MODES.find((mode) => mode === values.mode);
   if (mode === undefined && values.mode !== undefined) {
     throw new Error(`--mode must be one of ${MODES.join(", ")}, but is "${values.mode}": correct it`);
@@ -99,12 +100,6 @@ function plan(
     generators: Math.ceil(sockets / Math.min(SOCKETS_PER_GENERATOR, files - OTHER_FILES)),
     sources: Math.max(wished.sources, Math.ceil(sockets / ports)),
   };
-}
-
-function wholeNumber(name: string, given: string, max: number): number {
-  const value = Number(given);
-  if (Number.isInteger(value) && value >= 1 && value <= max) return value;
-  throw new Error(`${name} must be a whole number from 1 to ${max}, but is "${given}": correct it`);
 }
 
 function format(value: number): string {

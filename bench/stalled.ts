@@ -12,11 +12,11 @@
  * each kind, 500), FILL (messages that fill the stalled ones, 60000).
  */
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
-import manifest from "../deno.json" with { type: "json" };
 import { Publisher } from "../src/publisher.ts";
-import { until } from "../tests/support/deadline.ts";
 import { RedisServer } from "../tests/support/redis_server.ts";
-import { UNLIMITED } from "./systems.ts";
+import { scratchFolder } from "./ending.ts";
+import type { Program } from "./program.ts";
+import { portOf, startUserwire } from "./systems.ts";
 
 const CLIENTS = setting("CLIENTS", 100);
 const MESSAGES = setting("MESSAGES", 10_000);
@@ -38,70 +38,36 @@ function setting(name: string, fallback: number): number {
 // ---------------------------------------------------------------------------------------------------------
 // The service
 
-class ServiceUnderTest implements AsyncDisposable {
-  readonly #child: Deno.ChildProcess;
-  readonly #logDir: string;
+function startService(redisUrl: string, dir: string): Program {
+  return startUserwire({
+    dir,
+    env: {
+      PORT: "0",
+      REDIS_URL: redisUrl,
+      USERWIRE_HISTORY: String(HISTORY),
+      USERWIRE_MAX_BUFFERED_BYTES: String(MARK_BYTES),
+      // The stalled ones are to be there at the end, although they answer no ping either.
+      USERWIRE_SLOW_TIMEOUT_S: "3600",
+      USERWIRE_IDLE_TIMEOUT_S: "3600",
+    },
+  });
+}
 
-  private constructor(readonly port: number, child: Deno.ChildProcess, logDir: string) {
-    this.#child = child;
-    this.#logDir = logDir;
-  }
-
-  static async start(redisUrl: string): Promise<ServiceUnderTest> {
-    const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const { port } = listener.addr;
-    listener.close();
-    const logDir = await Deno.makeTempDir({ prefix: "userwire-bench-" });
-    const child = new Deno.Command(Deno.execPath(), {
-      args: manifest.tasks.start.command.split(" ").slice(1),
-      cwd: new URL("../", import.meta.url),
-      env: {
-        PORT: String(port),
-        REDIS_URL: redisUrl,
-        LOG_DIR: logDir,
-        LOG_LEVEL: "error",
-        ...UNLIMITED,
-        USERWIRE_HISTORY: String(HISTORY),
-        USERWIRE_MAX_BUFFERED_BYTES: String(MARK_BYTES),
-        // The stalled ones are to be there at the end, although they answer no ping either.
-        USERWIRE_SLOW_TIMEOUT_S: "3600",
-        USERWIRE_IDLE_TIMEOUT_S: "3600",
-        USERWIRE_DRAIN_S: "1",
-      },
-      stdin: "null",
-      stdout: "null",
-    }).spawn();
-    const answers = () =>
-      fetch(`http://127.0.0.1:${port}/readyz`).then(async (response) => {
-        await response.body?.cancel();
-        return response.ok;
-      }, () => false);
-    await until(answers, "the service to be ready", 30_000);
-    return new ServiceUnderTest(port, child, logDir);
-  }
-
-  /** Memory of the process, in bytes. */
-  async memory(): Promise<number> {
-    const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
-    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill("SIGKILL");
-    await this.#child.status;
-    await Deno.remove(this.#logDir, { recursive: true });
-  }
+/** Memory of the process, in bytes. Not `memoryKib`, which holds up the thread that latency is measured on. */
+async function memoryOf({ pid }: Program): Promise<number> {
+  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
 }
 
 /** The most memory the service had while something went on, in bytes. */
-async function peakOf(service: ServiceUnderTest, body: () => Promise<unknown>): Promise<number> {
+async function peakOf(service: Program, body: () => Promise<unknown>): Promise<number> {
   let peak = 0;
   const timer = setInterval(async () => {
-    peak = Math.max(peak, await service.memory());
+    peak = Math.max(peak, await memoryOf(service));
   }, SAMPLE_MS);
   await body();
   clearInterval(timer);
-  return Math.max(peak, await service.memory());
+  return Math.max(peak, await memoryOf(service));
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -232,8 +198,11 @@ function mib(bytes: number): string {
   return (bytes / MIB).toFixed(1);
 }
 
+await using stack = new AsyncDisposableStack();
+const dir = await scratchFolder((started) => stack.use(started));
 await using redis = await RedisServer.start();
-await using service = await ServiceUnderTest.start(redis.url);
+await using service = startService(redis.url, dir);
+const port = await portOf(service);
 await using publisher = await Publisher.open({
   redisUrl: redis.url,
   redisTimeoutMs: 30_000,
@@ -247,7 +216,7 @@ const beside = createHistogram();
 const indexes = Array.from({ length: CLIENTS }, (_, i) => i);
 
 async function openGroup(group: string, latency?: RecordableHistogram): Promise<Client[]> {
-  const open = (i: number) => Client.open(service.port, `${group}-${i}`, latency);
+  const open = (i: number) => Client.open(port, `${group}-${i}`, latency);
   return (await Promise.all(indexes.map(open))).map((client) => clients.use(client));
 }
 

@@ -28,7 +28,7 @@ export const REFERENCE = "ws + redis, connection per socket";
 const OFF = { USERWIRE_HISTORY: "0" };
 
 /** The load comes from one address, and some of it for one user: Userwire's limits of both would refuse it. */
-export const UNLIMITED = {
+const UNLIMITED = {
   USERWIRE_MAX_CONNECTIONS_PER_USER: "0",
   USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "0",
   USERWIRE_UPGRADES_PER_SECOND: "0",

@@ -48,6 +48,7 @@ const ROWS: readonly Row[] = [
   { name: "page", files: /^src\/web\//, together: true, only: ["page"] },
   { name: "contract", files: /^src\/(broker\/broker|inbox\/inbox|auth\/auth)\.ts$/, only: ["wire"] },
   { name: "redis", files: /^src\/redis\.ts$/ },
+  { name: "command connection", files: /^src\/redis\//, together: true, by: ["src/redis.ts"] },
   { name: "metrics", files: /^src\/metrics\.ts$/ },
   { name: "log", files: /^src\/log(_line)?\.ts$/, together: true },
   { name: "config", files: /^src\/(config|setting|addresses|paths|pem)\.ts$/, together: true },
@@ -57,7 +58,7 @@ const ROWS: readonly Row[] = [
 
 /** Packages that one file stands for. */
 const PACKAGES = [
-  { name: "redis", is: /^(npm:)?(redis|@redis\/\w+)(@|$)/, in: "src/redis.ts" },
+  { name: "redis", is: /^(npm:)?(redis|@redis\/\w+)(@|$)/, in: "src/redis/library.ts" },
   { name: "@std/log", is: /^(jsr:)?@std\/log(@|\/|$)/, in: "src/log.ts" },
 ];
 
@@ -129,7 +130,7 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
     {
       path: "src/broker/slots.ts",
       source: 'import { createClient } from "npm:redis@6";',
-      says: /only src\/redis\.ts imports redis/,
+      says: /only src\/redis\/library\.ts imports redis/,
     },
     {
       path: "src/app.ts",
@@ -159,7 +160,9 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
     ],
     ["src/broker/slots.ts", 'import type { Log } from "../log.ts";\nimport { E } from "../errors.ts";'],
     ["src/broker/broker.ts", ""],
-    ["src/redis.ts", 'import { createClient } from "redis";'],
+    ["src/redis.ts", 'import { CommandConnection } from "./redis/command_connection.ts";'],
+    ["src/redis/command_connection.ts", 'import { newClient } from "./library.ts";'],
+    ["src/redis/library.ts", 'import { createClient } from "redis";'],
   ];
   assertEquals(findFaults(new Map(sound)), []);
   for (const { path, source, says } of cases) {

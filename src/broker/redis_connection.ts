@@ -1,6 +1,6 @@
 /**
  * One connection to Redis at the level of bytes: dial, log in, send commands, read replies. The subscriptions
- * live on it, one each; everything else a Userwire asks of Redis goes through the client library in `redis.ts`.
+ * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Attempt } from "./attempt.ts";
