@@ -6,6 +6,7 @@ import { type Backbone, openBackbone } from "./backbone.ts";
 import type { Config } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { Admission } from "./http/admission.ts";
+import { headerGuard } from "./http/header_size.ts";
 import { hostGuard, isOriginAllowed } from "./http/origin.ts";
 import { Problem, problem } from "./http/problem.ts";
 import { createRoutes } from "./http/routes.ts";
@@ -93,6 +94,7 @@ export function openApp(config: Config, options: AppOptions): App {
   const isOwnHost = auth.isOpen && isLoopback(config.host)
     ? hostGuard(config.host, allowedOrigins)
     : () => true;
+  const refuseLargeHeaders = headerGuard(config.maxHeaderBytes);
 
   const routes = createRoutes({
     publisher,
@@ -139,6 +141,8 @@ export function openApp(config: Config, options: AppOptions): App {
 
   /** What can be refused whatever is asked for. */
   function refuse(request: Request, isSend: boolean): Problem | undefined {
+    const tooLarge = refuseLargeHeaders(request);
+    if (tooLarge) return tooLarge;
     // The address is put together from what the client calls the host.
     if (!isSend && !URL.canParse(request.url)) {
       return problem("invalid_request", "The Host header names no host");

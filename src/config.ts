@@ -46,6 +46,9 @@ const PREFIX = "USERWIRE_";
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
 
+/** Larger headers, in bytes, never come: Deno itself refuses the heads that hold them. */
+export const RUNTIME_HEADER_BYTES = 65_536;
+
 // ---------------------------------------------------------------------------------------------------------
 // The table
 
@@ -99,6 +102,7 @@ export const SETTINGS = {
   maxFrameBytes: setting("USERWIRE_MAX_FRAME_BYTES", bytes(1, 64 * MIB), 65_536, "Largest frame from a client"),
   maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
   maxBytesPerSecond: setting("USERWIRE_MAX_BYTES_PER_SECOND", bytes(1, GIB), 4 * MIB, "Most bytes from a client"),
+  maxHeaderBytes: setting("USERWIRE_MAX_HEADER_BYTES", bytes(1024, RUNTIME_HEADER_BYTES), RUNTIME_HEADER_BYTES, "Largest headers of a request, all together; the default is what Deno takes"),
   maxBodyBytes: setting("USERWIRE_MAX_BODY_BYTES", bytes(1, 64 * MIB), 65_536, "Largest body of a request"),
   bodyTimeoutS: setting("USERWIRE_BODY_TIMEOUT_S", seconds(1, 3600), 10, "Time the body of a request may take"),
   maxBufferedBytes: setting("USERWIRE_MAX_BUFFERED_BYTES", bytes(1, GIB), MIB, "Unsent data that makes a reader slow"),

@@ -66,6 +66,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     maxFrameBytes: 65_536,
     maxFramesPerSecond: 100,
     maxBytesPerSecond: 4_194_304,
+    maxHeaderBytes: 65_536,
     maxBodyBytes: 65_536,
     bodyTimeoutS: 10,
     maxBufferedBytes: 1_048_576,
@@ -120,6 +121,12 @@ Deno.test("loadConfig refuses numbers that are none or out of range, and quotes 
     faultOf({ env: { USERWIRE_PING_S: "0" } }),
     /whole number of seconds from 1 .*\(default: 25 seconds\)$/,
   );
+  for (const text of ["0", "1023", "65537", "16k"]) {
+    assertMatch(
+      faultOf({ env: { USERWIRE_MAX_HEADER_BYTES: text } }),
+      /whole number of bytes from 1024 to 65536, .*\(default: 65536 bytes\)$/,
+    );
+  }
   assertEquals(loadConfig({ env: { USERWIRE_DRAIN_S: "0", PORT: "0" } }).drainS, 0);
 });
 

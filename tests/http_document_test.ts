@@ -167,6 +167,9 @@ const FOR_ALICE = '{"user":"alice"}';
 const ITEMS = '{"items":[{"to":["alice","bob"],"data":1}]}';
 const USERS = '{"users":["alice","bob"]}';
 const ELSEWHERE = "https://elsewhere.example";
+/** The least that a service can be told to take of headers, in bytes. */
+const MAX_HEADER_BYTES = 1024;
+const LARGE = { "x-large": "x".repeat(MAX_HEADER_BYTES) };
 const HUGE = " ".repeat(4 * 1024 * 1024 + 1);
 
 const CALLS: Call[] = [
@@ -242,6 +245,8 @@ const CALLS: Call[] = [
   { to: "GET /metrics", status: 200 },
   { to: "GET /metrics", status: 401, isClosed: true },
   { to: "GET /metrics", status: 403, origin: ELSEWHERE },
+  ...[SEND, HISTORY, CLOSE, BATCH, USER, USER_HEAD, ONLINE, TICKET, REVOCATION, "GET /metrics"]
+    .map((to): Call => ({ to, status: 431, headers: LARGE })),
   { to: "GET /healthz", status: 200 },
   { to: "GET /healthz", status: 200, isCutOff: true },
   { to: "GET /readyz", status: 200 },
@@ -249,7 +254,10 @@ const CALLS: Call[] = [
 ];
 
 Deno.test("Every call answers with each status that /openapi.json names, and as it says", async (t) => {
-  await using service = await Service.start({ USERWIRE_BODY_TIMEOUT_S: "1" });
+  await using service = await Service.start({
+    USERWIRE_BODY_TIMEOUT_S: "1",
+    USERWIRE_MAX_HEADER_BYTES: String(MAX_HEADER_BYTES),
+  });
   await using closed = await Service.start({ USERWIRE_API_KEYS_FILE: "/dev/null" });
   await using cutOff = await Service.start({ REDIS_URL: "redis://127.0.0.1:1" });
   await using _alice = await openClient(service.socketUrl("alice"));

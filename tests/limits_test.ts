@@ -1,5 +1,5 @@
 /**
- * Limits: of a user's sockets, of a client address, of handshakes and of bytes; and whose address counts behind a
+ * Limits: of a user's sockets, of a client address, of handshakes, of bytes and of headers; and whose address counts behind a
  * proxy. The address of a test's client is always 127.0.0.1, so others come by `X-Forwarded-For` from a trusted proxy.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
@@ -11,6 +11,7 @@ import {
   parseAddress,
   parseRange,
 } from "../src/addresses.ts";
+import { ask, assertRefused } from "./support/bad_input.ts";
 import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
@@ -248,4 +249,93 @@ Deno.test("A body above the limit is refused before it is read, on every call th
     // And to a stranger nothing is said about it.
     assertEquals((await call(service, request, { body: { big }, key: undefined })).status, 401, request);
   }
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// Headers
+
+/** Requests of each kind, with the headers they need and the status they get. */
+const REQUESTS: Record<string, { line: string; headers?: string[]; body?: string; status: number }> = {
+  "a call": { line: "GET /v1/users/alice", status: 200 },
+  "a send": {
+    line: "POST /v1/users/alice/messages",
+    headers: ["Content-Type: text/plain", "Content-Length: 1"],
+    body: "x",
+    status: 202,
+  },
+  "the page": { line: "GET /", status: 200 },
+  "a health check": { line: "GET /healthz", status: 200 },
+  "what is not there": { line: "GET /nothing", status: 404 },
+  "a handshake": {
+    line: "GET /ws?username=alice",
+    headers: [
+      "Connection: Upgrade",
+      "Upgrade: websocket",
+      "Sec-WebSocket-Version: 13",
+      `Sec-WebSocket-Key: ${"A".repeat(22)}==`,
+    ],
+    status: 101,
+  },
+};
+
+/** So many headers that make the lines have so many bytes in all. */
+function padded(lines: readonly string[], bytes: number, count: number): string[] {
+  const padding = Array.from({ length: count }, (_, i) => `X-Secret-${i}: `);
+  const missing = bytes - [...lines, ...padding].reduce((sum, line) => sum + line.length + 2, 0);
+  padding[0] += "s".repeat(missing);
+  return [...lines, ...padding];
+}
+
+for (const maxBytes of [1_024, 16_384]) {
+  Deno.test(`Headers may have the ${maxBytes} bytes of USERWIRE_MAX_HEADER_BYTES, and not one more`, async (t) => {
+    await using service = await Service.start({ USERWIRE_MAX_HEADER_BYTES: String(maxBytes) });
+    for (const [what, { line, headers = [], body = "", status }] of Object.entries(REQUESTS)) {
+      for (const count of [1, 50]) {
+        await t.step(`${what}, ${count} large or many small`, async () => {
+          const askWith = (bytes: number) => {
+            const lines = padded(["Host: localhost", ...headers], bytes, count);
+            return ask(service, [`${line} HTTP/1.1`, ...lines, "", body].join("\r\n"));
+          };
+          assertEquals((await askWith(maxBytes)).status, status);
+          const refused = { status: 431, code: "headers_too_large" };
+          assertRefused(await askWith(maxBytes + 1), {
+            ...refused,
+            says: new RegExp(`${maxBytes + 1} bytes .* ${maxBytes}: .* USERWIRE_MAX_HEADER_BYTES`),
+          });
+          assertRefused(await askWith(50_000), { ...refused, says: /50000/ });
+        });
+      }
+    }
+    await service.isEmpty();
+    const metrics = await (await service.fetch("/metrics")).text();
+    assertMatch(metrics, /^userwire_handshakes_refused_total\{code="headers_too_large"\} 4$/m);
+    assert(!JSON.stringify(service.log.records).includes("sss"), "the log holds nothing of headers");
+  });
+}
+
+Deno.test("A header given several times counts as one, its values joined", async () => {
+  await using service = await Service.start({ USERWIRE_MAX_HEADER_BYTES: "1024" });
+  const statusOf = async (...values: string[]) => {
+    const lines = ["GET /healthz HTTP/1.1", "Host: localhost", ...values.map((value) => `X: ${value}`)];
+    return (await ask(service, [...lines, "", ""].join("\r\n"))).status;
+  };
+  const room = 1024 - ["Host: localhost\r\n", "X: \r\n", "y, y, "].join("").length;
+  assertEquals(await statusOf("y", "y", "z".repeat(room)), 200);
+  assertEquals(await statusOf("y", "y", "z".repeat(room + 1)), 431);
+});
+
+Deno.test("By default headers may be as large as Deno takes them, which refuses larger and more ones itself", async () => {
+  await using service = await Service.start();
+  const statusOf = async (...headers: string[]) =>
+    (await ask(service, ["GET /healthz HTTP/1.1", "Host: localhost", ...headers, "", ""].join("\r\n")))
+      .status;
+  const many = (count: number) => Array.from({ length: count }, (_, i) => `X-${i}: y`);
+  assertEquals(await statusOf(`X: ${"y".repeat(65_000)}`), 200);
+  assertEquals(
+    await statusOf(`X: ${"y".repeat(65_536)}`),
+    400,
+    "then the setting's default needs no counting",
+  );
+  assertEquals(await statusOf(...many(127)), 200);
+  assertEquals(await statusOf(...many(128)), 400, "with Host it is one more than 128");
 });

@@ -37,6 +37,7 @@ const REFUSALS = {
   400: no("The request is not valid"),
   401: no("The key is missing or not known"),
   403: no("The key does not allow it, or pages of this origin may not call"),
+  431: no("The headers are too large"),
   503: no("The broker is not available; try again"),
 };
 
@@ -111,6 +112,7 @@ export const userHead = createRoute({
     400: { description: "The request is not valid" },
     401: { description: "The key is missing or not known" },
     403: { description: "The key does not allow it, or pages of this origin may not call" },
+    431: { description: "The headers are too large" },
     503: { description: "The broker is not available; try again" },
   },
 });
@@ -159,6 +161,7 @@ export const metrics = createRoute({
     },
     401: REFUSALS[401],
     403: REFUSALS[403],
+    431: REFUSALS[431],
   },
 });
 

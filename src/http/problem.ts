@@ -32,6 +32,7 @@ const PROBLEMS = {
   upgrade_required: { status: 426, title: "This address speaks WebSocket" },
   too_many_connections: { status: 429, title: "There are too many connections" },
   too_many_requests: { status: 429, title: "Requests come too fast" },
+  headers_too_large: { status: 431, title: "The headers are too large" },
   internal: { status: 500, title: "The server made a mistake" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
   draining: { status: 503, title: "The instance is shutting down" },
