@@ -6,7 +6,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { type Backbone, openBackbone } from "../src/backbone.ts";
 import { BrokerUnavailableError } from "../src/errors.ts";
 import { type Inbox, type InboxLimits, originOf, ownNameOf } from "../src/inbox/inbox.ts";
-import { parsePosition, type Position } from "../src/protocol.ts";
+import { parsePosition, payloadOf, type Position } from "../src/protocol.ts";
 import { draftOf, inboxContract, numbers, placeOf, seqsOf, textsOf } from "./contracts/inbox.ts";
 import { until, withDeadline } from "./support/deadline.ts";
 import { Recorder } from "./support/recorder.ts";
@@ -162,6 +162,69 @@ test("rejects in time when Redis is away or hangs, and goes on when it is back",
   }
   await redis.restart();
   await available(ours, theirs);
+});
+
+/** What makes Redis refuse writes, and what lets it take them again. */
+const REFUSALS = {
+  "no memory is left": [["maxmemory", "1"], ["maxmemory", "0"]],
+  "it has too few replicas": [["min-replicas-to-write", "1"], ["min-replicas-to-write", "0"]],
+  "its snapshots fail": [["stop-writes-on-bgsave-error", "yes"], ["stop-writes-on-bgsave-error", "no"]],
+} as const;
+
+const SAVING = ["--save", "3600 1", "--stop-writes-on-bgsave-error", "no"];
+
+for (const [why, [refuse, allow]] of Object.entries(REFUSALS)) {
+  for (const count of [100, 0]) {
+    redisTest(
+      `RedisStreamsInbox with a history of ${count} delivers nothing that Redis refuses, as ${why}`,
+      async () => {
+        const dir = await Deno.makeTempDir({ prefix: "userwire-redis-" });
+        try {
+          await using redis = await RedisServer.start({ dir, args: SAVING });
+          await failToSave(redis, dir);
+          const ours = await openOn(redis, { count });
+          const recorder = new Recorder();
+          const subscription = await ours.broker.subscribe("alice", recorder);
+          const append = (text: string) =>
+            ours.inbox.append("alice", draftOf(text), { idempotency: { key: text, fingerprint: "f" } });
+          await append("1");
+          await redis.cli("CONFIG", "SET", ...refuse);
+          const { outcome } = await assertRejects(() => append("2"), BrokerUnavailableError);
+          assertEquals(outcome, "refused");
+          await redis.cli("CONFIG", "SET", ...allow);
+          for (const text of ["2", "3"]) assertEquals((await append(text)).outcome, "appended");
+          await recorder.received(3);
+          assertEquals(recorder.payloads.map((envelope) => payloadOf(envelope as string)), ["1", "2", "3"]);
+          assertEquals(seqsOf(await ours.inbox.since("alice", 0, 10)), count === 0 ? [] : [1, 2, 3]);
+          await subscription.close();
+          await ours.close();
+        } finally {
+          await Deno.remove(dir, { recursive: true });
+        }
+      },
+    );
+  }
+}
+
+/** Makes Redis know that its last snapshot has failed: in the place of its file there is a folder. */
+async function failToSave(redis: RedisServer, dir: string): Promise<void> {
+  await Deno.mkdir(`${dir}/dump.rdb/full`, { recursive: true });
+  await redis.cli("BGSAVE");
+  await until(
+    async () => String(await redis.cli("INFO", "persistence")).includes("rdb_last_bgsave_status:err"),
+    "a snapshot to fail",
+  );
+}
+
+test("keeps nothing for a channel on which it may not publish", async ({ redis, ours }) => {
+  await sendMany(ours.inbox, 1);
+  const append = () => ours.inbox.append("alice", draftOf("again"), { idempotency: IDEMPOTENCY });
+  await redis.cli("ACL", "SETUSER", "default", "resetchannels");
+  assertEquals((await assertRejects(append, BrokerUnavailableError)).outcome, "refused");
+  assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["m"]);
+  await redis.cli("ACL", "SETUSER", "default", "allchannels");
+  assertEquals(placeOf(await append()).seq, 2);
+  assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["m", "again"]);
 });
 
 test("begins a new epoch without the old messages when the counter is lost", async (t) => {

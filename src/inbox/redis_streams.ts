@@ -70,18 +70,27 @@ end
 
 if expect_online == '1' and redis.call('PUBSUB', 'NUMSUB', channel)[2] == 0 then return {'offline'} end
 
-local seq, kept_epoch, payload = '', '', head .. tail
+local seq, kept_epoch, payload, last_seq = '', '', head .. tail, nil
 if count > 0 then
   ${OPEN_POSITION}
   seq = string.format('%.0f', tonumber(last) + 1)
-  kept_epoch = epoch
+  kept_epoch, last_seq = epoch, last
   payload = head .. '"seq":' .. seq .. ',' .. tail
+  redis.call('HSET', position, 'seq', seq)
+end
+if memory then
+  redis.call('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch)
 end
 
-local reached = redis.call('PUBLISH', channel, payload)
+-- After a write: for want of memory, a disk or replicas Redis refuses the first one of a script, but none after it.
+local reached = redis.pcall('PUBLISH', channel, payload)
+if type(reached) == 'table' then
+  if last_seq then redis.call('HSET', position, 'seq', last_seq) end
+  if memory then redis.call('DEL', memory) end
+  return reached
+end
 
 if count > 0 then
-  redis.call('HSET', position, 'seq', seq)
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   redis.call('XADD', inbox, 'MAXLEN', count, seq .. '-0', 'm', payload, 'x', string.format('%.0f', ends))
@@ -90,7 +99,7 @@ if count > 0 then
   redis.call('PEXPIRE', position, math.max(counter_ttl, keep))
 end
 if memory then
-  redis.call('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached)
+  redis.call('HSET', memory, 'reached', reached)
   redis.call('PEXPIRE', memory, memory_ttl)
 end
 return {'appended', id, seq, kept_epoch, reached}
