@@ -79,7 +79,9 @@ export const Receipt = z.object({
   seq,
   epoch,
   acked: z.number().int().optional().openapi({
-    description: "Sockets whose clients have acknowledged, with `wait=ack`",
+    description:
+      "Of how many sockets the clients have acknowledged, with `wait=ack`; `sockets` is there then " +
+      "even beside `nodes`, once all instances have said how many they hold",
   }),
 }).openapi("Receipt");
 
