@@ -124,7 +124,11 @@ export const CloseQuery = z.strictObject({
 });
 
 export const Closed = z.object({
-  closed: z.number().int().openapi({ description: "Connections that were told to close" }),
+  closed: z.number().int().optional().openapi({ description: "Connections that were told to close" }),
+  nodes: z.number().int().optional().openapi({
+    description:
+      "Instead of `closed` with shared subscriptions: how many instances were told to close all they hold",
+  }),
 }).openapi("Closed");
 
 export const TicketQuery = z.strictObject({
@@ -180,7 +184,7 @@ export const BatchResult = z.object({
     seq,
     epoch,
     users: z.record(z.string(), z.number().int()).optional().openapi({
-      description: "Sockets reached for each user, when `to` is a list",
+      description: "Sockets, or `nodes`, reached for each user, when `to` is a list",
     }),
     error: Failure.optional().openapi({ description: "Set when the broker failed for this item" }),
   })),
