@@ -80,6 +80,8 @@ export interface ConnectionHost extends SignInHost {
   readonly limits: ConnectionLimits;
   readonly node: string;
   readonly metrics: Metrics;
+  /** A connection was handed a message whose sender waits for receipts. Called once for each, when it arrives. */
+  onHanded(receipt: string): void;
   /** A client has a message whose sender waits for a receipt. */
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
@@ -195,6 +197,8 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     if (typeof payload === "string" && isEnvelope(payload)) {
       const order = closeOrderOf(payload);
       if (order) return this.#signIn.obey(order);
+      const receipt = receiptOf(payload);
+      if (receipt !== undefined) this.#host.onHanded(receipt);
       const seq = seqOf(payload);
       if (seq > 0) {
         if (this.#replay) return this.#replay.live(seq, payload, byteLength);
@@ -202,8 +206,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
         this.#heard = seq;
       }
     }
-    if (this.#state === "live" && !this.#isPaused) this.#push(payload, byteLength);
-    else this.#wait(payload, byteLength);
+    this.#pass(payload, byteLength);
   }
 
   lost(why: string): void {
@@ -249,6 +252,12 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     this.#unpause();
   }
 
+  /** Sends a message that comes once or never, when it is its turn. */
+  #pass(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+    if (this.#state === "live" && !this.#isPaused) this.#push(payload, byteLength);
+    else this.#wait(payload, byteLength);
+  }
+
   #wait(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
     this.#waiting.push([payload, byteLength]);
     this.#waitingBytes += byteLength;
@@ -256,7 +265,6 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     if (isMuch && this.#waiting.length > 1) this.close(CLOSE.slow);
   }
 
-  /** Sends a message that comes once or never. */
   #push(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
     const isFramed = this.mode === "v1";
     const frame = typeof payload === "string" && isEnvelope(payload)
@@ -285,7 +293,10 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#waitingBytes = 0;
-    for (const [payload, byteLength] of waiting) this.message(payload, byteLength);
+    for (const [payload, byteLength] of waiting) {
+      if (this.#state !== "live") return;
+      this.#pass(payload, byteLength);
+    }
     if (!this.#isPaused) this.#subscription?.resume?.();
   }
 

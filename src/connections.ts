@@ -132,6 +132,13 @@ export class Connections implements ConnectionHost {
     });
   }
 
+  onHanded(receipt: string): void {
+    this.#receipts.handed(receipt).catch((error: unknown) => {
+      // As above.
+      this.log.warn("sender not told of its sockets", { reason: messageOf(error) });
+    });
+  }
+
   onFull(connection: Connection): void {
     this.#full.add(connection);
     this.#roomTimer ??= setInterval(() => {

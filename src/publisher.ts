@@ -38,9 +38,9 @@ import { Receipts, type Wait } from "./receipts.ts";
 
 /**
  * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
- * other's name.
+ * other's name. Where receipts are waited for, the sockets are known there too, once each instance has said its own.
  */
-export type Count = { sockets: number; nodes?: never } | { nodes: number; sockets?: never };
+export type Count = { sockets: number; nodes?: never } | { nodes: number; sockets?: number };
 
 /** What became of a message. */
 export type SendResult = Count & {
@@ -111,8 +111,8 @@ export class Publisher implements AsyncDisposable {
   }
 
   /**
-   * A publisher with connections of its own, for a backend. Its `history` must be that of the service. Without
-   * `redisUrl` it reaches nobody but itself.
+   * A publisher with connections of its own, for a backend. Its `history` and `subscriptions` must be those of the
+   * service. Without `redisUrl` it reaches nobody but itself.
    * @throws {Error} when Redis answers and refuses the login.
    */
   static async open(options: BackboneOptions & PublisherOptions): Promise<Publisher> {
@@ -146,8 +146,8 @@ export class Publisher implements AsyncDisposable {
     if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
     using wait = await this.receipts.wait();
     const result = await this.#append(channel, draftOf(payload, id, wait), appendOptions);
-    if (!result.repeated) result.acked = await wait.acked(result.sockets ?? result.nodes, waitAckMs);
-    return result;
+    if (result.repeated) return result;
+    return { ...result, ...await wait.acked(result.nodes ?? result.sockets, waitAckMs) };
   }
 
   /**
@@ -222,7 +222,7 @@ export class Publisher implements AsyncDisposable {
 
   /**
    * Closes every connection of a user, on all instances, or those that the order says.
-   * @returns How many were told.
+   * @returns How many were told, or how many instances, see `counted`.
    */
   async closeConnections(username: string, order: CloseOrder): Promise<number> {
     return await this.#broker.publish(this.channel(username), formatCloseOrder(order));

@@ -3,6 +3,14 @@
  *
  * A sender that waits listens on a channel of its own and puts its name into the envelope; the connection whose
  * client acknowledges publishes there. One subscription per process, opened when the first sender waits.
+ *
+ * Where the broker counts instances, the sender can't know from its count how many sockets there are to wait for. There
+ * each instance says, on the same channel, to how many it handed the message. So two kinds of words come:
+ *
+ *     key connection       the client of this connection has the message
+ *     "handed" key number  one instance handed the message to so many sockets
+ *
+ * The key is the sender's name for the message, a number: who does not know the second kind finds no such message.
  */
 import type { Broker, Subscription } from "./broker/broker.ts";
 import { RESERVED_PREFIX } from "./protocol.ts";
@@ -11,20 +19,40 @@ import { RESERVED_PREFIX } from "./protocol.ts";
 export interface Wait extends Disposable {
   /** Goes into the envelope. */
   readonly receipt: string;
-  /** Resolves with the number of sockets that have acknowledged: as soon as all have, or when time is up. */
-  acked(sockets: number, timeoutMs: number): Promise<number>;
+  /**
+   * Resolves as soon as all sockets have acknowledged, or when time is up.
+   * @param reached What the broker counted: sockets or instances.
+   * @param timeoutMs Time there is, in milliseconds.
+   */
+  acked(reached: number, timeoutMs: number): Promise<Acked>;
+}
+
+/** Who has acknowledged a message. */
+export interface Acked {
+  /** How many sockets have. */
+  acked: number;
+  /** Of how many; missing when an instance has not said how many it handed the message to. */
+  sockets?: number;
 }
 
 interface Waiting {
+  /** Those that have acknowledged. */
   readonly connections: Set<string>;
-  onAck: () => void;
+  /** Instances that have said to how many sockets they handed the message, and how many that are together. */
+  instances: number;
+  sockets: number;
+  onNews: () => void;
 }
+
+const HANDED = "handed";
 
 export class Receipts {
   readonly #broker: Broker;
   readonly #prefix: string;
   readonly #name = crypto.randomUUID();
   readonly #waiting = new Map<string, Waiting>();
+  /** How many sockets of this instance were handed a message just now, by receipt. */
+  readonly #handed = new Map<string, number>();
   #subscription: Promise<Subscription> | undefined;
   #count = 0;
 
@@ -41,20 +69,23 @@ export class Receipts {
   async wait(): Promise<Wait> {
     await this.#listen();
     const key = String(++this.#count);
-    const waiting: Waiting = { connections: new Set(), onAck: () => {} };
+    const waiting: Waiting = { connections: new Set(), instances: 0, sockets: 0, onNews: () => {} };
+    const { connections } = waiting;
     this.#waiting.set(key, waiting);
     return {
       receipt: `${this.#name}.${key}`,
-      acked: async (sockets, timeoutMs) => {
-        const { connections } = waiting;
-        if (connections.size < sockets) {
+      acked: async (reached, timeoutMs) => {
+        const sockets = () => this.#socketsOf(waiting, reached);
+        const isDone = () => connections.size >= (sockets() ?? Infinity);
+        if (!isDone()) {
           const { promise, resolve } = Promise.withResolvers<void>();
-          waiting.onAck = () => connections.size >= sockets && resolve();
+          waiting.onNews = () => isDone() && resolve();
           const timer = setTimeout(resolve, timeoutMs);
           await promise;
           clearTimeout(timer);
         }
-        return connections.size;
+        const known = sockets();
+        return { ...(known !== undefined && { sockets: known }), acked: connections.size };
       },
       [Symbol.dispose]: () => void this.#waiting.delete(key),
     };
@@ -65,8 +96,24 @@ export class Receipts {
    * @throws {BrokerUnavailableError}
    */
   async confirm(receipt: string, connection: string): Promise<void> {
-    const [name, key] = receipt.split(".") as [string, string];
-    await this.#broker.publish(this.#prefix + name, `${key} ${connection}`);
+    await this.#tell(receipt, (key) => `${key} ${connection}`);
+  }
+
+  /**
+   * One more socket of this instance was handed the message. Where the broker counts instances, tells the sender how
+   * many were, once for all of them.
+   * @throws {BrokerUnavailableError}
+   */
+  async handed(receipt: string): Promise<void> {
+    if (this.#broker.counted === "sockets") return;
+    const before = this.#handed.get(receipt);
+    this.#handed.set(receipt, (before ?? 0) + 1);
+    if (before !== undefined) return;
+    // The broker hands a message to all of them in one turn.
+    await Promise.resolve();
+    const sockets = this.#handed.get(receipt);
+    this.#handed.delete(receipt);
+    await this.#tell(receipt, (key) => `${HANDED} ${key} ${sockets}`);
   }
 
   async close(): Promise<void> {
@@ -74,15 +121,35 @@ export class Receipts {
     await subscription?.close();
   }
 
+  /** How many sockets a message was handed to; undefined while an instance has not said so. */
+  #socketsOf({ instances, sockets }: Waiting, reached: number): number | undefined {
+    if (this.#broker.counted === "nodes" && instances < reached) return undefined;
+    // Among the sockets that a broker counts may be instances whose subscriptions are shared.
+    return reached - instances + sockets;
+  }
+
+  async #tell(receipt: string, word: (key: string) => string): Promise<void> {
+    const [name, key] = receipt.split(".") as [string, string];
+    await this.#broker.publish(this.#prefix + name, word(key));
+  }
+
   #listen(): Promise<Subscription> {
     return this.#subscription ??= this.#broker.subscribe(this.#prefix + this.#name, {
       message: (payload) => {
-        const [key, connection] = String(payload).split(" ") as [string, string];
+        const words = String(payload).split(" ");
+        const isHanded = words[0] === HANDED;
+        const [key, said] = (isHanded ? words.slice(1) : words) as [string, string];
         const waiting = this.#waiting.get(key);
-        waiting?.connections.add(connection);
-        waiting?.onAck();
+        if (!waiting) return; // it is over
+        if (isHanded) {
+          waiting.instances++;
+          waiting.sockets += Number(said);
+        } else {
+          waiting.connections.add(said);
+        }
+        waiting.onNews();
       },
-      // A receipt that is missed ends in a timeout, which the sender is told.
+      // A word that is missed ends in a timeout, which the sender is told.
       lost() {},
       restored() {},
     }).catch((error: unknown) => {

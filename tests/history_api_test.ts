@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { until } from "./support/deadline.ts";
 import { Follower } from "./support/follower.ts";
-import { instancesTest, numbers, send, sendAll } from "./support/instances.ts";
+import { instancesTest, numbers, send, sendAll, SHARED } from "./support/instances.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service, Truth } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
@@ -190,6 +190,18 @@ onRedis(
     assertEquals([here.server.app.connections.size, here.server.app.connections.closing], [0, 1]);
   },
 );
+
+onRedis("counts instances that were told to close, under their own name", async ({ here, there }) => {
+  await using sockets = new AsyncDisposableStack();
+  const clients = [];
+  for (const service of [here, here, there]) {
+    clients.push(sockets.use(await openClient(service.socketUrl("alice"))));
+  }
+  const close = () => call(here, "DELETE", "/v1/users/alice/connections");
+  assertEquals(await close(), { status: 200, body: { nodes: 2 } });
+  for (const client of clients) assertEquals((await client.closed).code, 4403);
+  await until(async () => (await close()).body.nodes === 0, "nobody to be left");
+}, SHARED);
 
 // ---------------------------------------------------------------------------------------------------------
 // What is wrong

@@ -1,15 +1,27 @@
-/** Receipts: `?wait=ack`, with clients that acknowledge, on the sender's instance and on another. */
+/**
+ * Receipts: `?wait=ack`, with clients that acknowledge, on the sender's instance and on another; with subscriptions of
+ * their own or shared ones.
+ */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { openBackbone } from "../src/backbone.ts";
 import { until } from "./support/deadline.ts";
 import { Follower } from "./support/follower.ts";
-import { instancesTest, numbers } from "./support/instances.ts";
-import { type Sent, type Service, Truth } from "./support/service.ts";
+import { instancesTest, numbers, SHARED } from "./support/instances.ts";
+import { RedisCommands } from "./support/redis_commands.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { type Sent, Service, Truth } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
-const { everywhere, onRedis } = instancesTest("A receipt");
+const { onEveryBroker, onRedis } = instancesTest("A receipt");
 
-async function post(service: Service, query: string, headers: Record<string, string> = {}): Promise<Sent> {
-  const response = await service.fetch(`/v1/users/alice/messages${query}`, {
+interface PostOptions {
+  headers?: Record<string, string>;
+  to?: string;
+}
+
+async function post(service: Service, query: string, options: PostOptions = {}): Promise<Sent> {
+  const { headers, to = "alice" } = options;
+  const response = await service.fetch(`/v1/users/${to}/messages${query}`, {
     method: "POST",
     headers: { "content-type": "application/json", ...headers },
     body: '{"order":7}',
@@ -18,13 +30,35 @@ async function post(service: Service, query: string, headers: Record<string, str
 }
 
 /** A client that acknowledges each message when it comes. */
-async function openAcking(service: Service): Promise<Follower> {
-  const follower = await Follower.open(service.socketUrl("alice"));
+async function openAcking(service: Service, username = "alice"): Promise<Follower> {
+  const follower = await Follower.open(service.socketUrl(username));
   follower.onMessage = ({ seq }) => follower.send({ t: "ack", seq: seq! });
   return follower;
 }
 
-everywhere("comes from a client on another instance", async ({ here, there }) => {
+/** As many clients of that kind. */
+async function openAll(services: readonly Service[]): Promise<AsyncDisposable> {
+  await using clients = new AsyncDisposableStack();
+  for (const service of services) clients.use(await openAcking(service));
+  return clients.move();
+}
+
+/** What is published on the one channel whose name begins like that, from now on. */
+async function listen(redis: RedisServer, pattern: string, stack: AsyncDisposableStack): Promise<string[]> {
+  const [channel] = await redis.cli("PUBSUB", "CHANNELS", pattern) as string[];
+  const backbone = openBackbone({ redisUrl: redis.url });
+  stack.defer(backbone.close);
+  await backbone.firstAttempt(3_000);
+  const words: string[] = [];
+  await backbone.broker.subscribe(channel!, {
+    message: (word) => void words.push(String(word)),
+    lost() {},
+    restored() {},
+  });
+  return words;
+}
+
+onEveryBroker("comes from a client on another instance", async ({ here, there }) => {
   await using alice = await openAcking(there);
   for (const seq of numbers(1, 3)) {
     const { status, body } = await post(here, "?wait=ack&timeout=10000");
@@ -33,14 +67,14 @@ everywhere("comes from a client on another instance", async ({ here, there }) =>
   assertEquals(alice.messages.map(({ ack }) => ack), [1, 1, 1]);
 });
 
-everywhere("is asked for in the message, and only when the sender waits", async ({ here, there }) => {
+onEveryBroker("is asked for in the message, and only when the sender waits", async ({ here, there }) => {
   await using alice = await openAcking(there);
   assertEquals((await post(here, "")).body.acked, undefined);
   assertEquals((await post(here, "?wait=ack&timeout=10000")).body.acked, 1);
   assertEquals(alice.messages.map(({ ack }) => ack), [undefined, 1]);
 });
 
-everywhere(
+onEveryBroker(
   "counts the sockets that acknowledged, and time that is up is a result",
   async ({ here, there }) => {
     await using _first = await openAcking(here);
@@ -56,7 +90,7 @@ everywhere(
   },
 );
 
-everywhere("counts a socket once, however often it acknowledges", async ({ here, there }) => {
+onEveryBroker("counts a socket once, however often it acknowledges", async ({ here, there }) => {
   await using eager = await Follower.open(here.socketUrl("alice"));
   eager.onMessage = ({ seq }) => {
     for (const wrong of [0, seq!, seq!, seq! + 100]) eager.send({ t: "ack", seq: wrong });
@@ -66,7 +100,7 @@ everywhere("counts a socket once, however often it acknowledges", async ({ here,
   assertEquals([body.sockets, body.acked], [2, 1]);
 });
 
-everywhere("of a later message covers the ones before", async ({ here, there }) => {
+onEveryBroker("of a later message covers the ones before", async ({ here, there }) => {
   await using alice = await Follower.open(there.socketUrl("alice"));
   const waiting = numbers(1, 3).map(() => post(here, "?wait=ack&timeout=10000"));
   await alice.reaches(3);
@@ -75,7 +109,7 @@ everywhere("of a later message covers the ones before", async ({ here, there }) 
   assertEquals(answers.map(({ body }) => [body.sockets, body.acked]), [[1, 1], [1, 1], [1, 1]]);
 });
 
-everywhere("is not waited for when the user is offline", async ({ here }) => {
+onEveryBroker("is not waited for when the user is offline", async ({ here }) => {
   const startMs = performance.now();
   const { status, body } = await post(here, "?wait=ack&timeout=30000");
   assertEquals([status, body.sockets, body.acked, body.stored], [202, 0, 0, true]);
@@ -83,7 +117,7 @@ everywhere("is not waited for when the user is offline", async ({ here }) => {
   assertEquals((await post(here, "?wait=ack&expect=online")).status, 404);
 });
 
-everywhere("that comes too late harms nobody", async ({ here, there }) => {
+onEveryBroker("that comes too late harms nobody", async ({ here, there }) => {
   await using alice = await Follower.open(there.socketUrl("alice"));
   assertEquals((await post(here, "?wait=ack&timeout=1")).body.acked, 0);
   await alice.reaches(1);
@@ -92,34 +126,37 @@ everywhere("that comes too late harms nobody", async ({ here, there }) => {
   assertEquals((await post(here, "?wait=ack&timeout=10000")).body.acked, 1);
 });
 
-everywhere("is refused with 400 where no history is kept", async ({ here }) => {
+onEveryBroker("is refused with 400 where no history is kept", async ({ here }) => {
   const { status, body } = await post(here, "?wait=ack");
   assertEquals([status, body.code], [400, "invalid_message"]);
   assertMatch(String(body.detail), /USERWIRE_HISTORY/);
 }, { USERWIRE_HISTORY: "0" });
 
-everywhere("is not waited for again when a send is repeated", async ({ here, there }) => {
+onEveryBroker("is not waited for again when a send is repeated", async ({ here, there }) => {
   await using _alice = await openAcking(here);
   const key = { "idempotency-key": "k" };
-  const first = await post(here, "?wait=ack&timeout=10000", key);
+  const first = await post(here, "?wait=ack&timeout=10000", { headers: key });
   assertEquals(first.body.acked, 1);
-  const { acked: _, ...rest } = first.body;
-  assertEquals((await post(there, "?wait=ack&timeout=10000", key)).body, rest);
+  const { id, seq, acked } = (await post(there, "?wait=ack&timeout=10000", { headers: key })).body;
+  assertEquals([id, seq, acked], [first.body.id, first.body.seq, undefined]);
 });
 
-everywhere("reaches the sender that waits when the client came back in between", async ({ here, there }) => {
-  await using alice = await Follower.open(there.socketUrl("alice"));
-  const waiting = post(here, "?wait=ack&timeout=10000");
-  await alice.reaches(1);
-  const { position } = alice;
-  await alice.disconnect();
-  // She had the message, and did not say so before she left: now it comes again.
-  await using again = new Follower();
-  again.onMessage = ({ seq }) => again.send({ t: "ack", seq: seq! });
-  await again.connect(`${there.socketUrl("alice")}&resume=${position!.replace(/1$/, "0")}`);
-  assertEquals((await waiting).body.acked, 1);
-  assertEquals(again.messages.map(({ r, ack }) => [r, ack]), [[1, 1]]);
-});
+onEveryBroker(
+  "reaches the sender that waits when the client came back in between",
+  async ({ here, there }) => {
+    await using alice = await Follower.open(there.socketUrl("alice"));
+    const waiting = post(here, "?wait=ack&timeout=10000");
+    await alice.reaches(1);
+    const { position } = alice;
+    await alice.disconnect();
+    // She had the message, and did not say so before she left: now it comes again.
+    await using again = new Follower();
+    again.onMessage = ({ seq }) => again.send({ t: "ack", seq: seq! });
+    await again.connect(`${there.socketUrl("alice")}&resume=${position!.replace(/1$/, "0")}`);
+    assertEquals((await waiting).body.acked, 1);
+    assertEquals(again.messages.map(({ r, ack }) => [r, ack]), [[1, 1]]);
+  },
+);
 
 onRedis("is waited for again after the receipts' own subscription broke", async ({ here, there, redis }) => {
   await using _alice = await openAcking(there);
@@ -133,3 +170,72 @@ onRedis("is waited for again after the receipts' own subscription broke", async 
   }, "the subscriptions to be back");
   await until(async () => (await post(here, "?wait=ack&timeout=500")).body.acked === 1, "a receipt");
 });
+
+onEveryBroker("comes when the last of all sockets has acknowledged, not before", async ({ here, there }) => {
+  await using late = await Follower.open(there.socketUrl("alice"));
+  await using _others = await openAll([here, here, there, there]);
+  await using _bob = await openAcking(there, "bob");
+  let isAnswered = false;
+  const waiting = post(here, "?wait=ack&timeout=10000").finally(() => isAnswered = true);
+  await late.reaches(1);
+  // A receipt that follows the others' on their way.
+  for (const sender of [here, there]) await post(sender, "?wait=ack&timeout=10000", { to: "bob" });
+  assert(!isAnswered, "It did not wait for the last one");
+  late.send({ t: "ack", seq: 1 });
+  const { body } = await waiting;
+  assertEquals([body.sockets, body.acked], [5, 5]);
+});
+
+onRedis("is counted beside the number of instances", async ({ here, there }) => {
+  await using _all = await openAll([here, here, there]);
+  const { body } = await post(here, "?wait=ack&timeout=10000");
+  assertEquals([body.nodes, body.sockets, body.acked], [2, 3, 3]);
+  const { nodes, sockets, acked } = (await post(here, "")).body;
+  assertEquals([nodes, sockets, acked], [2, undefined, undefined], "Nobody asked how many sockets");
+}, SHARED);
+
+onRedis("is waited for as long as an instance does not say how many sockets it has", async (instances) => {
+  const { here, there, redis } = instances;
+  await using _all = await openAll([there, there]);
+  // Whoever listens without a word, as versions before this one did, counts as an instance.
+  using silent = await RedisCommands.connect({ port: redis.port });
+  await silent.command("SUBSCRIBE", "alice");
+  const startMs = performance.now();
+  const { body } = await post(here, "?wait=ack&timeout=300");
+  assertEquals([body.nodes, body.sockets, body.acked], [2, undefined, 2]);
+  assert(performance.now() - startMs >= 295, "It did not wait for the silent one");
+}, SHARED);
+
+redisTest(
+  "A receipt is waited for from every socket of an instance whose subscriptions are shared, by one whose are not",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using here = await Service.start({ REDIS_URL: redis.url });
+    await using there = await Service.start({ REDIS_URL: redis.url, ...SHARED });
+    await using _all = await openAll([here, there, there, there]);
+    const { body } = await post(here, "?wait=ack&timeout=10000");
+    assertEquals([body.sockets, body.acked], [4, 4]);
+  },
+);
+
+onRedis("makes each instance say once how many sockets it has, also while they open", async (instances) => {
+  const { here, there, redis } = instances;
+  const send = () => here.server.app.publisher.send("alice", { kind: "text", text: "?" }, { waitAckMs: 1 });
+  await using sockets = new AsyncDisposableStack();
+  sockets.use(await openClient(there.socketUrl("alice")));
+  await send();
+  const words = await listen(redis, "userwire:receipts:*", sockets);
+  const newcomers = [];
+  for (const _ of numbers(1, 10)) newcomers.push(sockets.use(await openClient(there.socketUrl())));
+  for (const newcomer of newcomers) {
+    newcomer.send('{"user_name":"alice"}');
+    // One of these comes between its subscription and its opening.
+    await Promise.all(numbers(1, 4).map(send));
+    await until(async () => (await send(), newcomer.waiting.length > 0), "the newcomer to be sent to");
+  }
+  const count = words.length;
+  await send();
+  await until(() => words.slice(count).some((word) => word.endsWith(" 11")), "the last word");
+  const keys = words.map((word) => /^handed (\d+) \d+$/.exec(word)![1]);
+  assertEquals(keys.length, new Set(keys).size, words.join());
+}, SHARED);

@@ -46,7 +46,7 @@ export async function sendBatch(
   const sends = await Promise.all(items.map(async ({ users, isList, text, id }): Promise<Result> => {
     const outcomes = await publisher.sendToAll(users, { kind: "json", text }, { id });
     const counts = outcomes.map((outcome) =>
-      outcome.status === "fulfilled" ? outcome.value.sockets ?? outcome.value.nodes : 0
+      outcome.status === "fulfilled" ? outcome.value.nodes ?? outcome.value.sockets : 0
     );
     const failed = outcomes.find((outcome) => outcome.status === "rejected");
     if (failed && !(failed.reason instanceof BrokerUnavailableError)) throw failed.reason;

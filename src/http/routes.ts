@@ -147,7 +147,8 @@ export function createRoutes(options: RoutesOptions): Routes {
     const { code = CLOSE.kicked.code, why = CLOSE.kicked.why } = query.value;
     const username = usernameIn(c);
     assertMayAddress(caller, [username]);
-    return c.json({ closed: await publisher.closeConnections(username, { code, why }) });
+    const told = await publisher.closeConnections(username, { code, why });
+    return c.json(publisher.counted === "sockets" ? { closed: told } : { nodes: told });
   });
 
   app.post(api.ticket.getRoutingPath(), async (c) => {

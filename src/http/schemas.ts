@@ -79,7 +79,9 @@ export const Receipt = z.object({
   seq,
   epoch,
   acked: z.number().int().optional().openapi({
-    description: "Sockets whose clients have acknowledged, with `wait=ack`",
+    description:
+      "Of how many sockets the clients have acknowledged, with `wait=ack`; `sockets` is there then " +
+      "even beside `nodes`, once all instances have said how many they hold",
   }),
 }).openapi("Receipt");
 
@@ -122,7 +124,11 @@ export const CloseQuery = z.strictObject({
 });
 
 export const Closed = z.object({
-  closed: z.number().int().openapi({ description: "Connections that were told to close" }),
+  closed: z.number().int().optional().openapi({ description: "Connections that were told to close" }),
+  nodes: z.number().int().optional().openapi({
+    description:
+      "Instead of `closed` with shared subscriptions: how many instances were told to close all they hold",
+  }),
 }).openapi("Closed");
 
 export const TicketQuery = z.strictObject({
@@ -178,7 +184,7 @@ export const BatchResult = z.object({
     seq,
     epoch,
     users: z.record(z.string(), z.number().int()).optional().openapi({
-      description: "Sockets reached for each user, when `to` is a list",
+      description: "Sockets, or `nodes`, reached for each user, when `to` is a list",
     }),
     error: Failure.optional().openapi({ description: "Set when the broker failed for this item" }),
   })),

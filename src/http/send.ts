@@ -47,7 +47,7 @@ export async function send(request: Request, target: string, host: SendHost): Pr
   const idempotencyKey = request.headers.get("idempotency-key");
   if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
   const { repeated, ...result } = await host.publisher.send(username, payload, options);
-  const isOnline = (result.sockets ?? result.nodes) > 0;
+  const isOnline = (result.nodes ?? result.sockets) > 0;
   return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {
     status: isOnline ? 200 : 202,
     headers: repeated ? { ...JSON_HEADERS, "idempotent-replayed": "true" } : JSON_HEADERS,

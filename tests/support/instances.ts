@@ -1,5 +1,6 @@
 /**
- * Tests that hold for any number of instances: declared once, run in memory with one instance and over Redis with two.
+ * Tests that hold for any number of instances: declared once, run in memory with one instance and over Redis with two,
+ * whose sockets have subscriptions of their own or, where that may matter, share them.
  * Test files say the subject, tests say the claim:
  *
  *     const { everywhere, onRedis } = instancesTest("Resume");
@@ -18,9 +19,14 @@ export interface Instances {
 /** Settings by the names of their variables. */
 export type Env = Readonly<Record<string, string>>;
 
+/** With these, all sockets of an instance share one subscription of Redis. */
+export const SHARED: Env = { USERWIRE_SUBSCRIPTIONS: "shared" };
+
 export interface InstancesTest {
   /** Declares the test twice: in memory, and over Redis. */
   everywhere(claim: string, body: (instances: Instances) => Promise<void>, env?: Env): void;
+  /** The same, and a third time over Redis with shared subscriptions. */
+  onEveryBroker(claim: string, body: (instances: Instances) => Promise<void>, env?: Env): void;
   onRedis(
     claim: string,
     body: (instances: Instances & { redis: RedisServer }) => Promise<void>,
@@ -31,21 +37,29 @@ export interface InstancesTest {
 /** @param subject The words that the names of the tests begin with. */
 export function instancesTest(subject: string): InstancesTest {
   const onRedis: InstancesTest["onRedis"] = (claim, body, env) => {
-    redisTest(`${subject} over Redis ${claim}`, async () => {
+    const way = env === undefined || !("USERWIRE_SUBSCRIPTIONS" in env)
+      ? "over Redis"
+      : `over ${env.USERWIRE_SUBSCRIPTIONS} subscriptions`;
+    redisTest(`${subject} ${way} ${claim}`, async () => {
       await using redis = await RedisServer.start();
       await using here = await Service.start({ REDIS_URL: redis.url, ...env });
       await using there = await Service.start({ REDIS_URL: redis.url, ...env });
       await body({ here, there, redis });
     });
   };
+  const everywhere: InstancesTest["everywhere"] = (claim, body, env) => {
+    Deno.test(`${subject} in memory ${claim}`, async () => {
+      await using service = await Service.start(env);
+      await body({ here: service, there: service });
+    });
+    onRedis(claim, body, env);
+  };
   return {
     onRedis,
-    everywhere(claim, body, env) {
-      Deno.test(`${subject} in memory ${claim}`, async () => {
-        await using service = await Service.start(env);
-        await body({ here: service, there: service });
-      });
-      onRedis(claim, body, env);
+    everywhere,
+    onEveryBroker(claim, body, env) {
+      everywhere(claim, body, env);
+      onRedis(claim, body, { ...env, ...SHARED });
     },
   };
 }
