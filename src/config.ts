@@ -1,7 +1,7 @@
 /**
  * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
- * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from the same rows, so a new setting is
- * one new row.
+ * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from
+ * the same rows, so a new setting is one new row.
  *
  * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
  * leaves this file except as the value itself: neither faults nor `describe` show it.
@@ -27,6 +27,7 @@ import {
   word,
   yesOrNo,
 } from "./setting.ts";
+import { PREFIX, unknownFlags, unknownVariables } from "./unknown_names.ts";
 
 /** One row of the table. */
 export interface Setting<Value> {
@@ -41,8 +42,6 @@ export interface Setting<Value> {
   readonly meaning: string;
 }
 
-/** Variables that begin with this are ours alone, so an unknown one is a mistake. */
-const PREFIX = "USERWIRE_";
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
 
@@ -154,7 +153,8 @@ function inWords(value: unknown): string {
 
 /**
  * Reads the settings. A flag wins over its variable; an empty value means the default.
- * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known.
+ * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known, unless
+ *   they were made for a service of that name, see `unknown_names.ts`.
  * @param sources.flags Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`.
  * @throws {ConfigError} with every fault found.
  */
@@ -182,7 +182,10 @@ export function loadConfig(sources: {
 
   const config = Object.freeze(values) as Config;
   faults.push(...faultsBetween(config));
-  faults.push(...unknownNames(env, flags));
+  const settings = Object.values<Setting<unknown>>(SETTINGS);
+  const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
+  faults.push(...unknownVariables(env, variables));
+  faults.push(...unknownFlags(flags, settings.map(({ flag }) => flag)));
   if (faults.length > 0) throw new ConfigError(faults);
   return config;
 }
@@ -221,47 +224,6 @@ function faultOf(setting: Setting<unknown>, name: string, given: string): string
     : "something else (not shown: it may hold a secret)";
   const remedy = fallback === undefined ? "or leave it out" : `or leave it out (default: ${fallbackText})`;
   return `${name} must be ${kind.expects}, but is ${found}: correct it, ${remedy}`;
-}
-
-function unknownNames(
-  env: Readonly<Record<string, string>>,
-  flags: Readonly<Record<string, unknown>>,
-): string[] {
-  const settings = rows().map(([, setting]) => setting);
-  const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map((known) => known.env);
-  const names = settings.map((setting) => setting.flag);
-  return [
-    ...Object.keys(env)
-      .filter((name) => name.startsWith(PREFIX) && env[name] !== "" && !variables.includes(name))
-      .map((name) =>
-        `${name} is not a setting: remove it, or rename it to ${nearest(name, variables)} if that is meant`
-      ),
-    ...Object.keys(flags)
-      .filter((name) => flags[name] !== undefined && !names.includes(name))
-      .map((name) =>
-        `--${name} is not a flag: remove it, or rename it to --${nearest(name, names)} if that is meant`
-      ),
-  ];
-}
-
-/** The name that takes the fewest edits. The prefix does not count: USERWIRE_PORT is nearest to PORT. */
-function nearest(name: string, known: readonly string[]): string {
-  const edits = (other: string) => editDistance(name.replace(PREFIX, ""), other.replace(PREFIX, ""));
-  return known.reduce((best, other) => edits(other) < edits(best) ? other : best);
-}
-
-/** How many letters must be put in, taken out or replaced to make one text the other (Levenshtein). */
-function editDistance(from: string, to: string): number {
-  let previous = Array.from({ length: to.length + 1 }, (_, index) => index);
-  for (let row = 1; row <= from.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= to.length; column++) {
-      const replaced = previous[column - 1]! + (from[row - 1] === to[column - 1] ? 0 : 1);
-      current.push(Math.min(replaced, previous[column]! + 1, current[column - 1]! + 1));
-    }
-    previous = current;
-  }
-  return previous.at(-1)!;
 }
 
 function rows(): [keyof Config, Setting<unknown>][] {

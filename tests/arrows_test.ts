@@ -51,7 +51,7 @@ const ROWS: readonly Row[] = [
   { name: "command connection", files: /^src\/redis\//, together: true, by: ["src/redis.ts"] },
   { name: "metrics", files: /^src\/metrics\.ts$/ },
   { name: "log", files: /^src\/log(_line)?\.ts$/, together: true },
-  { name: "config", files: /^src\/(config|setting|addresses|paths|pem)\.ts$/, together: true },
+  { name: "config", files: /^src\/(config|setting|unknown_names|addresses|paths|pem)\.ts$/, together: true },
   { name: "wire", files: /^src\/(protocol|errors|deadlines)\.ts$/, together: true },
   { name: "manifest", files: /^deno\.json$/ },
 ];
