@@ -8,6 +8,7 @@ import { Connections } from "./connections.ts";
 import { Admission } from "./http/admission.ts";
 import { hostGuard, isOriginAllowed } from "./http/origin.ts";
 import { Problem, problem } from "./http/problem.ts";
+import { publicAddress } from "./http/public_address.ts";
 import { createRoutes } from "./http/routes.ts";
 import { sendTarget } from "./http/send.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
@@ -100,6 +101,7 @@ export function openApp(config: Config, options: AppOptions): App {
     metrics,
     foldUsernames,
     ticketTtlS: config.ticketTtlS,
+    socketUrlFor: publicAddress(config),
     maxTokenLifeS: config.maxTokenLifeS,
     page: config.page,
     openapi: config.openapi,
@@ -181,7 +183,7 @@ export function openApp(config: Config, options: AppOptions): App {
           { upgrade: "websocket" },
         );
       }
-      return routes.answer(request);
+      return routes.answer(request, peer);
     },
 
     async drain(windowMs) {

@@ -43,6 +43,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     maxTokenLifeS: 2_592_000,
     tokenInQuery: false,
     ticketTtlS: 30,
+    publicUrl: undefined,
     page: "on",
     openapi: "on",
     metrics: "key",
@@ -311,6 +312,33 @@ Deno.test("loadConfig reads origins as browsers write them", () => {
     ]
   ) {
     assertMatch(faultOf({ env: { USERWIRE_ALLOWED_ORIGINS: text } }), /list of origins such as .* but is "/);
+  }
+});
+
+Deno.test("loadConfig reads where clients find the service, as the start of an address of sockets", () => {
+  const read = (text: string) => loadConfig({ env: { USERWIRE_PUBLIC_URL: text } }).publicUrl;
+  assertEquals(read("wss://push.example.com"), "wss://push.example.com");
+  assertEquals(read("HTTPS://Push.example.com:443/"), "wss://push.example.com");
+  assertEquals(read("https://example.com/a/push//"), "wss://example.com/a/push");
+  assertEquals(read("http://[::1]:8765"), "ws://[::1]:8765");
+  for (
+    const text of [
+      "push.example.com",
+      "//push.example.com",
+      "redis://push.example.com",
+      "wss://",
+      "wss://push.example.com/ws",
+      "wss://example.com/push/ws/",
+      "wss://push.example.com?x=1",
+      "wss://push.example.com#x",
+      "wss://user@push.example.com",
+      "wss://a.example, wss://b.example",
+    ]
+  ) {
+    assertMatch(
+      faultOf({ env: { USERWIRE_PUBLIC_URL: text } }),
+      /^USERWIRE_PUBLIC_URL must be an address such as wss:\/\/push\.example\.com .* but is "/,
+    );
   }
 });
 
