@@ -1,5 +1,6 @@
 /** `userwire listen`, in this process, against a real service or sockets that do as they are told. */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import { CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { Service } from "./support/service.ts";
@@ -160,6 +161,25 @@ Deno.test("listen fails with exit code 1 when the first connection does not come
   const other = new Terminal();
   assertEquals(await other.run(["listen", "bob", "--url", raw.url]), 1);
   assertMatch(other.stderr, /^error: .* does not speak userwire\.v1\n$/);
+});
+
+Deno.test("listen says why a user with all the sockets it may have is refused, by key, by token and by name", async () => {
+  const shown: [env: Record<string, string>, args: string[], protocols: string[]][] = [
+    [CLOSED, ["--key", KEY.key], protocolsFor(await tokenFor("alice"))],
+    [CLOSED, ["--token", await tokenFor("alice")], protocolsFor(await tokenFor("alice"))],
+    [{}, [], ["userwire.v1"]],
+  ];
+  for (const [env, args, protocols] of shown) {
+    await using service = await Service.start({ ...env, USERWIRE_MAX_CONNECTIONS_PER_USER: "1" });
+    await using alice = await openClient(service.socketUrl("alice"), protocols);
+    assertEquals((await alice.nextJson()).t, "hi");
+    const io = new Terminal();
+    assertEquals(await io.run(["listen", "alice", "--url", service.server.url, ...args]), 1);
+    assertMatch(
+      io.stderr,
+      /^error: The service at \S+ answered 429: .*USERWIRE_MAX_CONNECTIONS_PER_USER.*\n$/,
+    );
+  }
 });
 
 Deno.test("listen refuses a count that is none with exit code 2", async () => {

@@ -123,13 +123,14 @@ export class Service {
 
   /**
    * Why the service refused a WebSocket. A failed WebSocket does not say, so the handshake is made once more as
-   * a plain request, whose answer can be read.
+   * a plain request, whose answer can be read; with a ticket of its own, as the first may have used up the other.
    */
   async refusal(username: string): Promise<Error> {
     try {
+      const { protocols } = await this.socket(username);
       const response = await this.#fetch(this.#socketUrl(username), {
         headers: {
-          ...(this.#token !== "" && { "authorization": `Bearer ${this.#token}` }),
+          "sec-websocket-protocol": protocols.join(", "),
           "connection": "Upgrade",
           "upgrade": "websocket",
           "sec-websocket-version": "13",
