@@ -1,5 +1,6 @@
 /** `userwire listen`, in this process, against a real service or sockets that do as they are told. */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import { newKey } from "../src/auth/keys.ts";
 import { CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
 import { OwnPort } from "./support/own_port.ts";
@@ -108,6 +109,40 @@ Deno.test("listen connects again when the service was restarted", async () => {
   await command(after, ["send", "alice", "after"]);
   assertEquals(await listening, 0);
   assertEquals(io.stdout, "before\nafter\n");
+});
+
+Deno.test("listen with a key connects again too, when there was nobody to give it a ticket for a while", async () => {
+  using port = OwnPort.take();
+  const env = { ...CLOSED, USERWIRE_DRAIN_S: "0", PORT: `${port}` };
+  const before = await Service.start(env);
+  const io = new Terminal();
+  const { url } = before.server;
+  const listening = io.run(["listen", "alice", "--count", "1", "--url", url, "--key", KEY.key]);
+  await io.until("Listening");
+  await before.server.shutdown();
+  await io.until("The connection ended: Can't reach a service at ");
+
+  await using _after = await Service.start({ ...env, USERWIRE_NODE: "after" });
+  await io.until("Listening as alice on instance after");
+  await new Terminal().run(["send", "alice", "after", "--url", url, "--key", KEY.key]);
+  assertEquals(await listening, 0);
+  assertEquals(io.stdout, "after\n");
+});
+
+Deno.test("listen with a key gives up when the key is taken no more", async () => {
+  using port = OwnPort.take();
+  const env = { ...CLOSED, USERWIRE_DRAIN_S: "0", PORT: `${port}` };
+  const before = await Service.start(env);
+  const io = new Terminal();
+  const listening = io.run(["listen", "alice", "--url", before.server.url, "--key", KEY.key]);
+  await io.until("Listening");
+  await before.server.shutdown();
+  await using _after = await Service.start({
+    ...env,
+    USERWIRE_API_KEYS: newKey("other", { scopes: ["admin"] }).line,
+  });
+  assertEquals(await listening, 1);
+  assertMatch(io.stderr, /\nerror: The service at \S+ answered 401: .*\n$/);
 });
 
 Deno.test("listen connects again when the connection breaks or the service falls silent", async () => {

@@ -36,6 +36,11 @@ export function addServiceOptions(command: Command, options: { token?: boolean }
   return command;
 }
 
+/** The service has understood what it was asked, and would say no again. */
+export class RefusalError extends Error {
+  override readonly name = "RefusalError";
+}
+
 /** A service that may or may not be running. */
 export class Service {
   readonly #base: URL;
@@ -66,6 +71,7 @@ export class Service {
   /**
    * Where to open a WebSocket for a user, and with which subprotocols. A token goes along as one of them; with a key
    * alone a ticket is fetched, which is good for one connection, and takes the token's place.
+   * @throws {RefusalError} when the key does not allow that; another error when there is no ticket just now.
    */
   async socket(username: string): Promise<{ url: string; protocols: string[] }> {
     const url = this.#socketUrl(username);
@@ -222,8 +228,10 @@ async function problemOf(response: Response): Promise<Error> {
   const reason = typeof detail === "string" ? detail : response.statusText || "no reason given";
   const retryAfter = Number(response.headers.get("retry-after"));
   const advice = retryAfter > 0 ? ` (try again in ${retryAfter} s)` : "";
-  return new Error(
-    `The service at ${new URL(response.url).origin} answered ${response.status}: ${reason}${advice}`,
+  const { status } = response;
+  const isForNow = status >= 500 || status === 408 || status === 429;
+  return new (isForNow ? Error : RefusalError)(
+    `The service at ${new URL(response.url).origin} answered ${status}: ${reason}${advice}`,
   );
 }
 
