@@ -29,7 +29,16 @@ export function addListen(program: Command, { env, io }: Shell): void {
     .option("--json", "print whole frames, of messages and of gaps, instead of payloads")
     .option("--count <n>", "stop after this many messages", parseCount)
     .option("--once", "stop when the connection ends, instead of connecting again")
-    .addHelpText("after", `\nExample:\n  $ userwire listen alice\n  {"hello": "world"}`)
+    .addHelpText(
+      "after",
+      `
+A service that is not open wants a token of the user, or a key with the scope admin, which gets a ticket for each
+connection; with both the token is used.
+
+Example:
+  $ userwire listen alice
+  {"hello": "world"}`,
+    )
     .action(async (user: string, options: ListenOptions) => {
       const username = parseUsername(user);
       const service = new Service(options, env);

@@ -147,7 +147,8 @@ export class Service {
         await response.body?.cancel();
         return new Error(`The connection to ${this.address} broke before it was open: try again`);
       }
-      return await problemOf(response);
+      const isNothingShown = this.#token === "" && this.#key === "";
+      return await problemOf(response, isNothingShown ? SOCKET_CREDENTIALS : "");
     } catch (error) {
       return error instanceof Error ? error : new Error(messageOf(error));
     }
@@ -170,7 +171,7 @@ export class Service {
       },
       body: payload.body,
     });
-    if (!response.ok) throw await problemOf(response);
+    if (!response.ok) throw await problemOf(response, this.#key === "" ? CALL_CREDENTIALS : "");
     try {
       return { answer: await response.json(), headers: response.headers };
     } catch {
@@ -221,14 +222,27 @@ export function inWords({ count, unit }: Counted): string {
   return `${count} ${count === 1 ? unit : `${unit}s`}`;
 }
 
-/** What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. */
-async function problemOf(response: Response): Promise<Error> {
+/** How to show what a service wants to see before it takes a call or a socket. */
+const CALL_CREDENTIALS = `give a key with --key or ${KEY_VARIABLE.env}`;
+const SOCKET_CREDENTIALS =
+  `give a token with --token or ${TOKEN_VARIABLE.env}, or a key of scope admin with --key or ${KEY_VARIABLE.env}`;
+
+/**
+ * What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. That speaks of HTTP;
+ * what to do here is added.
+ * @param missing How to show what was not shown and may be wanted; "" when all was.
+ */
+async function problemOf(response: Response, missing: string): Promise<Error> {
   const problem: unknown = await response.json().catch(() => undefined);
   const detail = isObject(problem) ? problem.detail ?? problem.title : undefined;
   const reason = typeof detail === "string" ? detail : response.statusText || "no reason given";
   const retryAfter = Number(response.headers.get("retry-after"));
-  const advice = retryAfter > 0 ? ` (try again in ${retryAfter} s)` : "";
   const { status } = response;
+  const advice = retryAfter > 0
+    ? ` (try again in ${retryAfter} s)`
+    : status === 401 && missing !== ""
+    ? ` (${missing})`
+    : "";
   const isForNow = status >= 500 || status === 408 || status === 429;
   return new (isForNow ? Error : RefusalError)(
     `The service at ${new URL(response.url).origin} answered ${status}: ${reason}${advice}`,
