@@ -88,7 +88,8 @@ export function clientAddress(
   return peer;
 }
 
-function isTrusted(text: string, trusted: readonly IpRange[]): boolean {
+/** Whether it is an address in one of the ranges. */
+export function isTrusted(text: string, trusted: readonly IpRange[]): boolean {
   const address = parseAddress(text);
   return address !== undefined && trusted.some((range) => isInRange(address, range));
 }

@@ -9,6 +9,7 @@ import { Admission } from "./http/admission.ts";
 import { headerGuard } from "./http/header_size.ts";
 import { hostGuard, isOriginAllowed } from "./http/origin.ts";
 import { Problem, problem } from "./http/problem.ts";
+import { publicAddress } from "./http/public_address.ts";
 import { createRoutes } from "./http/routes.ts";
 import { sendTarget } from "./http/send.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
@@ -102,6 +103,7 @@ export function openApp(config: Config, options: AppOptions): App {
     metrics,
     foldUsernames,
     ticketTtlS: config.ticketTtlS,
+    socketUrlFor: publicAddress(config),
     maxTokenLifeS: config.maxTokenLifeS,
     page: config.page,
     openapi: config.openapi,
@@ -185,7 +187,7 @@ export function openApp(config: Config, options: AppOptions): App {
           { upgrade: "websocket" },
         );
       }
-      return routes.answer(request);
+      return routes.answer(request, peer);
     },
 
     async drain(windowMs) {

@@ -1,7 +1,7 @@
 /**
  * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
- * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from the same rows, so a new setting is
- * one new row.
+ * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from
+ * the same rows, so a new setting is one new row.
  *
  * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
  * leaves this file except as the value itself: neither faults nor `describe` show it.
@@ -18,6 +18,7 @@ import {
   milliseconds,
   oneOf,
   origins,
+  publicUrl,
   ranges,
   redisUrl,
   seconds,
@@ -27,6 +28,7 @@ import {
   word,
   yesOrNo,
 } from "./setting.ts";
+import { PREFIX, unknownFlags, unknownVariables } from "./unknown_names.ts";
 
 /** One row of the table. */
 export interface Setting<Value> {
@@ -41,8 +43,6 @@ export interface Setting<Value> {
   readonly meaning: string;
 }
 
-/** Variables that begin with this are ours alone, so an unknown one is a mistake. */
-const PREFIX = "USERWIRE_";
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
 
@@ -79,6 +79,7 @@ export const SETTINGS = {
   maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token; so long are revocations kept"),
   tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Take `?token=` too, which ends up in the logs of proxies"),
   ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "How long a ticket is good for"),
+  publicUrl: optional("USERWIRE_PUBLIC_URL", publicUrl, "Where clients connect, for the `url` of tickets; unset means where the ticket was asked for"),
   page: setting("USERWIRE_PAGE", oneOf("on", "key", "off"), "on", "Whether the console page is there, or asks for a key"),
   openapi: setting("USERWIRE_OPENAPI", oneOf("on", "key", "off"), "on", "Whether `/openapi.json` is there, or asks for a key"),
   metrics: setting("USERWIRE_METRICS", oneOf("on", "key", "off"), "key", "Whether `/metrics` is there, or asks for a key, except in open mode"),
@@ -98,7 +99,7 @@ export const SETTINGS = {
   onTooMany: setting("USERWIRE_ON_TOO_MANY", oneOf("refuse", "replace"), "refuse", "What a user's socket too many does: it is refused, or replaces the oldest"),
   maxConnectionsPerAddress: setting("USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", whole(0, 1_000_000), 2_000, "Most sockets of one client address (IPv6: /64); 0 is no limit"),
   upgradesPerSecond: setting("USERWIRE_UPGRADES_PER_SECOND", whole(0, 1_000_000), 500, "Handshakes a second of one client address, twice that in a burst; 0 is no limit"),
-  trustedProxies: setting("USERWIRE_TRUSTED_PROXIES", ranges, [], "Proxies whose `X-Forwarded-For` says who the client is"),
+  trustedProxies: setting("USERWIRE_TRUSTED_PROXIES", ranges, [], "Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed"),
   maxFrameBytes: setting("USERWIRE_MAX_FRAME_BYTES", bytes(1, 64 * MIB), 65_536, "Largest frame from a client"),
   maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
   maxBytesPerSecond: setting("USERWIRE_MAX_BYTES_PER_SECOND", bytes(1, GIB), 4 * MIB, "Most bytes from a client"),
@@ -158,7 +159,8 @@ function inWords(value: unknown): string {
 
 /**
  * Reads the settings. A flag wins over its variable; an empty value means the default.
- * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known.
+ * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known, unless
+ *   they were made for a service of that name, see `unknown_names.ts`.
  * @param sources.flags Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`.
  * @throws {ConfigError} with every fault found.
  */
@@ -186,7 +188,10 @@ export function loadConfig(sources: {
 
   const config = Object.freeze(values) as Config;
   faults.push(...faultsBetween(config));
-  faults.push(...unknownNames(env, flags));
+  const settings = Object.values<Setting<unknown>>(SETTINGS);
+  const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
+  faults.push(...unknownVariables(env, variables));
+  faults.push(...unknownFlags(flags, settings.map(({ flag }) => flag)));
   if (faults.length > 0) throw new ConfigError(faults);
   return config;
 }
@@ -225,47 +230,6 @@ function faultOf(setting: Setting<unknown>, name: string, given: string): string
     : "something else (not shown: it may hold a secret)";
   const remedy = fallback === undefined ? "or leave it out" : `or leave it out (default: ${fallbackText})`;
   return `${name} must be ${kind.expects}, but is ${found}: correct it, ${remedy}`;
-}
-
-function unknownNames(
-  env: Readonly<Record<string, string>>,
-  flags: Readonly<Record<string, unknown>>,
-): string[] {
-  const settings = rows().map(([, setting]) => setting);
-  const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map((known) => known.env);
-  const names = settings.map((setting) => setting.flag);
-  return [
-    ...Object.keys(env)
-      .filter((name) => name.startsWith(PREFIX) && env[name] !== "" && !variables.includes(name))
-      .map((name) =>
-        `${name} is not a setting: remove it, or rename it to ${nearest(name, variables)} if that is meant`
-      ),
-    ...Object.keys(flags)
-      .filter((name) => flags[name] !== undefined && !names.includes(name))
-      .map((name) =>
-        `--${name} is not a flag: remove it, or rename it to --${nearest(name, names)} if that is meant`
-      ),
-  ];
-}
-
-/** The name that takes the fewest edits. The prefix does not count: USERWIRE_PORT is nearest to PORT. */
-function nearest(name: string, known: readonly string[]): string {
-  const edits = (other: string) => editDistance(name.replace(PREFIX, ""), other.replace(PREFIX, ""));
-  return known.reduce((best, other) => edits(other) < edits(best) ? other : best);
-}
-
-/** How many letters must be put in, taken out or replaced to make one text the other (Levenshtein). */
-function editDistance(from: string, to: string): number {
-  let previous = Array.from({ length: to.length + 1 }, (_, index) => index);
-  for (let row = 1; row <= from.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= to.length; column++) {
-      const replaced = previous[column - 1]! + (from[row - 1] === to[column - 1] ? 0 : 1);
-      current.push(Math.min(replaced, previous[column]! + 1, current[column - 1]! + 1));
-    }
-    previous = current;
-  }
-  return previous.at(-1)!;
 }
 
 function rows(): [keyof Config, Setting<unknown>][] {

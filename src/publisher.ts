@@ -3,7 +3,7 @@
  * HTTP:
  *
  * ```ts ignore
- * import { Publisher } from "./src/publisher.ts";
+ * import { Publisher } from "../userwire/src/publisher.ts";
  *
  * await using publisher = await Publisher.open({ redisUrl: "redis://127.0.0.1:6379" });
  * const { sockets } = await publisher.send("alice", { kind: "json", text: '{"order":7}' });

@@ -146,6 +146,21 @@ export const keysUrl: Kind<string> = {
   mask: (url) => new URL(url).origin,
 };
 
+/** Where clients find the service. Read as the start of the addresses of sockets, without a slash at its end. */
+export const publicUrl: Kind<string> = {
+  expects:
+    "an address such as wss://push.example.com or https://example.com/push, without user, query and the /ws " +
+    "that is added to it",
+  parse(given) {
+    if (!/^(?:ws|http)s?:\/\/[^\s?#@]+$/i.test(given) || CONTROL.test(given) || !URL.canParse(given)) {
+      return undefined;
+    }
+    const { protocol, host, pathname } = new URL(given);
+    const path = pathname.replace(/\/+$/, "");
+    return path.endsWith("/ws") ? undefined : `${protocol.replace("http", "ws")}//${host}${path}`;
+  },
+};
+
 function itemsOf(given: string): string[] {
   return given.split(",").map((item) => item.trim()).filter((item) => item !== "");
 }

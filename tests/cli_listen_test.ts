@@ -1,5 +1,7 @@
 /** `userwire listen`, in this process, against a real service or sockets that do as they are told. */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import { newKey } from "../src/auth/keys.ts";
+import { CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { Service } from "./support/service.ts";
@@ -109,6 +111,40 @@ Deno.test("listen connects again when the service was restarted", async () => {
   assertEquals(io.stdout, "before\nafter\n");
 });
 
+Deno.test("listen with a key connects again too, when there was nobody to give it a ticket for a while", async () => {
+  using port = OwnPort.take();
+  const env = { ...CLOSED, USERWIRE_DRAIN_S: "0", PORT: `${port}` };
+  const before = await Service.start(env);
+  const io = new Terminal();
+  const { url } = before.server;
+  const listening = io.run(["listen", "alice", "--count", "1", "--url", url, "--key", KEY.key]);
+  await io.until("Listening");
+  await before.server.shutdown();
+  await io.until("The connection ended: Can't reach a service at ");
+
+  await using _after = await Service.start({ ...env, USERWIRE_NODE: "after" });
+  await io.until("Listening as alice on instance after");
+  await new Terminal().run(["send", "alice", "after", "--url", url, "--key", KEY.key]);
+  assertEquals(await listening, 0);
+  assertEquals(io.stdout, "after\n");
+});
+
+Deno.test("listen with a key gives up when the key is taken no more", async () => {
+  using port = OwnPort.take();
+  const env = { ...CLOSED, USERWIRE_DRAIN_S: "0", PORT: `${port}` };
+  const before = await Service.start(env);
+  const io = new Terminal();
+  const listening = io.run(["listen", "alice", "--url", before.server.url, "--key", KEY.key]);
+  await io.until("Listening");
+  await before.server.shutdown();
+  await using _after = await Service.start({
+    ...env,
+    USERWIRE_API_KEYS: newKey("other", { scopes: ["admin"] }).line,
+  });
+  assertEquals(await listening, 1);
+  assertMatch(io.stderr, /\nerror: The service at \S+ answered 401: .*\n$/);
+});
+
 Deno.test("listen connects again when the connection breaks or the service falls silent", async () => {
   await using server = serveSockets(
     // The promise of a sign of life every 50 ms, which is not kept.
@@ -160,6 +196,25 @@ Deno.test("listen fails with exit code 1 when the first connection does not come
   const other = new Terminal();
   assertEquals(await other.run(["listen", "bob", "--url", raw.url]), 1);
   assertMatch(other.stderr, /^error: .* does not speak userwire\.v1\n$/);
+});
+
+Deno.test("listen says why a user with all the sockets it may have is refused, by key, by token and by name", async () => {
+  const shown: [env: Record<string, string>, args: string[], protocols: string[]][] = [
+    [CLOSED, ["--key", KEY.key], protocolsFor(await tokenFor("alice"))],
+    [CLOSED, ["--token", await tokenFor("alice")], protocolsFor(await tokenFor("alice"))],
+    [{}, [], ["userwire.v1"]],
+  ];
+  for (const [env, args, protocols] of shown) {
+    await using service = await Service.start({ ...env, USERWIRE_MAX_CONNECTIONS_PER_USER: "1" });
+    await using alice = await openClient(service.socketUrl("alice"), protocols);
+    assertEquals((await alice.nextJson()).t, "hi");
+    const io = new Terminal();
+    assertEquals(await io.run(["listen", "alice", "--url", service.server.url, ...args]), 1);
+    assertMatch(
+      io.stderr,
+      /^error: The service at \S+ answered 429: .*USERWIRE_MAX_CONNECTIONS_PER_USER.*\n$/,
+    );
+  }
 });
 
 Deno.test("listen refuses a count that is none with exit code 2", async () => {

@@ -3,6 +3,7 @@
  * `cli_listen_test.ts`, what only a process of its own shows in `cli_process_test.ts`.
  */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import { CLOSED } from "./support/closed.ts";
 import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { Service } from "./support/service.ts";
@@ -122,6 +123,26 @@ Deno.test("send and who say when the other side is not Userwire", async () => {
   assertMatch(io.stderr, /answered 502: Bad Gateway \(try again in 7 s\)\n$/);
 });
 
+Deno.test("Commands that showed nothing to a service that wants to see something say with what to show it", async () => {
+  await using service = await Service.start(CLOSED);
+  const env = { USERWIRE_URL: service.server.url };
+  for (const args of [["send", "alice", "hi"], ["who", "alice"]]) {
+    const io = new Terminal();
+    assertEquals(await io.run(args, env), 1);
+    assertMatch(io.stderr, / answered 401: .* \(give a key with --key or USERWIRE_KEY\)\n$/);
+  }
+  const listen = new Terminal();
+  assertEquals(await listen.run(["listen", "alice"], env), 1);
+  assertMatch(
+    listen.stderr,
+    / answered 401: .* \(give a token with --token .* with --key or USERWIRE_KEY\)\n$/,
+  );
+  // Who did show something knows how.
+  const wrong = new Terminal();
+  assertEquals(await wrong.run(["send", "alice", "hi"], { ...env, USERWIRE_KEY: "wrong" }), 1);
+  assertMatch(wrong.stderr, / answered 401: The API key is not known here: [^()]*\n$/);
+});
+
 Deno.test("send keeps the path of --url, which wins over USERWIRE_URL", async () => {
   const paths: string[] = [];
   await using other = serveOther((request) => {
@@ -170,6 +191,21 @@ Deno.test("run prints help with an example for every command, and suggests what 
   const mistaken = new Terminal();
   assertEquals(await mistaken.run(["lisen", "alice"]), 2);
   assertEquals(mistaken.stderr, "error: unknown command 'lisen'\n(Did you mean listen?)\n");
+});
+
+Deno.test("key new says what of its command line can't be used, with exit code 2", async () => {
+  const faults: [args: string[], stderr: RegExp][] = [
+    [["a b", "--scopes", "send"], /^error: A key's name must have /],
+    [["shop", "--scopes", "send,root"], /^error: Scopes must be send, read, admin, .* "root"\n$/],
+    [["shop", "--scopes", "send", "--users", ""], /^error: The pattern of usernames must not be empty/],
+    [["shop"], /^error: required option '--scopes <list>' not specified\n$/],
+  ];
+  for (const [args, stderr] of faults) {
+    const io = new Terminal();
+    assertEquals(await io.run(["key", "new", ...args]), 2, args.join(" "));
+    assertMatch(io.stderr, stderr);
+    assertEquals(io.stdout, "");
+  }
 });
 
 Deno.test("run takes options without a command as those of serve, and reports all their faults at once", async () => {

@@ -43,6 +43,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     maxTokenLifeS: 2_592_000,
     tokenInQuery: false,
     ticketTtlS: 30,
+    publicUrl: undefined,
     page: "on",
     openapi: "on",
     metrics: "key",
@@ -156,6 +157,68 @@ Deno.test("loadConfig names the nearest setting for an unknown USERWIRE_ variabl
   loadConfig({ env: { USERWIRE_URL: "http://127.0.0.1:1", PATH: "/bin", LOG_LEVELS: "x", userwire_x: "y" } });
 });
 
+Deno.test("loadConfig suggests no name for an unknown one that is near to none", () => {
+  for (const name of ["USERWIRE_X", "USERWIRE_SERVICE_PORT", "USERWIRE_FOO_BAR", "USERWIRE_PORT_8765_TCP"]) {
+    assertEquals(
+      faultOf({ env: { [name]: "8765" } }),
+      `${name} is not a setting: remove it; "userwire serve --help" lists every setting`,
+    );
+  }
+  assertEquals(
+    faultOf({ flags: { verbose: true } }),
+    '--verbose is not a flag: remove it; "userwire serve --help" lists every setting',
+  );
+});
+
+/** What a pod gets for a Service with a named port, as the documentation of Kubernetes has it. */
+function serviceVariables(name: string, host = "10.0.0.11"): Record<string, string> {
+  const address = host.includes(":") ? `[${host}]` : host;
+  return {
+    [`${name}_SERVICE_HOST`]: host,
+    [`${name}_SERVICE_PORT`]: "8765",
+    [`${name}_SERVICE_PORT_HTTP_WS`]: "8765",
+    [`${name}_PORT`]: `tcp://${address}:8765`,
+    [`${name}_PORT_8765_TCP`]: `tcp://${address}:8765`,
+    [`${name}_PORT_8765_TCP_PROTO`]: "tcp",
+    [`${name}_PORT_8765_TCP_PORT`]: "8765",
+    [`${name}_PORT_8765_TCP_ADDR`]: host,
+    [`${name}_PORT_53_UDP`]: `udp://${address}:53`,
+    [`${name}_PORT_53_UDP_ADDR`]: host,
+  };
+}
+
+Deno.test("loadConfig passes over the variables that Kubernetes makes for services called userwire", () => {
+  const env = {
+    ...serviceVariables("USERWIRE"),
+    ...serviceVariables("USERWIRE_API", "fd00::11"),
+    ...serviceVariables("USERWIRE_SERVICE"),
+    USERWIRE_DRAIN_S: "7",
+  };
+  const config = loadConfig({ env });
+  assertEquals([config.port, config.drainS], [8765, 7]);
+  // Beside them a mistake is still one.
+  const mistakes = {
+    USERWIRE_PINGS_S: "1",
+    USERWIRE_NAME: "a",
+    USERWIRE_ENV_X: "x",
+    USERWIRE_PORTS: "tcp://10.0.0.11:8765",
+    USERWIRE_OTHER_SERVICE_HOST: "10.0.0.11",
+  };
+  const names = faultsOf({ env: { ...env, ...mistakes } }).map((fault) => fault.split(" ")[0]);
+  assertEquals(names, Object.keys(mistakes));
+});
+
+Deno.test("loadConfig passes over the variables that Docker makes for a link called userwire", () => {
+  const env = {
+    USERWIRE_NAME: "/web/userwire",
+    USERWIRE_PORT: "tcp://172.17.0.5:8765",
+    USERWIRE_PORT_8765_TCP_START: "tcp://172.17.0.5:8765",
+    USERWIRE_PORT_8765_TCP_END: "tcp://172.17.0.5:8767",
+    USERWIRE_ENV_USERWIRE_OPEN: "true",
+  };
+  assertEquals(loadConfig({ env }).open, false);
+});
+
 Deno.test("loadConfig names the nearest flag for an unknown one", () => {
   assertEquals(
     faultOf({ flags: { "redis-ulr": "x" } }),
@@ -256,6 +319,33 @@ Deno.test("loadConfig reads origins as browsers write them", () => {
     ]
   ) {
     assertMatch(faultOf({ env: { USERWIRE_ALLOWED_ORIGINS: text } }), /list of origins such as .* but is "/);
+  }
+});
+
+Deno.test("loadConfig reads where clients find the service, as the start of an address of sockets", () => {
+  const read = (text: string) => loadConfig({ env: { USERWIRE_PUBLIC_URL: text } }).publicUrl;
+  assertEquals(read("wss://push.example.com"), "wss://push.example.com");
+  assertEquals(read("HTTPS://Push.example.com:443/"), "wss://push.example.com");
+  assertEquals(read("https://example.com/a/push//"), "wss://example.com/a/push");
+  assertEquals(read("http://[::1]:8765"), "ws://[::1]:8765");
+  for (
+    const text of [
+      "push.example.com",
+      "//push.example.com",
+      "redis://push.example.com",
+      "wss://",
+      "wss://push.example.com/ws",
+      "wss://example.com/push/ws/",
+      "wss://push.example.com?x=1",
+      "wss://push.example.com#x",
+      "wss://user@push.example.com",
+      "wss://a.example, wss://b.example",
+    ]
+  ) {
+    assertMatch(
+      faultOf({ env: { USERWIRE_PUBLIC_URL: text } }),
+      /^USERWIRE_PUBLIC_URL must be an address such as wss:\/\/push\.example\.com .* but is "/,
+    );
   }
 });
 

@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { fragmentsAtProxy } from "./hostile/attacks.ts";
 import { isEndured, Siege } from "./hostile/siege.ts";
+import { CLOSED, KEY } from "./support/closed.ts";
 import { withDeadline } from "./support/deadline.ts";
 import { HaProxy } from "./support/ha_proxy.ts";
 import { findHaProxy, HAPROXY_MISSING } from "./support/programs.ts";
@@ -104,6 +105,27 @@ Deno.test({
     await using socket = await RawSocket.open(url);
     socket.send({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) });
     assertEquals((await socket.readClose()).code, 1009);
+  },
+});
+
+Deno.test({
+  name: "HAProxy says how and where it was called itself, whatever the caller says about that",
+  ignore,
+  async fn() {
+    await using service = await Service.start({ ...CLOSED, USERWIRE_TRUSTED_PROXIES: "127.0.0.1" });
+    await using proxy = await HaProxy.start(service.server.url);
+    const response = await fetch(`${proxy.url}v1/tickets`, {
+      method: "POST",
+      headers: {
+        "authorization": `Bearer ${KEY.key}`,
+        "content-type": "application/json",
+        "x-forwarded-proto": "https",
+        "x-forwarded-host": "evil.example",
+      },
+      body: '{"user":"alice"}',
+    });
+    const { ticket, url } = await response.json();
+    assertEquals(url, `${proxy.url.replace("http:", "ws:")}ws?ticket=${ticket}`);
   },
 });
 

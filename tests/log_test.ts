@@ -14,7 +14,8 @@ import {
   assertThrows,
 } from "@std/assert";
 import { ConfigError } from "../src/errors.ts";
-import { type LogOptions, memoryLog, openLog } from "../src/log.ts";
+import { memoryLog } from "../src/log.ts";
+import { type LogOptions, openLog } from "../src/log_file.ts";
 import { formatPretty } from "../src/log_line.ts";
 import { stretched, until } from "./support/deadline.ts";
 
@@ -69,7 +70,7 @@ async function run(dir: string, program: string): Promise<{ code: number; out: s
   }).spawn();
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(
-    `import { openLog } from "./src/log.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
+    `import { openLog } from "./src/log_file.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
   ));
   await writer.close();
   const kill = setTimeout(() => child.kill("SIGKILL"), stretched(20_000));

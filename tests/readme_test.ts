@@ -3,6 +3,8 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { settingsTable } from "../src/config.ts";
 import * as api from "../src/http/api.ts";
 import denoJson from "../deno.json" with { type: "json" };
+import { withDeadline } from "./support/deadline.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
 
 const readme = await Deno.readTextFile(new URL("../README.md", import.meta.url));
 
@@ -21,3 +23,35 @@ Deno.test("README speaks of tasks and files that exist", async () => {
     assert((await Deno.stat(new URL(`../${path}`, import.meta.url))) !== undefined, path);
   }
 });
+
+redisTest(
+  "README's example of a backend in Deno is checked and runs in a project that is not this one",
+  async () => {
+    const example = readme.split("### From a backend in Deno")[1]!.split("```ts\n")[1]!.split("```")[0]!;
+    await using redis = await RedisServer.start();
+    const folder = await Deno.makeTempDir({ prefix: "userwire-backend-" });
+    try {
+      const program = example
+        .replace("../userwire/", new URL("../", import.meta.url).href)
+        .replace(/redis:\/\/[^"]+/, redis.url);
+      assert(program.includes(redis.url) && program.includes("file:"), program);
+      await Deno.writeTextFile(`${folder}/backend.ts`, `${program}\nconsole.log(typeof id, sockets);\n`);
+      await Deno.writeTextFile(`${folder}/deno.json`, "{}");
+      for (const args of [["check", "backend.ts"], ["run", "--no-prompt", "--allow-net", "backend.ts"]]) {
+        const command = new Deno.Command(Deno.execPath(), {
+          args,
+          cwd: folder,
+          env: { NO_COLOR: "1" },
+          stdin: "null",
+        });
+        const output = await withDeadline(command.output(), 60_000, `deno ${args.join(" ")}`);
+        const [stdout, stderr] = [output.stdout, output.stderr].map((bytes) =>
+          new TextDecoder().decode(bytes)
+        );
+        assertEquals([output.code, stdout], [0, args[0] === "run" ? "string 0\n" : ""], stderr);
+      }
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+);

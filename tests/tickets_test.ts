@@ -137,6 +137,68 @@ Deno.test("A ticket for no username, or for too long, is refused", async () => {
   }
 });
 
+/** What a ticket's URL begins with; HOST is where the service itself listens. */
+interface Address {
+  readonly name: string;
+  readonly env?: Record<string, string>;
+  readonly headers?: Record<string, string>;
+  readonly address: string;
+}
+const ADDRESSES: readonly Address[] = [
+  {
+    name: "without a proxy, is where the call came",
+    address: "ws://HOST/ws",
+  },
+  {
+    name: "with proxies that are trusted, is where the call came to them",
+    env: { USERWIRE_TRUSTED_PROXIES: "127.0.0.0/8" },
+    headers: { "x-forwarded-proto": "https", "x-forwarded-host": "push.example.com" },
+    address: "wss://push.example.com/ws",
+  },
+  {
+    name: "with a chain of them, is where the call came to the first",
+    env: { USERWIRE_TRUSTED_PROXIES: "127.0.0.1, 10.0.0.0/8" },
+    headers: {
+      "x-forwarded-proto": "HTTPS , http",
+      "x-forwarded-host": "push.example.com:8443, inner.example",
+    },
+    address: "wss://push.example.com:8443/ws",
+  },
+  {
+    name: "with a proxy that ends TLS and keeps the host, is secure",
+    env: { USERWIRE_TRUSTED_PROXIES: "127.0.0.1" },
+    headers: { "x-forwarded-proto": "https" },
+    address: "wss://HOST/ws",
+  },
+  {
+    name: "with a proxy that says nonsense, is where the call came to us",
+    env: { USERWIRE_TRUSTED_PROXIES: "127.0.0.1" },
+    headers: { "x-forwarded-proto": "gopher", "x-forwarded-host": "evil.example/x?" },
+    address: "ws://HOST/ws",
+  },
+  {
+    name: "with a stranger's X-Forwarded-Proto and -Host, does not heed them",
+    env: { USERWIRE_TRUSTED_PROXIES: "10.0.0.0/8" },
+    headers: { "x-forwarded-proto": "https", "x-forwarded-host": "evil.example" },
+    address: "ws://HOST/ws",
+  },
+  {
+    name: "with USERWIRE_PUBLIC_URL, is there, whatever the call says",
+    env: { USERWIRE_TRUSTED_PROXIES: "127.0.0.1", USERWIRE_PUBLIC_URL: "https://example.com/push/" },
+    headers: { "x-forwarded-proto": "http", "x-forwarded-host": "inner.example" },
+    address: "wss://example.com/push/ws",
+  },
+];
+
+for (const { name, env = {}, headers = {}, address } of ADDRESSES) {
+  Deno.test(`The URL of a ticket, ${name}`, async () => {
+    await using service = await Service.start({ ...CLOSED, ...env });
+    const { body } = await call(service, "POST /v1/tickets", { body: { user: "alice" }, headers });
+    const expected = address.replace("HOST", new URL(service.server.url).host);
+    assertEquals(body.url, `${expected}?ticket=${body.ticket}`);
+  });
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Revocations
 

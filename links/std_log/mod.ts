@@ -1,6 +1,6 @@
 /**
  * Stand-in for `jsr:@std/log` 0.224.14, for machines that cannot reach JSR. It offers the classes that
- * `src/log.ts` builds on, with the original's names, signatures and behaviour and nothing beside them, and leaves
+ * `src/log_file.ts` builds on, with the original's names, signatures and behaviour and nothing beside them, and leaves
  * the writing to LogTape. Left out: `setup`, `getLogger` and the default logger, which are one registry for the
  * whole process; the formatters; a handler's `mode`, which is always "a". `LogRecord` is a type only, as it is there, too.
  * See ../README.md.

@@ -1,7 +1,6 @@
 /** `userwire key new`: makes an API key. It is printed once and stored nowhere; the service gets only its hash. */
 import type { Command } from "commander";
 import { newKey } from "../auth/keys.ts";
-import { ConfigError, messageOf } from "../errors.ts";
 import type { Shell } from "./shell.ts";
 
 interface NewOptions {
@@ -13,7 +12,7 @@ interface NewOptions {
 /** Adds the command. */
 export function addKey(program: Command, { io }: Shell): void {
   const key = program.command("key").description("Make keys for callers of the API");
-  key.command("new")
+  const command = key.command("new")
     .description("Make a key: the caller keeps the key, the service gets the line")
     .argument("<name>", "whose key it is, for logs and messages")
     .requiredOption("--scopes <list>", "what it allows: send, read, admin, comma separated")
@@ -24,23 +23,24 @@ export function addKey(program: Command, { io }: Shell): void {
       `
 Scopes:
   send   send messages
-  read   see who is online, read histories
+  read   see who is online, read histories and metrics
   admin  make tickets, close connections, revoke tokens
 
 Example:
   $ userwire key new shop --scopes send,read --users 'customer-*'`,
-    )
-    .action((name: string, { scopes, users, json }: NewOptions) => {
-      let made: { key: string; line: string };
-      try {
-        made = newKey(name, { scopes: scopes.split(",").map((scope) => scope.trim()), users });
-      } catch (error) {
-        throw error instanceof TypeError ? new ConfigError([messageOf(error)]) : error;
-      }
-      if (json) return io.out(`${JSON.stringify(made)}\n`);
-      io.err("The key, for the caller; it is not shown again:\n");
-      io.out(`${made.key}\n`);
-      io.err("The line, for USERWIRE_API_KEYS or the file in USERWIRE_API_KEYS_FILE:\n");
-      io.out(`${made.line}\n`);
-    });
+    );
+  command.action((name: string, { scopes, users, json }: NewOptions) => {
+    let made: { key: string; line: string };
+    try {
+      made = newKey(name, { scopes: scopes.split(",").map((scope) => scope.trim()), users });
+    } catch (error) {
+      if (error instanceof TypeError) command.error(`error: ${error.message}`);
+      throw error;
+    }
+    if (json) return io.out(`${JSON.stringify(made)}\n`);
+    io.err("The key, for the caller; it is not shown again:\n");
+    io.out(`${made.key}\n`);
+    io.err("The line, for USERWIRE_API_KEYS or the file in USERWIRE_API_KEYS_FILE:\n");
+    io.out(`${made.line}\n`);
+  });
 }

@@ -4,8 +4,9 @@
  * a failure. Standard output carries messages only, all else goes to standard error.
  */
 import { type Command, InvalidArgumentError } from "commander";
+import { messageOf } from "../errors.ts";
 import { type MessageFrame, parseUsername, type ServerFrame, shouldReconnect } from "../protocol.ts";
-import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
+import { addServiceOptions, RefusalError, Service, type ServiceFlags } from "./service.ts";
 import { interruption, type Io, type Shell } from "./shell.ts";
 import { connect, type Ending } from "./socket.ts";
 
@@ -28,7 +29,16 @@ export function addListen(program: Command, { env, io }: Shell): void {
     .option("--json", "print whole frames, of messages and of gaps, instead of payloads")
     .option("--count <n>", "stop after this many messages", parseCount)
     .option("--once", "stop when the connection ends, instead of connecting again")
-    .addHelpText("after", `\nExample:\n  $ userwire listen alice\n  {"hello": "world"}`)
+    .addHelpText(
+      "after",
+      `
+A service that is not open wants a token of the user, or a key with the scope admin, which gets a ticket for each
+connection; with both the token is used.
+
+Example:
+  $ userwire listen alice
+  {"hello": "world"}`,
+    )
     .action(async (user: string, options: ListenOptions) => {
       const username = parseUsername(user);
       const service = new Service(options, env);
@@ -39,10 +49,13 @@ export function addListen(program: Command, { env, io }: Shell): void {
 
       let wasOpen = false;
       for (let failures = 0; !stop.aborted; failures++) {
-        const ending = await connect(await service.socket(username), {
-          stop,
-          onFrame: (frame, text) => printer.print(frame, text),
-        });
+        const ending = await service.socket(username).then(
+          (target) => connect(target, { stop, onFrame: (frame, text) => printer.print(frame, text) }),
+          (error) => {
+            if (!wasOpen || error instanceof RefusalError) throw error;
+            return { code: 0, why: messageOf(error), openMs: undefined, retryMs: undefined };
+          },
+        );
         if (stop.aborted || ending.code === 1000) return;
         wasOpen ||= ending.openMs !== undefined;
         if (!wasOpen) throw await service.refusal(username);

@@ -36,6 +36,11 @@ export function addServiceOptions(command: Command, options: { token?: boolean }
   return command;
 }
 
+/** The service has understood what it was asked, and would say no again. */
+export class RefusalError extends Error {
+  override readonly name = "RefusalError";
+}
+
 /** A service that may or may not be running. */
 export class Service {
   readonly #base: URL;
@@ -66,6 +71,7 @@ export class Service {
   /**
    * Where to open a WebSocket for a user, and with which subprotocols. A token goes along as one of them; with a key
    * alone a ticket is fetched, which is good for one connection, and takes the token's place.
+   * @throws {RefusalError} when the key does not allow that; another error when there is no ticket just now.
    */
   async socket(username: string): Promise<{ url: string; protocols: string[] }> {
     const url = this.#socketUrl(username);
@@ -123,13 +129,14 @@ export class Service {
 
   /**
    * Why the service refused a WebSocket. A failed WebSocket does not say, so the handshake is made once more as
-   * a plain request, whose answer can be read.
+   * a plain request, whose answer can be read; with a ticket of its own, as the first may have used up the other.
    */
   async refusal(username: string): Promise<Error> {
     try {
+      const { protocols } = await this.socket(username);
       const response = await this.#fetch(this.#socketUrl(username), {
         headers: {
-          ...(this.#token !== "" && { "authorization": `Bearer ${this.#token}` }),
+          "sec-websocket-protocol": protocols.join(", "),
           "connection": "Upgrade",
           "upgrade": "websocket",
           "sec-websocket-version": "13",
@@ -140,7 +147,8 @@ export class Service {
         await response.body?.cancel();
         return new Error(`The connection to ${this.address} broke before it was open: try again`);
       }
-      return await problemOf(response);
+      const isNothingShown = this.#token === "" && this.#key === "";
+      return await problemOf(response, isNothingShown ? SOCKET_CREDENTIALS : "");
     } catch (error) {
       return error instanceof Error ? error : new Error(messageOf(error));
     }
@@ -163,7 +171,7 @@ export class Service {
       },
       body: payload.body,
     });
-    if (!response.ok) throw await problemOf(response);
+    if (!response.ok) throw await problemOf(response, this.#key === "" ? CALL_CREDENTIALS : "");
     try {
       return { answer: await response.json(), headers: response.headers };
     } catch {
@@ -214,15 +222,30 @@ export function inWords({ count, unit }: Counted): string {
   return `${count} ${count === 1 ? unit : `${unit}s`}`;
 }
 
-/** What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. */
-async function problemOf(response: Response): Promise<Error> {
+/** How to show what a service wants to see before it takes a call or a socket. */
+const CALL_CREDENTIALS = `give a key with --key or ${KEY_VARIABLE.env}`;
+const SOCKET_CREDENTIALS =
+  `give a token with --token or ${TOKEN_VARIABLE.env}, or a key of scope admin with --key or ${KEY_VARIABLE.env}`;
+
+/**
+ * What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. That speaks of HTTP;
+ * what to do here is added.
+ * @param missing How to show what was not shown and may be wanted; "" when all was.
+ */
+async function problemOf(response: Response, missing: string): Promise<Error> {
   const problem: unknown = await response.json().catch(() => undefined);
   const detail = isObject(problem) ? problem.detail ?? problem.title : undefined;
   const reason = typeof detail === "string" ? detail : response.statusText || "no reason given";
   const retryAfter = Number(response.headers.get("retry-after"));
-  const advice = retryAfter > 0 ? ` (try again in ${retryAfter} s)` : "";
-  return new Error(
-    `The service at ${new URL(response.url).origin} answered ${response.status}: ${reason}${advice}`,
+  const { status } = response;
+  const advice = retryAfter > 0
+    ? ` (try again in ${retryAfter} s)`
+    : status === 401 && missing !== ""
+    ? ` (${missing})`
+    : "";
+  const isForNow = status >= 500 || status === 408 || status === 429;
+  return new (isForNow ? Error : RefusalError)(
+    `The service at ${new URL(response.url).origin} answered ${status}: ${reason}${advice}`,
   );
 }
 

@@ -34,6 +34,8 @@ export interface RoutesOptions {
   foldUsernames: boolean;
   /** How long a ticket is good for, unless its buyer says. */
   ticketTtlS: number;
+  /** Where clients connect, by a request and the address at the other end of its connection. */
+  socketUrlFor(request: Request, peer: string): URL;
   /** How long revocations are remembered. */
   maxTokenLifeS: number;
   /** Whether the page, the document and the metrics are there for all, for who has a key, or for nobody. */
@@ -65,14 +67,20 @@ const PAGE_HEADERS = {
 const CLIENT_PATH = "/client.js";
 const SHARED = { "access-control-allow-origin": "*" };
 
+/** What handlers know of a request beside the request itself. */
+interface Env {
+  Bindings: { peer: string };
+}
+
 export interface Routes {
-  answer(request: Request): Response | Promise<Response>;
+  /** @param peer Address at the other end of the request's connection. */
+  answer(request: Request, peer: string): Response | Promise<Response>;
   close(): void;
 }
 
 export function createRoutes(options: RoutesOptions): Routes {
   const { publisher, auth, log } = options;
-  const app = new OpenAPIHono();
+  const app = new OpenAPIHono<Env>();
   const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
@@ -158,7 +166,7 @@ export function createRoutes(options: RoutesOptions): Routes {
     const { user, ttl = options.ticketTtlS } = query.value;
     assertMayAddress(caller, [user]);
     const ticket = await auth.issueTicket(parseUsername(user, { fold: options.foldUsernames }), ttl);
-    const url = new URL("/ws", c.req.url.replace(/^http/, "ws"));
+    const url = options.socketUrlFor(c.req.raw, c.env.peer);
     url.searchParams.set("ticket", ticket);
     return c.json({ ticket, url: url.href }, 201, { "cache-control": "no-store" });
   });
@@ -250,9 +258,11 @@ export function createRoutes(options: RoutesOptions): Routes {
   app.onError(answerTo);
 
   return {
-    answer(request) {
+    answer(request, peer) {
       const target = sendTarget(request);
-      return target === undefined ? app.fetch(request) : send(request, target, sends).catch(answerTo);
+      return target === undefined
+        ? app.fetch(request, { peer })
+        : send(request, target, sends).catch(answerTo);
     },
     close: () => deadlines.close(),
   };
@@ -285,7 +295,7 @@ function isFresh(ifNoneMatch: string | undefined, etag: string): boolean {
 }
 
 /** Which methods a path takes: a function made of the routes as they are now. */
-function methodsByPath(app: OpenAPIHono): (path: string) => string[] {
+function methodsByPath(app: OpenAPIHono<Env>): (path: string) => string[] {
   const routes = app.routes
     .filter(({ method }) => method !== "ALL")
     .map(({ method, path }) => ({ method, pattern: new URLPattern({ pathname: path }) }));

@@ -141,7 +141,9 @@ export const TicketQuery = z.strictObject({
 export const Ticket = z.object({
   ticket: z.string().openapi({ description: "Good for one connection" }),
   url: z.string().openapi({
-    description: "Where to connect with it",
+    description:
+      "Where to connect with it: at USERWIRE_PUBLIC_URL if that is set, else at the address by which this " +
+      "call came, to a proxy of USERWIRE_TRUSTED_PROXIES if it says so in X-Forwarded-Proto and X-Forwarded-Host",
     example: "wss://push.example.com/ws?ticket=…",
   }),
 }).openapi("Ticket");

@@ -1,5 +1,6 @@
 /** The client library, which no other file imports: how it is set up here, and what its errors mean. */
-import { createClient } from "redis";
+// deno-lint-ignore no-import-prefix -- a project that imports the publisher has no such name in its own deno.json
+import { createClient } from "npm:redis@^6.3.1";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 
 /** What `rediss://` needs beyond the public certificate authorities; all PEM text. */

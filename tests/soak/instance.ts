@@ -6,7 +6,7 @@
  *     deno run -A --v8-flags=--expose-gc tests/soak/instance.ts '{"REDIS_URL": "…"}' name
  */
 import { loadConfig } from "../../src/config.ts";
-import { openLog } from "../../src/log.ts";
+import { openLog } from "../../src/log_file.ts";
 import { startServer } from "../../src/server.ts";
 import { lines } from "./lines.ts";
 

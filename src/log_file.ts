@@ -1,0 +1,340 @@
+/**
+ * The log of one app: a short event with fields, as a readable line on the console and as a line of JSON in a file
+ * that rotates by size. Owns the file, its buffer and its flush timer.
+ *
+ * A call never throws: when the disk refuses, the console says so once and the app lives on. Two processes must not
+ * write one file. Secrets are not hidden: callers keep tokens and keys out of the fields.
+ * This is the only file that imports @std/log, and it leaves that package's process-wide registry alone, so that two
+ * apps can live in one process.
+ */
+import { BaseHandler, Logger, type LogRecord, RotatingFileHandler } from "@std/log";
+import { ConfigError, messageOf } from "./errors.ts";
+import type { Log } from "./log.ts";
+import { formatJson, formatPretty, type LogFields, type LogLevel, type LogLine } from "./log_line.ts";
+
+/** How a log is opened. */
+export interface LogOptions {
+  level: LogLevel;
+  /** Folder of the files; it is made when it is missing. */
+  dir: string;
+  /** Name of the file, to which ".log" is added. Logs that share a folder need names of their own. */
+  name: string;
+  /** How the console shows events. The file is always JSON lines. */
+  format: "pretty" | "json";
+  /**
+   * Size in bytes at which the next file is begun.
+   * @default {10485760} 10 MiB
+   */
+  maxBytes?: number;
+  /**
+   * How many files are kept, the current one included: at least 2.
+   * @default {5}
+   */
+  maxFiles?: number;
+  /**
+   * Longest time in milliseconds that an event waits in the buffer. Warnings and errors do not wait.
+   * @default {1000}
+   */
+  flushMs?: number;
+  /**
+   * Whether events go to the console too. Trouble with the file does in any case.
+   * @default {true}
+   */
+  console?: boolean;
+}
+
+const DEFAULT_MAX_BYTES = 10 * 1024 * 1024;
+const DEFAULT_MAX_FILES = 5;
+const DEFAULT_FLUSH_MS = 1000;
+
+/** A busy server writes a few times a second, not once per handful of lines: each write waits for the disk. */
+const BUFFER_BYTES = 256 * 1024;
+
+/**
+ * So many warnings and errors per flush interval are written at once, the rest by the timer: a flush waits for the
+ * disk, and a storm of warnings must not hold up the sockets.
+ */
+const URGENT_PER_INTERVAL = 10;
+
+/**
+ * Opens a log.
+ * @throws {ConfigError} when the folder or the file in it can't be made or written, or an option makes no sense.
+ */
+export function openLog(options: LogOptions): Log {
+  const { level, dir, name, format } = options;
+  const { maxBytes = DEFAULT_MAX_BYTES, maxFiles = DEFAULT_MAX_FILES, flushMs = DEFAULT_FLUSH_MS } = options;
+  const faults: string[] = [];
+  if (!/^[\w.-]+$/.test(name)) {
+    faults.push(`Log name "${name}" can't name a file: use letters, digits, ".", "_" and "-" only`);
+  }
+  if (!(maxBytes >= 1)) faults.push(`Log size "${maxBytes}" is too small: let a file have at least 1 byte`);
+  if (!(maxFiles >= 2)) faults.push(`Number of log files "${maxFiles}" is too small: keep at least 2`);
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const terminal = new Terminal(format);
+  const file = new LogFile(terminal, { dir, path: `${dir}/${name}.log`, maxBytes, maxFiles });
+  try {
+    file.open();
+  } catch (error) {
+    throw new ConfigError([
+      `Log folder "${dir}" can't be written: ${messageOf(error)}; ` +
+      `set LOG_DIR to a folder in which this process may make files`,
+    ]);
+  }
+  const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file]);
+  const logger = new Logger(name, LEVEL_NAMES[level], { handlers: [outlets] });
+  return new AppLog(logger, { level, terminal, file, flushMs });
+}
+
+const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warn: "WARN", error: "ERROR" } as const;
+
+class AppLog implements Log {
+  readonly level: LogLevel;
+  readonly #logger: Logger;
+  readonly #terminal: Terminal;
+  readonly #file: LogFile;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(
+    logger: Logger,
+    options: { level: LogLevel; terminal: Terminal; file: LogFile; flushMs: number },
+  ) {
+    this.level = options.level;
+    this.#logger = logger;
+    this.#terminal = options.terminal;
+    this.#file = options.file;
+    this.#timer = setInterval(() => this.#file.tick(), options.flushMs);
+    // A log must not keep a process alive that has nothing else to do.
+    Deno.unrefTimer(this.#timer);
+  }
+
+  debug(event: string, fields?: LogFields): void {
+    this.#logger.debug(event, fields);
+  }
+
+  info(event: string, fields?: LogFields): void {
+    this.#logger.info(event, fields);
+  }
+
+  warn(event: string, fields?: LogFields): void {
+    this.#logger.warn(event, fields);
+  }
+
+  error(event: string, fields?: LogFields): void {
+    this.#logger.error(event, fields);
+  }
+
+  flush(): void {
+    this.#terminal.flush();
+    this.#file.flush();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#file.destroy();
+    this.#terminal.flush();
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Where lines go
+
+interface Outlet {
+  show(line: LogLine): void;
+}
+
+/** Reads a record once for all who show it. */
+class Outlets extends BaseHandler {
+  readonly #outlets: readonly Outlet[];
+
+  constructor(outlets: readonly Outlet[]) {
+    super("DEBUG");
+    this.#outlets = outlets;
+  }
+
+  override handle(record: LogRecord): void {
+    const line: LogLine = {
+      time: record.datetime.toISOString(),
+      level: record.levelName.toLowerCase() as LogLevel,
+      event: record.msg,
+      fields: (record.args[0] ?? {}) as LogFields,
+    };
+    for (const outlet of this.#outlets) outlet.show(line);
+  }
+
+  override log(): void {}
+}
+
+/**
+ * Lines to the console wait so long for others: each write is a call of the kernel that wakes whoever reads them, and
+ * with a thousand sockets coming and going in a second these calls cost a tenth of all.
+ */
+const TOGETHER_MS = 10;
+
+/** The console: standard output, and standard error for warnings and errors, in the order they came. */
+class Terminal implements Outlet {
+  readonly #format: "pretty" | "json";
+  // Asked once: it is a call of the kernel, and a socket writes two lines.
+  readonly #colours = {
+    output: !Deno.noColor && Deno.stdout.isTerminal(),
+    error: !Deno.noColor && Deno.stderr.isTerminal(),
+  };
+
+  #waiting: string[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(format: "pretty" | "json") {
+    this.#format = format;
+  }
+
+  show(line: LogLine): void {
+    const isTrouble = line.level === "warn" || line.level === "error";
+    const colour = isTrouble ? this.#colours.error : this.#colours.output;
+    const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
+    if (isTrouble) {
+      this.flush();
+      console.error(text);
+    } else {
+      this.#waiting.push(text);
+      this.#timer ??= setTimeout(() => this.flush(), TOGETHER_MS);
+    }
+  }
+
+  flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#waiting.length === 0) return;
+    console.log(this.#waiting.join("\n"));
+    this.#waiting = [];
+  }
+}
+
+/** A rotating file that can be let go of while the disk is full, and does not spoil the exit code then. */
+class RotatingFile extends RotatingFileHandler {
+  override destroy(): void {
+    try {
+      super.destroy();
+    } catch {
+      // The flush before has said it already.
+    }
+  }
+}
+
+/**
+ * The file, as long as the app lives: it survives a full disk and a folder that was deleted or can't be renamed in,
+ * says on the console when trouble starts and ends, and counts what may be lost.
+ */
+class LogFile implements Outlet {
+  readonly #terminal: Terminal;
+  readonly #dir: string;
+  readonly #path: string;
+  readonly #file: RotatingFile;
+  /** Records since the last flush. */
+  #waiting = 0;
+  #lost = 0;
+  #urgent = 0;
+  #isClosed = false;
+  #isFailing = false;
+  /** The handler lost its open file in a rotation that went wrong. */
+  #isStale = false;
+
+  constructor(
+    terminal: Terminal,
+    options: { dir: string; path: string; maxBytes: number; maxFiles: number },
+  ) {
+    this.#terminal = terminal;
+    this.#dir = options.dir;
+    this.#path = options.path;
+    this.#file = new RotatingFile("DEBUG", {
+      filename: options.path,
+      maxBytes: options.maxBytes,
+      maxBackupCount: options.maxFiles - 1,
+      bufferSize: BUFFER_BYTES,
+    });
+  }
+
+  /** @throws what the file system throws. */
+  open(): void {
+    Deno.mkdirSync(this.#dir, { recursive: true });
+    this.#file.setup();
+  }
+
+  show(line: LogLine): void {
+    if (this.#isClosed) return;
+    try {
+      this.#file.log(formatJson(line));
+      this.#waiting++;
+    } catch (error) {
+      this.#lost++;
+      this.#fail(error);
+      return;
+    }
+    const isTrouble = line.level === "warn" || line.level === "error";
+    if (isTrouble && this.#urgent < URGENT_PER_INTERVAL) {
+      this.#urgent++;
+      this.flush();
+    }
+  }
+
+  tick(): void {
+    this.#urgent = 0;
+    this.flush();
+  }
+
+  flush(): void {
+    if (this.#isClosed || this.#waiting === 0 && !this.#isFailing) return;
+    try {
+      if (this.#isStale || !exists(this.#path)) this.#reopen();
+      this.#file.flush();
+      this.#waiting = 0;
+      if (this.#isFailing) this.#recover();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  destroy(): void {
+    this.flush();
+    this.#isClosed = true;
+    this.#file.destroy();
+  }
+
+  /** What was buffered goes to the file that is no longer there. */
+  #reopen(): void {
+    this.#file.destroy();
+    this.open();
+    this.#isStale = false;
+    this.#isFailing = true;
+    this.#lost += this.#waiting;
+    this.#waiting = 0;
+  }
+
+  #fail(error: unknown): void {
+    if (error instanceof Deno.errors.BadResource) this.#isStale = true;
+    if (this.#isFailing) return;
+    this.#isFailing = true;
+    this.#terminal.show(this.#trouble("log file can't be written", { error }));
+  }
+
+  #recover(): void {
+    const line = this.#trouble("log file is written again", { lost_at_most: this.#lost });
+    this.#file.log(formatJson(line));
+    this.#file.flush();
+    this.#isFailing = false;
+    this.#lost = 0;
+    this.#terminal.show(line);
+  }
+
+  #trouble(event: string, fields: LogFields): LogLine {
+    return { time: new Date().toISOString(), level: "warn", event, fields: { file: this.#path, ...fields } };
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
