@@ -27,7 +27,10 @@ Deno.test("README speaks of tasks and files that exist", async () => {
 redisTest(
   "README's example of a backend in Deno is checked and runs in a project that is not this one",
   async () => {
-    const example = readme.split("### From a backend in Deno")[1]!.split("```ts\n")[1]!.split("```")[0]!;
+    const section = readme.split("### From a backend in Deno")[1]!;
+    const example = section.split("```ts\n")[1]!.split("```")[0]!;
+    const config = JSON.parse(/`(\{ "imports".*\})`/.exec(section)![1]!);
+    assertEquals(config, { imports: { redis: denoJson.imports.redis } });
     await using redis = await RedisServer.start();
     const folder = await Deno.makeTempDir({ prefix: "userwire-backend-" });
     try {
@@ -36,7 +39,7 @@ redisTest(
         .replace(/redis:\/\/[^"]+/, redis.url);
       assert(program.includes(redis.url) && program.includes("file:"), program);
       await Deno.writeTextFile(`${folder}/backend.ts`, `${program}\nconsole.log(typeof id, sockets);\n`);
-      await Deno.writeTextFile(`${folder}/deno.json`, "{}");
+      await Deno.writeTextFile(`${folder}/deno.json`, JSON.stringify(config));
       for (const args of [["check", "backend.ts"], ["run", "--no-prompt", "--allow-net", "backend.ts"]]) {
         const command = new Deno.Command(Deno.execPath(), {
           args,

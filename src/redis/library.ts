@@ -1,6 +1,5 @@
 /** The client library, which no other file imports: how it is set up here, and what its errors mean. */
-// deno-lint-ignore no-import-prefix -- a project that imports the publisher has no such name in its own deno.json
-import { createClient } from "npm:redis@^6.3.1";
+import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 
 /** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
