@@ -104,8 +104,8 @@ export class RedisSubscription implements Subscription {
       this.#connection = undefined;
       if (this.#closed) return;
       this.#host.onLost(1);
-      this.#tell(() => this.#subscriber.lost(why));
       const { signal } = this.#redialing = new AbortController();
+      this.#tell(() => this.#subscriber.lost(why)); // who may close it
       const dial = (attempt: Attempt) => this.#host.dial(this.channel, attempt);
       connection = await redial((signal) => this.#host.attempt(signal, dial), {
         whenReady: () => this.#host.whenReady(),
@@ -114,6 +114,8 @@ export class RedisSubscription implements Subscription {
       this.#redialing = undefined;
       this.#host.onLost(-1);
       if (!connection) return;
+      // It may have been closed on the connection's way here, and then has found none to let go of.
+      if (signal.aborted) return connection.close();
       this.#connection = connection;
       this.#quietChecks = 0;
       this.#tell(() => this.#subscriber.restored());

@@ -214,6 +214,8 @@ export class SharedConnection {
         signal,
       });
       if (!connection) return;
+      // It may have been closed on the connection's way here, and then has found none to let go of.
+      if (signal.aborted) return connection.close();
       this.#connection = connection;
       this.#quietChecks = 0;
       for (const channel of this.#channels.values()) this.#sync(channel);

@@ -12,10 +12,11 @@ import type { Subscription } from "../../src/broker/broker.ts";
 import { outageContract } from "./redis_broker_outages.ts";
 import { counted } from "./broker_under_test.ts";
 import { BrokerUnavailableError } from "../../src/errors.ts";
-import { until } from "../support/deadline.ts";
+import { until, withDeadline } from "../support/deadline.ts";
 import { Recorder } from "../support/recorder.ts";
 import {
   assertUnavailable,
+  CALL_MS,
   isAvailable,
   type OpenedRedisBroker,
   QUICK_MS,
@@ -149,6 +150,25 @@ export function redisBrokerContract(
     for (const recorder of recorders) await recorder.isRestored();
     assertEquals(await broker.publish("alice", "still here"), counted(broker, 3));
     for (const recorder of recorders) await recorder.received(1);
+  });
+
+  on.test("lets go of a subscription that its subscriber closes when it is lost", async (broker, redis) => {
+    const closed = Promise.withResolvers<void>();
+    class Leaving extends Recorder {
+      override lost(why: string): void {
+        super.lost(why);
+        subscription.close().then(closed.resolve);
+      }
+    }
+    const [leaving, staying] = [new Leaving(), new Recorder()];
+    const subscription = await broker.subscribe("alice", leaving);
+    await broker.subscribe("alice", staying);
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await withDeadline(closed.promise, CALL_MS, "the subscription to close");
+    await staying.isRestored();
+    assertEquals(await broker.publish("alice", "who stays"), 1);
+    await staying.received(1);
+    assertEquals([leaving.changes, leaving.payloads], [["lost"], []]);
   });
 
   // -------------------------------------------------------------------------------------------------------
