@@ -2,7 +2,7 @@
  * What becomes of a subscription's connection after it was lost: it is dialled again, by both ways of subscribing,
  * and neither too often nor for somebody who has left.
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { Attempt } from "../src/broker/attempt.ts";
 import type { Subscriber, Subscription } from "../src/broker/broker.ts";
 import { RedisConnection } from "../src/broker/redis_connection.ts";
@@ -56,6 +56,9 @@ class Host implements AsyncDisposable {
   onLost(): void {}
   onClosed(): void {}
   onSubscriberError(): void {}
+  onConnectionLost(): void {}
+  onConnectionRestored(): void {}
+  onRefused(): void {}
 
   [Symbol.asyncDispose](): Promise<void> {
     this.goodbyes.close();
@@ -111,4 +114,60 @@ for (const { name, subscribe } of WAYS) {
       }
     },
   );
+}
+
+/** A Redis that confirms every subscription and hangs up at once; `dialledMs` has the time of each connection. */
+class Fickle implements AsyncDisposable {
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #serving: Promise<void>[] = [];
+  readonly dialledMs: number[] = [];
+
+  constructor() {
+    this.#serving.push(this.#accept());
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.#listener.addr.port}`;
+  }
+
+  async #accept(): Promise<void> {
+    for await (const conn of this.#listener) {
+      this.dialledMs.push(performance.now());
+      this.#serving.push(this.#serve(conn));
+    }
+  }
+
+  async #serve(conn: Deno.Conn): Promise<void> {
+    using _ = conn;
+    const [buffer, decoder, encoder] = [new Uint8Array(1_000), new TextDecoder(), new TextEncoder()];
+    for (let asked = ""; !asked.includes("SUBSCRIBE");) {
+      const count = await conn.read(buffer);
+      if (count === null) return;
+      const text = decoder.decode(buffer.subarray(0, count));
+      asked += text;
+      if (text.includes("SETNAME")) await conn.write(encoder.encode("+OK\r\n"));
+    }
+    await conn.write(encoder.encode("*3\r\n$9\r\nsubscribe\r\n$5\r\nalice\r\n:1\r\n"));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    for (const serving of this.#serving) await serving.catch(() => {}); // cut off by the other side
+  }
+}
+
+for (const { name, subscribe } of WAYS) {
+  Deno.test(`${name} dials a Redis that confirms and hangs up ever more slowly`, async () => {
+    await using redis = new Fickle();
+    await using host = new Host(redis.url);
+    const recorder = new Recorder();
+    const subscription = await subscribe(host, recorder);
+    const { dialledMs } = redis;
+    await until(() => dialledMs.length >= 9, "nine connections", 30_000);
+    await subscription.close();
+    recorder.assertPairs();
+    // The pauses are random, of 3.5 s together on average, and less than this once in a million times.
+    const tookMs = dialledMs[8]! - dialledMs[0]!;
+    assert(tookMs > 100, `nine connections within ${tookMs} ms`);
+  });
 }
