@@ -123,3 +123,19 @@ redisTest("SharedRedisBroker says once that a channel can't be had back", async 
   assertEquals(refused().map(({ level, fields }) => [level, fields.channel]), [["warn", "bad1"]]);
   assertMatch(String(refused()[0]!.fields.reason), /^NOPERM /);
 });
+
+redisTest("SharedRedisBroker leaves a channel also when Redis lets nobody unsubscribe", async () => {
+  await using server = await RedisServer.start();
+  await using stack = new AsyncDisposableStack();
+  const { broker, close } = open(server.url, { sharedConnections: 1 });
+  stack.defer(close);
+  await until(() => broker.unavailable() === undefined, "Redis to be connected");
+  await server.cli("ACL", "SETUSER", "default", "-unsubscribe");
+  const staying = new Recorder();
+  await broker.subscribe("bob", staying);
+  const leaving = await broker.subscribe("alice", new Recorder());
+  await withDeadline(leaving.close(), 3_000, "the subscription to close");
+  await staying.isRestored();
+  assertEquals(await broker.counts(["alice", "bob"]), [0, 1]);
+  assertMatch(staying.reasons[0]!, /NOPERM .*unsubscribe/);
+});
