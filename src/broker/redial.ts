@@ -3,39 +3,67 @@ import type { RedisConnection } from "./redis_connection.ts";
 
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 2_000;
+/** A connection that lasted so long was a good one, also when nobody was sent anything meanwhile. */
+const LASTING_MS = 2_000;
 
 export interface RedialOptions {
+  dial(signal: AbortSignal): Promise<RedisConnection>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
-  /** Ends the attempts. */
-  signal: AbortSignal;
+  /** A dial failed; another one follows. */
+  onFailure?(error: unknown): void;
 }
 
-/** @returns The new connection; undefined when the attempts were ended. */
-export async function redial(
-  dial: (signal: AbortSignal) => Promise<RedisConnection>,
-  options: RedialOptions,
-): Promise<RedisConnection | undefined> {
-  const { whenReady, signal } = options;
-  const aborted = new Promise<void>((resolve) =>
-    signal.addEventListener("abort", () => resolve(), { once: true })
-  );
-  for (let attempt = 0; !signal.aborted; attempt++) {
-    await Promise.race([whenReady(), aborted]);
-    // Full jitter: thousands of subscriptions lost at one moment must not come back at one moment.
-    if (attempt > 0) {
-      await pause(Math.random() * Math.min(FIRST_BACKOFF_MS * 2 ** attempt, MAX_BACKOFF_MS), aborted);
-    }
-    if (signal.aborted) break;
-    try {
-      const connection = await dial(signal);
-      if (!signal.aborted) return connection;
-      connection.close();
-    } catch {
-      // Tried again, for as long as anybody listens; the command connection's log says what is wrong.
-    }
+/**
+ * How one connection is dialled as often as it is lost: at once when it was a good one, on which a message had come or
+ * which had lasted. Else the back-off goes on, because a Redis may also let us in only to hang up.
+ */
+export class Redial {
+  readonly #options: RedialOptions;
+  /** Dials that brought no good connection, one after the other. */
+  #vainDials = 0;
+  #last: RedisConnection | undefined;
+  #connectedAtMs = 0;
+
+  constructor(options: RedialOptions) {
+    this.#options = options;
   }
-  return undefined;
+
+  /**
+   * Resolves when there is a connection. Call it when the one before was lost.
+   * @param signal Ends the attempts; look at it once more when you have the connection.
+   * @returns undefined when the attempts were ended.
+   */
+  async connect(signal: AbortSignal): Promise<RedisConnection | undefined> {
+    const { dial, whenReady, onFailure } = this.#options;
+    const aborted = new Promise<void>((resolve) =>
+      signal.addEventListener("abort", () => resolve(), { once: true })
+    );
+    if (this.#last?.hasDelivered || performance.now() - this.#connectedAtMs >= LASTING_MS) {
+      this.#vainDials = 0;
+    }
+    while (!signal.aborted) {
+      await Promise.race([whenReady(), aborted]);
+      const vainDials = this.#vainDials++;
+      // Full jitter: thousands of subscriptions lost at one moment must not come back at one moment.
+      if (vainDials > 0) {
+        await pause(Math.random() * Math.min(FIRST_BACKOFF_MS * 2 ** vainDials, MAX_BACKOFF_MS), aborted);
+      }
+      if (signal.aborted) break;
+      try {
+        const connection = await dial(signal);
+        if (!signal.aborted) {
+          this.#connectedAtMs = performance.now();
+          return this.#last = connection;
+        }
+        connection.close();
+      } catch (error) {
+        // Tried again, for as long as anybody listens.
+        if (!signal.aborted) onFailure?.(error);
+      }
+    }
+    return undefined;
+  }
 }
 
 async function pause(ms: number, aborted: Promise<void>): Promise<void> {

@@ -36,7 +36,7 @@ export abstract class RedisBroker implements Broker {
   readonly #subscribing: Deadlines;
   protected readonly address: RedisAddress;
   protected readonly redis: Redis;
-  readonly #log: Log | undefined;
+  protected readonly log: Log | undefined;
   readonly #healthTimer: ReturnType<typeof setInterval>;
   #lost = 0;
   #nextTickMs = performance.now() + HEALTH_TICK_MS;
@@ -46,7 +46,7 @@ export abstract class RedisBroker implements Broker {
     this.#subscribing = new Deadlines(options.timeoutMs);
     this.address = options.address;
     this.redis = options.redis;
-    this.#log = options.log;
+    this.log = options.log;
     this.#healthTimer = setInterval(() => this.#tick(), HEALTH_TICK_MS);
   }
 
@@ -114,7 +114,7 @@ export abstract class RedisBroker implements Broker {
   }
 
   onSubscriberError(channel: string, error: unknown): void {
-    this.#log?.error("subscriber failed", { channel, reason: messageOf(error) });
+    this.log?.error("subscriber failed", { channel, reason: messageOf(error) });
   }
 
   #tick(): void {

@@ -21,9 +21,13 @@ export interface OpenOptions {
 
 /** What `CLIENT LIST` shows these connections as. */
 const SET_NAME = encodeCommand("CLIENT", "SETNAME", "userwire-subscription");
+/** What a Redis says that does not let us name the connection, by its ACL or its age, and serves it all the same. */
+const NAMELESS = /^NOPERM |^ERR (unknown|unsupported|syntax) /i;
 
 export class RedisConnection {
   readonly parser: RespParser;
+  /** Whether a message has come on it; whoever reads says so. */
+  hasDelivered = false;
   readonly #conn: Deno.Conn;
   #closed = false;
 
@@ -35,7 +39,7 @@ export class RedisConnection {
   /**
    * Dials, logs in, sends the commands and waits for their replies.
    * @param attempt Covers the waiting for a slot too: while Redis hangs, nobody waits for those before him.
-   * @throws {BrokerUnavailableError} also when Redis answers one of them with an error.
+   * @throws {BrokerUnavailableError} also when Redis answers with an error.
    * @throws the reason why the attempt was given up.
    */
   static async open(
@@ -69,10 +73,8 @@ export class RedisConnection {
     await this.write(concat([...login, SET_NAME, ...commands]));
     for (let i = 0; i < login.length + 1 + replies; i++) {
       const reply = await this.#reply();
-      // A Redis that does not let us name the connection serves it all the same.
-      if (reply instanceof ReplyError && i !== login.length) {
-        throw new BrokerUnavailableError(`Redis refused a subscription: ${reply.text}`);
-      }
+      if (!(reply instanceof ReplyError) || i === login.length && NAMELESS.test(reply.text)) continue;
+      throw new BrokerUnavailableError(`Redis refused a subscription: ${reply.text}`);
     }
   }
 

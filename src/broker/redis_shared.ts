@@ -34,6 +34,18 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
     return RedisConnection.open(this.address, attempt, { bufferSize: BUFFER_BYTES });
   }
 
+  onConnectionLost(why: string): void {
+    this.log?.warn("shared connection unavailable", { reason: why });
+  }
+
+  onConnectionRestored(): void {
+    this.log?.info("shared connection available");
+  }
+
+  onRefused(channel: string, why: string): void {
+    this.log?.warn("subscription refused", { channel, reason: why });
+  }
+
   protected checkHealth(): void {
     for (const connection of this.#connections) connection.checkHealth();
   }

@@ -6,7 +6,7 @@ import type { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import { redial } from "./redial.ts";
+import { Redial } from "./redial.ts";
 import type { RedisConnection } from "./redis_connection.ts";
 import { encodeCommand, ReplyError, type RespParser } from "./resp.ts";
 
@@ -98,26 +98,33 @@ export class RedisSubscription implements Subscription {
 
   async #run(first: RedisConnection): Promise<void> {
     let connection: RedisConnection | undefined = first;
+    let redial: Redial | undefined; // most connections are never lost
     for (;;) {
       const why = await this.#read(connection);
       connection.close();
       this.#connection = undefined;
       if (this.#closed) return;
       this.#host.onLost(1);
-      this.#tell(() => this.#subscriber.lost(why));
       const { signal } = this.#redialing = new AbortController();
-      const dial = (attempt: Attempt) => this.#host.dial(this.channel, attempt);
-      connection = await redial((signal) => this.#host.attempt(signal, dial), {
-        whenReady: () => this.#host.whenReady(),
-        signal,
-      });
+      this.#tell(() => this.#subscriber.lost(why)); // who may close it
+      connection = await (redial ??= this.#redial()).connect(signal);
       this.#redialing = undefined;
       this.#host.onLost(-1);
       if (!connection) return;
+      // It may have been closed on the connection's way here, and then has found none to let go of.
+      if (signal.aborted) return connection.close();
       this.#connection = connection;
       this.#quietChecks = 0;
       this.#tell(() => this.#subscriber.restored());
     }
+  }
+
+  #redial(): Redial {
+    const dial = (attempt: Attempt) => this.#host.dial(this.channel, attempt);
+    return new Redial({
+      dial: (signal) => this.#host.attempt(signal, dial),
+      whenReady: () => this.#host.whenReady(),
+    });
   }
 
   /** Delivers until the connection ends; returns why it did. */
@@ -127,6 +134,7 @@ export class RedisSubscription implements Subscription {
       for (;;) {
         for (;;) {
           if (parser.message()) {
+            connection.hasDelivered = true;
             if (!this.#closed) this.#deliver(parser);
             if (this.#paused) await this.#paused.promise;
             continue;

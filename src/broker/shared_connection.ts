@@ -2,17 +2,22 @@
  * One Redis connection for many channels: it keeps Redis' list of subscribed channels equal to the channels that
  * somebody here listens to, whatever joins, leaves and breaks meanwhile.
  *
- * Redis carries out commands in order and answers each. So a channel needs to remember only the last command that
- * was sent for it and how many answers are due: it is *confirmed* when none is due and the last was SUBSCRIBE.
+ * A channel needs to remember only the last command that was sent for it and how many answers are due: it is
+ * *confirmed* when none is due and the last was SUBSCRIBE.
+ *
+ * An ACL may forbid a channel, and then refuses every command that names it. That is the channel's misfortune alone:
+ * of a batch that was refused each channel is asked for by itself, and who waits for a refused one is told why. Those
+ * who had it before go on waiting, as for a connection that was lost.
  */
 import { setImmediate } from "node:timers";
 import type { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import { redial } from "./redial.ts";
+import { Redial } from "./redial.ts";
 import type { RedisConnection } from "./redis_connection.ts";
-import { concat, encodeCommand, type Reply, ReplyError } from "./resp.ts";
+import { type Listener, SharedChannel } from "./shared_channel.ts";
+import { SharedCommands } from "./shared_commands.ts";
 
 /** What a shared connection needs from its broker. */
 export interface SharedConnectionHost {
@@ -27,41 +32,33 @@ export interface SharedConnectionHost {
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
   onSubscriberError(channel: string, error: unknown): void;
+  /** The connection was lost, or can't be had for another reason than the one said before. */
+  onConnectionLost(why: string): void;
+  /** It is there again. */
+  onConnectionRestored(): void;
+  /** A channel that was lost can't be had back: said of the first one on each connection. */
+  onRefused(channel: string, why: string): void;
 }
 
-interface Listener {
-  readonly subscriber: Subscriber;
-  isLost: boolean;
-}
-
-interface Channel {
-  readonly name: string;
-  readonly listeners: Set<Listener>;
-  /** The last command sent for it on this connection. */
-  sent: "subscribe" | "unsubscribe" | undefined;
-  /** Answers that are due. */
-  due: number;
-  /** Called whenever it is settled: confirmed, or gone. */
-  settled: (() => void)[];
-}
-
-const PING = encodeCommand("PING");
 /** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
 const QUIET_CHECKS = 1;
 const DEAD_CHECKS = 3;
-/** Channels in one command: few enough that Redis is not kept from others for long. */
-const BATCH = 500;
 
 export class SharedConnection {
   readonly #host: SharedConnectionHost;
-  readonly #channels = new Map<string, Channel>();
+  readonly #channels = new Map<string, SharedChannel>();
   /** Channels whose wish may differ from what was sent. */
-  #dirty = new Set<Channel>();
+  #dirty = new Set<SharedChannel>();
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
   #connection: RedisConnection | undefined;
+  #commands = this.#newCommands();
   #writing: Promise<void> | undefined;
   #quietChecks = 0;
+  /** Why there is no connection, as far as the host was told. */
+  #why: string | undefined;
+  /** Whether the host was told of a refused channel, on this connection. */
+  #isRefusalSaid = false;
 
   constructor(host: SharedConnectionHost) {
     this.#host = host;
@@ -80,7 +77,7 @@ export class SharedConnection {
     channel.listeners.add(listener);
     this.#sync(channel);
     try {
-      if (!isConfirmed(channel)) {
+      if (!channel.isConfirmed) {
         await this.#host.attempt(signal, (attempt) => this.#confirmation(channel, attempt));
       }
     } catch (error) {
@@ -96,12 +93,13 @@ export class SharedConnection {
     };
   }
 
-  /** Called every few seconds: finds a connection that is open on our side only. */
+  /** Called every few seconds: finds a connection that is open on our side only, and asks for what was refused. */
   checkHealth(): void {
     if (!this.#connection) return;
     this.#quietChecks++;
-    if (this.#quietChecks === QUIET_CHECKS) this.#connection.write(PING).catch(() => {}); // the reader sees why
-    else if (this.#quietChecks >= DEAD_CHECKS) this.#connection.close();
+    if (this.#quietChecks >= DEAD_CHECKS) return this.#connection.close();
+    if (this.#quietChecks === QUIET_CHECKS) this.#write(this.#connection, this.#commands.ping());
+    for (const channel of this.#channels.values()) if (channel.sent === undefined) this.#sync(channel);
   }
 
   async close(): Promise<void> {
@@ -111,24 +109,24 @@ export class SharedConnection {
     await this.#writing;
     for (const channel of this.#channels.values()) {
       channel.listeners.clear();
-      settle(channel);
+      channel.settle();
     }
     this.#channels.clear();
   }
 
   /** Waits until Redis no longer counts the channel, or somebody listens to it again; while it hangs, not for long. */
-  async #gone(channel: Channel): Promise<void> {
+  async #gone(channel: SharedChannel): Promise<void> {
     let isLate = false;
     const { goodbyes } = this.#host;
     const deadline = goodbyes.set(() => {
       isLate = true;
-      settle(channel);
+      channel.settle();
     });
     while (
       channel.listeners.size === 0 && this.#channels.get(channel.name) === channel && !isLate &&
       !this.#stop.signal.aborted
     ) {
-      await nextSettled(channel);
+      await channel.settled();
     }
     goodbyes.clear(deadline);
   }
@@ -136,18 +134,13 @@ export class SharedConnection {
   // ------------------------------------------------------------------------------------------------------
   // What is wished for, and what Redis was told
 
-  #open(name: string): Channel {
+  #open(name: string): SharedChannel {
     let channel = this.#channels.get(name);
-    if (!channel) {
-      this.#channels.set(
-        name,
-        channel = { name, listeners: new Set(), sent: undefined, due: 0, settled: [] },
-      );
-    }
+    if (!channel) this.#channels.set(name, channel = new SharedChannel(name));
     return channel;
   }
 
-  #leave(channel: Channel, listener: Listener): void {
+  #leave(channel: SharedChannel, listener: Listener): void {
     if (!channel.listeners.delete(listener)) return;
     if (listener.isLost) this.#host.onLost(-1);
     this.#sync(channel);
@@ -157,7 +150,7 @@ export class SharedConnection {
    * Sees to it that Redis is told, together with all else that changes in this turn of the event loop: a write wakes
    * Redis, and with many users coming and going these writes would be a tenth of all work.
    */
-  #sync(channel: Channel): void {
+  #sync(channel: SharedChannel): void {
     if (this.#dirty.size === 0) setImmediate(() => this.#flush());
     this.#dirty.add(channel);
   }
@@ -165,7 +158,7 @@ export class SharedConnection {
   #flush(): void {
     const dirty = this.#dirty;
     this.#dirty = new Set();
-    const joins: Channel[] = [], leaves: Channel[] = [];
+    const joins: SharedChannel[] = [], leaves: SharedChannel[] = [];
     for (const channel of dirty) {
       const isWished = channel.listeners.size > 0;
       if (!this.#connection) {
@@ -178,8 +171,8 @@ export class SharedConnection {
         this.#forget(channel);
       }
     }
-    const commands = [...commandsFor("unsubscribe", leaves), ...commandsFor("subscribe", joins)];
-    if (commands.length > 0) this.#write(this.#connection!, concat(commands));
+    if (joins.length + leaves.length === 0) return;
+    this.#write(this.#connection!, this.#commands.make({ leave: leaves, join: joins }));
   }
 
   #write(connection: RedisConnection, bytes: Uint8Array): void {
@@ -189,17 +182,18 @@ export class SharedConnection {
     });
   }
 
-  #forget(channel: Channel): void {
+  #forget(channel: SharedChannel): void {
     if (this.#channels.get(channel.name) === channel) this.#channels.delete(channel.name);
-    settle(channel);
+    channel.settle();
   }
 
-  async #confirmation(channel: Channel, attempt: Attempt): Promise<void> {
+  async #confirmation(channel: SharedChannel, attempt: Attempt): Promise<void> {
     const { signal } = this.#stop;
     do {
       signal.throwIfAborted();
-      await attempt.step(nextSettled(channel));
-    } while (!isConfirmed(channel));
+      const refusal = await attempt.step(channel.settled());
+      if (refusal !== undefined) throw new BrokerUnavailableError(`Redis refused a subscription: ${refusal}`);
+    } while (!channel.isConfirmed);
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -208,27 +202,42 @@ export class SharedConnection {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     const dial = (attempt: Attempt) => this.#host.dialShared(attempt);
+    const redial = new Redial({
+      dial: (signal) => this.#host.attempt(signal, dial),
+      whenReady: () => this.#host.whenReady(),
+      onFailure: (error) => this.#fail(messageOf(error)),
+    });
     for (;;) {
-      const connection = await redial((signal) => this.#host.attempt(signal, dial), {
-        whenReady: () => this.#host.whenReady(),
-        signal,
-      });
+      const connection = await redial.connect(signal);
       if (!connection) return;
+      // It may have been closed on the connection's way here, and then has found none to let go of.
+      if (signal.aborted) return connection.close();
       this.#connection = connection;
+      this.#commands = this.#newCommands();
       this.#quietChecks = 0;
+      this.#isRefusalSaid = false;
+      if (this.#why !== undefined) this.#host.onConnectionRestored();
+      this.#why = undefined;
       for (const channel of this.#channels.values()) this.#sync(channel);
       const why = await this.#read(connection);
       connection.close();
       this.#connection = undefined;
       if (signal.aborted) return;
+      this.#fail(why);
       this.#lose(why);
     }
+  }
+
+  #fail(why: string): void {
+    // Attempts repeat; a thing is said once.
+    if (this.#why !== why) this.#host.onConnectionLost(why);
+    this.#why = why;
   }
 
   /** Every channel is unconfirmed again. */
   #lose(why: string): void {
     for (const channel of this.#channels.values()) {
-      const wasConfirmed = isConfirmed(channel);
+      const wasConfirmed = channel.isConfirmed;
       channel.sent = undefined;
       channel.due = 0;
       if (channel.listeners.size === 0) {
@@ -250,6 +259,7 @@ export class SharedConnection {
       for (;;) {
         for (;;) {
           if (parser.message()) {
+            connection.hasDelivered = true;
             const channel = this.#channels.get(parser.channel());
             if (channel && channel.listeners.size > 0) {
               this.#deliver(channel, parser.payload(), parser.byteLength);
@@ -258,8 +268,8 @@ export class SharedConnection {
           }
           const reply = parser.next();
           if (reply === undefined) break;
-          if (reply instanceof ReplyError) return `Redis says: ${reply.text}`;
-          this.#onReply(reply);
+          const why = this.#commands.take(reply);
+          if (why !== undefined) return why;
         }
         const count = await connection.read();
         if (count === null) return "Redis closed the connection";
@@ -271,7 +281,7 @@ export class SharedConnection {
     }
   }
 
-  #deliver(channel: Channel, payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+  #deliver(channel: SharedChannel, payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
     for (const { subscriber } of channel.listeners) {
       if (this.#stop.signal.aborted) return; // closed by the one before
       // The subscriber's faults are not the connection's.
@@ -283,16 +293,19 @@ export class SharedConnection {
     }
   }
 
-  /** An answer to SUBSCRIBE or UNSUBSCRIBE: `[kind, channel, count]`. */
-  #onReply(reply: Reply): void {
-    if (!Array.isArray(reply) || !(reply[1] instanceof Uint8Array)) return;
-    const [kind, name] = [decoder.decode(reply[0] as Uint8Array), decoder.decode(reply[1])];
-    if (kind !== "subscribe" && kind !== "unsubscribe") return; // the answer to PING
-    const channel = this.#channels.get(name);
-    if (!channel || --channel.due > 0) return;
+  #newCommands(): SharedCommands {
+    return new SharedCommands({
+      onDone: (channel) => this.#onDone(channel),
+      onRefused: (channels, why) => this.#onRefused(channels, why),
+    });
+  }
+
+  #onDone(channel: SharedChannel): void {
+    if (--channel.due > 0) return;
     if (channel.listeners.size === 0) return this.#sync(channel);
-    if (!isConfirmed(channel)) return;
-    settle(channel);
+    if (!channel.isConfirmed) return;
+    channel.isSuspect = false;
+    channel.settle();
     for (const listener of channel.listeners) {
       if (!listener.isLost) continue;
       listener.isLost = false;
@@ -301,41 +314,27 @@ export class SharedConnection {
     }
   }
 
-  #tell(channel: Channel, notice: () => void): void {
+  #onRefused(channels: readonly SharedChannel[], why: string): void {
+    for (const channel of channels) {
+      channel.isSuspect = true;
+      if (--channel.due > 0) continue; // what was sent after it counts
+      channel.sent = undefined;
+      if (channels.length > 1 || channel.listeners.size === 0) {
+        this.#sync(channel);
+        continue;
+      }
+      channel.settle(why);
+      if (this.#isRefusalSaid || ![...channel.listeners].some(({ isLost }) => isLost)) continue;
+      this.#isRefusalSaid = true;
+      this.#host.onRefused(channel.name, why);
+    }
+  }
+
+  #tell(channel: SharedChannel, notice: () => void): void {
     try {
       notice();
     } catch (error) {
       this.#host.onSubscriberError(channel.name, error);
     }
   }
-}
-
-const decoder = new TextDecoder();
-
-function isConfirmed(channel: Channel): boolean {
-  return channel.sent === "subscribe" && channel.due === 0;
-}
-
-function settle(channel: Channel): void {
-  const { settled } = channel;
-  channel.settled = [];
-  for (const resolve of settled) resolve();
-}
-
-/** Resolves when it is settled, in one way or the other. */
-function nextSettled(channel: Channel): Promise<void> {
-  return new Promise((resolve) => channel.settled.push(resolve));
-}
-
-function commandsFor(kind: "subscribe" | "unsubscribe", channels: readonly Channel[]): Uint8Array[] {
-  const commands: Uint8Array[] = [];
-  for (let i = 0; i < channels.length; i += BATCH) {
-    const batch = channels.slice(i, i + BATCH);
-    for (const channel of batch) {
-      channel.sent = kind;
-      channel.due++;
-    }
-    commands.push(encodeCommand(kind.toUpperCase(), ...batch.map(({ name }) => name)));
-  }
-  return commands;
 }

@@ -12,16 +12,26 @@ import type { Subscription } from "../../src/broker/broker.ts";
 import { outageContract } from "./redis_broker_outages.ts";
 import { counted } from "./broker_under_test.ts";
 import { BrokerUnavailableError } from "../../src/errors.ts";
-import { until } from "../support/deadline.ts";
+import { until, withDeadline } from "../support/deadline.ts";
 import { Recorder } from "../support/recorder.ts";
+import type { RedisServer } from "../support/redis_server.ts";
 import {
   assertUnavailable,
+  CALL_MS,
   isAvailable,
+  listeners,
+  NOTICE_MS,
   type OpenedRedisBroker,
   QUICK_MS,
   RedisBrokerTests,
   SENTENCE,
 } from "./redis_broker_under_test.ts";
+
+/** How many subscriptions an ACL refused. */
+async function refusals(redis: RedisServer): Promise<number> {
+  const stats = String(await redis.cli("INFO", "commandstats"));
+  return Number(/^cmdstat_subscribe:.*rejected_calls=(\d+)/m.exec(stats)?.[1]);
+}
 
 /**
  * Declares the tests.
@@ -94,6 +104,72 @@ export function redisBrokerContract(
     await until(isHeard, "the broker to be back", 10_000);
   });
 
+  on.testWithServer(
+    "works on a Redis that does not know how to name a connection",
+    { args: ["--rename-command", "CLIENT", ""] },
+    async (redis) => {
+      await on.withBroker(redis.url, async (broker) => {
+        await isAvailable(broker);
+        const recorder = new Recorder();
+        await broker.subscribe("alice", recorder);
+        assertEquals(await broker.publish("alice", "hi"), 1);
+        await recorder.received(1);
+      });
+    },
+  );
+
+  // -------------------------------------------------------------------------------------------------------
+  // Channels that an ACL forbids
+
+  on.test("refuses a channel that Redis forbids, says so, and harms no other", async (broker, redis) => {
+    await redis.cli("ACL", "SETUSER", "default", "resetchannels", "&good*");
+    const good = Array.from({ length: 6 }, () => new Recorder());
+    await broker.subscribe("good0", good[0]!);
+    // In one turn of the event loop, so that a shared connection asks for all of them together.
+    const [refused] = await Promise.all([
+      Promise.allSettled(["bad1", "bad2", "bad1"].map((name) => broker.subscribe(name, new Recorder()))),
+      ...good.slice(1).map((recorder, i) => broker.subscribe(`good${i + 1}`, recorder)),
+    ]);
+    for (const outcome of refused) {
+      assert(outcome.status === "rejected" && outcome.reason instanceof BrokerUnavailableError);
+      assertMatch(outcome.reason.message, /^Redis refused a subscription: NOPERM .*channel/);
+    }
+    for (const [i, recorder] of good.entries()) {
+      assertEquals(await broker.publish(`good${i}`, "hi"), 1);
+      await recorder.received(1);
+      assertEquals(recorder.changes, []);
+    }
+    await redis.cli("ACL", "SETUSER", "default", "allchannels");
+    await broker.subscribe("bad1", good[0]!);
+    assertEquals(await broker.publish("bad1", "allowed now"), 1);
+    await good[0]!.received(2);
+  });
+
+  on.test("restores a channel that was forbidden meanwhile, and the others before", async (broker, redis) => {
+    const names = ["good1", "bad1", "good2", "bad2"];
+    const recorders = names.map(() => new Recorder());
+    for (const [i, name] of names.entries()) await broker.subscribe(name, recorders[i]!);
+    const [bad1, bad2] = [recorders[1]!, recorders[3]!];
+    await redis.cli("ACL", "SETUSER", "default", "resetchannels", "&good*"); // hangs up on who has another
+    await Promise.all([bad1.isLost(), bad2.isLost()]);
+    await until(
+      async () =>
+        await listeners(redis, "good1") === 1 && await listeners(redis, "good2") === 1 &&
+        (await refusals(redis)) >= 2,
+      "the others to be back, and the forbidden to be refused",
+    );
+    const newcomer = broker.subscribe("bad1", new Recorder());
+    await assertRejects(() => newcomer, BrokerUnavailableError, "NOPERM");
+    await redis.cli("ACL", "SETUSER", "default", "allchannels");
+    await Promise.all([bad1.isRestored(NOTICE_MS), bad2.isRestored(NOTICE_MS)]);
+    for (const [i, recorder] of recorders.entries()) {
+      assertEquals(await broker.publish(names[i]!, "all here"), 1);
+      await recorder.received(1);
+      recorder.assertPairs();
+      assert(recorder.changes.length <= 2);
+    }
+  });
+
   // -------------------------------------------------------------------------------------------------------
   // Connections that break
 
@@ -149,6 +225,25 @@ export function redisBrokerContract(
     for (const recorder of recorders) await recorder.isRestored();
     assertEquals(await broker.publish("alice", "still here"), counted(broker, 3));
     for (const recorder of recorders) await recorder.received(1);
+  });
+
+  on.test("lets go of a subscription that its subscriber closes when it is lost", async (broker, redis) => {
+    const closed = Promise.withResolvers<void>();
+    class Leaving extends Recorder {
+      override lost(why: string): void {
+        super.lost(why);
+        subscription.close().then(closed.resolve);
+      }
+    }
+    const [leaving, staying] = [new Leaving(), new Recorder()];
+    const subscription = await broker.subscribe("alice", leaving);
+    await broker.subscribe("alice", staying);
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await withDeadline(closed.promise, CALL_MS, "the subscription to close");
+    await staying.isRestored();
+    assertEquals(await broker.publish("alice", "who stays"), 1);
+    await staying.received(1);
+    assertEquals([leaving.changes, leaving.payloads], [["lost"], []]);
   });
 
   // -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+/** One channel of a shared connection: who listens to it, and what Redis was told about it. */
+import type { Subscriber } from "./broker.ts";
+
+export interface Listener {
+  readonly subscriber: Subscriber;
+  isLost: boolean;
+}
+
+export class SharedChannel {
+  readonly name: string;
+  readonly listeners = new Set<Listener>();
+  /** The last command sent for it on this connection; undefined also when Redis refused it. */
+  sent: "subscribe" | "unsubscribe" | undefined;
+  /** Answers that are due. */
+  due = 0;
+  /** It was among channels that Redis refused: it is asked for alone, so that it can't harm others. */
+  isSuspect = false;
+  #waiters: ((refusal: string | undefined) => void)[] = [];
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  get isConfirmed(): boolean {
+    return this.sent === "subscribe" && this.due === 0;
+  }
+
+  /**
+   * It is confirmed, refused, or gone: whoever waits looks again.
+   * @param refusal Why Redis refused it.
+   */
+  settle(refusal?: string): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake(refusal);
+  }
+
+  /** Resolves when it is settled, in one way or the other: with the reason when it was refused. */
+  settled(): Promise<string | undefined> {
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+}

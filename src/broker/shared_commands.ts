@@ -1,0 +1,98 @@
+/**
+ * What was asked on one shared connection, and which question an answer belongs to.
+ *
+ * Redis carries out commands in order and answers each: SUBSCRIBE and UNSUBSCRIBE once for each of their channels, or
+ * once with an error for all of them. So an answer is about the first command that has not all of its answers.
+ */
+import { Buffer } from "node:buffer";
+import { concat, encodeCommand, type Reply, ReplyError } from "./resp.ts";
+import type { SharedChannel } from "./shared_channel.ts";
+
+/** A command that has not all of its answers. */
+interface Command {
+  readonly kind: "subscribe" | "unsubscribe" | "ping";
+  readonly channels: readonly SharedChannel[];
+  answers: number;
+}
+
+export interface AnswerHandlers {
+  /** An answer that was due for the channel has come. */
+  onDone(channel: SharedChannel): void;
+  /** Redis forbids to subscribe to these, maybe because of only one of them: the answer due for each has come. */
+  onRefused(channels: readonly SharedChannel[], why: string): void;
+}
+
+/** Channels in one command: few enough that Redis is not kept from others for long. */
+const BATCH = 500;
+
+export class SharedCommands {
+  readonly #handlers: AnswerHandlers;
+  readonly #pending: Command[] = [];
+
+  constructor(handlers: AnswerHandlers) {
+    this.#handlers = handlers;
+  }
+
+  /** @returns Commands to be written at once: from now on their answers are due. */
+  make(channels: { leave: readonly SharedChannel[]; join: readonly SharedChannel[] }): Uint8Array {
+    return concat([
+      ...inBatches(channels.leave).map((batch) => this.#make("unsubscribe", batch)),
+      ...inBatches(channels.join).map((batch) => this.#make("subscribe", batch)),
+    ]);
+  }
+
+  /** As `make`. */
+  ping(): Uint8Array {
+    this.#pending.push({ kind: "ping", channels: [], answers: 0 });
+    return encodeCommand("PING");
+  }
+
+  /**
+   * Takes an answer.
+   * @returns Why the connection is of no more use, if the answer says that.
+   */
+  take(answer: Reply): string | undefined {
+    const command = this.#pending[0];
+    if (answer instanceof ReplyError) {
+      // Of a channel that it does not let us leave, Redis is rid when the connection ends.
+      if (!command || command.kind === "unsubscribe" || answer.code !== "NOPERM") {
+        return `Redis says: ${answer.text}`;
+      }
+      this.#pending.shift();
+      this.#handlers.onRefused(command.channels, answer.text);
+    } else if (command) {
+      const channel = command.channels[command.answers++];
+      if (command.answers >= command.channels.length) this.#pending.shift();
+      if (!channel) return undefined; // PING has none
+      if (!isAbout(channel, answer)) return "Redis answered in another order than it was asked";
+      this.#handlers.onDone(channel);
+    }
+    return undefined;
+  }
+
+  #make(kind: "subscribe" | "unsubscribe", channels: readonly SharedChannel[]): Uint8Array {
+    this.#pending.push({ kind, channels, answers: 0 });
+    for (const channel of channels) {
+      channel.sent = kind;
+      channel.due++;
+    }
+    return encodeCommand(kind.toUpperCase(), ...channels.map(({ name }) => name));
+  }
+}
+
+/** Whether the answer is `[kind, channel, count]` of this channel. */
+function isAbout({ name }: SharedChannel, answer: Reply): boolean {
+  return Array.isArray(answer) && answer[1] instanceof Uint8Array && Buffer.from(name).equals(answer[1]);
+}
+
+/** Puts together what goes into one command. */
+function inBatches(channels: readonly SharedChannel[]): SharedChannel[][] {
+  const batches: SharedChannel[][] = [];
+  let batch: SharedChannel[] = [];
+  for (const channel of channels) {
+    if (channel.isSuspect) batches.push([channel]);
+    else if (batch.push(channel) === 1) batches.push(batch);
+    if (batch.length === BATCH) batch = [];
+  }
+  return batches;
+}

@@ -1,0 +1,173 @@
+/**
+ * What becomes of a subscription's connection after it was lost: it is dialled again, by both ways of subscribing,
+ * and neither too often nor for somebody who has left.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { Attempt } from "../src/broker/attempt.ts";
+import type { Subscriber, Subscription } from "../src/broker/broker.ts";
+import { RedisConnection } from "../src/broker/redis_connection.ts";
+import { parseRedisUrl } from "../src/broker/redis_address.ts";
+import { RedisSubscription } from "../src/broker/redis_subscription.ts";
+import { encodeCommand } from "../src/broker/resp.ts";
+import { SharedConnection } from "../src/broker/shared_connection.ts";
+import { Deadlines } from "../src/deadlines.ts";
+import { until, withDeadline } from "./support/deadline.ts";
+import { Recorder } from "./support/recorder.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+
+/** All that a connection needs from its broker, without a broker: Redis is always worth a dial. */
+class Host implements AsyncDisposable {
+  readonly goodbyes = new Deadlines(10_000);
+  readonly #url: string;
+  /** Called when a dial has succeeded, before anybody has the connection. */
+  onDialled = () => {};
+
+  constructor(url: string) {
+    this.#url = url;
+  }
+
+  async attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const attempt = new Attempt(this.goodbyes, { late: () => new Error("late"), signal });
+    try {
+      return await work(attempt);
+    } finally {
+      attempt.end();
+    }
+  }
+
+  dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
+    return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)], replies: 1 });
+  }
+
+  dialShared(attempt: Attempt): Promise<RedisConnection> {
+    return this.#open(attempt);
+  }
+
+  async #open(attempt: Attempt, options = {}): Promise<RedisConnection> {
+    const connection = await RedisConnection.open(parseRedisUrl(this.#url), attempt, options);
+    this.onDialled();
+    return connection;
+  }
+
+  whenReady(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  onLost(): void {}
+  onClosed(): void {}
+  onSubscriberError(): void {}
+  onConnectionLost(): void {}
+  onConnectionRestored(): void {}
+  onRefused(): void {}
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.goodbyes.close();
+    return Promise.resolve();
+  }
+}
+
+/** The ways to subscribe; closing the subscription lets go of its connection. */
+const WAYS: { name: string; subscribe(host: Host, subscriber: Subscriber): Promise<Subscription> }[] = [
+  {
+    name: "RedisSubscription",
+    async subscribe(host, subscriber) {
+      const subscription = new RedisSubscription("alice", subscriber, host);
+      await host.attempt(undefined, (attempt) => subscription.open(attempt));
+      return subscription;
+    },
+  },
+  {
+    name: "SharedConnection",
+    async subscribe(host, subscriber) {
+      const connection = new SharedConnection(host);
+      const { channel } = await connection.subscribe("alice", subscriber, undefined);
+      return { channel, close: () => connection.close() };
+    },
+  },
+];
+
+async function connections(redis: RedisServer): Promise<number> {
+  return String(await redis.cli("CLIENT", "LIST")).split("\n").filter((line) => line !== "").length;
+}
+
+for (const { name, subscribe } of WAYS) {
+  redisTest(
+    `${name} that is closed in the instant it is connected again lets go of that connection`,
+    async () => {
+      await using redis = await RedisServer.start();
+      // The connection is handed on in so many turns of promises at most; in each of them it may be closed.
+      for (let turns = 0; turns < 20; turns++) {
+        await using host = new Host(redis.url);
+        const recorder = new Recorder();
+        const subscription = await subscribe(host, recorder);
+        const closing = Promise.withResolvers<void>();
+        let changes: string[] | undefined;
+        host.onDialled = async () => {
+          for (let turn = 0; turn < turns; turn++) await undefined;
+          changes = [...recorder.changes];
+          subscription.close().then(closing.resolve);
+        };
+        await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+        await withDeadline(closing.promise, 5_000, `the end of what was closed after ${turns} turns`);
+        await until(async () => await connections(redis) === 1, "Redis to have only our own connection");
+        assertEquals(recorder.changes, changes, "nothing is said after it was closed");
+      }
+    },
+  );
+}
+
+/** A Redis that confirms every subscription and hangs up at once; `dialledMs` has the time of each connection. */
+class Fickle implements AsyncDisposable {
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #serving: Promise<void>[] = [];
+  readonly dialledMs: number[] = [];
+
+  constructor() {
+    this.#serving.push(this.#accept());
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.#listener.addr.port}`;
+  }
+
+  async #accept(): Promise<void> {
+    for await (const conn of this.#listener) {
+      this.dialledMs.push(performance.now());
+      this.#serving.push(this.#serve(conn));
+    }
+  }
+
+  async #serve(conn: Deno.Conn): Promise<void> {
+    using _ = conn;
+    const [buffer, decoder, encoder] = [new Uint8Array(1_000), new TextDecoder(), new TextEncoder()];
+    for (let asked = ""; !asked.includes("SUBSCRIBE");) {
+      const count = await conn.read(buffer);
+      if (count === null) return;
+      const text = decoder.decode(buffer.subarray(0, count));
+      asked += text;
+      if (text.includes("SETNAME")) await conn.write(encoder.encode("+OK\r\n"));
+    }
+    await conn.write(encoder.encode("*3\r\n$9\r\nsubscribe\r\n$5\r\nalice\r\n:1\r\n"));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    for (const serving of this.#serving) await serving.catch(() => {}); // cut off by the other side
+  }
+}
+
+for (const { name, subscribe } of WAYS) {
+  Deno.test(`${name} dials a Redis that confirms and hangs up ever more slowly`, async () => {
+    await using redis = new Fickle();
+    await using host = new Host(redis.url);
+    const recorder = new Recorder();
+    const subscription = await subscribe(host, recorder);
+    const { dialledMs } = redis;
+    await until(() => dialledMs.length >= 9, "nine connections", 30_000);
+    await subscription.close();
+    recorder.assertPairs();
+    // The pauses are random, of 3.5 s together on average, and less than this once in a million times.
+    const tookMs = dialledMs[8]! - dialledMs[0]!;
+    assert(tookMs > 100, `nine connections within ${tookMs} ms`);
+  });
+}
