@@ -2,7 +2,8 @@
  * One connection to Redis at the level of bytes: dial, log in, send commands, read replies. The subscriptions
  * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
  */
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import { BrokerUnavailableError } from "../errors.ts";
+import { explain, explainReply } from "../redis.ts";
 import type { Attempt } from "./attempt.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import type { Slots } from "./slots.ts";
@@ -60,7 +61,7 @@ export class RedisConnection {
     } catch (error) {
       attempt.throwIfGivenUp();
       if (error instanceof BrokerUnavailableError) throw error;
-      throw new BrokerUnavailableError(`Redis broke off: ${messageOf(error)}`, { cause: error });
+      throw new BrokerUnavailableError(explain(error), { cause: error });
     }
   }
 
@@ -71,7 +72,7 @@ export class RedisConnection {
       const reply = await this.#reply();
       // A Redis that does not let us name the connection serves it all the same.
       if (reply instanceof ReplyError && i !== login.length) {
-        throw new BrokerUnavailableError(`Redis refused a subscription: ${reply.text}`);
+        throw new BrokerUnavailableError(explainReply(reply.text), { cause: reply.text });
       }
     }
   }
@@ -122,23 +123,13 @@ function loginOf(address: RedisAddress): Uint8Array[] {
 }
 
 /** Not with Deno's own `signal`: it is there for TCP only, and in 2.9 leaks the connection when it meets the end of the dial. */
-async function dial(address: RedisAddress): Promise<Deno.Conn> {
-  const { transport, hostname, port, path, tls } = address;
-  try {
-    if (transport === "tcp") return await Deno.connect({ hostname, port });
-    if (transport === "unix") return await Deno.connect({ transport, path });
-    return await Deno.connectTls({
-      hostname,
-      port,
-      ...(tls?.ca !== undefined && { caCerts: [tls.ca] }),
-      ...(tls?.cert !== undefined && { cert: tls.cert, key: tls.key! }),
-    });
-  } catch (error) {
-    throw new BrokerUnavailableError(`Redis can't be reached: ${reasonOf(error)}`, { cause: error });
-  }
-}
-
-/** What went wrong, in words that may reach clients: without the address that Deno puts into some of them. */
-function reasonOf(error: unknown): string {
-  return error instanceof Deno.errors.ConnectionRefused ? "nobody listens there" : messageOf(error);
+function dial({ transport, hostname, port, path, tls }: RedisAddress): Promise<Deno.Conn> {
+  if (transport === "tcp") return Deno.connect({ hostname, port });
+  if (transport === "unix") return Deno.connect({ transport, path });
+  return Deno.connectTls({
+    hostname,
+    port,
+    ...(tls?.ca !== undefined && { caCerts: [tls.ca] }),
+    ...(tls?.cert !== undefined && { cert: tls.cert, key: tls.key! }),
+  });
 }
