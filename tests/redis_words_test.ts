@@ -96,6 +96,7 @@ redisTest("A Redis without room for one more client is named, and once in an out
       assert(before.length <= 2, JSON.stringify(before));
       assertMatch((await service.readiness()).why ?? "", /maxclients/);
       assert(before.some(({ detail }) => detail === "ERR max number of clients reached"));
+      assert(!JSON.stringify(before).includes("undefined"), "nothing of what fails inside");
 
       for (const other of others) other.close();
       await until(async () => (await service.readiness()).status === 200, "the service to be ready");

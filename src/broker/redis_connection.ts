@@ -3,7 +3,7 @@
  * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
  */
 import { BrokerUnavailableError } from "../errors.ts";
-import { explain, explainReply } from "../redis.ts";
+import { explain, explainReply, verbatim } from "../redis.ts";
 import type { Attempt } from "./attempt.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import type { Slots } from "./slots.ts";
@@ -72,7 +72,7 @@ export class RedisConnection {
       const reply = await this.#reply();
       // A Redis that does not let us name the connection serves it all the same.
       if (reply instanceof ReplyError && i !== login.length) {
-        throw new BrokerUnavailableError(explainReply(reply.text), { cause: reply.text });
+        throw new BrokerUnavailableError(explainReply(reply.text), { cause: verbatim(reply.text) });
       }
     }
   }

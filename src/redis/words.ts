@@ -25,6 +25,8 @@ const REPLIES: Words = [
   [/^ERR unknown command/, "Redis does not know a command that is needed"],
 ];
 
+/** So the library fails when an error reply comes that answers nothing, and keeps the reply to itself. */
+const UNASKED = /reading 'reject'/;
 const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is it a Redis port?";
 
 /** By class, code and message of an error. */
@@ -49,9 +51,9 @@ const TROUBLES: Words = [
   [/ECONNRESET|EPIPE|^ConnectionReset|^BrokenPipe|^ConnectionAborted/, "the connection was reset"],
   [/^SocketClosedUnexpectedlyError|UnexpectedEof|unexpected eof/i, "it closed the connection"],
   [/^(ClientOffline|ClientClosed|DisconnectsClient)Error/, "there is no connection to it"],
-  // So the library fails when an error comes that answers nothing. Redis says both things to whoever connects.
+  // Redis says both to whoever connects.
   [
-    /reading 'reject'/,
+    UNASKED,
     "it refuses whoever connects: it has as many clients as its maxclients allows, or is in protected mode",
   ],
   [/Unknown RESP type 2[12] /, "what answers at REDIS_URL speaks TLS: write rediss:// in it"],
@@ -85,11 +87,12 @@ export function weightOf(error: unknown): 0 | 1 | 2 {
   if (isReply(error)) return 2;
   const text = fullTextOf(error);
   if (/ECONNRESET|EPIPE|^SocketClosedUnexpectedlyError/.test(text)) return 0;
-  return /reading 'reject'/.test(text) ? 1 : 2;
+  return UNASKED.test(text) ? 1 : 2;
 }
 
 /** What was said, for the log: all but the password, which Redis repeats when it does not know AUTH. */
 export function verbatim(text: string): string {
+  if (UNASKED.test(text)) return "an error before anything was asked";
   return text.replace(/,? with args beginning with:.*$/s, "");
 }
 
