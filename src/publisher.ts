@@ -113,14 +113,14 @@ export class Publisher implements AsyncDisposable {
   /**
    * A publisher with connections of its own, for a backend. Its `history` and `subscriptions` must be those of the
    * service. Without `redisUrl` it reaches nobody but itself.
-   * @throws {Error} when Redis answers and refuses the login.
+   * @throws {Error} when Redis answers and refuses the login. What it said is the cause.
    */
   static async open(options: BackboneOptions & PublisherOptions): Promise<Publisher> {
     const backbone = openBackbone(options);
     const attempt = await backbone.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {
       await backbone.close();
-      throw new Error(`Can't open a publisher: ${attempt.why}`);
+      throw new Error(`Can't open a publisher: ${attempt.why}`, { cause: attempt.detail });
     }
     const publisher = new Publisher(backbone.broker, backbone.inbox, options);
     publisher.#closeBackbone = backbone.close;

@@ -8,6 +8,7 @@ import { CommandConnection, type RedisOptions } from "./redis/command_connection
 
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
 export type { RedisTls } from "./redis/library.ts";
+export { explain, explainReply, verbatim } from "./redis/words.ts";
 
 /** A Lua script, known to Redis by its hash. It has keys; called without any it does nothing. */
 export class Script {

@@ -68,7 +68,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   if (opened) {
     const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
     if (attempt.outcome === "refused") {
-      faults.push(`REDIS_URL: ${attempt.why}: correct the user and password in it`);
+      faults.push(`REDIS_URL: ${attempt.why}: correct the user and password in it (${attempt.detail})`);
     }
     if (faults.length === 0) app = opened;
     else await opened.close();

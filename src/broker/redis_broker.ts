@@ -98,6 +98,9 @@ export abstract class RedisBroker implements Broker {
     const attempt = new Attempt(this.#subscribing, { late, signal });
     try {
       return await work(attempt);
+    } catch (error) {
+      if (error instanceof BrokerUnavailableError) this.redis.complain("subscription failed", error);
+      throw error;
     } finally {
       attempt.end();
     }

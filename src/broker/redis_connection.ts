@@ -2,7 +2,8 @@
  * One connection to Redis at the level of bytes: dial, log in, send commands, read replies. The subscriptions
  * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
  */
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import { BrokerUnavailableError } from "../errors.ts";
+import { explain, explainReply, verbatim } from "../redis.ts";
 import type { Attempt } from "./attempt.ts";
 import type { RedisAddress } from "./redis_address.ts";
 import type { Slots } from "./slots.ts";
@@ -64,7 +65,7 @@ export class RedisConnection {
     } catch (error) {
       attempt.throwIfGivenUp();
       if (error instanceof BrokerUnavailableError) throw error;
-      throw new BrokerUnavailableError(`Redis broke off: ${messageOf(error)}`, { cause: error });
+      throw new BrokerUnavailableError(explain(error), { cause: error });
     }
   }
 
@@ -74,7 +75,7 @@ export class RedisConnection {
     for (let i = 0; i < login.length + 1 + replies; i++) {
       const reply = await this.#reply();
       if (!(reply instanceof ReplyError) || i === login.length && NAMELESS.test(reply.text)) continue;
-      throw new BrokerUnavailableError(`Redis refused a subscription: ${reply.text}`);
+      throw new BrokerUnavailableError(explainReply(reply.text), { cause: verbatim(reply.text) });
     }
   }
 
@@ -124,23 +125,13 @@ function loginOf(address: RedisAddress): Uint8Array[] {
 }
 
 /** Not with Deno's own `signal`: it is there for TCP only, and in 2.9 leaks the connection when it meets the end of the dial. */
-async function dial(address: RedisAddress): Promise<Deno.Conn> {
-  const { transport, hostname, port, path, tls } = address;
-  try {
-    if (transport === "tcp") return await Deno.connect({ hostname, port });
-    if (transport === "unix") return await Deno.connect({ transport, path });
-    return await Deno.connectTls({
-      hostname,
-      port,
-      ...(tls?.ca !== undefined && { caCerts: [tls.ca] }),
-      ...(tls?.cert !== undefined && { cert: tls.cert, key: tls.key! }),
-    });
-  } catch (error) {
-    throw new BrokerUnavailableError(`Redis can't be reached: ${reasonOf(error)}`, { cause: error });
-  }
-}
-
-/** What went wrong, in words that may reach clients: without the address that Deno puts into some of them. */
-function reasonOf(error: unknown): string {
-  return error instanceof Deno.errors.ConnectionRefused ? "nobody listens there" : messageOf(error);
+function dial({ transport, hostname, port, path, tls }: RedisAddress): Promise<Deno.Conn> {
+  if (transport === "tcp") return Deno.connect({ hostname, port });
+  if (transport === "unix") return Deno.connect({ transport, path });
+  return Deno.connectTls({
+    hostname,
+    port,
+    ...(tls?.ca !== undefined && { caCerts: [tls.ca] }),
+    ...(tls?.cert !== undefined && { cert: tls.cert, key: tls.key! }),
+  });
 }

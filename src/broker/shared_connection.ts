@@ -12,6 +12,7 @@
 import { setImmediate } from "node:timers";
 import type { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import { explainReply, verbatim } from "../redis.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { Redial } from "./redial.ts";
@@ -192,7 +193,9 @@ export class SharedConnection {
     do {
       signal.throwIfAborted();
       const refusal = await attempt.step(channel.settled());
-      if (refusal !== undefined) throw new BrokerUnavailableError(`Redis refused a subscription: ${refusal}`);
+      if (refusal !== undefined) {
+        throw new BrokerUnavailableError(explainReply(refusal), { cause: verbatim(refusal) });
+      }
     } while (!channel.isConfirmed);
   }
 

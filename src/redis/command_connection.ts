@@ -5,17 +5,11 @@
  * as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a heartbeat finds
  * out when Redis has stopped answering.
  */
-import { BrokerUnavailableError } from "../errors.ts";
+import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import {
-  asUnavailable,
-  type Client,
-  explain,
-  isRefusal,
-  isReply,
-  newClient,
-  type RedisTls,
-} from "./library.ts";
+import { Complaints } from "./complaints.ts";
+import { asUnavailable, type Client, isRefusal, newClient, type RedisTls } from "./library.ts";
+import { explain, isReply, verbatim, weightOf } from "./words.ts";
 
 export interface RedisOptions {
   tls?: RedisTls;
@@ -27,8 +21,8 @@ export interface RedisOptions {
 /** How the first attempt to connect ended. */
 export type FirstAttempt =
   | { outcome: "ready" }
-  /** Redis answered, and would not let us in: waiting will not help. */
-  | { outcome: "refused"; why: string }
+  /** Redis answered, and would not let us in: waiting will not help. What it said is for the operator only. */
+  | { outcome: "refused"; why: string; detail: string }
   /** Nobody answered; attempts go on. */
   | { outcome: "unreachable"; why: string };
 
@@ -49,6 +43,7 @@ export abstract class CommandConnection {
   readonly #tls: RedisTls | undefined;
   readonly #timeoutMs: number;
   readonly #log: Log | undefined;
+  readonly #complaints: Complaints;
   readonly #pending = new Set<Pending>();
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
@@ -62,6 +57,8 @@ export abstract class CommandConnection {
   #run = "";
   #waiters: (() => void)[] = [];
   #why: string | undefined = NOT_YET;
+  /** How much is known of why this connection fails; see `weightOf`. */
+  #weight = 0;
   /** Whether Redis has said which life it lives, on this connection. */
   #greeted = false;
   #closed = false;
@@ -72,6 +69,7 @@ export abstract class CommandConnection {
     this.#tls = options.tls;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#log = options.log;
+    this.#complaints = new Complaints(options.log);
     this.#client = this.#dial();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
@@ -89,7 +87,10 @@ export abstract class CommandConnection {
     }
   }
 
-  /** Undefined while commands can be sent; else what is wrong, as a sentence without a full stop. */
+  /**
+   * Undefined while commands can be sent; else what is wrong, as a sentence without a full stop that anybody may read:
+   * it names no address.
+   */
   unavailable(): string | undefined {
     return this.#why;
   }
@@ -111,6 +112,13 @@ export abstract class CommandConnection {
    */
   get run(): string {
     return this.#run;
+  }
+
+  /** Puts into the log what a client is not told of an error, unless all of Redis is away, which the log says already. */
+  complain(event: string, { message, cause }: BrokerUnavailableError): void {
+    if (this.#why === undefined && cause !== undefined) {
+      this.#complaints.make(event, message, verbatim(messageOf(cause)));
+    }
   }
 
   /** Resolves when commands can be sent, or this is closed. */
@@ -151,6 +159,7 @@ export abstract class CommandConnection {
   }
 
   #dial(): Client {
+    this.#weight = 0;
     const client = newClient(this.#url, this.#tls);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     client.on("ready", () => {
@@ -194,7 +203,9 @@ export abstract class CommandConnection {
       resolve(value);
     }, (error: unknown) => {
       this.#pending.delete(pending);
-      reject(asUnavailable(error));
+      const unavailable = asUnavailable(error);
+      this.complain("redis refused a command", unavailable);
+      reject(unavailable);
     });
     return promise;
   }
@@ -228,9 +239,11 @@ export abstract class CommandConnection {
 
   /** Asks what has to be known before anything is sent. */
   async #greet(): Promise<void> {
+    // First: what refuses the connection, as a Redis that is full does, comes as the answer to it.
+    const asked = this.#client.info();
     // Only for whoever reads CLIENT LIST: a Redis that forbids it serves us all the same.
     this.#client.clientSetName("userwire-publisher").catch(() => {});
-    const info = await this.#client.info();
+    const info = await asked;
     if (/^loading:1/m.test(info)) {
       // It takes no commands yet, and says that it has no append-only file while it reads one.
       this.#fail("Redis is loading its data");
@@ -245,14 +258,20 @@ export abstract class CommandConnection {
 
   #onError(error: unknown): void {
     if (this.#closed) return;
+    const weight = weightOf(error);
+    // The close that follows does not hide what it follows from.
+    if (this.#why !== undefined && weight < this.#weight) return;
+    this.#weight = weight;
     const why = explain(error);
-    this.#fail(why);
-    this.#first.resolve({ outcome: isRefusal(error) ? "refused" : "unreachable", why });
+    const detail = verbatim(messageOf(error));
+    this.#fail(why, detail);
+    this.#first.resolve(
+      isRefusal(error) ? { outcome: "refused", why, detail } : { outcome: "unreachable", why },
+    );
   }
 
-  #fail(why: string): void {
-    // Attempts repeat; the log says a thing once.
-    if (this.#why !== why) this.#log?.warn("redis unavailable", { reason: why });
+  #fail(why: string, detail?: string): void {
+    this.#complaints.make("redis unavailable", why, detail);
     this.#why = why;
   }
 
@@ -263,6 +282,8 @@ export abstract class CommandConnection {
       this.#reconnects++;
     }
     this.#why = undefined;
+    this.#weight = 0;
+    this.#complaints.end();
     this.#vainDials = 0;
     this.#first.resolve({ outcome: "ready" });
     this.#log?.info("redis available");

@@ -1,6 +1,7 @@
-/** The client library, which no other file imports: how it is set up here, and what its errors mean. */
+/** The client library, which no other file imports: how it is set up here, and what commands become that it fails. */
 import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import { classOf, explain, isReply } from "./words.ts";
 
 /** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
 export interface RedisTls {
@@ -37,16 +38,6 @@ export function newClient(url: string, tls: RedisTls | undefined) {
   });
 }
 
-/** Whether it is Redis itself that says no. */
-export function isReply(error: unknown): boolean {
-  const name = nameOf(error);
-  return name.endsWith("ErrorReply") || name === "SimpleError";
-}
-
-function nameOf(error: unknown): string {
-  return error instanceof Error ? error.constructor.name : "";
-}
-
 /** Whether Redis answered and would not let us in. */
 export function isRefusal(error: unknown): boolean {
   return /^(WRONGPASS|NOAUTH|NOPERM|ERR AUTH|ERR invalid password|ERR Client sent AUTH)/.test(
@@ -54,28 +45,12 @@ export function isRefusal(error: unknown): boolean {
   );
 }
 
-/** What is wrong with the connection, as a sentence without a full stop. */
-export function explain(error: unknown): string {
-  const message = messageOf(error);
-  if (/^(WRONGPASS|ERR invalid password)/.test(message)) return "Redis refused the password or the user";
-  if (/^NOAUTH/.test(message)) return "Redis wants a password";
-  if (/^ERR (Client sent )?AUTH/.test(message)) return "Redis was given a password but has none configured";
-  if (/alert: CertificateRequired/.test(message)) {
-    return "Redis wants to see a client certificate: set REDIS_CERT and REDIS_KEY";
-  }
-  if (/fatal alert/.test(message)) return `Redis refused the TLS connection: ${message}`;
-  return `Redis is not available: ${message}`;
-}
-
 /** The error that a command is rejected with when the library rejects it with the one given. */
 export function asUnavailable(error: unknown): BrokerUnavailableError {
-  const name = nameOf(error);
-  const answered = isReply(error);
-  const unsent = name === "ClientOfflineError" || name === "ClientClosedError";
-  return new BrokerUnavailableError(
-    answered
-      ? `Redis refused the command: ${messageOf(error)}`
-      : `Redis is not available: ${messageOf(error)}`,
-    { outcome: answered || unsent ? "refused" : "unknown", cause: error },
-  );
+  const name = classOf(error);
+  const isUnsent = name === "ClientOfflineError" || name === "ClientClosedError";
+  return new BrokerUnavailableError(explain(error), {
+    outcome: isReply(error) || isUnsent ? "refused" : "unknown",
+    cause: error,
+  });
 }

@@ -132,7 +132,7 @@ export function redisBrokerContract(
     ]);
     for (const outcome of refused) {
       assert(outcome.status === "rejected" && outcome.reason instanceof BrokerUnavailableError);
-      assertMatch(outcome.reason.message, /^Redis refused a subscription: NOPERM .*channel/);
+      assertMatch(outcome.reason.message, /does not grant its user the rights/);
     }
     for (const [i, recorder] of good.entries()) {
       assertEquals(await broker.publish(`good${i}`, "hi"), 1);
@@ -159,7 +159,7 @@ export function redisBrokerContract(
       "the others to be back, and the forbidden to be refused",
     );
     const newcomer = broker.subscribe("bad1", new Recorder());
-    await assertRejects(() => newcomer, BrokerUnavailableError, "NOPERM");
+    await assertRejects(() => newcomer, BrokerUnavailableError, "rights that are needed");
     await redis.cli("ACL", "SETUSER", "default", "allchannels");
     await Promise.all([bad1.isRestored(NOTICE_MS), bad2.isRestored(NOTICE_MS)]);
     for (const [i, recorder] of recorders.entries()) {
