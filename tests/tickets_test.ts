@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { MemoryMemos } from "../src/auth/memos.ts";
 import { Tickets } from "../src/auth/tickets.ts";
+import { MemoryBroker } from "../src/broker/memory.ts";
 import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
 import { stretched, until } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -73,7 +74,7 @@ onEachStore("Of many who race for a ticket, on two instances, one gets in", asyn
 });
 
 Deno.test("A ticket ends when its time is up", async () => {
-  const tickets = new Tickets(new MemoryMemos(), { prefix: "" });
+  const tickets = new Tickets(new MemoryMemos(new MemoryBroker()), { prefix: "" });
   const short = await tickets.issue("alice", 0.01), long = await tickets.issue("alice", 60);
   const endsMs = Date.now() + 11;
   await until(() => Date.now() >= endsMs, "its time to be up");
@@ -237,12 +238,55 @@ redisTest(
     await using redis = await RedisServer.start();
     await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
     const token = await tokenFor("alice", { jti: "bad" });
+    await revoke(service, "alice", { jti: "bad" });
+    const [name] = await redis.cli("KEYS", "userwire:{alice}:revoked*") as [string];
+    await redis.cli("DEL", name);
     await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
-    // As if it had been written by another instance, whose order came while the subscription was away.
-    const { app } = service.server;
-    await app.auth.revoke("alice", { jti: "bad" }, 60);
+    // As if another instance had written it, whose order came while the subscription was away.
+    await redis.cli("SET", name, "1");
     assertEquals(alice.socket.readyState, WebSocket.OPEN);
     await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+  },
+);
+
+redisTest(
+  "A revocation is heard also when the instance that is asked for it has only just found Redis again",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+    const token = await tokenFor("alice", { jti: "bad" });
+    await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
+    // Only the connection for commands: alice's subscription is never lost, so nobody asks for what it missed.
+    await redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    await until(
+      async () => (await service.readiness()).why === "Redis is back and subscriptions are being restored",
+      "Redis to be found again",
+    );
+    await revoke(service, "alice", { jti: "bad" });
+    assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+  },
+);
+
+redisTest(
+  "A revocation that Redis does not answer in time is stored and heard, or neither",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({
+      ...CLOSED,
+      REDIS_URL: redis.url,
+      USERWIRE_REDIS_TIMEOUT_MS: "300",
+    });
+    const token = await tokenFor("alice", { jti: "bad" });
+    await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
+    await redis.pause();
+    const { status, body } = await call(service, "POST /v1/users/alice/revocations", {
+      body: { jti: "bad" },
+    });
+    assertEquals(status, 503);
+    assertMatch(body.detail, /; it may or may not have been revoked: revoke it again$/);
+    redis.resume();
+    // It had been written before Redis stood still.
     assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
   },
 );

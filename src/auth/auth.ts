@@ -68,9 +68,9 @@ export interface Auth {
   issueTicket(username: string, ttlS: number): Promise<string>;
 
   /**
-   * Lets in no more what is revoked, on every instance, from the moment this resolves. Sockets that are in already
-   * are the caller's business.
-   * @param ttlS How long that is remembered.
+   * Lets in no more what is revoked, on every instance, and orders the sockets that it let in to close: one step, so
+   * neither is done without the other. A socket that can't hear the order asks `isRevoked` once it can again.
+   * @param ttlS How long that is remembered, in seconds.
    * @throws {BrokerUnavailableError}
    */
   revoke(username: string, revocation: Revocation, ttlS: number): Promise<void>;

@@ -1,4 +1,5 @@
 /** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
+import type { Broker } from "../broker/broker.ts";
 import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../errors.ts";
 import type { Credential } from "../protocol.ts";
 import type { Redis } from "../redis.ts";
@@ -18,20 +19,27 @@ export interface AuthOptions {
   channelPrefix: string;
 }
 
+/** What joins the instances; stays the caller's to close. */
+export interface AuthBackbone {
+  /** Where tickets and revocations are kept, and sockets are told; undefined for in memory. */
+  readonly redis: Redis | undefined;
+  /** Tells sockets what was revoked, where all is in memory. */
+  readonly broker: Broker;
+}
+
 /**
- * Checks the settings. What it returns opens at once, and keeps tickets and revocations in this Redis, which stays the
- * caller's to close, or in memory.
+ * Checks the settings. What it returns opens at once.
  * @throws {ConfigError} with every fault of keys and tokens.
  */
-export function prepareAuth(options: AuthOptions): (redis: Redis | undefined) => Auth {
+export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => Auth {
   const faults: string[] = [];
   const keys = orFaults(() => readKeys(options), faults);
   const verify = orFaults(() => openVerifier(options.tokens), faults);
   if (faults.length > 0) throw new ConfigError(faults);
 
   const ring = keys && new KeyRing(keys, { fold: options.tokens.foldUsernames });
-  return (redis) => {
-    const memos = redis ? new RedisMemos(redis) : new MemoryMemos();
+  return ({ redis, broker }) => {
+    const memos = redis ? new RedisMemos(redis) : new MemoryMemos(broker);
     const prefix = { prefix: options.channelPrefix };
     const tickets = new Tickets(memos, prefix);
     const revocations = new Revocations(memos, prefix);

@@ -13,7 +13,7 @@ import { sendBatch } from "./batch.ts";
 import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
 import { Deadlines } from "../deadlines.ts";
-import { problem, problemOf } from "./problem.ts";
+import { FATE, type Fate, problem, problemOf } from "./problem.ts";
 import {
   Batch,
   check,
@@ -72,7 +72,7 @@ export interface Routes {
 
 export function createRoutes(options: RoutesOptions): Routes {
   const { publisher, auth, log } = options;
-  const app = new OpenAPIHono();
+  const app = new OpenAPIHono<{ Variables: { fate?: Fate } }>();
   const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
@@ -87,7 +87,10 @@ export function createRoutes(options: RoutesOptions): Routes {
   }
 
   // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
-  app.post(api.send.getRoutingPath(), (c) => send(c.req.raw, segmentOf(c), sends));
+  app.post(api.send.getRoutingPath(), (c) => {
+    c.set("fate", FATE.send);
+    return send(c.req.raw, segmentOf(c), sends);
+  });
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
@@ -141,6 +144,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   app.delete(api.close.getRoutingPath(), async (c) => {
+    c.set("fate", FATE.close);
     const caller = admit(c, "admin");
     const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
     if ("fault" in query) return problem("invalid_request", query.fault);
@@ -163,6 +167,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   app.post(api.revocation.getRoutingPath(), async (c) => {
+    c.set("fate", FATE.revoke);
     const caller = admit(c, "admin");
     const query = check(RevocationQuery, await readJson(c.req.raw, single));
     if ("fault" in query) return problem("invalid_request", query.fault);
@@ -172,8 +177,6 @@ export function createRoutes(options: RoutesOptions): Routes {
     const { jti, issued_before = Math.floor(Date.now() / 1_000) + 1 } = query.value;
     const revoked = jti !== undefined ? { jti } : { before: issued_before };
     await auth.revoke(username, revoked, options.maxTokenLifeS);
-    // Written first: whoever comes in from now on is refused, whoever came in before hears this.
-    await publisher.closeConnections(username, { ...CLOSE.revoked, revoked });
     return c.json(jti !== undefined ? { jti } : { issued_before }, 201);
   });
 
@@ -234,24 +237,25 @@ export function createRoutes(options: RoutesOptions): Routes {
     });
   });
 
-  const answerTo = (error: Error): Response => {
+  const answerTo = (error: Error, fate: Fate | undefined): Response => {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
     if (error instanceof BodyTimeoutError) {
       // What is still to come of it must not be taken for the next request.
       return problem("too_slow", error.message, { connection: "close" });
     }
     if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
-    const answer = problemOf(error);
+    const answer = problemOf(error, fate);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this instance says more");
   };
-  app.onError(answerTo);
+  app.onError((error, c) => answerTo(error, c.get("fate")));
+  const answerToSend = (error: Error) => answerTo(error, FATE.send);
 
   return {
     answer(request) {
       const target = sendTarget(request);
-      return target === undefined ? app.fetch(request) : send(request, target, sends).catch(answerTo);
+      return target === undefined ? app.fetch(request) : send(request, target, sends).catch(answerToSend);
     },
     close: () => deadlines.close(),
   };
@@ -284,7 +288,7 @@ function isFresh(ifNoneMatch: string | undefined, etag: string): boolean {
 }
 
 /** Which methods a path takes: a function made of the routes as they are now. */
-function methodsByPath(app: OpenAPIHono): (path: string) => string[] {
+function methodsByPath(app: Pick<OpenAPIHono, "routes">): (path: string) => string[] {
   const routes = app.routes
     .filter(({ method }) => method !== "ALL")
     .map(({ method, path }) => ({ method, pattern: new URLPattern({ pathname: path }) }));
