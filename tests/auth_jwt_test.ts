@@ -124,7 +124,7 @@ Deno.test("Settings that can't verify a token are refused at the start, all at o
     [{ USERWIRE_JWT_AUDIENCE: "x", USERWIRE_JWT_ISSUER: "y" }, /nothing that verifies tokens/],
     [
       { USERWIRE_API_KEYS: "hunter2", USERWIRE_JWT_SECRET: "hunter2" },
-      /key 1 must be a line[^]*at least 32 bytes/,
+      /key 1 must be as[^]*at least 32 bytes/,
     ],
     [{ USERWIRE_API_KEYS_FILE: "/nowhere/keys" }, /can't be read/],
     [{ USERWIRE_JWKS_URL: "http://login.example/keys" }, /https/],

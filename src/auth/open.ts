@@ -89,19 +89,18 @@ async function identityOf(
 /** Undefined when no keys are configured, which is not the same as none. */
 function readKeys({ apiKeys, apiKeysFile }: AuthOptions): KnownKey[] | undefined {
   if (apiKeys === undefined && apiKeysFile === undefined) return undefined;
-  const sources: [name: string, text: string][] = [];
-  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", apiKeys]);
+  const sources: [name: string, parsed: ReturnType<typeof parseKeyLines>][] = [];
+  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", parseKeyLines(apiKeys, { commas: true })]);
   if (apiKeysFile !== undefined) {
     try {
-      sources.push(["USERWIRE_API_KEYS_FILE", Deno.readTextFileSync(apiKeysFile)]);
+      sources.push(["USERWIRE_API_KEYS_FILE", parseKeyLines(Deno.readTextFileSync(apiKeysFile))]);
     } catch (error) {
       throw new ConfigError([`USERWIRE_API_KEYS_FILE: ${apiKeysFile} can't be read: ${messageOf(error)}`]);
     }
   }
   const keys: KnownKey[] = [];
   const faults: string[] = [];
-  for (const [name, text] of sources) {
-    const parsed = parseKeyLines(text);
+  for (const [name, parsed] of sources) {
     keys.push(...parsed.keys);
     faults.push(...parsed.faults.map((fault) => `${name}: ${fault}`));
   }
