@@ -23,6 +23,8 @@ export interface Identity {
   readonly iat?: number;
   /** Id of the token. */
   readonly jti?: string;
+  /** The ticket it was shown by, which is to be used up. */
+  readonly ticket?: string;
   /** Sockets the user may have, where the token says so. */
   readonly maxConnections?: number;
 }
@@ -48,11 +50,18 @@ export interface Auth {
   readonly takesTokens: boolean;
 
   /**
-   * Who shows this. A ticket is used up by it. Does not look at revocations: ask `isRevoked` once the user's orders
-   * to close are heard, so that none slips in between.
+   * Who shows this. Does not look at revocations: ask `isRevoked` once the user's orders to close are heard, so that
+   * none slips in between. Does not use a ticket up: that is `useUp`.
    * @throws {UnauthorizedError | BrokerUnavailableError}
    */
   identify(credential: Credential): Promise<Identity>;
+
+  /**
+   * Uses a ticket up: of many who show it one gets past this. The last step before a socket is let in, so that whoever
+   * is refused for another reason may come again with the same ticket.
+   * @throws {UnauthorizedError | BrokerUnavailableError}
+   */
+  useUp(ticket: string): Promise<void>;
 
   /**
    * Who calls with this key.

@@ -50,6 +50,10 @@ export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => A
 
       identify: (credential) => identityOf(credential, { verify, tickets }),
 
+      async useUp(ticket) {
+        if (!await tickets.useUp(ticket)) throw invalidTicket();
+      },
+
       admit(key, scope) {
         if (ring) return ring.admit(key, scope);
         if (verify === undefined) return { name: "", mayAddress: () => true };
@@ -81,9 +85,13 @@ async function identityOf(
       "Tokens can't be verified here: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or USERWIRE_JWKS_URL",
     );
   }
-  const identity = await tickets.redeem(text);
+  const identity = await tickets.find(text);
   if (identity) return identity;
-  throw new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
+  throw invalidTicket();
+}
+
+function invalidTicket(): UnauthorizedError {
+  return new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
 }
 
 /** Undefined when no keys are configured, which is not the same as none. */

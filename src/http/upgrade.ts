@@ -214,7 +214,9 @@ async function openConnection(
 
 /**
  * What can be known only once the subscription is confirmed: from then on an order to close reaches the connection,
- * so nothing revoked slips in between; and whoever comes in at the same time elsewhere counts it.
+ * so nothing revoked slips in between; and whoever comes in at the same time elsewhere counts it. When all is well it
+ * uses the ticket up.
+ * @throws {UnauthorizedError} when somebody else has used it up meanwhile.
  */
 async function checkIn(
   identity: Identity,
@@ -226,7 +228,9 @@ async function checkIn(
     admission.isOverQuota(identity, Infinity) ? broker.counts([channel]) : [0],
   ]);
   if (isRevoked) return problem("unauthorized", "The token or ticket has been revoked: get a new one");
-  return admission.isOverQuota(identity, counts[0]!) ? admission.tooMany(identity) : undefined;
+  if (admission.isOverQuota(identity, counts[0]!)) return admission.tooMany(identity);
+  if (identity.ticket !== undefined) await auth.useUp(identity.ticket);
+  return undefined;
 }
 
 /** Whether the identity was shown, not just said. */
@@ -274,7 +278,10 @@ function openNewcomer(request: Request, place: string, options: UpgradeOptions):
         else admission.makeRoom(identity);
         connection.attachSubscription(subscription);
       };
-      open().catch((error) => connection.close({ code: CLOSE.overloaded.code, why: messageOf(error) }));
+      open().catch((error) => {
+        const { code } = error instanceof UnauthorizedError ? CLOSE.unauthorized : CLOSE.overloaded;
+        connection.close({ code, why: messageOf(error) });
+      });
     },
   });
   connections.join(newcomer, place);
