@@ -17,8 +17,10 @@ export type Scope = "send" | "read" | "admin";
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
   readonly username: string;
-  /** Unix seconds at which the token ends; missing for a ticket. */
+  /** Unix seconds at which the token ends, as it says itself; missing for a ticket. */
   readonly exp?: number;
+  /** Unix seconds up to which it is taken: `exp`, and how far the signer's clock may be off. */
+  readonly takenUntil?: number;
   /** Unix seconds at which the token or ticket was made. */
   readonly iat?: number;
   /** Id of the token. */
