@@ -75,7 +75,7 @@ export function openApp(config: Config, options: AppOptions): App {
   });
   const backbone = openBackbone({ ...config, log, redisTls: options.redisTls });
   const { broker, inbox } = backbone;
-  const auth = authWith(backbone.redis);
+  const auth = authWith(backbone);
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,

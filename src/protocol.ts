@@ -453,7 +453,6 @@ export const CLOSE = {
   /** The instance restarts or is stopped. */
   restart: { code: 1012, why: "restart" },
   tooBig: { code: 1009, why: "frame too big" },
-  internal: { code: 1011, why: "server error" },
   overloaded: { code: 1013, why: "overloaded or broker unavailable" },
   protocol: { code: 4400, why: "protocol violation" },
   unauthorized: { code: 4401, why: "token or ticket not valid" },
@@ -467,7 +466,6 @@ export const CLOSE = {
   tooFast: { code: 4429, why: "too many frames" },
   tooMuch: { code: 4429, why: "too many bytes" },
   tooMany: { code: 4429, why: "too many connections" },
-  brokerLost: { code: 4503, why: "broker lost" },
   slow: { code: 4508, why: "slow reader" },
 } as const satisfies Record<string, CloseReason>;
 

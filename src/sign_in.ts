@@ -47,7 +47,7 @@ export class SignIn {
     this.#host = host;
   }
 
-  /** Unix seconds at which it ends, if it does. */
+  /** Unix seconds at which the token ends, if there is one. */
   get exp(): number | undefined {
     return this.#identity?.exp;
   }
@@ -104,7 +104,8 @@ export class SignIn {
   tick(): void {
     const identity = this.#identity;
     if (!identity) return;
-    if (identity.exp !== undefined && Date.now() >= identity.exp * 1_000) {
+    // Not at `exp`: who was let in by a clock that is off is not thrown out by it either.
+    if (identity.takenUntil !== undefined && Date.now() >= identity.takenUntil * 1_000) {
       return this.#session.close(CLOSE.tokenExpired);
     }
     // A token that is being verified is asked about when it has taken its place.

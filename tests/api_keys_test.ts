@@ -135,7 +135,7 @@ Deno.test("Several keys work at once, and a file of them is read again without d
     assertEquals(await statuses(), [200, 401, 200]);
     const errors = service.log.records.filter(({ level }) => level === "error");
     assertEquals(errors.length, 1);
-    assertMatch(JSON.stringify(errors), /key 1 must be a line/);
+    assertMatch(JSON.stringify(errors), /line 1 must be as/);
     assert(!JSON.stringify(errors).includes("hunter2"));
     assertEquals(alice.socket.readyState, WebSocket.OPEN);
   } finally {
@@ -193,7 +193,7 @@ Deno.test("newKey makes keys that nobody can guess, and lines that hold only the
   assert(one.key !== other.key);
   assertMatch(one.line, /^shop:send\+read:a%2Cb%3A\*:[0-9a-f]{64}$/);
   assert(!one.line.includes(one.key.slice(8)));
-  const { keys, faults } = parseKeyLines(`${one.line},${other.line}\n# comment\n`);
+  const { keys, faults } = parseKeyLines(`${one.line},${other.line}\n# comment\n`, { commas: true });
   assertEquals([keys.length, faults], [2, []]);
   assertEquals([keys[0]!.name, [...keys[0]!.scopes], keys[0]!.pattern], ["shop", ["send", "read"], "a,b:*"]);
   for (
@@ -224,6 +224,30 @@ Deno.test("newKey makes keys that nobody can guess, and lines that hold only the
     assertEquals([keys.length, faults.length], [0, 1], line);
     assert(!faults[0]!.includes(line) || line === "x");
   }
+});
+
+Deno.test("A line that begins with # names no key, whatever stands in it", () => {
+  const [one, two, three] = ["one", "two", "three"].map((name) => newKey(name, { scopes: ["send"] }).line);
+  const text = `# retired: ${one}, ${two}\r\n  # keys of the shop, made 2026-11\r\n\r\n${three}\r\n`;
+  for (const commas of [false, true]) {
+    const { keys, faults } = parseKeyLines(text, { commas });
+    assertEquals([keys.map(({ name }) => name), faults], [["three"], []]);
+  }
+  // In a file a comma ends nothing, and is in no key.
+  const { keys, faults } = parseKeyLines(`${one},${two}`);
+  assertEquals([keys, faults.length], [[], 1]);
+  assertEquals(parseKeyLines(`${one},${two}`, { commas: true }).keys.length, 2);
+});
+
+Deno.test("What is no key is named by its line in a file, by its place in a variable, and not without end", () => {
+  const { line } = newKey("one", { scopes: ["send"] });
+  const where = (text: string, commas: boolean) =>
+    parseKeyLines(text, { commas }).faults.map((fault) => fault.replace(/ must be.*/, ""));
+  assertEquals(where(`# one, two\n\n${line}\nx, y\n`, false), ["line 4"]);
+  assertEquals(where(`# one, two\n\n${line},x\n\n,${line},y\n`, true), ["key 2", "key 4"]);
+  const many = parseKeyLines("root:x:0:0:root:/root:/bin/bash\n".repeat(31)).faults;
+  assertEquals([many.length, many[4]?.slice(0, 7)], [6, "line 5 "]);
+  assertMatch(many[5]!, /^26 more lines/);
 });
 
 Deno.test("userwire key new prints a key and its line, which open the API; commands take the key and the token", async () => {

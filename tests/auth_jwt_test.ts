@@ -124,7 +124,7 @@ Deno.test("Settings that can't verify a token are refused at the start, all at o
     [{ USERWIRE_JWT_AUDIENCE: "x", USERWIRE_JWT_ISSUER: "y" }, /nothing that verifies tokens/],
     [
       { USERWIRE_API_KEYS: "hunter2", USERWIRE_JWT_SECRET: "hunter2" },
-      /key 1 must be a line[^]*at least 32 bytes/,
+      /key 1 must be as[^]*at least 32 bytes/,
     ],
     [{ USERWIRE_API_KEYS_FILE: "/nowhere/keys" }, /can't be read/],
     [{ USERWIRE_JWKS_URL: "http://login.example/keys" }, /https/],
@@ -301,7 +301,7 @@ Deno.test("In closed mode names are not taken on trust, and another's name besid
 });
 
 Deno.test("A socket whose token ends is closed with 4401 token_expired, unless it is refreshed", async () => {
-  await using service = await Service.start(CLOSED);
+  await using service = await Service.start({ ...CLOSED, USERWIRE_JWT_CLOCK_TOLERANCE_S: "0" });
   const short = await tokenFor("alice", { lifeS: 2 });
   await using raw = await openClient(service.socketUrl(), { headers: { authorization: `Bearer ${short}` } });
   await using framed = await openClient(service.socketUrl(), protocolsFor(short));
@@ -320,6 +320,21 @@ Deno.test("A socket whose token ends is closed with 4401 token_expired, unless i
   assertEquals(kept.socket.readyState, WebSocket.OPEN);
   await service.server.app.publisher.send("alice", { kind: "json", text: "1" });
   assertEquals((await kept.nextJson()).data, 1);
+});
+
+Deno.test("A socket stays as long as its token would be taken: until its end and the tolerance of clocks", async () => {
+  const toleranceS = 4;
+  await using service = await Service.start({
+    ...CLOSED,
+    USERWIRE_JWT_CLOCK_TOLERANCE_S: String(toleranceS),
+  });
+  const token = await tokenFor("alice", { lifeS: -2 });
+  await using alice = await openClient(service.socketUrl(), protocolsFor(token));
+  const { t, exp } = await alice.nextJson();
+  assertEquals([t, exp], ["hi", JSON.parse(atob(token.split(".")[1]!)).exp], "what it says of itself");
+  assertEquals(await alice.closed, { code: 4401, reason: "token_expired" });
+  assert(Date.now() / 1_000 >= Number(exp) + toleranceS, "not thrown out before");
+  assertEquals((await answerTo(service, token))[0], 401);
 });
 
 Deno.test("A refresh that is not valid is refused and changes nothing; one for another user ends the socket", async () => {

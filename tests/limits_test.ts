@@ -141,6 +141,29 @@ Deno.test("An address has so many sockets and no more; of IPv6 the first 64 bits
   assertEquals(await statusFrom(service, "1.2.3.4"), 101);
 });
 
+for (
+  const [setting, status] of [
+    ["USERWIRE_MAX_CONNECTIONS", 503],
+    ["USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", 429],
+  ] as const
+) {
+  Deno.test(`Of many that come at once with tokens no more get in than ${setting} says`, async () => {
+    await using service = await Service.start({ ...CLOSED, [setting]: "5" });
+    const sockets = await Promise.all(Array.from({ length: 40 }, async (_, i) => {
+      const socket = await RawSocket.dial(service.socketUrl());
+      return { socket, token: await tokenFor(`user${i}`) };
+    }));
+    for (const { socket, token } of sockets) {
+      socket.sendHandshake({ headers: { Authorization: `Bearer ${token}` } });
+    }
+    const statuses = await Promise.all(
+      sockets.map(async ({ socket }) => (await socket.readAnswer()).status),
+    );
+    for (const { socket } of sockets) await socket.closeAbruptly();
+    assertEquals(statuses.sort(), [...Array(5).fill(101), ...Array(35).fill(status)]);
+  });
+}
+
 Deno.test("Handshakes of an address are limited per second, whatever becomes of them; others are not held up", async () => {
   await using service = await Service.start({ ...CLOSED, ...PROXIED, USERWIRE_UPGRADES_PER_SECOND: "5" });
   const statuses = [];

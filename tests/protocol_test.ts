@@ -358,12 +358,12 @@ Deno.test("CLOSE holds codes that may be sent, with one meaning each and words t
   const reasons: CloseReason[] = Object.values(CLOSE);
   assertEquals(new Set(reasons.map(({ why }) => why)).size, reasons.length);
   for (const { code, why } of reasons) {
-    assert([1001, 1009, 1011, 1012, 1013].includes(code) || (code >= 4400 && code < 4600), String(code));
+    assert([1001, 1009, 1012, 1013].includes(code) || (code >= 4400 && code < 4600), String(code));
     assert(new TextEncoder().encode(why).length <= 123);
   }
   const comesBack = Object.entries<CloseReason>(CLOSE).filter(([, { code }]) => shouldReconnect(code));
   assertEquals(
     comesBack.map(([name]) => name),
-    ["restart", "tooBig", "internal", "overloaded", "brokerLost", "slow"],
+    ["restart", "tooBig", "overloaded", "slow"],
   );
 });

@@ -11,6 +11,7 @@ import { encodeCommand } from "../src/broker/resp.ts";
 import { Slots } from "../src/broker/slots.ts";
 import { Deadlines } from "../src/deadlines.ts";
 import { ConfigError } from "../src/errors.ts";
+import { call } from "./support/closed.ts";
 import { stretched, until, withDeadline } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Recorder } from "./support/recorder.ts";
@@ -97,6 +98,41 @@ redisTest("A service started before Redis is up says so, lives, and connects by 
   assertEquals(await alice.next(), "hello");
   assertEquals(service.logged("redis unavailable").length, 1);
 });
+
+redisTest(
+  "While Redis is away an answer says what became of the request, and of no message that was none",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ REDIS_URL: redis.url });
+    await redis.stop();
+    await isUnready(service);
+    const calls: [request: string, body: unknown, fate: RegExp][] = [
+      ["POST /v1/users/alice/messages", 1, /; nothing was sent$/],
+      [
+        "POST /v1/messages",
+        { items: [{ to: "alice", data: 1 }] },
+        /; nothing was sent$/,
+      ],
+      ["DELETE /v1/users/alice/connections", undefined, /; no socket was told to close$/],
+      ["POST /v1/users/alice/revocations", {}, /; nothing was revoked$/],
+      ["POST /v1/tickets", { user: "alice" }, /^[^;]+$/],
+      ["GET /v1/users/alice", undefined, /^[^;]+$/],
+      ["POST /v1/users/online", { users: ["alice"] }, /^[^;]+$/],
+      ["GET /v1/users/alice/messages", undefined, /^[^;]+$/],
+    ];
+    for (const [request, body, fate] of calls) {
+      const answer = await call(service, request, { key: undefined, body });
+      assertEquals([answer.status, answer.body.code], [503, "broker_unavailable"], request);
+      assertMatch(answer.body.detail, /^Redis is not available: /);
+      assertMatch(answer.body.detail, fate);
+    }
+    for (const url of [service.socketUrl("alice"), service.socketUrl()]) {
+      await using socket = await RawSocket.open(url);
+      assertRefused(socket.answer);
+      assertMatch(JSON.parse(socket.answer.body).detail, /^Redis is not available: [^;]+$/);
+    }
+  },
+);
 
 Deno.test("A service whose Redis accepts and never answers is not ready, and still refuses in time", async () => {
   using mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });

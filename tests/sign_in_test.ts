@@ -57,7 +57,7 @@ class Stage implements SignedIn, SignInHost {
 
 function identity(jti: string, lifeS = 60): Identity {
   const nowS = Math.floor(Date.now() / 1_000);
-  return { username: "alice", jti, iat: nowS, exp: nowS + lifeS };
+  return { username: "alice", jti, iat: nowS, exp: nowS + lifeS, takenUntil: nowS + lifeS };
 }
 
 Deno.test("A token that is revoked while it is being verified ends the session", async () => {

@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { MemoryMemos } from "../src/auth/memos.ts";
 import { Tickets } from "../src/auth/tickets.ts";
+import { MemoryBroker } from "../src/broker/memory.ts";
 import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
 import { stretched, until } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -72,15 +73,78 @@ onEachStore("Of many who race for a ticket, on two instances, one gets in", asyn
   for (const racer of racers) await racer.closeAbruptly();
 });
 
+onEachStore("Of many who race for a ticket with their first frame, one gets in", async (one, two) => {
+  const ticket = await ticketFor(one, "alice");
+  const racers = await Promise.all(
+    Array.from({ length: 10 }, (_, i) => openClient((i % 2 === 0 ? one : two).socketUrl())),
+  );
+  for (const racer of racers) racer.send(JSON.stringify({ ticket }));
+  const ends = new Map<WsClient, string>();
+  for (const racer of racers) {
+    void racer.closed.then(({ code, reason }) => ends.set(racer, `${code} ${reason}`));
+  }
+  await until(() => ends.size === 9, "all but one to be refused");
+  for (const end of ends.values()) assertMatch(end, /^4401 The ticket is not valid: it was used/);
+  await until(async () => (await call(one, "GET /v1/users/alice")).body.sockets === 1, "one to be left");
+  assertEquals((await one.server.app.publisher.send("alice", { kind: "text", text: "hi" })).sockets, 1);
+  for (const racer of racers) {
+    if (!ends.has(racer)) assertEquals(await racer.next(), "hi");
+    await racer.close();
+  }
+});
+
+onEachStore(
+  "A ticket is not used up by a socket that is refused because its user has too many",
+  async (one, two) => {
+    const first = await openClient(withTicket(one, await ticketFor(one, "alice")));
+    const ticket = await ticketFor(one, "alice");
+    {
+      await using refused = await RawSocket.open(withTicket(two, ticket));
+      assertEquals([refused.answer.status, refused.answer.headers.get("retry-after")], [429, "1"]);
+      await using byFrame = await openClient(two.socketUrl());
+      byFrame.send(JSON.stringify({ ticket }));
+      assertEquals((await byFrame.closed).code, 4429);
+    }
+    await first.close();
+    await until(
+      async () => (await call(two, "GET /v1/users/alice")).body.sockets === 0,
+      "a place to be free",
+    );
+    await using _late = await openClient(withTicket(two, ticket));
+    await using again = await RawSocket.open(withTicket(one, ticket));
+    assertEquals(again.answer.status, 401);
+  },
+  { USERWIRE_MAX_CONNECTIONS_PER_USER: "1" },
+);
+
+redisTest("A ticket is not used up by a socket for which Redis has no room", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+  const ticket = await ticketFor(service, "alice");
+  await redis.cli("CONFIG", "SET", "maxclients", "2");
+  {
+    await using refused = await RawSocket.open(withTicket(service, ticket));
+    assertEquals([refused.answer.status, refused.answer.headers.get("retry-after")], [503, "1"]);
+  }
+  await redis.cli("CONFIG", "SET", "maxclients", "1000");
+  const answer = async () => {
+    await using socket = await RawSocket.open(withTicket(service, ticket));
+    return socket.answer.status;
+  };
+  let status = 0;
+  await until(async () => (status = await answer()) !== 503, "Redis' room to be known");
+  assertEquals(status, 101);
+});
+
 Deno.test("A ticket ends when its time is up", async () => {
-  const tickets = new Tickets(new MemoryMemos(), { prefix: "" });
+  const tickets = new Tickets(new MemoryMemos(new MemoryBroker()), { prefix: "" });
   const short = await tickets.issue("alice", 0.01), long = await tickets.issue("alice", 60);
   const endsMs = Date.now() + 11;
   await until(() => Date.now() >= endsMs, "its time to be up");
-  assertEquals(await tickets.redeem(short), undefined);
-  assertEquals((await tickets.redeem(long))?.username, "alice");
+  assertEquals([await tickets.find(short), await tickets.useUp(short)], [undefined, false]);
+  assertEquals((await tickets.find(long))?.username, "alice");
   for (const junk of ["", "x", "*", "../x", "a".repeat(10_000)]) {
-    assertEquals(await tickets.redeem(junk), undefined);
+    assertEquals(await tickets.find(junk), undefined);
   }
 });
 
@@ -299,12 +363,55 @@ redisTest(
     await using redis = await RedisServer.start();
     await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
     const token = await tokenFor("alice", { jti: "bad" });
+    await revoke(service, "alice", { jti: "bad" });
+    const [name] = await redis.cli("KEYS", "userwire:{alice}:revoked*") as [string];
+    await redis.cli("DEL", name);
     await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
-    // As if it had been written by another instance, whose order came while the subscription was away.
-    const { app } = service.server;
-    await app.auth.revoke("alice", { jti: "bad" }, 60);
+    // As if another instance had written it, whose order came while the subscription was away.
+    await redis.cli("SET", name, "1");
     assertEquals(alice.socket.readyState, WebSocket.OPEN);
     await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+  },
+);
+
+redisTest(
+  "A revocation is heard also when the instance that is asked for it has only just found Redis again",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+    const token = await tokenFor("alice", { jti: "bad" });
+    await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
+    // Only the connection for commands: alice's subscription is never lost, so nobody asks for what it missed.
+    await redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    await until(
+      async () => (await service.readiness()).why === "Redis is back and subscriptions are being restored",
+      "Redis to be found again",
+    );
+    await revoke(service, "alice", { jti: "bad" });
+    assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+  },
+);
+
+redisTest(
+  "A revocation that Redis does not answer in time is stored and heard, or neither",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({
+      ...CLOSED,
+      REDIS_URL: redis.url,
+      USERWIRE_REDIS_TIMEOUT_MS: "300",
+    });
+    const token = await tokenFor("alice", { jti: "bad" });
+    await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
+    await redis.pause();
+    const { status, body } = await call(service, "POST /v1/users/alice/revocations", {
+      body: { jti: "bad" },
+    });
+    assertEquals(status, 503);
+    assertMatch(body.detail, /; it may or may not have been revoked: revoke it again$/);
+    redis.resume();
+    // It had been written before Redis stood still.
     assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
   },
 );

@@ -17,12 +17,16 @@ export type Scope = "send" | "read" | "admin";
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
   readonly username: string;
-  /** Unix seconds at which the token ends; missing for a ticket. */
+  /** Unix seconds at which the token ends, as it says itself; missing for a ticket. */
   readonly exp?: number;
+  /** Unix seconds up to which it is taken: `exp`, and how far the signer's clock may be off. */
+  readonly takenUntil?: number;
   /** Unix seconds at which the token or ticket was made. */
   readonly iat?: number;
   /** Id of the token. */
   readonly jti?: string;
+  /** The ticket it was shown by, which is to be used up. */
+  readonly ticket?: string;
   /** Sockets the user may have, where the token says so. */
   readonly maxConnections?: number;
 }
@@ -48,11 +52,18 @@ export interface Auth {
   readonly takesTokens: boolean;
 
   /**
-   * Who shows this. A ticket is used up by it. Does not look at revocations: ask `isRevoked` once the user's orders
-   * to close are heard, so that none slips in between.
+   * Who shows this. Does not look at revocations: ask `isRevoked` once the user's orders to close are heard, so that
+   * none slips in between. Does not use a ticket up: that is `useUp`.
    * @throws {UnauthorizedError | BrokerUnavailableError}
    */
   identify(credential: Credential): Promise<Identity>;
+
+  /**
+   * Uses a ticket up: of many who show it one gets past this. The last step before a socket is let in, so that whoever
+   * is refused for another reason may come again with the same ticket.
+   * @throws {UnauthorizedError | BrokerUnavailableError}
+   */
+  useUp(ticket: string): Promise<void>;
 
   /**
    * Who calls with this key.
@@ -68,9 +79,9 @@ export interface Auth {
   issueTicket(username: string, ttlS: number): Promise<string>;
 
   /**
-   * Lets in no more what is revoked, on every instance, from the moment this resolves. Sockets that are in already
-   * are the caller's business.
-   * @param ttlS How long that is remembered.
+   * Lets in no more what is revoked, on every instance, and orders the sockets that it let in to close: one step, so
+   * neither is done without the other. A socket that can't hear the order asks `isRevoked` once it can again.
+   * @param ttlS How long that is remembered, in seconds.
    * @throws {BrokerUnavailableError}
    */
   revoke(username: string, revocation: Revocation, ttlS: number): Promise<void>;

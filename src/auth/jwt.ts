@@ -30,6 +30,7 @@ export interface TokenOptions {
   algorithms: readonly string[];
   issuer?: string | undefined;
   audience?: string | undefined;
+  /** How far the signer's clock may be off; for so long beyond its end a token is taken, and its socket stays. */
   clockToleranceS: number;
   /** Longest time a token may have left. */
   maxLifeS: number;
@@ -200,11 +201,14 @@ function verifier(
       if (error instanceof BrokerUnavailableError) throw error;
       throw new UnauthorizedError(whyNot(error));
     }
-    return identityOf(payload, { maxLifeS, foldUsernames });
+    return identityOf(payload, { clockToleranceS, maxLifeS, foldUsernames });
   };
 }
 
-function identityOf(payload: JWTPayload, options: { maxLifeS: number; foldUsernames: boolean }): Identity {
+function identityOf(
+  payload: JWTPayload,
+  options: Pick<TokenOptions, "clockToleranceS" | "maxLifeS" | "foldUsernames">,
+): Identity {
   const { sub, exp, iat, jti, userwire } = payload as JWTPayload & {
     userwire?: { maxConnections?: unknown };
   };
@@ -223,6 +227,7 @@ function identityOf(payload: JWTPayload, options: { maxLifeS: number; foldUserna
   return {
     username,
     exp: exp!,
+    takenUntil: exp! + options.clockToleranceS,
     ...(iat !== undefined && { iat }),
     ...(typeof jti === "string" && { jti }),
     ...(Number.isSafeInteger(maxConnections) && (maxConnections as number) > 0 &&

@@ -15,7 +15,9 @@ export const SCOPES: readonly Scope[] = ["send", "read", "admin"];
 const PREFIX = "uw_";
 const KEY_BYTES = 32;
 const NAME = /^[A-Za-z0-9-]{1,32}$/;
-const LINE = /^([A-Za-z0-9-]{1,32}):([a-z+]+):(\S+):([0-9a-f]{64})$/;
+const LINE = /^([A-Za-z0-9-]{1,32}):([a-z+]+):([^\s,]+):([0-9a-f]{64})$/;
+/** A text that is something else has as many faults as lines: so many are listed. */
+const MAX_FAULTS = 5;
 
 /** A key as the service knows it. */
 export interface KnownKey {
@@ -62,23 +64,32 @@ export function newKey(
 }
 
 /**
- * Reads hash lines, separated by commas or line ends; empty lines and those that begin with # are passed over.
- * @returns The keys, and a fault for each line that is none. Faults name the line by its number only.
+ * Reads hash lines. Empty ones are passed over, and so is a line that begins with #, to its end.
+ * @param options.commas Whether commas separate them too, as in a variable. @default false
+ * @returns The keys, and faults for what is none, some of them if there are many. They name it by its number only.
  */
-export function parseKeyLines(text: string): { keys: KnownKey[]; faults: string[] } {
+export function parseKeyLines(
+  text: string,
+  options: { commas?: boolean } = {},
+): { keys: KnownKey[]; faults: string[] } {
   const keys: KnownKey[] = [];
-  const faults: string[] = [];
-  for (const [index, raw] of text.split(/[,\n]/).entries()) {
-    const line = raw.trim();
-    if (line === "" || line.startsWith("#")) continue;
-    const key = parseLine(line);
-    if (key) keys.push(key);
-    else {
-      faults.push(
-        `key ${index + 1} must be a line as "userwire key new" prints it, <name>:<scopes>:<pattern>:<hash> ` +
-          "(not shown: it may hold a secret)",
-      );
+  const bad: number[] = [];
+  for (const [index, line] of text.split("\n").entries()) {
+    if (line.trim().startsWith("#")) continue;
+    for (const piece of options.commas ? line.split(",") : [line]) {
+      if (piece.trim() === "") continue;
+      const key = parseLine(piece.trim());
+      if (key) keys.push(key);
+      else bad.push(options.commas ? keys.length + bad.length + 1 : index + 1);
     }
+  }
+  const what = options.commas ? "key" : "line";
+  const faults = bad.slice(0, MAX_FAULTS).map((number) =>
+    `${what} ${number} must be as "userwire key new" prints it, <name>:<scopes>:<pattern>:<hash> ` +
+    "(not shown: it may hold a secret)"
+  );
+  if (bad.length > MAX_FAULTS) {
+    faults.push(`${bad.length - MAX_FAULTS} more ${what}s must be so too: is this what holds the keys?`);
   }
   return { keys, faults };
 }

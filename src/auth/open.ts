@@ -1,4 +1,5 @@
 /** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
+import type { Broker } from "../broker/broker.ts";
 import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../errors.ts";
 import type { Credential } from "../protocol.ts";
 import type { Redis } from "../redis.ts";
@@ -18,20 +19,27 @@ export interface AuthOptions {
   channelPrefix: string;
 }
 
+/** What joins the instances; stays the caller's to close. */
+export interface AuthBackbone {
+  /** Where tickets and revocations are kept, and sockets are told; undefined for in memory. */
+  readonly redis: Redis | undefined;
+  /** Tells sockets what was revoked, where all is in memory. */
+  readonly broker: Broker;
+}
+
 /**
- * Checks the settings. What it returns opens at once, and keeps tickets and revocations in this Redis, which stays the
- * caller's to close, or in memory.
+ * Checks the settings. What it returns opens at once.
  * @throws {ConfigError} with every fault of keys and tokens.
  */
-export function prepareAuth(options: AuthOptions): (redis: Redis | undefined) => Auth {
+export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => Auth {
   const faults: string[] = [];
   const keys = orFaults(() => readKeys(options), faults);
   const verify = orFaults(() => openVerifier(options.tokens), faults);
   if (faults.length > 0) throw new ConfigError(faults);
 
   const ring = keys && new KeyRing(keys, { fold: options.tokens.foldUsernames });
-  return (redis) => {
-    const memos = redis ? new RedisMemos(redis) : new MemoryMemos();
+  return ({ redis, broker }) => {
+    const memos = redis ? new RedisMemos(redis) : new MemoryMemos(broker);
     const prefix = { prefix: options.channelPrefix };
     const tickets = new Tickets(memos, prefix);
     const revocations = new Revocations(memos, prefix);
@@ -41,6 +49,10 @@ export function prepareAuth(options: AuthOptions): (redis: Redis | undefined) =>
       takesTokens: verify !== undefined,
 
       identify: (credential) => identityOf(credential, { verify, tickets }),
+
+      async useUp(ticket) {
+        if (!await tickets.useUp(ticket)) throw invalidTicket();
+      },
 
       admit(key, scope) {
         if (ring) return ring.admit(key, scope);
@@ -73,27 +85,30 @@ async function identityOf(
       "Tokens can't be verified here: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or USERWIRE_JWKS_URL",
     );
   }
-  const identity = await tickets.redeem(text);
+  const identity = await tickets.find(text);
   if (identity) return identity;
-  throw new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
+  throw invalidTicket();
+}
+
+function invalidTicket(): UnauthorizedError {
+  return new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
 }
 
 /** Undefined when no keys are configured, which is not the same as none. */
 function readKeys({ apiKeys, apiKeysFile }: AuthOptions): KnownKey[] | undefined {
   if (apiKeys === undefined && apiKeysFile === undefined) return undefined;
-  const sources: [name: string, text: string][] = [];
-  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", apiKeys]);
+  const sources: [name: string, parsed: ReturnType<typeof parseKeyLines>][] = [];
+  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", parseKeyLines(apiKeys, { commas: true })]);
   if (apiKeysFile !== undefined) {
     try {
-      sources.push(["USERWIRE_API_KEYS_FILE", Deno.readTextFileSync(apiKeysFile)]);
+      sources.push(["USERWIRE_API_KEYS_FILE", parseKeyLines(Deno.readTextFileSync(apiKeysFile))]);
     } catch (error) {
       throw new ConfigError([`USERWIRE_API_KEYS_FILE: ${apiKeysFile} can't be read: ${messageOf(error)}`]);
     }
   }
   const keys: KnownKey[] = [];
   const faults: string[] = [];
-  for (const [name, text] of sources) {
-    const parsed = parseKeyLines(text);
+  for (const [name, parsed] of sources) {
     keys.push(...parsed.keys);
     faults.push(...parsed.faults.map((fault) => `${name}: ${fault}`));
   }

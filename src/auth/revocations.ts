@@ -1,10 +1,11 @@
 /**
  * What is let in no more: single tokens by their id, or all of a user's that were issued before some moment. Looked
  * up at every handshake and refresh, never cached, so every instance knows as soon as it is written, and one that
- * has just started too.
+ * has just started too. In the same step the user's sockets are told: whoever comes in from then on is refused, whoever
+ * came in before hears it.
  */
 import { createHash } from "node:crypto";
-import { channelOf, RESERVED_PREFIX, type Revocation } from "../protocol.ts";
+import { channelOf, CLOSE, formatCloseOrder, RESERVED_PREFIX, type Revocation } from "../protocol.ts";
 import type { Identity } from "./auth.ts";
 import type { Memos } from "./memos.ts";
 
@@ -19,12 +20,16 @@ export class Revocations {
   }
 
   /** As `Auth.revoke`. */
-  async add(username: string, revocation: Revocation, ttlS: number): Promise<void> {
-    if ("jti" in revocation) {
-      return await this.#memos.put(this.#jtiName(username, revocation.jti), "1", ttlS * 1_000);
+  async add(username: string, revoked: Revocation, ttlS: number): Promise<void> {
+    const notice = {
+      channel: channelOf(username, this.#prefix),
+      payload: formatCloseOrder({ ...CLOSE.revoked, revoked }),
+    };
+    if ("jti" in revoked) {
+      return await this.#memos.put(this.#jtiName(username, revoked.jti), "1", ttlS * 1_000, notice);
     }
     // An earlier moment takes nothing back.
-    await this.#memos.raise(this.#beforeName(username), revocation.before, ttlS * 1_000);
+    await this.#memos.raise(this.#beforeName(username), revoked.before, ttlS * 1_000, notice);
   }
 
   /** As `Auth.isRevoked`. */

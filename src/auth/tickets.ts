@@ -29,11 +29,16 @@ export class Tickets {
     return ticket;
   }
 
-  /** Whom a ticket lets in; undefined when it was used, is too old or was never one. */
-  async redeem(ticket: string): Promise<Identity | undefined> {
+  /** Whom a ticket lets in, who then has to use it up; undefined when it was used, is too old or was never one. */
+  async find(ticket: string): Promise<Identity | undefined> {
     if (!isTicket(ticket)) return undefined;
-    const text = await this.#memos.take(this.#name(ticket));
-    return text === undefined ? undefined : JSON.parse(text);
+    const [text] = await this.#memos.read([this.#name(ticket)]);
+    return text === undefined ? undefined : { ...JSON.parse(text), ticket };
+  }
+
+  /** Whether it was still there; of many at once one hears so. */
+  async useUp(ticket: string): Promise<boolean> {
+    return await this.#memos.take(this.#name(ticket)) !== undefined;
   }
 
   #name(ticket: string): string {

@@ -58,6 +58,20 @@ export class Admission {
     if (!this.#takeFrom(place)) {
       return problem("too_many_requests", "Too many handshakes come from this address: slow down");
     }
+    return this.noRoom(place);
+  }
+
+  /**
+   * The refusal of one more socket from there, as long as this process or the address has all it may. Holds only until
+   * somebody else joins: asked again right before that.
+   */
+  noRoom(place: string): Response | undefined {
+    if (this.#connections.isFull) {
+      return problem(
+        "full",
+        "The instance holds as many sockets as it may: try another, or raise USERWIRE_MAX_CONNECTIONS",
+      );
+    }
     const { maxConnectionsPerAddress: max } = this.#limits;
     if (max > 0 && this.#connections.countAt(place) >= max) {
       return problem(

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import type { z } from "@hono/zod-openapi";
 import { BrokerUnavailableError } from "../errors.ts";
 import type { Publisher, SendResult } from "../publisher.ts";
-import { problem, problemOf } from "./problem.ts";
+import { FATE, problem, problemOf } from "./problem.ts";
 import { type Batch, type BatchResult, MAX_BATCH_RECIPIENTS } from "./schemas.ts";
 
 type Result = z.infer<typeof BatchResult>["results"][number];
@@ -42,6 +42,8 @@ export async function sendBatch(
     );
   }
 
+  /** Whether it is known that nothing was sent. */
+  let isRefused = true;
   // Started in one turn, so that they leave for the broker together and arrive in order.
   const sends = await Promise.all(items.map(async ({ users, isList, text, id }): Promise<Result> => {
     const outcomes = await publisher.sendToAll(users, { kind: "json", text }, { id });
@@ -50,6 +52,9 @@ export async function sendBatch(
     );
     const failed = outcomes.find((outcome) => outcome.status === "rejected");
     if (failed && !(failed.reason instanceof BrokerUnavailableError)) throw failed.reason;
+    isRefused &&= outcomes.every((outcome) =>
+      outcome.status === "rejected" && outcome.reason.outcome === "refused"
+    );
     return {
       id,
       [publisher.counted]: counts.reduce((sum, count) => sum + count, 0),
@@ -59,7 +64,10 @@ export async function sendBatch(
     };
   }));
   if (sends.every((send) => send.error)) {
-    return problemOf(new BrokerUnavailableError(sends[0]!.error!.detail, { outcome: "unknown" }))!;
+    const error = new BrokerUnavailableError(sends[0]!.error!.detail, {
+      outcome: isRefused ? "refused" : "unknown",
+    });
+    return problemOf(error, FATE.send)!;
   }
   return Response.json({ results: sends });
 }

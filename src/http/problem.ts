@@ -5,7 +5,6 @@ import {
   IdempotencyConflictError,
   InvalidMessageError,
   InvalidUsernameError,
-  messageOf,
   UnauthorizedError,
   UserOfflineError,
 } from "../errors.ts";
@@ -70,8 +69,24 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
   );
 }
 
-/** The answer to an error, or undefined for one that is nobody's fault but ours. */
-export function problemOf(error: unknown): Response | undefined {
+/** What became of a request that the broker failed, by the outcome of the error; as the end of a sentence. */
+export type Fate = Readonly<Record<BrokerUnavailableError["outcome"], string>>;
+
+/** Of the requests after which one has to know; who only asked, or got nothing, just asks again. */
+export const FATE = {
+  send: { refused: "nothing was sent", unknown: "the message may or may not have been delivered" },
+  close: {
+    refused: "no socket was told to close",
+    unknown: "sockets may or may not have been told to close",
+  },
+  revoke: { refused: "nothing was revoked", unknown: "it may or may not have been revoked: revoke it again" },
+} as const satisfies Record<string, Fate>;
+
+/**
+ * The answer to an error, or undefined for one that is nobody's fault but ours.
+ * @param fate Added where the broker failed.
+ */
+export function problemOf(error: unknown, fate?: Fate): Response | undefined {
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
   if (error instanceof UnauthorizedError) return problem("unauthorized", error.message);
   if (error instanceof ForbiddenError) return problem("forbidden", error.message);
@@ -79,12 +94,7 @@ export function problemOf(error: unknown): Response | undefined {
   if (error instanceof UserOfflineError) return problem("user_offline", error.message);
   if (error instanceof IdempotencyConflictError) return problem("idempotency_conflict", error.message);
   if (error instanceof BrokerUnavailableError) {
-    return problem(
-      "broker_unavailable",
-      error.outcome === "unknown"
-        ? `${messageOf(error)}; the message may or may not have been delivered`
-        : `${messageOf(error)}; nothing was sent`,
-    );
+    return problem("broker_unavailable", error.message + (fate ? `; ${fate[error.outcome]}` : ""));
   }
   return undefined;
 }

@@ -13,7 +13,7 @@ import { sendBatch } from "./batch.ts";
 import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
 import { Deadlines } from "../deadlines.ts";
-import { problem, problemOf } from "./problem.ts";
+import { FATE, type Fate, problem, problemOf } from "./problem.ts";
 import {
   Batch,
   check,
@@ -70,6 +70,7 @@ const SHARED = { "access-control-allow-origin": "*" };
 /** What handlers know of a request beside the request itself. */
 interface Env {
   Bindings: { peer: string };
+  Variables: { fate?: Fate };
 }
 
 export interface Routes {
@@ -95,7 +96,10 @@ export function createRoutes(options: RoutesOptions): Routes {
   }
 
   // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
-  app.post(api.send.getRoutingPath(), (c) => send(c.req.raw, segmentOf(c), sends));
+  app.post(api.send.getRoutingPath(), (c) => {
+    c.set("fate", FATE.send);
+    return send(c.req.raw, segmentOf(c), sends);
+  });
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
@@ -149,6 +153,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   app.delete(api.close.getRoutingPath(), async (c) => {
+    c.set("fate", FATE.close);
     const caller = admit(c, "admin");
     const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
     if ("fault" in query) return problem("invalid_request", query.fault);
@@ -172,6 +177,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   app.post(api.revocation.getRoutingPath(), async (c) => {
+    c.set("fate", FATE.revoke);
     const caller = admit(c, "admin");
     const query = check(RevocationQuery, await readJson(c.req.raw, single));
     if ("fault" in query) return problem("invalid_request", query.fault);
@@ -181,8 +187,6 @@ export function createRoutes(options: RoutesOptions): Routes {
     const { jti, issued_before = Math.floor(Date.now() / 1_000) + 1 } = query.value;
     const revoked = jti !== undefined ? { jti } : { before: issued_before };
     await auth.revoke(username, revoked, options.maxTokenLifeS);
-    // Written first: whoever comes in from now on is refused, whoever came in before hears this.
-    await publisher.closeConnections(username, { ...CLOSE.revoked, revoked });
     return c.json(jti !== undefined ? { jti } : { issued_before }, 201);
   });
 
@@ -243,26 +247,27 @@ export function createRoutes(options: RoutesOptions): Routes {
     });
   });
 
-  const answerTo = (error: Error): Response => {
+  const answerTo = (error: Error, fate: Fate | undefined): Response => {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
     if (error instanceof BodyTimeoutError) {
       // What is still to come of it must not be taken for the next request.
       return problem("too_slow", error.message, { connection: "close" });
     }
     if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
-    const answer = problemOf(error);
+    const answer = problemOf(error, fate);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this instance says more");
   };
-  app.onError(answerTo);
+  app.onError((error, c) => answerTo(error, c.get("fate")));
+  const answerToSend = (error: Error) => answerTo(error, FATE.send);
 
   return {
     answer(request, peer) {
       const target = sendTarget(request);
       return target === undefined
         ? app.fetch(request, { peer })
-        : send(request, target, sends).catch(answerTo);
+        : send(request, target, sends).catch(answerToSend);
     },
     close: () => deadlines.close(),
   };

@@ -140,20 +140,18 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
   if (!/^[A-Za-z0-9+/]{22}==$/.test(request.headers.get("sec-websocket-key") ?? "")) {
     return problem("invalid_handshake", "Sec-WebSocket-Key must be 16 bytes in base64");
   }
-  if (options.isDraining()) return problem("draining", "The instance is shutting down: connect to another");
+  if (options.isDraining()) return draining();
   if (!isOriginAllowed(request, options.allowedOrigins)) {
     return problem(
       "origin_not_allowed",
       "Pages of this origin may not connect: add it to USERWIRE_ALLOWED_ORIGINS",
     );
   }
-  if (options.connections.isFull) {
-    return problem(
-      "full",
-      "The instance holds as many sockets as it may: try another, or raise USERWIRE_MAX_CONNECTIONS",
-    );
-  }
   return undefined;
+}
+
+function draining(): Response {
+  return problem("draining", "The instance is shutting down: connect to another");
 }
 
 async function openConnection(
@@ -163,6 +161,9 @@ async function openConnection(
 ): Promise<Response> {
   const { broker, inbox, connections, admission } = options;
   const { username } = identity;
+  // It may have taken a while to find out who it is. From here to the join nobody can come in between.
+  const noRoom = options.isDraining() ? draining() : admission.noRoom(options.place);
+  if (noRoom) return noRoom;
   if (admission.isFull(identity)) return admission.tooMany(identity);
   const connection = new Connection(username, options.mode, connections);
   if (isShown(identity)) connection.attachIdentity(identity);
@@ -188,7 +189,7 @@ async function openConnection(
     signal.throwIfAborted();
     if (connection.state !== "opening") {
       return options.isDraining()
-        ? problem("draining", "The instance is shutting down: connect to another")
+        ? draining()
         : problem("unauthorized", "The user's connections were closed while this one was opening");
     }
     if (refusal) {
@@ -213,7 +214,9 @@ async function openConnection(
 
 /**
  * What can be known only once the subscription is confirmed: from then on an order to close reaches the connection,
- * so nothing revoked slips in between; and whoever comes in at the same time elsewhere counts it.
+ * so nothing revoked slips in between; and whoever comes in at the same time elsewhere counts it. When all is well it
+ * uses the ticket up.
+ * @throws {UnauthorizedError} when somebody else has used it up meanwhile.
  */
 async function checkIn(
   identity: Identity,
@@ -225,7 +228,9 @@ async function checkIn(
     admission.isOverQuota(identity, Infinity) ? broker.counts([channel]) : [0],
   ]);
   if (isRevoked) return problem("unauthorized", "The token or ticket has been revoked: get a new one");
-  return admission.isOverQuota(identity, counts[0]!) ? admission.tooMany(identity) : undefined;
+  if (admission.isOverQuota(identity, counts[0]!)) return admission.tooMany(identity);
+  if (identity.ticket !== undefined) await auth.useUp(identity.ticket);
+  return undefined;
 }
 
 /** Whether the identity was shown, not just said. */
@@ -273,7 +278,10 @@ function openNewcomer(request: Request, place: string, options: UpgradeOptions):
         else admission.makeRoom(identity);
         connection.attachSubscription(subscription);
       };
-      open().catch((error) => connection.close({ code: CLOSE.overloaded.code, why: messageOf(error) }));
+      open().catch((error) => {
+        const { code } = error instanceof UnauthorizedError ? CLOSE.unauthorized : CLOSE.overloaded;
+        connection.close({ code, why: messageOf(error) });
+      });
     },
   });
   connections.join(newcomer, place);

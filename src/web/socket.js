@@ -26,7 +26,6 @@ export const CLOSE_MEANINGS = new Map([
   [4408, "no identity in time"],
   [4409, "replaced by a newer connection"],
   [4429, "too many connections, or too fast"],
-  [4503, "the broker was lost"],
   [4508, "read too slowly"],
 ]);
 
