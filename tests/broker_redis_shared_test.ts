@@ -36,10 +36,10 @@ redisBrokerContract("SharedRedisBroker", (url) => {
   return { broker, dispose: close };
 }, { isDedicated: false });
 
-/** What the log says of shared connections, without the time between. */
+/** What the log says of shared connections. */
 function said({ records }: ReturnType<typeof memoryLog>): string[] {
-  return records.filter(({ event }) => event.startsWith("shared connection"))
-    .map(({ level, event, fields }) => `${level}: ${event}${fields.reason ? `, ${fields.reason}` : ""}`);
+  return records.filter(({ event }) => /^(shared connection|subscription) /.test(event))
+    .map(({ level, event, fields }) => `${level}: ${event}, ${fields.detail}`);
 }
 
 redisTest("SharedRedisBroker dials a Redis that has no room ever more slowly, and says so once", async () => {
@@ -68,9 +68,8 @@ redisTest("SharedRedisBroker dials a Redis that has no room ever more slowly, an
   await admin.command("CONFIG", "SET", "maxclients", 1_000);
   await recorder.isRestored();
   assertEquals(said(log), [
-    "warn: shared connection unavailable, Redis closed the connection",
-    "warn: shared connection unavailable, Redis has as many clients as its maxclients allows: raise it",
-    "info: shared connection available",
+    "warn: shared connection lost, Redis closed the connection",
+    "warn: subscription failed, ERR max number of clients reached",
   ]);
 });
 

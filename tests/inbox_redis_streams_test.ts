@@ -191,6 +191,10 @@ for (const [why, [refuse, allow]] of Object.entries(REFUSALS)) {
           await redis.cli("CONFIG", "SET", ...refuse);
           const { outcome } = await assertRejects(() => append("2"), BrokerUnavailableError);
           assertEquals(outcome, "refused");
+          // Who was never heard of before leaves no trace either.
+          const newcomer = ours.inbox.append("bob", draftOf("1"), { idempotency: IDEMPOTENCY });
+          await assertRejects(() => newcomer, BrokerUnavailableError);
+          assertEquals(await redis.cli("KEYS", "*bob*"), []);
           await redis.cli("CONFIG", "SET", ...allow);
           for (const text of ["2", "3"]) assertEquals((await append(text)).outcome, "appended");
           await recorder.received(3);

@@ -130,7 +130,7 @@ Deno.test("What is no Redis is called that, once in an outage", async (t) => {
   }
 });
 
-Deno.test("A complaint is made once until all is well, and again when it goes on for long", () => {
+Deno.test("A complaint is made once until all is well, and again when it goes on for long or comes back", () => {
   const log = memoryLog();
   const complaints = new Complaints(log);
   for (const detail of ["one", "two"]) complaints.make("unwell", "cold", detail);
@@ -143,9 +143,11 @@ Deno.test("A complaint is made once until all is well, and again when it goes on
     { reason: "fever" },
     { reason: "cold" },
   ]);
-  const impatient = new Complaints(log, 0);
-  for (let i = 0; i < 2; i++) impatient.make("unwell", "cough");
-  assertEquals(log.records.filter(({ fields }) => fields.reason === "cough").length, 2);
+  for (const [reason, options] of [["cough", { againMs: 0 }], ["hiccups", { quietMs: 0 }]] as const) {
+    const other = new Complaints(log, options);
+    for (let i = 0; i < 2; i++) other.make("unwell", reason);
+    assertEquals(log.records.filter(({ fields }) => fields.reason === reason).length, 2);
+  }
 });
 
 // ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-/** Dials Redis again and again until it answers: at a time when it may, and never all at one moment. */
+/** Dials Redis again and again until it answers, at a time when it may, and ever more slowly when it does not. */
 import type { RedisConnection } from "./redis_connection.ts";
 
 const FIRST_BACKOFF_MS = 50;
@@ -10,8 +10,6 @@ export interface RedialOptions {
   dial(signal: AbortSignal): Promise<RedisConnection>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
-  /** A dial failed; another one follows. */
-  onFailure?(error: unknown): void;
 }
 
 /**
@@ -35,10 +33,18 @@ export class Redial {
    * @returns undefined when the attempts were ended.
    */
   async connect(signal: AbortSignal): Promise<RedisConnection | undefined> {
-    const { dial, whenReady, onFailure } = this.#options;
-    const aborted = new Promise<void>((resolve) =>
-      signal.addEventListener("abort", () => resolve(), { once: true })
-    );
+    const { promise: aborted, resolve } = Promise.withResolvers<void>();
+    const abort = () => resolve();
+    signal.addEventListener("abort", abort);
+    try {
+      return await this.#connect(signal, aborted);
+    } finally {
+      signal.removeEventListener("abort", abort); // it may live as long as the process
+    }
+  }
+
+  async #connect(signal: AbortSignal, aborted: Promise<void>): Promise<RedisConnection | undefined> {
+    const { dial, whenReady } = this.#options;
     if (this.#last?.hasDelivered || performance.now() - this.#connectedAtMs >= LASTING_MS) {
       this.#vainDials = 0;
     }
@@ -57,9 +63,8 @@ export class Redial {
           return this.#last = connection;
         }
         connection.close();
-      } catch (error) {
-        // Tried again, for as long as anybody listens.
-        if (!signal.aborted) onFailure?.(error);
+      } catch {
+        // Tried again, for as long as anybody listens; whoever dials for us has said why.
       }
     }
     return undefined;

@@ -99,7 +99,9 @@ export abstract class RedisBroker implements Broker {
     try {
       return await work(attempt);
     } catch (error) {
-      if (error instanceof BrokerUnavailableError) this.redis.complain("subscription failed", error);
+      if (error instanceof BrokerUnavailableError) {
+        this.redis.complain("subscription failed", error.message, error.cause);
+      }
       throw error;
     } finally {
       attempt.end();

@@ -35,11 +35,7 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
   }
 
   onConnectionLost(why: string): void {
-    this.log?.warn("shared connection unavailable", { reason: why });
-  }
-
-  onConnectionRestored(): void {
-    this.log?.info("shared connection available");
+    this.redis.complain("shared connection lost", "Its subscriptions are being restored", why);
   }
 
   onRefused(channel: string, why: string): void {

@@ -33,10 +33,7 @@ export interface SharedConnectionHost {
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
   onSubscriberError(channel: string, error: unknown): void;
-  /** The connection was lost, or can't be had for another reason than the one said before. */
   onConnectionLost(why: string): void;
-  /** It is there again. */
-  onConnectionRestored(): void;
   /** A channel that was lost can't be had back: said of the first one on each connection. */
   onRefused(channel: string, why: string): void;
 }
@@ -56,8 +53,6 @@ export class SharedConnection {
   #commands = this.#newCommands();
   #writing: Promise<void> | undefined;
   #quietChecks = 0;
-  /** Why there is no connection, as far as the host was told. */
-  #why: string | undefined;
   /** Whether the host was told of a refused channel, on this connection. */
   #isRefusalSaid = false;
 
@@ -208,7 +203,6 @@ export class SharedConnection {
     const redial = new Redial({
       dial: (signal) => this.#host.attempt(signal, dial),
       whenReady: () => this.#host.whenReady(),
-      onFailure: (error) => this.#fail(messageOf(error)),
     });
     for (;;) {
       const connection = await redial.connect(signal);
@@ -219,22 +213,14 @@ export class SharedConnection {
       this.#commands = this.#newCommands();
       this.#quietChecks = 0;
       this.#isRefusalSaid = false;
-      if (this.#why !== undefined) this.#host.onConnectionRestored();
-      this.#why = undefined;
       for (const channel of this.#channels.values()) this.#sync(channel);
       const why = await this.#read(connection);
       connection.close();
       this.#connection = undefined;
       if (signal.aborted) return;
-      this.#fail(why);
+      this.#host.onConnectionLost(why);
       this.#lose(why);
     }
-  }
-
-  #fail(why: string): void {
-    // Attempts repeat; a thing is said once.
-    if (this.#why !== why) this.#host.onConnectionLost(why);
-    this.#why = why;
   }
 
   /** Every channel is unconfirmed again. */

@@ -40,8 +40,9 @@ local state = redis.call('HMGET', position, 'epoch', 'seq', 'run', 'former')
 local epoch, last, former = state[1], state[2] or '0', state[4] or ''
 if not epoch then
   epoch = epoch_if_new
-  redis.call('DEL', inbox)
+  -- First: it needs memory, and what comes after a write is not refused for want of it.
   redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'run', run)
+  redis.call('DEL', inbox)
 elseif state[3] ~= run and continues(state[3] or '', run) then
   redis.call('HSET', position, 'run', run)
 elseif state[3] ~= run then

@@ -114,10 +114,14 @@ export abstract class CommandConnection {
     return this.#run;
   }
 
-  /** Puts into the log what a client is not told of an error, unless all of Redis is away, which the log says already. */
-  complain(event: string, { message, cause }: BrokerUnavailableError): void {
+  /**
+   * Warns of trouble with Redis once in a while, unless all of Redis is away, which the log says already.
+   * @param reason What clients are told.
+   * @param cause What only the log is told; when there is no more to say, nothing is said at all.
+   */
+  complain(event: string, reason: string, cause: unknown): void {
     if (this.#why === undefined && cause !== undefined) {
-      this.#complaints.make(event, message, verbatim(messageOf(cause)));
+      this.#complaints.make(event, reason, verbatim(messageOf(cause)));
     }
   }
 
@@ -204,7 +208,7 @@ export abstract class CommandConnection {
     }, (error: unknown) => {
       this.#pending.delete(pending);
       const unavailable = asUnavailable(error);
-      this.complain("redis refused a command", unavailable);
+      this.complain("redis refused a command", unavailable.message, unavailable.cause);
       reject(unavailable);
     });
     return promise;

@@ -1,16 +1,27 @@
 /** Warnings about Redis: attempts repeat and thousands may fail alike, but the log says a thing once. */
 import type { Log } from "../log.ts";
 
+/** Times on the clock of `performance.now()`. */
+interface Complaint {
+  saidAtMs: number;
+  /** When there was cause for it the last time, said or not. */
+  dueAtMs: number;
+}
+
 export class Complaints {
   readonly #log: Log | undefined;
   readonly #againMs: number;
-  /** When each was made, on the clock of `performance.now()`. */
-  readonly #madeAtMs = new Map<string, number>();
+  readonly #quietMs: number;
+  readonly #made = new Map<string, Complaint>();
 
-  /** @param againMs What goes on so long, in milliseconds, is said again. @default 3600000 */
-  constructor(log: Log | undefined, againMs = 3_600_000) {
+  /**
+   * @param options.againMs What goes on so long, in milliseconds, is said again. @default 3600000
+   * @param options.quietMs What did not come for so long was over: it is news when it comes again. @default 60000
+   */
+  constructor(log: Log | undefined, options: { againMs?: number; quietMs?: number } = {}) {
     this.#log = log;
-    this.#againMs = againMs;
+    this.#againMs = options.againMs ?? 3_600_000;
+    this.#quietMs = options.quietMs ?? 60_000;
   }
 
   /**
@@ -21,13 +32,15 @@ export class Complaints {
   make(event: string, reason: string, detail?: string): void {
     const key = `${event}: ${reason}`;
     const nowMs = performance.now();
-    if (nowMs - (this.#madeAtMs.get(key) ?? -Infinity) < this.#againMs) return;
-    this.#madeAtMs.set(key, nowMs);
-    this.#log?.warn(event, { reason, detail });
+    const before = this.#made.get(key);
+    const isNews = !before || nowMs - before.dueAtMs >= this.#quietMs ||
+      nowMs - before.saidAtMs >= this.#againMs;
+    this.#made.set(key, { saidAtMs: isNews ? nowMs : before.saidAtMs, dueAtMs: nowMs });
+    if (isNews) this.#log?.warn(event, { reason, detail });
   }
 
   /** All is well: what is warned of next is new. */
   end(): void {
-    this.#madeAtMs.clear();
+    this.#made.clear();
   }
 }
