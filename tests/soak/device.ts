@@ -57,7 +57,7 @@ async function visit({ user, urls, random, ledger, stop }: DeviceOptions, leavin
   const url = new URL(`ws?username=${encodeURIComponent(user)}`, random.pick(urls).replace("http:", "ws:"));
   const isFramed = random.next() < 0.5;
   const stayMs = random.between(...STAY_MS);
-  const session = ledger.begin(user, performance.now());
+  const session = ledger.begin(user, isFramed, performance.now());
   const onText = (text: string) => {
     const message = numberIn(text, isFramed);
     if (message !== undefined) ledger.arrived(session, message);
