@@ -2,8 +2,9 @@
  * The log of one app: a short event with fields, as a readable line on the console and as a line of JSON in a file
  * that rotates by size. Owns the file, its buffer and its flush timer.
  *
- * A call never throws: when the disk refuses, the console says so once and the app lives on. Two processes must not
- * write one file. Secrets are not hidden: callers keep tokens and keys out of the fields.
+ * A call never throws: when the disk refuses, the console says so once, when the console does, the file, and the app
+ * lives on. Two processes must not write one file. Secrets are not hidden: callers keep tokens and keys out of the
+ * fields.
  * This is the only file that imports @std/log, and it leaves that package's process-wide registry alone, so that two
  * apps can live in one process.
  */
@@ -71,7 +72,7 @@ export function openLog(options: LogOptions): Log {
   if (!(maxFiles >= 2)) faults.push(`Number of log files "${maxFiles}" is too small: keep at least 2`);
   if (faults.length > 0) throw new ConfigError(faults);
 
-  const terminal = new Terminal(format);
+  const terminal = new Terminal(format, (line) => file.show(line));
   const file = new LogFile(terminal, { dir, path: `${dir}/${name}.log`, maxBytes, maxFiles });
   try {
     file.open();
@@ -131,8 +132,9 @@ class AppLog implements Log {
 
   close(): void {
     clearInterval(this.#timer);
-    this.#file.destroy();
+    // First: its own trouble goes to the file.
     this.#terminal.flush();
+    this.#file.destroy();
   }
 }
 
@@ -171,9 +173,13 @@ class Outlets extends BaseHandler {
  */
 const TOGETHER_MS = 10;
 
-/** The console: standard output, and standard error for warnings and errors, in the order they came. */
+/**
+ * The console: standard output, and standard error for warnings and errors, in the order they came. What it refuses,
+ * as a file on a full disk and a terminal that was closed do, it never gets; the first time is told.
+ */
 class Terminal implements Outlet {
   readonly #format: "pretty" | "json";
+  readonly #onTrouble: (line: LogLine) => void;
   // Asked once: it is a call of the kernel, and a socket writes two lines.
   readonly #colours = {
     output: !Deno.noColor && Deno.stdout.isTerminal(),
@@ -182,9 +188,11 @@ class Terminal implements Outlet {
 
   #waiting: string[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #hasFailed = false;
 
-  constructor(format: "pretty" | "json") {
+  constructor(format: "pretty" | "json", onTrouble: (line: LogLine) => void) {
     this.#format = format;
+    this.#onTrouble = onTrouble;
   }
 
   show(line: LogLine): void {
@@ -193,7 +201,7 @@ class Terminal implements Outlet {
     const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
     if (isTrouble) {
       this.flush();
-      console.error(text);
+      this.#write("error", text);
     } else {
       this.#waiting.push(text);
       this.#timer ??= setTimeout(() => this.flush(), TOGETHER_MS);
@@ -204,8 +212,19 @@ class Terminal implements Outlet {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#waiting.length === 0) return;
-    console.log(this.#waiting.join("\n"));
+    const text = this.#waiting.join("\n");
     this.#waiting = [];
+    this.#write("log", text);
+  }
+
+  #write(method: "log" | "error", text: string): void {
+    try {
+      console[method](text);
+    } catch (error) {
+      if (this.#hasFailed) return;
+      this.#hasFailed = true;
+      this.#onTrouble(trouble("console can't be written", { error }));
+    }
   }
 }
 
@@ -313,21 +332,22 @@ class LogFile implements Outlet {
     if (error instanceof Deno.errors.BadResource) this.#isStale = true;
     if (this.#isFailing) return;
     this.#isFailing = true;
-    this.#terminal.show(this.#trouble("log file can't be written", { error }));
+    this.#terminal.show(trouble("log file can't be written", { file: this.#path, error }));
   }
 
   #recover(): void {
-    const line = this.#trouble("log file is written again", { lost_at_most: this.#lost });
+    const line = trouble("log file is written again", { file: this.#path, lost_at_most: this.#lost });
     this.#file.log(formatJson(line));
     this.#file.flush();
     this.#isFailing = false;
     this.#lost = 0;
     this.#terminal.show(line);
   }
+}
 
-  #trouble(event: string, fields: LogFields): LogLine {
-    return { time: new Date().toISOString(), level: "warn", event, fields: { file: this.#path, ...fields } };
-  }
+/** What the log has to say about itself. */
+function trouble(event: string, fields: LogFields): LogLine {
+  return { time: new Date().toISOString(), level: "warn", event, fields };
 }
 
 function exists(path: string): boolean {
