@@ -254,6 +254,8 @@ class LogFile implements Outlet {
   #urgent = 0;
   #isClosed = false;
   #isFailing = false;
+  /** The buffer is, and the disk takes none of it. */
+  #isFull = false;
   /** The handler lost its open file in a rotation that went wrong. */
   #isStale = false;
 
@@ -280,10 +282,16 @@ class LogFile implements Outlet {
 
   show(line: LogLine): void {
     if (this.#isClosed) return;
+    // The timer tries again. If each line did, a full disk would hold up the sockets.
+    if (this.#isFull) {
+      this.#lost++;
+      return;
+    }
     try {
       this.#file.log(formatJson(line));
       this.#waiting++;
     } catch (error) {
+      this.#isFull = true;
       this.#lost++;
       this.#fail(error);
       return;
@@ -306,6 +314,7 @@ class LogFile implements Outlet {
       if (this.#isStale || !exists(this.#path)) this.#reopen();
       this.#file.flush();
       this.#waiting = 0;
+      this.#isFull = false;
       if (this.#isFailing) this.#recover();
     } catch (error) {
       this.#fail(error);

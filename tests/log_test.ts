@@ -554,6 +554,31 @@ Deno.test({
 });
 
 Deno.test({
+  name: "Log on a full disk does not try again with each line, which would hold up everything else",
+  ignore: Deno.build.os !== "linux", // needs /dev/full
+  async fn() {
+    using folder = new Folder();
+    // A try takes about half a millisecond: with one for each line, this would be killed before its end.
+    const { code, err } = await run(
+      folder.path,
+      `
+      Deno.symlinkSync("/dev/full", dir + "/app.log");
+      const log = openLog({ level: "info", dir, name: "app", format: "json", console: false });
+      for (let i = 0; i < 200_000; i++) log.info("refused", { i, pad: "x".repeat(200) });
+      Deno.removeSync(dir + "/app.log");
+      log.flush();
+      log.info("written");
+      log.close();
+    `,
+    );
+    assertEquals(code, 0);
+    const [, recovered] = err.map((line) => JSON.parse(line));
+    assertEquals(recovered.lost_at_most, 200_000);
+    assertEquals(folder.events(), ["log file is written again", "written"]);
+  },
+});
+
+Deno.test({
   name: "Log whose console refuses every line goes on in its file, and says so there once",
   ignore: Deno.build.os !== "linux", // needs /dev/full
   async fn() {
