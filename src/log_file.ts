@@ -11,7 +11,8 @@
 import { BaseHandler, Logger, type LogRecord, RotatingFileHandler } from "@std/log";
 import { ConfigError, messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
-import { formatJson, formatPretty, type LogFields, type LogLevel, type LogLine } from "./log_line.ts";
+import { Terminal } from "./log_console.ts";
+import { formatJson, type LogFields, type LogLevel, type LogLine, trouble } from "./log_line.ts";
 
 /** How a log is opened. */
 export interface LogOptions {
@@ -167,67 +168,6 @@ class Outlets extends BaseHandler {
   override log(): void {}
 }
 
-/**
- * Lines to the console wait so long for others: each write is a call of the kernel that wakes whoever reads them, and
- * with a thousand sockets coming and going in a second these calls cost a tenth of all.
- */
-const TOGETHER_MS = 10;
-
-/**
- * The console: standard output, and standard error for warnings and errors, in the order they came. What it refuses,
- * as a file on a full disk and a terminal that was closed do, it never gets; the first time is told.
- */
-class Terminal implements Outlet {
-  readonly #format: "pretty" | "json";
-  readonly #onTrouble: (line: LogLine) => void;
-  // Asked once: it is a call of the kernel, and a socket writes two lines.
-  readonly #colours = {
-    output: !Deno.noColor && Deno.stdout.isTerminal(),
-    error: !Deno.noColor && Deno.stderr.isTerminal(),
-  };
-
-  #waiting: string[] = [];
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #hasFailed = false;
-
-  constructor(format: "pretty" | "json", onTrouble: (line: LogLine) => void) {
-    this.#format = format;
-    this.#onTrouble = onTrouble;
-  }
-
-  show(line: LogLine): void {
-    const isTrouble = line.level === "warn" || line.level === "error";
-    const colour = isTrouble ? this.#colours.error : this.#colours.output;
-    const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
-    if (isTrouble) {
-      this.flush();
-      this.#write("error", text);
-    } else {
-      this.#waiting.push(text);
-      this.#timer ??= setTimeout(() => this.flush(), TOGETHER_MS);
-    }
-  }
-
-  flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    if (this.#waiting.length === 0) return;
-    const text = this.#waiting.join("\n");
-    this.#waiting = [];
-    this.#write("log", text);
-  }
-
-  #write(method: "log" | "error", text: string): void {
-    try {
-      console[method](text);
-    } catch (error) {
-      if (this.#hasFailed) return;
-      this.#hasFailed = true;
-      this.#onTrouble(trouble("console can't be written", { error }));
-    }
-  }
-}
-
 /** A rotating file that can be let go of while the disk is full, and does not spoil the exit code then. */
 class RotatingFile extends RotatingFileHandler {
   override destroy(): void {
@@ -352,11 +292,6 @@ class LogFile implements Outlet {
     this.#lost = 0;
     this.#terminal.show(line);
   }
-}
-
-/** What the log has to say about itself. */
-function trouble(event: string, fields: LogFields): LogLine {
-  return { time: new Date().toISOString(), level: "warn", event, fields };
 }
 
 function exists(path: string): boolean {
