@@ -2,15 +2,17 @@
  * The log of one app: a short event with fields, as a readable line on the console and as a line of JSON in a file
  * that rotates by size. Owns the file, its buffer and its flush timer.
  *
- * A call never throws: when the disk refuses, the console says so once and the app lives on. Two processes must not
- * write one file. Secrets are not hidden: callers keep tokens and keys out of the fields.
+ * A call never throws: when the disk refuses, the console says so once, when the console does, the file, and the app
+ * lives on. Two processes must not write one file. Secrets are not hidden: callers keep tokens and keys out of the
+ * fields.
  * This is the only file that imports @std/log, and it leaves that package's process-wide registry alone, so that two
  * apps can live in one process.
  */
 import { BaseHandler, Logger, type LogRecord, RotatingFileHandler } from "@std/log";
 import { ConfigError, messageOf } from "./errors.ts";
 import type { Log } from "./log.ts";
-import { formatJson, formatPretty, type LogFields, type LogLevel, type LogLine } from "./log_line.ts";
+import { Terminal } from "./log_console.ts";
+import { formatJson, type LogFields, type LogLevel, type LogLine, trouble } from "./log_line.ts";
 
 /** How a log is opened. */
 export interface LogOptions {
@@ -71,7 +73,7 @@ export function openLog(options: LogOptions): Log {
   if (!(maxFiles >= 2)) faults.push(`Number of log files "${maxFiles}" is too small: keep at least 2`);
   if (faults.length > 0) throw new ConfigError(faults);
 
-  const terminal = new Terminal(format);
+  const terminal = new Terminal(format, (line) => file.show(line));
   const file = new LogFile(terminal, { dir, path: `${dir}/${name}.log`, maxBytes, maxFiles });
   try {
     file.open();
@@ -131,8 +133,9 @@ class AppLog implements Log {
 
   close(): void {
     clearInterval(this.#timer);
-    this.#file.destroy();
+    // First: its own trouble goes to the file.
     this.#terminal.flush();
+    this.#file.destroy();
   }
 }
 
@@ -165,50 +168,6 @@ class Outlets extends BaseHandler {
   override log(): void {}
 }
 
-/**
- * Lines to the console wait so long for others: each write is a call of the kernel that wakes whoever reads them, and
- * with a thousand sockets coming and going in a second these calls cost a tenth of all.
- */
-const TOGETHER_MS = 10;
-
-/** The console: standard output, and standard error for warnings and errors, in the order they came. */
-class Terminal implements Outlet {
-  readonly #format: "pretty" | "json";
-  // Asked once: it is a call of the kernel, and a socket writes two lines.
-  readonly #colours = {
-    output: !Deno.noColor && Deno.stdout.isTerminal(),
-    error: !Deno.noColor && Deno.stderr.isTerminal(),
-  };
-
-  #waiting: string[] = [];
-  #timer: ReturnType<typeof setTimeout> | undefined;
-
-  constructor(format: "pretty" | "json") {
-    this.#format = format;
-  }
-
-  show(line: LogLine): void {
-    const isTrouble = line.level === "warn" || line.level === "error";
-    const colour = isTrouble ? this.#colours.error : this.#colours.output;
-    const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
-    if (isTrouble) {
-      this.flush();
-      console.error(text);
-    } else {
-      this.#waiting.push(text);
-      this.#timer ??= setTimeout(() => this.flush(), TOGETHER_MS);
-    }
-  }
-
-  flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    if (this.#waiting.length === 0) return;
-    console.log(this.#waiting.join("\n"));
-    this.#waiting = [];
-  }
-}
-
 /** A rotating file that can be let go of while the disk is full, and does not spoil the exit code then. */
 class RotatingFile extends RotatingFileHandler {
   override destroy(): void {
@@ -235,6 +194,8 @@ class LogFile implements Outlet {
   #urgent = 0;
   #isClosed = false;
   #isFailing = false;
+  /** The buffer is, and the disk takes none of it. */
+  #isFull = false;
   /** The handler lost its open file in a rotation that went wrong. */
   #isStale = false;
 
@@ -261,10 +222,16 @@ class LogFile implements Outlet {
 
   show(line: LogLine): void {
     if (this.#isClosed) return;
+    // The timer tries again. If each line did, a full disk would hold up the sockets.
+    if (this.#isFull) {
+      this.#lost++;
+      return;
+    }
     try {
       this.#file.log(formatJson(line));
       this.#waiting++;
     } catch (error) {
+      this.#isFull = true;
       this.#lost++;
       this.#fail(error);
       return;
@@ -287,6 +254,7 @@ class LogFile implements Outlet {
       if (this.#isStale || !exists(this.#path)) this.#reopen();
       this.#file.flush();
       this.#waiting = 0;
+      this.#isFull = false;
       if (this.#isFailing) this.#recover();
     } catch (error) {
       this.#fail(error);
@@ -313,20 +281,16 @@ class LogFile implements Outlet {
     if (error instanceof Deno.errors.BadResource) this.#isStale = true;
     if (this.#isFailing) return;
     this.#isFailing = true;
-    this.#terminal.show(this.#trouble("log file can't be written", { error }));
+    this.#terminal.show(trouble("log file can't be written", { file: this.#path, error }));
   }
 
   #recover(): void {
-    const line = this.#trouble("log file is written again", { lost_at_most: this.#lost });
+    const line = trouble("log file is written again", { file: this.#path, lost_at_most: this.#lost });
     this.#file.log(formatJson(line));
     this.#file.flush();
     this.#isFailing = false;
     this.#lost = 0;
     this.#terminal.show(line);
-  }
-
-  #trouble(event: string, fields: LogFields): LogLine {
-    return { time: new Date().toISOString(), level: "warn", event, fields: { file: this.#path, ...fields } };
   }
 }
 

@@ -22,6 +22,11 @@ export interface LogLine {
   readonly fields: LogFields;
 }
 
+/** What a log has to say about itself, now. */
+export function trouble(event: string, fields: LogFields): LogLine {
+  return { time: new Date().toISOString(), level: "warn", event, fields };
+}
+
 const MAX_TEXT = 4096;
 
 /** Control characters, and characters that reorder or hide what stands around them. */

@@ -148,8 +148,8 @@ export async function serve(
     // What is only starting is ended as soon as it has; a start that fails is reported by `run`.
     starting.then((server) =>
       server.shutdown().then(() => stopped.resolve(0), (error) => {
-        server.log.error("shutdown failed", { reason: messageOf(error) });
         stopped.resolve(1);
+        server.log.error("shutdown failed", { reason: messageOf(error) });
       }), () => {});
   };
   const names: Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGTERM", "SIGINT"];
@@ -182,8 +182,17 @@ function surviveFaults(starting: Promise<Server>): Disposable {
   const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
     event.preventDefault();
     const error = event instanceof ErrorEvent ? event.error : event.reason;
-    const fields = { reason: messageOf(error), stack: (error as Error)?.stack };
-    starting.then(({ log }) => log.error("unexpected error", fields), () => {});
+    // Whatever fails in here would come back as the next event, or end the process. So it is left to the log to read the
+    // error, which may be anything.
+    const fields = {
+      get reason() {
+        return messageOf(error);
+      },
+      get stack() {
+        return (error as Error)?.stack;
+      },
+    };
+    starting.then(({ log }) => log.error("unexpected error", fields)).catch(() => {});
   };
   globalThis.addEventListener("error", survive);
   globalThis.addEventListener("unhandledrejection", survive);

@@ -50,7 +50,7 @@ const ROWS: readonly Row[] = [
   { name: "redis", files: /^src\/redis\.ts$/ },
   { name: "command connection", files: /^src\/redis\//, together: true, by: ["src/redis.ts"] },
   { name: "metrics", files: /^src\/metrics\.ts$/ },
-  { name: "log", files: /^src\/log(_file|_line)?\.ts$/, together: true },
+  { name: "log", files: /^src\/log(_console|_file|_line)?\.ts$/, together: true },
   { name: "config", files: /^src\/(config|setting|unknown_names|addresses|paths|pem)\.ts$/, together: true },
   { name: "wire", files: /^src\/(protocol|errors|deadlines)\.ts$/, together: true },
   { name: "manifest", files: /^deno\.json$/ },

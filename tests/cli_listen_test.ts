@@ -3,21 +3,28 @@ import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from 
 import { newKey } from "../src/auth/keys.ts";
 import { CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { command, serveOther, Terminal } from "./support/cli_terminal.ts";
+import { stretched } from "./support/deadline.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
-/** A server whose sockets do as the nth step says. */
+const HI =
+  `{"t":"hi","v":1,"conn":"c","user":"alice","node":"n","resumed":false,"replay":0,"ping":25,"max":1}`;
+
+/** A server whose sockets do as the nth step says, after their `hi`. */
 function serveSockets(...steps: ((socket: WebSocket) => void)[]): { url: string } & AsyncDisposable {
+  return serveMute(...steps.map((step) => (socket: WebSocket) => {
+    socket.send(HI);
+    step(socket);
+  }));
+}
+
+/** A server whose sockets say nothing unless the nth step does. */
+function serveMute(...steps: ((socket: WebSocket) => void)[]): { url: string } & AsyncDisposable {
   return serveOther((request) => {
     const { socket, response } = Deno.upgradeWebSocket(request, { protocol: "userwire.v1" });
     const step = steps.shift();
-    socket.onopen = () => {
-      socket.send(
-        `{"t":"hi","v":1,"conn":"c","user":"alice","node":"n","resumed":false,"replay":0,"ping":25,"max":1}`,
-      );
-      step?.(socket);
-    };
+    socket.onopen = () => step?.(socket);
     return response;
   });
 }
@@ -215,6 +222,52 @@ Deno.test("listen says why a user with all the sockets it may have is refused, b
       /^error: The service at \S+ answered 429: .*USERWIRE_MAX_CONNECTIONS_PER_USER.*\n$/,
     );
   }
+});
+
+Deno.test("listen, send and who give up a service that takes the connection and never answers", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const taken: Deno.Conn[] = [];
+  const taking = (async () => {
+    for await (const conn of listener) taken.push(conn);
+  })();
+  const url = `http://127.0.0.1:${listener.addr.port}`;
+  for (const args of [["listen", "alice"], ["send", "alice", "hi"], ["who", "alice"]]) {
+    const io = new Terminal({ patienceMs: 50 });
+    assertEquals(await io.run([...args, "--url", url]), 1);
+    assertEquals(
+      io.stderr,
+      `error: Can't reach a service at ${url}: no answer in 0.05 s ` +
+        `(start one with "userwire serve", or say with --url where it is)\n`,
+    );
+  }
+  listener.close();
+  await taking;
+  for (const conn of taken) conn.close();
+});
+
+Deno.test("listen gives up a service whose socket opens and never says hi", async () => {
+  await using server = serveMute();
+  const io = new Terminal({ patienceMs: 50 });
+  assertEquals(await io.run(["listen", "alice", "--url", server.url]), 1);
+  assertMatch(io.stderr, /^error: Can't reach a service at \S+: no answer in 0\.05 s \(.*\)\n$/);
+});
+
+Deno.test("listen connects again when a service that did answer does so no more for a while", async () => {
+  await using server = serveMute(
+    (socket) => {
+      socket.send(HI);
+      socket.close(1012, "restart");
+    },
+    () => {},
+    (socket) => {
+      socket.send(HI);
+      socket.send(`{"t":"m","ts":1,"data":"at last"}`);
+    },
+  );
+  const io = new Terminal({ patienceMs: stretched(1_000) });
+  assertEquals(await io.run(["listen", "alice", "--count", "1", "--url", server.url]), 0);
+  assertEquals(io.stdout, "at last\n");
+  assertMatch(io.stderr, /The connection ended: no answer in \d+ s; connecting again in [01]\.\d s\n/);
 });
 
 Deno.test("listen refuses a count that is none with exit code 2", async () => {

@@ -193,6 +193,21 @@ Deno.test("run prints help with an example for every command, and suggests what 
   assertEquals(mistaken.stderr, "error: unknown command 'lisen'\n(Did you mean listen?)\n");
 });
 
+Deno.test("run says by its exit code what standard error does not take", async () => {
+  for (
+    const [args, code] of [[["serve", "--port", "x"], 2], [["send", "..", "hi"], 2], [
+      ["key", "new"],
+      2,
+    ]] as const
+  ) {
+    const io = new Terminal();
+    io.err = () => {
+      throw new Error("No space left on device");
+    };
+    assertEquals(await io.run(args), code);
+  }
+});
+
 Deno.test("key new says what of its command line can't be used, with exit code 2", async () => {
   const faults: [args: string[], stderr: RegExp][] = [
     [["a b", "--scopes", "send"], /^error: A key's name must have /],

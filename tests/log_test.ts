@@ -58,10 +58,21 @@ class Folder implements Disposable {
   }
 }
 
-/** Runs a program that finds `openLog` and `dir` in its scope. */
-async function run(dir: string, program: string): Promise<{ code: number; out: string[]; err: string[] }> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-lock", "--cached-only", "-"],
+/**
+ * Runs a program that finds `openLog` and `dir` in its scope.
+ * @param options.console Path that standard output and error go to, instead of being read.
+ */
+async function run(
+  dir: string,
+  program: string,
+  options: { console?: string } = {},
+): Promise<{ code: number; out: string[]; err: string[] }> {
+  const redirection = options.console === undefined ? "" : `>${options.console} 2>&1`;
+  const child = new Deno.Command("sh", {
+    args: [
+      ...["-c", `exec "$0" "$@" ${redirection}`],
+      ...[Deno.execPath(), "run", "-A", "--no-lock", "--cached-only", "-"],
+    ],
     cwd: ROOT,
     env: { NO_COLOR: "" },
     stdin: "piped",
@@ -539,6 +550,117 @@ Deno.test({
       assertEquals(code, 0, err.join("\n"));
       assertEquals(err.length, 1);
     }
+  },
+});
+
+Deno.test({
+  name: "Log on a full disk does not try again with each line, which would hold up everything else",
+  ignore: Deno.build.os !== "linux", // needs /dev/full
+  async fn() {
+    using folder = new Folder();
+    // A try takes about half a millisecond: with one for each line, this would be killed before its end.
+    const { code, err } = await run(
+      folder.path,
+      `
+      Deno.symlinkSync("/dev/full", dir + "/app.log");
+      const log = openLog({ level: "info", dir, name: "app", format: "json", console: false });
+      for (let i = 0; i < 200_000; i++) log.info("refused", { i, pad: "x".repeat(200) });
+      Deno.removeSync(dir + "/app.log");
+      log.flush();
+      log.info("written");
+      log.close();
+    `,
+    );
+    assertEquals(code, 0);
+    const [, recovered] = err.map((line) => JSON.parse(line));
+    assertEquals(recovered.lost_at_most, 200_000);
+    assertEquals(folder.events(), ["log file is written again", "written"]);
+  },
+});
+
+Deno.test({
+  name: "Log whose console refuses every line goes on in its file, and says so there once",
+  ignore: Deno.build.os !== "linux", // needs /dev/full
+  async fn() {
+    for (const format of ["pretty", "json"]) {
+      using folder = new Folder();
+      const { code } = await run(
+        folder.path,
+        `
+        const log = openLog({ level: "info", dir, name: "app", format: "${format}", flushMs: 5 });
+        log.info("shown by a timer");
+        const isTold = () => Deno.readTextFileSync(dir + "/app.log").includes("console can't be written");
+        while (!isTold()) await new Promise((resolve) => setTimeout(resolve, 5));
+        log.warn("careful");
+        log.info("shown by the error");
+        log.error("failed");
+        log.info("shown by flush");
+        log.flush();
+        log.info("shown by close");
+        log.close();
+        log.error("after the end");
+        Deno.exit(7);
+      `,
+        { console: "/dev/full" },
+      );
+      assertEquals(code, 7);
+      assertEquals(folder.events(), [
+        "shown by a timer",
+        "console can't be written",
+        "careful",
+        "shown by the error",
+        "failed",
+        "shown by flush",
+        "shown by close",
+      ]);
+      const [, told] = folder.lines();
+      assertEquals(told?.level, "warn");
+      assertStringIncludes((told?.error as Error).message, "No space left");
+    }
+  },
+});
+
+Deno.test({
+  name: "Log whose first line is refused by the console as it closes says so in its file",
+  ignore: Deno.build.os !== "linux", // needs /dev/full
+  async fn() {
+    using folder = new Folder();
+    const { code } = await run(
+      folder.path,
+      `
+      const log = openLog({ level: "info", dir, name: "app", format: "pretty" });
+      log.info("only");
+      log.close();
+    `,
+      { console: "/dev/full" },
+    );
+    assertEquals(code, 0);
+    assertEquals(folder.events(), ["only", "console can't be written"]);
+  },
+});
+
+Deno.test({
+  name: "Log that neither the console nor the disk takes anything from throws nothing",
+  ignore: Deno.build.os !== "linux", // needs /dev/full
+  async fn() {
+    using folder = new Folder();
+    const { code } = await run(
+      folder.path,
+      `
+      Deno.symlinkSync("/dev/full", dir + "/app.log");
+      const log = openLog({ level: "info", dir, name: "app", format: "pretty", flushMs: 5 });
+      for (let i = 0; i < 2000; i++) {
+        log.info("refused", { i, pad: "x".repeat(200) });
+        log.warn("refused", { i });
+      }
+      log.flush();
+      log.error("refused");
+      log.close();
+      Deno.exit(7);
+    `,
+      { console: "/dev/full" },
+    );
+    assertEquals(code, 7);
   },
 });
 

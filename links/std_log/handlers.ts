@@ -1,8 +1,8 @@
 /**
- * Where records go: a base class, the console, a file, a file that rotates by size. The file handlers own a buffer
- * of whole lines and hand it to a sink of LogTape, which owns the open file and the renaming. They write when the
- * buffer is full, on a critical record, on `flush()` and `destroy()`, and when the process ends; never by a timer.
- * Everything is synchronous, and what the file system refuses is thrown.
+ * Where records go: a base class, a file, a file that rotates by size. The file handlers own a buffer of whole
+ * lines and hand it to a sink of LogTape, which owns the open file and the renaming. They write when the buffer is
+ * full, on a critical record, on `flush()` and `destroy()`, and when the process ends; never by a timer. Everything is
+ * synchronous, and what the file system refuses is thrown.
  */
 import { Buffer } from "node:buffer";
 import { getFileSink, getRotatingFileSink } from "@logtape/file";
@@ -54,39 +54,6 @@ export abstract class BaseHandler {
 
   [Symbol.dispose](): void {
     this.destroy();
-  }
-}
-
-/** How the console handler is set up. */
-export interface ConsoleHandlerOptions extends BaseHandlerOptions {
-  /** @default {true} */
-  useColors?: boolean;
-}
-
-const COLOURS: Readonly<Record<number, string>> = {
-  [LogLevels.INFO]: "\x1b[34m",
-  [LogLevels.WARN]: "\x1b[33m",
-  [LogLevels.ERROR]: "\x1b[31m",
-  [LogLevels.CRITICAL]: "\x1b[1;31m",
-};
-
-/** Writes to standard output. */
-export class ConsoleHandler extends BaseHandler {
-  readonly #useColors: boolean;
-
-  constructor(levelName: LevelName, options: ConsoleHandlerOptions = {}) {
-    super(levelName, options);
-    this.#useColors = options.useColors ?? true;
-  }
-
-  override format(logRecord: LogRecord): string {
-    const text = super.format(logRecord);
-    const colour = this.#useColors ? COLOURS[logRecord.level] : undefined;
-    return colour === undefined ? text : `${colour}${text}\x1b[0m`;
-  }
-
-  log(msg: string): void {
-    console.log(msg);
   }
 }
 

@@ -47,7 +47,7 @@ function program(shell: Shell): Command {
     .exitOverride()
     .configureOutput({
       writeOut: (text) => io.out(text),
-      writeErr: (text) => io.err(text),
+      writeErr: (text) => complain(io, text),
       getOutHelpWidth: () => io.columns,
       getErrHelpWidth: () => io.columns,
     })
@@ -83,15 +83,28 @@ function withCommand(args: readonly string[]): string[] {
 const PROGRAM_FLAGS: ReadonlySet<string> = new Set(["-h", "--help", "-V", "--version"]);
 
 function report(error: unknown, { env, io }: Shell): number {
+  complain(io, `error: ${inWords(error, { hasStack: env.LOG_LEVEL === "debug" })}\n`);
+  return USER_FAULTS.some((kind) => error instanceof kind) ? 2 : 1;
+}
+
+/** Where standard error takes nothing, as on a full disk, the exit code alone has to say it. */
+function complain(io: Io, text: string): void {
+  try {
+    io.err(text);
+  } catch {
+    // There is nowhere else to say it.
+  }
+}
+
+const USER_FAULTS = [ConfigError, InvalidUsernameError, InvalidMessageError];
+
+function inWords(error: unknown, { hasStack }: { hasStack: boolean }): string {
   if (error instanceof ConfigError) {
     const { faults } = error;
     const headline = faults.length === 1
       ? "a setting can't be used"
       : `${faults.length} settings can't be used`;
-    io.err([`error: ${headline}:`, ...faults].join("\n  ") + "\n");
-    return 2;
+    return [`${headline}:`, ...faults].join("\n  ");
   }
-  const hasStack = env.LOG_LEVEL === "debug" && error instanceof Error;
-  io.err(`error: ${hasStack ? error.stack : messageOf(error)}\n`);
-  return error instanceof InvalidUsernameError || error instanceof InvalidMessageError ? 2 : 1;
+  return hasStack && error instanceof Error ? error.stack ?? error.message : messageOf(error);
 }

@@ -22,7 +22,8 @@ const BACK_OFF_MS = 500;
 const MAX_BACK_OFF_MS = 30_000;
 
 /** Adds the command. It runs until Ctrl+C, `io.stop`, or the end of its connection if that is final. */
-export function addListen(program: Command, { env, io }: Shell): void {
+export function addListen(program: Command, shell: Shell): void {
+  const { io } = shell;
   addServiceOptions(program.command("listen"), { token: true })
     .description("Print the messages a user of a running service gets, until Ctrl+C")
     .argument("<user>", "whose messages")
@@ -41,7 +42,7 @@ Example:
     )
     .action(async (user: string, options: ListenOptions) => {
       const username = parseUsername(user);
-      const service = new Service(options, env);
+      const service = new Service(options, shell);
       using interrupt = interruption(io);
       const enough = new AbortController();
       const printer = new Printer(io, { ...options, onLast: () => enough.abort() });
@@ -50,13 +51,25 @@ Example:
       let wasOpen = false;
       for (let failures = 0; !stop.aborted; failures++) {
         const ending = await service.socket(username).then(
-          (target) => connect(target, { stop, onFrame: (frame, text) => printer.print(frame, text) }),
-          (error) => {
+          (target) =>
+            connect(target, {
+              stop,
+              patienceMs: service.patienceMs,
+              onFrame: (frame, text) => printer.print(frame, text),
+            }),
+          (error): Ending => {
             if (!wasOpen || error instanceof RefusalError) throw error;
-            return { code: 0, why: messageOf(error), openMs: undefined, retryMs: undefined };
+            return {
+              code: 0,
+              why: messageOf(error),
+              openMs: undefined,
+              retryMs: undefined,
+              isUnanswered: false,
+            };
           },
         );
         if (stop.aborted || ending.code === 1000) return;
+        if (!wasOpen && ending.isUnanswered) throw service.unreachable(ending.why);
         wasOpen ||= ending.openMs !== undefined;
         if (!wasOpen) throw await service.refusal(username);
         const why = `The connection ended: ${inWords(ending)}`;

@@ -23,7 +23,7 @@ interface SendOptions extends ServiceFlags {
 
 /** Adds the command. Without its own payload it reads standard input. */
 export function addSend(program: Command, shell: Shell): void {
-  const { env, io } = shell;
+  const { io } = shell;
   const command = program.command("send")
     .description("Send a message to a user of a running service")
     .argument("<user>", "who gets it")
@@ -42,7 +42,7 @@ export function addSend(program: Command, shell: Shell): void {
     if (given === undefined && io.isInteractive) {
       command.error("error: there is no payload: give one, or - to type it and end with Ctrl+D");
     }
-    const service = new Service(options, env);
+    const service = new Service(options, shell);
     const payload = options.binary
       ? { type: "application/octet-stream", body: await io.input() }
       : textPayload(given === undefined || given === "-" ? await textFrom(io) : given, options.text);

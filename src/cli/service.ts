@@ -6,9 +6,9 @@ import { type Command, Option } from "commander";
 import { CLIENT_VARIABLES } from "../config.ts";
 import { ConfigError, InvalidUsernameError, messageOf } from "../errors.ts";
 import { BEARER_SUBPROTOCOL, parseUsername, SUBPROTOCOL } from "../protocol.ts";
+import type { Shell } from "./shell.ts";
 
-/** How long a call may take, in milliseconds. */
-const CALL_TIMEOUT_MS = 10_000;
+const PATIENCE_MS = 10_000;
 
 const { url: URL_VARIABLE, key: KEY_VARIABLE, token: TOKEN_VARIABLE } = CLIENT_VARIABLES;
 
@@ -43,12 +43,15 @@ export class RefusalError extends Error {
 
 /** A service that may or may not be running. */
 export class Service {
+  /** How long it may take to answer, in milliseconds. */
+  readonly patienceMs: number;
   readonly #base: URL;
   readonly #key: string;
   readonly #token: string;
 
   /** @throws {ConfigError} when the address is none. */
-  constructor({ url: flag, key, token }: ServiceFlags, env: Readonly<Record<string, string>>) {
+  constructor({ url: flag, key, token }: ServiceFlags, { env, io }: Pick<Shell, "env" | "io">) {
+    this.patienceMs = io.patienceMs ?? PATIENCE_MS;
     this.#key = key || env[KEY_VARIABLE.env] || "";
     this.#token = token || env[TOKEN_VARIABLE.env] || "";
     const { env: variable, fallback } = URL_VARIABLE;
@@ -154,6 +157,15 @@ export class Service {
     }
   }
 
+  /**
+   * Nothing came back.
+   * @param why What was tried in vain, for people to read.
+   */
+  unreachable(why: string, options?: ErrorOptions): Error {
+    const advice = `start one with "userwire serve", or say with --url where it is`;
+    return new Error(`Can't reach a service at ${this.address}: ${why} (${advice})`, options);
+  }
+
   #socketUrl(username: string): URL {
     return new URL(`ws?${new URLSearchParams({ username })}`, this.#base);
   }
@@ -181,12 +193,9 @@ export class Service {
 
   async #fetch(url: URL, init: RequestInit): Promise<Response> {
     try {
-      return await fetch(url, { ...init, signal: AbortSignal.timeout(CALL_TIMEOUT_MS) });
+      return await fetch(url, { ...init, signal: AbortSignal.timeout(this.patienceMs) });
     } catch (error) {
-      const advice = `start one with "userwire serve", or say with --url where it is`;
-      throw new Error(`Can't reach a service at ${this.address}: ${reasonOf(error)} (${advice})`, {
-        cause: error,
-      });
+      throw this.unreachable(reasonOf(error, this.patienceMs), { cause: error });
     }
   }
 
@@ -250,9 +259,9 @@ async function problemOf(response: Response, missing: string): Promise<Error> {
 }
 
 /** Why a request got no answer: the last part of what Deno says, which names the request over and over. */
-function reasonOf(error: unknown): string {
+function reasonOf(error: unknown, patienceMs: number): string {
   if (error instanceof DOMException && error.name === "TimeoutError") {
-    return `no answer in ${CALL_TIMEOUT_MS / 1000} s`;
+    return `no answer in ${patienceMs / 1000} s`;
   }
   const said = messageOf(error instanceof Error && error.cause !== undefined ? error.cause : error);
   return said.replace(/^.*client error \(\w+\): /, "").replace(/ \(os error \d+\)$/, "");

@@ -15,6 +15,11 @@ export interface Io {
   readonly columns: number;
   /** Stops a command that runs until it is told to end, as Ctrl+C does. */
   readonly stop?: AbortSignal;
+  /**
+   * How long a service may take to answer, in milliseconds.
+   * @default {10_000}
+   */
+  readonly patienceMs?: number;
 }
 
 /** Where a command runs. */

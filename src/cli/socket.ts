@@ -15,6 +15,8 @@ export interface Ending {
   readonly openMs: number | undefined;
   /** When the server wants to see the client again, in milliseconds. */
   readonly retryMs: number | undefined;
+  /** It was given up because the server never said `hi`. */
+  readonly isUnanswered: boolean;
 }
 
 /** How long the server has to answer the Close frame, in milliseconds. */
@@ -23,25 +25,27 @@ const CLOSE_TIMEOUT_MS = 1_000;
 /**
  * Connects, reports each known frame with its text, and resolves when the connection has ended.
  * @param options.stop Ends the connection with code 1000.
+ * @param options.patienceMs How long the server may be silent before its `hi`, in milliseconds; after that `hi` says it.
  * @throws {InvalidFrameError} when the peer does not speak `userwire.v1`; also whatever `onFrame` throws.
  */
 export function connect(
   { url, protocols }: { url: string; protocols: string[] },
-  options: { stop: AbortSignal; onFrame: (frame: ServerFrame, text: string) => void },
+  options: { stop: AbortSignal; patienceMs: number; onFrame: (frame: ServerFrame, text: string) => void },
 ): Promise<Ending> {
-  const { stop, onFrame } = options;
+  const { stop, patienceMs, onFrame } = options;
   const { promise, resolve, reject } = Promise.withResolvers<Ending>();
   const socket = new WebSocket(url, protocols);
   let openedAt: number | undefined;
   let bye: ByeFrame | undefined;
   let trouble = "";
-  let silenceMs = 0;
+  let silenceMs = patienceMs;
+  let isGreeted = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
 
-  const end = (code: number, why: string) => {
+  const end = (code: number, why: string, isUnanswered = false) => {
     release();
     const openMs = openedAt === undefined ? undefined : performance.now() - openedAt;
-    resolve({ code, why, openMs, retryMs: bye?.retry_ms });
+    resolve({ code, why, openMs, retryMs: bye?.retry_ms, isUnanswered });
   };
   const fail = (error: unknown) => {
     release();
@@ -64,7 +68,9 @@ export function connect(
     if (silenceMs > 0) {
       timer = setTimeout(() => {
         socket.close();
-        end(0, `the service was silent for ${silenceMs / 1000} s`);
+        const seconds = silenceMs / 1000;
+        if (isGreeted) end(0, `the service was silent for ${seconds} s`);
+        else end(0, `no answer in ${seconds} s`, true);
       }, silenceMs);
     }
   };
@@ -82,7 +88,10 @@ export function connect(
       }
       const frame = parseServerFrame(data);
       // The server promises a sign of life after each `ping` seconds of silence; two may get lost on the way.
-      if (frame?.t === "hi") silenceMs = frame.ping * 3_000;
+      if (frame?.t === "hi") {
+        isGreeted = true;
+        silenceMs = frame.ping * 3_000;
+      }
       if (frame?.t === "bye") bye = frame;
       watchForSilence();
       if (frame !== undefined) onFrame(frame, data);
@@ -95,6 +104,7 @@ export function connect(
   };
   socket.onclose = ({ code, reason }) => end(code, bye?.why || reason || trouble);
   stop.addEventListener("abort", onStop);
+  watchForSilence();
   return promise;
 }
 

@@ -9,7 +9,7 @@ interface WhoOptions extends ServiceFlags {
 }
 
 /** Adds the command. */
-export function addWho(program: Command, { env, io }: Shell): void {
+export function addWho(program: Command, shell: Shell): void {
   addServiceOptions(program.command("who"))
     .description("Show which users of a running service are online")
     .argument("<user...>", "whom to ask about")
@@ -17,13 +17,13 @@ export function addWho(program: Command, { env, io }: Shell): void {
     .addHelpText("after", "\nExample:\n  $ userwire who alice bob\n  alice: 2 sockets\n  bob: offline")
     .action(async (users: string[], options: WhoOptions) => {
       const usernames = users.map((user) => parseUsername(user));
-      const counts = await new Service(options, env).online(usernames);
+      const counts = await new Service(options, shell).online(usernames);
       const lines = options.json
         ? [JSON.stringify(Object.fromEntries([...counts].map(([username, { count }]) => [username, count])))]
         : usernames.map((username) => {
           const counted = counts.get(username)!;
           return `${username}: ${counted.count === 0 ? "offline" : inWords(counted)}`;
         });
-      io.out(lines.map((line) => `${line}\n`).join(""));
+      shell.io.out(lines.map((line) => `${line}\n`).join(""));
     });
 }

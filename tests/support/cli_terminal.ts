@@ -12,16 +12,20 @@ import type { Service } from "./service.ts";
 export class Terminal implements Io {
   readonly columns = 100;
   readonly isInteractive: boolean;
+  readonly patienceMs: number;
   stdout = "";
   stderr = "";
   readonly #stop = new AbortController();
   readonly #bell = new Bell();
   readonly #input: Uint8Array<ArrayBuffer>;
 
-  constructor(options: { input?: string | Uint8Array<ArrayBuffer>; isInteractive?: boolean } = {}) {
-    const { input = "", isInteractive = false } = options;
+  constructor(
+    options: { input?: string | Uint8Array<ArrayBuffer>; isInteractive?: boolean; patienceMs?: number } = {},
+  ) {
+    const { input = "", isInteractive = false, patienceMs = 10_000 } = options;
     this.#input = typeof input === "string" ? new TextEncoder().encode(input) : input;
     this.isInteractive = isInteractive;
+    this.patienceMs = patienceMs;
   }
 
   get stop(): AbortSignal {
