@@ -55,9 +55,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     lost: new Set(),
     error: new Set(),
   };
-  /** Undefined when there is none, or it was asked. */
-  #loading: Saving | undefined;
   readonly #saving: Saving | undefined;
+  /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
+  #loaded: Promise<void> | undefined;
   #received: Position | undefined;
   #handed: Position | undefined;
 
@@ -80,7 +80,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
     this.#saving = store && new Saving(store, (error) => this.#report(error));
-    this.#loading = resume === undefined ? this.#saving : undefined;
+    if (resume !== undefined) this.#loaded = Promise.resolve();
     this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
@@ -88,6 +88,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       onRoom: () => this.#link.resume(),
     }, { ...DEFAULT_BUFFER, ...buffer });
     this.#link = new Link({
+      load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
       onOpen: (hi) => this.#onOpen(hi),
       onFrame: (frame, size) => this.#onFrame(frame, size),
@@ -164,14 +165,14 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   // ------------------------------------------------------------------------------------------------------
   // From the server
 
+  async #load(): Promise<void> {
+    const saved = await this.#saving?.load();
+    if (saved === undefined) return;
+    this.#received = this.#handed = parsePosition(saved);
+    if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
+  }
+
   async #address(): Promise<Address> {
-    const loading = this.#loading;
-    this.#loading = undefined;
-    const saved = await loading?.load();
-    if (saved !== undefined) {
-      this.#received = this.#handed = parsePosition(saved);
-      if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
-    }
     if ("user" in this.#identity) return addressOf(this.#base, this.#identity, this.#received);
     let token: string;
     try {
