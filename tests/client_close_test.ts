@@ -63,12 +63,15 @@ Deno.test("Client can be closed by whoever it tells something", async () => {
   for (const name of ["state", "open", "message", "lost"] as const) {
     const { client, watch } = watchAlice(server.url);
     client.on(name, () => void client.close());
+    let isTold = false;
+    client.on("open", () => isTold = true);
     const socket = await server.next();
     socket.hi({ pos: "e.0" });
     socket.message(1);
     socket.close(1012);
     await watch.closed();
     assertEquals(client.state, "closed", name);
+    assertEquals(isTold, name !== "state", "A client that is closed is not told that it is open");
   }
   assertEquals(server.attempts, 4);
 });

@@ -103,3 +103,18 @@ Deno.test("Client gives up an attempt whose token does not come, says so, and do
   await flush(client, socket);
   assertEquals([server.attempts, client.state], [1, "open"]);
 });
+
+Deno.test("Client says so when token() gives no text, instead of showing that to the server", async () => {
+  await using server = new ScriptedServer();
+  const tokens: unknown[] = [undefined, null, "", "t"];
+  const client = connect(server.url, {
+    token: () => Promise.resolve(tokens.shift() as string),
+    backoff: QUICK,
+  });
+  await using _ = client;
+  const watch = new Watch(client);
+  await server.next();
+  const error = "Can't get a token: token() must resolve to a string that is not empty";
+  assertEquals(watch.errors, [error, error, error]);
+  assertEquals(server.attempts, 1);
+});

@@ -177,6 +177,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     let token: string;
     try {
       token = await this.#identity.token();
+      if (typeof token !== "string" || token === "") {
+        throw new TypeError("token() must resolve to a string that is not empty");
+      }
     } catch (cause) {
       throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
     }
@@ -187,7 +190,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos);
     this.#emit("state", "open");
-    this.#emit("open", hi);
+    if (this.state === "open") this.#emit("open", hi);
   }
 
   #onFrame(frame: ServerFrame, size: number): void {
@@ -223,6 +226,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     if (!position) return this.#report(new Error(`A gap ends at "${gap.pos}", which is no position`));
     // Within an epoch what is known to be missing is not news; a new epoch may begin anywhere.
     if (gap.why === "trimmed" && before?.epoch === position.epoch && position.seq <= before.seq) return;
+    // What is held back counts in the old epoch: in the new one it would confirm what nobody has.
+    if (before?.epoch !== position.epoch) this.#acks.reset();
     this.#received = position;
     this.#push({ message: undefined, gap, position, urgent: false, size });
   }
@@ -240,8 +245,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     if (gap) this.#emit("gap", gap);
     if (!message) return;
     this.#emit("message", message);
-    // For what came over a connection that is gone, nobody waits any more.
-    if (message.seq !== undefined && this.state === "open") this.#acks.handed(message.seq, { urgent });
+    // For what came over a connection that is gone, nobody waits any more; in another epoch its number is another's.
+    const counts = this.state === "open" && position?.epoch === this.#received?.epoch;
+    if (message.seq !== undefined && counts) this.#acks.handed(message.seq, { urgent });
   }
 
   #startAt(text: string): void {
