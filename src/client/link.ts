@@ -96,6 +96,8 @@ export class Link {
   start(): void {
     if (this.#state === "closed") return;
     this.#listen("addEventListener");
+    // The browser tells of changes only. The first attempt is made all the same: its word may be wrong.
+    this.#isOffline = (globalThis.navigator as { onLine?: boolean } | undefined)?.onLine === false;
     void this.#connect();
   }
 
