@@ -162,8 +162,8 @@ export class Link {
     const { timeoutMs } = this.#options;
     return new Promise((resolve, reject) => {
       clearTimeout(this.#timer);
-      const error = new Error(`${whose} has not answered for ${timeoutMs / 1_000} s`);
-      this.#timer = setTimeout(() => reject(error), timeoutMs);
+      const giveUp = () => reject(new Error(`${whose} has not answered for ${timeoutMs / 1_000} s`));
+      this.#timer = setTimeout(giveUp, timeoutMs);
       promise.then(resolve, reject);
     });
   }
