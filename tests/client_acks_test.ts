@@ -86,3 +86,29 @@ Deno.test("Client acknowledges what it holds back before it closes, and nothing 
   await second.closed;
   assertEquals(second.frames, [{ t: "ack", seq: 2 }]);
 });
+
+Deno.test("Client acknowledges no number of an epoch that has ended", async () => {
+  await using server = new ScriptedServer();
+  const { client, socket } = await openForAcks(server);
+  socket.send({ t: "gap", from: 1, to: 499, count: 499, why: "trimmed", pos: "e.499" });
+  socket.message(500, { ack: 1 });
+  await flush(client, socket);
+  socket.close(1012);
+  const second = await server.next();
+  second.hi({ pos: "f.0" });
+  second.send({ t: "gap", from: 501, to: null, count: null, why: "epoch", pos: "f.0" });
+  second.message(1, { ack: 1 });
+  second.message(2);
+  await flush(client, second);
+  const iterator = client[Symbol.asyncIterator]();
+  assertEquals((await take(iterator))?.seq, 500);
+  assertEquals((await take(iterator))?.seq, 1);
+  await second.received(1);
+  assertEquals((await take(iterator))?.seq, 2);
+  // Now with a number that is held back when the epoch ends.
+  second.send({ t: "gap", from: 3, to: null, count: null, why: "epoch", pos: "g.0" });
+  await flush(client, second);
+  await client.close();
+  await second.closed;
+  assertEquals(second.frames, [{ t: "ack", seq: 1 }]);
+});

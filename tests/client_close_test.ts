@@ -1,7 +1,7 @@
 /** The end of a client, by its own will in every state, and what broken networks do that no server can be made to. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { connect, type Lost } from "../src/client/mod.ts";
-import { connectAlice, watchAlice } from "./support/client_watch.ts";
+import { connectAlice, QUICK, Watch, watchAlice } from "./support/client_watch.ts";
 import { connectFake } from "./support/fake_socket.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
 
@@ -63,14 +63,28 @@ Deno.test("Client can be closed by whoever it tells something", async () => {
   for (const name of ["state", "open", "message", "lost"] as const) {
     const { client, watch } = watchAlice(server.url);
     client.on(name, () => void client.close());
+    let isTold = false;
+    client.on("open", () => isTold = true);
     const socket = await server.next();
     socket.hi({ pos: "e.0" });
     socket.message(1);
     socket.close(1012);
     await watch.closed();
     assertEquals(client.state, "closed", name);
+    assertEquals(isTold, name !== "state", "A client that is closed is not told that it is open");
   }
   assertEquals(server.attempts, 4);
+});
+
+Deno.test("Client that is closed as it begins to connect asks for no token", async () => {
+  await using server = new ScriptedServer();
+  let tokens = 0;
+  const client = connect(server.url, { token: () => Promise.resolve(`t${++tokens}`), backoff: QUICK });
+  const watch = new Watch(client);
+  client.on("state", (state) => void (state === "connecting" && client.close()));
+  (await server.next()).close(1012);
+  await watch.closed();
+  assertEquals([tokens, server.attempts], [1, 1]);
 });
 
 Deno.test("Client does not wait long for a server that does not answer its close", async () => {

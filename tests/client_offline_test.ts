@@ -52,6 +52,23 @@ Deno.test("Client makes no attempt while it is offline, but one now and then", a
   assert(performance.now() - offlineAt >= 295, "The browser may be wrong, but not so soon");
 });
 
+Deno.test("Client that was begun offline tries once, and then again as soon as it is online", async () => {
+  await using server = new ScriptedServer();
+  server.refuse(503);
+  Object.defineProperty(navigator, "onLine", { value: false, configurable: true });
+  try {
+    const { client, watch } = watchAlice(server.url, { backoff: { baseMs: 1, maxMs: 60_000 } });
+    await using _ = client;
+    await watch.losses(1);
+    assertEquals([client.state, watch.lost[0]!.retryMs], ["offline", undefined]);
+    dispatchEvent(new Event("online"));
+    (await server.next()).hi();
+    await watch.state("open");
+  } finally {
+    delete (navigator as { onLine?: boolean }).onLine;
+  }
+});
+
 Deno.test("Client that waits for the next attempt, or for a token, waits for the network instead", async () => {
   await using server = new ScriptedServer();
   server.refuse(503);

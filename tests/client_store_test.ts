@@ -1,7 +1,7 @@
 /** The client's position beyond the end of its program. */
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import { type Store, storedIn } from "../src/client/mod.ts";
-import { connectAlice, Inbox } from "./support/client_watch.ts";
+import { connectAlice, Inbox, watchAlice } from "./support/client_watch.ts";
 import { Bell, until } from "./support/deadline.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
 
@@ -59,6 +59,70 @@ Deno.test("Client saves its position as it moves, one save at a time, and the la
   const elsewhere = connectAlice(server.url, { store, resume: "e.3" });
   assertEquals((await server.next()).resume, "e.3", "What the application says wins");
   await elsewhere.close();
+});
+
+Deno.test("Client waits for its store, however often the network flickers meanwhile", async () => {
+  await using server = new ScriptedServer();
+  const loading = Promise.withResolvers<string>();
+  const bell = new Bell();
+  let loads = 0;
+  const saves: string[] = [];
+  const store: Store = {
+    load() {
+      loads++;
+      bell.ring();
+      return loading.promise;
+    },
+    save: (position) => void saves.push(position),
+  };
+  const { client, watch } = watchAlice(server.url, { store });
+  await bell.until(() => loads === 1, "the store to be asked");
+  dispatchEvent(new Event("offline"));
+  dispatchEvent(new Event("online"));
+  await watch.state("connecting");
+  // A client that did not wait would be there before this one.
+  const other = connectAlice(server.url);
+  (await server.next()).hi();
+  await until(() => other.state === "open", "the other client to be open");
+  await other.close();
+  assertEquals(server.attempts, 1);
+  loading.resolve("e.90");
+  const socket = await server.next();
+  assertEquals(socket.resume, "e.90");
+  socket.hi({ pos: "e.90", resumed: true });
+  await watch.state("open");
+  assertEquals([client.position, loads], ["e.90", 1]);
+  await client.close();
+  assertEquals(saves, []);
+});
+
+Deno.test("Client does not connect without the answer of its store, says so, and takes it when it comes", async () => {
+  await using server = new ScriptedServer();
+  const loading = Promise.withResolvers<string>();
+  let loads = 0;
+  const store: Store = {
+    load() {
+      loads++;
+      return loading.promise;
+    },
+    save() {},
+  };
+  const { client, watch } = watchAlice(server.url, { store, timeoutMs: 20 });
+  await watch.losses(2);
+  const reason = "Can't load the position: the store has not answered for 0.02 s";
+  assertEquals(watch.errors.slice(0, 2), [reason, reason]);
+  assertEquals(watch.lost.slice(0, 2).map((lost) => [lost.code, lost.reason]), [[1006, reason], [
+    1006,
+    reason,
+  ]]);
+  assertEquals(server.attempts, 0);
+  loading.resolve("e.90");
+  assertEquals((await server.next()).resume, "e.90");
+  await client.close();
+  assertEquals(loads, 1);
+
+  const hanging = watchAlice(server.url, { store: { load: () => new Promise(() => {}), save() {} } });
+  await hanging.client.close();
 });
 
 Deno.test("Client goes on without a store that fails, and says so", async () => {

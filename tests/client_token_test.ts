@@ -1,7 +1,7 @@
 /** The client's tokens: how they travel, when a new one is asked for, and when that is given up. */
 import { assertEquals } from "@std/assert";
 import { connect } from "../src/client/mod.ts";
-import { connectAlice, QUICK, Watch } from "./support/client_watch.ts";
+import { connectAlice, flush, QUICK, Watch } from "./support/client_watch.ts";
 import { until } from "./support/deadline.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
 
@@ -79,5 +79,42 @@ Deno.test("Client tries again when no token can be had, and says so", async () =
   await server.next();
   assertEquals(watch.errors, ["Can't get a token: no network", "Can't get a token: no network"]);
   assertEquals(watch.lost.map(({ code, opened }) => [code, opened]), [[1006, false], [1006, false]]);
+  assertEquals(server.attempts, 1);
+});
+
+Deno.test("Client gives up an attempt whose token does not come, says so, and does not use it later", async () => {
+  await using server = new ScriptedServer();
+  const late = Promise.withResolvers<string>();
+  let count = 0;
+  const client = connect(server.url, {
+    token: () => ++count === 1 ? late.promise : Promise.resolve("t"),
+    timeoutMs: 200,
+    backoff: QUICK,
+  });
+  await using _ = client;
+  const watch = new Watch(client);
+  const socket = await server.next();
+  const reason = "Can't get a token: token() has not answered for 0.2 s";
+  assertEquals(watch.errors, [reason]);
+  assertEquals(watch.lost.map(({ code, reason, opened }) => [code, reason, opened]), [[1006, reason, false]]);
+  socket.hi({ pos: "e.0" });
+  await watch.state("open");
+  late.resolve("late");
+  await flush(client, socket);
+  assertEquals([server.attempts, client.state], [1, "open"]);
+});
+
+Deno.test("Client says so when token() gives no text, instead of showing that to the server", async () => {
+  await using server = new ScriptedServer();
+  const tokens: unknown[] = [undefined, null, "", "t"];
+  const client = connect(server.url, {
+    token: () => Promise.resolve(tokens.shift() as string),
+    backoff: QUICK,
+  });
+  await using _ = client;
+  const watch = new Watch(client);
+  await server.next();
+  const error = "Can't get a token: token() must resolve to a string that is not empty";
+  assertEquals(watch.errors, [error, error, error]);
   assertEquals(server.attempts, 1);
 });

@@ -2,7 +2,13 @@
  * Where a client connects: makes the address of a socket out of whatever form the application gave, and the
  * subprotocols out of a token. No I/O; faults that would only show as a refused handshake, for ever, are found here.
  */
-import { formatPosition, parseUsername, type Position, SUBPROTOCOL } from "../protocol.ts";
+import {
+  BEARER_SUBPROTOCOL,
+  formatPosition,
+  parseUsername,
+  type Position,
+  SUBPROTOCOL,
+} from "../protocol.ts";
 
 /** What a socket is opened with. */
 export interface Address {
@@ -12,7 +18,6 @@ export interface Address {
 
 /** The path of sockets where the address names none. */
 const SOCKET_PATH = "/ws";
-const BEARER = "userwire.bearer.";
 const SCHEMES: Readonly<Record<string, string>> = {
   "http:": "ws:",
   "https:": "wss:",
@@ -60,7 +65,7 @@ export function addressOf(
   const url = new URL(base);
   const protocols: string[] = [SUBPROTOCOL];
   if ("user" in identity) url.searchParams.set("username", parseUsername(identity.user));
-  else protocols.push(BEARER + base64url(identity.token));
+  else protocols.push(BEARER_SUBPROTOCOL + base64url(identity.token));
   if (position) url.searchParams.set("resume", formatPosition(position));
   return { url: url.href, protocols };
 }

@@ -55,9 +55,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     lost: new Set(),
     error: new Set(),
   };
-  /** Undefined when there is none, or it was asked. */
-  #loading: Saving | undefined;
   readonly #saving: Saving | undefined;
+  /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
+  #loaded: Promise<void> | undefined;
   #received: Position | undefined;
   #handed: Position | undefined;
 
@@ -80,7 +80,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
     this.#saving = store && new Saving(store, (error) => this.#report(error));
-    this.#loading = resume === undefined ? this.#saving : undefined;
+    if (resume !== undefined) this.#loaded = Promise.resolve();
     this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
@@ -88,6 +88,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       onRoom: () => this.#link.resume(),
     }, { ...DEFAULT_BUFFER, ...buffer });
     this.#link = new Link({
+      load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
       onOpen: (hi) => this.#onOpen(hi),
       onFrame: (frame, size) => this.#onFrame(frame, size),
@@ -164,18 +165,21 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   // ------------------------------------------------------------------------------------------------------
   // From the server
 
+  async #load(): Promise<void> {
+    const saved = await this.#saving?.load();
+    if (saved === undefined) return;
+    this.#received = this.#handed = parsePosition(saved);
+    if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
+  }
+
   async #address(): Promise<Address> {
-    const loading = this.#loading;
-    this.#loading = undefined;
-    const saved = await loading?.load();
-    if (saved !== undefined) {
-      this.#received = this.#handed = parsePosition(saved);
-      if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
-    }
     if ("user" in this.#identity) return addressOf(this.#base, this.#identity, this.#received);
     let token: string;
     try {
       token = await this.#identity.token();
+      if (typeof token !== "string" || token === "") {
+        throw new TypeError("token() must resolve to a string that is not empty");
+      }
     } catch (cause) {
       throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
     }
@@ -186,7 +190,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos);
     this.#emit("state", "open");
-    this.#emit("open", hi);
+    if (this.state === "open") this.#emit("open", hi);
   }
 
   #onFrame(frame: ServerFrame, size: number): void {
@@ -222,6 +226,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     if (!position) return this.#report(new Error(`A gap ends at "${gap.pos}", which is no position`));
     // Within an epoch what is known to be missing is not news; a new epoch may begin anywhere.
     if (gap.why === "trimmed" && before?.epoch === position.epoch && position.seq <= before.seq) return;
+    // What is held back counts in the old epoch: in the new one it would confirm what nobody has.
+    if (before?.epoch !== position.epoch) this.#acks.reset();
     this.#received = position;
     this.#push({ message: undefined, gap, position, urgent: false, size });
   }
@@ -239,8 +245,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     if (gap) this.#emit("gap", gap);
     if (!message) return;
     this.#emit("message", message);
-    // For what came over a connection that is gone, nobody waits any more.
-    if (message.seq !== undefined && this.state === "open") this.#acks.handed(message.seq, { urgent });
+    // For what came over a connection that is gone, nobody waits any more; in another epoch its number is another's.
+    const counts = this.state === "open" && position?.epoch === this.#received?.epoch;
+    if (message.seq !== undefined && counts) this.#acks.handed(message.seq, { urgent });
   }
 
   #startAt(text: string): void {

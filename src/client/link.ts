@@ -42,6 +42,8 @@ export interface Lost {
 }
 
 export interface LinkHost {
+  /** Resolves when it is known where to go on. Asked first in every attempt: one that is not told fails. */
+  load(): Promise<void>;
   /** What to connect to next. */
   address(): Promise<Address>;
   onOpen(hi: HiFrame): void;
@@ -71,7 +73,7 @@ export class Link {
   #state: State = "connecting";
   #session: Session | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** Counts what was begun: an address that arrives when something else has begun is of no use. */
+  /** Counts what was begun: what an attempt waited for is of no use when something else has begun. */
   #turn = 0;
   #failures = 0;
   #waitMs = 0;
@@ -94,6 +96,8 @@ export class Link {
   start(): void {
     if (this.#state === "closed") return;
     this.#listen("addEventListener");
+    // The browser tells of changes only. The first attempt is made all the same: its word may be wrong.
+    this.#isOffline = (globalThis.navigator as { onLine?: boolean } | undefined)?.onLine === false;
     void this.#connect();
   }
 
@@ -132,9 +136,13 @@ export class Link {
     clearTimeout(this.#timer);
     const turn = ++this.#turn;
     this.#enter("connecting");
+    if (turn !== this.#turn) return;
     try {
-      const address = await this.#host.address();
+      await this.#inTime(this.#host.load(), "Can't load the position: the store");
       if (turn !== this.#turn) return;
+      const address = await this.#inTime(this.#host.address(), "Can't get a token: token()");
+      if (turn !== this.#turn) return;
+      clearTimeout(this.#timer);
       this.#session = new Session(address, {
         onFrame: (frame, size) => this.#onFrame(frame, size),
         onError: (error) => this.#host.onError(error),
@@ -144,8 +152,20 @@ export class Link {
       if (turn !== this.#turn) return;
       const error = cause instanceof Error ? cause : new Error(messageOf(cause));
       this.#host.onError(error);
+      if (turn !== this.#turn) return;
       this.#onEnd({ code: 1006, reason: error.message, retryMs: undefined, openMs: undefined });
     }
+  }
+
+  /** Passes on what comes before the time of this step is up. Whatever ends the attempt clears the timer. */
+  #inTime<Value>(promise: Promise<Value>, whose: string): Promise<Value> {
+    const { timeoutMs } = this.#options;
+    return new Promise((resolve, reject) => {
+      clearTimeout(this.#timer);
+      const giveUp = () => reject(new Error(`${whose} has not answered for ${timeoutMs / 1_000} s`));
+      this.#timer = setTimeout(giveUp, timeoutMs);
+      promise.then(resolve, reject);
+    });
   }
 
   #onFrame(frame: ServerFrame, size: number): void {

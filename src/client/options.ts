@@ -45,7 +45,7 @@ export interface Closed {
 /** Who connects: a name where the service is open, else whoever the token is for. */
 export type Identity =
   | { readonly user: string }
-  /** Called before every attempt to connect. When it fails, that attempt has failed. */
+  /** Called before every attempt to connect. When it fails or takes longer than `timeoutMs`, that attempt has failed. */
   | { readonly token: () => Promise<string> };
 
 export type ConnectOptions = Identity & CommonOptions;
@@ -58,7 +58,8 @@ export interface CommonOptions {
   readonly store?: Store | undefined;
   readonly backoff?: Partial<Backoff> | undefined;
   /**
-   * How late the server's sign of life may be, and how long a connection may take to open, in milliseconds.
+   * How late the server's sign of life may be, how long a connection may take to open, and before that how long
+   * `token` and the store's `load` may take, each, in milliseconds.
    * @default 10_000
    */
   readonly timeoutMs?: number | undefined;

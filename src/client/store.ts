@@ -1,12 +1,17 @@
 /**
  * Where a position outlives the program. A store that fails costs repeated or, with nothing to resume from, missed
- * messages, never the connection: its errors are reported and the client goes on.
+ * messages, never the connection: its errors are reported and the client goes on. One that does not answer is waited
+ * for.
  */
 import { messageOf } from "../errors.ts";
 
 /** Keeps one position: that of one user in one program. */
 export interface Store {
-  /** The position that was saved last, if any. Called once, before the first attempt to connect. */
+  /**
+   * The position that was saved last, if any. Called once, in the first attempt to connect. Without an answer the
+   * client does not connect, for it would lose what came since: attempts fail after `timeoutMs`, and wait for the
+   * same answer again.
+   */
   load(): string | null | undefined | Promise<string | null | undefined>;
   /** Called when the position has moved, and not again before it is done. */
   save(position: string): void | Promise<void>;
