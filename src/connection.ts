@@ -18,7 +18,7 @@ import { Buffer } from "node:buffer";
 import type { Identity } from "./auth/auth.ts";
 import type { Subscriber, Subscription } from "./broker/broker.ts";
 import { InvalidFrameError, messageOf } from "./errors.ts";
-import { type FrameLimits, FrameQuota } from "./frame_quota.ts";
+import { type FrameLimits, FrameQuota, letGo } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
 import type { Metrics } from "./metrics.ts";
 import {
@@ -375,7 +375,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   // From the client
 
   #onFrame(data: string | ArrayBuffer): void {
-    if (this.#state === "closing" || this.#state === "closed") return;
+    if (this.#state === "closing" || this.#state === "closed") return letGo(data);
     const excess = this.#quota.take(data);
     if (excess) return this.close(excess, { whenQuiet: true });
     if (this.mode === "raw") {
