@@ -18,7 +18,7 @@ import { Buffer } from "node:buffer";
 import type { Identity } from "./auth/auth.ts";
 import type { Subscriber, Subscription } from "./broker/broker.ts";
 import { InvalidFrameError, messageOf } from "./errors.ts";
-import { type FrameLimits, FrameQuota } from "./frame_quota.ts";
+import { type FrameLimits, FrameQuota, letGo } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
 import type { Metrics } from "./metrics.ts";
 import {
@@ -95,6 +95,16 @@ export interface ConnectionHost extends SignInHost {
 /** Receipts that wait for a client to acknowledge; one that never does must not fill the memory. */
 const MAX_RECEIPTS = 1_000;
 
+/**
+ * A client that reads, but too slowly for what comes, is closed after so many times the seconds without progress: an
+ * order to close must not lie behind its messages for ever. With the default that is the minute of patience that Redis
+ * has as it ships.
+ */
+const MAX_PAUSE_TIMEOUTS = 6;
+
+/** While the subscription is not read, revocations are asked for each time so many ticks have passed. */
+const PAUSED_VERIFY_TICKS = 5;
+
 /** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
 const OPEN_TICKS = 3;
 
@@ -128,6 +138,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
 
   #openingTicks = 0;
   #idleTicks = 0;
+  #pausedTicks = 0;
 
   constructor(username: string, mode: Mode, host: ConnectionHost) {
     this.username = username;
@@ -273,15 +284,15 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
       ? wrapForeign(payload, Date.now())
       : payload;
     if (this.#write(frame, byteLength)) return;
-    if (this.#subscription?.pause) {
+    if (this.#replay) {
+      // The inbox needs the subscription no less than before: only this message is lost.
+      this.#miss(1);
+    } else if (this.#subscription?.pause) {
       // This message waits here, what follows waits in Redis.
       this.#wait(payload, byteLength);
       this.#subscription.pause();
       this.#isPaused = true;
       this.#host.onFull(this);
-    } else if (this.#replay) {
-      // The connection has a way to go on: only this message is lost.
-      this.#miss(1);
     } else {
       this.close(CLOSE.slow);
     }
@@ -375,7 +386,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   // From the client
 
   #onFrame(data: string | ArrayBuffer): void {
-    if (this.#state === "closing" || this.#state === "closed") return;
+    if (this.#state === "closing" || this.#state === "closed") return letGo(data);
     const excess = this.#quota.take(data);
     if (excess) return this.close(excess, { whenQuiet: true });
     if (this.mode === "raw") {
@@ -419,6 +430,13 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     }
     if (this.#state !== "live") return;
     const { limits } = this.#host;
+    // Between two looks a client that catches up takes all there is: one found paused each time is still behind.
+    this.#pausedTicks = this.#isPaused ? this.#pausedTicks + 1 : 0;
+    if (this.#pausedTicks >= MAX_PAUSE_TIMEOUTS * limits.slowTimeoutS) {
+      return this.close({ code: CLOSE.slow.code, why: "slow reader: behind for too long" });
+    }
+    // Orders to close wait with the messages.
+    if (this.#pausedTicks % PAUSED_VERIFY_TICKS === 1) this.#signIn.verify();
     this.#signIn.tick();
     if (this.#state !== "live") return;
     if (this.#buffer!.tick() >= limits.slowTimeoutS) return this.close(CLOSE.slow);

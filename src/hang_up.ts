@@ -4,6 +4,7 @@
  *
  * Whether the peer answers is not its business: there may never be an answer.
  */
+import { letGo } from "./frame_quota.ts";
 import type { CloseReason } from "./protocol.ts";
 
 /** Room for the reason in a Close frame (RFC 6455, 5.5). */
@@ -31,8 +32,9 @@ export function hangUp(socket: WebSocket, reason: CloseReason, options: { whenQu
 function whenQuiet(socket: WebSocket, close: () => void): void {
   let isQuiet = true;
   let waits = 0;
-  socket.onmessage = () => {
+  socket.onmessage = ({ data }) => {
     isQuiet = false;
+    letGo(data);
   };
   const timer = setInterval(() => {
     if (isQuiet || ++waits === MAX_WAITS) {

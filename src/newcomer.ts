@@ -5,7 +5,7 @@
 import type { Identity } from "./auth/auth.ts";
 import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
-import { letGo } from "./frame_quota.ts";
+import { FrameQuota, letGo } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
 import { CLOSE, type CloseReason } from "./protocol.ts";
 
@@ -22,6 +22,7 @@ export class Newcomer implements Session {
   readonly #socket: WebSocket;
   readonly #host: ConnectionHost;
   readonly #options: NewcomerOptions;
+  readonly #quota: FrameQuota;
   #ticks = 0;
   #over = false;
   #isVerifying = false;
@@ -30,11 +31,13 @@ export class Newcomer implements Session {
     this.#socket = socket;
     this.#host = host;
     this.#options = options;
+    this.#quota = new FrameQuota(host.limits);
     socket.onmessage = (event) => this.#onFrame(event.data);
     socket.onclose = () => this.#leave();
   }
 
   tick(): void {
+    this.#quota.tick();
     if (++this.#ticks > this.#options.timeoutS) this.close(CLOSE.noIdentity);
   }
 
@@ -52,16 +55,17 @@ export class Newcomer implements Session {
     if (this.#socket.readyState === WebSocket.CONNECTING) this.#leave();
   }
 
-  #onFrame(data: unknown): void {
-    if (this.#over) return;
+  #onFrame(data: string | ArrayBuffer): void {
+    if (this.#over) return letGo(data);
+    const excess = this.#quota.take(data);
+    if (excess) return this.close(excess, { whenQuiet: true });
     if (this.#isVerifying) {
       if (data === "ping") this.#socket.send("pong");
-      return;
+      return letGo(data);
     }
-    // Longer than any token with its braces could be: not worth a parse.
-    if (typeof data !== "string" || data.length > this.#host.limits.maxFrameBytes) {
+    if (typeof data !== "string") {
       letGo(data);
-      return this.close(typeof data === "string" ? CLOSE.tooBig : CLOSE.protocol, { whenQuiet: true });
+      return this.close(CLOSE.protocol, { whenQuiet: true });
     }
     try {
       const identity = this.#options.identify(data);

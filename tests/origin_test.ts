@@ -185,6 +185,10 @@ Deno.test({
       "with a key alone, which buys tickets",
       () => connectFromPage(browser, { withToken: false }),
     );
+    await t.step(
+      "a token shows its user's messages on no card of another that does not say so",
+      () => connectWithHerToken(browser),
+    );
     await t.step("a key that may not buy tickets is told so", async () => {
       await using service = await Service.start({
         ...CLOSED,
@@ -201,6 +205,32 @@ Deno.test({
     });
   },
 });
+
+/** Alice's token is in the field: what cards of either name say and get. */
+async function connectWithHerToken(browser: Browser): Promise<void> {
+  await using service = await Service.start(CLOSED);
+  const page = await openPage(browser, service.server.url);
+  const card = (name: string) => page.getByRole("article", { name, exact: true });
+  await page.getByLabel("API key").fill(KEY.key);
+  await page.getByLabel("Token").fill(await tokenFor("alice"));
+  await page.getByRole("button", { name: "Run the demo" }).click();
+  await card("bob, connection 1").getByText("the token must be one for bob, and still good").first()
+    .waitFor();
+  for (const name of ["alice, connection 1", "alice, connection 2"]) {
+    await card(name).getByText("Open", { exact: true }).waitFor();
+  }
+  await connectAs(page, "bob", "raw");
+  await card("bob, connection 2").getByText("Open, as the user of the token").waitFor();
+  await until(
+    async () => await service.server.app.publisher.count("alice") === 3,
+    "two framed sockets and the raw one to be alice's",
+  );
+  await call(service, "POST /v1/users/alice/messages", { body: "for alice" });
+  await card("alice, connection 1").getByText("for alice").waitFor();
+  await card("bob, connection 2").getByText("for alice").waitFor();
+  assertEquals(await card("bob, connection 1").getByText("for alice").count(), 0);
+  await page.close();
+}
 
 const READER = newKey("reader", { scopes: ["read"] });
 

@@ -6,6 +6,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Publisher } from "../src/publisher.ts";
 import type { GapFrame, MessageFrame } from "../src/protocol.ts";
+import { call, CLOSED, tokenFor } from "./support/closed.ts";
 import { until, withDeadline } from "./support/deadline.ts";
 import { Follower } from "./support/follower.ts";
 import { type Env, numbers } from "./support/instances.ts";
@@ -55,7 +56,7 @@ class Sipper implements Disposable {
     this.#conn = conn;
   }
 
-  static async open(url: string): Promise<Sipper> {
+  static async open(url: string, mode: "v1" | "raw" = "v1"): Promise<Sipper> {
     const { hostname, port, host, pathname, search } = new URL(url);
     const conn = await Deno.connect({ hostname, port: Number(port) });
     const lines = [
@@ -65,7 +66,7 @@ class Sipper implements Disposable {
       "Upgrade: websocket",
       "Sec-WebSocket-Version: 13",
       "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-      "Sec-WebSocket-Protocol: userwire.v1",
+      ...mode === "v1" ? ["Sec-WebSocket-Protocol: userwire.v1"] : [],
     ];
     await conn.write(new TextEncoder().encode(`${lines.join("\r\n")}\r\n\r\n`));
     const sipper = new Sipper(conn);
@@ -320,3 +321,48 @@ for (const [who, open, history] of NO_WAY_BACK) {
     assertEquals(closeOf(service), undefined);
   });
 }
+
+redisTest("A slow reader that takes some, but stays behind for too long, is closed with 4508", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...ENV, REDIS_URL: redis.url, USERWIRE_SLOW_TIMEOUT_S: "2" });
+  using alice = await Sipper.open(service.socketUrl("alice"), "raw");
+  const { publisher } = service.server.app;
+  await sendMany(publisher, MANY, () => alice.take(1));
+  for (let i = 0; i < 1_000 && closeOf(service) === undefined; i++) {
+    // More comes than she takes.
+    await alice.take(60_000);
+    await sendMany(publisher, 5);
+  }
+  const [closed] = service.logged("connection closed");
+  assertEquals([closed?.fields.code, closed?.fields.why], [4508, "slow reader: behind for too long"]);
+  alice.leave();
+  await until(() => service.server.app.connections.closing === 0, "the socket to be gone");
+});
+
+redisTest("A slow reader with a history hears an order to close also after a bare PUBLISH", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...ENV, REDIS_URL: redis.url, USERWIRE_HISTORY: "100" });
+  await using _alice = await openStalled(service);
+  await sendMany(service.server.app.publisher, MANY);
+  await redis.cli("PUBLISH", "alice", `bare ${TEXT}`);
+  const response = await service.fetch("/v1/users/alice/connections", { method: "DELETE" });
+  assertEquals(await response.json(), { closed: 1 });
+  await until(() => closeOf(service) === 4403, "the connection to be closed with 4403");
+  assertEquals(service.logged("connection closed")[0]!.fields.missed, 1);
+});
+
+redisTest(
+  "A slow reader whose subscription is not read either is closed when its token is revoked",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ ...ENV, ...CLOSED, REDIS_URL: redis.url });
+    const headers = { Authorization: `Bearer ${await tokenFor("alice", { jti: "bad" })}` };
+    await using alice = await RawSocket.open(service.socketUrl(), { headers });
+    alice.stopReading();
+    await sendMany(service.server.app.publisher, FLOOD);
+    const { status } = await call(service, "POST /v1/users/alice/revocations", { body: { jti: "bad" } });
+    assertEquals(status, 201);
+    await until(() => closeOf(service) !== undefined, "the connection to be closed", 10_000);
+    assertEquals(closeOf(service), 4401);
+  },
+);

@@ -9,13 +9,18 @@ export function accessKey() {
   return /** @type {HTMLInputElement} */ (byId("access-key")).value.trim();
 }
 
+/** The token, which says by itself whose it is; or "". */
+export function accessToken() {
+  return /** @type {HTMLInputElement} */ (byId("access-token")).value.trim();
+}
+
 /**
  * What a socket of the user shows: the token in its field; else a ticket, which the key buys and which is good for one
  * socket; undefined where there is neither, as in open mode.
  * @returns {(() => Promise<string>) | undefined}
  */
 export function accessOf(/** @type {string} */ username) {
-  const token = /** @type {HTMLInputElement} */ (byId("access-token")).value.trim();
+  const token = accessToken();
   if (token !== "") return () => Promise.resolve(token);
   const key = accessKey();
   return key === "" ? undefined : () => buyTicket(username, key);

@@ -122,11 +122,15 @@ export class Card {
       else this.#countDown(state.retryAt, next);
       if (before !== "closed" && !state.byUs) announce(`${this.#label}: ${text}`);
     } else {
-      const text = state.phase === "open" ? "Open" : "Connecting…";
+      const text = state.phase !== "open"
+        ? "Connecting…"
+        : state.byToken
+        ? "Open, as the user of the token"
+        : "Open";
       this.#state.replaceChildren(el("span", { class: "dot" }), text);
       if (state.phase === "open") {
         this.#resolveOpened();
-        announce(`${this.#label}: open`);
+        announce(`${this.#label}: ${text}`);
       }
     }
 

@@ -3,7 +3,7 @@
  * the raw wire has no client, so what it takes to stay connected is here: no positions, nothing is resumed. Knows
  * nothing of the page.
  */
-import { accessOf } from "./access.js";
+import { accessOf, accessToken } from "./access.js";
 import { connect, shouldReconnect } from "./client.js";
 
 const FIRST_WAIT_MS = 500;
@@ -17,7 +17,7 @@ export const CLOSE_MEANINGS = new Map([
   [1005, "closed without a reason"],
   [1006, "connection lost, without a goodbye"],
   [1009, "a frame was too big"],
-  [1011, "server error"],
+  [1011, "an error at the server, or at a proxy before it"],
   [1012, "the instance restarts"],
   [1013, "overloaded, or the broker can't be reached"],
   [4400, "protocol violation"],
@@ -30,9 +30,9 @@ export const CLOSE_MEANINGS = new Map([
 ]);
 
 /**
- * @typedef {{ phase: "connecting" } | { phase: "open" }
+ * @typedef {{ phase: "connecting" } | { phase: "open", byToken?: boolean }
  *   | { phase: "closed", code: number, why: string, opened: boolean, byUs: boolean, retryAt?: number }} State
- *   `retryAt` is the Unix time in milliseconds at which it comes back; absent when it does not, or nobody knows.
+ *   `byToken`: only the token says whose messages come. `retryAt` is the Unix time in milliseconds at which it comes back; absent when it does not, or nobody knows.
  * @typedef {{ kind: "json" | "text" | "binary", data: unknown, id?: string, ts?: number, seq?: number,
  *   replayed?: boolean }} Message
  *   `data` is text for "text", base64 for "binary"; a raw socket gives its text as it came, as "text".
@@ -74,12 +74,15 @@ export class FramedSocket {
     if (this.#client?.state === "open" || this.#client?.state === "connecting") return;
     this.#letGo();
     const listener = this.#listener;
+    const hasToken = accessToken() !== "";
     /** @type {import("../client/mod.ts").Client} */
     let client;
     try {
       const token = accessOf(this.#username);
       const who = token === undefined ? { user: this.#username } : { token };
-      client = connect(location.origin, { ...who, resume: this.#position, parse: this.#parse });
+      // The name goes along: a token of another user is refused then, instead of showing that one's messages here.
+      const address = `${location.origin}/ws?${new URLSearchParams({ username: this.#username })}`;
+      client = connect(address, { ...who, resume: this.#position, parse: this.#parse });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       return listener.state({ phase: "closed", code: 4400, why, opened: false, byUs: false });
@@ -96,7 +99,9 @@ export class FramedSocket {
       if (!isCurrent()) return;
       if (phase === "connecting" || phase === "open") return listener.state({ phase });
       const { code = 1006, reason = "", opened = false, retryMs } = lost ?? {};
-      const why = phase === "offline" ? OFFLINE : reason;
+      // Browsers don't tell a page why a handshake was refused.
+      const isRefused = hasToken && !opened && code === 1006 && reason === "";
+      const why = phase === "offline" ? OFFLINE : isRefused ? refusalOf(this.#username) : reason;
       const state = { phase: /** @type {const} */ ("closed"), code, why, opened, byUs: false };
       const isTimed = phase === "waiting" && retryMs !== undefined;
       listener.state(isTimed ? { ...state, retryAt: Date.now() + retryMs } : state);
@@ -145,6 +150,8 @@ export class RawSocket {
     const socket = new WebSocket(`${origin}/ws${query}`);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
+    // Its first frame has no place for a name.
+    const byToken = accessToken() !== "";
     let openedAt = 0;
     this.#listener.state({ phase: "connecting" });
 
@@ -159,7 +166,7 @@ export class RawSocket {
           if (this.#socket === socket) this.#giveUp({ code: 4401, why });
         }
       }
-      if (this.#socket === socket) this.#listener.state({ phase: "open" });
+      if (this.#socket === socket) this.#listener.state({ phase: "open", byToken });
     };
     socket.onmessage = ({ data }) => {
       const isText = typeof data === "string";
@@ -207,6 +214,10 @@ export class RawSocket {
       socket.close(1000);
     }
   }
+}
+
+function refusalOf(/** @type {string} */ username) {
+  return `Refused, or no answer: the token must be one for ${username}, and still good`;
 }
 
 /** @returns {Message} */
