@@ -22,7 +22,7 @@ Deno.test("Service outlives exceptions that nobody catches, also those that can'
     Deno.exit(await ended);
   `;
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-lock", "--cached-only", "-"],
+    args: ["run", "-A", "-"],
     cwd: ROOT,
     stdin: "piped",
     stdout: "piped",
