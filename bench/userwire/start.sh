@@ -5,4 +5,4 @@ cd "$(dirname "$0")/../.." || exit 1
 # The load comes from one address, and some of it for one user: the limits of both would refuse it.
 export USERWIRE_MAX_CONNECTIONS_PER_USER=0 USERWIRE_MAX_CONNECTIONS_PER_ADDRESS=0 USERWIRE_UPGRADES_PER_SECOND=0
 export LOG_DIR="$WORK/logs" DENO_NO_UPDATE_CHECK=1
-exec deno run --no-prompt --deny-import --allow-net --allow-env --allow-sys=hostname --allow-read --allow-write --v8-flags=--max-semi-space-size=8 main.ts
+exec deno run --no-prompt --deny-import --allow-net --allow-env --allow-sys=hostname --allow-read --allow-write --v8-flags=--max-semi-space-size=16 main.ts
