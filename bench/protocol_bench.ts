@@ -16,10 +16,12 @@ import {
   payloadOf,
   replayFrameOf,
   seqOf,
+  tagIn,
 } from "../src/protocol.ts";
 import { stamp } from "../src/inbox/inbox.ts";
 import { Sink } from "./sink.ts";
 
+const TAG = "Zk3vx3Fq";
 const sink = new Sink();
 const encoder = new TextEncoder();
 const wire = new Uint8Array(64 * 1024);
@@ -59,7 +61,7 @@ Deno.bench("formatEnvelope of json with a receipt", { group: WRITING }, () => {
 for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".repeat(9_998)}"`]] as const) {
   const draft = { id: options.id, ...formatEnvelope({ kind: "json", text: data }, options) };
   // Redis hands over flat strings, not ropes.
-  const envelope = new TextDecoder().decode(encoder.encode(stamp(draft, 123_456)));
+  const envelope = new TextDecoder().decode(encoder.encode(stamp(draft, 123_456, TAG)));
   const frame = frameOf(envelope);
   const group = `An envelope of ${size} to a socket`;
 
@@ -68,10 +70,11 @@ for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".r
     sink.take(seq);
     encode(JSON.stringify({ seq, ...rest }));
   });
-  Deno.bench("isEnvelope, closeOrderOf, seqOf, frameOf: framed", { group }, () => {
+  Deno.bench("isEnvelope, closeOrderOf, seqOf, tagIn, frameOf: framed", { group }, () => {
     sink.take(isEnvelope(envelope));
     sink.take(closeOrderOf(envelope));
     sink.take(seqOf(envelope));
+    sink.take(tagIn(envelope));
     encode(frameOf(envelope));
   });
   Deno.bench("replayFrameOf: framed, from the inbox", { group }, () => encode(replayFrameOf(envelope)));
@@ -79,10 +82,11 @@ for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".r
 }
 
 const SEQ = "The sequence number of an envelope";
-const envelope = stamp({ id: options.id, ...formatEnvelope(json, options) }, 123_456);
+const envelope = stamp({ id: options.id, ...formatEnvelope(json, options) }, 123_456, TAG);
 const frame = frameOf(envelope);
 Deno.bench("JSON.parse", { group: SEQ, baseline: true }, () => sink.take(JSON.parse(frame).seq));
 Deno.bench("seqOf", { group: SEQ }, () => sink.take(seqOf(envelope)));
+Deno.bench("tagIn", { group: SEQ }, () => sink.take(tagIn(envelope)));
 
 // ---------------------------------------------------------------------------------------------------------
 // Frames of clients, usernames

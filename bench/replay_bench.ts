@@ -19,6 +19,9 @@ const host: ReplayHost = {
   gap() {
     throw new Error("Nothing is missing here");
   },
+  onForeign() {
+    throw new Error("Nothing is foreign here");
+  },
   onReadFailed(error) {
     throw error;
   },
@@ -27,7 +30,15 @@ const host: ReplayHost = {
 /** An inbox whose every answer is the same stretch. */
 function inboxOf(items: readonly Stored[]): Inbox {
   const last = items.at(-1)?.seq ?? 0;
-  const stretch: Stretch = { epoch: EPOCH, former: [], last, items, through: last };
+  const stretch: Stretch = {
+    epoch: EPOCH,
+    former: [],
+    last,
+    items,
+    through: last,
+    lastTag: "",
+    afterTag: "",
+  };
   return {
     limits: { count: CATCH_UP, ttlMs: 300_000 },
     append: () => Promise.reject(new Error("Nothing is sent here")),
@@ -36,7 +47,9 @@ function inboxOf(items: readonly Stored[]): Inbox {
   };
 }
 
-const envelope = `\u0001uw1j{"t":"m","seq":1,"id":"a","ts":1,"data":{"order":7}}`;
+const envelope = `\u0001uw1j{"t":"m","seq":1,"tag":"${
+  EPOCH.slice(0, 4)
+}x3Fq","id":"a","ts":1,"data":{"order":7}}`;
 const options = { channel: "alice", maxReplay: 300 };
 
 // ---------------------------------------------------------------------------------------------------------

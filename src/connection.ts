@@ -82,6 +82,8 @@ export interface ConnectionHost extends SignInHost {
   readonly metrics: Metrics;
   /** A connection was handed a message whose sender waits for receipts. Called once for each, when it arrives. */
   onHanded(receipt: string): void;
+  /** On the channel came a message with a number that is not of this installation's history. */
+  onForeign(connection: Connection): void;
   /** A client has a message whose sender waits for a receipt. */
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
@@ -341,6 +343,10 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
       why: frame.why,
     });
     this.send(frame);
+  }
+
+  onForeign(): void {
+    this.#host.onForeign(this);
   }
 
   onReadFailed(error: unknown): void {

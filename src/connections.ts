@@ -24,6 +24,8 @@ export interface ConnectionsOptions {
 }
 
 const TICK_MS = 1_000;
+/** How often it is said that somebody else publishes on our users' channels. */
+const FOREIGN_AGAIN_MS = 3_600_000;
 /** A tick that comes later than that comes in a process that is short of time. */
 const MAX_LATE_MS = 250;
 /** How often clients that take no more are asked whether they do again: Deno has no event for that. */
@@ -51,6 +53,7 @@ export class Connections implements ConnectionHost {
   readonly #byPlace = new Map<string, number>();
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
+  #foreignSaidMs = -Infinity;
   readonly #onGone = new Set<() => void>();
 
   constructor(options: ConnectionsOptions) {
@@ -129,6 +132,17 @@ export class Connections implements ConnectionHost {
     this.#receipts.confirm(receipt, connection.id).catch((error: unknown) => {
       // The sender's wait ends in a timeout.
       this.log.warn("receipt not confirmed", { conn: connection.id, reason: messageOf(error) });
+    });
+  }
+
+  onForeign({ username }: Connection): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#foreignSaidMs < FOREIGN_AGAIN_MS) return;
+    this.#foreignSaidMs = nowMs;
+    this.log.warn("foreign messages", {
+      user: username,
+      reason:
+        "Another installation publishes on the same channels: give each a USERWIRE_CHANNEL_PREFIX of its own",
     });
   }
 

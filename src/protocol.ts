@@ -8,7 +8,7 @@
  *     U+0001 "uw1" KIND receipt ";" frame     the same in capitals: the sender waits for a receipt
  *     U+0001 "uw1" "k" close                  an order to close the user's connections
  *
- * `frame` is the finished `m` frame, whose last field is always `data`. So a `userwire.v1` socket gets the end of
+ * `frame` is the finished `m` frame, which begins with `seq` and `tag` when it has a number, and whose last field is always `data`. So a `userwire.v1` socket gets the end of
  * the string and a raw socket a slice of that: no parse, no stringify. A payload that does not start with the mark
  * comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
  */
@@ -84,6 +84,7 @@ const KIND_AT = MARK.length;
 const FRAME_HEAD = '{"t":"m",';
 const ACK_FIELD = '"ack":1,';
 const SEQ_FIELD = '"seq":';
+const TAG_FIELD = ',"tag":"';
 const DATA_FIELD = ',"data":';
 const ENCODING_FIELD = ',"enc":"base64"';
 
@@ -109,7 +110,17 @@ export interface EnvelopeOptions {
   receipt?: string | undefined;
 }
 
-/** Writes the envelope in two halves, between which an inbox puts `"seq":n,`. */
+/** Characters of a message's tag. */
+const TAG_LENGTH = 8;
+/** Those at its beginning that it has in common with its epoch. */
+export const EPOCH_MARK_LENGTH = 4;
+
+/** What an inbox puts between the two halves of an envelope. */
+export function stampOf(seq: number, tag: string): string {
+  return `${SEQ_FIELD}${seq}${TAG_FIELD}${tag}",`;
+}
+
+/** Writes the envelope in two halves, between which an inbox puts `stampOf`. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
   const { id, ts, receipt } = options;
   let kind = "j", encoding = "", data: string;
@@ -156,15 +167,26 @@ export function receiptOf(envelope: string): string | undefined {
 
 /** The sequence number in an envelope; 0 when it was sent without an inbox. */
 export function seqOf(envelope: string): number {
-  let at = frameAt(envelope) + FRAME_HEAD.length;
-  if (envelope.startsWith(ACK_FIELD, at)) at += ACK_FIELD.length;
-  if (!envelope.startsWith(SEQ_FIELD, at)) return 0;
   let seq = 0;
-  for (at += SEQ_FIELD.length;; at++) {
+  for (let at = seqAt(envelope);; at++) {
     const digit = envelope.charCodeAt(at);
     if (!(digit >= ZERO && digit <= NINE)) return seq;
     seq = seq * 10 + digit - ZERO;
   }
+}
+
+/** The tag in an envelope that has a sequence number; "" when it was written before there were tags. */
+export function tagIn(envelope: string): string {
+  let at = seqAt(envelope);
+  while (envelope.charCodeAt(at) <= NINE && envelope.charCodeAt(at) >= ZERO) at++;
+  if (!envelope.startsWith(TAG_FIELD, at)) return "";
+  at += TAG_FIELD.length;
+  return envelope.slice(at, at + TAG_LENGTH);
+}
+
+/** Whether a message with this tag may be of this epoch: one without a tag may be of any. */
+export function isOfEpoch(tag: string, epoch: string): boolean {
+  return tag === "" || tag.startsWith(epoch.slice(0, EPOCH_MARK_LENGTH));
 }
 
 /** The `m` frame inside an envelope. */
@@ -190,6 +212,13 @@ export function payloadOf(envelope: string): string | Uint8Array<ArrayBuffer> {
     default:
       throw new TypeError("An envelope of an unknown kind has no payload");
   }
+}
+
+/** Where the digits of the sequence number begin; -1 when there is none. */
+function seqAt(envelope: string): number {
+  let at = frameAt(envelope) + FRAME_HEAD.length;
+  if (envelope.startsWith(ACK_FIELD, at)) at += ACK_FIELD.length;
+  return envelope.startsWith(SEQ_FIELD, at) ? at + SEQ_FIELD.length : -1;
 }
 
 function frameAt(envelope: string): number {
@@ -229,8 +258,10 @@ export interface HiFrame {
   user: string;
   /** Name of the instance. */
   node: string;
-  /** Position before the first message that follows, while the inbox is on. */
+  /** Position before the first message that follows, while the inbox is on: `<epoch>.<seq>`. */
   pos?: string;
+  /** What proves it, when that is known: to resume from it give `<pos>.<tag>`. */
+  tag?: string;
   /** Whether the position asked for was taken up. */
   resumed: boolean;
   /** At most so many messages are replayed before live ones; gaps may take the place of some. */
@@ -247,6 +278,8 @@ export interface HiFrame {
 export interface MessageFrame {
   t: "m";
   seq?: number;
+  /** Some characters that are this message's alone: to resume after it give `<epoch>.<seq>.<tag>`. */
+  tag?: string;
   id?: string;
   /** Unix milliseconds of the send, or of the arrival when the message had no envelope. */
   ts: number;
@@ -265,9 +298,9 @@ export interface MessageFrame {
  * much that is.
  */
 export type GapFrame =
-  | { t: "gap"; from: number; to: number; count: number; why: "trimmed"; pos: string }
-  /** `pos` is the position after the gap, as in `hi`. */
-  | { t: "gap"; from: number; to: null; count: null; why: "epoch"; pos: string };
+  | { t: "gap"; from: number; to: number; count: number; why: "trimmed"; pos: string; tag?: string }
+  /** `pos` and `tag` are the position after the gap, as in `hi`. */
+  | { t: "gap"; from: number; to: null; count: null; why: "epoch"; pos: string; tag?: string };
 
 /** Answer to a client's request. */
 export interface ReplyFrame {
@@ -418,17 +451,26 @@ function parseObject(text: string): Record<string, unknown> {
 export interface Position {
   readonly epoch: string;
   readonly seq: number;
+  /** Tag of that message, by which it is known that the number was not given out a second time. */
+  readonly tag?: string | undefined;
 }
 
-/** Writes a position: `<epoch>.<seq>`. */
+/** Writes where a position is, without its proof: `<epoch>.<seq>`. */
+export function formatPlace({ epoch, seq }: Position): string {
+  return `${epoch}.${seq}`;
+}
+
+/** Writes a position: `<epoch>.<seq>.<tag>`, or without a tag where there is none. */
 export function formatPosition(position: Position): string {
-  return `${position.epoch}.${position.seq}`;
+  return position.tag ? `${formatPlace(position)}.${position.tag}` : formatPlace(position);
 }
 
-/** Reads a position; undefined when it is none. */
+/** Reads a position, with or without a tag; undefined when it is none. */
 export function parsePosition(text: string): Position | undefined {
-  const match = /^([A-Za-z0-9_-]{1,32})\.(\d{1,15})$/.exec(text);
-  return match ? { epoch: match[1]!, seq: Number(match[2]) } : undefined;
+  const match = /^([A-Za-z0-9_-]{1,32})\.(\d{1,15})(?:\.([A-Za-z0-9_-]{1,32}))?$/.exec(text);
+  if (!match) return undefined;
+  const [, epoch, seq, tag] = match;
+  return { epoch: epoch!, seq: Number(seq), ...(tag !== undefined && { tag }) };
 }
 
 // ---------------------------------------------------------------------------------------------------------

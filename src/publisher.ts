@@ -86,6 +86,8 @@ export interface History {
   last: number;
   /** `m` frames as JSON text, oldest first. */
   frames: string[];
+  /** Tag of the message after which they begin; "" when it is not known any more. */
+  afterTag: string;
 }
 
 const MESSAGE_ID = /^[\w.:-]{1,64}$/;
@@ -204,12 +206,13 @@ export class Publisher implements AsyncDisposable {
   async history(username: string, options: { after?: number; limit?: number } = {}): Promise<History> {
     const { after = 0, limit = 100 } = options;
     const channel = this.channel(username);
-    let stretch = await this.#inbox.since(channel, after, limit);
-    const { epoch, last } = stretch;
+    // Whoever only looks at users makes no keys for those who never were.
+    let stretch = await this.#inbox.since(channel, after, limit, { peek: true, proof: after > 0 });
+    const { epoch, last, afterTag } = stretch;
     const items = [...stretch.items];
     // What has left is passed over, so one look may find less than there is.
     while (items.length < limit && stretch.through < stretch.last && stretch.epoch === epoch) {
-      stretch = await this.#inbox.since(channel, stretch.through, limit - items.length);
+      stretch = await this.#inbox.since(channel, stretch.through, limit - items.length, { peek: true });
       if (stretch.epoch === epoch) items.push(...stretch.items);
     }
     return {
@@ -217,6 +220,7 @@ export class Publisher implements AsyncDisposable {
       first: items[0]?.seq ?? 0,
       last,
       frames: items.map(({ envelope }) => frameOf(envelope)),
+      afterTag,
     };
   }
 
@@ -275,7 +279,7 @@ export class Publisher implements AsyncDisposable {
       const startMs = performance.now();
       const appended: Appended = this.keepsHistory || options.idempotency
         ? await this.#inbox.append(channel, draft, options)
-        // Nothing to store and nothing to remember: the reply of a plain publish says it all.
+        // Nothing to store and nothing to remember: the answer of a plain publish says it all.
         : await this.#publish(channel, draft, options.expectOnline ?? false);
       this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
       outcome = outcomeOf(appended);
@@ -289,7 +293,8 @@ export class Publisher implements AsyncDisposable {
       }
       const { id, position, reached } = appended;
       const count: Count = this.counted === "sockets" ? { sockets: reached } : { nodes: reached };
-      return { id, ...position, ...count, ...(outcome === "repeated" && { repeated: true }) };
+      const place = position && { epoch: position.epoch, seq: position.seq };
+      return { id, ...place, ...count, ...(outcome === "repeated" && { repeated: true }) };
     } catch (error) {
       if (error instanceof BrokerUnavailableError) outcome = "unavailable";
       throw error;
@@ -307,7 +312,8 @@ export class Publisher implements AsyncDisposable {
     draft: Draft,
     expectOnline: boolean,
   ): Promise<Appended> {
-    const reached = await this.#broker.publish(channel, draft.head + draft.tail);
+    const options = { onlyIfHeard: expectOnline };
+    const reached = await this.#broker.publish(channel, draft.head + draft.tail, options);
     if (reached === 0 && expectOnline) return { outcome: "offline" };
     return { outcome: "appended", id: draft.id, position: undefined, reached };
   }

@@ -2,24 +2,27 @@
  * What is asked of Redis: publishing, counting, and whatever is stored there. All of it goes on one connection, which
  * `redis/` keeps. Subscriptions have connections of their own, in `broker/`.
  */
-import { createHash } from "node:crypto";
 import { messageOf } from "./errors.ts";
+import { positionKey } from "./redis/keys.ts";
+import { Script } from "./redis/script.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
 
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
+export { Script } from "./redis/script.ts";
+export type { ServerInfo } from "./redis/server_info.ts";
+export type { Ask, Watch } from "./redis/watch.ts";
 export type { RedisTls } from "./redis/library.ts";
 export { explain, explainReply, verbatim } from "./redis/words.ts";
 
-/** A Lua script, known to Redis by its hash. It has keys; called without any it does nothing. */
-export class Script {
-  readonly source: string;
-  readonly sha: string;
-
-  constructor(source: string) {
-    this.source = `if #KEYS == 0 then return end\n${source}`;
-    this.sha = createHash("sha1").update(this.source).digest("hex");
-  }
-}
+/** Not what PUBLISH answers is the count: that has whoever watches by pattern in it. */
+const PUBLISH = new Script(
+  `
+local count = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
+if count > 0 or ARGV[3] ~= '1' then redis.call('PUBLISH', ARGV[1], ARGV[2]) end
+return count
+`,
+  { probe: (tag) => ({ keys: [positionKey(tag)], args: [tag, "", "0"] }) },
+);
 
 export class Redis extends CommandConnection {
   /** Starts connecting and returns at once; see `unavailable`. */
@@ -27,9 +30,17 @@ export class Redis extends CommandConnection {
     return new Redis(url, options);
   }
 
-  /** @returns How many subscriptions Redis handed the payload to. */
-  publish(channel: string, payload: string): Promise<number> {
-    return this.command((client) => client.publish(channel, payload));
+  /**
+   * @param options.onlyIfHeard Publishes nothing when nobody is subscribed.
+   * @returns How many subscriptions the channel has; whoever watches by pattern is none.
+   */
+  async publish(
+    channel: string,
+    payload: string,
+    options: { onlyIfHeard?: boolean } = {},
+  ): Promise<number> {
+    const args = [channel, payload, options.onlyIfHeard ? "1" : "0"];
+    return Number(await this.evaluate(PUBLISH, [positionKey(channel)], args));
   }
 
   /** @returns How many subscriptions each channel has, in the order asked. */

@@ -16,10 +16,14 @@
  *
  * It rests on two promises: what was heard on the channel is stored already, so a read that is issued later covers
  * it; and the channel is in order, so a number that is not higher than the one before, and the number 1, may be of a
- * new epoch. Messages themselves do not name their epoch.
+ * new epoch. The tag of a message tells its epoch, too: one of another epoch is a reason to read, and is never handed over
+ * by itself. What the inbox then does not know comes from another installation, or from a server that was replaced.
+ *
+ * A position is compared with the tag that the inbox has for its number, where it has one: another tag shows that the number
+ * was given out a second time, whatever the epoch is called.
  */
 import { type Inbox, originOf, ownNameOf, type Stored, type Stretch } from "./inbox/inbox.ts";
-import { formatPosition, type GapFrame, type Position } from "./protocol.ts";
+import { formatPlace, type GapFrame, isOfEpoch, type Position, tagIn } from "./protocol.ts";
 
 export interface ReplayHost {
   /**
@@ -28,6 +32,8 @@ export interface ReplayHost {
    */
   deliver(envelope: string, byteLength: number | undefined): boolean;
   gap(frame: GapFrame): void;
+  /** A message came on the channel that is not of this installation's history. Called for the first of such. */
+  onForeign(): void;
   /** The inbox could not be read; `resume` tries again. */
   onReadFailed(error: unknown): void;
 }
@@ -39,12 +45,14 @@ export interface ReplayOptions {
 }
 
 interface Queued extends Stored {
+  readonly tag: string;
   readonly byteLength: number;
 }
 
 /** What `hi` says. */
 export interface ReplayStart {
   pos: string;
+  tag?: string;
   resumed: boolean;
   replay: number;
 }
@@ -64,6 +72,8 @@ export class Replay {
   /** The last message that was delivered or announced as missing. */
   #epoch = "";
   #seq = 0;
+  /** Tag of that message; "" when it is not known. */
+  #tag = "";
   #queue: Queued[] = [];
   /** The number heard last on the channel, delivered or not. */
   #heard = 0;
@@ -72,6 +82,9 @@ export class Replay {
   #batch = FIRST_BATCH;
   #first: Stretch | undefined;
   #wanted: Position | undefined;
+  /** Tag of the last message that is not of this epoch, and whether the inbox was read since and knows nothing of it. */
+  #strange = "";
+  #isForeign = false;
 
   constructor(inbox: Inbox, host: ReplayHost, options: ReplayOptions) {
     this.#inbox = inbox;
@@ -81,7 +94,7 @@ export class Replay {
 
   /** Where the client stands. */
   get position(): Position {
-    return { epoch: this.#epoch, seq: this.#seq };
+    return { epoch: this.#epoch, seq: this.#seq, ...(this.#tag !== "" && { tag: this.#tag }) };
   }
 
   get isLive(): boolean {
@@ -106,28 +119,31 @@ export class Replay {
    */
   async open(wanted: Position | undefined): Promise<void> {
     this.#wanted = wanted;
-    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, this.#batch);
+    const proof = wanted?.tag !== undefined;
+    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, this.#batch, { proof });
   }
 
   /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
   start(): ReplayStart {
     const first = this.#first!;
     this.#epoch = first.epoch;
+    if (this.#keepOwn()) this.#again = true;
     const wanted = this.#wanted;
-    const resumed = wanted !== undefined && wanted.epoch === first.epoch && wanted.seq <= first.last;
+    const resumed = wanted !== undefined && holds(first, wanted);
     if (wanted) {
-      this.#seq = resumed ? wanted.seq : placeIn(first, wanted);
+      this.#standAt(resumed ? wanted.seq : placeIn(first, wanted), first, wanted.seq);
+      if (resumed && this.#tag === "") this.#tag = wanted.tag ?? "";
       // What was read began at a number of another epoch.
       if (!resumed) this.#first = undefined;
     } else {
       // Nothing is owed to a new client from before the first message that its subscription got.
       const heard = this.#again ? undefined : this.#queue[0];
-      this.#seq = Math.max(first.last, (heard?.seq ?? 0) - 1);
+      this.#standAt(Math.max(first.last, (heard?.seq ?? 0) - 1), first);
       // What was read is from before the subscription: what came since may even be of another epoch.
       if (heard) this.#first = undefined;
     }
     const replay = Math.max(0, Math.min(first.last - this.#seq, this.#options.maxReplay));
-    return { pos: formatPosition(this.position), resumed, replay };
+    return { ...this.#place(), resumed, replay };
   }
 
   /** Announces what the start could not take up, replays, and goes live. */
@@ -143,18 +159,21 @@ export class Replay {
 
   /** A live message arrived. */
   live(seq: number, envelope: string, byteLength: number): void {
+    const tag = tagIn(envelope);
+    // Before the start it is not known yet which epoch it is.
+    if (this.#epoch !== "" && !isOfEpoch(tag, this.#epoch)) return this.#onStranger(tag);
     const isDoubtful = seq === 1 || seq <= this.#heard;
     this.#heard = seq;
     if (this.#state === "live") {
       // Ahead, some are missing. Behind, it was in the last stretch that was read.
       if (isDoubtful || seq > this.#seq + 1) {
-        this.#queue.push({ seq, envelope, byteLength });
+        this.#queue.push({ seq, envelope, tag, byteLength });
         this.verify();
-      } else if (seq === this.#seq + 1 && !this.#hand(seq, envelope, byteLength)) {
+      } else if (seq === this.#seq + 1 && !this.#hand(seq, envelope, tag, byteLength)) {
         this.#fill();
       }
     } else if (this.#state === "reading") {
-      if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, byteLength });
+      if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, tag, byteLength });
       else this.#again = true;
       if (isDoubtful) this.#again = true;
     }
@@ -192,7 +211,8 @@ export class Replay {
         this.#queue = [];
         this.#again = false;
         try {
-          stretch = await this.#inbox.since(this.#options.channel, this.#seq, this.#batch);
+          const proof = this.#tag !== "";
+          stretch = await this.#inbox.since(this.#options.channel, this.#seq, this.#batch, { proof });
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
@@ -201,9 +221,9 @@ export class Replay {
         }
         if (this.#isStopped) return;
       }
-      if (cap && stretch.epoch === this.#epoch) {
+      if (cap && holds(stretch, this.position)) {
         cap = false;
-        this.#skipTo(stretch.last - this.#options.maxReplay);
+        this.#skipTo(stretch.last - this.#options.maxReplay, stretch);
       }
       if (!this.#apply(stretch, [...heard, ...this.#queue])) return this.#fill();
       const isEnd = stretch.through >= stretch.last;
@@ -213,8 +233,36 @@ export class Replay {
       // Something is left in the queue only behind a hole.
       if (this.#queue.length > 0 || this.#again) continue;
       if (!this.#isStopped) this.#state = "live";
+      this.#judgeStrangers();
       return;
     }
+  }
+
+  /** A message that is not of this epoch: a new one may have begun. */
+  #onStranger(tag: string): void {
+    const isKnown = isOfEpoch(tag, this.#strange);
+    this.#strange = tag;
+    if (isKnown && this.#isForeign) return;
+    this.#isForeign = false;
+    if (this.#state === "live" || this.#state === "reading") this.verify();
+  }
+
+  /** The inbox was read since they came: what it does not know is not ours. */
+  #judgeStrangers(): void {
+    if (this.#strange === "" || this.#isForeign) return;
+    if (isOfEpoch(this.#strange, this.#epoch)) {
+      this.#strange = "";
+    } else {
+      this.#isForeign = true;
+      this.#host.onForeign();
+    }
+  }
+
+  /** Of what has waited, keeps what may be of this epoch; says whether there was anything else. */
+  #keepOwn(): boolean {
+    const queue = this.#queue;
+    this.#queue = queue.filter(({ tag }) => isOfEpoch(tag, this.#epoch));
+    return this.#queue.length < queue.length;
   }
 
   #fill(): void {
@@ -228,10 +276,11 @@ export class Replay {
    * @param heard What came live, and so is no replay.
    */
   #apply(stretch: Stretch, heard: readonly Queued[]): boolean {
-    if (stretch.epoch !== this.#epoch || stretch.last < this.#seq) {
-      const before = this.position;
+    const before = this.position;
+    if (!holds(stretch, before)) {
       this.#epoch = stretch.epoch;
-      this.#seq = placeIn(stretch, before);
+      this.#standAt(placeIn(stretch, before), stretch, before.seq);
+      this.#keepOwn();
       this.#host.gap(this.#epochGap(before));
       // It was read from a place in the old epoch: the next one is read from the right place.
       this.#again = true;
@@ -239,16 +288,16 @@ export class Replay {
     }
     for (const [i, { seq, envelope }] of stretch.items.entries()) {
       if (seq <= this.#seq) continue;
-      this.#skipTo(seq - 1);
+      this.#skipTo(seq - 1, stretch);
       const live = heard.find((message) => message.seq === seq && message.envelope === envelope);
-      if (!this.#hand(seq, envelope, live?.byteLength)) {
+      if (!this.#hand(seq, envelope, tagIn(envelope), live?.byteLength)) {
         // The rest was read for nothing: next time about as many as it takes.
         this.#batch = Math.max(MIN_BATCH, Math.min(2 * i, MAX_BATCH));
         return false;
       }
     }
     if (stretch.through < stretch.last) this.#batch = Math.min(2 * this.#batch, MAX_BATCH);
-    this.#skipTo(stretch.through);
+    this.#skipTo(stretch.through, stretch);
     return true;
   }
 
@@ -257,33 +306,44 @@ export class Replay {
     const queue = this.#queue;
     let taken = 0;
     for (; taken < queue.length; taken++) {
-      const { seq, envelope, byteLength } = queue[taken]!;
+      const { seq, envelope, tag, byteLength } = queue[taken]!;
       if (seq <= this.#seq) continue;
       if (seq > this.#seq + 1) break;
-      if (!this.#hand(seq, envelope, byteLength)) return false;
+      if (!this.#hand(seq, envelope, tag, byteLength)) return false;
     }
     this.#queue = queue.slice(taken);
     return true;
   }
 
-  #hand(seq: number, envelope: string, byteLength: number | undefined): boolean {
+  #hand(seq: number, envelope: string, tag: string, byteLength: number | undefined): boolean {
     if (this.#isStopped || !this.#host.deliver(envelope, byteLength)) return false;
     this.#seq = seq;
+    this.#tag = tag;
     return true;
   }
 
+  /** Takes a place, with its tag if the stretch tells it. */
+  #standAt(seq: number, { last, lastTag, afterTag }: Stretch, after?: number): void {
+    this.#seq = seq;
+    this.#tag = seq === last ? lastTag : seq === after ? afterTag : "";
+  }
+
+  #place(): { pos: string; tag?: string } {
+    return { pos: formatPlace(this.position), ...(this.#tag !== "" && { tag: this.#tag }) };
+  }
+
   /** Announces everything up to a number as missing. */
-  #skipTo(seq: number): void {
+  #skipTo(seq: number, stretch: Stretch): void {
     if (seq <= this.#seq || this.#isStopped) return;
     const from = this.#seq + 1;
-    this.#seq = seq;
+    this.#standAt(seq, stretch);
     this.#host.gap({
       t: "gap",
       from,
       to: seq,
       count: seq - from + 1,
       why: "trimmed",
-      pos: formatPosition(this.position),
+      ...this.#place(),
     });
   }
 
@@ -294,9 +354,19 @@ export class Replay {
       to: null,
       count: null,
       why: "epoch",
-      pos: formatPosition(this.position),
+      ...this.#place(),
     };
   }
+}
+
+/** Whether a stretch that was read after a position goes on from it: of the same epoch, and with the same message there. */
+function holds(stretch: Stretch, { epoch, seq, tag }: Position): boolean {
+  return stretch.epoch === epoch && seq <= stretch.last && isSame(tag, stretch.afterTag);
+}
+
+/** Whether two tags are of one message, as far as both are known. */
+function isSame(tag: string | undefined, other: string): boolean {
+  return tag === undefined || tag === "" || other === "" || tag === other;
 }
 
 /**
@@ -304,8 +374,11 @@ export class Replay {
  * has up to the break counts; else nothing does, and all there is will be new to it.
  */
 function placeIn(stretch: Stretch, before: Position): number {
-  if (before.epoch === stretch.epoch) return stretch.last; // ahead of the counter: only a broken client is
-  const { former } = stretch;
+  // Some numbers were given out a second time, and nothing tells from which on. Without a tag it is only a broken client
+  // that is ahead of the counter.
+  if (before.epoch === stretch.epoch) return before.tag ? 0 : stretch.last;
+  const { former, afterTag } = stretch;
+  if (before.tag !== undefined && before.tag === afterTag) return before.seq;
   const index = former.findIndex(({ epoch }) => epoch === before.epoch);
   if (index >= 0) return lowest(before, former.slice(index));
   // The epoch was lost before it was saved: what counts is where it came from.

@@ -61,6 +61,7 @@ const happening = fc.oneof(...storing, ...travelling, ...living);
 const life = fc.record({
   keep: fc.constantFrom(1, 3, 10, 100, 200),
   maxReplay: fc.constantFrom(1, 5, 1_000),
+  tagged: fc.boolean(),
   before: fc.array(fc.oneof(...storing), { maxLength: 12 }),
   /** Undefined: a new client. Else it was there in this epoch, and left after so many of its messages. */
   past: fc.option(fc.record({ epoch: fc.nat(5), seq: fc.nat(120) }), { nil: undefined }),

@@ -12,7 +12,7 @@
  * - After `Subscription.close()` was called nothing more is delivered. When its promise resolves, the broker no
  *   longer counts the subscription. It may be called any number of times.
  * - `publish` answers with the number of subscriptions the payload was handed to, found in the same step as the
- *   hand-over: there is no moment between check and publish. Where all subscriptions of a process share one of
+ *   hand-over: there is no moment between check and publish. Whoever only watches, by a pattern, is not counted. Where all subscriptions of a process share one of
  *   the broker's, it is the number of processes, and `counted` says so.
  * - A broker that can't be reached rejects with `BrokerUnavailableError` within a bounded time. Nothing hangs.
  * - A subscriber that throws harms no other subscriber and no later payload.
@@ -66,10 +66,11 @@ export interface Broker {
   ): Promise<Subscription>;
 
   /**
+   * @param options.onlyIfHeard Publishes nothing when the channel has no subscription. @default false
    * @returns How many subscriptions got the payload.
    * @throws {BrokerUnavailableError}
    */
-  publish(channel: string, payload: string): Promise<number>;
+  publish(channel: string, payload: string, options?: { onlyIfHeard?: boolean }): Promise<number>;
 
   /**
    * @returns How many subscriptions each channel has, in the order asked.

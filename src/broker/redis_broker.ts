@@ -66,10 +66,10 @@ export abstract class RedisBroker implements Broker {
     options?: { signal?: AbortSignal },
   ): Promise<Subscription>;
 
-  publish(channel: string, payload: string): Promise<number> {
+  publish(channel: string, payload: string, options?: { onlyIfHeard?: boolean }): Promise<number> {
     const why = this.unavailable();
     return why === undefined
-      ? this.redis.publish(channel, payload)
+      ? this.redis.publish(channel, payload, options)
       : Promise.reject(new BrokerUnavailableError(why));
   }
 

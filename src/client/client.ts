@@ -188,7 +188,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #onOpen(hi: HiFrame): void {
     // Where it differs from the position asked for, a gap follows.
-    if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos);
+    if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
     this.#emit("state", "open");
     if (this.state === "open") this.#emit("open", hi);
   }
@@ -200,7 +200,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   #onMessage(frame: MessageFrame, size: number): void {
-    const { seq } = frame;
+    const { seq, tag } = frame;
     const before = this.#received;
     const urgent = frame.ack === 1;
     if (seq !== undefined && before) {
@@ -214,20 +214,20 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       if (seq > before.seq + 1) {
         this.#report(new Error(`Message ${seq} came after ${before.seq}, and no gap was announced`));
       }
-      this.#received = { epoch: before.epoch, seq };
+      this.#received = { epoch: before.epoch, seq, tag };
     }
     const position = seq === undefined ? undefined : this.#received;
     this.#push({ message: readMessage(frame), gap: undefined, position, urgent, size });
   }
 
   #onGap(gap: GapFrame, size: number): void {
-    const position = parsePosition(gap.pos);
+    const position = placeAt(gap.pos, gap.tag);
     const before = this.#received;
     if (!position) return this.#report(new Error(`A gap ends at "${gap.pos}", which is no position`));
     // Within an epoch what is known to be missing is not news; a new epoch may begin anywhere.
     if (gap.why === "trimmed" && before?.epoch === position.epoch && position.seq <= before.seq) return;
-    // What is held back counts in the old epoch: in the new one it would confirm what nobody has.
-    if (before?.epoch !== position.epoch) this.#acks.reset();
+    // What is held back counts in the old numbers: in the new ones it would confirm what nobody has.
+    if (gap.why === "epoch") this.#acks.reset();
     this.#received = position;
     this.#push({ message: undefined, gap, position, urgent: false, size });
   }
@@ -250,8 +250,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     if (message.seq !== undefined && counts) this.#acks.handed(message.seq, { urgent });
   }
 
-  #startAt(text: string): void {
-    const position = parsePosition(text);
+  #startAt(text: string, tag: string | undefined): void {
+    const position = placeAt(text, tag);
     if (!position) return this.#report(new Error(`The server stands at "${text}", which is no position`));
     this.#received = position;
     this.#moveTo(position);
@@ -278,6 +278,11 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       }
     }
   }
+}
+
+function placeAt(pos: string, tag: string | undefined): Position | undefined {
+  const position = parsePosition(pos);
+  return position && { ...position, tag };
 }
 
 function readMessage<Data>(frame: MessageFrame): Message<Data> {

@@ -141,9 +141,10 @@ export function createRoutes(options: RoutesOptions): Routes {
       after: position?.seq ?? Number(after),
       ...(limit !== undefined && { limit }),
     });
-    const { epoch, first, last, frames } = history;
-    if (position && position.epoch !== epoch) {
-      return problem("epoch_changed", `The epoch is ${epoch} now: read from the beginning, without "after"`);
+    const { epoch, first, last, frames, afterTag } = history;
+    const isOther = position?.tag !== undefined && afterTag !== "" && position.tag !== afterTag;
+    if (position && (position.epoch !== epoch || isOther)) {
+      return problem("epoch_changed", `The history is another now: read from the beginning, without "after"`);
     }
     // The frames are JSON already, and keep the payloads as they were sent.
     const head = JSON.stringify({ epoch, first, last });

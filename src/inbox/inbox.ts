@@ -3,9 +3,10 @@
  * instead of never.
  *
  * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name
- * that is made together with the counter. When the counter is lost, or may have been set back because the store
- * restarted from an older copy, a new epoch begins, so that an old position is recognised and never taken for a
- * new one.
+ * that is made together with the counter. When the counter is lost, or was set back because the store
+ * came back with older data, a new epoch begins, so that an old position is recognised and never taken for a
+ * new one. Should that go unnoticed, a position proves itself: each message has a *tag*, some random characters, and
+ * a number that is given out a second time comes with another tag.
  *
  * Guarantees, for every implementation (`tests/contracts/inbox.ts` checks them):
  *
@@ -16,7 +17,7 @@
  *   left is not returned. The counter outlives the messages.
  * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
  */
-import type { Position } from "../protocol.ts";
+import { EPOCH_MARK_LENGTH, type Position, stampOf } from "../protocol.ts";
 
 /** How much is kept of each user. */
 export interface InboxLimits {
@@ -55,7 +56,7 @@ export type Appended =
     readonly id: string;
     /** Undefined while nothing is kept. */
     readonly position: Position | undefined;
-    /** How many subscriptions it was handed to. */
+    /** How many subscriptions the channel has, counted in the same step. */
     readonly reached: number;
   }
   /** Nobody listens, and `expectOnline` was asked for. */
@@ -81,6 +82,17 @@ export interface Stretch {
   readonly items: readonly Stored[];
   /** The stretch holds all there is up to this number; `last` when it reaches the end. */
   readonly through: number;
+  /** Tag of the newest message; "" before the first, or when it has none. */
+  readonly lastTag: string;
+  /** Tag of the message after which the stretch begins; "" when that is not known any more. */
+  readonly afterTag: string;
+}
+
+export interface SinceOptions {
+  /** Whether `afterTag` is wanted, which may take a look at one more message. @default false */
+  proof?: boolean;
+  /** Only look: no epoch begins where there is none, and the stretch then has an empty name for it. @default false */
+  peek?: boolean;
 }
 
 export interface Inbox {
@@ -95,7 +107,12 @@ export interface Inbox {
    * @param limit At most so many messages are looked at.
    * @throws {BrokerUnavailableError}
    */
-  since(channel: string, after: number | undefined, limit: number): Promise<Stretch>;
+  since(
+    channel: string,
+    after: number | undefined,
+    limit: number,
+    options?: SinceOptions,
+  ): Promise<Stretch>;
 
   /** Lets go of everything. */
   close(): Promise<void>;
@@ -107,9 +124,17 @@ export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
 /** How long a counter is kept after its last use. */
 export const COUNTER_TTL_MS = 24 * 3_600_000;
 
-/** The envelope with its sequence number. */
-export function stamp(draft: Draft, seq: number): string {
-  return `${draft.head}"seq":${seq},${draft.tail}`;
+/** The envelope with its sequence number and tag. */
+export function stamp(draft: Draft, seq: number, tag: string): string {
+  return draft.head + stampOf(seq, tag) + draft.tail;
+}
+
+/**
+ * A tag for a message: what tells its epoch from others, then something random.
+ * @param random At least 8 random characters.
+ */
+export function tagOf(epoch: string, random: string): string {
+  return epoch.slice(0, EPOCH_MARK_LENGTH) + random.slice(EPOCH_MARK_LENGTH, 2 * EPOCH_MARK_LENGTH);
 }
 
 /** Characters of the part of an epoch's name that is its own. */

@@ -9,15 +9,18 @@ import {
   type Inbox,
   type InboxLimits,
   newEpoch,
+  type SinceOptions,
   stamp,
   type Stored,
   type Stretch,
+  tagOf,
 } from "./inbox.ts";
 
 interface Box {
   readonly epoch: string;
   last: number;
-  entries: (Stored & { readonly endsMs: number })[];
+  lastTag: string;
+  entries: (Stored & { readonly tag: string; readonly endsMs: number })[];
   usedMs: number;
 }
 
@@ -75,17 +78,24 @@ export class MemoryInbox implements Inbox {
   }
 
   // deno-lint-ignore require-await -- async so that a fault is a rejection, as the contract says
-  async since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
-    const box = this.#box(channel);
-    if (after === undefined) {
-      return { epoch: box.epoch, former: [], last: box.last, items: [], through: box.last };
+  async since(
+    channel: string,
+    after: number | undefined,
+    limit: number,
+    options: SinceOptions = {},
+  ): Promise<Stretch> {
+    if (options.peek && !this.#boxes.has(channel)) {
+      return { epoch: "", former: [], last: 0, items: [], through: 0, lastTag: "", afterTag: "" };
     }
+    const box = this.#box(channel);
+    const { epoch, last, lastTag } = box;
+    const afterTag = after === last ? lastTag : box.entries.find(({ seq }) => seq === after)?.tag ?? "";
+    const place = { epoch, former: [], last, lastTag, afterTag };
+    if (after === undefined) return { ...place, items: [], through: last };
     const nowMs = this.#now();
     const looked = box.entries.filter(({ seq }) => seq > after).slice(0, limit);
     return {
-      epoch: box.epoch,
-      former: [],
-      last: box.last,
+      ...place,
       items: looked.filter(({ endsMs }) => endsMs > nowMs).map(({ seq, envelope }) => ({ seq, envelope })),
       through: looked.length < limit ? box.last : looked.at(-1)!.seq,
     };
@@ -108,16 +118,19 @@ export class MemoryInbox implements Inbox {
     }
     const box = this.#box(channel);
     const seq = ++box.last;
-    const envelope = stamp(draft, seq);
-    box.entries.push({ seq, envelope, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
+    const tag = box.lastTag = tagOf(box.epoch, newEpoch());
+    const envelope = stamp(draft, seq, tag);
+    box.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
     if (box.entries.length > this.limits.count) box.entries.splice(0, box.entries.length - this.limits.count);
     const reached = await this.#broker.publish(channel, envelope);
-    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq }, reached };
+    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq, tag }, reached };
   }
 
   #box(channel: string): Box {
     let box = this.#boxes.get(channel);
-    if (!box) this.#boxes.set(channel, box = { epoch: newEpoch(), last: 0, entries: [], usedMs: 0 });
+    if (!box) {
+      this.#boxes.set(channel, box = { epoch: newEpoch(), last: 0, lastTag: "", entries: [], usedMs: 0 });
+    }
     box.usedMs = this.#now();
     return box;
   }
@@ -125,7 +138,8 @@ export class MemoryInbox implements Inbox {
   /** Lets go of what has outlived its time, now and then, so that many users seen once do not add up. */
   #sweep(): void {
     const nowMs = this.#now();
-    if (nowMs - this.#sweptMs < SWEEP_MS) return;
+    // A clock that was set back must not keep it from that until it has caught up.
+    if (Math.abs(nowMs - this.#sweptMs) < SWEEP_MS) return;
     this.#sweptMs = nowMs;
     for (const [channel, box] of this.#boxes) {
       box.entries = box.entries.filter(({ endsMs }) => endsMs > nowMs);

@@ -2,21 +2,22 @@
  * The inbox in Redis: per user a stream whose ids are the sequence numbers, a counter with its epoch, and the
  * idempotency keys. All keys of a user share the hash slot of the user's channel.
  *
- *     userwire:{<channel>}:position   hash    seq, epoch, run, former
+ *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, line, former
  *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
  *
- * One script per send: scripts run alone, so check, number, store and publish are one step. Times are those of
- * Redis' own clock.
+ * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
+ * not at all. Times are those of Redis' own clock.
  *
- * `run` tells one life of the Redis from the next (`Redis.run` says how). After a restart from an older snapshot
- * the counter would give out numbers that clients have seen; so the first script of a new life begins a new epoch
+ * `line` tells an unbroken line of the data from the next one (`line.ts` says how). When the data was set back, the
+ * counter would give out numbers that clients have seen; so the first script of a new line begins a new epoch
  * and notes in `former` from where the numbers of the old one can't be trusted; the new one's name says it too, for a
- * life that ends before its epochs were saved (`originOf`). Only a life that came back with all
- * that the one before had goes on in its epoch.
+ * line that ends before its epochs were saved (`originOf`).
  */
+import { BrokerUnavailableError } from "../errors.ts";
 import { parsePosition, type Position } from "../protocol.ts";
-import { type Redis, Script } from "../redis.ts";
+import { explainReply, type Redis, Script, verbatim } from "../redis.ts";
+import { idempotencyKey, inboxKey, positionKey } from "../redis/keys.ts";
 import {
   type Appended,
   type AppendOptions,
@@ -26,39 +27,46 @@ import {
   type Inbox,
   type InboxLimits,
   newEpoch,
+  type SinceOptions,
   type Stretch,
 } from "./inbox.ts";
+import { Line } from "./line.ts";
 
-/** Sees to it that the position is of this life of the Redis; leaves `epoch`, `last` and `former`. */
+/**
+ * Sees to it that the position is of this line; leaves `epoch`, `last`, `last_tag` and `former`, and in `before` what was there.
+ * Every key gets its end in the same step as its first value: what comes after may fail.
+ */
 const OPEN_POSITION = `
--- Whether a life is another view of the same one, or came after it with all that the earlier one had.
-local function continues(earlier, later)
-  if string.match(earlier, '^[^+]*') == string.match(later, '^[^+]*') then return true end
-  return string.sub(earlier, -1) == '+' and string.sub(later, -1) == '+'
-end
-local state = redis.call('HMGET', position, 'epoch', 'seq', 'run', 'former')
-local epoch, last, former = state[1], state[2] or '0', state[4] or ''
+local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
+local before = redis.call('HMGET', position, 'epoch', 'seq', 'line', 'former', 'tag', 'run')
+local epoch, last, former = before[1], before[2] or '0', before[4] or ''
+local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
 if not epoch then
   epoch = epoch_if_new
   -- First: it needs memory, and what comes after a write is not refused for want of it.
-  redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'run', run)
+  redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'line', line)
+  redis.call('PEXPIRE', position, counter_ttl)
   redis.call('DEL', inbox)
-elseif state[3] ~= run and continues(state[3] or '', run) then
-  redis.call('HSET', position, 'run', run)
-elseif state[3] ~= run then
+elseif before[3] == line then
+  -- As it should be.
+elseif (before[3] or '') == '' and string.sub(before[6] or '', 1, 12) == string.match(line, '%.(.*)') then
+  -- It was written before there were lines, by the same run of Redis that began the first one.
+  redis.call('HSET', position, 'line', line)
+elseif number_of(line) > number_of(before[3]) then
   former = former .. epoch .. '.' .. last .. ','
-  -- Bounded, and cut between two of them: the oldest of many lives are of no use to anybody any more.
+  -- Bounded, and cut between two of them: the oldest of many are of no use to anybody any more.
   if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end
   epoch = epoch_if_new .. string.sub(epoch, 1, #epoch_if_new) .. last
-  redis.call('HSET', position, 'epoch', epoch, 'run', run, 'former', former)
+  redis.call('HSET', position, 'epoch', epoch, 'line', line, 'former', former)
 end
 `;
 
-const APPEND = new Script(`
+const APPEND = new Script(
+  `
 local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
 local channel, head, tail, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local count, ttl, counter_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local run, epoch_if_new = ARGV[8], ARGV[9]
+local line, epoch_if_new = ARGV[8], ARGV[9]
 local expect_online, fingerprint, memory_ttl = ARGV[10], ARGV[11], tonumber(ARGV[12])
 
 if memory then
@@ -69,52 +77,86 @@ if memory then
   end
 end
 
-if expect_online == '1' and redis.call('PUBSUB', 'NUMSUB', channel)[2] == 0 then return {'offline'} end
+-- Not what PUBLISH answers: that counts whoever watches by pattern, too.
+local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
+if expect_online == '1' and reached == 0 then return {'offline'} end
 
-local seq, kept_epoch, payload, last_seq = '', '', head .. tail, nil
+-- All that can fail comes before the payload is out, and what was done until then is undone: either all of it or nothing.
+-- Of the first write Redis itself makes sure: it refuses a script there for want of memory, a disk or replicas.
+local failed
+local function try(...)
+  if failed then return end
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then failed = reply end
+end
+
+local seq, kept_epoch, payload, tag, before_all = '', '', head .. tail, '', nil
 if count > 0 then
   ${OPEN_POSITION}
   seq = string.format('%.0f', tonumber(last) + 1)
-  kept_epoch, last_seq = epoch, last
-  payload = head .. '"seq":' .. seq .. ',' .. tail
-  redis.call('HSET', position, 'seq', seq)
-end
-if memory then
-  redis.call('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch)
-end
-
--- After a write: for want of memory, a disk or replicas Redis refuses the first one of a script, but none after it.
-local reached = redis.pcall('PUBLISH', channel, payload)
-if type(reached) == 'table' then
-  if last_seq then redis.call('HSET', position, 'seq', last_seq) end
-  if memory then redis.call('DEL', memory) end
-  return reached
-end
-
-if count > 0 then
+  -- Four characters tell the epoch, four the message.
+  tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
+  payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
+  kept_epoch, before_all = epoch, before
+  redis.call('HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag)
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
-  redis.call('XADD', inbox, 'MAXLEN', count, seq .. '-0', 'm', payload, 'x', string.format('%.0f', ends))
-  local keep = math.max(ttl, redis.call('PTTL', inbox))
-  redis.call('PEXPIRE', inbox, keep)
-  redis.call('PEXPIRE', position, math.max(counter_ttl, keep))
+  try('XADD', inbox, seq .. '-0', 'm', payload, 'x', string.format('%.0f', ends))
+  if not failed then
+    local keep = math.max(ttl, redis.call('PTTL', inbox))
+    try('PEXPIRE', inbox, keep)
+    try('PEXPIRE', position, math.max(counter_ttl, keep))
+  end
 end
 if memory then
-  redis.call('HSET', memory, 'reached', reached)
-  redis.call('PEXPIRE', memory, memory_ttl)
+  try('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached)
+  try('PEXPIRE', memory, memory_ttl)
 end
-return {'appended', id, seq, kept_epoch, reached}
-`);
+try('PUBLISH', channel, payload)
 
-const SINCE = new Script(`
+if failed then
+  local why = failed
+  failed = nil
+  if memory then try('DEL', memory) end
+  if before_all and before_all[1] then
+    try('XDEL', inbox, seq .. '-0')
+    try('HSET', position, 'epoch', before_all[1], 'seq', before_all[2] or '0', 'line', before_all[3] or '',
+      'former', before_all[4] or '', 'tag', before_all[5] or '')
+  elseif before_all then
+    try('DEL', position, inbox)
+  end
+  return failed and {'unknown', why.err} or why
+end
+-- Last, since it takes away what is not the newest any more: nothing is undone from here on.
+if count > 0 then redis.pcall('XTRIM', inbox, 'MAXLEN', count) end
+return {'appended', id, seq, kept_epoch, reached, tag}
+`,
+  {
+    probe: (tag) => ({
+      keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "probe")],
+      args: [tag, "", "", "", "1", "1000", "1000", "0.probe", newEpoch(), "0", newEpoch(), "1"],
+    }),
+  },
+);
+
+const SINCE = new Script(
+  `
 local position, inbox = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local run, epoch_if_new = ARGV[4], ARGV[5]
+local line, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
+if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${OPEN_POSITION}
 redis.call('PEXPIRE', position, math.max(counter_ttl, redis.call('PTTL', inbox)))
-local result = {epoch, former, last, last}
+local result = {epoch, former, last, last, last_tag, '', reached}
 if after == '' then return result end
 
+if after == last then
+  result[6] = last_tag
+elseif wants_proof == '1' then
+  local entry = redis.call('XRANGE', inbox, after .. '-0', after .. '-0')[1]
+  result[6] = entry and string.match(entry[2][2], '^.-"seq":' .. after .. ',"tag":"([%w_-]+)"') or ''
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local entries = redis.call('XRANGE', inbox, '(' .. after .. '-0', '+', 'COUNT', limit)
@@ -126,7 +168,14 @@ for _, entry in ipairs(entries) do
 end
 if #entries == limit then result[4] = string.match(entries[#entries][1], '^%d+') end
 return result
-`);
+`,
+  {
+    probe: (tag) => ({
+      keys: [positionKey(tag), inboxKey(tag)],
+      args: ["0", "1", "1000", "0.probe", newEpoch(), "1", "0", tag],
+    }),
+  },
+);
 
 /**
  * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
@@ -137,21 +186,24 @@ const MAX_READS = 8;
 export class RedisStreamsInbox implements Inbox {
   readonly limits: InboxLimits;
   readonly #redis: Redis;
+  readonly #line: Line;
   #reads = 0;
   /** Those whose read must wait, first come first. */
-  readonly #line: (() => void)[] = [];
+  readonly #queue: (() => void)[] = [];
 
   /** @param redis Stays the caller's to close. */
   constructor(redis: Redis, options: { limits: InboxLimits }) {
     this.#redis = redis;
+    this.#line = new Line();
     redis.prepare(APPEND, SINCE);
+    if (options.limits.count > 0) redis.watchWith(this.#line);
     this.limits = options.limits;
   }
 
   async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
     const { idempotency } = options;
     const keys = [positionKey(channel), inboxKey(channel)];
-    if (idempotency) keys.push(`userwire:{${channel}}:key:${idempotency.key}`);
+    if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
     const reply = await this.#redis.evaluate(APPEND, keys, [
       channel,
       draft.head,
@@ -160,30 +212,37 @@ export class RedisStreamsInbox implements Inbox {
       String(this.limits.count),
       String(options.ttlMs ?? this.limits.ttlMs),
       String(COUNTER_TTL_MS),
-      this.#redis.run,
+      this.#line.token,
       newEpoch(),
       options.expectOnline ? "1" : "0",
       idempotency?.fingerprint ?? "",
       String(IDEMPOTENCY_TTL_MS),
     ]) as string[];
-    const [outcome, id, seq, epoch, reached] = reply as [
-      Appended["outcome"],
+    const [outcome, id, seq, epoch, reached, tag] = reply as [
+      Appended["outcome"] | "unknown",
       string,
       string,
       string,
       string | number,
+      string | undefined,
     ];
     if (outcome === "offline" || outcome === "conflict") return { outcome };
-    return {
-      outcome,
-      id,
-      position: seq === "" ? undefined : { epoch, seq: Number(seq) },
-      reached: Number(reached),
-    };
+    if (outcome === "unknown") {
+      throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
+    }
+    if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
+    const position = { epoch, seq: Number(seq), ...(tag !== undefined && { tag }) };
+    if (tag !== undefined) this.#line.appended(channel, position.seq, tag);
+    return { outcome, id, position, reached: Number(reached) };
   }
 
-  since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
-    const read = () => this.#read(channel, after, limit);
+  since(
+    channel: string,
+    after: number | undefined,
+    limit: number,
+    options: SinceOptions = {},
+  ): Promise<Stretch> {
+    const read = () => this.#read(channel, after, limit, options);
     // Without a number it brings no message.
     return after === undefined ? read() : this.#inTurn(read);
   }
@@ -196,39 +255,54 @@ export class RedisStreamsInbox implements Inbox {
   async #inTurn<T>(read: () => Promise<T>): Promise<T> {
     // Whoever ends a read passes its place on, so that nobody can come in between.
     if (this.#reads < MAX_READS) this.#reads++;
-    else await new Promise<void>((resolve) => this.#line.push(resolve));
+    else await new Promise<void>((resolve) => this.#queue.push(resolve));
     try {
       return await read();
     } finally {
-      const next = this.#line.shift();
+      const next = this.#queue.shift();
       if (next) next();
       else this.#reads--;
     }
   }
 
-  async #read(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
+  async #read(
+    channel: string,
+    after: number | undefined,
+    limit: number,
+    { proof = false, peek = false }: SinceOptions,
+  ): Promise<Stretch> {
     const reply = await this.#redis.evaluate(SINCE, [positionKey(channel), inboxKey(channel)], [
       after === undefined ? "" : String(after),
       String(limit),
       String(COUNTER_TTL_MS),
-      this.#redis.run,
+      this.#line.token,
       newEpoch(),
+      proof ? "1" : "0",
+      peek ? "1" : "0",
+      channel,
     ]) as string[];
-    const [epoch, former, last, through] = reply as [string, string, string, string];
+    const [epoch, former, last, through, lastTag, afterTag] = reply as [
+      string,
+      string,
+      string,
+      string,
+      string,
+      string,
+    ];
     const items = [];
-    for (let i = 4; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
-    return { epoch, former: parseFormer(former), last: Number(last), items, through: Number(through) };
+    for (let i = 7; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
+    return {
+      epoch,
+      former: parseFormer(former),
+      last: Number(last),
+      items,
+      through: Number(through),
+      lastTag,
+      afterTag,
+    };
   }
 }
 
 function parseFormer(text: string): Position[] {
   return text.split(",").flatMap((position) => parsePosition(position) ?? []);
-}
-
-function positionKey(channel: string): string {
-  return `userwire:{${channel}}:position`;
-}
-
-function inboxKey(channel: string): string {
-  return `userwire:{${channel}}:inbox`;
 }

@@ -6,14 +6,15 @@
  * client stands and covers nothing that is still stored. `finish` checks that nothing is missing.
  */
 import { assert, assertEquals } from "@std/assert";
-import type { Inbox, Stored, Stretch } from "../../src/inbox/inbox.ts";
-import { type GapFrame, parsePosition, type Position } from "../../src/protocol.ts";
+import { type Inbox, type SinceOptions, stamp, type Stored, type Stretch } from "../../src/inbox/inbox.ts";
+import { formatPlace, type GapFrame, parsePosition, type Position, tagIn } from "../../src/protocol.ts";
 import { Replay, type ReplayStart } from "../../src/replay.ts";
 
 /** A read on its way: first to the store, then back. */
 interface Read {
   readonly after: number | undefined;
   readonly limit: number;
+  readonly options: SinceOptions;
   readonly answer: PromiseWithResolvers<Stretch>;
   stretch: Stretch | undefined;
 }
@@ -27,6 +28,13 @@ export interface WorldOptions {
   room?: number;
   /** Stops the replay from within the delivery of this message, counted from 1. */
   stopAfter?: number;
+  /** Messages are envelopes that have a tag; else their name is all there is. @default false */
+  tagged?: boolean;
+}
+
+/** A message with its name, which tells it from all others. */
+interface Named extends Stored {
+  readonly name: string;
 }
 
 /** Reads without end are a client that never comes to rest; so many more than the messages need are fine. */
@@ -41,6 +49,8 @@ export class World {
   start: ReplayStart | undefined;
   hasRoom = true;
   readCount = 0;
+  /** How often a message was taken for another installation's. */
+  foreigners = 0;
   /** Messages in all answers. */
   readMessages = 0;
 
@@ -48,15 +58,20 @@ export class World {
   readonly #maxReplay: number;
   readonly #room: number;
   readonly #stopAfter: number;
+  readonly #isTagged: boolean;
   /** The names of all messages that ever had a number, by epoch. */
-  readonly #names = new Map<string, string[]>([["e1", []]]);
-  #epoch = "e1";
+  readonly #names = new Map<string, string[]>();
+  #epoch: string;
   #last = 0;
   #former: Position[] = [];
-  #stored: Stored[] = [];
+  #stored: Named[] = [];
+  /** Tag of the newest message, also when it is stored no more. */
+  #lastTag = "";
   #sent = 0;
+  /** Tags by name. */
+  readonly #tags = new Map<string, string>();
   #taken = 0;
-  #onAir: Stored[] = [];
+  #onAir: Named[] = [];
   #isSubscribed = false;
   #reads: Read[] = [];
   /** Something went unnoticed, and nothing has come since that would show it. */
@@ -78,13 +93,16 @@ export class World {
     this.#maxReplay = options.maxReplay ?? 1_000;
     this.#room = options.room ?? Infinity;
     this.#stopAfter = options.stopAfter ?? Infinity;
+    this.#isTagged = options.tagged ?? false;
+    this.#epoch = this.#epochName(1);
+    this.#names.set(this.#epoch, []);
     const inbox: Inbox = {
       limits: { count: this.#keep, ttlMs: 1 },
       append: () => Promise.reject(new TypeError("Only the world appends")),
-      since: (_channel, after, limit) => {
+      since: (_channel, after, limit, options = {}) => {
         this.readCount++;
         const answer = Promise.withResolvers<Stretch>();
-        this.#reads.push({ after, limit, answer, stretch: undefined });
+        this.#reads.push({ after, limit, options, answer, stretch: undefined });
         return answer.promise;
       },
       close: () => Promise.resolve(),
@@ -93,6 +111,7 @@ export class World {
       deliver: (envelope: string, byteLength: number | undefined) =>
         this.#checked(() => this.#deliver(envelope, byteLength === undefined)),
       gap: (frame: GapFrame) => void this.#checked(() => this.#gap(frame)),
+      onForeign: () => void this.foreigners++,
       onReadFailed() {},
     };
     this.replay = new Replay(inbox, host, { channel: "alice", maxReplay: this.#maxReplay });
@@ -107,7 +126,9 @@ export class World {
   placeOf(epoch: number, seq: number): Position {
     const epochs = [...this.#names.keys()];
     const name = epochs[epoch % epochs.length]!;
-    return { epoch: name, seq: Math.min(seq, this.#names.get(name)!.length) };
+    const messages = this.#names.get(name)!;
+    const place = { epoch: name, seq: Math.min(seq, messages.length) };
+    return { ...place, tag: this.#tags.get(messages[place.seq - 1] ?? "") };
   }
 
   /** Messages on their way to the client. */
@@ -120,8 +141,8 @@ export class World {
 
   send(count = 1): void {
     for (let i = 0; i < count; i++) {
-      const message = { seq: ++this.#last, envelope: `m${++this.#sent}` };
-      this.#names.get(this.#epoch)!.push(message.envelope);
+      const message = this.#message(++this.#last, `m${++this.#sent}`);
+      this.#names.get(this.#epoch)!.push(message.name);
       this.#stored.push(message);
       if (this.#stored.length > this.#keep) this.#stored.shift();
       if (this.#isSubscribed) this.#onAir.push(message);
@@ -137,6 +158,7 @@ export class World {
   flush(): void {
     this.hear(Infinity);
     this.#last = 0;
+    this.#lastTag = "";
     this.#stored = [];
     this.#begin([]);
     this.#isBlind = true;
@@ -186,7 +208,7 @@ export class World {
   /** The oldest read reaches the store. */
   carryOut(): void {
     const read = this.#reads.find(({ stretch }) => stretch === undefined);
-    if (read) read.stretch = this.#since(read.after, read.limit);
+    if (read) read.stretch = this.#since(read.after, read.limit, read.options);
   }
 
   /** The oldest answer reaches the replay, which acts on it. */
@@ -244,7 +266,8 @@ export class World {
     await opening;
     this.start = this.replay.start();
     const at = parsePosition(this.start.pos)!;
-    const { epoch, seq } = this.#seen = wanted && !this.start.resumed ? wanted : at;
+    const { epoch, seq } = wanted && !this.start.resumed ? wanted : at;
+    this.#seen = { epoch, seq };
     for (const name of this.#names.get(epoch)?.slice(0, seq) ?? []) this.#had.add(name);
     this.replay.begin();
     await settled();
@@ -281,8 +304,11 @@ export class World {
   #assertComplete(): void {
     this.check();
     assert(this.replay.isLive, "It is not live in the end");
-    assertEquals([this.replay.position, this.#seen], [this.position, this.position]);
-    const missing = this.#stored.map(({ envelope }) => envelope)
+    assertEquals([formatPlace(this.replay.position), this.#seen], [
+      formatPlace(this.position),
+      this.position,
+    ]);
+    const missing = this.#stored.map(({ name }) => name)
       .filter((name) => !this.#had.has(name) && !this.#capped.has(name));
     assertEquals(missing, [], "Stored, and neither delivered nor left out by the limit of a resume");
   }
@@ -302,7 +328,8 @@ export class World {
     await this.rest();
   }
 
-  #deliver(name: string, isReplay: boolean): boolean {
+  #deliver(envelope: string, isReplay: boolean): boolean {
+    const name = /"id":"(m\d+)"/.exec(envelope)?.[1] ?? envelope;
     assert(!this.#isStopped, `"${name}" was delivered after the stop`);
     if (!this.hasRoom) return false;
     assert(!this.#had.has(name), `"${name}" was delivered twice`);
@@ -330,7 +357,7 @@ export class World {
       assertEquals(pos, { epoch: this.#seen.epoch, seq: frame.to });
       const names = this.#names.get(pos.epoch)!.slice(frame.from - 1, frame.to);
       assertEquals(names.length, frame.count, "A gap covers only what there was");
-      const covered = names.filter((name) => this.#stored.some(({ envelope }) => envelope === name));
+      const covered = names.filter((name) => this.#stored.some((message) => message.name === name));
       // Only a resume may leave out what is there, at its beginning and beyond its limit.
       const isCap = this.#isResume && !this.log.some((entry) => typeof entry === "string") &&
         frame.to <= this.#told - this.#maxReplay;
@@ -358,20 +385,42 @@ export class World {
     this.lose();
     this.#last = Math.max(0, this.#last - count);
     this.#stored = this.#stored.filter(({ seq }) => seq <= this.#last);
+    this.#lastTag = this.#tags.get(this.#names.get(this.#epoch)![this.#last - 1] ?? "") ?? "";
   }
 
   #begin(former: Position[]): void {
     const names = former.length === 0 ? [] : this.#names.get(this.#epoch)!.slice(0, this.#last);
     this.#former = former;
-    this.#epoch = `e${this.#names.size + 1}`;
+    this.#epoch = this.#epochName(this.#names.size + 1);
     this.#names.set(this.#epoch, names);
   }
 
-  #since(after: number | undefined, limit: number): Stretch {
-    const [epoch, former, last] = [this.#epoch, this.#former, this.#last];
-    if (after === undefined) return { epoch, former, last, items: [], through: last };
+  /** Tags of numbers stay a few characters of their epoch, and some that no other message has. */
+  #message(seq: number, name: string): Named {
+    if (!this.#isTagged) return { seq, name, envelope: name };
+    const tag = this.#epoch + name.slice(1).padStart(4, "0");
+    this.#tags.set(name, this.#lastTag = tag);
+    const draft = { id: name, head: '\u0001uw1j{"t":"m",', tail: `"id":"${name}","ts":1,"data":0}` };
+    return { seq, name, envelope: stamp(draft, seq, tag) };
+  }
+
+  #epochName(n: number): string {
+    return this.#isTagged ? `e${String(n).padStart(3, "0")}` : `e${n}`;
+  }
+
+  #since(after: number | undefined, limit: number, { proof = false }: SinceOptions): Stretch {
+    const { envelope = "" } = this.#stored.find(({ seq }) => proof && seq === after) ?? {};
+    const place = {
+      epoch: this.#epoch,
+      former: this.#former,
+      last: this.#last,
+      lastTag: this.#lastTag,
+      afterTag: after === this.#last ? this.#lastTag : tagIn(envelope),
+    };
+    const { last } = place;
+    if (after === undefined) return { ...place, items: [], through: last };
     const items = this.#stored.filter(({ seq }) => seq > after).slice(0, limit);
-    return { epoch, former, last, items, through: items.length < limit ? last : items.at(-1)!.seq };
+    return { ...place, items, through: items.length < limit ? last : items.at(-1)!.seq };
   }
 }
 

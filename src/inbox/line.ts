@@ -1,0 +1,186 @@
+/**
+ * The line of the data in Redis: an unbroken run of writes, under a random name that is kept there. As long as nothing that was
+ * accepted is lost, the line stays the same, through restarts, failovers and new connections. When the data was set
+ * back (an older copy, a replica that lagged, a flush) a new line begins, and with it a new epoch of every user.
+ *
+ * Nothing is believed of a server's identity: a process can become a copy of another and keep its run id. What is
+ * looked for is the data itself. A log, a snapshot and a replica all hold what was written up to some moment, and nothing
+ * after it: so where an append is, everything before it is too. Each process remembers the last append that it was
+ * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
+ * those that it knows of are still there.
+ *
+ *     userwire:{userwire:line}        hash   token: name of the line, <number>.<random>; life: who served it last
+ *     userwire:{userwire:line}:last   hash   process → Unix ms, number, tag and channel of its last append
+ *
+ * A process that has just started remembers nothing. When the server's life is another than the one that was written
+ * down, it waits for a word of those that do remember; when there is none, nobody can vouch for the data.
+ */
+import { type Ask, Script, type ServerInfo, type Watch } from "../redis.ts";
+import { inboxKey, positionKey } from "../redis/keys.ts";
+
+/** An append that was answered. */
+interface Known {
+  readonly channel: string;
+  readonly seq: number;
+  readonly tag: string;
+  /** When this process learned of it, on the clock of `performance.now()`. */
+  readonly atMs: number;
+}
+
+const LINE_KEY = "userwire:{userwire:line}";
+const LAST_KEY = `${LINE_KEY}:last`;
+/** How long a line is remembered while no process runs. Every counter has ended before. */
+const TTL_MS = 60 * 24 * 3_600_000;
+/** Counters live for a day after their last use: a younger append that is not there was lost. */
+const MEMORY_MS = 23 * 3_600_000;
+/** How long a process without memory waits for one that has it: those look once a second. */
+const PATIENCE_MS = 1_200;
+const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
+/** Characters of a run id that name the first line; what was stored before there were lines names its run. */
+const SEED_LENGTH = 12;
+
+const LOOK = new Script(`
+local line, last = KEYS[1], KEYS[2]
+local life, known, fresh, has_memory, is_patient = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local me, record, ttl = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local state = redis.call('HMGET', line, 'token', 'life')
+local token, written = state[1], state[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
+-- and a single key may have been evicted from data that is whole.
+local function is_there(position, inbox, seq, tag)
+  local now = redis.call('HMGET', position, 'seq', 'tag')
+  if not now[1] then return written == life end
+  if tonumber(now[1]) < tonumber(seq) then return false end
+  if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
+  local entry = redis.call('XRANGE', inbox, seq .. '-0', seq .. '-0')[1]
+  return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
+end
+
+local is_whole = true
+for i = 3, #KEYS, 2 do
+  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 6], ARGV[i + 7]) then is_whole = false end
+end
+
+local found = token
+-- A later line has a greater number, whatever the clock says: so a process that has not heard of it yet is recognised.
+local before = tonumber(string.match(token or known, '^%d+') or 0)
+local later = string.format('%.0f', math.max(before + 1, now)) .. '.' .. fresh
+if has_memory == '1' then
+  if is_whole then
+    token = token or known
+  elseif not token or token == known then
+    token = later
+  end
+elseif not token then
+  token = later
+elseif written ~= life and life ~= '' then
+  if is_patient ~= '1' then return {'', ''} end
+  token = later
+end
+if token ~= found or written ~= life or redis.call('PTTL', line) < ttl / 2 then
+  redis.call('HSET', line, 'token', token, 'life', life)
+  redis.call('PEXPIRE', line, ttl)
+end
+
+local records = redis.call('HGETALL', last)
+local day_ago = now - 86400000
+local reply = {token, is_whole and '1' or '0'}
+for i = 1, #records, 2 do
+  if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
+    redis.call('HDEL', last, records[i])
+  elseif records[i] ~= me then
+    reply[#reply + 1] = records[i]
+    reply[#reply + 1] = records[i + 1]
+  end
+end
+if record ~= '' then
+  redis.call('HSET', last, me, string.format('%.0f', now) .. ' ' .. record)
+  redis.call('PEXPIRE', last, ttl)
+end
+return reply
+`);
+
+export class Line implements Watch {
+  readonly #me = crypto.randomUUID();
+  #token = "";
+  /** Whether this process has seen the line before: then it knows what has to be there. */
+  #hasMemory = false;
+  #own: Known | undefined;
+  #isOwnTold = true;
+  readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
+  /** Since when it waits for a word of others, on the clock of `performance.now()`. */
+  #waitsSinceMs: number | undefined;
+
+  /** Name of the line; "" before Redis was looked at. */
+  get token(): string {
+    return this.#token;
+  }
+
+  /** An append was answered: from now on it has to be there. */
+  appended(channel: string, seq: number, tag: string): void {
+    this.#own = { channel, seq, tag, atMs: performance.now() };
+    this.#isOwnTold = false;
+  }
+
+  /** Looks whether all that is known of is there. */
+  async look(ask: Ask, server: ServerInfo): Promise<string | undefined> {
+    const nowMs = performance.now();
+    const own = this.#own;
+    const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
+      .filter((one) => one !== undefined)
+      .filter(({ atMs }) => nowMs - atMs < MEMORY_MS);
+    const isPatient = this.#waitsSinceMs !== undefined && nowMs - this.#waitsSinceMs >= PATIENCE_MS;
+    const [token, isWhole, ...records] = await ask(
+      LOOK,
+      [LINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
+      [
+        server.life,
+        this.#token,
+        this.#hasMemory ? newToken() : server.field("run_id")?.slice(0, SEED_LENGTH) || newToken(),
+        this.#hasMemory ? "1" : "0",
+        isPatient ? "1" : "0",
+        this.#me,
+        own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
+        String(TTL_MS),
+        ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
+      ],
+    ) as string[];
+    if (token === "") {
+      this.#waitsSinceMs ??= nowMs;
+      return UNKNOWN_YET;
+    }
+    this.#waitsSinceMs = undefined;
+    if (own === this.#own) this.#isOwnTold = true;
+    if (isWhole !== "1") this.#forget(own);
+    this.#token = token!;
+    this.#hasMemory = true;
+    this.#learn(records, nowMs);
+    return undefined;
+  }
+
+  /** What was lost is known to be: it is not looked for again. */
+  #forget(own: Known | undefined): void {
+    if (this.#own === own) this.#own = undefined;
+    this.#others.clear();
+  }
+
+  #learn(records: readonly string[], nowMs: number): void {
+    const seen = new Set<string>();
+    for (let i = 0; i < records.length; i += 2) {
+      const [name, record] = [records[i]!, records[i + 1]!];
+      seen.add(name);
+      if (this.#others.get(name)?.record === record) continue;
+      const [, seq, tag, channel] = /^\d+ (\d+) (\S*) (.*)$/s.exec(record) ?? [];
+      if (channel === undefined) continue;
+      this.#others.set(name, { record, known: { channel, seq: Number(seq), tag: tag!, atMs: nowMs } });
+    }
+    for (const name of this.#others.keys()) if (!seen.has(name)) this.#others.delete(name);
+  }
+}
+
+function newToken(): string {
+  return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
+}
