@@ -467,7 +467,7 @@ export function formatPosition(position: Position): string {
 
 /** Reads a position, with or without a tag; undefined when it is none. */
 export function parsePosition(text: string): Position | undefined {
-  const match = /^([A-Za-z0-9_-]{1,32})\.(\d{1,15})(?:\.([A-Za-z0-9_-]{1,32}))?$/.exec(text);
+  const match = /^([A-Za-z0-9_-]{1,32})\.(\d{1,15})(?:\.([A-Za-z0-9_-]{8}))?$/.exec(text);
   if (!match) return undefined;
   const [, epoch, seq, tag] = match;
   return { epoch: epoch!, seq: Number(seq), ...(tag !== undefined && { tag }) };

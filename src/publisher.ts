@@ -293,8 +293,7 @@ export class Publisher implements AsyncDisposable {
       }
       const { id, position, reached } = appended;
       const count: Count = this.counted === "sockets" ? { sockets: reached } : { nodes: reached };
-      const place = position && { epoch: position.epoch, seq: position.seq };
-      return { id, ...place, ...count, ...(outcome === "repeated" && { repeated: true }) };
+      return { id, ...position, ...count, ...(outcome === "repeated" && { repeated: true }) };
     } catch (error) {
       if (error instanceof BrokerUnavailableError) outcome = "unavailable";
       throw error;

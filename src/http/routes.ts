@@ -144,7 +144,10 @@ export function createRoutes(options: RoutesOptions): Routes {
     const { epoch, first, last, frames, afterTag } = history;
     const isOther = position?.tag !== undefined && afterTag !== "" && position.tag !== afterTag;
     if (position && (position.epoch !== epoch || isOther)) {
-      return problem("epoch_changed", `The history is another now: read from the beginning, without "after"`);
+      const found = isOther
+        ? "The number belongs to another message now"
+        : `The epoch is ${epoch || "gone"} now`;
+      return problem("epoch_changed", `${found}: read from the beginning, without "after"`);
     }
     // The frames are JSON already, and keep the payloads as they were sent.
     const head = JSON.stringify({ epoch, first, last });

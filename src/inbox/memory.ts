@@ -123,7 +123,7 @@ export class MemoryInbox implements Inbox {
     box.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
     if (box.entries.length > this.limits.count) box.entries.splice(0, box.entries.length - this.limits.count);
     const reached = await this.#broker.publish(channel, envelope);
-    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq, tag }, reached };
+    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq }, reached };
   }
 
   #box(channel: string): Box {

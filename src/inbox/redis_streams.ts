@@ -81,35 +81,48 @@ end
 local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if expect_online == '1' and reached == 0 then return {'offline'} end
 
--- All that can fail comes before the payload is out, and what was done until then is undone: either all of it or nothing.
--- Of the first write Redis itself makes sure: it refuses a script there for want of memory, a disk or replicas.
+-- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
 local failed
 local function try(...)
-  if failed then return end
+  if failed then return false end
   local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then failed = reply end
+  if type(reply) == 'table' and reply.err then
+    failed = reply
+    return false
+  end
+  return true
 end
 
-local seq, kept_epoch, payload, tag, before_all = '', '', head .. tail, '', nil
+local seq, kept_epoch, payload, tag = '', '', head .. tail, ''
+local is_counted, is_stored, is_remembered, was
 if count > 0 then
+  local time = redis.call('TIME')
+  local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
+  local keep = math.max(ttl, redis.call('PTTL', inbox))
   ${OPEN_POSITION}
+  was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
   -- Four characters tell the epoch, four the message.
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
-  kept_epoch, before_all = epoch, before
-  redis.call('HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag)
-  local time = redis.call('TIME')
-  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
-  try('XADD', inbox, seq .. '-0', 'm', payload, 'x', string.format('%.0f', ends))
-  if not failed then
-    local keep = math.max(ttl, redis.call('PTTL', inbox))
-    try('PEXPIRE', inbox, keep)
-    try('PEXPIRE', position, math.max(counter_ttl, keep))
+  kept_epoch = epoch
+  is_counted = try('HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag) or is_counted
+  local function add() return try('XADD', inbox, seq .. '-0', 'm', payload, 'x', ends) end
+  is_stored = add()
+  if failed and string.find(failed.err, 'equal or smaller', 1, true) then
+    -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew.
+    failed = nil
+    local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
+    redis.call('DEL', inbox)
+    for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
+    is_stored = add()
   end
+  try('PEXPIRE', inbox, keep)
+  try('PEXPIRE', position, math.max(counter_ttl, keep))
 end
 if memory then
-  try('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached)
+  is_remembered = try('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch,
+    'reached', reached)
   try('PEXPIRE', memory, memory_ttl)
 end
 try('PUBLISH', channel, payload)
@@ -117,13 +130,13 @@ try('PUBLISH', channel, payload)
 if failed then
   local why = failed
   failed = nil
-  if memory then try('DEL', memory) end
-  if before_all and before_all[1] then
-    try('XDEL', inbox, seq .. '-0')
-    try('HSET', position, 'epoch', before_all[1], 'seq', before_all[2] or '0', 'line', before_all[3] or '',
-      'former', before_all[4] or '', 'tag', before_all[5] or '')
-  elseif before_all then
-    try('DEL', position, inbox)
+  if is_remembered then try('DEL', memory) end
+  if is_stored then try('XDEL', inbox, seq .. '-0') end
+  if is_counted and was[1] then
+    try('HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'line', was[3] or '', 'former', was[4] or '',
+      'tag', was[5] or '')
+  elseif is_counted then
+    try('DEL', position)
   end
   return failed and {'unknown', why.err} or why
 end
@@ -231,7 +244,7 @@ export class RedisStreamsInbox implements Inbox {
       throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
-    const position = { epoch, seq: Number(seq), ...(tag !== undefined && { tag }) };
+    const position = { epoch, seq: Number(seq) };
     if (tag !== undefined) this.#line.appended(channel, position.seq, tag);
     return { outcome, id, position, reached: Number(reached) };
   }
