@@ -7,9 +7,6 @@
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { evaluateOn } from "./script.ts";
-import { readInfo, type ServerInfo } from "./server_info.ts";
-import type { Watch } from "./watch.ts";
 import { Complaints } from "./complaints.ts";
 import { asUnavailable, type Client, isRefusal, newClient, type RedisTls } from "./library.ts";
 import { explain, isReply, verbatim, weightOf } from "./words.ts";
@@ -58,11 +55,6 @@ export abstract class CommandConnection {
   #backAtMs = -Infinity;
   #reconnects = 0;
   #run = "";
-  server: ServerInfo | undefined;
-  readonly #watches: Watch[] = [];
-  watchWith(watch: Watch): void {
-    this.#watches.push(watch);
-  }
   #waiters: (() => void)[] = [];
   #why: string | undefined = NOT_YET;
   /** How much is known of why this connection fails; see `weightOf`. */
@@ -242,13 +234,7 @@ export abstract class CommandConnection {
   #beat(): void {
     this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
     // A beat without an answer is seen by its deadline or by the client's error event.
-    this.#issue<unknown>(async (client) => {
-      if (!this.#greeted) return await this.#greet();
-      await client.ping();
-      for (const watch of this.#watches) {
-        await watch.look((s, k, a) => evaluateOn(this.#client, s, k, a), this.server!, false);
-      }
-    }).catch(
+    this.#issue<unknown>((client) => this.#greeted ? client.ping() : this.#greet()).catch(
       ({ cause }: BrokerUnavailableError) => {
         if (isReply(cause)) this.#onError(cause);
       },
@@ -271,11 +257,6 @@ export abstract class CommandConnection {
     this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
     // What follows on this connection comes after them, so nobody waits.
     for (const command of this.#greetings) this.#client.sendCommand(command).catch(() => {});
-    this.server = readInfo(info);
-    for (const watch of this.#watches) {
-      const why = await watch.look((s, k, a) => evaluateOn(this.#client, s, k, a), this.server, true);
-      if (why !== undefined) return this.#fail(why);
-    }
     this.#greeted = true;
   }
 
