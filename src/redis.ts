@@ -5,7 +5,7 @@
 import type { BrokerUnavailableError } from "./errors.ts";
 import { parseRedisUrl, type RedisAddress } from "./redis/address.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
-import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./redis/script.ts";
+import { commandsOf, evaluateOn, FORBIDDEN, type Script } from "./redis/script.ts";
 import { explainCommand, isForbiddenWithin } from "./redis/words.ts";
 
 export { parseRedisUrl, type RedisAddress, type RedisTls } from "./redis/address.ts";
