@@ -117,6 +117,7 @@ export function openApp(config: Config, options: AppOptions): App {
     openapi: config.openapi,
     showMetrics: config.metrics,
     maxBodyBytes: config.maxBodyBytes,
+    maxFanoutBytes: config.maxFanoutBytes,
     bodyTimeoutS: config.bodyTimeoutS,
     version: VERSION,
     log,

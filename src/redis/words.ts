@@ -93,8 +93,8 @@ export function explainReply(text: string): string {
 export function explainCommand(name: string, isForbidden: boolean): string {
   const command = name.toUpperCase().replace("|", " ");
   return isForbidden
-    ? `Redis does not grant its user the right to ${command}: docs/security.md lists the rights that are needed`
-    : `Redis does not know the command ${command}, which is needed`;
+    ? `Redis does not grant its user the rights that are needed, as ${command}: docs/security.md lists them`
+    : `Redis does not know a command that is needed: ${command}`;
 }
 
 /** An error reply without what says that it came from within a script. */
