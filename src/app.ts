@@ -32,6 +32,8 @@ export interface App {
   readonly connections: Connections;
   /** How the first attempt to reach the broker ends. */
   firstAttempt: Backbone["firstAttempt"];
+  /** Reads the file with the address of Redis again. @throws {ConfigError} */
+  reloadRedis: Backbone["reload"];
   /**
    * Stops taking work and closes every session within the window, in milliseconds.
    * @returns How many sockets did not answer.
@@ -73,7 +75,13 @@ export function openApp(config: Config, options: AppOptions): App {
     },
     channelPrefix,
   });
-  const backbone = openBackbone({ ...config, log, redisTls: options.redisTls });
+  const backbone = openBackbone({
+    ...config,
+    log,
+    redisTls: options.redisTls,
+    redisUrlFile: config.redisUrlFile && absolutePath(config.redisUrlFile, Deno.cwd()),
+    probe: true,
+  });
   const { broker, inbox } = backbone;
   const auth = authWith(backbone);
   const metrics = new Metrics({
@@ -109,11 +117,12 @@ export function openApp(config: Config, options: AppOptions): App {
     openapi: config.openapi,
     showMetrics: config.metrics,
     maxBodyBytes: config.maxBodyBytes,
+    maxFanoutBytes: config.maxFanoutBytes,
     bodyTimeoutS: config.bodyTimeoutS,
     version: VERSION,
     log,
     readiness() {
-      const why = isDraining ? "The instance is shutting down" : broker.unavailable();
+      const why = isDraining ? "The instance is shutting down" : backbone.unready();
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),
@@ -168,6 +177,7 @@ export function openApp(config: Config, options: AppOptions): App {
     connections,
     auth,
     firstAttempt: backbone.firstAttempt,
+    reloadRedis: backbone.reload,
 
     handle(request, peer) {
       const isSend = sendTarget(request) !== undefined;

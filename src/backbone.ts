@@ -1,18 +1,22 @@
 /** What joins the instances: a broker and an inbox, both in memory or both on one Redis. Picks them by settings. */
 import type { Broker } from "./broker/broker.ts";
 import { MemoryBroker } from "./broker/memory.ts";
-import { parseRedisUrl } from "./broker/redis_address.ts";
+import { Probe } from "./broker/probe.ts";
+import { NOT_COUNTING } from "./broker/redis_broker.ts";
 import { DedicatedRedisBroker } from "./broker/redis_dedicated.ts";
 import { SharedRedisBroker } from "./broker/redis_shared.ts";
 import type { Inbox, InboxLimits } from "./inbox/inbox.ts";
 import { MemoryInbox } from "./inbox/memory.ts";
 import { RedisStreamsInbox } from "./inbox/redis_streams.ts";
 import type { Log } from "./log.ts";
-import { type FirstAttempt, Redis, type RedisTls } from "./redis.ts";
+import { RESERVED_PREFIX } from "./protocol.ts";
+import { type FirstAttempt, Redis, RedisTarget, type RedisTls } from "./redis.ts";
 
 export interface BackboneOptions {
-  /** Unset: in memory. */
+  /** Unset, and no file either: in memory. */
   redisUrl?: string | undefined;
+  /** Absolute path of a file that holds the URL, which may change. */
+  redisUrlFile?: string | undefined;
   /** For `rediss://` only. */
   redisTls?: RedisTls | undefined;
   /** How long a command or a subscription may take, in milliseconds. @default 3000 */
@@ -25,6 +29,10 @@ export interface BackboneOptions {
   history?: number;
   /** How long they are kept, in seconds. @default 300 */
   historyTtlS?: number;
+  /** What the names of channels begin with. @default "" */
+  channelPrefix?: string;
+  /** Try all the time whether what a service needs can be had, for `unready`. @default false */
+  probe?: boolean;
   log?: Log;
 }
 
@@ -35,6 +43,16 @@ export interface Backbone {
   readonly redis: Redis | undefined;
   /** How the first attempt to connect ends, waiting for it at most so long. */
   firstAttempt(withinMs: number): Promise<FirstAttempt>;
+  /**
+   * Undefined when everything works as far as it was tried; else what does not, as a sentence without a full stop. It
+   * says whatever `broker.unavailable` says, and more: `broker/probe.ts` says what the difference is.
+   */
+  unready(): string | undefined;
+  /**
+   * Reads the file with the URL again.
+   * @throws {ConfigError} when it holds none; the one before stays.
+   */
+  reload(): void;
   close(): Promise<void>;
 }
 
@@ -43,10 +61,11 @@ export interface Backbone {
  * @throws {TypeError} when the URL is none of Redis.
  */
 export function openBackbone(options: BackboneOptions): Backbone {
-  const { redisUrl: url, redisTimeoutMs: timeoutMs = 3_000, history = 100, historyTtlS = 300 } = options;
+  const { redisUrl: url, redisUrlFile: file } = options;
+  const { redisTimeoutMs: timeoutMs = 3_000, history = 100, historyTtlS = 300 } = options;
   const limits: InboxLimits = { count: history, ttlMs: historyTtlS * 1_000 };
   const log = options.log && { log: options.log };
-  if (url === undefined) {
+  if (url === undefined && file === undefined) {
     const broker = new MemoryBroker({ ...log });
     const inbox = new MemoryInbox(broker, { limits });
     return {
@@ -54,16 +73,19 @@ export function openBackbone(options: BackboneOptions): Backbone {
       inbox,
       redis: undefined,
       firstAttempt: () => Promise.resolve({ outcome: "ready" }),
+      unready: () => broker.unavailable(),
+      reload() {},
       async close() {
         await broker.close();
         await inbox.close();
       },
     };
   }
-  const tls = options.redisTls;
-  const address = { ...parseRedisUrl(url), tls };
-  const redis = Redis.open(url, { timeoutMs, ...(tls && { tls }), ...log });
-  const broker = options.subscriptions === "shared"
+  const target = new RedisTarget({ url, file, tls: options.redisTls, ...log });
+  const address = () => target.address;
+  const redis = Redis.open(address, { timeoutMs, onLoginRefused: () => target.onLoginRefused(), ...log });
+  const isShared = options.subscriptions === "shared";
+  const broker = isShared
     ? new SharedRedisBroker({
       address,
       redis,
@@ -73,12 +95,35 @@ export function openBackbone(options: BackboneOptions): Backbone {
     })
     : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
   const inbox = new RedisStreamsInbox(redis, { limits });
+  const channel = `${options.channelPrefix ?? ""}${RESERVED_PREFIX}probe:${crypto.randomUUID()}`;
+  const probe = options.probe
+    ? new Probe({
+      redis,
+      channel,
+      dial: (attempt) => broker.dialProbe(channel, attempt),
+      onCounted: (counts) => broker.onCounted(counts),
+      ...log,
+    })
+    : undefined;
+  probe?.start();
   return {
     broker,
     inbox,
     redis,
-    firstAttempt: (withinMs) => redis.firstAttempt(withinMs),
+    async firstAttempt(withinMs) {
+      const endMs = performance.now() + withinMs;
+      const attempt = await redis.firstAttempt(withinMs);
+      if (attempt.outcome !== "ready" || !probe) return attempt;
+      await probe.first(endMs - performance.now());
+      if (isShared || probe.counts !== false) return attempt;
+      return { outcome: "refused", why: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
+    },
+    unready: () => broker.unavailable() ?? probe?.why(),
+    reload() {
+      if (target.reload()) redis.dialAnew("REDIS_URL_FILE names another Redis");
+    },
     async close() {
+      await probe?.close();
       await broker.close();
       await inbox.close();
       await redis.close();

@@ -58,6 +58,7 @@ export const SETTINGS = {
   host: setting("HOST", host, "127.0.0.1", "Address to listen on"),
   port: setting("PORT", whole(0, 65_535), 8765, "Port to listen on; 0 takes a free one"),
   redisUrl: optional("REDIS_URL", redisUrl, "Redis to use; unset means a broker in memory, for a single instance"),
+  redisUrlFile: optional("REDIS_URL_FILE", text, "File that holds the URL instead; read again on SIGHUP, and when Redis refuses the login"),
   redisCa: optional("REDIS_CA", text, "File of the CA that signed Redis' certificate (PEM); unset means the public ones"),
   redisCert: optional("REDIS_CERT", text, "File of the certificate to show to Redis (PEM)"),
   redisKey: optional("REDIS_KEY", text, "File of its private key (PEM)"),
@@ -104,6 +105,7 @@ export const SETTINGS = {
   maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
   maxBytesPerSecond: setting("USERWIRE_MAX_BYTES_PER_SECOND", bytes(1, GIB), 4 * MIB, "Most bytes from a client"),
   maxHeaderBytes: setting("USERWIRE_MAX_HEADER_BYTES", bytes(1024, RUNTIME_HEADER_BYTES), RUNTIME_HEADER_BYTES, "Largest headers of a request, all together; the default is what Deno takes"),
+  maxFanoutBytes: setting("USERWIRE_MAX_FANOUT_BYTES", bytes(1, 16 * GIB), 64 * MIB, "Most bytes that one batch sends: each payload times its users"),
   maxBodyBytes: setting("USERWIRE_MAX_BODY_BYTES", bytes(1, 64 * MIB), 65_536, "Largest body of a request"),
   bodyTimeoutS: setting("USERWIRE_BODY_TIMEOUT_S", seconds(1, 3600), 10, "Time the body of a request may take"),
   maxBufferedBytes: setting("USERWIRE_MAX_BUFFERED_BYTES", bytes(1, GIB), MIB, "Unsent data that makes a reader slow"),
@@ -209,6 +211,9 @@ function faultsBetween(config: Config): string[] {
         "USERWIRE_API_KEYS and a way to verify tokens such as USERWIRE_JWT_SECRET, or set USERWIRE_OPEN=true if " +
         "that is meant, or leave HOST out for 127.0.0.1",
     );
+  }
+  if (config.redisUrl !== undefined && config.redisUrlFile !== undefined) {
+    faults.push("REDIS_URL and REDIS_URL_FILE say the same thing: set one of them, and leave the other out");
   }
   const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;
   for (const pair of pairs) {

@@ -35,6 +35,7 @@ import {
   type Payload,
 } from "./protocol.ts";
 import { Receipts, type Wait } from "./receipts.ts";
+import { type Line, Turns } from "./turns.ts";
 
 /**
  * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
@@ -100,6 +101,7 @@ export class Publisher implements AsyncDisposable {
   readonly #prefix: string;
   readonly #fold: { fold: boolean };
   readonly #metrics: Metrics | undefined;
+  readonly #turns = new Turns();
   #closeBackbone: () => Promise<void> = () => Promise.resolve();
 
   /** A publisher on a broker and an inbox that stay the caller's to close. */
@@ -153,20 +155,31 @@ export class Publisher implements AsyncDisposable {
   }
 
   /**
-   * Sends one message to many users, to all of them at once. It is checked and written once, which for a large one
-   * costs more than sending it.
+   * Sends one message to many users, in portions, so that what others send meanwhile goes out in between. It is checked
+   * and written once, which for a large one costs more than sending it.
+   * @param options.line Sends in one line arrive in the order in which they were given; several lines take turns.
+   *   @default a line of its own
    * @returns What became of it, in the order of the users.
    * @throws {InvalidMessageError} before anything is sent.
    */
   async sendToAll(
     usernames: readonly string[],
     payload: Payload,
-    options: Pick<SendOptions, "id"> = {},
+    options: Pick<SendOptions, "id"> & { line?: Line } = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
     const draft = draftOf(payload, checkedId(payload, options.id));
+    const bytes = draft.head.length + draft.tail.length;
+    const line = options.line ?? this.line();
     return await Promise.allSettled(
-      usernames.map(async (username) => await this.#append(this.channel(username), draft, {})),
+      usernames.map((username) =>
+        line.run(async () => await this.#append(this.channel(username), draft, {}), bytes)
+      ),
     );
+  }
+
+  /** A line for the sends of one caller, see `sendToAll`. */
+  line(): Line {
+    return this.#turns.line();
   }
 
   /**

@@ -2,16 +2,19 @@
  * What is asked of Redis: publishing, counting, and whatever is stored there. All of it goes on one connection, which
  * `redis/` keeps. Subscriptions have connections of their own, in `broker/`.
  */
-import { messageOf } from "./errors.ts";
+import type { BrokerUnavailableError } from "./errors.ts";
+import { parseRedisUrl, type RedisAddress } from "./redis/address.ts";
 import { positionKey } from "./redis/keys.ts";
-import { Script } from "./redis/script.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
+import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./redis/script.ts";
+import { explainCommand, isForbiddenWithin } from "./redis/words.ts";
 
+export { parseRedisUrl, type RedisAddress, type RedisTls } from "./redis/address.ts";
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
-export { Script } from "./redis/script.ts";
+export { RedisTarget } from "./redis/target.ts";
+export { Script, type ScriptOptions, type Trial } from "./redis/script.ts";
 export type { ServerInfo } from "./redis/server_info.ts";
 export type { Ask, Watch } from "./redis/watch.ts";
-export type { RedisTls } from "./redis/library.ts";
 export { explain, explainReply, verbatim } from "./redis/words.ts";
 
 /** Not what PUBLISH answers is the count: that has whoever watches by pattern in it. */
@@ -25,9 +28,16 @@ return count
 );
 
 export class Redis extends CommandConnection {
-  /** Starts connecting and returns at once; see `unavailable`. */
-  static open(url: string, options: RedisOptions = {}): Redis {
-    return new Redis(url, options);
+  readonly #scripts: Script[] = [];
+
+  /**
+   * Starts connecting and returns at once; see `unavailable`.
+   * @param target A URL; or where to dial, asked anew for each dial.
+   */
+  static open(target: string | (() => RedisAddress), options: RedisOptions = {}): Redis {
+    if (typeof target !== "string") return new Redis(target, options);
+    const address = parseRedisUrl(target);
+    return new Redis(() => address, options);
   }
 
   /**
@@ -67,21 +77,52 @@ export class Redis extends CommandConnection {
    * the first batch after a restart would be told a thousand times that the script is not there.
    */
   prepare(...scripts: Script[]): void {
+    this.#scripts.push(...scripts);
     // Not SCRIPT LOAD, which is a right of its own.
     for (const { source } of scripts) this.greetWith(["EVAL", source, "0"]);
   }
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
-    const rest = [String(keys.length), ...keys, ...args];
+    let bytes = 0;
+    for (const arg of args) bytes += arg.length;
     return this.command(async (client) => {
       try {
-        return await client.sendCommand(["EVALSHA", script.sha, ...rest]);
+        return await evaluateOn(client, script, keys, args);
       } catch (error) {
-        // Redis forgets scripts when it restarts, or is told to.
-        if (!messageOf(error).startsWith("NOSCRIPT")) throw error;
-        return await client.sendCommand(["EVAL", script.source, ...rest]);
+        if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
+        throw error;
       }
-    });
+    }, bytes);
+  }
+
+  /**
+   * Tries each script that was prepared, as it says itself.
+   * @param tag Of this process alone, see `ScriptOptions.probe`.
+   * @returns Why one of them can't do its work, as a sentence without a full stop; undefined when all can.
+   */
+  async tryScripts(tag: string): Promise<string | undefined> {
+    for (const script of this.#scripts) {
+      const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
+      try {
+        await this.command((client) => evaluateOn(client, script, keys, args));
+      } catch (error) {
+        const { cause, message } = error as BrokerUnavailableError;
+        return isForbiddenWithin(cause) ? await this.#forbidden(script, tag).catch(() => message) : message;
+      }
+    }
+    return undefined;
+  }
+
+  /** Finds out and tells the log which of a script's commands are forbidden; resolves with that in words. */
+  async #forbidden(script: Script, tag = "probe"): Promise<string> {
+    const commands = commandsOf(script);
+    const found = await this.command((client) =>
+      evaluateOn(client, FORBIDDEN, [`userwire:{${tag}}:rights`], commands)
+    ) as string[];
+    const missing = found.length > 0 ? found : commands;
+    const why = explainCommand(missing.join(found.length > 0 ? " and " : " or "), true);
+    this.complain("redis refused a command", why, `Not granted: ${missing.join(", ")}`);
+    return why;
   }
 }

@@ -68,7 +68,9 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   if (opened) {
     const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
     if (attempt.outcome === "refused") {
-      faults.push(`REDIS_URL: ${attempt.why}: correct the user and password in it (${attempt.detail})`);
+      const { why, remedy, detail } = attempt;
+      const name = config.redisUrlFile === undefined ? "REDIS_URL" : "REDIS_URL_FILE";
+      faults.push(`${name}: ${why}: ${remedy}${detail === undefined ? "" : ` (${detail})`}`);
     }
     if (faults.length === 0) app = opened;
     else await opened.close();
@@ -102,6 +104,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     const again: string[] = [];
     const keys = orFaults(() => running.auth.reload(), again);
     const fresh = orFaults(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }), again);
+    orFaults(() => running.reloadRedis(), again);
     for (const fault of again) log!.error("not reloaded", { reason: fault });
     if (keys !== undefined) log!.info("reloaded", { api_keys: keys });
     if (fresh && (fresh.cert !== listener!.tls?.cert || fresh.key !== listener!.tls?.key)) renew(fresh);
@@ -305,7 +308,7 @@ function announce(
   { url, node, auth }: { url: string; node: string; auth: App["auth"] },
 ): void {
   log.info("listening", { url, node, version: VERSION });
-  if (config.redisUrl === undefined) {
+  if (config.redisUrl === undefined && config.redisUrlFile === undefined) {
     log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
   }
   if (!auth.isOpen) {

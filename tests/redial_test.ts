@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Attempt } from "../src/broker/attempt.ts";
 import type { Subscriber, Subscription } from "../src/broker/broker.ts";
 import { RedisConnection } from "../src/broker/redis_connection.ts";
-import { parseRedisUrl } from "../src/broker/redis_address.ts";
+import { parseRedisUrl } from "../src/redis.ts";
 import { RedisSubscription } from "../src/broker/redis_subscription.ts";
 import { encodeCommand } from "../src/broker/resp.ts";
 import { SharedConnection } from "../src/broker/shared_connection.ts";
@@ -53,7 +53,13 @@ class Host implements AsyncDisposable {
     return Promise.resolve();
   }
 
+  isOld(): boolean {
+    return false;
+  }
+
   onLost(): void {}
+  onConnected(): void {}
+  onConfirmed(): void {}
   onClosed(): void {}
   onSubscriberError(): void {}
   onConnectionLost(): void {}

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { Attempt } from "../src/broker/attempt.ts";
 import { RedisConnection } from "../src/broker/redis_connection.ts";
 import { RedisSubscription } from "../src/broker/redis_subscription.ts";
-import { parseRedisUrl } from "../src/broker/redis_address.ts";
+import { parseRedisUrl } from "../src/redis.ts";
 import { encodeCommand } from "../src/broker/resp.ts";
 import { Slots } from "../src/broker/slots.ts";
 import { Deadlines } from "../src/deadlines.ts";
@@ -344,6 +344,8 @@ redisTest("RedisSubscription stays on a connection that was found after a dead o
       }),
     whenReady: () => Promise.resolve(),
     onLost() {},
+    onConnected() {},
+    isOld: () => false,
     onClosed() {},
     onSubscriberError() {},
   });

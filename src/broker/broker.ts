@@ -78,6 +78,12 @@ export interface Broker {
    */
   counts(channels: readonly string[]): Promise<number[]>;
 
+  /**
+   * Takes in a number of subscriptions that was learned by the way, where messages of the channel go: when those of this
+   * broker are not among them, it finds out why.
+   */
+  learnCount?(channel: string, count: number): void;
+
   /** Ends every subscription and lets go of everything. */
   close(): Promise<void>;
 }

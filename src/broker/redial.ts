@@ -27,6 +27,11 @@ export class Redial {
     this.#options = options;
   }
 
+  /** What was dialled in vain says nothing of what is dialled next. */
+  reset(): void {
+    this.#vainDials = 0;
+  }
+
   /**
    * Resolves when there is a connection. Call it when the one before was lost.
    * @param signal Ends the attempts; look at it once more when you have the connection.

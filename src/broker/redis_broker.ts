@@ -2,13 +2,16 @@
 import { Deadlines } from "../deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Redis } from "../redis.ts";
+import type { Redis, RedisAddress } from "../redis.ts";
 import { Attempt } from "./attempt.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
-import type { RedisAddress } from "./redis_address.ts";
+import { type OpenOptions, RedisConnection } from "./redis_connection.ts";
+import { encodeCommand } from "./resp.ts";
+import { type Held, SelfCheck } from "./self_check.ts";
 
 export interface RedisBrokerOptions {
-  address: RedisAddress;
+  /** Where subscriptions are dialled; asked anew for each dial. */
+  address: () => RedisAddress;
   /** The connection for commands; it stays the caller's to close. */
   redis: Redis;
   /** How long a subscription may take to be confirmed, in milliseconds. */
@@ -25,29 +28,49 @@ const MAX_LATE_MS = 500;
  */
 const SETTLE_MS = 1_500;
 /** How long at most they are refused while this instance itself has not restored all of its subscriptions. */
-const MAX_SETTLE_MS = 5_000;
+const MAX_SETTLE_MS = 30_000;
 /** How long Redis may take to confirm that nobody listens any more. */
 const GOODBYE_MS = 1_000;
+
+export const NOT_COUNTING =
+  "Redis does not count its subscribers, as subscriptions of their own need it to tell who is online";
 
 export abstract class RedisBroker implements Broker {
   readonly kind = "redis";
   abstract readonly counted: "sockets" | "nodes";
   readonly goodbyes = new Deadlines(GOODBYE_MS);
   readonly #subscribing: Deadlines;
-  protected readonly address: RedisAddress;
+  readonly #address: () => RedisAddress;
+  protected readonly selfCheck: SelfCheck;
   protected readonly redis: Redis;
   protected readonly log: Log | undefined;
   readonly #healthTimer: ReturnType<typeof setInterval>;
   #lost = 0;
+  /** How often all subscriptions had to be dialled again. */
+  #generation = 0;
+  #isCounting = true;
   #nextTickMs = performance.now() + HEALTH_TICK_MS;
   protected isClosed = false;
 
   constructor(options: RedisBrokerOptions) {
     this.#subscribing = new Deadlines(options.timeoutMs);
-    this.address = options.address;
+    this.#address = options.address;
     this.redis = options.redis;
     this.log = options.log;
     this.#healthTimer = setInterval(() => this.#tick(), HEALTH_TICK_MS);
+    this.selfCheck = new SelfCheck({
+      isIdle: () => !this.#isCounting || this.unavailable() !== undefined,
+      counts: (channels) => this.redis.subscriberCounts(channels),
+      channels: () => this.channels(),
+      size: () => this.size,
+      confirmed: (channel) => this.confirmed(channel),
+      onFound: (channels) => {
+        const reason = "Redis does not count them where messages are published: they are dialled again";
+        this.log?.warn("subscriptions astray", { channels, reason });
+      },
+      dialAnew: () => this.redis.dialAnew("Redis does not count our subscriptions"),
+    });
+    this.redis.onOtherServer(() => this.#dialAllAgain());
   }
 
   unavailable(): string | undefined {
@@ -78,9 +101,28 @@ export abstract class RedisBroker implements Broker {
     return await this.redis.subscriberCounts(channels);
   }
 
+  /**
+   * Takes in how many subscriptions the channel has where the commands go, from somebody who has learned it by the way:
+   * when ours are not among them, they are on another server.
+   */
+  learnCount(channel: string, count: number): void {
+    this.selfCheck.counted(channel, count);
+  }
+
+  /**
+   * It was found out whether this Redis counts its subscribers. Where it does not, nobody can be missing: the self-check
+   * would find all of them, again and again.
+   */
+  onCounted(counts: boolean): void {
+    this.#isCounting = counts;
+    const reason = "This Redis does not count its subscribers: the numbers of instances reached are not true";
+    if (!counts) this.log?.warn("subscribers not counted", { reason });
+  }
+
   async close(): Promise<void> {
     this.isClosed = true;
     clearInterval(this.#healthTimer);
+    this.selfCheck.close();
     await this.closeSubscriptions();
     this.#subscribing.close();
     this.goodbyes.close();
@@ -128,6 +170,54 @@ export abstract class RedisBroker implements Broker {
     // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
     if (lateMs < MAX_LATE_MS && this.redis.unavailable() === undefined) this.checkHealth();
   }
+
+  /** A connection that is dialled for one trial, and subscribed to the channel. */
+  dialProbe(channel: string, attempt: Attempt): Promise<RedisConnection> {
+    return this.dialled((address, options) =>
+      RedisConnection.open(address, attempt, {
+        ...options,
+        name: "userwire-probe",
+        commands: [encodeCommand("SUBSCRIBE", channel)],
+        replies: 1,
+      })
+    );
+  }
+
+  /** Whether a connection was dialled before all had to be dialled again. */
+  isOld({ generation }: RedisConnection): boolean {
+    return generation !== this.#generation;
+  }
+
+  /** Dials, and once more when all had to be dialled again meanwhile. */
+  protected async dialled(
+    dial: (address: RedisAddress, options: OpenOptions) => Promise<RedisConnection>,
+  ): Promise<RedisConnection> {
+    for (;;) {
+      const generation = this.#generation;
+      const connection = await dial(this.#address(), { onLoginRefused: () => this.redis.loginRefused() });
+      connection.generation = generation;
+      if (generation === this.#generation) return connection;
+      connection.close();
+    }
+  }
+
+  /** The commands go to another server than before, or to other data: so must all subscriptions. */
+  #dialAllAgain(): void {
+    this.#generation++;
+    this.cutSubscriptions();
+  }
+
+  /** Channels of our own. */
+  protected abstract channels(): IterableIterator<string>;
+
+  /** How many channels of our own there are. */
+  protected abstract get size(): number;
+
+  /** The connections that Redis must count for this channel now. */
+  protected abstract confirmed(channel: string): readonly Held[];
+
+  /** Ends all connections of subscriptions, which are then dialled again. */
+  protected abstract cutSubscriptions(): void;
 
   /** Called every few seconds. */
   protected abstract checkHealth(): void;

@@ -3,9 +3,8 @@
  * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
  */
 import { BrokerUnavailableError } from "../errors.ts";
-import { explain, explainReply, verbatim } from "../redis.ts";
+import { explain, explainReply, type RedisAddress, verbatim } from "../redis.ts";
 import type { Attempt } from "./attempt.ts";
-import type { RedisAddress } from "./redis_address.ts";
 import type { Slots } from "./slots.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
 
@@ -18,12 +17,19 @@ export interface OpenOptions {
   slots?: Slots;
   /** Where the read buffer begins, in bytes. */
   bufferSize?: number;
+  /** What `CLIENT LIST` shows it as. @default "userwire-subscription" */
+  name?: string;
+  /** Redis refused the login. */
+  onLoginRefused?(): void;
 }
 
-/** What `CLIENT LIST` shows these connections as. */
-const SET_NAME = encodeCommand("CLIENT", "SETNAME", "userwire-subscription");
-/** What a Redis says that does not let us name the connection, by its ACL or its age, and serves it all the same. */
-const NAMELESS = /^NOPERM |^ERR (unknown|unsupported|syntax) /i;
+/**
+ * What is said of the connection, and only happens to be the answer to its naming. Whatever else that answer says, by an
+ * ACL, for its age, or in the words of a proxy: a Redis that lets us not name the connection serves it all the same.
+ */
+const OF_CONNECTION = /^(NOAUTH|DENIED|ERR max number of clients)/;
+/** What a Redis says that does not let us in. */
+const LOGIN_REFUSED = /^(WRONGPASS|NOAUTH|ERR (Client sent )?AUTH|ERR invalid password)/;
 
 export class RedisConnection {
   readonly parser: RespParser;
@@ -31,6 +37,8 @@ export class RedisConnection {
   hasDelivered = false;
   readonly #conn: Deno.Conn;
   #closed = false;
+  /** Which time of dialling it is of; whoever dials counts them. */
+  generation = 0;
 
   private constructor(conn: Deno.Conn, bufferSize: number | undefined) {
     this.#conn = conn;
@@ -69,12 +77,14 @@ export class RedisConnection {
     }
   }
 
-  async #greet(address: RedisAddress, { commands = [], replies = 0 }: OpenOptions): Promise<void> {
+  async #greet(address: RedisAddress, options: OpenOptions): Promise<void> {
+    const { commands = [], replies = 0, name = "userwire-subscription", onLoginRefused } = options;
     const login = loginOf(address);
-    await this.write(concat([...login, SET_NAME, ...commands]));
+    await this.write(concat([...login, encodeCommand("CLIENT", "SETNAME", name), ...commands]));
     for (let i = 0; i < login.length + 1 + replies; i++) {
       const reply = await this.#reply();
-      if (!(reply instanceof ReplyError) || i === login.length && NAMELESS.test(reply.text)) continue;
+      if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
+      if (LOGIN_REFUSED.test(reply.text)) onLoginRefused?.();
       throw new BrokerUnavailableError(explainReply(reply.text), { cause: verbatim(reply.text) });
     }
   }
@@ -96,6 +106,10 @@ export class RedisConnection {
     if ("closeWrite" in this.#conn) await (this.#conn as Deno.TcpConn).closeWrite();
   }
 
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
   /** Lets go of the connection at once. */
   close(): void {
     if (this.#closed) return;
@@ -114,14 +128,11 @@ export class RedisConnection {
   }
 }
 
-/** The commands that log in; none when there is no password. */
-function loginOf(address: RedisAddress): Uint8Array[] {
-  if (address.password === undefined) return [];
-  return [
-    address.username === undefined
-      ? encodeCommand("AUTH", address.password)
-      : encodeCommand("AUTH", address.username, address.password),
-  ];
+/** The commands that log in; none when there is neither user nor password. */
+function loginOf({ username, password }: RedisAddress): Uint8Array[] {
+  // A user without a password is let in with any.
+  if (username !== undefined) return [encodeCommand("AUTH", username, password ?? "")];
+  return password === undefined ? [] : [encodeCommand("AUTH", password)];
 }
 
 /** Not with Deno's own `signal`: it is there for TCP only, and in 2.9 leaks the connection when it meets the end of the dial. */

@@ -7,8 +7,9 @@
  */
 import { BrokerUnavailableError } from "../errors.ts";
 import type { Attempt } from "./attempt.ts";
+import { ByChannel } from "./by_channel.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import { RedisBroker, refuseIf } from "./redis_broker.ts";
+import { NOT_COUNTING, RedisBroker, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
 import { RedisSubscription, type SubscriptionHost } from "./redis_subscription.ts";
 import { encodeCommand } from "./resp.ts";
@@ -17,12 +18,17 @@ import { Slots } from "./slots.ts";
 
 /** Dials at one time. More would only queue in the kernel and make a Redis that restarts slower to come back. */
 const MAX_DIALS = 64;
+/** Losses are put together for so long before the log tells of them. */
+const TELL_MS = 3_000;
 
 export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHost {
   readonly counted = "sockets";
   readonly #dials = new Slots(MAX_DIALS);
   readonly #room = new Room(() => this.redis.clients());
-  readonly #subscriptions = new Set<RedisSubscription>();
+  readonly #subscriptions = new ByChannel<RedisSubscription>();
+  #isBlind = false;
+  #losses = 0;
+  #tellTimer: ReturnType<typeof setTimeout> | undefined;
 
   async subscribe(
     channel: string,
@@ -50,20 +56,62 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
-    return RedisConnection.open(this.address, attempt, {
-      commands: [encodeCommand("SUBSCRIBE", channel)],
-      replies: 1,
-      slots: this.#dials,
-    });
+    return this.dialled((address, options) =>
+      RedisConnection.open(address, attempt, {
+        ...options,
+        commands: [encodeCommand("SUBSCRIBE", channel)],
+        replies: 1,
+        slots: this.#dials,
+      })
+    );
   }
 
   override onLost(count: number): void {
     super.onLost(count);
     this.#room.expect(count);
+    if (count < 0 || this.isClosed) return;
+    this.#losses += count;
+    this.#tellTimer ??= setTimeout(() => this.#tellLosses(), TELL_MS);
+  }
+
+  override onCounted(counts: boolean): void {
+    super.onCounted(counts);
+    this.#isBlind = !counts;
+  }
+
+  /** Sends are refused where their only answer, the number of sockets, would not be true. */
+  override unavailable(): string | undefined {
+    return this.#isBlind ? NOT_COUNTING : super.unavailable();
+  }
+
+  onConnected({ channel }: RedisSubscription): void {
+    this.selfCheck.opened(channel);
   }
 
   onClosed(subscription: RedisSubscription): void {
     this.#subscriptions.delete(subscription);
+  }
+
+  protected channels(): IterableIterator<string> {
+    return this.#subscriptions.channels();
+  }
+
+  protected get size(): number {
+    return this.#subscriptions.size;
+  }
+
+  protected confirmed(channel: string): RedisConnection[] {
+    return this.#subscriptions.of(channel).flatMap(({ confirmed }) => confirmed ?? []);
+  }
+
+  protected cutSubscriptions(): void {
+    for (const subscription of this.#subscriptions) subscription.cut();
+  }
+
+  #tellLosses(): void {
+    this.#tellTimer = undefined;
+    this.log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
+    this.#losses = 0;
   }
 
   protected checkHealth(): void {
@@ -71,6 +119,7 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
   }
 
   protected closeSubscriptions(): Promise<unknown> {
+    clearTimeout(this.#tellTimer);
     return Promise.all([...this.#subscriptions].map((subscription) => subscription.close()));
   }
 }

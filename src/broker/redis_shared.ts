@@ -26,12 +26,17 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
     refuseIf(this.unreachable());
-    const connection = this.#connections[hash(channel) % this.#connections.length]!;
-    return await connection.subscribe(channel, subscriber, options.signal);
+    return await this.#of(channel).subscribe(channel, subscriber, options.signal);
   }
 
   dialShared(attempt: Attempt): Promise<RedisConnection> {
-    return RedisConnection.open(this.address, attempt, { bufferSize: BUFFER_BYTES });
+    return this.dialled((address, options) =>
+      RedisConnection.open(address, attempt, { ...options, bufferSize: BUFFER_BYTES })
+    );
+  }
+
+  onConfirmed(channel: string): void {
+    this.selfCheck.opened(channel);
   }
 
   onConnectionLost(why: string): void {
@@ -40,6 +45,27 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
 
   onRefused(channel: string, why: string): void {
     this.log?.warn("subscription refused", { channel, reason: why });
+  }
+
+  protected *channels(): Generator<string> {
+    for (const connection of this.#connections) yield* connection.names();
+  }
+
+  protected get size(): number {
+    return this.#connections.reduce((sum, { size }) => sum + size, 0);
+  }
+
+  protected confirmed(channel: string): RedisConnection[] {
+    const connection = this.#of(channel).confirmed(channel);
+    return connection ? [connection] : [];
+  }
+
+  protected cutSubscriptions(): void {
+    for (const connection of this.#connections) connection.cut();
+  }
+
+  #of(channel: string): SharedConnection {
+    return this.#connections[hash(channel) % this.#connections.length]!;
   }
 
   protected checkHealth(): void {

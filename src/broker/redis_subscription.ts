@@ -22,10 +22,15 @@ export interface SubscriptionHost {
   whenReady(): Promise<void>;
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
+  /** A connection is this subscription's from now on. */
+  onConnected(subscription: RedisSubscription): void;
+  /** Whether a connection was dialled before all had to be dialled again. */
+  isOld(connection: RedisConnection): boolean;
   onClosed(subscription: RedisSubscription): void;
   onSubscriberError(channel: string, error: unknown): void;
 }
 
+const CLOSED = "The connection to Redis was given up";
 const PING = encodeCommand("PING");
 /** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
 const QUIET_CHECKS = 3;
@@ -38,6 +43,7 @@ export class RedisSubscription implements Subscription {
   #connection: RedisConnection | undefined;
   #running: Promise<void> = Promise.resolve();
   #redialing: AbortController | undefined;
+  #redial: Redial | undefined;
   #closed: Promise<void> | undefined;
   #paused: PromiseWithResolvers<void> | undefined;
   #quietChecks = 0;
@@ -52,6 +58,24 @@ export class RedisSubscription implements Subscription {
   async open(attempt: Attempt): Promise<void> {
     this.#connection = await this.#host.dial(this.channel, attempt);
     this.#running = this.#run(this.#connection);
+    this.#host.onConnected(this);
+  }
+
+  /** The connection that Redis must count now: none while it is closing, lost, or nobody reads what comes. */
+  get confirmed(): RedisConnection | undefined {
+    if (this.#closed || this.#paused || this.#connection?.isClosed) return undefined;
+    return this.#connection;
+  }
+
+  /** Ends the connection, to dial again: what comes on it is not what is published. */
+  cut(): void {
+    this.#redial?.reset();
+    this.#connection?.close();
+    if (!this.#paused) return;
+    // Whoever waits for the end of the pause sees the end of the connection; the pause goes on.
+    const { resolve } = this.#paused;
+    this.#paused = Promise.withResolvers();
+    resolve();
   }
 
   close(): Promise<void> {
@@ -98,8 +122,8 @@ export class RedisSubscription implements Subscription {
 
   async #run(first: RedisConnection): Promise<void> {
     let connection: RedisConnection | undefined = first;
-    let redial: Redial | undefined; // most connections are never lost
     for (;;) {
+      if (this.#host.isOld(connection)) connection.close();
       const why = await this.#read(connection);
       connection.close();
       this.#connection = undefined;
@@ -107,7 +131,7 @@ export class RedisSubscription implements Subscription {
       this.#host.onLost(1);
       const { signal } = this.#redialing = new AbortController();
       this.#tell(() => this.#subscriber.lost(why)); // who may close it
-      connection = await (redial ??= this.#redial()).connect(signal);
+      connection = await (this.#redial ??= this.#newRedial()).connect(signal); // most are never lost
       this.#redialing = undefined;
       this.#host.onLost(-1);
       if (!connection) return;
@@ -115,11 +139,12 @@ export class RedisSubscription implements Subscription {
       if (signal.aborted) return connection.close();
       this.#connection = connection;
       this.#quietChecks = 0;
+      this.#host.onConnected(this);
       this.#tell(() => this.#subscriber.restored());
     }
   }
 
-  #redial(): Redial {
+  #newRedial(): Redial {
     const dial = (attempt: Attempt) => this.#host.dial(this.channel, attempt);
     return new Redial({
       dial: (signal) => this.#host.attempt(signal, dial),
@@ -133,10 +158,11 @@ export class RedisSubscription implements Subscription {
     try {
       for (;;) {
         for (;;) {
+          while (this.#paused && !connection.isClosed) await this.#paused.promise;
+          if (connection.isClosed) return CLOSED;
           if (parser.message()) {
             connection.hasDelivered = true;
             if (!this.#closed) this.#deliver(parser);
-            if (this.#paused) await this.#paused.promise;
             continue;
           }
           const reply = parser.next();

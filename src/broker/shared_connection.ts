@@ -32,6 +32,10 @@ export interface SharedConnectionHost {
   whenReady(): Promise<void>;
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
+  /** Redis has the channel in its list from now on. */
+  onConfirmed(channel: string): void;
+  /** Whether a connection was dialled before all had to be dialled again. */
+  isOld(connection: RedisConnection): boolean;
   onSubscriberError(channel: string, error: unknown): void;
   onConnectionLost(why: string): void;
   /** A channel that was lost can't be had back: said of the first one on each connection. */
@@ -49,6 +53,7 @@ export class SharedConnection {
   #dirty = new Set<SharedChannel>();
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
+  readonly #redial: Redial;
   #connection: RedisConnection | undefined;
   #commands = this.#newCommands();
   #writing: Promise<void> | undefined;
@@ -58,6 +63,11 @@ export class SharedConnection {
 
   constructor(host: SharedConnectionHost) {
     this.#host = host;
+    const dial = (attempt: Attempt) => host.dialShared(attempt);
+    this.#redial = new Redial({
+      dial: (signal) => host.attempt(signal, dial),
+      whenReady: () => host.whenReady(),
+    });
     this.#running = this.#run();
   }
 
@@ -87,6 +97,29 @@ export class SharedConnection {
         if (channel.listeners.size === 0) await this.#gone(channel);
       },
     };
+  }
+
+  /** How many channels somebody listens to, and a few that are being left. */
+  get size(): number {
+    return this.#channels.size;
+  }
+
+  /** Their names. */
+  names(): IterableIterator<string> {
+    return this.#channels.keys();
+  }
+
+  /** The connection on which Redis must count the channel now, if there is one. */
+  confirmed(name: string): RedisConnection | undefined {
+    const channel = this.#channels.get(name);
+    if (!channel?.isConfirmed || channel.listeners.size === 0) return undefined;
+    return this.#connection;
+  }
+
+  /** Ends the connection, to dial again: what comes on it is not what is published. */
+  cut(): void {
+    this.#redial.reset();
+    this.#connection?.close();
   }
 
   /** Called every few seconds: finds a connection that is open on our side only, and asks for what was refused. */
@@ -199,16 +232,15 @@ export class SharedConnection {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
-    const dial = (attempt: Attempt) => this.#host.dialShared(attempt);
-    const redial = new Redial({
-      dial: (signal) => this.#host.attempt(signal, dial),
-      whenReady: () => this.#host.whenReady(),
-    });
     for (;;) {
-      const connection = await redial.connect(signal);
+      const connection = await this.#redial.connect(signal);
       if (!connection) return;
       // It may have been closed on the connection's way here, and then has found none to let go of.
       if (signal.aborted) return connection.close();
+      if (this.#host.isOld(connection)) {
+        connection.close();
+        continue;
+      }
       this.#connection = connection;
       this.#commands = this.#newCommands();
       this.#quietChecks = 0;
@@ -295,6 +327,7 @@ export class SharedConnection {
     if (!channel.isConfirmed) return;
     channel.isSuspect = false;
     channel.settle();
+    this.#host.onConfirmed(channel.name);
     for (const listener of channel.listeners) {
       if (!listener.isLost) continue;
       listener.isLost = false;

@@ -1,4 +1,4 @@
-/** Many messages in one request: all are checked before the first is sent, then all are sent side by side. */
+/** Many messages in one request: all are checked before the first is sent, then they are sent in portions. */
 import { Buffer } from "node:buffer";
 import type { z } from "@hono/zod-openapi";
 import { BrokerUnavailableError } from "../errors.ts";
@@ -11,10 +11,11 @@ type Result = z.infer<typeof BatchResult>["results"][number];
 export async function sendBatch(
   publisher: Publisher,
   batch: z.infer<typeof Batch>,
-  options: { maxDataBytes: number },
+  options: { maxDataBytes: number; maxFanoutBytes: number },
 ): Promise<Response> {
   const items: { users: string[]; isList: boolean; text: string; id: string }[] = [];
   let recipients = 0;
+  let fanoutBytes = 0;
   for (const [i, { to, data, id }] of batch.items.entries()) {
     // Whoever is named twice is meant once.
     const users = typeof to === "string" ? [to] : [...new Set(to)];
@@ -27,7 +28,9 @@ export async function sendBatch(
     }
     recipients += users.length;
     const text = JSON.stringify(data);
-    if (Buffer.byteLength(text) > options.maxDataBytes) {
+    const dataBytes = Buffer.byteLength(text);
+    fanoutBytes += dataBytes * users.length;
+    if (dataBytes > options.maxDataBytes) {
       return problem(
         "too_large",
         `items[${i}].data: a payload must have at most ${options.maxDataBytes} bytes`,
@@ -41,12 +44,20 @@ export async function sendBatch(
       `A batch may reach at most ${MAX_BATCH_RECIPIENTS} users: this one names ${recipients}`,
     );
   }
+  if (fanoutBytes > options.maxFanoutBytes) {
+    return problem(
+      "too_large",
+      `A batch may send at most ${options.maxFanoutBytes} bytes, each payload counted once for each of its users: ` +
+        `this one has ${fanoutBytes}. Send it in several, or raise USERWIRE_MAX_FANOUT_BYTES`,
+    );
+  }
 
   /** Whether it is known that nothing was sent. */
   let isRefused = true;
-  // Started in one turn, so that they leave for the broker together and arrive in order.
+  // In one line, so that they arrive in order, and leave room for what others send.
+  const line = publisher.line();
   const sends = await Promise.all(items.map(async ({ users, isList, text, id }): Promise<Result> => {
-    const outcomes = await publisher.sendToAll(users, { kind: "json", text }, { id });
+    const outcomes = await publisher.sendToAll(users, { kind: "json", text }, { id, line });
     const counts = outcomes.map((outcome) =>
       outcome.status === "fulfilled" ? outcome.value.nodes ?? outcome.value.sockets : 0
     );

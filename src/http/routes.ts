@@ -44,6 +44,8 @@ export interface RoutesOptions {
   showMetrics: "on" | "key" | "off";
   /** Largest payload of a message, in bytes. */
   maxBodyBytes: number;
+  /** Most bytes that one batch sends: each payload times its users. */
+  maxFanoutBytes: number;
   /** Time the body of a request may take, in seconds. */
   bodyTimeoutS: number;
   version: string;
@@ -106,7 +108,10 @@ export function createRoutes(options: RoutesOptions): Routes {
     const batch = check(Batch, await readJson(c.req.raw, bulk));
     if ("fault" in batch) return problem("invalid_request", batch.fault);
     assertMayAddress(caller, batch.value.items.flatMap(({ to }) => to));
-    return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
+    return await sendBatch(publisher, batch.value, {
+      maxDataBytes: options.maxBodyBytes,
+      maxFanoutBytes: options.maxFanoutBytes,
+    });
   });
 
   app.get(api.user.getRoutingPath(), async (c) => {

@@ -2,17 +2,17 @@
  * The inbox in Redis: per user a stream whose ids are the sequence numbers, a counter with its epoch, and the
  * idempotency keys. All keys of a user share the hash slot of the user's channel.
  *
- *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, line, former
+ *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, timeline, former
  *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
  *
  * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
  * not at all. Times are those of Redis' own clock.
  *
- * `line` tells an unbroken line of the data from the next one (`line.ts` says how). When the data was set back, the
- * counter would give out numbers that clients have seen; so the first script of a new line begins a new epoch
+ * `timeline` tells an unbroken run of writes from the next one (`timeline.ts` says how). When the data was set back, the
+ * counter would give out numbers that clients have seen; so the first script of a new timeline begins a new epoch
  * and notes in `former` from where the numbers of the old one can't be trusted; the new one's name says it too, for a
- * line that ends before its epochs were saved (`originOf`).
+ * timeline that ends before its epochs were saved (`originOf`).
  */
 import { BrokerUnavailableError } from "../errors.ts";
 import { parsePosition, type Position } from "../protocol.ts";
@@ -30,43 +30,42 @@ import {
   type SinceOptions,
   type Stretch,
 } from "./inbox.ts";
-import { Line } from "./line.ts";
+import { Timeline } from "./timeline.ts";
 
 /**
- * Sees to it that the position is of this line; leaves `epoch`, `last`, `last_tag` and `former`, and in `before` what was there.
+ * Sees to it that the position is of this timeline; leaves `epoch`, `last`, `last_tag` and `former`, and in `before` what was there.
  * Every key gets its end in the same step as its first value: what comes after may fail.
  */
 const OPEN_POSITION = `
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
-local before = redis.call('HMGET', position, 'epoch', 'seq', 'line', 'former', 'tag', 'run')
+local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'run')
 local epoch, last, former = before[1], before[2] or '0', before[4] or ''
 local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
 if not epoch then
   epoch = epoch_if_new
   -- First: it needs memory, and what comes after a write is not refused for want of it.
-  redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'line', line)
+  redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'timeline', timeline)
   redis.call('PEXPIRE', position, counter_ttl)
   redis.call('DEL', inbox)
-elseif before[3] == line then
+elseif before[3] == timeline then
   -- As it should be.
-elseif (before[3] or '') == '' and string.sub(before[6] or '', 1, 12) == string.match(line, '%.(.*)') then
-  -- It was written before there were lines, by the same run of Redis that began the first one.
-  redis.call('HSET', position, 'line', line)
-elseif number_of(line) > number_of(before[3]) then
+elseif (before[3] or '') == '' and string.sub(before[6] or '', 1, 12) == string.match(timeline, '%.(.*)') then
+  -- It was written before there were timelines, by the run of Redis that began the first one.
+  redis.call('HSET', position, 'timeline', timeline)
+elseif number_of(timeline) > number_of(before[3]) then
   former = former .. epoch .. '.' .. last .. ','
   -- Bounded, and cut between two of them: the oldest of many are of no use to anybody any more.
   if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end
   epoch = epoch_if_new .. string.sub(epoch, 1, #epoch_if_new) .. last
-  redis.call('HSET', position, 'epoch', epoch, 'line', line, 'former', former)
+  redis.call('HSET', position, 'epoch', epoch, 'timeline', timeline, 'former', former)
 end
 `;
 
-const APPEND = new Script(
-  `
+const APPEND = `
 local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
 local channel, head, tail, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local count, ttl, counter_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local line, epoch_if_new = ARGV[8], ARGV[9]
+local timeline, epoch_if_new = ARGV[8], ARGV[9]
 local expect_online, fingerprint, memory_ttl = ARGV[10], ARGV[11], tonumber(ARGV[12])
 
 if memory then
@@ -133,7 +132,7 @@ if failed then
   if is_remembered then try('DEL', memory) end
   if is_stored then try('XDEL', inbox, seq .. '-0') end
   if is_counted and was[1] then
-    try('HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'line', was[3] or '', 'former', was[4] or '',
+    try('HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '',
       'tag', was[5] or '')
   elseif is_counted then
     try('DEL', position)
@@ -143,20 +142,12 @@ end
 -- Last, since it takes away what is not the newest any more: nothing is undone from here on.
 if count > 0 then redis.pcall('XTRIM', inbox, 'MAXLEN', count) end
 return {'appended', id, seq, kept_epoch, reached, tag}
-`,
-  {
-    probe: (tag) => ({
-      keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "probe")],
-      args: [tag, "", "", "", "1", "1000", "1000", "0.probe", newEpoch(), "0", newEpoch(), "1"],
-    }),
-  },
-);
+`;
 
-const SINCE = new Script(
-  `
+const SINCE = `
 local position, inbox = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local line, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${OPEN_POSITION}
@@ -181,14 +172,10 @@ for _, entry in ipairs(entries) do
 end
 if #entries == limit then result[4] = string.match(entries[#entries][1], '^%d+') end
 return result
-`,
-  {
-    probe: (tag) => ({
-      keys: [positionKey(tag), inboxKey(tag)],
-      args: ["0", "1", "1000", "0.probe", newEpoch(), "1", "0", tag],
-    }),
-  },
-);
+`;
+
+/** How long keys live on which scripts are only tried, in milliseconds. */
+const TRIAL_TTL_MS = "1000";
 
 /**
  * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
@@ -199,25 +186,43 @@ const MAX_READS = 8;
 export class RedisStreamsInbox implements Inbox {
   readonly limits: InboxLimits;
   readonly #redis: Redis;
-  readonly #line: Line;
+  readonly #timeline: Timeline;
+  readonly #append: Script;
+  readonly #since: Script;
   #reads = 0;
   /** Those whose read must wait, first come first. */
-  readonly #queue: (() => void)[] = [];
+  readonly #line: (() => void)[] = [];
 
   /** @param redis Stays the caller's to close. */
   constructor(redis: Redis, options: { limits: InboxLimits }) {
     this.#redis = redis;
-    this.#line = new Line();
-    redis.prepare(APPEND, SINCE);
-    if (options.limits.count > 0) redis.watchWith(this.#line);
+    this.#timeline = new Timeline();
     this.limits = options.limits;
+    const { count } = options.limits;
+    this.#append = new Script(APPEND, {
+      probe: (tag) => ({
+        keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
+        args: [
+          ...[tag, "", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial", newEpoch()],
+          ...["0", newEpoch(), "1"],
+        ],
+      }),
+    });
+    this.#since = new Script(SINCE, {
+      probe: (tag) => ({
+        keys: count > 0 ? [positionKey(tag), inboxKey(tag)] : [],
+        args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag],
+      }),
+    });
+    redis.prepare(this.#append, this.#since);
+    if (count > 0) redis.watchWith(this.#timeline);
   }
 
   async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
     const { idempotency } = options;
     const keys = [positionKey(channel), inboxKey(channel)];
     if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
-    const reply = await this.#redis.evaluate(APPEND, keys, [
+    const reply = await this.#redis.evaluate(this.#append, keys, [
       channel,
       draft.head,
       draft.tail,
@@ -225,7 +230,7 @@ export class RedisStreamsInbox implements Inbox {
       String(this.limits.count),
       String(options.ttlMs ?? this.limits.ttlMs),
       String(COUNTER_TTL_MS),
-      this.#line.token,
+      this.#timeline.name,
       newEpoch(),
       options.expectOnline ? "1" : "0",
       idempotency?.fingerprint ?? "",
@@ -245,7 +250,7 @@ export class RedisStreamsInbox implements Inbox {
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
     const position = { epoch, seq: Number(seq) };
-    if (tag !== undefined) this.#line.appended(channel, position.seq, tag);
+    if (tag !== undefined) this.#timeline.appended(channel, position.seq, tag);
     return { outcome, id, position, reached: Number(reached) };
   }
 
@@ -268,11 +273,11 @@ export class RedisStreamsInbox implements Inbox {
   async #inTurn<T>(read: () => Promise<T>): Promise<T> {
     // Whoever ends a read passes its place on, so that nobody can come in between.
     if (this.#reads < MAX_READS) this.#reads++;
-    else await new Promise<void>((resolve) => this.#queue.push(resolve));
+    else await new Promise<void>((resolve) => this.#line.push(resolve));
     try {
       return await read();
     } finally {
-      const next = this.#queue.shift();
+      const next = this.#line.shift();
       if (next) next();
       else this.#reads--;
     }
@@ -284,11 +289,11 @@ export class RedisStreamsInbox implements Inbox {
     limit: number,
     { proof = false, peek = false }: SinceOptions,
   ): Promise<Stretch> {
-    const reply = await this.#redis.evaluate(SINCE, [positionKey(channel), inboxKey(channel)], [
+    const reply = await this.#redis.evaluate(this.#since, [positionKey(channel), inboxKey(channel)], [
       after === undefined ? "" : String(after),
       String(limit),
       String(COUNTER_TTL_MS),
-      this.#line.token,
+      this.#timeline.name,
       newEpoch(),
       proof ? "1" : "0",
       peek ? "1" : "0",

@@ -7,29 +7,30 @@
  */
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
+import type { RedisAddress } from "./address.ts";
 import { Complaints } from "./complaints.ts";
-import { asUnavailable, type Client, isRefusal, newClient, type RedisTls } from "./library.ts";
-import { explain, isReply, verbatim, weightOf } from "./words.ts";
+import { asUnavailable, type Client, isRefusal, newClient } from "./library.ts";
+import { Outbox } from "./outbox.ts";
+import { evaluateOn } from "./script.ts";
+import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
+import type { Watch } from "./watch.ts";
+import { explain, isReadOnly, isReply, verbatim, weightOf } from "./words.ts";
 
 export interface RedisOptions {
-  tls?: RedisTls;
   /** How long a command may take, in milliseconds. @default 3000 */
   timeoutMs?: number;
   log?: Log;
+  /** Redis refused the login: the next dial asks for the address anew. */
+  onLoginRefused?(): void;
 }
 
 /** How the first attempt to connect ended. */
 export type FirstAttempt =
   | { outcome: "ready" }
   /** Redis answered, and would not let us in: waiting will not help. What it said is for the operator only. */
-  | { outcome: "refused"; why: string; detail: string }
+  | { outcome: "refused"; why: string; detail?: string; remedy: string }
   /** Nobody answered; attempts go on. */
   | { outcome: "unreachable"; why: string };
-
-interface Pending {
-  readonly dueMs: number;
-  readonly reject: (error: Error) => void;
-}
 
 const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
@@ -37,24 +38,32 @@ const HEARTBEAT_MS = 1_000;
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 1_000;
 const NOT_YET = "Redis is not connected yet";
+const NO_ANSWER = "Redis does not answer";
 
 export abstract class CommandConnection {
-  readonly #url: string;
-  readonly #tls: RedisTls | undefined;
-  readonly #timeoutMs: number;
+  readonly #target: () => RedisAddress;
+  readonly #options: RedisOptions;
   readonly #log: Log | undefined;
   readonly #complaints: Complaints;
-  readonly #pending = new Set<Pending>();
+  readonly #outbox: Outbox;
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #greetings: (readonly string[])[] = [];
+  readonly #watches: Watch[] = [];
+  readonly #onOther: (() => void)[] = [];
   #client: Client;
+  /** The connection that has ended last. */
+  #ended: Client | undefined;
+  /** The connection on which a heartbeat is under way. */
+  #beating: Client | undefined;
   #dialTimer: ReturnType<typeof setTimeout> | undefined;
   /** Connections that ended before Redis said who it is, one after the other. */
   #vainDials = 0;
   #backAtMs = -Infinity;
   #reconnects = 0;
   #run = "";
+  /** Who was greeted last; stays when that connection ends. */
+  #server: ServerInfo | undefined;
   #waiters: (() => void)[] = [];
   #why: string | undefined = NOT_YET;
   /** How much is known of why this connection fails; see `weightOf`. */
@@ -64,11 +73,18 @@ export abstract class CommandConnection {
   #closed = false;
   #nextBeatMs = 0;
 
-  protected constructor(url: string, options: RedisOptions) {
-    this.#url = url;
-    this.#tls = options.tls;
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  /** @param target Where to dial; asked anew for each dial. */
+  protected constructor(target: () => RedisAddress, options: RedisOptions) {
+    this.#target = target;
+    this.#options = options;
     this.#log = options.log;
+    this.#outbox = new Outbox({
+      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      onAnswer: () => {
+        if (this.#why !== undefined) this.#onAnswer();
+      },
+      failure: (error) => this.#failure(error),
+    });
     this.#complaints = new Complaints(options.log);
     this.#client = this.#dial();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
@@ -114,6 +130,31 @@ export abstract class CommandConnection {
     return this.#run;
   }
 
+  /** Who was greeted last; undefined before the first greeting. Its `life` changes with its data. */
+  get server(): ServerInfo | undefined {
+    return this.#server;
+  }
+
+  /** Lets somebody look at each server before anything else is asked of it, and once a second from then on. */
+  watchWith(watch: Watch): void {
+    this.#watches.push(watch);
+  }
+
+  /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
+  onOtherServer(listener: () => void): void {
+    this.#onOther.push(listener);
+  }
+
+  /** Leaves the connection, and dials again. */
+  dialAnew(why: string): void {
+    if (!this.#closed && this.#greeted) this.#leave(why);
+  }
+
+  /** A connection of somebody else, to the same Redis, was not let in for its login. */
+  loginRefused(): void {
+    this.#options.onLoginRefused?.();
+  }
+
   /**
    * Warns of trouble with Redis once in a while, unless all of Redis is away, which the log says already.
    * @param reason What clients are told.
@@ -138,10 +179,7 @@ export abstract class CommandConnection {
     clearInterval(this.#timer);
     clearTimeout(this.#dialTimer);
     this.#why = "The connection to Redis is closed";
-    for (const { reject } of this.#pending) {
-      reject(new BrokerUnavailableError(this.#why, { outcome: "unknown" }));
-    }
-    this.#pending.clear();
+    this.#outbox.abandon(this.#why);
     this.#wake();
     this.#client.destroy();
     return Promise.resolve();
@@ -149,12 +187,13 @@ export abstract class CommandConnection {
 
   /**
    * Issues a command, unless it is known that it can't be sent.
+   * @param bytes Roughly its size, where it may be large.
    * @throws {BrokerUnavailableError} also when Redis refuses it, or has not answered in time.
    */
-  protected command<T>(issue: (client: Client) => Promise<T>): Promise<T> {
+  protected command<T>(issue: (client: Client) => Promise<T>, bytes = 0): Promise<T> {
     const why = this.unavailable();
     if (why !== undefined) return Promise.reject(new BrokerUnavailableError(why));
-    return this.#issue(issue);
+    return this.#outbox.send(() => issue(this.#client), bytes);
   }
 
   /** From the next connection on, sends this before anything else. Nobody hears what comes of it. */
@@ -164,15 +203,19 @@ export abstract class CommandConnection {
 
   #dial(): Client {
     this.#weight = 0;
-    const client = newClient(this.#url, this.#tls);
+    const client = newClient(this.#target());
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     client.on("ready", () => {
       this.#greeted = false;
       this.#beat();
     });
     // Without a listener an error would end the client in silence.
-    client.on("error", (error: unknown) => this.#onError(error));
-    client.on("terminated", () => this.#redial());
+    client.on("error", (error: unknown) => {
+      if (client === this.#client) this.#onError(error);
+    });
+    client.on("terminated", () => {
+      if (client === this.#client) this.#redial();
+    });
     client.connect().catch(() => {}); // its events have said it
     return client;
   }
@@ -183,7 +226,8 @@ export abstract class CommandConnection {
    * the network allows.
    */
   #redial(): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#ended === this.#client) return;
+    this.#ended = this.#client;
     // Nothing is known of whoever answers next, before it has said who it is.
     this.#greeted = false;
     const attempt = this.#vainDials++;
@@ -197,67 +241,103 @@ export abstract class CommandConnection {
     }, delayMs);
   }
 
-  #issue<T>(issue: (client: Client) => Promise<T>): Promise<T> {
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
-    const pending: Pending = { dueMs: performance.now() + this.#timeoutMs, reject };
-    this.#pending.add(pending);
-    issue(this.#client).then((value) => {
-      this.#pending.delete(pending);
-      if (this.#why !== undefined) this.#onAnswer();
-      resolve(value);
-    }, (error: unknown) => {
-      this.#pending.delete(pending);
-      const unavailable = asUnavailable(error);
-      this.complain("redis refused a command", unavailable.message, unavailable.cause);
-      reject(unavailable);
-    });
-    return promise;
+  /** Ends a connection whose server is of no use, and dials again. */
+  #leave(why: string): void {
+    this.#fail(why);
+    // The end of the connection does not hide why it was ended.
+    this.#weight = 2;
+    this.#client.destroy();
+    this.#redial();
+  }
+
+  #failure(cause: unknown): { error: Error; isAnswer: boolean } {
+    const error = asUnavailable(cause);
+    this.complain("redis refused a command", error.message, error.cause);
+    if (this.#greeted && isReadOnly(cause)) this.#leave(error.message);
+    return { error, isAnswer: isReply(cause) };
   }
 
   #tick(): void {
     const nowMs = performance.now();
-    // Pending commands are in the order of their deadlines, so this looks at one more than it rejects.
-    for (const pending of this.#pending) {
-      if (pending.dueMs > nowMs) break;
-      this.#pending.delete(pending);
-      pending.reject(
-        new BrokerUnavailableError(`Redis did not answer within ${this.#timeoutMs} ms`, {
-          outcome: "unknown",
-        }),
-      );
-      // Where more is known already, that is said.
-      if (this.#why === undefined || this.#why === NOT_YET) this.#fail("Redis does not answer");
+    // Where more is known already, that is said.
+    if (this.#outbox.check(nowMs) && (this.#why === undefined || this.#why === NOT_YET)) {
+      this.#fail(NO_ANSWER);
     }
     if (nowMs >= this.#nextBeatMs && this.#client.isReady) this.#beat();
   }
 
+  /** Asks the server whether it is still who it was; at first, who it is. */
   #beat(): void {
+    const client = this.#client;
+    if (this.#beating === client) return;
+    this.#beating = client;
     this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
+    const ended = () => {
+      if (this.#beating === client) this.#beating = undefined;
+    };
     // A beat without an answer is seen by its deadline or by the client's error event.
-    this.#issue<unknown>((client) => this.#greeted ? client.ping() : this.#greet()).catch(
-      ({ cause }: BrokerUnavailableError) => {
-        if (isReply(cause)) this.#onError(cause);
-      },
-    );
+    this.#outbox.sendNow<unknown>(() =>
+      (this.#greeted ? this.#look(client) : this.#greet(client)).finally(ended)
+    ).catch(({ cause }: BrokerUnavailableError) => {
+      if (isReply(cause) && client === this.#client) this.#onError(cause);
+    });
   }
 
   /** Asks what has to be known before anything is sent. */
-  async #greet(): Promise<void> {
+  async #greet(client: Client): Promise<void> {
     // First: what refuses the connection, as a Redis that is full does, comes as the answer to it.
-    const asked = this.#client.info();
+    const asked = client.info();
     // Only for whoever reads CLIENT LIST: a Redis that forbids it serves us all the same.
-    this.#client.clientSetName("userwire-publisher").catch(() => {});
+    client.clientSetName("userwire-publisher").catch(() => {});
     const info = await asked;
-    if (/^loading:1/m.test(info)) {
-      // It takes no commands yet, and says that it has no append-only file while it reads one.
-      this.#fail("Redis is loading its data");
-      return;
+    if (client !== this.#client) return;
+    const server = readInfo(info);
+    const unfit = unfitnessOf(server);
+    if (unfit) {
+      const { why, remedy } = unfit;
+      // One that loads will be what it says.
+      if (server.isLoading) return this.#fail(why);
+      this.#first.resolve(
+        remedy === undefined ? { outcome: "unreachable", why } : { outcome: "refused", why, remedy },
+      );
+      return this.#leave(why);
     }
-    const isWhole = /^aof_enabled:1/m.test(info) && !/^master_replid2:(?!0+\r?$)/m.test(info);
-    this.#run = `${/^run_id:(\w+)/m.exec(info)?.[1] ?? "unknown"}${isWhole ? "+" : ""}`;
     // What follows on this connection comes after them, so nobody waits.
-    for (const command of this.#greetings) this.#client.sendCommand(command).catch(() => {});
+    for (const command of this.#greetings) client.sendCommand(command).catch(() => {});
+    const why = await this.#askWatches(client, server, true);
+    if (client !== this.#client || this.#ended === client) return;
+    if (why !== undefined) return this.#fail(why);
+    const isWhole = /^aof_enabled:1/m.test(info) && server.promotion === "";
+    this.#run = `${server.field("run_id") ?? "unknown"}${isWhole ? "+" : ""}`;
+    const isOther = this.#server !== undefined && this.#server.life !== server.life;
+    this.#server = server;
     this.#greeted = true;
+    if (isOther) { for (const listener of this.#onOther) listener(); }
+  }
+
+  async #look(client: Client): Promise<void> {
+    const now = readInfo(await client.info("replication"));
+    if (client !== this.#client || !this.#greeted) return;
+    const server = this.#server!;
+    const change = changeOf(server, now);
+    if (change !== undefined) return this.#leave(change);
+    const why = await this.#askWatches(client, server, false);
+    if (why === undefined || client !== this.#client || !this.#greeted) return;
+    // It is greeted anew with the next beat.
+    this.#greeted = false;
+    this.#fail(why);
+  }
+
+  async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<string | undefined> {
+    for (const watch of this.#watches) {
+      const why = await watch.look(
+        (script, keys, args) => evaluateOn(client, script, keys, args),
+        server,
+        isGreeting,
+      );
+      if (why !== undefined) return why;
+    }
+    return undefined;
   }
 
   #onError(error: unknown): void {
@@ -269,14 +349,18 @@ export abstract class CommandConnection {
     const why = explain(error);
     const detail = verbatim(messageOf(error));
     this.#fail(why, detail);
+    const isRefused = isRefusal(error);
+    if (isRefused) this.#options.onLoginRefused?.();
+    const remedy = "correct the user and password in it";
     this.#first.resolve(
-      isRefusal(error) ? { outcome: "refused", why, detail } : { outcome: "unreachable", why },
+      isRefused ? { outcome: "refused", why, detail, remedy } : { outcome: "unreachable", why },
     );
   }
 
   #fail(why: string, detail?: string): void {
     this.#complaints.make("redis unavailable", why, detail);
     this.#why = why;
+    this.#outbox.refuse(why);
   }
 
   #onAnswer(): void {

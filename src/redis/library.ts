@@ -1,15 +1,8 @@
 /** The client library, which no other file imports: how it is set up here, and what commands become that it fails. */
 import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import type { RedisAddress } from "./address.ts";
 import { classOf, explain, isReply } from "./words.ts";
-
-/** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
-export interface RedisTls {
-  readonly ca?: string;
-  /** The client's own certificate, and its private key. */
-  readonly cert?: string;
-  readonly key?: string;
-}
 
 /** A connection on which nothing came for so long is given up and dialled again. */
 const SILENCE_MS = 10_000;
@@ -17,19 +10,23 @@ const SILENCE_MS = 10_000;
 export type Client = ReturnType<typeof newClient>;
 
 /** A client that dials once, when it is told to. */
-export function newClient(url: string, tls: RedisTls | undefined) {
+export function newClient(address: RedisAddress) {
+  const { transport, hostname, port, path, tls, username, password, database } = address;
   return createClient({
-    url,
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password }),
+    database,
     // RESP2 needs no greeting and is spoken by every Redis.
     RESP: 2,
     maintNotifications: "disabled",
     disableClientInfo: true,
     // A command given while there is no connection fails at once, so that the caller can say so.
     disableOfflineQueue: true,
-    // Its own deadlines cost a signal and a timer for each command; ours are in `command_connection.ts`.
+    // Its own deadlines cost a signal and a timer for each command; ours are in `outbox.ts`.
     commandOptions: { timeout: 0 },
     socket: {
-      ...(url.startsWith("rediss:") && { tls: true as const, ...tls }),
+      ...(transport === "unix" ? { path } : { host: hostname, port }),
+      ...(transport === "tls" && { tls: true as const, ...tls }),
       connectTimeout: 3_000,
       socketTimeout: SILENCE_MS,
       // When to try again is decided in `command_connection.ts` too.

@@ -11,7 +11,10 @@ const REPLIES: Words = [
   [/^WRONGPASS|^ERR invalid password/, "Redis refused the password or the user"],
   [/^NOAUTH/, "Redis wants a password"],
   [/^ERR (Client sent )?AUTH/, "Redis was given a password but has none configured"],
-  [/^NOPERM/, "Redis does not grant its user the rights that are needed: docs/security.md lists them"],
+  [
+    /^NOPERM|^ERR (ACL failure|The user executing)/,
+    "Redis does not grant its user the rights that are needed: docs/security.md lists them",
+  ],
   [/^ERR max number of clients/, "Redis has as many clients as its maxclients allows: raise it"],
   [/^DENIED/, "Redis is in protected mode, which serves its own machine only: give it a password"],
   [/^LOADING/, "Redis is loading its data"],
@@ -25,6 +28,11 @@ const REPLIES: Words = [
   [/^ERR unknown command/, "Redis does not know a command that is needed"],
 ];
 
+/** What Redis says in front of the error of a command within a script, before version 7. */
+const IN_SCRIPT = /^ERR Error running script \(call to \w+\): (?:@\w+: ?\d+: ?)+-?/;
+/** How Redis names a command that is forbidden or unknown. */
+const NAMED = /^(?:NOPERM|ERR ACL failure).*'([\w|-]+)' command|^ERR unknown command [`']([\w|-]+)['`]/is;
+
 /** So the library fails when an error reply comes that answers nothing, and keeps the reply to itself. */
 const UNASKED = /reading 'reject'/;
 const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is it a Redis port?";
@@ -33,7 +41,11 @@ const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is i
 const TROUBLES: Words = [
   [/ECONNREFUSED|^ConnectionRefused/, "the connection is refused: nobody listens there"],
   [/ENOTFOUND|EAI_|failed to lookup address/, "the host in REDIS_URL is not found"],
-  [/ENETUNREACH|EHOSTUNREACH|EADDRNOTAVAIL|unreachable/i, "there is no way to its address"],
+  [
+    /EADDRNOTAVAIL|^AddrNotAvailable/,
+    "this machine has no free port left for connections to it: widen net.ipv4.ip_local_port_range",
+  ],
+  [/ENETUNREACH|EHOSTUNREACH|unreachable/i, "there is no way to its address"],
   [/ENOENT|^NotFound/, "its socket file is not there"],
   [/EACCES|EPERM|^PermissionDenied/, "this process may not connect to it"],
   [/EMFILE|ENFILE|Too many open files/, "this process has as many files open as it may: raise its limit"],
@@ -70,7 +82,35 @@ export function explain(error: unknown): string {
 
 /** The same for the text of an error reply. */
 export function explainReply(text: string): string {
-  return REPLIES.find(([said]) => said.test(text))?.[1] ?? "Redis answered with an error: the log says more";
+  const said = withoutScript(text);
+  const words = REPLIES.find(([pattern]) => pattern.test(said))?.[1];
+  if (words === undefined) return "Redis answered with an error: the log says more";
+  const command = NAMED.exec(said);
+  return command ? explainCommand(command[1] ?? command[2]!, command[1] !== undefined) : words;
+}
+
+/** Why a command can't be had: forbidden, or unknown. */
+export function explainCommand(name: string, isForbidden: boolean): string {
+  const command = name.toUpperCase().replace("|", " ");
+  return isForbidden
+    ? `Redis does not grant its user the rights that are needed, as ${command}: docs/security.md lists them`
+    : `Redis does not know a command that is needed: ${command}`;
+}
+
+/** An error reply without what says that it came from within a script. */
+export function withoutScript(text: string): string {
+  return text.replace(IN_SCRIPT, "");
+}
+
+/** Whether a user may not do what a script does, and Redis does not say which command of it. */
+export function isForbiddenWithin(error: unknown): boolean {
+  return isReply(error) &&
+    /^ERR The user executing the script can't run/.test(withoutScript(messageOf(error)));
+}
+
+/** Whether the server is one that only its master may change. */
+export function isReadOnly(error: unknown): boolean {
+  return isReply(error) && withoutScript(messageOf(error)).startsWith("READONLY");
 }
 
 /** Whether it is Redis itself that says no. */

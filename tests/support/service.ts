@@ -113,7 +113,9 @@ export class Truth {
   /** Ids of the connections that are subscribed to something. */
   async subscribers(): Promise<string[]> {
     const list = String(await this.#redis.cli("CLIENT", "LIST", "TYPE", "pubsub"));
-    return list.split("\n").filter((line) => line !== "").map((line) => /^id=(\d+) /.exec(line)![1]!);
+    // What an instance dials only to try it is nobody's subscription.
+    const lines = list.split("\n").filter((line) => line !== "" && !line.includes(" name=userwire-probe "));
+    return lines.map((line) => /^id=(\d+) /.exec(line)![1]!);
   }
 
   /** How many subscriptions the channel has. */
@@ -123,7 +125,8 @@ export class Truth {
 
   /** Every channel that has a subscription. */
   async channels(): Promise<string[]> {
-    return (await this.#redis.cli("PUBSUB", "CHANNELS") as string[]).sort();
+    const channels = await this.#redis.cli("PUBSUB", "CHANNELS") as string[];
+    return channels.filter((channel) => !channel.includes("userwire:probe:")).sort();
   }
 
   /** Resolves when the channel has so many subscriptions. */

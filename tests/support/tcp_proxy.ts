@@ -20,16 +20,18 @@ export class TcpProxy implements AsyncDisposable {
   /** One promise per socket: whoever closes the proxy waits for all of them. */
   readonly #closings = new Set<Promise<void>>();
   #isStalled = false;
+  #targetPort: number;
 
-  private constructor(server: Server) {
+  private constructor(server: Server, targetPort: number) {
     this.#server = server;
+    this.#targetPort = targetPort;
   }
 
   /** Listens on a free port, and passes on to this one. */
   static async start(targetPort: number): Promise<TcpProxy> {
     const server = createServer({ allowHalfOpen: false });
-    const proxy = new TcpProxy(server);
-    server.on("connection", (client: Socket) => proxy.#join(client, targetPort));
+    const proxy = new TcpProxy(server, targetPort);
+    server.on("connection", (client: Socket) => proxy.#join(client));
     const listening = Promise.withResolvers<void>();
     server.listen(0, "127.0.0.1", () => listening.resolve());
     await withDeadline(listening.promise, WAIT_MS, "the proxy to listen");
@@ -49,6 +51,11 @@ export class TcpProxy implements AsyncDisposable {
       client.resetAndDestroy();
       service.resetAndDestroy();
     }
+  }
+
+  /** New connections go to this port from now on; those that are there stay where they are. */
+  turn(targetPort: number): void {
+    this.#targetPort = targetPort;
   }
 
   /** Takes nothing more from the service; what clients say is still passed on. */
@@ -73,8 +80,8 @@ export class TcpProxy implements AsyncDisposable {
     await withDeadline(Promise.all([closed.promise, ...this.#closings]), WAIT_MS, "the proxy to close");
   }
 
-  #join(client: Socket, targetPort: number): void {
-    const service = connect({ host: "127.0.0.1", port: targetPort });
+  #join(client: Socket): void {
+    const service = connect({ host: "127.0.0.1", port: this.#targetPort });
     const pair = { client, service };
     this.#pairs.add(pair);
     this.#pass(client, service, pair);

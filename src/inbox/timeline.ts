@@ -1,7 +1,7 @@
 /**
- * The line of the data in Redis: an unbroken run of writes, under a random name that is kept there. As long as nothing that was
- * accepted is lost, the line stays the same, through restarts, failovers and new connections. When the data was set
- * back (an older copy, a replica that lagged, a flush) a new line begins, and with it a new epoch of every user.
+ * The timeline of the data in Redis: an unbroken run of writes, under a name that is kept there. As long as nothing
+ * that was accepted is lost it stays the same, through restarts, failovers and new connections. When the data was set
+ * back (an older copy, a replica that lagged) a new timeline begins, and with it a new epoch of every user.
  *
  * Nothing is believed of a server's identity: a process can become a copy of another and keep its run id. What is
  * looked for is the data itself. A log, a snapshot and a replica all hold what was written up to some moment, and nothing
@@ -9,8 +9,8 @@
  * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
  * those that it knows of are still there.
  *
- *     userwire:{userwire:line}        hash   token: name of the line, <number>.<random>; life: who served it last
- *     userwire:{userwire:line}:last   hash   process → Unix ms, number, tag and channel of its last append
+ *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last
+ *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
  *
  * A process that has just started remembers nothing. When the server's life is another than the one that was written
  * down, it waits for a word of those that do remember; when there is none, nobody can vouch for the data.
@@ -27,24 +27,24 @@ interface Known {
   readonly atMs: number;
 }
 
-const LINE_KEY = "userwire:{userwire:line}";
-const LAST_KEY = `${LINE_KEY}:last`;
-/** How long a line is remembered while no process runs. Every counter has ended before. */
+const TIMELINE_KEY = "userwire:{userwire:timeline}";
+const LAST_KEY = `${TIMELINE_KEY}:last`;
+/** How long a timeline is remembered while no process runs. Every counter has ended before. */
 const TTL_MS = 60 * 24 * 3_600_000;
 /** Counters live for a day after their last use: a younger append that is not there was lost. */
 const MEMORY_MS = 23 * 3_600_000;
 /** How long a process without memory waits for one that has it: those look once a second. */
 const PATIENCE_MS = 1_200;
 const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
-/** Characters of a run id that name the first line; what was stored before there were lines names its run. */
+/** Characters of a run id that name the first timeline; what was stored before there were timelines names its run. */
 const SEED_LENGTH = 12;
 
 const LOOK = new Script(`
-local line, last = KEYS[1], KEYS[2]
+local timeline, last = KEYS[1], KEYS[2]
 local life, known, fresh, has_memory, is_patient = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local me, record, ttl = ARGV[6], ARGV[7], tonumber(ARGV[8])
-local state = redis.call('HMGET', line, 'token', 'life')
-local token, written = state[1], state[2]
+local state = redis.call('HMGET', timeline, 'name', 'life')
+local name, written = state[1], state[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -64,30 +64,31 @@ for i = 3, #KEYS, 2 do
   if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 6], ARGV[i + 7]) then is_whole = false end
 end
 
-local found = token
--- A later line has a greater number, whatever the clock says: so a process that has not heard of it yet is recognised.
-local before = tonumber(string.match(token or known, '^%d+') or 0)
-local later = string.format('%.0f', math.max(before + 1, now)) .. '.' .. fresh
+local found = name
+-- A later timeline has a greater number, whatever the clock says: so whoever has not heard of it yet is recognised.
+local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
+local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
 if has_memory == '1' then
+  if name and number_of(name) < number_of(known) then is_whole = false end
   if is_whole then
-    token = token or known
-  elseif not token or token == known then
-    token = later
+    name = name or known
+  elseif number_of(name) <= number_of(known) then
+    name = later
   end
-elseif not token then
-  token = later
+elseif not name then
+  name = later
 elseif written ~= life and life ~= '' then
   if is_patient ~= '1' then return {'', ''} end
-  token = later
+  name = later
 end
-if token ~= found or written ~= life or redis.call('PTTL', line) < ttl / 2 then
-  redis.call('HSET', line, 'token', token, 'life', life)
-  redis.call('PEXPIRE', line, ttl)
+if name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2 then
+  redis.call('HSET', timeline, 'name', name, 'life', life)
+  redis.call('PEXPIRE', timeline, ttl)
 end
 
 local records = redis.call('HGETALL', last)
 local day_ago = now - 86400000
-local reply = {token, is_whole and '1' or '0'}
+local reply = {name, is_whole and '1' or '0'}
 for i = 1, #records, 2 do
   if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
     redis.call('HDEL', last, records[i])
@@ -103,10 +104,10 @@ end
 return reply
 `);
 
-export class Line implements Watch {
+export class Timeline implements Watch {
   readonly #me = crypto.randomUUID();
-  #token = "";
-  /** Whether this process has seen the line before: then it knows what has to be there. */
+  #name = "";
+  /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
   #own: Known | undefined;
   #isOwnTold = true;
@@ -114,9 +115,9 @@ export class Line implements Watch {
   /** Since when it waits for a word of others, on the clock of `performance.now()`. */
   #waitsSinceMs: number | undefined;
 
-  /** Name of the line; "" before Redis was looked at. */
-  get token(): string {
-    return this.#token;
+  /** Its name; "" before Redis was looked at. */
+  get name(): string {
+    return this.#name;
   }
 
   /** An append was answered: from now on it has to be there. */
@@ -133,13 +134,13 @@ export class Line implements Watch {
       .filter((one) => one !== undefined)
       .filter(({ atMs }) => nowMs - atMs < MEMORY_MS);
     const isPatient = this.#waitsSinceMs !== undefined && nowMs - this.#waitsSinceMs >= PATIENCE_MS;
-    const [token, isWhole, ...records] = await ask(
+    const [name, isWhole, ...records] = await ask(
       LOOK,
-      [LINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
+      [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
       [
         server.life,
-        this.#token,
-        this.#hasMemory ? newToken() : server.field("run_id")?.slice(0, SEED_LENGTH) || newToken(),
+        this.#name,
+        this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) || newName(),
         this.#hasMemory ? "1" : "0",
         isPatient ? "1" : "0",
         this.#me,
@@ -148,14 +149,14 @@ export class Line implements Watch {
         ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
       ],
     ) as string[];
-    if (token === "") {
+    if (name === "") {
       this.#waitsSinceMs ??= nowMs;
       return UNKNOWN_YET;
     }
     this.#waitsSinceMs = undefined;
     if (own === this.#own) this.#isOwnTold = true;
     if (isWhole !== "1") this.#forget(own);
-    this.#token = token!;
+    this.#name = name!;
     this.#hasMemory = true;
     this.#learn(records, nowMs);
     return undefined;
@@ -181,6 +182,6 @@ export class Line implements Watch {
   }
 }
 
-function newToken(): string {
+function newName(): string {
   return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
 }

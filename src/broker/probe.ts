@@ -1,0 +1,195 @@
+/**
+ * Tries, every other second, what a service lives on: a connection that is dialled anew and subscribes, a message that
+ * is published, counted and arrives, and each script. So `/readyz` does not learn from users that Redis has another
+ * password than an hour ago, no room, or a user with too few rights.
+ *
+ * What is found here makes an instance *not ready*: new users had better be sent elsewhere, while those who are there
+ * may be served all the same, as nothing refuses their messages until Redis does. *Unavailable* it is only when no
+ * command can be sent, or none with a true answer; then sends are refused at once.
+ */
+import { Deadlines } from "../deadlines.ts";
+import { BrokerUnavailableError, messageOf } from "../errors.ts";
+import type { Log } from "../log.ts";
+import type { Redis } from "../redis.ts";
+import { Attempt } from "./attempt.ts";
+import type { RedisConnection } from "./redis_connection.ts";
+
+export interface ProbeOptions {
+  readonly redis: Redis;
+  /** A channel of this process alone. */
+  readonly channel: string;
+  /** A new connection that is subscribed to the channel. */
+  dial(attempt: Attempt): Promise<RedisConnection>;
+  /** It was found out whether this Redis counts its subscribers. */
+  onCounted(counts: boolean): void;
+  readonly log?: Log;
+}
+
+/** From the end of one trial to the beginning of the next. */
+const PAUSE_MS = 1_400;
+const LIMIT_MS = 1_000;
+/** How long Redis may take to notice that a subscription was closed. */
+const CLOSE_MS = 1_000;
+
+export class Probe {
+  readonly #options: ProbeOptions;
+  readonly #deadlines = new Deadlines(LIMIT_MS);
+  readonly #stop = Promise.withResolvers<void>();
+  readonly #first = Promise.withResolvers<void>();
+  #isStopped = false;
+  #running: Promise<void> | undefined;
+  #why: string | undefined;
+  #counts: boolean | undefined;
+  #trials = 0;
+
+  constructor(options: ProbeOptions) {
+    this.#options = options;
+    options.redis.onOtherServer(() => this.#counts = undefined);
+  }
+
+  /** What was found the last time: a sentence without a full stop that anybody may read. */
+  why(): string | undefined {
+    return this.#why;
+  }
+
+  /** Whether this Redis counts its subscribers; undefined while that is not known. */
+  get counts(): boolean | undefined {
+    return this.#counts;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  /** Resolves when the first trial has ended, or after the time given. */
+  async first(withinMs: number): Promise<void> {
+    const timer = setTimeout(() => this.#first.resolve(), withinMs);
+    await this.#first.promise;
+    clearTimeout(timer);
+  }
+
+  async close(): Promise<void> {
+    this.#isStopped = true;
+    this.#stop.resolve();
+    this.#first.resolve();
+    await this.#running;
+    this.#deadlines.close();
+  }
+
+  async #run(): Promise<void> {
+    const { redis } = this.#options;
+    while (!this.#isStopped) {
+      await Promise.race([redis.whenReady(), this.#stop.promise]);
+      if (this.#isStopped) return;
+      const why = await this.#trial();
+      // All of Redis is away: that is said already.
+      if (redis.unavailable() === undefined) this.#found(why);
+      this.#first.resolve();
+      let timer: ReturnType<typeof setTimeout>;
+      const paused = new Promise<void>((resolve) => timer = setTimeout(resolve, PAUSE_MS));
+      await Promise.race([paused, this.#stop.promise]);
+      clearTimeout(timer!);
+    }
+  }
+
+  #found(why: string | undefined): void {
+    if (why !== undefined && why !== this.#why) {
+      this.#options.log?.warn("not ready", { reason: why });
+    } else if (why === undefined && this.#why !== undefined) {
+      this.#options.log?.info("ready again");
+    }
+    this.#why = why;
+  }
+
+  async #trial(): Promise<string | undefined> {
+    try {
+      if (this.#counts === undefined) this.#options.onCounted(this.#counts = await this.#counting());
+      await this.#once();
+    } catch (error) {
+      return error instanceof BrokerUnavailableError
+        ? error.message
+        : `The check failed: ${messageOf(error)}`;
+    }
+    return await this.#options.redis.tryScripts(this.#options.channel);
+  }
+
+  /** Whether a publish counts two subscriptions as two, and after one has ended one. */
+  async #counting(): Promise<boolean> {
+    const [one, other] = await Promise.all([this.#dial(), this.#dial()]);
+    try {
+      // Others who listen to everything may be counted too.
+      const [both, bothListed] = await this.#count("");
+      if (both < 2 || bothListed !== 2) return false;
+      await one.closeWrite().catch(() => {});
+      const endMs = performance.now() + CLOSE_MS;
+      for (;;) {
+        const [left, leftListed] = await this.#count("");
+        if (left < both && leftListed === 1) return true;
+        if (performance.now() > endMs) return false;
+      }
+    } finally {
+      one.close();
+      other.close();
+    }
+  }
+
+  async #count(payload: string): Promise<[published: number, listed: number]> {
+    const { redis, channel } = this.#options;
+    const [published, [listed]] = await Promise.all([
+      redis.publish(channel, payload),
+      redis.subscriberCounts([channel]),
+    ]);
+    return [published, listed!];
+  }
+
+  /** One message on its way, from the end at which it is sent to the one at which it is heard. */
+  async #once(): Promise<void> {
+    const { redis, channel } = this.#options;
+    const connection = await this.#dial();
+    try {
+      const text = String(this.#trials++);
+      const reached = await redis.publish(channel, text);
+      // Where subscribers are not counted at all, no number says anything.
+      if (reached < 1 && this.#counts) {
+        throw new BrokerUnavailableError("What is subscribed to is not reached by what is published");
+      }
+      await this.#attempt((attempt) => attempt.step(arrival(connection, text)));
+    } finally {
+      connection.close();
+    }
+  }
+
+  #dial(): Promise<RedisConnection> {
+    return this.#attempt((attempt) => this.#options.dial(attempt));
+  }
+
+  async #attempt<T>(work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const late = () => new BrokerUnavailableError(`Redis did not serve a new subscription within a second`);
+    const attempt = new Attempt(this.#deadlines, { late, signal: undefined });
+    try {
+      return await work(attempt);
+    } finally {
+      attempt.end();
+    }
+  }
+}
+
+/** Resolves when the payload has come. @throws {BrokerUnavailableError} when the connection ends before. */
+async function arrival(connection: RedisConnection, text: string): Promise<void> {
+  const { parser } = connection;
+  for (;;) {
+    if (parser.message()) {
+      if (parser.payload() === text) return;
+      continue;
+    }
+    if (parser.next() !== undefined) continue;
+    let count: number | null = null;
+    try {
+      count = await connection.read();
+    } catch {
+      // Closed, by one side or the other.
+    }
+    if (count === null) throw new BrokerUnavailableError("Redis closed a new subscription");
+    parser.filled(count);
+  }
+}

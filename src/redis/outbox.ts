@@ -1,0 +1,138 @@
+/**
+ * What is on its way to Redis, and what waits for its turn. Only so many bytes are on their way at one time: what
+ * somebody gives out by the megabyte is taken in portions, and the time that Redis has for a command begins when the
+ * command is written, not when it came.
+ */
+import { BrokerUnavailableError } from "../errors.ts";
+
+export interface OutboxOptions {
+  /** How long an answer may take, and how long a command may wait for its turn, in milliseconds. */
+  readonly timeoutMs: number;
+  /** An answer came that is no error. */
+  onAnswer(): void;
+  /** The error to reject with, for one that the library gave. */
+  failure(error: unknown): { error: Error; isAnswer: boolean };
+}
+
+interface Letter {
+  dueMs: number;
+  readonly bytes: number;
+  readonly write: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Bytes on their way at one time; a command that has more goes alone. */
+const WINDOW_BYTES = 1024 * 1024;
+/** While others are answered, one that is late says nothing of Redis. */
+const SILENCE_MS = 1_000;
+
+export class Outbox {
+  readonly #options: OutboxOptions;
+  /** In the order of their deadlines. */
+  readonly #written = new Set<Letter>();
+  readonly #waiting = new Set<Letter>();
+  #bytes = 0;
+  #hasAnswers = false;
+  #answeredAtMs = -Infinity;
+
+  constructor(options: OutboxOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param bytes Roughly the size of the command.
+   * @throws {BrokerUnavailableError}
+   */
+  send<T>(issue: () => Promise<T>, bytes: number): Promise<T> {
+    return this.#post(issue, bytes, this.#waiting.size === 0 && this.#hasRoom(bytes));
+  }
+
+  /** The same, past all that wait. */
+  sendNow<T>(issue: () => Promise<T>): Promise<T> {
+    return this.#post(issue, 0, true);
+  }
+
+  /**
+   * Rejects what is late.
+   * @returns Whether that says that Redis does not answer any more.
+   */
+  check(nowMs: number): boolean {
+    if (this.#hasAnswers) this.#answeredAtMs = nowMs;
+    this.#hasAnswers = false;
+    const { timeoutMs } = this.#options;
+    const late = new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, {
+      outcome: "unknown",
+    });
+    const isLate = takeLate(this.#written, nowMs, late);
+    takeLate(this.#waiting, nowMs, new BrokerUnavailableError("Redis is busy with what was sent before"));
+    return isLate && nowMs - this.#answeredAtMs > SILENCE_MS;
+  }
+
+  /** Rejects what was not written yet. */
+  refuse(why: string): void {
+    if (this.#waiting.size === 0) return;
+    for (const { reject } of this.#waiting) reject(new BrokerUnavailableError(why));
+    this.#waiting.clear();
+  }
+
+  /** Rejects everything. */
+  abandon(why: string): void {
+    this.refuse(why);
+    for (const { reject } of this.#written) reject(new BrokerUnavailableError(why, { outcome: "unknown" }));
+    this.#written.clear();
+  }
+
+  #post<T>(issue: () => Promise<T>, bytes: number, isNext: boolean): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const write = () => {
+      issue().then((value) => {
+        this.#settle(letter, true);
+        this.#options.onAnswer();
+        resolve(value);
+      }, (cause: unknown) => {
+        const { error, isAnswer } = this.#options.failure(cause);
+        this.#settle(letter, isAnswer);
+        reject(error);
+      });
+    };
+    const letter: Letter = { dueMs: performance.now() + this.#options.timeoutMs, bytes, write, reject };
+    if (isNext) this.#write(letter);
+    else this.#waiting.add(letter);
+    return promise;
+  }
+
+  #hasRoom(bytes: number): boolean {
+    return this.#bytes === 0 || this.#bytes + bytes <= WINDOW_BYTES;
+  }
+
+  #write(letter: Letter): void {
+    this.#written.add(letter);
+    this.#bytes += letter.bytes;
+    letter.write();
+  }
+
+  #settle(letter: Letter, isAnswer: boolean): void {
+    this.#written.delete(letter);
+    // Also of one that was late: until then it was on its way.
+    this.#bytes -= letter.bytes;
+    if (isAnswer) this.#hasAnswers = true;
+    for (const next of this.#waiting) {
+      if (!this.#hasRoom(next.bytes)) break;
+      this.#waiting.delete(next);
+      next.dueMs = performance.now() + this.#options.timeoutMs;
+      this.#write(next);
+    }
+  }
+}
+
+/** Takes away those whose time is up, from the front of the line; returns whether there were any. */
+function takeLate(letters: Set<Letter>, nowMs: number, error: Error): boolean {
+  let isLate = false;
+  for (const letter of letters) {
+    if (letter.dueMs > nowMs) break;
+    letters.delete(letter);
+    letter.reject(error);
+    isLate = true;
+  }
+  return isLate;
+}

@@ -1,0 +1,79 @@
+/** Lua scripts, as they are known to Redis, and how it is found out which of their commands are forbidden. */
+import { createHash } from "node:crypto";
+import { messageOf } from "../errors.ts";
+import type { Client } from "./library.ts";
+
+/** What a script is called with when it is only tried. */
+export interface Trial {
+  readonly keys: readonly string[];
+  readonly args: readonly string[];
+}
+
+export interface ScriptOptions {
+  /**
+   * How the script is tried, so that a Redis that refuses it is known before a user meets it: with keys and arguments
+   * that make it do all that it may do, on keys that expire within seconds. Without this it is called without keys,
+   * which finds out only whether scripts may be called at all.
+   * @param tag Of this process alone; keys are named `userwire:{<tag>}:…`, and channels by the tag itself.
+   */
+  readonly probe?: (tag: string) => Trial;
+}
+
+/** A Lua script, known to Redis by its hash. It has keys; called without any it does nothing. */
+export class Script {
+  readonly source: string;
+  readonly sha: string;
+  readonly probe: ((tag: string) => Trial) | undefined;
+
+  constructor(source: string, options: ScriptOptions = {}) {
+    this.source = `if #KEYS == 0 then return end\n${source}`;
+    this.sha = createHash("sha1").update(this.source).digest("hex");
+    this.probe = options.probe;
+  }
+}
+
+/** Runs a script on a connection. */
+export async function evaluateOn(
+  client: Client,
+  script: Script,
+  keys: readonly string[],
+  args: readonly string[],
+): Promise<unknown> {
+  const rest = [String(keys.length), ...keys, ...args];
+  try {
+    return await client.sendCommand(["EVALSHA", script.sha, ...rest]);
+  } catch (error) {
+    // Redis forgets scripts when it restarts, or is told to.
+    if (!messageOf(error).startsWith("NOSCRIPT")) throw error;
+    return await client.sendCommand(["EVAL", script.source, ...rest]);
+  }
+}
+
+/** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
+export function commandsOf({ source }: Script): string[] {
+  const calls = source.matchAll(/(?:redis\.p?call|try)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
+  return [...new Set([...calls].map(([, name, sub]) => name === "PUBSUB" ? `${name} ${sub}` : name!))];
+}
+
+/**
+ * Names those of the commands that the user may not run in a script: Redis before 7.2 says only that there is one.
+ * Each is tried with as many words as it wants, which Redis looks at first, on a key that nobody else has.
+ */
+export const FORBIDDEN = new Script(`
+local forbidden = {}
+for _, command in ipairs(ARGV) do
+  local words = {}
+  for word in string.gmatch(command, '%S+') do words[#words + 1] = word end
+  for n = 0, 6 do
+    local answer = redis.pcall(unpack(words))
+    local said = type(answer) == 'table' and answer.err or ''
+    if not string.find(said, 'rong number of arg') then
+      if string.find(said, "can't run this command", 1, true) then forbidden[#forbidden + 1] = command end
+      break
+    end
+    words[#words + 1] = n == 0 and KEYS[1] or '0'
+  end
+end
+redis.pcall('PEXPIRE', KEYS[1], 1000)
+return forbidden
+`);
