@@ -144,13 +144,12 @@ export class Probe {
 
   /** One message on its way, from the end at which it is sent to the one at which it is heard. */
   async #once(): Promise<void> {
-    const { redis, channel } = this.#options;
     const connection = await this.#dial();
     try {
       const text = String(this.#trials++);
-      const reached = await redis.publish(channel, text);
+      const [reached, listed] = await this.#count(text);
       // Where subscribers are not counted at all, no number says anything.
-      if (reached < 1 && this.#counts) {
+      if ((reached < 1 || listed !== 1) && this.#counts) {
         throw new BrokerUnavailableError("What is subscribed to is not reached by what is published");
       }
       await this.#attempt((attempt) => attempt.step(arrival(connection, text)));

@@ -32,7 +32,6 @@ export class Outbox {
   readonly #written = new Set<Letter>();
   readonly #waiting = new Set<Letter>();
   #bytes = 0;
-  #hasAnswers = false;
   #answeredAtMs = -Infinity;
 
   constructor(options: OutboxOptions) {
@@ -57,15 +56,13 @@ export class Outbox {
    * @returns Whether that says that Redis does not answer any more.
    */
   check(nowMs: number): boolean {
-    if (this.#hasAnswers) this.#answeredAtMs = nowMs;
-    this.#hasAnswers = false;
     const { timeoutMs } = this.#options;
     const late = new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, {
       outcome: "unknown",
     });
     const isLate = takeLate(this.#written, nowMs, late);
     takeLate(this.#waiting, nowMs, new BrokerUnavailableError("Redis is busy with what was sent before"));
-    return isLate && nowMs - this.#answeredAtMs > SILENCE_MS;
+    return isLate && nowMs - this.#answeredAtMs > Math.min(SILENCE_MS, timeoutMs);
   }
 
   /** Rejects what was not written yet. */
@@ -115,7 +112,7 @@ export class Outbox {
     this.#written.delete(letter);
     // Also of one that was late: until then it was on its way.
     this.#bytes -= letter.bytes;
-    if (isAnswer) this.#hasAnswers = true;
+    if (isAnswer) this.#answeredAtMs = performance.now();
     for (const next of this.#waiting) {
       if (!this.#hasRoom(next.bytes)) break;
       this.#waiting.delete(next);
