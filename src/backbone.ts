@@ -94,7 +94,10 @@ export function openBackbone(options: BackboneOptions): Backbone {
       connections: options.sharedConnections ?? 1,
     })
     : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
-  const inbox = new RedisStreamsInbox(redis, { limits });
+  const inbox = new RedisStreamsInbox(redis, {
+    limits,
+    onCount: (channel, count) => broker.learnCount(channel, count),
+  });
   const channel = `${options.channelPrefix ?? ""}${RESERVED_PREFIX}probe:${crypto.randomUUID()}`;
   const probe = options.probe
     ? new Probe({

@@ -35,9 +35,10 @@ export class Redis extends CommandConnection {
    * @param target A URL; or where to dial, asked anew for each dial.
    */
   static open(target: string | (() => RedisAddress), options: RedisOptions = {}): Redis {
-    if (typeof target !== "string") return new Redis(target, options);
-    const address = parseRedisUrl(target);
-    return new Redis(() => address, options);
+    const address = typeof target === "string" ? parseRedisUrl(target) : undefined;
+    const redis = new Redis(typeof target === "string" ? () => address! : target, options);
+    redis.prepare(PUBLISH);
+    return redis;
   }
 
   /**

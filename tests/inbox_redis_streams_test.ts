@@ -14,6 +14,7 @@ import { RedisServer, redisTest } from "./support/redis_server.ts";
 
 const DAY_MS = 24 * 3_600_000;
 const IDEMPOTENCY = { key: "k", fingerprint: "f" };
+const LAST_KEY = "userwire:{userwire:timeline}:last";
 
 async function openOn(redis: RedisServer, limits: Partial<InboxLimits> = {}): Promise<Backbone> {
   const { count = 100, ttlMs = 60_000 } = limits;
@@ -90,7 +91,7 @@ test("puts all keys of a user into the channel's hash slot, and lets each end", 
   await ours.inbox.append("alice", draftOf("m"), { idempotency: IDEMPOTENCY });
   await ours.inbox.since("bob", 0, 10);
   await ours.inbox.since("carol", undefined, 10);
-  const keys = (await redis.cli("KEYS", "*") as string[]).toSorted();
+  const keys = (await redis.cli("KEYS", "userwire:{[^u]*") as string[]).toSorted();
   assertEquals(keys, [
     "userwire:{alice}:inbox",
     "userwire:{alice}:key:k",
@@ -111,7 +112,26 @@ test("puts all keys of a user into the channel's hash slot, and lets each end", 
 test("leaves no key behind for a user who is not there", async ({ redis, ours }) => {
   const options = { expectOnline: true, idempotency: IDEMPOTENCY };
   assertEquals(await ours.inbox.append("alice", draftOf("m"), options), { outcome: "offline" });
-  assertEquals(await redis.cli("KEYS", "*"), []);
+  assertEquals(await redis.cli("KEYS", "*alice*"), []);
+});
+
+test("leaves no key without an end", async ({ redis, ours }) => {
+  await ours.inbox.append("alice", draftOf("m"), { idempotency: IDEMPOTENCY });
+  await ours.inbox.since("bob", 0, 10);
+  // Told to the others with the next look at Redis.
+  await until(async () => await redis.cli("EXISTS", LAST_KEY) === 1, "the last append to be told");
+  for (const key of await redis.cli("KEYS", "*") as string[]) {
+    assert(Number(await redis.cli("PTTL", key)) > 0, `${key} stays for ever`);
+  }
+});
+
+test("only looks, when that is asked for", async ({ redis, ours }) => {
+  const { epoch, last, items } = await ours.inbox.since("nobody", 0, 10, { peek: true });
+  assertEquals([epoch, last, items], ["", 0, []]);
+  assertEquals(await redis.cli("KEYS", "*nobody*"), []);
+  const place = await sendMany(ours.inbox, 2);
+  const stretch = await ours.inbox.since("alice", 0, 10, { peek: true });
+  assertEquals([stretch.epoch, seqsOf(stretch)], [place.epoch, [1, 2]]);
 });
 
 test("keeps the counter for longer than any message", async ({ redis, ours }) => {
@@ -277,6 +297,9 @@ test("begins a new epoch after a restart from a snapshot, and says up to where t
   assertEquals(placeOf(await ours.inbox.append("alice", draftOf("m"))), { epoch: stretch.epoch, seq: 8 });
 
   // Once more, and the list goes on.
+  await redis.cli("SAVE");
+  await sendMany(ours.inbox, 1);
+  await redis.stop({ signal: "SIGKILL" });
   await redis.restart({ keepData: true });
   await available(ours, theirs);
   const third = await ours.inbox.since("alice", 7, 10);
@@ -288,6 +311,9 @@ test("begins a new epoch after a restart from a snapshot, and says up to where t
 test("notes up to where an epoch holds also when the first to come is a send", async (t) => {
   const { redis, ours, theirs } = t;
   const first = await sendMany(ours.inbox, 2);
+  await redis.cli("SAVE");
+  await sendMany(ours.inbox, 1);
+  await redis.stop({ signal: "SIGKILL" });
   await redis.restart({ keepData: true });
   await available(ours, theirs);
   const place = placeOf(await ours.inbox.append("alice", draftOf("m")));
@@ -297,11 +323,11 @@ test("notes up to where an epoch holds also when the first to come is a send", a
   assertEquals(seqsOf(stretch), [1, 2, 3]);
 });
 
-test("keeps the list of former epochs short over many restarts", async ({ redis, ours }) => {
+test("keeps the list of former epochs short over many timelines", async ({ redis, ours }) => {
   let place = await sendMany(ours.inbox, 1);
   for (let life = 0; life < 20; life++) {
-    // What a restart changes, without the wait for one.
-    await redis.cli("HSET", "userwire:{alice}:position", "run", `life-${life}`);
+    // What a new timeline changes, without the wait for one.
+    await redis.cli("HSET", "userwire:{alice}:position", "timeline", `${life}.before`);
     place = await sendMany(ours.inbox, 1);
   }
   const stretch = await ours.inbox.since("alice", 0, 100);
@@ -311,12 +337,13 @@ test("keeps the list of former epochs short over many restarts", async ({ redis,
   for (const { epoch } of stretch.former) assert(epoch.length >= 8 && epoch.length <= place.epoch.length);
 });
 
-test("names an epoch after the one it goes on from, for a life that ends before it is saved", async (t) => {
+test("names an epoch after the one it goes on from, for a timeline that ends before it is saved", async (t) => {
   const { redis, ours, theirs } = t;
   const first = await sendMany(ours.inbox, 5);
   assertEquals(originOf(first.epoch), undefined);
   await redis.cli("SAVE");
   const lives: Position[] = [];
+  await sendMany(ours.inbox, 1);
   for (let life = 0; life < 2; life++) {
     await redis.stop({ signal: "SIGKILL" });
     await redis.restart({ keepData: true });
@@ -332,11 +359,20 @@ test("names an epoch after the one it goes on from, for a life that ends before 
   assertNotEquals(ownNameOf(lives[0]!.epoch), ownNameOf(lives[1]!.epoch));
 });
 
-test("takes up a position that was written before lives were told apart", async ({ redis, ours }) => {
+test("takes up what was written before there were timelines, by the same run of Redis only", async (t) => {
+  const { redis, ours } = t;
   const first = await sendMany(ours.inbox, 2);
-  await redis.cli("HDEL", "userwire:{alice}:position", "run");
-  const stretch = await ours.inbox.since("alice", 0, 10);
-  assertEquals([stretch.former, stretch.last], [[{ epoch: first.epoch, seq: 2 }], 2]);
+  const run = /run_id:(\w+)/.exec(String(await redis.cli("INFO", "server")))![1]!;
+  const position = "userwire:{alice}:position";
+  await redis.cli("HDEL", position, "timeline", "tag");
+  await redis.cli("HSET", position, "run", `${run}+`);
+  const same = await ours.inbox.since("alice", 0, 10);
+  assertEquals([same.epoch, same.former, same.last], [first.epoch, [], 2]);
+  await redis.cli("HDEL", position, "timeline");
+  await redis.cli("HSET", position, "run", "another");
+  const other = await ours.inbox.since("alice", 0, 10);
+  assertNotEquals(other.epoch, first.epoch);
+  assertEquals([other.former, other.last], [[{ epoch: first.epoch, seq: 2 }], 2]);
 });
 
 test("has few reads of messages under way at one time, and answers all", async ({ redis, ours }) => {
@@ -373,7 +409,7 @@ test("goes on in the same epoch when Redis restarts with an append-only file", a
   assertEquals(placeOf(await ours.inbox.append("alice", draftOf("m"))), { ...old, seq: 4 });
 }, ["--appendonly", "yes"]);
 
-test("has one epoch although instances came before and after the append-only file was turned on", async (t) => {
+test("has one epoch whatever instances come, and whether or not there is an append-only file", async (t) => {
   const { redis, ours } = t;
   await sendMany(ours.inbox, 1);
   await redis.cli("CONFIG", "SET", "appendonly", "yes");

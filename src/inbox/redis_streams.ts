@@ -187,15 +187,23 @@ export class RedisStreamsInbox implements Inbox {
   readonly limits: InboxLimits;
   readonly #redis: Redis;
   readonly #timeline: Timeline;
+  readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
   readonly #since: Script;
   #reads = 0;
   /** Those whose read must wait, first come first. */
   readonly #line: (() => void)[] = [];
 
-  /** @param redis Stays the caller's to close. */
-  constructor(redis: Redis, options: { limits: InboxLimits }) {
+  /**
+   * @param redis Stays the caller's to close.
+   * @param options.onCount Told with each read how many subscriptions the channel has.
+   */
+  constructor(
+    redis: Redis,
+    options: { limits: InboxLimits; onCount?: (channel: string, count: number) => void },
+  ) {
     this.#redis = redis;
+    this.#onCount = options.onCount ?? (() => {});
     this.#timeline = new Timeline();
     this.limits = options.limits;
     const { count } = options.limits;
@@ -307,6 +315,7 @@ export class RedisStreamsInbox implements Inbox {
       string,
       string,
     ];
+    this.#onCount(channel, Number(reply[6]));
     const items = [];
     for (let i = 7; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
     return {
