@@ -6,6 +6,7 @@ import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { RedisBroker, type RedisBrokerOptions, refuseIf } from "./redis_broker.ts";
 import { RedisConnection } from "./redis_connection.ts";
+import type { Held } from "./self_check.ts";
 import { SharedConnection, type SharedConnectionHost } from "./shared_connection.ts";
 
 const BUFFER_BYTES = 64 * 1024;
@@ -55,9 +56,9 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
     return this.#connections.reduce((sum, { size }) => sum + size, 0);
   }
 
-  protected confirmed(channel: string): RedisConnection[] {
-    const connection = this.#of(channel).confirmed(channel);
-    return connection ? [connection] : [];
+  protected confirmed(channel: string): Held[] {
+    const held = this.#of(channel).confirmed(channel);
+    return held ? [held] : [];
   }
 
   protected cutSubscriptions(): void {

@@ -1,5 +1,6 @@
 /** One channel of a shared connection: who listens to it, and what Redis was told about it. */
 import type { Subscriber } from "./broker.ts";
+import type { Held } from "./self_check.ts";
 
 export interface Listener {
   readonly subscriber: Subscriber;
@@ -15,6 +16,8 @@ export class SharedChannel {
   due = 0;
   /** It was among channels that Redis refused: it is asked for alone, so that it can't harm others. */
   isSuspect = false;
+  /** Stands for the last time it was confirmed; another object each time. */
+  held: Held | undefined;
   #waiters: ((refusal: string | undefined) => void)[] = [];
 
   constructor(name: string) {

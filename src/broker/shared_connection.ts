@@ -17,6 +17,7 @@ import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { Redial } from "./redial.ts";
 import type { RedisConnection } from "./redis_connection.ts";
+import type { Held } from "./self_check.ts";
 import { type Listener, SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";
 
@@ -109,11 +110,10 @@ export class SharedConnection {
     return this.#channels.keys();
   }
 
-  /** The connection on which Redis must count the channel now, if there is one. */
-  confirmed(name: string): RedisConnection | undefined {
+  /** What Redis must count now for the channel, if anything: another object each time that it was subscribed. */
+  confirmed(name: string): Held | undefined {
     const channel = this.#channels.get(name);
-    if (!channel?.isConfirmed || channel.listeners.size === 0) return undefined;
-    return this.#connection;
+    return channel?.isConfirmed && channel.listeners.size > 0 ? channel.held : undefined;
   }
 
   /** Ends the connection, to dial again: what comes on it is not what is published. */
@@ -326,6 +326,8 @@ export class SharedConnection {
     if (channel.listeners.size === 0) return this.#sync(channel);
     if (!channel.isConfirmed) return;
     channel.isSuspect = false;
+    const connection = this.#connection;
+    channel.held = { close: () => connection?.close() };
     channel.settle();
     this.#host.onConfirmed(channel.name);
     for (const listener of channel.listeners) {
