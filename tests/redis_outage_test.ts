@@ -65,14 +65,16 @@ Deno.test("A Redis that accepts and hangs up at once is dialled ever more slowly
       connection.close();
     }
   })();
+  // A connection may be taken long after it was dialled, so the time counts from before the first one.
+  const startedMs = performance.now();
   {
     await using _ = await Service.start({ REDIS_URL: `redis://127.0.0.1:${listener.addr.port}` });
-    await until(() => dialledMs.length >= 6, "six attempts", 15_000);
+    await until(() => dialledMs.length >= 6, "six attempts", 30_000);
   }
   listener.close();
   await accepting;
   // At once, then after 50, 100, 200 and 400 ms at least.
-  assert(dialledMs[5]! - dialledMs[0]! > 700, `six attempts within ${dialledMs[5]! - dialledMs[0]!} ms`);
+  assert(dialledMs[5]! - startedMs > 700, `six attempts within ${dialledMs[5]! - startedMs} ms`);
 });
 
 redisTest("A service started before Redis is up says so, lives, and connects by itself", async () => {

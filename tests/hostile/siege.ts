@@ -85,7 +85,7 @@ export class Siege implements AsyncDisposable {
     );
     worker.postMessage({ url: siege.#target.url, key: KEY.key, tokens });
     try {
-      await withDeadline(ready.promise, 10_000, "the honest users to connect");
+      await withDeadline(ready.promise, 30_000, "the honest users to connect");
       // The first messages find nothing warmed up.
       await siege.#windows(WINDOWS);
       siege.#calm = await siege.#windows(WINDOWS);
@@ -149,7 +149,7 @@ export class Siege implements AsyncDisposable {
     if (this.service.hasEnded) throw new Error("The service has ended");
     const reply = new Promise<number[]>((resolve) => this.#onReply = resolve);
     this.#worker.postMessage("report");
-    return await withDeadline(reply, 10_000, "the report of the honest users");
+    return await withDeadline(reply, 30_000, "the report of the honest users");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -37,7 +37,7 @@ export class HaProxy implements AsyncDisposable {
       return response?.status === 200;
     };
     try {
-      await until(answers, "HAProxy to pass requests on", 10_000);
+      await until(answers, "HAProxy to pass requests on", 30_000);
       return proxy;
     } catch (error) {
       await proxy[Symbol.asyncDispose]();
@@ -55,7 +55,7 @@ export class HaProxy implements AsyncDisposable {
     } catch {
       // It had ended by itself.
     }
-    await withDeadline(this.#child.status, 5_000, "HAProxy to end");
+    await withDeadline(this.#child.status, 20_000, "HAProxy to end");
     this.#port[Symbol.dispose]();
   }
 }

@@ -22,8 +22,8 @@ export interface RedisServerOptions {
   readonly dir?: string;
 }
 
-const START_MS = 10_000;
-const STOP_MS = 10_000;
+const START_MS = 30_000;
+const STOP_MS = 30_000;
 
 export class RedisServer implements AsyncDisposable {
   readonly #options: RedisServerOptions;
