@@ -51,7 +51,7 @@ export class HaProxy implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      this.#child.kill("SIGTERM");
+      this.#child.kill("SIGKILL");
     } catch {
       // It had ended by itself.
     }

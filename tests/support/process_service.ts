@@ -160,11 +160,14 @@ export class ProcessService implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     // The group: `deno task` leaves its child behind when it is killed.
     this.signal("SIGKILL", { toGroup: this.#isGroup });
-    await this.ended();
-    for await (const { name } of Deno.readDir(this.logDir)) {
-      this.#search(await Deno.readTextFile(`${this.logDir}/${name}`));
+    try {
+      await this.ended();
+      for await (const { name } of Deno.readDir(this.logDir)) {
+        this.#search(await Deno.readTextFile(`${this.logDir}/${name}`));
+      }
+    } finally {
+      await Deno.remove(this.logDir, { recursive: true });
     }
-    await Deno.remove(this.logDir, { recursive: true });
     // Whatever the test is about.
     if (this.#leaked.size > 0) throw new Error(`The process wrote secrets: ${[...this.#leaked].join(", ")}`);
   }

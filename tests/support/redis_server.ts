@@ -128,10 +128,13 @@ export class RedisServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop({ signal: "SIGKILL" });
-    this.#port?.[Symbol.dispose]();
-    if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
-    else await Deno.remove(this.#binary);
+    try {
+      await this.stop({ signal: "SIGKILL" });
+    } finally {
+      this.#port?.[Symbol.dispose]();
+      if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
+      else await Deno.remove(this.#binary);
+    }
   }
 
   get #running(): Deno.ChildProcess {
