@@ -5,6 +5,9 @@ import { watchAlice } from "./support/client_watch.ts";
 import { HeldTimers } from "./support/held_timers.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
 
+/** A back-off with which a client makes no attempt while it is offline, as it else does after the longest wait. */
+const PATIENT = { baseMs: 1, maxMs: 60_000 };
+
 /** A client that is asked for its token, and does not get it before the test says so. */
 function ask(server: ScriptedServer) {
   const token = Promise.withResolvers<string>();
@@ -20,7 +23,7 @@ function ask(server: ScriptedServer) {
 
 Deno.test("Client lets go of its socket when the browser is offline, and resumes when it is online", async () => {
   await using server = new ScriptedServer();
-  const { client, watch } = watchAlice(server.url);
+  const { client, watch } = watchAlice(server.url, { backoff: PATIENT });
   await using _ = client;
   const first = await server.next();
   first.hi({ pos: "e.5" });

@@ -11,6 +11,9 @@ import { ProcessService } from "./support/process_service.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
 
+/** A back-off with which a client makes no attempt while it is offline, as it else does after the longest wait. */
+const PATIENT = { baseMs: 20, maxMs: 60_000 };
+
 /** A client of alice's that takes everything, and may report no error. */
 class Listener extends Inbox implements AsyncDisposable {
   constructor(url: string, options: CommonOptions & { user?: string } = {}) {
@@ -107,7 +110,7 @@ Deno.test("Client learns that a service in memory has forgotten, and gets what i
 
 Deno.test("Client goes on without history, at most once and without a position", async () => {
   await using service = await Service.start({ USERWIRE_HISTORY: "0" });
-  await using alice = new Listener(service.server.url);
+  await using alice = new Listener(service.server.url, { backoff: PATIENT });
   await alice.state("open");
   await sendAll(service, 1, 2);
   await alice.received(2);
@@ -209,7 +212,7 @@ redisTest(
 redisTest("Client is told exactly what it came too late for", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ REDIS_URL: redis.url, USERWIRE_HISTORY: "5" });
-  await using alice = new Listener(service.server.url);
+  await using alice = new Listener(service.server.url, { backoff: PATIENT });
   await alice.state("open");
   await sendAll(service, 1, 2);
   await alice.received(2);
