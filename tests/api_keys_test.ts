@@ -6,6 +6,7 @@ import { command, Terminal } from "./support/cli_terminal.ts";
 import { call, CLOSED, KEY, SECRET, tokenFor } from "./support/closed.ts";
 import { until } from "./support/deadline.ts";
 import { Service } from "./support/service.ts";
+import { TempFolder } from "./support/temp_folder.ts";
 import { openClient } from "./support/ws_client.ts";
 
 /** Every call that needs a key, with the scope it needs. */
@@ -145,7 +146,7 @@ Deno.test("Several keys work at once, and a file of them is read again without d
 
 Deno.test("SIGHUP makes a service read its keys again", async () => {
   const key = newKey("late", { scopes: ["read"] });
-  const dir = await Deno.makeTempDir({ prefix: "userwire-hup-" });
+  using dir = new TempFolder("hup");
   await Deno.writeTextFile(`${dir}/keys`, "");
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-check", "-A", new URL("../main.ts", import.meta.url).pathname],
@@ -179,10 +180,13 @@ Deno.test("SIGHUP makes a service read its keys again", async () => {
     child.kill("SIGHUP");
     await until(async () => await status() === 200, "the key to be known");
   } finally {
-    child.kill("SIGTERM");
+    try {
+      child.kill("SIGTERM");
+    } catch {
+      // It had ended by itself.
+    }
     await child.status;
     await reading;
-    await Deno.remove(dir, { recursive: true });
   }
 });
 

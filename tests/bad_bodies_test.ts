@@ -273,7 +273,7 @@ Deno.test("What follows a body that was too slow is no request", async () => {
     assertMatch(answer.headers.get("connection")!, /close/);
     socket.sendBytes(rest + smuggled);
     // Whatever it takes this for, it hangs up without another answer.
-    await withDeadline(socket.ended, 5_000, "the connection to end");
+    await withDeadline(socket.ended, 20_000, "the connection to end");
     await assertRejects(() => socket.readAnswer(), Error, "The connection ended");
   }
   assertEquals((await service.send("alice", "real")).body.sockets, 1);

@@ -90,9 +90,12 @@ class Program implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.end("SIGKILL");
-    await this.stderr;
-    await Deno.remove(this.folder, { recursive: true });
+    try {
+      await this.end("SIGKILL");
+      await this.stderr;
+    } finally {
+      await Deno.remove(this.folder, { recursive: true });
+    }
   }
 }
 

@@ -6,6 +6,7 @@ import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from 
 import manifest from "../deno.json" with { type: "json" };
 import { Bell, until, withDeadline } from "./support/deadline.ts";
 import { Service } from "./support/service.ts";
+import { TempFolder } from "./support/temp_folder.ts";
 
 const ROOT = new URL("../", import.meta.url);
 const START_MS = 30_000;
@@ -132,9 +133,8 @@ Deno.test("userwire shows all faults of the settings at once, without secrets or
 
 Deno.test("userwire exits with 2 and no stack when the port is taken", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const dir = await Deno.makeTempDir();
-  const { code, stderr } = await runProgram(["--port", String(listener.addr.port), "--log-dir", dir]);
-  await Deno.remove(dir, { recursive: true });
+  using dir = new TempFolder("logs");
+  const { code, stderr } = await runProgram(["--port", String(listener.addr.port), "--log-dir", dir.path]);
   assertEquals(code, 2);
   assertMatch(stderr, new RegExp(`^error: a setting can't be used:\n .*${listener.addr.port}.*\n$`));
 });
@@ -148,8 +148,8 @@ Deno.test("userwire exits with 2 on an unknown command", async () => {
 });
 
 Deno.test("userwire serves, listens and sends as three processes, and each ends with 0", async () => {
-  const dir = await Deno.makeTempDir();
-  await using service = new Program([], { PORT: "0", LOG_DIR: dir, USERWIRE_DRAIN_S: "0" });
+  using dir = new TempFolder("logs");
+  await using service = new Program([], { PORT: "0", LOG_DIR: dir.path, USERWIRE_DRAIN_S: "0" });
   const [url = ""] = await service.until(/http:\/\/127\.0\.0\.1:\d+/);
   const env = { USERWIRE_URL: url };
   await using listener = new Program(["listen", "alice"], env);
@@ -167,7 +167,6 @@ Deno.test("userwire serves, listens and sends as three processes, and each ends 
 
   service.kill("SIGTERM");
   assertEquals((await service.end()).code, 0);
-  await Deno.remove(dir, { recursive: true });
 });
 
 Deno.test("userwire listen ends with 0 when nobody reads its output any more", async () => {

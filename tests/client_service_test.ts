@@ -4,12 +4,15 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type CommonOptions, connect } from "../src/client/mod.ts";
-import { Inbox } from "./support/client_watch.ts";
-import { stretched, until } from "./support/deadline.ts";
+import { Inbox, take } from "./support/client_watch.ts";
+import { until, withDeadline } from "./support/deadline.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
+
+/** A back-off with which a client makes no attempt while it is offline, as it else does after the longest wait. */
+const PATIENT = { baseMs: 20, maxMs: 60_000 };
 
 /** A client of alice's that takes everything, and may report no error. */
 class Listener extends Inbox implements AsyncDisposable {
@@ -107,7 +110,7 @@ Deno.test("Client learns that a service in memory has forgotten, and gets what i
 
 Deno.test("Client goes on without history, at most once and without a position", async () => {
   await using service = await Service.start({ USERWIRE_HISTORY: "0" });
-  await using alice = new Listener(service.server.url);
+  await using alice = new Listener(service.server.url, { backoff: PATIENT });
   await alice.state("open");
   await sendAll(service, 1, 2);
   await alice.received(2);
@@ -189,15 +192,13 @@ redisTest(
 
     const losses = alice.lost.length;
     second.signal("SIGSTOP");
-    const pausedAt = performance.now();
     await sendAll(other, 8, 10);
-    await until(() => alice.lost.length > losses, "the silence to be noticed", 10_000);
+    await alice.losses(losses + 1, 20_000);
     const { reason, opened } = alice.lost[losses]!;
     assertMatch(reason, /^The server was silent for \d+ s$/);
     assertEquals(opened, true);
-    assert(performance.now() - pausedAt < stretched(5_000));
     // The kernel still takes connections for it, and nobody answers: that is not waited for either.
-    await until(() => alice.lost.length > losses + 1, "a handshake to be given up", 10_000);
+    await alice.losses(losses + 2, 20_000);
     assertMatch(alice.lost[losses + 1]!.reason, /^The server did not answer for \d+ s$/);
     second.signal("SIGCONT");
     await alice.isBack(losses + 2);
@@ -211,7 +212,7 @@ redisTest(
 redisTest("Client is told exactly what it came too late for", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ REDIS_URL: redis.url, USERWIRE_HISTORY: "5" });
-  await using alice = new Listener(service.server.url);
+  await using alice = new Listener(service.server.url, { backoff: PATIENT });
   await alice.state("open");
   await sendAll(service, 1, 2);
   await alice.received(2);
@@ -247,20 +248,23 @@ for (const store of ["memory", "redis"] as const) {
       const { sockets, acked } = await response.json();
       return { sockets, acked };
     };
-    const startedAt = performance.now();
-    assertEquals(await send(5_000), { sockets: 2, acked: 2 });
-    assert(performance.now() - startedAt < 3_000, "Both acknowledged at once");
+    assertEquals(
+      await withDeadline(send(30_000), 20_000, "an answer as soon as both have acknowledged"),
+      { sockets: 2, acked: 2 },
+    );
 
     // A client whose application takes nothing has acknowledged nothing.
     const idle = connect(here.server.url, { user: "alice" });
     idle.on("error", (error) => assert(false, error.message));
     await until(() => idle.state === "open", "the third client to be open");
-    assertEquals(await send(300), { sockets: 3, acked: 2 });
+    // The others may need more than one try: they have 300 ms.
+    let tries = 0, partly = { sockets: 0, acked: 0 };
+    while (partly.acked < 2 && tries < 10) partly = await send(++tries * 300);
+    assertEquals(partly, { sockets: 3, acked: 2 });
     const iterator = idle[Symbol.asyncIterator]();
-    const sent = send(5_000);
-    await iterator.next();
-    await iterator.next();
-    assertEquals(await sent, { sockets: 3, acked: 3 });
+    const sent = send(30_000);
+    for (let i = 0; i <= tries; i++) await take(iterator);
+    assertEquals(await withDeadline(sent, 20_000, "the third acknowledgement"), { sockets: 3, acked: 3 });
     await idle.close();
   });
 }
@@ -303,25 +307,29 @@ redisTest("Client gets everything once and in order while its network comes and 
   await using there = await Service.start(env);
   await using alice = new Listener(here.server.url, { backoff: { baseMs: 2, maxMs: 10 } });
   await alice.state("open");
-  const COUNT = 400;
-  let isSending = true;
+  // A client that is further behind than a replay holds, which is 300, rightly gets a gap.
+  const MAX_BEHIND = 200;
+  let sent = 0, isDone = false;
   const sending = (async () => {
-    for (const number of numbers(1, COUNT)) await (number % 2 === 0 ? here : there).send("alice", number);
-    isSending = false;
+    while (!isDone) {
+      await alice.until(() => sent - alice.data.length < MAX_BEHIND, "alice to catch up", 20_000);
+      await (sent % 2 === 0 ? here : there).send("alice", ++sent);
+    }
   })();
-  let breaks = 0;
-  while (isSending) {
+  sending.catch(() => {}); // waited for below
+  for (let breaks = 1; breaks <= 30; breaks++) {
     dispatchEvent(new Event("offline"));
-    breaks++;
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * 10));
+    const before = sent;
+    if (breaks % 3 > 0) {
+      await until(() => sent >= before + breaks, `${breaks} messages to be sent while she is away`, 20_000);
+    }
     dispatchEvent(new Event("online"));
-    await alice.state("open");
+    await alice.isBack(breaks);
   }
+  isDone = true;
   await sending;
-  await until(() => alice.data.at(-1) === COUNT, "the last message", 10_000);
-  assertEquals(alice.data, numbers(1, COUNT));
-  assertEquals(alice.gaps, []);
-  assert(breaks > 3, `Only ${breaks} breaks`);
+  await alice.until(() => alice.data.at(-1) === sent, `message ${sent}, the last`, 20_000);
+  assertEquals([alice.data, alice.gaps], [numbers(1, sent), []]);
 });
 
 redisTest("Client goes on after a restart of its program, by what its store kept", async () => {

@@ -16,15 +16,16 @@ const ignore = findHaProxy() === undefined;
 if (ignore) console.warn(HAPROXY_MISSING);
 
 const MIB = 2 ** 20;
-/** A busy machine may spoil one measurement, not all of them. */
+/** As in `hostile_test.ts`: what a message takes on a busy machine is no measure below this many milliseconds. */
 const TRIES = 3;
+const FLOOR_MS = 1_000;
 const MAX_GROWTH_MIB = 50;
 
 Deno.test({
   name: "Behind HAProxy messages in endless fragments are cut off, and harm nobody else",
   ignore: ignore || Deno.build.os !== "linux", // which says how much memory a process has
   async fn() {
-    await using siege = await Siege.begin({}, { behindProxy: true });
+    await using siege = await Siege.begin({}, { behindProxy: true, windows: 1 });
     for (const opcode of [OPCODE.text, OPCODE.binary]) {
       // One after the other, for as long as one window at least.
       const once = fragmentsAtProxy(64, Infinity, opcode);
@@ -32,9 +33,9 @@ Deno.test({
         for (let i = 0; i < 20; i++) await once(target);
       };
       let findings = await siege.endure(attack);
-      for (let i = 1; i < TRIES && !isEndured(findings); i++) findings = await siege.endure(attack);
+      for (let i = 1; i < TRIES && !isEndured(findings, FLOOR_MS); i++) findings = await siege.endure(attack);
       const [before, after] = findings.memory;
-      assert(isEndured(findings) && after - before < MAX_GROWTH_MIB, JSON.stringify(findings));
+      assert(isEndured(findings, FLOOR_MS) && after - before < MAX_GROWTH_MIB, JSON.stringify(findings));
     }
     assertEquals(siege.service.records.filter(({ level }) => level === "error"), []);
   },
@@ -100,7 +101,7 @@ Deno.test({
     for (const frames of tooMuch) {
       await using socket = await RawSocket.open(url);
       for (const frame of frames) socket.send(frame);
-      await withDeadline(socket.ended, 5_000, "the connection to end");
+      await withDeadline(socket.ended, 20_000, "the connection to end");
     }
     await using socket = await RawSocket.open(url);
     socket.send({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) });

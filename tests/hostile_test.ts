@@ -14,8 +14,12 @@ import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
-/** A busy machine may spoil one measurement, not all of them. */
+/**
+ * A busy machine may spoil one measurement, not all of them; and what a message takes there is no measure of the
+ * service below this many milliseconds. `deno task hostile` measures in earnest.
+ */
 const TRIES = 3;
+const FLOOR_MS = 1_000;
 /** What heaps and allocators may keep for the next time, in MiB. */
 const MAX_LEFT_MIB = 150;
 
@@ -26,7 +30,7 @@ Deno.test({
     await using siege = await Siege.begin({
       USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "100",
       USERWIRE_IDENTITY_TIMEOUT_S: "1",
-    });
+    }, { windows: 1 });
     const before = await siege.service.memory();
     const attacks = attacksOf({
       halfOpen: 1_000,
@@ -43,8 +47,10 @@ Deno.test({
     for (const [what, attack] of Object.entries(attacks)) {
       await t.step(what, async () => {
         let findings = await siege.endure(attack);
-        for (let i = 1; i < TRIES && !isEndured(findings); i++) findings = await siege.endure(attack);
-        assert(isEndured(findings), JSON.stringify(findings));
+        for (let i = 1; i < TRIES && !isEndured(findings, FLOOR_MS); i++) {
+          findings = await siege.endure(attack);
+        }
+        assert(isEndured(findings, FLOOR_MS), JSON.stringify(findings));
       });
     }
     const { records } = siege.service;

@@ -10,6 +10,7 @@ import { until, withDeadline } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { secretsIn } from "./support/secrets.ts";
+import { TempFolder } from "./support/temp_folder.ts";
 import { openClient } from "./support/ws_client.ts";
 
 const MAIN = new URL("../main.ts", import.meta.url).pathname;
@@ -25,7 +26,8 @@ redisTest("No secret and no payload appears in a log, on the console or in an an
   const wrongKey = `uw_tests_${random()}`;
 
   await using redis = await RedisServer.start({ password });
-  const dir = await Deno.makeTempDir({ prefix: "userwire-leak-" });
+  using folder = new TempFolder("leak");
+  const dir = folder.path;
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-check", "-A", MAIN],
     env: {
@@ -148,7 +150,6 @@ redisTest("No secret and no payload appears in a log, on the console or in an an
     await Promise.all(readings);
   }
   for await (const { name } of Deno.readDir(dir)) written += await Deno.readTextFile(`${dir}/${name}`);
-  await Deno.remove(dir, { recursive: true });
 
   assert(written.includes("connection opened") && written.includes("redis unavailable"), "it did talk");
   assert(answered.length > 10_000 && tickets.length > 0);

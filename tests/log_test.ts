@@ -79,14 +79,14 @@ async function run(
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+  const kill = setTimeout(() => child.kill("SIGKILL"), stretched(60_000));
+  const output = child.output().finally(() => clearTimeout(kill));
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(
     `import { openLog } from "./src/log_file.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
   ));
   await writer.close();
-  const kill = setTimeout(() => child.kill("SIGKILL"), stretched(20_000));
-  const { code, stdout, stderr } = await child.output();
-  clearTimeout(kill);
+  const { code, stdout, stderr } = await output;
   const lines = (bytes: Uint8Array) => new TextDecoder().decode(bytes).split("\n").slice(0, -1);
   return { code, out: lines(stdout), err: lines(stderr) };
 }

@@ -29,6 +29,19 @@ async function post(service: Service, query: string, options: PostOptions = {}):
   return { status: response.status, retryAfter: null, body: await response.json() };
 }
 
+/**
+ * Sends with a time limit that is used up, since somebody does not acknowledge; and again with a longer one until all
+ * those have who do, who need more than a moment on a busy machine.
+ */
+async function postUntilAcked(service: Service, acked: number): Promise<Sent> {
+  for (let timeoutMs = 300;; timeoutMs *= 3) {
+    const startMs = performance.now();
+    const sent = await post(service, `?wait=ack&timeout=${timeoutMs}`);
+    assert(performance.now() - startMs >= timeoutMs - 5, "It did not wait for the others");
+    if (Number(sent.body.acked) >= acked || timeoutMs > 8_000) return sent;
+  }
+}
+
 /** A client that acknowledges each message when it comes. */
 async function openAcking(service: Service, username = "alice"): Promise<Follower> {
   const follower = await Follower.open(service.socketUrl(username));
@@ -81,10 +94,8 @@ onEveryBroker(
     await using _second = await openAcking(there);
     await using silent = await Follower.open(there.socketUrl("alice"));
     await using raw = await openClient(here.socketUrl("alice"));
-    const startMs = performance.now();
-    const { status, body } = await post(there, "?wait=ack&timeout=300");
+    const { status, body } = await postUntilAcked(there, 2);
     assertEquals([status, body.sockets, body.acked], [200, 4, 2]);
-    assert(performance.now() - startMs >= 295, "It did not wait for the others");
     await silent.reaches(1);
     assertEquals(await raw.next(), '{"order":7}');
   },
@@ -96,7 +107,7 @@ onEveryBroker("counts a socket once, however often it acknowledges", async ({ he
     for (const wrong of [0, seq!, seq!, seq! + 100]) eager.send({ t: "ack", seq: wrong });
   };
   await using _silent = await Follower.open(here.socketUrl("alice"));
-  const { body } = await post(there, "?wait=ack&timeout=300");
+  const { body } = await postUntilAcked(there, 1);
   assertEquals([body.sockets, body.acked], [2, 1]);
 });
 
@@ -200,10 +211,8 @@ onRedis("is waited for as long as an instance does not say how many sockets it h
   // Whoever listens without a word, as versions before this one did, counts as an instance.
   using silent = await RedisCommands.connect({ port: redis.port });
   await silent.command("SUBSCRIBE", "alice");
-  const startMs = performance.now();
-  const { body } = await post(here, "?wait=ack&timeout=300");
+  const { body } = await postUntilAcked(here, 2);
   assertEquals([body.nodes, body.sockets, body.acked], [2, undefined, 2]);
-  assert(performance.now() - startMs >= 295, "It did not wait for the silent one");
 }, SHARED);
 
 redisTest(

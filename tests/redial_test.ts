@@ -114,7 +114,7 @@ for (const { name, subscribe } of WAYS) {
           subscription.close().then(closing.resolve);
         };
         await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
-        await withDeadline(closing.promise, 5_000, `the end of what was closed after ${turns} turns`);
+        await withDeadline(closing.promise, 20_000, `the end of what was closed after ${turns} turns`);
         await until(async () => await connections(redis) === 1, "Redis to have only our own connection");
         assertEquals(recorder.changes, changes, "nothing is said after it was closed");
       }

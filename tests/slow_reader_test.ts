@@ -175,7 +175,7 @@ test("loses nothing when the history is long enough", async (service) => {
   const ranges = rangesOf(await readUpTo(alice, MANY));
   assertEquals(ranges.filter(([kind]) => kind === "gap"), []);
   assertContiguous(ranges);
-}, { USERWIRE_HISTORY: "1000" });
+}, { USERWIRE_HISTORY: "1000", USERWIRE_MAX_REPLAY: "1000" });
 
 redisTest("A slow reader costs no more memory than its mark and the history", async () => {
   await using redis = await RedisServer.start();
@@ -274,12 +274,15 @@ async function assertClosedAtTheMark(
 ): Promise<void> {
   await using alice = await open(service);
   await using healthy = await openClient(service.socketUrl("alice"));
-  await sendMany(service.server.app.publisher, MANY);
+  // No faster than the healthy one takes it: she would be as slow as the other.
+  await sendMany(service.server.app.publisher, MANY, async (n) => {
+    await until(() => healthy.waiting.length >= n, `message ${n} to come to the healthy one`, 15_000);
+  });
   await until(() => closeOf(service) !== undefined, "the slow one to be closed");
   assertEquals(closeOf(service), 4508);
   assertEquals(service.server.app.connections.size, 1);
   for (const n of numbers(1, MANY)) {
-    const text = await withDeadline(healthy.next(), 5_000, `message ${n}`);
+    const text = await withDeadline(healthy.next(), 20_000, `message ${n}`);
     assertEquals((text as string).split(" ", 1)[0], `${n}`);
   }
   await alice.closeAbruptly();
@@ -314,7 +317,7 @@ for (const [who, open, history] of NO_WAY_BACK) {
     }, "what waits to be held by Redis");
     alice.resumeReading();
     for (const n of numbers(1, FLOOD)) {
-      const text = await alice.readText(OPCODE.text, 5_000);
+      const text = await alice.readText(OPCODE.text, 20_000);
       const payload: string = who.startsWith("raw") ? text : JSON.parse(text).data;
       assertEquals(payload.split(" ", 1)[0], `${n}`);
     }

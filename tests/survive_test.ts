@@ -1,11 +1,13 @@
 /** What nobody catches: a service writes it down and goes on. In a process of its own, which it would end. */
 import { assertEquals } from "@std/assert";
 import { stretched } from "./support/deadline.ts";
+import { TempFolder } from "./support/temp_folder.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
 Deno.test("Service outlives exceptions that nobody catches, also those that can't be read", async () => {
-  const dir = await Deno.makeTempDir({ prefix: "userwire-logs-" });
+  using folder = new TempFolder("survive");
+  const dir = folder.path;
   const program = `
     import { loadConfig } from "./src/config.ts";
     import { serve } from "./src/server.ts";
@@ -28,17 +30,16 @@ Deno.test("Service outlives exceptions that nobody catches, also those that can'
     stdout: "piped",
     stderr: "piped",
   }).spawn();
-  const kill = setTimeout(() => child.kill("SIGKILL"), stretched(30_000));
+  const kill = setTimeout(() => child.kill("SIGKILL"), stretched(60_000));
+  const output = child.output().finally(() => clearTimeout(kill));
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(program));
   await writer.close();
-  const { code, stderr } = await child.output();
-  clearTimeout(kill);
+  const { code, stderr } = await output;
   assertEquals(code, 0, new TextDecoder().decode(stderr));
   const text = await Deno.readTextFile(`${dir}/userwire-faulty.log`);
   const records = text.trimEnd().split("\n").map((line) => JSON.parse(line));
   const unexpected = records.filter(({ event }) => event === "unexpected error");
   assertEquals(unexpected.map(({ reason }) => reason).sort(), ["[unreadable]", "[unreadable]", "plain"]);
   assertEquals(records.at(-1)?.event, "stopped");
-  await Deno.remove(dir, { recursive: true });
 });

@@ -13,45 +13,54 @@ export class Certificates implements AsyncDisposable {
 
   static async make(): Promise<Certificates> {
     const made = new Certificates(await Deno.makeTempDir({ prefix: "userwire-tls-" }));
+    try {
+      await made.#makeAll();
+      return made;
+    } catch (error) {
+      await made[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async #makeAll(): Promise<void> {
     const key = (
       name: string,
-    ) => ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", made.key(name)];
-    await made.#openssl(
+    ) => ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", this.key(name)];
+    await this.#openssl(
       "req",
       "-x509",
       ...key("ca"),
       "-out",
-      made.cert("ca"),
+      this.cert("ca"),
       "-days",
       "2",
       "-subj",
       "/CN=Test authority",
     );
     await Deno.writeTextFile(
-      `${made.dir}/server.ext`,
+      `${this.dir}/server.ext`,
       "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
     );
     for (const name of NAMES.slice(1)) {
-      await made.#openssl("req", ...key(name), "-out", `${made.dir}/${name}.csr`, "-subj", "/CN=localhost");
-      await made.#openssl(
+      await this.#openssl("req", ...key(name), "-out", `${this.dir}/${name}.csr`, "-subj", "/CN=localhost");
+      await this.#openssl(
         "x509",
         "-req",
         "-in",
-        `${made.dir}/${name}.csr`,
+        `${this.dir}/${name}.csr`,
         "-CA",
-        made.cert("ca"),
+        this.cert("ca"),
         "-CAkey",
-        made.key("ca"),
+        this.key("ca"),
         "-CAcreateserial",
         "-days",
         "2",
         "-extfile",
-        `${made.dir}/server.ext`,
+        `${this.dir}/server.ext`,
         "-out",
-        made.cert(name),
+        this.cert(name),
       );
     }
-    return made;
   }
 
   /** Path of a certificate. */

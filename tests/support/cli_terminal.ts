@@ -52,14 +52,15 @@ export class Terminal implements Io {
   }
 
   run(args: readonly string[], env: Record<string, string> = {}): Promise<number> {
-    return withDeadline(run(args, env, this), 15_000, `userwire ${args.join(" ")}`);
+    return withDeadline(run(args, env, this), 60_000, `userwire ${args.join(" ")}`);
   }
 
   until(text: string): Promise<void> {
     return this.#bell.until(
       () => this.stdout.includes(text) || this.stderr.includes(text),
       `"${text}"`,
-      10_000,
+      20_000,
+      () => this.stdout + this.stderr,
     );
   }
 }

@@ -49,9 +49,14 @@ export class Watch {
     this.#bell.ring();
   }
 
+  /** What it has told, for an error. */
+  protected seen(): unknown {
+    return { state: this.client.state, states: this.states, lost: this.lost, errors: this.errors };
+  }
+
   /** Resolves when the condition holds; asked whenever the client has told something. */
   until(condition: () => boolean, what: string, ms?: number): Promise<void> {
-    return this.#bell.until(condition, what, ms);
+    return this.#bell.until(condition, what, ms, () => this.seen());
   }
 
   /** Resolves when the client is in this state. */
@@ -70,7 +75,7 @@ export class Watch {
 
   /** How it ended, when it has. */
   closed(): Promise<{ code: number; reason: string }> {
-    return withDeadline(this.client.closed, 5_000, "the client to be closed");
+    return withDeadline(this.client.closed, 20_000, "the client to be closed");
   }
 }
 
@@ -92,6 +97,10 @@ export class Inbox extends Watch {
     });
   }
 
+  protected override seen(): unknown {
+    return { received: this.list.length, last: this.list.slice(-5), ...super.seen() as object };
+  }
+
   get data(): unknown[] {
     return this.messages.map(({ data }) => data);
   }
@@ -110,11 +119,11 @@ export async function flush(client: Client, socket: ScriptedSocket): Promise<voi
   const { promise, resolve } = Promise.withResolvers<void>();
   const off = client.on("bye", () => resolve());
   socket.send({ t: "bye", code: 1012, why: "flush" });
-  await withDeadline(promise, 5_000, "the client to read what was sent");
+  await withDeadline(promise, 20_000, "the client to read what was sent");
   off();
 }
 
 /** The next message of a loop that the test runs by hand. */
 export function take(iterator: AsyncIterator<Message, undefined>): Promise<Message | undefined> {
-  return withDeadline(iterator.next().then(({ value }) => value), 5_000, "the next message");
+  return withDeadline(iterator.next().then(({ value }) => value), 20_000, "the next message");
 }

@@ -7,12 +7,28 @@
 
 const POLL_MS = 5;
 
+/** For what must happen: it costs time only when it does not, and no busy machine is to be taken for a fault. */
+const MUST_MS = 20_000;
+
+/** Says what there is to see: any value, which the error shows in short. */
+export type Seen = () => unknown;
+
 /** The time was up. */
 export class DeadlineError extends Error {
   override readonly name = "DeadlineError";
 
+  readonly #waited: string;
+
   constructor(what: string, ms: number) {
-    super(`Waited ${Math.round(ms)} ms for ${what}, in vain`);
+    const waited = `Waited ${Math.round(ms)} ms for ${what}, in vain`;
+    super(waited);
+    this.#waited = waited;
+  }
+
+  /** Adds what was the case instead, as soon as that is known. */
+  instead(what: string): this {
+    this.message = `${this.#waited}: ${what}`;
+    return this;
   }
 }
 
@@ -41,19 +57,22 @@ export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): 
  * lists as its clients; where there is an event, wait for that.
  * @param what The state waited for, for the error: "Redis to have no subscriber".
  * @param ms Deadline in milliseconds.
+ * @param seen What the condition looks at, for the error, which is asked for it when the time is up.
  * @throws {DeadlineError} also when the condition itself hangs.
  */
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string,
-  ms = 5_000,
+  ms = MUST_MS,
+  seen?: Seen,
 ): Promise<void> {
   const limitMs = stretched(ms);
   const timeUp = new DeadlineError(what, limitMs);
   const endsAt = performance.now() + limitMs;
   while (true) {
     const leftMs = endsAt - performance.now();
-    if (leftMs <= 0) throw timeUp;
+    if (leftMs <= 0) throw withSeen(timeUp, seen);
+    timeUp.instead("the question whether it is so was not answered");
     if (await race(Promise.resolve(condition()), leftMs, timeUp)) return;
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
@@ -72,14 +91,29 @@ export class Bell {
 
   /**
    * Resolves when the condition holds: asked now and at every ring.
+   * @param seen As in `until`.
    * @throws {DeadlineError} or whatever the condition throws.
    */
-  until(condition: () => boolean, what: string, ms = 5_000): Promise<void> {
+  async until(condition: () => boolean, what: string, ms = MUST_MS, seen?: Seen): Promise<void> {
+    let rings = 0;
     const wait = async () => {
-      while (!condition()) await this.#next.promise;
+      for (; !condition(); rings++) await this.#next.promise;
     };
-    return withDeadline(wait(), ms, what);
+    const limitMs = stretched(ms);
+    const timeUp = new DeadlineError(what, limitMs);
+    try {
+      await race(wait(), limitMs, timeUp);
+    } catch (error) {
+      throw error === timeUp ? withSeen(timeUp, seen ?? (() => `something changed ${rings} times`)) : error;
+    }
   }
+}
+
+function withSeen(timeUp: DeadlineError, seen: Seen | undefined): DeadlineError {
+  if (seen === undefined) return timeUp.instead("it was never so, as often as it was looked at");
+  const value = seen();
+  const text = typeof value === "string" ? value : Deno.inspect(value, { depth: 3, strAbbreviateSize: 500 });
+  return timeUp.instead(text.length > 2_000 ? `${text.slice(0, 1_000)} … ${text.slice(-1_000)}` : text);
 }
 
 async function race<T>(promise: Promise<T>, limitMs: number, timeUp: Error): Promise<T> {

@@ -23,7 +23,7 @@ export interface Accepted {
   readonly seq: number;
 }
 
-const WAIT_MS = 15_000;
+const WAIT_MS = 20_000;
 const RETRY_MS = 20;
 
 export class Follower implements AsyncDisposable {
@@ -113,7 +113,13 @@ export class Follower implements AsyncDisposable {
   }
 
   until(condition: () => boolean, what: string, ms = WAIT_MS): Promise<void> {
-    return this.#bell.until(condition, what, ms);
+    return this.#bell.until(
+      condition,
+      what,
+      ms,
+      () =>
+        `it stands at ${this.position}, with ${this.messages.length} messages and ${this.gaps.length} gaps`,
+    );
   }
 
   /** Resolves when it stands there, or further. */

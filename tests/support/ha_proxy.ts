@@ -37,7 +37,7 @@ export class HaProxy implements AsyncDisposable {
       return response?.status === 200;
     };
     try {
-      await until(answers, "HAProxy to pass requests on", 10_000);
+      await until(answers, "HAProxy to pass requests on", 30_000);
       return proxy;
     } catch (error) {
       await proxy[Symbol.asyncDispose]();
@@ -51,11 +51,11 @@ export class HaProxy implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      this.#child.kill("SIGTERM");
+      this.#child.kill("SIGKILL");
     } catch {
       // It had ended by itself.
     }
-    await withDeadline(this.#child.status, 5_000, "HAProxy to end");
+    await withDeadline(this.#child.status, 20_000, "HAProxy to end");
     this.#port[Symbol.dispose]();
   }
 }

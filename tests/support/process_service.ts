@@ -102,11 +102,14 @@ export class ProcessService implements AsyncDisposable {
     const find = () => this.records.find((record) => record.event === event);
     await this.#bell.until(
       () => {
-        if (find() === undefined && this.#status !== undefined) throw new Error("The process has ended");
+        if (find() === undefined && this.#status !== undefined) {
+          throw new Error(`The process has ended with ${this.#status.code}: ${this.#lastWords()}`);
+        }
         return find() !== undefined;
       },
       `the log to say "${event}"`,
       ms,
+      () => `it said ${this.#lastWords()}`,
     );
     return find()!;
   }
@@ -144,21 +147,34 @@ export class ProcessService implements AsyncDisposable {
 
   /** Resolves when the process has ended and its log is read to the end. */
   async ended(ms?: number): Promise<Deno.CommandStatus> {
-    await this.#bell.until(() => this.#status !== undefined, "the process to end", ms);
-    await withDeadline(Promise.all(this.#outputs), 5_000, "the end of the log");
+    await this.#bell.until(
+      () => this.#status !== undefined,
+      `process ${this.#child.pid} to end`,
+      ms,
+      () => `it lives, and said ${this.#lastWords()}`,
+    );
+    await withDeadline(Promise.all(this.#outputs), 20_000, "the end of the log");
     return this.#status!;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // The group: `deno task` leaves its child behind when it is killed.
     this.signal("SIGKILL", { toGroup: this.#isGroup });
-    await this.ended();
-    for await (const { name } of Deno.readDir(this.logDir)) {
-      this.#search(await Deno.readTextFile(`${this.logDir}/${name}`));
+    try {
+      await this.ended();
+      for await (const { name } of Deno.readDir(this.logDir)) {
+        this.#search(await Deno.readTextFile(`${this.logDir}/${name}`));
+      }
+    } finally {
+      await Deno.remove(this.logDir, { recursive: true });
     }
-    await Deno.remove(this.logDir, { recursive: true });
     // Whatever the test is about.
     if (this.#leaked.size > 0) throw new Error(`The process wrote secrets: ${[...this.#leaked].join(", ")}`);
+  }
+
+  /** For an error: the last lines of its log, and what is no log. */
+  #lastWords(): string {
+    return this.records.slice(-5).map((record) => JSON.stringify(record)).join("\n") + this.#otherText;
   }
 
   #search(text: string): void {

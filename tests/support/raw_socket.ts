@@ -59,7 +59,7 @@ export interface HandshakeAnswer {
 /** How the TCP connection ended: the server's FIN, a reset, or by our own doing. */
 export type End = "fin" | "reset" | "own";
 
-const WAIT_MS = 5_000;
+const WAIT_MS = 20_000;
 
 export class RawSocket implements AsyncDisposable {
   readonly #socket: Socket;

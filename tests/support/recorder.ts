@@ -42,7 +42,9 @@ export class Recorder implements Subscriber {
 
   /** Resolves when `count` payloads, or more, have come. */
   async received(count: number, ms?: number): Promise<void> {
-    await this.#bell.until(() => this.payloads.length >= count, `${count} payloads`, ms);
+    await this.#bell.until(() => this.payloads.length >= count, `${count} payloads`, ms, () => {
+      return `${this.payloads.length} came, and it was told ${this.changes}`;
+    });
   }
 
   /** Resolves when the subscription is lost. */

@@ -22,8 +22,8 @@ export interface RedisServerOptions {
   readonly dir?: string;
 }
 
-const START_MS = 10_000;
-const STOP_MS = 10_000;
+const START_MS = 30_000;
+const STOP_MS = 30_000;
 
 export class RedisServer implements AsyncDisposable {
   readonly #options: RedisServerOptions;
@@ -128,10 +128,13 @@ export class RedisServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop({ signal: "SIGKILL" });
-    this.#port?.[Symbol.dispose]();
-    if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
-    else await Deno.remove(this.#binary);
+    try {
+      await this.stop({ signal: "SIGKILL" });
+    } finally {
+      this.#port?.[Symbol.dispose]();
+      if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
+      else await Deno.remove(this.#binary);
+    }
   }
 
   get #running(): Deno.ChildProcess {

@@ -9,7 +9,7 @@
  */
 import { Bell, withDeadline } from "./deadline.ts";
 
-const WAIT_MS = 5_000;
+const WAIT_MS = 20_000;
 
 export class ScriptedServer implements AsyncDisposable {
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
@@ -55,7 +55,12 @@ export class ScriptedServer implements AsyncDisposable {
   }
 
   async attempted(count: number, ms = WAIT_MS): Promise<void> {
-    await this.#bell.until(() => this.attempts >= count, `${count} attempts`, ms);
+    await this.#bell.until(
+      () => this.attempts >= count,
+      `${count} attempts`,
+      ms,
+      () => `${this.attempts} came`,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -125,6 +130,11 @@ export class ScriptedSocket {
   }
 
   async received(count: number, ms = WAIT_MS): Promise<void> {
-    await this.#bell.until(() => this.frames.length >= count, `${count} frames from the client`, ms);
+    await this.#bell.until(
+      () => this.frames.length >= count,
+      `${count} frames from the client`,
+      ms,
+      () => this.frames,
+    );
   }
 }

@@ -94,7 +94,12 @@ export class Service implements AsyncDisposable {
   /** Resolves when no session is left, and no socket that is closing. */
   async isEmpty(ms?: number): Promise<void> {
     const { connections } = this.server.app;
-    await until(() => connections.size + connections.closing === 0, "the service to hold no socket", ms);
+    await until(
+      () => connections.size + connections.closing === 0,
+      "the service to hold no socket",
+      ms,
+      () => `${connections.size} are open, ${connections.closing} are closing`,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -131,19 +136,26 @@ export class Truth {
 
   /** Resolves when the channel has so many subscriptions. */
   async untilCount(channel: string, count: number, ms?: number): Promise<void> {
+    let found = 0;
     await until(
-      async () => await this.count(channel) === count,
+      async () => (found = await this.count(channel)) === count,
       `${count} subscriptions of "${channel}"`,
       ms,
+      () => `there are ${found}`,
     );
   }
 
   /** Resolves when nothing is subscribed any more. */
   async isEmpty(ms?: number): Promise<void> {
+    let found: string[][] = [];
     await until(
-      async () => (await this.subscribers()).length === 0 && (await this.channels()).length === 0,
+      async () => {
+        found = [await this.subscribers(), await this.channels()];
+        return found.flat().length === 0;
+      },
       "Redis to have no subscriber",
       ms,
+      () => `subscribers and channels are ${JSON.stringify(found)}`,
     );
   }
 }

@@ -7,7 +7,7 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { withDeadline } from "./deadline.ts";
 
-const WAIT_MS = 5_000;
+const WAIT_MS = 20_000;
 
 interface Pair {
   readonly client: Socket;

@@ -18,7 +18,7 @@ export interface Closed {
   readonly reason: string;
 }
 
-const WAIT_MS = 5_000;
+const WAIT_MS = 20_000;
 
 /**
  * Resolves when the socket is open.
@@ -76,7 +76,13 @@ export class WsClient implements AsyncDisposable {
    * @throws {Error} when the socket is closed and nothing is left.
    */
   async next(ms = WAIT_MS): Promise<string | Uint8Array> {
-    await this.#bell.until(() => this.#queue.length > 0 || this.#closedWith !== undefined, "a message", ms);
+    const { url } = this.socket;
+    await this.#bell.until(
+      () => this.#queue.length > 0 || this.#closedWith !== undefined,
+      `a message on ${url}`,
+      ms,
+      () => `none came, and the socket is in state ${this.socket.readyState}`,
+    );
     const message = this.#queue.shift();
     if (message !== undefined) return message;
     const { code, reason } = this.#closedWith!;
