@@ -5,10 +5,12 @@
  * there was (`chaos/ledger.ts` says what exactly).
  *
  *     deno task chaos [--messages N | --seconds N] [--minutes 15] [--seed N] [--users 200] [--rate 500]
- *                     [--faults "part of a name,another"] [--without-proof]
+ *                     [--faults "part of a name,another"] [--shared] [--without-proof]
  *
  * Without `--messages` and `--seconds` each fault happens once; with `--messages` it goes on until so many are accepted; with
  * `--seconds` it ends then, whatever has happened. `--minutes` ends it in any case.
+ *
+ * `--shared` lets the instances share their subscriptions; what answers count is then instances, of which each user has one.
  *
  * `--without-proof` runs a copy of the product in which positions are not proved, and expects that messages are lost: it
  * shows that the books can find that.
@@ -20,7 +22,7 @@ import { parseArgs } from "node:util";
 import type { Kind, Verdict, Violation } from "./chaos/ledger.ts";
 import { runStage, type StageResult, type Tally } from "./chaos/stage.ts";
 import { stagesOf } from "./chaos/stages.ts";
-import { copyWithout, WITHOUT_PROOF } from "./chaos/without_proof.ts";
+import { copyWithout, FAULTS_FOR_PROOF, WITHOUT_PROOF } from "./chaos/without_proof.ts";
 import { Chance } from "./support/random.ts";
 
 /** So many violations are printed, of each kind. */
@@ -35,6 +37,7 @@ const { values } = parseArgs({
     users: { type: "string", default: "200" },
     rate: { type: "string", default: "500" },
     faults: { type: "string", default: "" },
+    shared: { type: "boolean", default: false },
     "without-proof": { type: "boolean", default: false },
   },
 });
@@ -43,7 +46,8 @@ const rate = Number(values.rate);
 const limitMs = Math.min(Number(values.seconds ?? Infinity), 60 * Number(values.minutes)) * 1_000;
 const messages = Number(values.messages ?? (values.seconds === undefined ? 0 : Infinity));
 const isWithoutProof = values["without-proof"];
-const stages = stagesOf(values.faults.split(",").map((name) => name.trim()).filter((name) => name !== ""));
+const names = values.faults.split(",").map((name) => name.trim()).filter((name) => name !== "");
+const stages = stagesOf(names.length === 0 && isWithoutProof ? FAULTS_FOR_PROOF : names);
 
 console.log(
   `chaos: ${users} users, ${rate} messages/s, ${
@@ -65,7 +69,7 @@ await Chance.run(async (chance) => {
     console.log(`${stage.name} …`);
     results.push(
       await runStage(stage, {
-        ...{ chance, users, rate, root: copy?.root },
+        ...{ chance, users, rate, root: copy?.root, isShared: values.shared },
         messages: messages * share - accepted,
         endMs: beginMs + limitMs * share,
       }),
@@ -118,6 +122,7 @@ function printBalance(): void {
     ["at another place than the sender was told", count("misplaced")],
     ["wrong counts", `${count("miscounted")} of ${sum(({ compared }) => compared)} compared`],
     ["counts not compared, for the client was disturbed", sum(({ excused }) => excused)],
+    ["counted, and told to be missing", sum(({ countedButTold }) => countedButTold)],
     ["other violations", count("other")],
     ["places given out twice", sum(({ placesGivenTwice }) => placesGivenTwice)],
     ["retries of the sender", results.reduce((total, { retries }) => total + retries, 0)],

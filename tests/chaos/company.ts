@@ -21,8 +21,8 @@ export const COMPANY_FAULTS: Faults = {
     },
   },
 
-  "eviction, allkeys-lru": { run: (world) => evict(world, "allkeys-lru") },
-  "eviction, volatile-lru": { run: (world) => evict(world, "volatile-lru") },
+  "eviction, allkeys-lru": { away: true, run: (world) => evict(world, "allkeys-lru") },
+  "eviction, volatile-lru": { away: true, run: (world) => evict(world, "volatile-lru") },
 };
 
 /** Listens by a pattern until it is disposed of. */

@@ -15,6 +15,7 @@ const LEAVE_MS = 3_000;
 export const FAILOVER_FAULTS: Faults = {
   "planned failover, connections survive": {
     cuts: true,
+    away: true,
     harmless: true,
     async run(world) {
       const { redis, replica } = world;
@@ -30,6 +31,7 @@ export const FAILOVER_FAULTS: Faults = {
 
   "failover by hand, connections survive": {
     cuts: true,
+    away: true,
     async run(world) {
       const { redis, replica, ledger } = world;
       await replica.copied();
@@ -43,6 +45,7 @@ export const FAILOVER_FAULTS: Faults = {
 
   "a lagging replica takes over, connections survive": {
     cuts: true,
+    away: true,
     async run(world) {
       const { redis, replica, ledger, chance } = world;
       await replica.follow(undefined);
@@ -56,6 +59,7 @@ export const FAILOVER_FAULTS: Faults = {
 
   "the master dies, a lagging replica takes over": {
     cuts: true,
+    away: true,
     async run(world) {
       await takeOver(world);
     },
@@ -63,6 +67,7 @@ export const FAILOVER_FAULTS: Faults = {
 
   "a lagging replica takes over, and is restarted": {
     cuts: true,
+    away: true,
     async run(world) {
       await takeOver(world);
       await world.redis.restart({ keepData: true });
@@ -73,6 +78,7 @@ export const FAILOVER_FAULTS: Faults = {
 
   "fail-back: the master becomes a copy, and master again": {
     cuts: true,
+    away: true,
     async run(world) {
       const { redis, replica, ledger, chance } = world;
       await replica.follow(undefined);

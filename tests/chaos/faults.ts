@@ -9,6 +9,8 @@ export interface Fault {
   run(world: World): Promise<void>;
   /** Subscriptions are cut: until all is well again nobody can say how many sockets there are. @default false */
   readonly cuts?: boolean;
+  /** A part of the clients is away meanwhile, and comes back with its positions. @default false */
+  readonly away?: boolean;
   /** Nothing is lost, so no client may be told of a gap. @default false */
   readonly harmless?: boolean;
 }

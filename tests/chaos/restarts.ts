@@ -6,6 +6,7 @@ import { pause } from "./world.ts";
 export const SNAPSHOT_FAULTS: Faults = {
   "restart Redis with its data": {
     cuts: true,
+    away: true,
     async run({ redis, ledger }) {
       await redis.cli("SAVE");
       await redis.stop();
@@ -17,6 +18,7 @@ export const SNAPSHOT_FAULTS: Faults = {
 
   "SHUTDOWN SAVE, restart Redis with all data": {
     cuts: true,
+    away: true,
     harmless: true,
     async run({ redis }) {
       // With a rule for snapshots it writes one when it is asked to end.
@@ -28,6 +30,7 @@ export const SNAPSHOT_FAULTS: Faults = {
 
   "kill -9 Redis, restart with an older snapshot": {
     cuts: true,
+    away: true,
     async run({ redis, ledger }) {
       await redis.cli("SAVE");
       await pause(500);
@@ -39,6 +42,7 @@ export const SNAPSHOT_FAULTS: Faults = {
 
   "put back an older copy of a snapshot": {
     cuts: true,
+    away: true,
     async run({ redis, ledger, chance }) {
       const copy = await redis.copyData();
       await pause(300 + chance.below(1_500));
@@ -50,6 +54,7 @@ export const SNAPSHOT_FAULTS: Faults = {
 
   "restart Redis without its data": {
     cuts: true,
+    away: true,
     async run({ redis, ledger }) {
       await redis.stop({ signal: "SIGKILL" });
       ledger.redisLost();
@@ -62,6 +67,7 @@ export const SNAPSHOT_FAULTS: Faults = {
 export const APPEND_ONLY_FAULTS: Faults = {
   "restart an append-only Redis with all data": {
     cuts: true,
+    away: true,
     harmless: true,
     async run({ redis }) {
       await redis.restart({ keepData: true });
@@ -70,6 +76,7 @@ export const APPEND_ONLY_FAULTS: Faults = {
 
   "kill -9 Redis with appendfsync always": {
     cuts: true,
+    away: true,
     harmless: true,
     async run({ redis, chance }) {
       await redis.cli("CONFIG", "SET", "appendfsync", "always");
@@ -81,6 +88,7 @@ export const APPEND_ONLY_FAULTS: Faults = {
 
   "put back an older copy of an append-only file": {
     cuts: true,
+    away: true,
     async run({ redis, ledger, chance }) {
       const copy = await redis.copyData();
       await pause(300 + chance.below(1_500));
@@ -92,6 +100,7 @@ export const APPEND_ONLY_FAULTS: Faults = {
 
   "put back an older copy twice": {
     cuts: true,
+    away: true,
     async run({ redis, ledger, chance }) {
       const copy = await redis.copyData();
       for (let times = 0; times < 2; times++) {

@@ -88,7 +88,8 @@ export class Sender {
         const answeredMs = performance.now();
         const answer = await response.json();
         if (response.ok) {
-          const { epoch, seq, sockets } = answer;
+          // With shared subscriptions those who hold a socket are counted: of one client there is one.
+          const { epoch, seq, sockets = answer.nodes } = answer;
           ledger.accept({ user, n, epoch, seq, sockets, triedMs, sentMs, answeredMs, tries });
           return;
         }

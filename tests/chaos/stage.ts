@@ -5,11 +5,14 @@ import type { Chance } from "../support/random.ts";
 import type { Fault, Faults } from "./faults.ts";
 import { Ledger, type Verdict } from "./ledger.ts";
 import { Sender } from "./sender.ts";
-import { pause, World, type WorldOptions } from "./world.ts";
+import { pause, World } from "./world.ts";
 
 export interface Stage {
   readonly name: string;
-  readonly world: Pick<WorldOptions, "appendOnly" | "replicated">;
+  /** Whether Redis keeps an append-only file; "by chance" is one or the other in each run. */
+  readonly appendOnly: boolean | "by chance";
+  /** Whether there is a replica. */
+  readonly replicated: boolean;
   readonly faults: Faults;
 }
 
@@ -23,6 +26,8 @@ export interface StageOptions {
   /** Ends at this time in any case, on the clock of `performance.now()`. */
   readonly endMs: number;
   readonly root?: URL | undefined;
+  /** Whether the instances share their subscriptions. */
+  readonly isShared: boolean;
 }
 
 /** What a fault did. */
@@ -54,7 +59,8 @@ const MORE_REST_MS = 1_000;
 
 export async function runStage(stage: Stage, options: StageOptions): Promise<StageResult> {
   const ledger = new Ledger();
-  await using world = await World.start({ ...options, ...stage.world, ledger });
+  const appendOnly = stage.appendOnly === "by chance" ? options.chance.below(2) === 0 : stage.appendOnly;
+  await using world = await World.start({ ...options, appendOnly, replicated: stage.replicated, ledger });
   return await new Play(stage, world, options).run();
 }
 
@@ -125,7 +131,8 @@ class Play {
     tally.times++;
     const beginMs = performance.now();
     if (fault.cuts) ledger.disturb();
-    await fault.run(this.#world);
+    if (fault.away) await this.#world.whileSomeAreAway(() => fault.run(this.#world));
+    else await fault.run(this.#world);
     const overMs = performance.now();
     let isWell = await this.#isWell();
     if (!isWell) {

@@ -8,11 +8,17 @@ import type { Stage } from "./stage.ts";
 export const STAGES: readonly Stage[] = [
   {
     name: "one Redis with snapshots",
-    world: {},
+    appendOnly: false,
+    replicated: false,
     faults: { ...INSTANCE_FAULTS, ...REDIS_FAULTS, ...SNAPSHOT_FAULTS, ...COMPANY_FAULTS },
   },
-  { name: "one Redis with an append-only file", world: { appendOnly: true }, faults: APPEND_ONLY_FAULTS },
-  { name: "a master with a replica", world: { replicated: true }, faults: FAILOVER_FAULTS },
+  {
+    name: "one Redis with an append-only file",
+    appendOnly: true,
+    replicated: false,
+    faults: APPEND_ONLY_FAULTS,
+  },
+  { name: "a master with a replica", appendOnly: "by chance", replicated: true, faults: FAILOVER_FAULTS },
 ];
 
 /**

@@ -16,6 +16,9 @@ interface Replacement {
 /** What the product looks like without the comparison. */
 export const WITHOUT_PROOF: readonly Replacement[] = [];
 
+/** Faults in which nothing but the proof tells that numbers are given out again. */
+export const FAULTS_FOR_PROOF: readonly string[] = ["put back an older copy of an append-only", "fail-back"];
+
 /** What it takes to run the product. */
 const PARTS = ["main.ts", "deno.json", "deno.lock", "src", "links"];
 

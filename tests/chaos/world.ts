@@ -1,4 +1,5 @@
 /** What the faults happen to: two instances behind a proxy, their Redis behind another, and the books. */
+import { DeadlineError, until } from "../support/deadline.ts";
 import { ProcessService } from "../support/process_service.ts";
 import type { Chance } from "../support/random.ts";
 import { RedisServer, type RedisServerOptions } from "../support/redis_server.ts";
@@ -9,16 +10,25 @@ import { RedisProxy } from "./redis_proxy.ts";
 export interface WorldOptions {
   readonly ledger: Ledger;
   readonly chance: Chance;
-  /** Redis keeps an append-only file. @default false */
-  readonly appendOnly?: boolean;
-  /** There is a replica, ready to take over. @default false */
-  readonly replicated?: boolean;
+  /** Redis keeps an append-only file. */
+  readonly appendOnly: boolean;
+  /** There is a replica, ready to take over. */
+  readonly replicated: boolean;
+  /** How many users have clients. */
+  readonly users: number;
   /** Folder of the product. @default this project */
   readonly root?: URL | undefined;
+  /** Whether the instances share their subscriptions. */
+  readonly isShared: boolean;
 }
 
 /** Without them a replica waits seconds before it is fed, and a write that fails is not noticed. */
 const REDIS_ARGS = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
+
+/** One in so many clients is away while something happens, and until so many more messages are sent to each user. */
+const AWAY_ONE_IN = 3;
+const AWAY_MESSAGES = 8;
+const MAX_AWAY_MS = 12_000;
 
 const SETTINGS = {
   // All clients have one address.
@@ -39,6 +49,8 @@ export class World implements AsyncDisposable {
   /** The instances that live. */
   readonly instances: ProcessService[] = [];
   readonly #root: URL | undefined;
+  readonly #settings: Readonly<Record<string, string>>;
+  readonly #users: number;
   #redis: RedisServer;
   #replica: RedisServer | undefined;
 
@@ -46,14 +58,17 @@ export class World implements AsyncDisposable {
     this.ledger = options.ledger;
     this.chance = options.chance;
     this.#root = options.root;
+    this.#users = options.users;
     this.#redis = redis;
     this.#replica = replica;
     this.proxy = new Proxy(options.chance);
     this.redisProxy = new RedisProxy(redis.port);
+    const subscriptions = options.isShared ? "shared" : "dedicated";
+    this.#settings = { ...SETTINGS, REDIS_URL: this.redisProxy.url, USERWIRE_SUBSCRIPTIONS: subscriptions };
   }
 
   static async start(options: WorldOptions): Promise<World> {
-    const serverOptions: RedisServerOptions = { appendOnly: options.appendOnly === true, args: REDIS_ARGS };
+    const serverOptions: RedisServerOptions = { appendOnly: options.appendOnly, args: REDIS_ARGS };
     const redis = await RedisServer.start(serverOptions);
     let world: World | undefined;
     try {
@@ -89,8 +104,7 @@ export class World implements AsyncDisposable {
   }
 
   async startInstance(): Promise<void> {
-    const env = { REDIS_URL: this.redisProxy.url, ...SETTINGS };
-    this.instances.push(await ProcessService.start(env, this.#root ? { root: this.#root } : {}));
+    this.instances.push(await ProcessService.start(this.#settings, this.#root ? { root: this.#root } : {}));
     this.#aim();
   }
 
@@ -103,12 +117,36 @@ export class World implements AsyncDisposable {
     await victim![Symbol.asyncDispose]();
   }
 
+  /**
+   * Makes something happen while a part of the clients is away. They come back with the positions they had when new
+   * messages were sent already, under numbers up to those positions and beyond where the numbers were set back.
+   */
+  async whileSomeAreAway(happen: () => Promise<void>): Promise<void> {
+    this.proxy.sendAway(AWAY_ONE_IN);
+    try {
+      await happen();
+      await this.#areSent(AWAY_MESSAGES * this.#users);
+    } finally {
+      this.proxy.letIn();
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.proxy[Symbol.asyncDispose]();
     for (const instance of this.instances) await instance[Symbol.asyncDispose]();
     await this.redisProxy[Symbol.asyncDispose]();
     await this.#redis[Symbol.asyncDispose]();
     await this.#replica?.[Symbol.asyncDispose]();
+  }
+
+  /** Resolves when so many more are accepted, or after a while: that all is not well is noticed elsewhere. */
+  async #areSent(messages: number): Promise<void> {
+    const enough = this.ledger.size + messages;
+    try {
+      await until(() => this.ledger.size >= enough, "messages to be accepted", MAX_AWAY_MS);
+    } catch (error) {
+      if (!(error instanceof DeadlineError)) throw error;
+    }
   }
 
   #aim(): void {
