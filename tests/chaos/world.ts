@@ -22,9 +22,6 @@ export interface WorldOptions {
   readonly isShared: boolean;
 }
 
-/** Without them a replica waits seconds before it is fed, and a write that fails is not noticed. */
-const REDIS_ARGS = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
-
 /** One in so many clients is away while something happens, and until so many more messages are sent to each user. */
 const AWAY_ONE_IN = 3;
 const AWAY_MESSAGES = 8;
@@ -68,7 +65,7 @@ export class World implements AsyncDisposable {
   }
 
   static async start(options: WorldOptions): Promise<World> {
-    const serverOptions: RedisServerOptions = { appendOnly: options.appendOnly, args: REDIS_ARGS };
+    const serverOptions: RedisServerOptions = { appendOnly: options.appendOnly };
     const redis = await RedisServer.start(serverOptions);
     let world: World | undefined;
     try {

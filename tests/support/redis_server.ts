@@ -207,6 +207,8 @@ export class RedisServer implements AsyncDisposable {
         ...["--port", String(this.port), "--bind", "127.0.0.1"],
         ...(unixSocket ? ["--unixsocket", `${this.#dir}/redis.sock`] : []),
         ...["--dir", this.#dir, "--save", "", "--appendonly", appendOnly ? "yes" : "no", "--logfile", log],
+        // Else a replica waits for five seconds, for others that might want to begin with it.
+        ...["--repl-diskless-sync-delay", "0"],
         ...(this.#masterPort === undefined ? [] : ["--replicaof", `127.0.0.1 ${this.#masterPort}`]),
         ...(password === undefined ? [] : ["--requirepass", password]),
         ...args,
