@@ -1,186 +1,151 @@
 /**
- * Two real instances, one real Redis, a proxy in front, 200 clients, a sender that never gives up, and one fault after
- * the other. At the end the books must balance: what each client received, together with what it was told is missing, is
- * what was accepted; nothing twice, everything in order.
+ * Two real instances, real Redis servers, a proxy in front of each, 200 clients, a sender that never gives up, and one fault
+ * after the other. At the end the books must balance: what each client received, together with what it was told
+ * is missing, is what was accepted; nothing twice, everything in order; and what senders were told of `sockets` is what
+ * there was (`chaos/ledger.ts` says what exactly).
  *
- *     deno task chaos [--seconds 120] [--seed N] [--users 200] [--rate 500]
+ *     deno task chaos [--messages N | --seconds N] [--minutes 15] [--seed N] [--users 200] [--rate 500]
+ *                     [--faults "part of a name,another"] [--shared] [--without-proof]
+ *
+ * Without `--messages` and `--seconds` each fault happens once; with `--messages` it goes on until so many are accepted; with
+ * `--seconds` it ends then, whatever has happened. `--minutes` ends it in any case.
+ *
+ * `--shared` lets the instances share their subscriptions; what answers count is then instances, of which each user has one.
+ *
+ * `--without-proof` runs a copy of the product in which positions are not proved, and expects that messages are lost: it
+ * shows that the books can find that.
  *
  * Prints a table of faults and the balance; exit code 1 when the books don't balance. Talks to loopback only, and ends only
  * processes that it started.
  */
 import { parseArgs } from "node:util";
-import { type Client, connect } from "../src/client/mod.ts";
-import { aim, FAULTS, pause, type World } from "./chaos/faults.ts";
-import { Ledger } from "./chaos/ledger.ts";
-import { Proxy } from "./chaos/proxy.ts";
-import { until, withDeadline } from "./support/deadline.ts";
-import { ProcessService } from "./support/process_service.ts";
+import type { Kind, Verdict, Violation } from "./chaos/ledger.ts";
+import { runStage, type StageResult, type Tally } from "./chaos/stage.ts";
+import { stagesOf } from "./chaos/stages.ts";
+import { copyWithout, FAULTS_FOR_PROOF, WITHOUT_PROOF } from "./chaos/without_proof.ts";
 import { Chance } from "./support/random.ts";
-import { RedisServer } from "./support/redis_server.ts";
 
-/** Rest between two faults, in milliseconds. */
-const REST_MS = 400;
-/** A sender waits before it tries again, twice as long each time. */
-const RETRY_MS = 100;
-const MAX_RETRY_MS = 2_000;
-/** Sends under way at one time, in seconds of the rate: a sender without a limit would drown in its own retries. */
-const MAX_OPEN_S = 3;
-const SEND_TIMEOUT_MS = 8_000;
-/** How long things may take to be well again at the end. */
-const SETTLE_MS = 30_000;
+/** So many violations are printed, of each kind. */
+const SHOWN = 8;
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: "string", default: "120" },
+    messages: { type: "string" },
+    seconds: { type: "string" },
+    minutes: { type: "string", default: "15" },
     seed: { type: "string", default: String(crypto.getRandomValues(new Uint32Array(1))[0]) },
     users: { type: "string", default: "200" },
     rate: { type: "string", default: "500" },
+    faults: { type: "string", default: "" },
+    shared: { type: "boolean", default: false },
+    "without-proof": { type: "boolean", default: false },
   },
 });
-const seconds = Math.min(Number(values.seconds), 120);
-const users = Array.from({ length: Number(values.users) }, (_, i) => `user-${i}`);
+const users = Number(values.users);
 const rate = Number(values.rate);
+const limitMs = Math.min(Number(values.seconds ?? Infinity), 60 * Number(values.minutes)) * 1_000;
+const messages = Number(values.messages ?? (values.seconds === undefined ? 0 : Infinity));
+const isWithoutProof = values["without-proof"];
+const names = values.faults.split(",").map((name) => name.trim()).filter((name) => name !== "");
+const stages = stagesOf(names.length === 0 && isWithoutProof ? FAULTS_FOR_PROOF : names);
 
-/** Sends as fast as asked, each message until it is accepted. */
-class Sender {
-  readonly #world: World;
-  readonly #open = new Set<Promise<void>>();
-  #count = 0;
-  retries = 0;
-  isStopped = false;
-
-  constructor(world: World) {
-    this.#world = world;
-  }
-
-  async run(): Promise<void> {
-    let sentMs = performance.now();
-    while (!this.isStopped) {
-      // What is due is sent, however long the answers take; what does not fit under the limit is not made up for.
-      const nowMs = performance.now();
-      for (; sentMs < nowMs; sentMs += 1_000 / rate) {
-        if (this.#open.size < MAX_OPEN_S * rate) this.send(users[this.#world.chance.below(users.length)]!);
-      }
-      await pause(10);
-    }
-    await Promise.all(this.#open);
-  }
-
-  /** @returns The number of the send. */
-  send(user: string): number {
-    const n = ++this.#count;
-    const sending = this.#deliver(user, n).finally(() => this.#open.delete(sending));
-    this.#open.add(sending);
-    return n;
-  }
-
-  async #deliver(user: string, n: number): Promise<void> {
-    const triedMs = performance.now();
-    for (let tries = 1, waitMs = RETRY_MS;; tries++, waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
-      const { instances } = this.#world;
-      const instance = instances[n % Math.max(1, instances.length)];
-      try {
-        const response = await fetch(new URL(`v1/users/${user}/messages`, instance?.url), {
-          method: "POST",
-          body: String(n),
-          headers: { "content-type": "application/json", "idempotency-key": `send-${n}` },
-          signal: AbortSignal.timeout(SEND_TIMEOUT_MS),
-        });
-        const answer = await response.json();
-        if (response.ok) {
-          this.#world.ledger.accept({ user, n, triedMs, answeredMs: performance.now(), tries, ...answer });
-          return;
-        }
-        if (response.status !== 503) {
-          throw new Error(`A send was answered ${response.status}: ${answer.detail}`);
-        }
-      } catch (error) {
-        // The instance is gone, or was killed while it answered; anything else is a fault of the program.
-        if (error instanceof Error && error.message.startsWith("A send was")) throw error;
-      }
-      this.retries++;
-      await pause(waitMs * (0.5 + Math.random()));
-    }
-  }
-}
-
-function watch(user: string, port: number, ledger: Ledger): Client<number> {
-  const client = connect<number>(`ws://127.0.0.1:${port}/ws`, {
-    user,
-    backoff: { baseMs: 100, maxMs: 2_000 },
-  });
-  client.on("open", (hi) => ledger.opened(user, hi.pos!));
-  client.on("message", ({ seq, data }) => ledger.received(user, seq!, data));
-  client.on("gap", (gap) => ledger.missed(user, gap));
-  return client;
-}
-
-console.log(`chaos: ${seconds} s, ${users.length} users, ${rate} messages/s, --seed ${values.seed}`);
+console.log(
+  `chaos: ${users} users, ${rate} messages/s, ${
+    isWithoutProof ? "without proof, " : ""
+  }--seed ${values.seed}`,
+);
 Deno.env.set("TEST_SEED", values.seed);
-let isBalanced = false;
+const results: StageResult[] = [];
+const beginMs = performance.now();
+await using copy = isWithoutProof ? await copyWithout(WITHOUT_PROOF) : undefined;
 await Chance.run(async (chance) => {
-  await using redis = await RedisServer.start();
-  await using proxy = new Proxy(chance);
-  const settings = {
-    REDIS_URL: redis.url,
-    // All clients have one address.
-    USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "0",
-    USERWIRE_UPGRADES_PER_SECOND: "0",
-    USERWIRE_PING_S: "2",
-    USERWIRE_REDIS_TIMEOUT_MS: "2000",
-    USERWIRE_HISTORY_TTL_S: "120",
-  };
-  const instances = [await ProcessService.start(settings), await ProcessService.start(settings)];
-  const ledger = new Ledger();
-  const world: World = { chance, redis, proxy, ledger, settings, instances };
-  aim(world);
-  const clients = users.map((user) => watch(user, proxy.port, ledger));
-  await until(() => clients.every(({ state }) => state === "open"), "all clients to be open", SETTLE_MS);
-
-  const sender = new Sender(world);
-  const sending = sender.run();
-  const times = new Map(Object.keys(FAULTS).map((name) => [name, 0]));
-  /** What happened when: printed only when somebody has to find out why. */
-  const story: string[] = [];
-  const endMs = performance.now() + seconds * 1_000;
-  let names: string[] = [];
-  while (performance.now() < endMs) {
-    // All of them in turn before one comes again, each round in another order.
-    if (names.length === 0) names = Object.keys(FAULTS);
-    const [name] = names.splice(chance.below(names.length), 1);
-    const beginMs = performance.now();
-    await FAULTS[name!]!(world);
-    story.push(`${Math.round(beginMs)} to ${Math.round(performance.now())} ms: ${name}`);
-    times.set(name!, times.get(name!)! + 1);
-    await pause(REST_MS + chance.below(REST_MS));
+  const faultCount = stages.reduce((sum, { faults }) => sum + Object.keys(faults).length, 0);
+  let faultsBefore = 0;
+  for (const stage of stages) {
+    // Each gets its share of the time and of the messages, and what those before it left over.
+    faultsBefore += Object.keys(stage.faults).length;
+    const share = faultsBefore / faultCount;
+    const accepted = results.reduce((sum, result) => sum + result.accepted, 0);
+    console.log(`${stage.name} …`);
+    results.push(
+      await runStage(stage, {
+        ...{ chance, users, rate, root: copy?.root, isShared: values.shared },
+        messages: messages * share - accepted,
+        endMs: beginMs + limitMs * share,
+      }),
+    );
   }
-
-  sender.isStopped = true;
-  await withDeadline(sending, SETTLE_MS, "every send to be accepted");
-  // One last message each shows that everybody is back, and that nothing is on its way any more.
-  const last = new Map(users.map((user) => [user, sender.send(user)]));
-  await until(
-    () => users.every((user) => ledger.hasReceived(user, last.get(user)!)),
-    "every client to get its last message",
-    SETTLE_MS,
-  );
-
-  const verdict = ledger.close();
-  await Promise.all(clients.map((client) => client.close()));
-  for (const instance of instances) await instance[Symbol.asyncDispose]();
-
-  console.log(`\n| fault | times |\n| --- | ---: |`);
-  for (const [name, count] of times) console.log(`| ${name} | ${count} |`);
-  console.log(`\n| balance | |\n| --- | ---: |`);
-  console.log(`| accepted | ${verdict.accepted} |`);
-  console.log(`| received | ${verdict.received} |`);
-  console.log(`| announced as missing | ${verdict.missingButAnnounced} |`);
-  console.log(`| gaps: trimmed / epoch | ${verdict.gaps} / ${verdict.epochGaps} |`);
-  console.log(`| retries of the sender | ${sender.retries} |`);
-  console.log(`| sent again because Redis lost the idempotency key | ${verdict.sentAgainAfterLoss} |`);
-  console.log(`| **violations** | **${verdict.violations.length}** |`);
-  for (const violation of verdict.violations.slice(0, 20)) console.log(`- ${violation}`);
-  if (verdict.violations.length > 0) console.log(`\n${story.join("\n")}`);
-  isBalanced = verdict.violations.length === 0;
 });
-Deno.exit(isBalanced ? 0 : 1);
+
+const tallies = new Map(results.flatMap((result) => [...result.tallies]));
+const violations = results.flatMap(({ verdict }) => verdict.violations);
+const never = [...tallies].filter(([, { times }]) => times === 0).map(([name]) => name);
+if (never.length > 0 && values.seconds === undefined) {
+  violations.push({ kind: "other", text: `There was no time for: ${never.join("; ")}` });
+}
+printFaults(tallies);
+printBalance();
+printViolations(violations);
+
+if (isWithoutProof) {
+  const lost = count("lost");
+  console.log(
+    lost > 0 ? `\nWithout proof ${lost} were lost, and that was found` : "\nNo loss was found without proof",
+  );
+  Deno.exitCode = lost > 0 ? 0 : 1;
+} else {
+  Deno.exitCode = violations.length > 0 ? 1 : 0;
+}
+
+function printFaults(tallies: ReadonlyMap<string, Tally>): void {
+  console.log(`\n| fault | times | gaps: trimmed | gaps: epoch | all well after |`);
+  console.log(`| --- | ---: | ---: | ---: | ---: |`);
+  for (const [name, { times, gaps, wellMs }] of tallies) {
+    console.log(
+      `| ${name} | ${times} | ${gaps.trimmed} | ${gaps.epoch} | ${(wellMs / 1_000).toFixed(1)} s |`,
+    );
+  }
+}
+
+function printBalance(): void {
+  const sum = (pick: (verdict: Verdict) => number) =>
+    results.reduce((total, { verdict }) => total + pick(verdict), 0);
+  const rows: [string, number | string][] = [
+    ["accepted", results.reduce((total, { accepted }) => total + accepted, 0)],
+    ["of these to users with a client", sum(({ accepted }) => accepted)],
+    ["received", sum(({ received }) => received)],
+    ["told to be missing", sum(({ told }) => told)],
+    ["of these under way when that was told", sum(({ toldUnderWay }) => toldUnderWay)],
+    ["lost in silence", count("lost")],
+    ["doubled", count("doubled")],
+    ["disordered", count("disordered")],
+    ["at another place than the sender was told", count("misplaced")],
+    ["wrong counts", `${count("miscounted")} of ${sum(({ compared }) => compared)} compared`],
+    ["counts not compared, for the client was disturbed", sum(({ excused }) => excused)],
+    ["counted, and told to be missing", sum(({ countedButTold }) => countedButTold)],
+    ["other violations", count("other")],
+    ["places given out twice", sum(({ placesGivenTwice }) => placesGivenTwice)],
+    ["retries of the sender", results.reduce((total, { retries }) => total + retries, 0)],
+    [
+      "sent again because Redis lost the idempotency key",
+      sum(({ sentAgainAfterLoss }) => sentAgainAfterLoss),
+    ],
+    ["seconds", Math.round((performance.now() - beginMs) / 1_000)],
+  ];
+  console.log(`\n| balance | |\n| --- | ---: |`);
+  for (const [name, value] of rows) console.log(`| ${name} | ${value} |`);
+  console.log(`| **violations** | **${violations.length}** |`);
+}
+
+function printViolations(violations: readonly Violation[]): void {
+  if (violations.length === 0) return;
+  for (const [kind, ones] of Map.groupBy(violations, ({ kind }) => kind)) {
+    console.log(`\n${kind}: ${ones.length}`);
+    for (const { text } of ones.slice(0, SHOWN)) console.log(`- ${text}`);
+  }
+  for (const { story } of results) console.log(`\n${story.join("\n")}`);
+}
+
+function count(kind: Kind): number {
+  return violations.filter((violation) => violation.kind === kind).length;
+}

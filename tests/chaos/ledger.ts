@@ -1,180 +1,263 @@
 /**
- * The books of the chaos: what was accepted, what each client was handed, what it was told it will not get. At the end
- * they must balance: accepted = received ∪ announced as missing, nothing twice, everything in order.
+ * The books of the chaos: what was accepted, what each client was handed, what it was told it will not get, and what the
+ * senders were told. At the end they must balance:
+ *
+ * - accepted = received ∪ told to be missing, nothing twice, everything in order and at the place that its sender was
+ *   told. The truth is the number in the payload, whatever the product calls the place.
+ * - `sockets` of an answer is the number of clients that were there: one for a user whose client was undisturbed, and none
+ *   for a user without a client. Who was counted gets the message, live or replayed, or is told of a gap.
+ *
+ * Undisturbed means: from `CALM_BEFORE_MS` before the first try until `CALM_AFTER_MS` after the answer the client
+ * was open without a break, and no fault was under way that cuts subscriptions. Such a fault is under way until every
+ * client has got a message that was sent after it. Only then may the answer be compared: in between nobody can say what
+ * the true number was.
  */
 import type { GapFrame } from "../../src/client/mod.ts";
+import { type Accepted, Book, type Handed } from "./book.ts";
+import { Spans } from "./spans.ts";
 
-/** A send that was answered 2xx. */
-export interface Accepted {
-  readonly user: string;
-  /** Number of the send, in the payload too. */
-  readonly n: number;
-  readonly epoch: string;
-  readonly seq: number;
-  /** When it was tried first, and when it was answered, in `performance.now()` milliseconds. */
-  readonly triedMs: number;
-  readonly answeredMs: number;
-  /** How often it was tried. */
-  readonly tries: number;
-}
+export type { Accepted } from "./book.ts";
 
-interface Gap {
-  readonly epoch: string;
-  readonly from: number;
-  readonly to: number;
-  readonly isEpochGap: boolean;
-}
+/** A subscription that was replaced may be there beside the new one for so long. */
+export const CALM_BEFORE_MS = 500;
+/** A client may learn so much later than Redis that its connection is gone. */
+export const CALM_AFTER_MS = 500;
 
-/** What one client saw. */
-class Book {
-  epoch: string | undefined;
-  seq = 0;
-  readonly epochs = new Set<string>();
-  readonly received = new Map<string, number>();
-  /** Where each send was handed over: once, if all is well. */
-  readonly placesOfSend = new Map<number, string[]>();
-  readonly gaps: Gap[] = [];
+/** A way in which the books don't balance. */
+export type Kind = "lost" | "doubled" | "disordered" | "misplaced" | "miscounted" | "other";
+
+export interface Violation {
+  readonly kind: Kind;
+  readonly text: string;
 }
 
 export interface Verdict {
+  /** Messages to users with a client. */
   readonly accepted: number;
   readonly received: number;
-  readonly missingButAnnounced: number;
-  readonly gaps: number;
-  readonly epochGaps: number;
+  /** Told to be missing, and not received. */
+  readonly told: number;
+  /** Of these, those whose answer came after the gap: they may have been accepted after it too. */
+  readonly toldUnderWay: number;
   /** Handed over twice because the sender's retry fell across a loss of Redis' memory. */
   readonly sentAgainAfterLoss: number;
-  readonly violations: readonly string[];
+  /** Places that were given out for two messages of a user. */
+  readonly placesGivenTwice: number;
+  /** Answers whose `sockets` was compared with what the clients were, and those for which that can't be said. */
+  readonly compared: number;
+  readonly excused: number;
+  /** Answers that counted a client which was then told that it will not get the message. */
+  readonly countedButTold: number;
+  readonly violations: readonly Violation[];
 }
 
 export class Ledger {
-  readonly #accepted: Accepted[] = [];
+  readonly #nowMs: () => number;
+  readonly #accepted = new Map<number, Accepted>();
   readonly #books = new Map<string, Book>();
-  readonly #violations: string[] = [];
-  readonly #lossesMs: number[] = [];
+  readonly #breaks = new Map<string, Spans>();
+  readonly #disturbances = new Spans();
+  readonly #losses = new Spans();
+  readonly #evictions = new Spans();
+  readonly #observed: Violation[] = [];
+  #found: Violation[] = [];
+
+  /** @param nowMs The clock. */
+  constructor(nowMs: () => number = () => performance.now()) {
+    this.#nowMs = nowMs;
+  }
+
+  /** Sends that were accepted so far, those to users without a client too. */
+  get size(): number {
+    return this.#accepted.size;
+  }
+
+  /** Sends that were tried and answered within this time. */
+  acceptedWithin(fromMs: number, toMs: number): number {
+    return [...this.#accepted.values()].filter(({ sentMs, answeredMs }) =>
+      sentMs >= fromMs && answeredMs <= toMs
+    )
+      .length;
+  }
+
+  // ------------------------------------------------------------------------------------------------------
+  // What happens
 
   accept(accepted: Accepted): void {
-    this.#accepted.push(accepted);
+    this.#accepted.set(accepted.n, accepted);
   }
 
-  /** Redis has lost its memory, and with it the idempotency keys. */
-  redisLost(): void {
-    this.#lossesMs.push(performance.now());
+  /** From now on this user has a client, which is not open yet. */
+  expect(user: string): void {
+    this.#books.set(user, new Book());
+    this.#breaks.set(user, new Spans());
+    this.broke(user);
   }
 
-  /** A client opened a connection at a position. Only the first one tells something new. */
-  opened(user: string, position: string): void {
-    const book = this.#book(user);
-    if (book.epoch !== undefined) return;
-    this.#moveTo(book, position);
+  /** The client is not open any more. */
+  broke(user: string): void {
+    this.#breaks.get(user)!.begin(this.#nowMs());
   }
 
-  received(user: string, seq: number, n: number): void {
-    const book = this.#book(user);
-    if (seq <= book.seq) this.#violate(`${user} got ${seq} after ${book.seq}`);
-    if (seq > book.seq + 1) this.#violate(`${user} got ${seq} after ${book.seq} and no gap in between`);
-    book.seq = seq;
-    const place = `${book.epoch}.${seq}`;
-    book.received.set(place, n);
-    const places = book.placesOfSend.get(n);
-    if (places) places.push(place);
-    else book.placesOfSend.set(n, [place]);
+  /** The client is open, at this position. */
+  opened(user: string, position: string | undefined): void {
+    this.#breaks.get(user)!.end(this.#nowMs());
+    this.#books.get(user)!.opened(position, this.#nowMs());
+  }
+
+  received(user: string, seq: number | undefined, n: number): void {
+    this.#books.get(user)!.received(seq, n);
   }
 
   missed(user: string, gap: GapFrame): void {
-    const book = this.#book(user);
-    if (gap.from !== book.seq + 1) {
-      this.#violate(`${user} stands at ${book.seq}, and the gap begins at ${gap.from}`);
-    }
-    book.gaps.push({
-      epoch: book.epoch ?? "",
-      from: gap.from,
-      to: gap.to ?? Infinity,
-      isEpochGap: gap.why === "epoch",
-    });
-    if (gap.why === "trimmed" && gap.count !== gap.to - gap.from + 1) {
-      this.#violate(`${user}: a gap miscounts`);
-    }
-    this.#moveTo(book, gap.pos);
+    this.#books.get(user)!.missed(gap, this.#nowMs());
+  }
+
+  /** Something cuts subscriptions from now on. */
+  disturb(): void {
+    this.#disturbances.begin(this.#nowMs());
+  }
+
+  /** All is well again. */
+  calm(): void {
+    this.#disturbances.end(this.#nowMs());
+  }
+
+  /** Redis has lost its memory, or a part of it, and with it idempotency keys. */
+  redisLost(): void {
+    this.#losses.add(this.#nowMs(), this.#nowMs());
+  }
+
+  /** Since then Redis may have thrown away any key at any time. */
+  redisEvicted(sinceMs: number): void {
+    this.#evictions.add(sinceMs, this.#nowMs());
+  }
+
+  /** Something that only its observer can judge. */
+  violate(text: string): void {
+    this.#observed.push({ kind: "other", text });
   }
 
   hasReceived(user: string, n: number): boolean {
-    return this.#book(user).placesOfSend.has(n);
+    return this.#books.get(user)!.handed.has(n);
   }
 
+  // ------------------------------------------------------------------------------------------------------
+  // What comes of it
+
   close(): Verdict {
-    let received = 0, announced = 0, again = 0;
-    for (const accepted of this.#accepted) {
-      const book = this.#book(accepted.user);
-      const got = book.received.get(`${accepted.epoch}.${accepted.seq}`);
-      if (got === accepted.n) received++;
-      else if (got !== undefined) {
-        this.#violate(`${accepted.user} got ${got} where ${accepted.n} was accepted`);
-      } else if (isAnnounced(book, accepted)) announced++;
-      else {this.#violate(
-          `${accepted.user} lost ${accepted.n} (${accepted.epoch}.${accepted.seq}) in silence`,
-        );}
-    }
-    const sends = new Map(this.#accepted.map((accepted) => [accepted.n, accepted]));
-    let gaps = 0, epochGaps = 0;
-    for (const [user, book] of this.#books) {
-      for (const [n, places] of book.placesOfSend) {
-        if (places.length === 1) continue;
-        const send = sends.get(n);
-        if (this.#isExcused(send, places.length)) again++;
-        else this.#violate(`${user} got send ${n} at ${places.join(" and ")}; ${describe(send)}`);
+    const sum = {
+      accepted: 0,
+      received: 0,
+      told: 0,
+      toldUnderWay: 0,
+      compared: 0,
+      excused: 0,
+      countedButTold: 0,
+    };
+    const epochsBegan = this.#epochsBegan();
+    this.#found = [];
+    let sentAgainAfterLoss = 0;
+    for (const accepted of this.#accepted.values()) {
+      const book = this.#books.get(accepted.user);
+      const isCompared = this.#compare(accepted);
+      sum[isCompared ? "compared" : "excused"]++;
+      if (!book) continue;
+      sum.accepted++;
+      const handed = book.handed.get(accepted.n);
+      if (handed) {
+        sum.received++;
+        const isExcused = this.#isExcused(accepted, handed.length);
+        if (handed.length > 1 && isExcused) sentAgainAfterLoss++;
+        else if (handed.length > 1) this.#violate("doubled", `${describe(accepted)} came at ${at(handed)}`);
+        if (!isExcused && !handed.some((place) => isPlaceOf(accepted, place, epochsBegan))) {
+          this.#violate("misplaced", `${describe(accepted)} came at ${at(handed)}`);
+        }
+      } else if (book.isTold(accepted, accepted.sentMs, (n) => this.#accepted.get(n))) {
+        // It was accepted at some time between its last try and the answer: the benefit of the doubt is counted.
+        sum.told++;
+        if (!book.isTold(accepted, accepted.answeredMs, (n) => this.#accepted.get(n))) sum.toldUnderWay++;
+        if (isCompared && accepted.sockets === 1) sum.countedButTold++;
+      } else {
+        this.#violate("lost", `${describe(accepted)} was lost in silence`);
+        if (isCompared && accepted.sockets === 1) {
+          this.#violate("miscounted", `${describe(accepted)}: the client that was counted never got it`);
+        }
       }
-      gaps += book.gaps.filter(({ isEpochGap }) => !isEpochGap).length;
-      epochGaps += book.gaps.filter(({ isEpochGap }) => isEpochGap).length;
     }
+    for (const [user, book] of this.#books) {
+      for (const fault of book.faults) this.#violate("disordered", `${user} ${fault}`);
+      for (const n of book.handed.keys()) {
+        if (!this.#accepted.has(n)) this.#violate("other", `${user} got ${n}, which was never accepted`);
+      }
+    }
+    const places = new Set(
+      [...this.#accepted.values()].map(({ user, epoch, seq }) => `${user} ${epoch}.${seq}`),
+    );
     return {
-      accepted: this.#accepted.length,
-      received,
-      missingButAnnounced: announced,
-      gaps,
-      epochGaps,
-      sentAgainAfterLoss: again,
-      violations: this.#violations,
+      ...sum,
+      sentAgainAfterLoss,
+      placesGivenTwice: this.#accepted.size - places.size,
+      violations: [...this.#observed, ...this.#found],
     };
   }
 
+  /** Compares an answer with what the user's client was; false when that can't be said. */
+  #compare(accepted: Accepted): boolean {
+    const { user, sockets, triedMs, answeredMs } = accepted;
+    const breaks = this.#breaks.get(user);
+    if (!breaks) {
+      if (sockets !== 0) this.#violate("miscounted", `${describe(accepted)}: nobody has this name`);
+      return true;
+    }
+    const during = [triedMs - CALM_BEFORE_MS, answeredMs + CALM_AFTER_MS] as const;
+    if (breaks.touching(...during) > 0 || this.#disturbances.touching(...during) > 0) return false;
+    if (sockets !== 1) {
+      this.#violate("miscounted", `${describe(accepted)}: one client was there all the time`);
+    }
+    return true;
+  }
+
   /** A send comes once more for each time that Redis forgot its key between two tries, and for no other reason. */
-  #isExcused(accepted: Accepted | undefined, copies: number): boolean {
-    if (accepted === undefined) return false;
-    const { triedMs, answeredMs, tries } = accepted;
-    const losses = this.#lossesMs.filter((lossMs) => lossMs >= triedMs && lossMs <= answeredMs);
-    return copies <= tries && copies <= 1 + losses.length;
+  #isExcused({ triedMs, answeredMs, tries }: Accepted, copies: number): boolean {
+    if (tries === 1 || copies > tries) return false;
+    const losses = this.#losses.touching(triedMs, answeredMs);
+    if (this.#evictions.touching(triedMs, answeredMs) > 0) return true;
+    return losses > 0 && copies <= 1 + losses;
   }
 
-  #moveTo(book: Book, position: string): void {
-    const dot = position.lastIndexOf(".");
-    book.epoch = position.slice(0, dot);
-    book.seq = Number(position.slice(dot + 1));
-    book.epochs.add(book.epoch);
+  /** When each user's epochs can have begun at the earliest, as far as messages tell. */
+  #epochsBegan(): ReadonlyMap<string, number> {
+    const began = new Map<string, number>();
+    for (const { user, epoch, sentMs } of this.#accepted.values()) {
+      const key = `${user} ${epoch}`;
+      began.set(key, Math.min(sentMs, began.get(key) ?? Infinity));
+    }
+    return began;
   }
 
-  #book(user: string): Book {
-    let book = this.#books.get(user);
-    if (!book) this.#books.set(user, book = new Book());
-    return book;
-  }
-
-  #violate(text: string): void {
-    this.#violations.push(text);
+  #violate(kind: Kind, text: string): void {
+    this.#found.push({ kind, text });
   }
 }
 
-function describe(accepted: Accepted | undefined): string {
-  if (!accepted) return "never accepted";
-  const { epoch, seq, triedMs, answeredMs, tries } = accepted;
-  return `accepted as ${epoch}.${seq}, tried ${tries} times from ${Math.round(triedMs)} ms, answered at ${
+/**
+ * Whether a message came at its own place: under its number, and in its epoch or one that went on from that. An
+ * epoch that began when the client already stood in another can't be what the other went on from.
+ */
+function isPlaceOf(accepted: Accepted, handed: Handed, epochsBegan: ReadonlyMap<string, number>): boolean {
+  if (handed.seq !== accepted.seq) return false;
+  if (handed.epoch === accepted.epoch) return true;
+  return epochsBegan.get(`${accepted.user} ${accepted.epoch}`)! <= handed.epochMs;
+}
+
+function at(places: readonly Handed[]): string {
+  return places.map(({ epoch, seq }) => `${epoch}.${seq}`).join(" and ");
+}
+
+function describe({ user, n, epoch, seq, sockets, triedMs, answeredMs, tries }: Accepted): string {
+  const when = `tried ${tries} times from ${Math.round(triedMs)} ms, answered at ${
     Math.round(answeredMs)
   } ms`;
-}
-
-/** Whether a client was told that it will not get this message. */
-function isAnnounced(book: Book, { epoch, seq }: Accepted): boolean {
-  // An epoch may come and go while the client is away: the gap says that nobody knows what was in between.
-  if (!book.epochs.has(epoch)) return book.gaps.some(({ isEpochGap }) => isEpochGap);
-  return book.gaps.some((gap) => gap.epoch === epoch && gap.from <= seq && seq <= gap.to);
+  return `${n} to ${user} (accepted as ${epoch}.${seq}, sockets ${sockets}, ${when})`;
 }

@@ -18,6 +18,7 @@ export class Proxy implements AsyncDisposable {
   readonly #accepting: Promise<void>;
   /** Ports of the instances that live. */
   targets: readonly number[] = [];
+  #isClosed = false;
 
   constructor(chance: Chance) {
     this.#chance = chance;
@@ -37,6 +38,16 @@ export class Proxy implements AsyncDisposable {
     const pairs = this.#pick(oneIn);
     for (const pair of pairs) this.#end(pair);
     return pairs.length;
+  }
+
+  /** Cuts one in so many connections, and lets nobody in until `letIn`; returns how many were cut. */
+  sendAway(oneIn: number): number {
+    this.#isClosed = true;
+    return this.cut(oneIn);
+  }
+
+  letIn(): void {
+    this.#isClosed = false;
   }
 
   /** Stalls one in so many for the time given; returns how many. */
@@ -65,7 +76,7 @@ export class Proxy implements AsyncDisposable {
   async #accept(): Promise<void> {
     for await (const client of this.#listener) {
       const port = this.targets[this.#chance.below(this.targets.length)];
-      if (port === undefined) client.close();
+      if (port === undefined || this.#isClosed) client.close();
       else void this.#serve(client, port);
     }
   }

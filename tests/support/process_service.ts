@@ -12,6 +12,8 @@ import { secretsIn } from "./secrets.ts";
 export interface ProcessOptions {
   /** "run" starts `main.ts`; "task" does it through `deno task start`, in a process group of its own. @default "run" */
   readonly through?: "run" | "task";
+  /** Folder of the project; another one runs a copy of it. @default this project */
+  readonly root?: URL;
 }
 
 /** One line of the log. */
@@ -64,7 +66,7 @@ export class ProcessService implements AsyncDisposable {
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
     const child = new Deno.Command(Deno.execPath(), {
       args: isGroup ? ["task", "start"] : ["run", "-A", "main.ts"],
-      cwd: ROOT,
+      cwd: options.root ?? ROOT,
       clearEnv: true,
       env: {
         ...{ PATH, HOME, DENO_DIR, NO_COLOR: "1" },

@@ -20,10 +20,21 @@ export interface RedisServerOptions {
   readonly password?: string;
   /** Folder for its data, which is then left in place; else a temporary one. */
   readonly dir?: string;
+  /** It keeps an append-only file, and then its data lives through `restart({ keepData: true })` without a snapshot. */
+  readonly appendOnly?: boolean;
+  /** It begins as a replica of this server; wait for `copied` before you rely on that. */
+  readonly replicaOf?: RedisServer;
+}
+
+/** The files that a server had at one moment. */
+export interface DataCopy {
+  readonly dir: string;
 }
 
 const START_MS = 30_000;
 const STOP_MS = 30_000;
+/** Where a server keeps its data, in its folder. */
+const DATA = ["dump.rdb", "appendonlydir"] as const;
 
 export class RedisServer implements AsyncDisposable {
   readonly #options: RedisServerOptions;
@@ -31,11 +42,15 @@ export class RedisServer implements AsyncDisposable {
   readonly #binary: string;
   readonly #port: OwnPort | undefined;
   #child: Deno.ChildProcess | undefined;
+  /** Port of whom it is a replica, also when it is started again. */
+  #masterPort: number | undefined;
+  #copies = 0;
 
   private constructor(options: RedisServerOptions, dir: string, binary: string) {
     this.#options = options;
     this.#dir = dir;
     this.#binary = binary;
+    this.#masterPort = options.replicaOf?.port;
     if (!options.unixSocket) this.#port = OwnPort.take();
   }
 
@@ -116,15 +131,56 @@ export class RedisServer implements AsyncDisposable {
   /**
    * Stops the server unless it is stopped already, and starts it again at the same address.
    * @param options.keepData Whether the data lives through it. @default false
+   * @param options.from Data that it had before, in place of that which it has now.
    * @param options.signal As in `stop`; a killed server still keeps its data when asked to.
    */
-  async restart(options: { keepData?: boolean; signal?: "SIGTERM" | "SIGKILL" } = {}): Promise<void> {
+  async restart(
+    options: { keepData?: boolean; from?: DataCopy; signal?: "SIGTERM" | "SIGKILL" } = {},
+  ): Promise<void> {
     if (this.#child !== undefined) {
-      if (options.keepData) await this.cli("SAVE");
+      if (options.keepData && !this.#options.appendOnly) await this.cli("SAVE");
       await this.stop(options);
     }
-    if (!options.keepData) await Deno.remove(`${this.#dir}/dump.rdb`).catch(() => {});
+    if (!options.keepData) await this.#removeData();
+    if (options.from) await copyFolder(options.from.dir, this.#dir);
     await this.#launch();
+  }
+
+  /** Copies the data that it has now; a server without an append-only file saves it first. It may go on meanwhile. */
+  async copyData(): Promise<DataCopy> {
+    // Else files may be replaced while they are copied.
+    if (this.#options.appendOnly) await this.cli("CONFIG", "SET", "auto-aof-rewrite-percentage", 0);
+    else await this.cli("SAVE");
+    const dir = `${this.#dir}/copies/${++this.#copies}`;
+    await Deno.mkdir(dir, { recursive: true });
+    for (const name of DATA) await copyIfThere(`${this.#dir}/${name}`, `${dir}/${name}`);
+    return { dir };
+  }
+
+  /** Becomes a replica of another server, also when it is restarted; of none when it is not given. */
+  async follow(master?: RedisServer): Promise<void> {
+    this.#masterPort = master?.port;
+    if (master) await this.cli("REPLICAOF", "127.0.0.1", master.port);
+    else await this.cli("REPLICAOF", "NO", "ONE");
+  }
+
+  /** The next start makes it a replica of this server, or of none. */
+  followNext(master: RedisServer | undefined): void {
+    this.#masterPort = master?.port;
+  }
+
+  /** Resolves when this replica has a whole copy of its master's data, and is fed what comes. */
+  async copied(): Promise<void> {
+    await until(
+      async () => /^master_link_status:up/m.test(await this.info("replication")),
+      "the replica to have copied its master",
+      START_MS,
+    );
+  }
+
+  /** A section of INFO. */
+  async info(section: string): Promise<string> {
+    return String(await this.cli("INFO", section));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -147,13 +203,16 @@ export class RedisServer implements AsyncDisposable {
   }
 
   async #launch(): Promise<void> {
-    const { unixSocket, password, args = [] } = this.#options;
+    const { unixSocket, password, appendOnly, args = [] } = this.#options;
     const log = `${this.#dir}/redis.log`;
     const child = new Deno.Command(this.#binary, {
       args: [
         ...["--port", String(this.port), "--bind", "127.0.0.1"],
         ...(unixSocket ? ["--unixsocket", `${this.#dir}/redis.sock`] : []),
-        ...["--dir", this.#dir, "--save", "", "--appendonly", "no", "--logfile", log],
+        ...["--dir", this.#dir, "--save", "", "--appendonly", appendOnly ? "yes" : "no", "--logfile", log],
+        // Else a replica waits for five seconds, for others that might want to begin with it.
+        ...["--repl-diskless-sync-delay", "0"],
+        ...(this.#masterPort === undefined ? [] : ["--replicaof", `127.0.0.1 ${this.#masterPort}`]),
         ...(password === undefined ? [] : ["--requirepass", password]),
         ...args,
       ],
@@ -192,6 +251,14 @@ export class RedisServer implements AsyncDisposable {
     }
   }
 
+  async #removeData(): Promise<void> {
+    for (const name of DATA) {
+      await Deno.remove(`${this.#dir}/${name}`, { recursive: true }).catch((error) => {
+        if (!(error instanceof Deno.errors.NotFound)) throw error;
+      });
+    }
+  }
+
   async #isStopped(): Promise<boolean> {
     try {
       return (await Deno.readTextFile(`/proc/${this.pid}/stat`)).includes(") T ");
@@ -220,4 +287,15 @@ export function redisTest(name: string, fn: (t: Deno.TestContext) => void | Prom
 async function lastLine(path: string): Promise<string | undefined> {
   const log = await Deno.readTextFile(path).catch(() => "");
   return log.trimEnd().split("\n").at(-1) || undefined;
+}
+
+async function copyFolder(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to, { recursive: true });
+  for await (const { name } of Deno.readDir(from)) await copyIfThere(`${from}/${name}`, `${to}/${name}`);
+}
+
+async function copyIfThere(from: string, to: string): Promise<void> {
+  const info = await Deno.stat(from).catch(() => undefined);
+  if (info?.isDirectory) await copyFolder(from, to);
+  else if (info) await Deno.copyFile(from, to);
 }
