@@ -17,7 +17,7 @@ import type { Log } from "./log.ts";
 import { Metrics } from "./metrics.ts";
 import { absolutePath } from "./paths.ts";
 import type { Pem } from "./pem.ts";
-import { CLOSE } from "./protocol.ts";
+import { CLOSE, type NameRules } from "./protocol.ts";
 import { Publisher } from "./publisher.ts";
 import denoJson from "../deno.json" with { type: "json" };
 
@@ -56,6 +56,10 @@ export function openApp(config: Config, options: AppOptions): App {
   const { node, log } = options;
   const foldUsernames = config.usernameCase === "lower";
   const { channelPrefix, allowedOrigins } = config;
+  const names: NameRules = {
+    fold: foldUsernames,
+    bare: config.redisUrl !== undefined && channelPrefix === "",
+  };
   const authWith = prepareAuth({
     apiKeys: config.apiKeys,
     apiKeysFile: config.apiKeysFile && absolutePath(config.apiKeysFile, Deno.cwd()),
@@ -68,7 +72,7 @@ export function openApp(config: Config, options: AppOptions): App {
       audience: config.jwtAudience,
       clockToleranceS: config.jwtClockToleranceS,
       maxLifeS: config.maxTokenLifeS,
-      foldUsernames,
+      names,
       log,
     },
     channelPrefix,
@@ -101,10 +105,9 @@ export function openApp(config: Config, options: AppOptions): App {
     publisher,
     auth,
     metrics,
-    foldUsernames,
+    names,
     ticketTtlS: config.ticketTtlS,
     socketUrlFor: publicAddress(config),
-    maxTokenLifeS: config.maxTokenLifeS,
     page: config.page,
     openapi: config.openapi,
     showMetrics: config.metrics,
@@ -134,7 +137,7 @@ export function openApp(config: Config, options: AppOptions): App {
     admission: new Admission(connections, config),
     tokenInQuery: config.tokenInQuery,
     channelPrefix,
-    foldUsernames,
+    names,
     allowedOrigins,
     idleTimeoutS: config.idleTimeoutS,
     identityTimeoutS: config.identityTimeoutS,

@@ -10,6 +10,7 @@ import { isLoopback } from "./addresses.ts";
 import { ConfigError } from "./errors.ts";
 import {
   bytes,
+  databaseFault,
   either,
   host,
   keysUrl,
@@ -18,6 +19,7 @@ import {
   milliseconds,
   oneOf,
   origins,
+  prefix,
   publicUrl,
   ranges,
   redisUrl,
@@ -88,7 +90,7 @@ export const SETTINGS = {
   node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),
   subscriptions: setting("USERWIRE_SUBSCRIPTIONS", oneOf("dedicated", "shared"), "dedicated", "Redis connections for subscriptions: one per socket, or some per process"),
   sharedConnections: setting("USERWIRE_SHARED_CONNECTIONS", whole(1, 64), 1, "How many per process when shared"),
-  channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", word, "", "What precedes the username in a channel's name"),
+  channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", prefix, "", "What precedes the username in a channel's name"),
   history: setting("USERWIRE_HISTORY", whole(0, 100_000), 100, "Messages kept of each user; 0 keeps none"),
   historyTtlS: setting("USERWIRE_HISTORY_TTL_S", seconds(1, 2_592_000), 300, "How long they are kept"),
   maxReplay: setting("USERWIRE_MAX_REPLAY", whole(1, 100_000), 300, "Most messages replayed to a returning client"),
@@ -209,6 +211,11 @@ function faultsBetween(config: Config): string[] {
         "USERWIRE_API_KEYS and a way to verify tokens such as USERWIRE_JWT_SECRET, or set USERWIRE_OPEN=true if " +
         "that is meant, or leave HOST out for 127.0.0.1",
     );
+  }
+  const { redisUrl, channelPrefix } = config;
+  if (redisUrl !== undefined && channelPrefix !== undefined) {
+    const fault = databaseFault(redisUrl, channelPrefix);
+    if (fault !== undefined) faults.push(`${SETTINGS.redisUrl.env} ${fault}`);
   }
   const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;
   for (const pair of pairs) {
