@@ -19,6 +19,7 @@ import { absolutePath } from "./paths.ts";
 import type { Pem } from "./pem.ts";
 import { CLOSE, type NameRules } from "./protocol.ts";
 import { Publisher } from "./publisher.ts";
+import { Watch } from "./redis.ts";
 import denoJson from "../deno.json" with { type: "json" };
 
 export interface App {
@@ -80,6 +81,7 @@ export function openApp(config: Config, options: AppOptions): App {
   const backbone = openBackbone({ ...config, log, redisTls: options.redisTls });
   const { broker, inbox } = backbone;
   const auth = authWith(backbone);
+  const watch = backbone.redis && new Watch(backbone.redis, log);
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
@@ -124,6 +126,7 @@ export function openApp(config: Config, options: AppOptions): App {
         node,
         open: auth.isOpen,
         connections: connections.size,
+        ...(watch && watch.warnings.length > 0 && { warnings: [...watch.warnings] }),
       };
     },
   });
@@ -170,7 +173,11 @@ export function openApp(config: Config, options: AppOptions): App {
     publisher,
     connections,
     auth,
-    firstAttempt: backbone.firstAttempt,
+    async firstAttempt(withinMs) {
+      const attempt = await backbone.firstAttempt(withinMs);
+      if (attempt.outcome === "ready") await watch?.look();
+      return attempt;
+    },
 
     handle(request, peer) {
       const isSend = sendTarget(request) !== undefined;
@@ -200,6 +207,7 @@ export function openApp(config: Config, options: AppOptions): App {
 
     async close() {
       routes.close();
+      watch?.[Symbol.dispose]();
       await publisher.close();
       await backbone.close();
     },

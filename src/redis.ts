@@ -5,9 +5,12 @@
 import { createHash } from "node:crypto";
 import { messageOf } from "./errors.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
+import { warningsOf } from "./redis/warnings.ts";
+import { isReply } from "./redis/words.ts";
 
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
 export type { RedisTls } from "./redis/library.ts";
+export { Watch } from "./redis/watch.ts";
 export { explain, explainReply, verbatim } from "./redis/words.ts";
 
 /** A Lua script, known to Redis by its hash. It has keys; called without any it does nothing. */
@@ -22,6 +25,14 @@ export class Script {
 }
 
 export class Redis extends CommandConnection {
+  /** Whether it may be asked for its settings. An ACL user of its own should not have that right: Redis notes a trial. */
+  readonly #asksSettings: boolean;
+
+  private constructor(url: string, options: RedisOptions) {
+    super(url, options);
+    this.#asksSettings = !/^\w+:\/\/[^:@/]+[^/]*@/.test(url);
+  }
+
   /** Starts connecting and returns at once; see `unavailable`. */
   static open(url: string, options: RedisOptions = {}): Redis {
     return new Redis(url, options);
@@ -49,6 +60,22 @@ export class Redis extends CommandConnection {
       connected: Number(/^connected_clients:(\d+)/m.exec(info)?.[1]),
       max: Number(/^maxclients:(\d+)/m.exec(info)?.[1] ?? Infinity),
     };
+  }
+
+  /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
+  async warnings(): Promise<string[]> {
+    const info = await this.command((client) => client.info());
+    const save = await this.command(async (client) => {
+      if (!this.#asksSettings) return undefined;
+      try {
+        return (await client.configGet("save")).save;
+      } catch (error) {
+        // Managed services forbid it.
+        if (isReply(error)) return undefined;
+        throw error;
+      }
+    });
+    return warningsOf(info, save);
   }
 
   /**
