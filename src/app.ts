@@ -52,16 +52,9 @@ export interface AppOptions {
 
 export const VERSION: string = denoJson.version;
 
-/** @throws {ConfigError} with every fault of keys and tokens. */
-export function openApp(config: Config, options: AppOptions): App {
-  const { node, log } = options;
-  const foldUsernames = config.usernameCase === "lower";
-  const { channelPrefix, allowedOrigins } = config;
-  const names: NameRules = {
-    fold: foldUsernames,
-    bare: config.redisUrl !== undefined && channelPrefix === "",
-  };
-  const authWith = prepareAuth({
+/** Checks keys and tokens and opens nothing. @throws {ConfigError} with every fault. */
+export function authOf(config: Config, log: Log): ReturnType<typeof prepareAuth> {
+  return prepareAuth({
     apiKeys: config.apiKeys,
     apiKeysFile: config.apiKeysFile && absolutePath(config.apiKeysFile, Deno.cwd()),
     tokens: {
@@ -73,11 +66,27 @@ export function openApp(config: Config, options: AppOptions): App {
       audience: config.jwtAudience,
       clockToleranceS: config.jwtClockToleranceS,
       maxLifeS: config.maxTokenLifeS,
-      names,
+      names: namesOf(config),
       log,
     },
-    channelPrefix,
+    channelPrefix: config.channelPrefix,
   });
+}
+
+function namesOf({ usernameCase, redisUrl, channelPrefix }: Config): NameRules {
+  return { fold: usernameCase === "lower", bare: redisUrl !== undefined && channelPrefix === "" };
+}
+
+/** @throws {ConfigError} with every fault of keys and tokens. */
+export function openApp(config: Config, options: AppOptions): App {
+  const { node, log } = options;
+  const foldUsernames = config.usernameCase === "lower";
+  const { channelPrefix, allowedOrigins } = config;
+  const names: NameRules = {
+    fold: foldUsernames,
+    bare: config.redisUrl !== undefined && channelPrefix === "",
+  };
+  const authWith = authOf(config, log);
   const backbone = openBackbone({ ...config, log, redisTls: options.redisTls });
   const { broker, inbox } = backbone;
   const auth = authWith(backbone);

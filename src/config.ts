@@ -159,20 +159,42 @@ function inWords(value: unknown): string {
 // ---------------------------------------------------------------------------------------------------------
 // Loading
 
+/** Where settings come from. */
+export interface Sources {
+  /**
+   * Environment variables. Those that begin with `USERWIRE_` must all be known, unless they were made for a service of
+   * that name, see `unknown_names.ts`.
+   */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`. */
+  readonly flags?: Readonly<Record<string, string | boolean | undefined>>;
+}
+
+/** What was read, also when it can't be used: then what else is wrong can still be found. */
+export interface Reading {
+  /** Settings at fault have their defaults. */
+  readonly config: Config;
+  readonly faults: readonly string[];
+  /** Settings whose own value is none. */
+  readonly atFault: ReadonlySet<keyof Config>;
+}
+
 /**
  * Reads the settings. A flag wins over its variable; an empty value means the default.
- * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known, unless
- *   they were made for a service of that name, see `unknown_names.ts`.
- * @param sources.flags Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`.
  * @throws {ConfigError} with every fault found.
  */
-export function loadConfig(sources: {
-  env?: Readonly<Record<string, string>>;
-  flags?: Readonly<Record<string, string | boolean | undefined>>;
-}): Config {
+export function loadConfig(sources: Sources): Config {
+  const { config, faults } = readConfig(sources);
+  if (faults.length > 0) throw new ConfigError(faults);
+  return config;
+}
+
+/** As `loadConfig`, but throws nothing. */
+export function readConfig(sources: Sources): Reading {
   const { env = {}, flags = {} } = sources;
   const faults: string[] = [];
   const values: Record<string, unknown> = {};
+  const atFault = new Set<keyof Config>();
 
   for (const [key, setting] of rows()) {
     const flag = flags[setting.flag];
@@ -181,21 +203,24 @@ export function loadConfig(sources: {
     if (given === "") {
       values[key] = setting.fallback;
     } else if (typeof given === "boolean" && !setting.kind.bare) {
+      atFault.add(key);
       faults.push(`${name} needs a value: give ${setting.kind.expects}`);
     } else {
       values[key] = setting.kind.parse(String(given));
-      if (values[key] === undefined) faults.push(faultOf(setting, name, String(given)));
+      if (values[key] === undefined) {
+        atFault.add(key);
+        faults.push(faultOf(setting, name, String(given)));
+      }
     }
   }
 
-  const config = Object.freeze(values) as Config;
-  faults.push(...faultsBetween(config));
+  faults.push(...faultsBetween(values as Config));
+  for (const [key, { fallback }] of rows()) if (atFault.has(key)) values[key] = fallback;
   const settings = Object.values<Setting<unknown>>(SETTINGS);
   const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
   faults.push(...unknownVariables(env, variables));
   faults.push(...unknownFlags(flags, settings.map(({ flag }) => flag)));
-  if (faults.length > 0) throw new ConfigError(faults);
-  return config;
+  return { config: Object.freeze(values) as Config, faults, atFault };
 }
 
 /** What is wrong with settings that are right each on its own. One that is at fault itself is undefined here. */

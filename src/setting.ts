@@ -119,7 +119,7 @@ function isRedisUrl(given: string): boolean {
 export function databaseFault(url: string, channelPrefix: string): string | undefined {
   const database = url.startsWith("unix:")
     ? Number(new URLSearchParams(/\?([^#]*)/.exec(url)?.[1]).get("db"))
-    : Number(URL.parse(url)?.pathname.slice(1));
+    : Number(/^rediss?:\/\/[^/]*\/(\d+)(?:[?#]|$)/.exec(URL.parse(url)?.href ?? "")?.[1] ?? 0);
   if (channelPrefix !== "" || !(database > 0)) return undefined;
   return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
     "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
