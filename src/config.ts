@@ -78,7 +78,7 @@ export const SETTINGS = {
   jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "What `iss` of a token must be"),
   jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "What `aud` of a token must hold"),
   jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "How far the signer's clock may be off"),
-  maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token; so long are revocations kept"),
+  maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token, from `iat` to `exp`; so long are revocations kept"),
   tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Take `?token=` too, which ends up in the logs of proxies"),
   ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "How long a ticket is good for"),
   publicUrl: optional("USERWIRE_PUBLIC_URL", publicUrl, "Where clients connect, for the `url` of tickets; unset means where the ticket was asked for"),
