@@ -17,8 +17,9 @@ import type { Log } from "./log.ts";
 import { Metrics } from "./metrics.ts";
 import { absolutePath } from "./paths.ts";
 import type { Pem } from "./pem.ts";
-import { CLOSE } from "./protocol.ts";
+import { CLOSE, type NameRules } from "./protocol.ts";
 import { Publisher } from "./publisher.ts";
+import { WarningsWatch } from "./redis.ts";
 import denoJson from "../deno.json" with { type: "json" };
 
 export interface App {
@@ -53,12 +54,9 @@ export interface AppOptions {
 
 export const VERSION: string = denoJson.version;
 
-/** @throws {ConfigError} with every fault of keys and tokens. */
-export function openApp(config: Config, options: AppOptions): App {
-  const { node, log } = options;
-  const foldUsernames = config.usernameCase === "lower";
-  const { channelPrefix, allowedOrigins } = config;
-  const authWith = prepareAuth({
+/** Checks keys and tokens and opens nothing. @throws {ConfigError} with every fault. */
+export function authOf(config: Config, log: Log): ReturnType<typeof prepareAuth> {
+  return prepareAuth({
     apiKeys: config.apiKeys,
     apiKeysFile: config.apiKeysFile && absolutePath(config.apiKeysFile, Deno.cwd()),
     tokens: {
@@ -70,11 +68,25 @@ export function openApp(config: Config, options: AppOptions): App {
       audience: config.jwtAudience,
       clockToleranceS: config.jwtClockToleranceS,
       maxLifeS: config.maxTokenLifeS,
-      foldUsernames,
+      names: namesOf(config),
       log,
     },
-    channelPrefix,
+    channelPrefix: config.channelPrefix,
   });
+}
+
+function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config): NameRules {
+  const isMemory = redisUrl === undefined && redisUrlFile === undefined;
+  return { fold: usernameCase === "lower", bare: !isMemory && channelPrefix === "" };
+}
+
+/** @throws {ConfigError} with every fault of keys and tokens. */
+export function openApp(config: Config, options: AppOptions): App {
+  const { node, log } = options;
+  const foldUsernames = config.usernameCase === "lower";
+  const { channelPrefix, allowedOrigins } = config;
+  const names = namesOf(config);
+  const authWith = authOf(config, log);
   const backbone = openBackbone({
     ...config,
     log,
@@ -83,7 +95,8 @@ export function openApp(config: Config, options: AppOptions): App {
     probe: true,
   });
   const { broker, inbox } = backbone;
-  const auth = authWith(backbone);
+  const auth = authWith({ ...backbone, line: () => backbone.redis?.server?.life ?? "" });
+  const watch = backbone.redis && new WarningsWatch(backbone.redis, log);
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
@@ -109,10 +122,9 @@ export function openApp(config: Config, options: AppOptions): App {
     publisher,
     auth,
     metrics,
-    foldUsernames,
+    names,
     ticketTtlS: config.ticketTtlS,
     socketUrlFor: publicAddress(config),
-    maxTokenLifeS: config.maxTokenLifeS,
     page: config.page,
     openapi: config.openapi,
     showMetrics: config.metrics,
@@ -130,6 +142,7 @@ export function openApp(config: Config, options: AppOptions): App {
         node,
         open: auth.isOpen,
         connections: connections.size,
+        ...(watch && watch.warnings.length > 0 && { warnings: [...watch.warnings] }),
       };
     },
   });
@@ -143,7 +156,7 @@ export function openApp(config: Config, options: AppOptions): App {
     admission: new Admission(connections, config),
     tokenInQuery: config.tokenInQuery,
     channelPrefix,
-    foldUsernames,
+    names,
     allowedOrigins,
     idleTimeoutS: config.idleTimeoutS,
     identityTimeoutS: config.identityTimeoutS,
@@ -176,7 +189,11 @@ export function openApp(config: Config, options: AppOptions): App {
     publisher,
     connections,
     auth,
-    firstAttempt: backbone.firstAttempt,
+    async firstAttempt(withinMs) {
+      const attempt = await backbone.firstAttempt(withinMs);
+      if (attempt.outcome === "ready") await watch?.look();
+      return attempt;
+    },
     reloadRedis: backbone.reload,
 
     handle(request, peer) {
@@ -207,6 +224,7 @@ export function openApp(config: Config, options: AppOptions): App {
 
     async close() {
       routes.close();
+      watch?.[Symbol.dispose]();
       await publisher.close();
       await backbone.close();
     },

@@ -81,7 +81,13 @@ export function openBackbone(options: BackboneOptions): Backbone {
       },
     };
   }
-  const target = new RedisTarget({ url, file, tls: options.redisTls, ...log });
+  const target = new RedisTarget({
+    url,
+    file,
+    tls: options.redisTls,
+    channelPrefix: options.channelPrefix,
+    ...log,
+  });
   const address = () => target.address;
   const redis = Redis.open(address, { timeoutMs, onLoginRefused: () => target.onLoginRefused(), ...log });
   const isShared = options.subscriptions === "shared";

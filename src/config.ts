@@ -10,6 +10,7 @@ import { isLoopback } from "./addresses.ts";
 import { ConfigError } from "./errors.ts";
 import {
   bytes,
+  databaseFault,
   either,
   host,
   keysUrl,
@@ -18,6 +19,7 @@ import {
   milliseconds,
   oneOf,
   origins,
+  prefix,
   publicUrl,
   ranges,
   redisUrl,
@@ -77,7 +79,7 @@ export const SETTINGS = {
   jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "What `iss` of a token must be"),
   jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "What `aud` of a token must hold"),
   jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "How far the signer's clock may be off"),
-  maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token; so long are revocations kept"),
+  maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token, from `iat` to `exp`; so long are revocations kept"),
   tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Take `?token=` too, which ends up in the logs of proxies"),
   ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "How long a ticket is good for"),
   publicUrl: optional("USERWIRE_PUBLIC_URL", publicUrl, "Where clients connect, for the `url` of tickets; unset means where the ticket was asked for"),
@@ -89,7 +91,7 @@ export const SETTINGS = {
   node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),
   subscriptions: setting("USERWIRE_SUBSCRIPTIONS", oneOf("dedicated", "shared"), "dedicated", "Redis connections for subscriptions: one per socket, or some per process"),
   sharedConnections: setting("USERWIRE_SHARED_CONNECTIONS", whole(1, 64), 1, "How many per process when shared"),
-  channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", word, "", "What precedes the username in a channel's name"),
+  channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", prefix, "", "What precedes the username in a channel's name"),
   history: setting("USERWIRE_HISTORY", whole(0, 100_000), 100, "Messages kept of each user; 0 keeps none"),
   historyTtlS: setting("USERWIRE_HISTORY_TTL_S", seconds(1, 2_592_000), 300, "How long they are kept"),
   maxReplay: setting("USERWIRE_MAX_REPLAY", whole(1, 100_000), 300, "Most messages replayed to a returning client"),
@@ -159,20 +161,42 @@ function inWords(value: unknown): string {
 // ---------------------------------------------------------------------------------------------------------
 // Loading
 
+/** Where settings come from. */
+export interface Sources {
+  /**
+   * Environment variables. Those that begin with `USERWIRE_` must all be known, unless they were made for a service of
+   * that name, see `unknown_names.ts`.
+   */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`. */
+  readonly flags?: Readonly<Record<string, string | boolean | undefined>>;
+}
+
+/** What was read, also when it can't be used: then what else is wrong can still be found. */
+export interface Reading {
+  /** Settings at fault have their defaults. */
+  readonly config: Config;
+  readonly faults: readonly string[];
+  /** Settings whose own value is none. */
+  readonly atFault: ReadonlySet<keyof Config>;
+}
+
 /**
  * Reads the settings. A flag wins over its variable; an empty value means the default.
- * @param sources.env Environment variables. Those that begin with `USERWIRE_` must all be known, unless
- *   they were made for a service of that name, see `unknown_names.ts`.
- * @param sources.flags Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`.
  * @throws {ConfigError} with every fault found.
  */
-export function loadConfig(sources: {
-  env?: Readonly<Record<string, string>>;
-  flags?: Readonly<Record<string, string | boolean | undefined>>;
-}): Config {
+export function loadConfig(sources: Sources): Config {
+  const { config, faults } = readConfig(sources);
+  if (faults.length > 0) throw new ConfigError(faults);
+  return config;
+}
+
+/** As `loadConfig`, but throws nothing. */
+export function readConfig(sources: Sources): Reading {
   const { env = {}, flags = {} } = sources;
   const faults: string[] = [];
   const values: Record<string, unknown> = {};
+  const atFault = new Set<keyof Config>();
 
   for (const [key, setting] of rows()) {
     const flag = flags[setting.flag];
@@ -181,21 +205,24 @@ export function loadConfig(sources: {
     if (given === "") {
       values[key] = setting.fallback;
     } else if (typeof given === "boolean" && !setting.kind.bare) {
+      atFault.add(key);
       faults.push(`${name} needs a value: give ${setting.kind.expects}`);
     } else {
       values[key] = setting.kind.parse(String(given));
-      if (values[key] === undefined) faults.push(faultOf(setting, name, String(given)));
+      if (values[key] === undefined) {
+        atFault.add(key);
+        faults.push(faultOf(setting, name, String(given)));
+      }
     }
   }
 
-  const config = Object.freeze(values) as Config;
-  faults.push(...faultsBetween(config));
+  faults.push(...faultsBetween(values as Config));
+  for (const [key, { fallback }] of rows()) if (atFault.has(key)) values[key] = fallback;
   const settings = Object.values<Setting<unknown>>(SETTINGS);
   const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
   faults.push(...unknownVariables(env, variables));
   faults.push(...unknownFlags(flags, settings.map(({ flag }) => flag)));
-  if (faults.length > 0) throw new ConfigError(faults);
-  return config;
+  return { config: Object.freeze(values) as Config, faults, atFault };
 }
 
 /** What is wrong with settings that are right each on its own. One that is at fault itself is undefined here. */
@@ -214,6 +241,11 @@ function faultsBetween(config: Config): string[] {
   }
   if (config.redisUrl !== undefined && config.redisUrlFile !== undefined) {
     faults.push("REDIS_URL and REDIS_URL_FILE say the same thing: set one of them, and leave the other out");
+  }
+  const { redisUrl, channelPrefix } = config;
+  if (redisUrl !== undefined && channelPrefix !== undefined) {
+    const fault = databaseFault(redisUrl, channelPrefix);
+    if (fault !== undefined) faults.push(`${SETTINGS.redisUrl.env} ${fault}`);
   }
   const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;
   for (const pair of pairs) {

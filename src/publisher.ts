@@ -18,6 +18,7 @@ import { type BackboneOptions, openBackbone } from "./backbone.ts";
 import type { Broker } from "./broker/broker.ts";
 import {
   BrokerUnavailableError,
+  ConfigError,
   IdempotencyConflictError,
   InvalidMessageError,
   UserOfflineError,
@@ -31,11 +32,13 @@ import {
   formatEnvelope,
   frameOf,
   isJson,
+  type NameRules,
   parseUsername,
   type Payload,
 } from "./protocol.ts";
 import { Receipts, type Wait } from "./receipts.ts";
 import { type Line, Turns } from "./turns.ts";
+import { databaseFault, prefix } from "./setting.ts";
 
 /**
  * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
@@ -99,7 +102,7 @@ export class Publisher implements AsyncDisposable {
   readonly #broker: Broker;
   readonly #inbox: Inbox;
   readonly #prefix: string;
-  readonly #fold: { fold: boolean };
+  readonly #names: NameRules;
   readonly #metrics: Metrics | undefined;
   readonly #turns = new Turns();
   #closeBackbone: () => Promise<void> = () => Promise.resolve();
@@ -109,7 +112,10 @@ export class Publisher implements AsyncDisposable {
     this.#broker = broker;
     this.#inbox = inbox;
     this.#prefix = options.channelPrefix ?? "";
-    this.#fold = { fold: options.foldUsernames ?? false };
+    this.#names = {
+      fold: options.foldUsernames ?? false,
+      bare: this.#prefix === "" && broker.kind === "redis",
+    };
     this.#metrics = options.metrics;
     this.receipts = new Receipts(broker, { channelPrefix: this.#prefix });
   }
@@ -117,9 +123,18 @@ export class Publisher implements AsyncDisposable {
   /**
    * A publisher with connections of its own, for a backend. Its `history` and `subscriptions` must be those of the
    * service. Without `redisUrl` it reaches nobody but itself.
+   * @throws {ConfigError} when the prefix can't be used, or the URL names a database without one.
    * @throws {Error} when Redis answers and refuses the login. What it said is the cause.
    */
   static async open(options: BackboneOptions & PublisherOptions): Promise<Publisher> {
+    const { redisUrl, channelPrefix = "" } = options;
+    if (channelPrefix !== "" && prefix.parse(channelPrefix) === undefined) {
+      throw new ConfigError([`channelPrefix must be ${prefix.expects}: correct it, or leave it out`]);
+    }
+    const fault = redisUrl && databaseFault(redisUrl, channelPrefix);
+    if (fault) {
+      throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
+    }
     const backbone = openBackbone(options);
     const attempt = await backbone.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {
@@ -187,7 +202,7 @@ export class Publisher implements AsyncDisposable {
    * @throws {InvalidUsernameError}
    */
   channel(username: string): string {
-    return channelOf(parseUsername(username, this.#fold), this.#prefix);
+    return channelOf(parseUsername(username, this.#names), this.#prefix);
   }
 
   /** What the numbers are: sockets, or instances that hold at least one of the user's. */

@@ -7,7 +7,8 @@ import { parseRedisUrl, type RedisAddress } from "./redis/address.ts";
 import { positionKey } from "./redis/keys.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
 import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./redis/script.ts";
-import { explainCommand, isForbiddenWithin } from "./redis/words.ts";
+import { warningsOf } from "./redis/warnings.ts";
+import { explainCommand, isForbiddenWithin, isReply } from "./redis/words.ts";
 
 export { parseRedisUrl, type RedisAddress, type RedisTls } from "./redis/address.ts";
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
@@ -15,6 +16,7 @@ export { RedisTarget } from "./redis/target.ts";
 export { Script, type ScriptOptions, type Trial } from "./redis/script.ts";
 export type { ServerInfo } from "./redis/server_info.ts";
 export type { Ask, Watch } from "./redis/watch.ts";
+export { WarningsWatch } from "./redis/warnings_watch.ts";
 export { explain, explainReply, verbatim } from "./redis/words.ts";
 
 /** Not what PUBLISH answers is the count: that has whoever watches by pattern in it. */
@@ -29,6 +31,12 @@ return count
 
 export class Redis extends CommandConnection {
   readonly #scripts: Script[] = [];
+  readonly #target: () => RedisAddress;
+
+  private constructor(target: () => RedisAddress, options: RedisOptions) {
+    super(target, options);
+    this.#target = target;
+  }
 
   /**
    * Starts connecting and returns at once; see `unavailable`.
@@ -71,6 +79,23 @@ export class Redis extends CommandConnection {
       connected: Number(/^connected_clients:(\d+)/m.exec(info)?.[1]),
       max: Number(/^maxclients:(\d+)/m.exec(info)?.[1] ?? Infinity),
     };
+  }
+
+  /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
+  async warnings(): Promise<string[]> {
+    const info = await this.command((client) => client.info());
+    const save = await this.command(async (client) => {
+      // An ACL user of its own should not have that right, and Redis notes each trial.
+      if (this.#target().username !== undefined) return undefined;
+      try {
+        return (await client.configGet("save")).save;
+      } catch (error) {
+        // Managed services forbid it.
+        if (isReply(error)) return undefined;
+        throw error;
+      }
+    });
+    return warningsOf(info, save);
   }
 
   /**

@@ -1,11 +1,11 @@
 /** Listens, starts the app, and ends both in order. Faults that only a start can find are reported all at once. */
 import { isLoopback } from "./addresses.ts";
-import { type App, openApp, VERSION } from "./app.ts";
-import { type Config, SETTINGS } from "./config.ts";
+import { type App, authOf, openApp, VERSION } from "./app.ts";
+import { type Config, type Reading, SETTINGS } from "./config.ts";
 import { ConfigError, messageOf, orFaults } from "./errors.ts";
 import { problem } from "./http/problem.ts";
 import { wantsUpgrade } from "./http/upgrade.ts";
-import type { Log } from "./log.ts";
+import { type Log, silentLog } from "./log.ts";
 import { openLog } from "./log_file.ts";
 import { absolutePath } from "./paths.ts";
 import { type Pem, readPem } from "./pem.ts";
@@ -35,12 +35,34 @@ export interface StartOptions {
   faults?: readonly string[];
 }
 
+/** The settings that name the files of certificates. */
+const FILES = {
+  tlsFiles: { cert: "tlsCert", key: "tlsKey" },
+  redisFiles: { ca: "redisCa", cert: "redisCert", key: "redisKey" },
+} as const;
+
 /** How long a start waits to learn that Redis refuses it; a Redis that is away is waited for in the background. */
 const FIRST_ATTEMPT_MS = 2_000;
 /** How long the listener and the broker may take to close. */
 const CLOSE_MS = 1_000;
 /** Ctrl+C comes twice under `deno task`: from the terminal, and passed on by the task. That is one signal. */
 const SAME_SIGNAL_MS = 300;
+
+/**
+ * What is wrong beside the faults of single settings, as far as it can be found without starting: in keys, tokens and
+ * files. Passes over what a setting at fault could be to blame for.
+ */
+export function furtherFaults({ config, atFault }: Reading): string[] {
+  const faults: string[] = [];
+  const look = (keys: readonly (keyof Config)[], check: () => unknown) => {
+    if (!keys.some((key) => atFault.has(key))) orFaults(check, faults);
+  };
+  const { tlsFiles, redisFiles } = FILES;
+  look(Object.values(tlsFiles), () => pemOf(config, tlsFiles));
+  look(Object.values(redisFiles), () => pemOf(config, redisFiles));
+  look(["jwtSecret", "jwtPublicKey", "jwksUrl", "jwtAlgorithms"], () => authOf(config, silentLog));
+  return faults;
+}
 
 /**
  * Starts a service.
@@ -55,8 +77,8 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const failed = new AbortController();
 
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
-  const tls = attempt(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }));
-  const redisTls = attempt(() => pemOf(config, { ca: "redisCa", cert: "redisCert", key: "redisKey" }));
+  const tls = attempt(() => pemOf(config, FILES.tlsFiles));
+  const redisTls = attempt(() => pemOf(config, FILES.redisFiles));
   const handler: Handler = (request, { remoteAddr: { hostname } }) =>
     app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname));
   let listener = attempt(() => new Listener(config, { tls, signal: failed.signal, handler }));
@@ -103,7 +125,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   function reload(): void {
     const again: string[] = [];
     const keys = orFaults(() => running.auth.reload(), again);
-    const fresh = orFaults(() => pemOf(config, { cert: "tlsCert", key: "tlsKey" }), again);
+    const fresh = orFaults(() => pemOf(config, FILES.tlsFiles), again);
     orFaults(() => running.reloadRedis(), again);
     for (const fault of again) log!.error("not reloaded", { reason: fault });
     if (keys !== undefined) log!.info("reloaded", { api_keys: keys });

@@ -35,6 +35,15 @@ export const word: Kind<string> = {
   parse: (given) => CONTROL.test(given) || /\s/u.test(given) ? undefined : given,
 };
 
+/** What precedes usernames in channels and keys. Braces would tear a user's channel and keys into two slots. */
+export const prefix: Kind<string> = {
+  expects: "text without white space, control characters or braces that does not begin with userwire: or __",
+  parse(given) {
+    const isForbidden = CONTROL.test(given) || /[\s{}\ufffd]/u.test(given) || !given.isWellFormed();
+    return isForbidden || /^(?:userwire:|__)/.test(given) ? undefined : given;
+  },
+};
+
 export const yesOrNo: Kind<boolean> = {
   expects: "true, false, 1 or 0",
   bare: true,
@@ -101,6 +110,19 @@ function isRedisUrl(given: string): boolean {
   const url = new URL(given);
   return (url.protocol === "redis:" || url.protocol === "rediss:") && url.hostname !== "" &&
     /^(?:\/\d*)?$/.test(url.pathname) && isDecodable(url.username) && isDecodable(url.password);
+}
+
+/**
+ * What is wrong with a Redis that is shared by database number: undefined when nothing is.
+ * @param url One that `redisUrl` takes, or any other text.
+ */
+export function databaseFault(url: string, channelPrefix: string): string | undefined {
+  const database = url.startsWith("unix:")
+    ? Number(new URLSearchParams(/\?([^#]*)/.exec(url)?.[1]).get("db"))
+    : Number(/^rediss?:\/\/[^/]*\/(\d+)(?:[?#]|$)/.exec(URL.parse(url)?.href ?? "")?.[1] ?? 0);
+  if (channelPrefix !== "" || !(database > 0)) return undefined;
+  return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
+    "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
 }
 
 function isDecodable(given: string): boolean {

@@ -6,7 +6,7 @@
  * verified. Then whoever keeps revocations is asked. How a session begins is not its business: the handshake has
  * checked the first identity.
  */
-import type { Identity } from "./auth/auth.ts";
+import { type Identity, isMeant } from "./auth/auth.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { CLOSE, type CloseOrder, type CloseReason, type ReplyFrame } from "./protocol.ts";
@@ -87,10 +87,9 @@ export class SignIn {
 
   /** An order to close arrived: for every session of the user, or for those that were let in by what is revoked. */
   obey({ revoked, code, why }: CloseOrder): void {
-    const { jti, iat } = this.#identity ?? {};
-    const isMeant = revoked === undefined ||
-      ("jti" in revoked ? jti === revoked.jti : this.#identity !== undefined && (iat ?? 0) < revoked.before);
-    if (isMeant) return this.#session.close({ code, why });
+    if (revoked === undefined || (this.#identity && isMeant(revoked, this.#identity))) {
+      return this.#session.close({ code, why });
+    }
     // The token that is being verified may have been looked up just before it was revoked.
     if (this.#isRefreshing) this.#mayBeRevoked = true;
   }

@@ -44,6 +44,33 @@ Deno.test("A token by a shared secret is taken when it is in order, and refused 
     "expired": [await tokenFor("alice", { ...good, lifeS: -10 }), /has expired/],
     "without an end": [await tokenFor("alice", { ...good, exp: undefined }), /lacks the claim "exp"/],
     "for too long": [await tokenFor("alice", { ...good, lifeS: 2_592_100 }), /USERWIRE_MAX_TOKEN_LIFE_S/],
+    "without a time of issue": [await tokenFor("alice", { ...good, iat: undefined }), undefined],
+    "without a time of issue, for too long": [
+      await tokenFor("alice", { ...good, iat: undefined, lifeS: 2_592_100 }),
+      /USERWIRE_MAX_TOKEN_LIFE_S/,
+    ],
+    "for too long since it was issued": [
+      await tokenFor("alice", { ...good, iat: soon() - 2_592_100 }),
+      /USERWIRE_MAX_TOKEN_LIFE_S/,
+    ],
+    "issued within the tolerance ahead": [await tokenFor("alice", { ...good, iat: soon() - 57 }), undefined],
+    "issued further ahead": [
+      await tokenFor("alice", { ...good, iat: soon() - 50 }),
+      /"iat" lies in the future/,
+    ],
+    "issued days ahead": [
+      await tokenFor("alice", { ...good, iat: soon() + 950_400, lifeS: 960_000 }),
+      /"iat" lies in the future/,
+    ],
+    "with the longest id": [await tokenFor("alice", { ...good, jti: "x".repeat(256) }), undefined],
+    "with a number for an id": [await tokenFor("alice", { ...good, jti: 4711 }), /"jti" must be a string/],
+    "with no id for an id": [await tokenFor("alice", { ...good, jti: null }), /"jti" must be a string/],
+    "with a list for an id": [await tokenFor("alice", { ...good, jti: ["a"] }), /"jti" must be a string/],
+    "with an empty id": [await tokenFor("alice", { ...good, jti: "" }), /"jti" must be a string/],
+    "with an id that no call could name": [
+      await tokenFor("alice", { ...good, jti: "x".repeat(257) }),
+      /"jti" must be a string/,
+    ],
     "not yet valid": [await tokenFor("alice", { ...good, nbf: soon() }), /claim "nbf"/],
     "of another issuer": [await tokenFor("alice", { ...good, iss: "x" }), /claim "iss"/],
     "for another audience": [await tokenFor("alice", { ...good, aud: "x" }), /claim "aud"/],
@@ -211,7 +238,7 @@ Deno.test("When the signer changes its keys the new one is fetched, and made-up 
     algorithms: [],
     clockToleranceS: 0,
     maxLifeS: 3_600,
-    foldUsernames: false,
+    names: {},
     log: memoryLog(),
   })!;
   const isTaken = async (kid: string) => {

@@ -131,6 +131,29 @@ Deno.test("userwire shows all faults of the settings at once, without secrets or
   assertNotMatch(stderr, /hunter2|\.ts:\d+/);
 });
 
+Deno.test("userwire shows faults of settings, of keys and tokens and of files at once, and blames none for another", async () => {
+  const faultsWith = async (env: Record<string, string>) => {
+    const { code, stderr } = await runProgram([], env);
+    assertEquals(code, 2);
+    assertNotMatch(stderr, /hunter2|\.ts:\d+/);
+    return stderr.trimEnd().split("\n").slice(1).map((fault) => fault.trim().split(/[ :]/)[0]);
+  };
+  const files = { USERWIRE_TLS_CERT: "no.pem", USERWIRE_TLS_KEY: "no.key", USERWIRE_API_KEYS: "hunter2" };
+  assertEquals(await faultsWith({ ...files, USERWIRE_JWT_SECRET: "hunter2", LOG_LEVEL: "x", PORT: "x" }), [
+    "PORT",
+    "LOG_LEVEL",
+    "USERWIRE_TLS_CERT",
+    "USERWIRE_TLS_KEY",
+    "USERWIRE_API_KEYS",
+    "USERWIRE_JWT_SECRET",
+  ]);
+  // The issuer is not to blame for it that there is no way to verify tokens.
+  assertEquals(
+    await faultsWith({ USERWIRE_JWKS_URL: "hunter2", USERWIRE_JWT_ISSUER: "x", USERWIRE_REDIS_X: "1" }),
+    ["USERWIRE_JWKS_URL", "USERWIRE_REDIS_X"],
+  );
+});
+
 Deno.test("userwire exits with 2 and no stack when the port is taken", async () => {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   using dir = new TempFolder("logs");

@@ -245,7 +245,30 @@ Deno.test("loadConfig accepts the URLs that Redis clients accept", () => {
       "unix:///run/redis.sock",
       "unix://user:pass@/run/redis.sock?db=1",
     ]
-  ) assertEquals(loadConfig({ env: { REDIS_URL: url } }).redisUrl, url);
+  ) assertEquals(loadConfig({ env: { REDIS_URL: url, USERWIRE_CHANNEL_PREFIX: "a:" } }).redisUrl, url);
+});
+
+Deno.test("loadConfig refuses a database of Redis without a prefix, because channels know no databases", () => {
+  const bad = [
+    "redis://localhost/3",
+    "rediss://user:hunter2@localhost:6380/15",
+    "redis://localhost/3?x=1",
+    "unix:///run/redis.sock?db=1",
+    "unix:///run/redis.sock?x=1&db=2",
+  ];
+  for (const url of bad) {
+    const fault = faultOf({ env: { REDIS_URL: url } });
+    assertMatch(
+      fault,
+      /^REDIS_URL names database \d+, .*: set USERWIRE_CHANNEL_PREFIX .*, or use database 0$/,
+    );
+    assertNotMatch(fault, /hunter2/);
+    loadConfig({ env: { REDIS_URL: url, USERWIRE_CHANNEL_PREFIX: "a:" } });
+  }
+  const good = ["redis://localhost", "redis://localhost/", "redis://localhost/0", "redis://localhost/00"];
+  for (const url of [...good, "unix:///run/3/redis.sock", "unix:///run/redis.sock?db=0"]) {
+    assertEquals(loadConfig({ env: { REDIS_URL: url } }).redisUrl, url);
+  }
 });
 
 Deno.test("loadConfig refuses other URLs for Redis, shows a right one, and never the password", () => {
@@ -294,9 +317,24 @@ Deno.test("loadConfig refuses a host with a scheme, a port or white space", () =
   }
 });
 
-Deno.test("loadConfig refuses white space and control characters in the channel prefix", () => {
+Deno.test("loadConfig refuses a channel prefix that can't stand in channels and keys, or is another's", () => {
   assertEquals(loadConfig({ env: { USERWIRE_CHANNEL_PREFIX: "prod:é:" } }).channelPrefix, "prod:é:");
-  for (const prefix of ["a b", "a\t", "a\u0000", "a\u0085", "\u00a0", "\u2028"]) {
+  for (
+    const prefix of [
+      "a b",
+      "a\t",
+      "a\u0000",
+      "a\u0085",
+      "\u00a0",
+      "\u2028",
+      "{a}",
+      "a{",
+      "}a",
+      "userwire:",
+      "__",
+      "\ufffd",
+    ]
+  ) {
     assertMatch(
       faultOf({ env: { USERWIRE_CHANNEL_PREFIX: prefix } }),
       /^USERWIRE_CHANNEL_PREFIX must be text without/,
@@ -352,7 +390,8 @@ Deno.test("loadConfig reads where clients find the service, as the start of an a
 });
 
 Deno.test("describe masks what may be secret, and leaves out what is unset", () => {
-  const shown = (url: string) => describe(loadConfig({ env: { REDIS_URL: url } })).redisUrl;
+  const shown = (url: string) =>
+    describe(loadConfig({ env: { REDIS_URL: url, USERWIRE_CHANNEL_PREFIX: "a:" } })).redisUrl;
   assertEquals(shown("redis://user:p%40ss@redis.example:6380/1"), "redis://***@redis.example:6380/1");
   assertEquals(shown("redis://:p@ss@localhost"), "redis://***@localhost");
   assertEquals(shown("redis://localhost?password=x"), "redis://localhost");

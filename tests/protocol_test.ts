@@ -15,6 +15,7 @@ import {
   frameOf,
   isEnvelope,
   isJson,
+  type NameRules,
   parseClientFrame,
   parseIdentityFrame,
   parseOffer,
@@ -104,7 +105,56 @@ Deno.test("parseUsername keeps letter case, or folds it before it looks at the r
   assertThrows(() => parseUsername("UserWire:a", { fold: true }), InvalidUsernameError, "reserved");
   // This capital takes one byte more when it is small.
   assertEquals(parseUsername("İ".repeat(64)), "İ".repeat(64));
-  assertThrows(() => parseUsername("İ".repeat(64), { fold: true }), InvalidUsernameError, "192");
+  const longer = "\u023a"; // ⱥ takes three bytes, Ⱥ two
+  assertThrows(() => parseUsername(longer.repeat(64), { fold: true }), InvalidUsernameError, "192");
+});
+
+Deno.test("parseUsername makes one user of two letters only when one is the small form of the other", () => {
+  /** Letters by their small form. */
+  const forms = new Map<string, string[]>();
+  const refused: string[] = [];
+  for (let code = 0x21; code <= 0x10ffff; code++) {
+    const letter = String.fromCodePoint(code);
+    const hasCase = letter.toLowerCase() !== letter || letter.toUpperCase() !== letter;
+    if (hasCase && parses(letter)) {
+      const small = parses(letter, { fold: true });
+      if (small === undefined) refused.push(letter);
+      else forms.set(small, [...forms.get(small) ?? [], letter]);
+    }
+  }
+  for (const [small, letters] of forms) {
+    assertEquals([...small].length, 1);
+    assert(letters.includes(small), `${small} is itself`);
+    assert(letters.length <= 2, `${letters.join(" and ")} are one user`);
+  }
+  for (const letter of "\u212a\u212b\u2126\u0130\u03f4\u01c5") assert(refused.includes(letter), letter);
+  for (const letter of "AZÄẞΣЖ") assert(!refused.includes(letter), letter);
+  assert(refused.length < 20, refused.join(" "));
+  assertThrows(() => parseUsername("\u212aevin", { fold: true }), InvalidUsernameError, "U+212A");
+  assertEquals(parseUsername("\u212aevin"), "\u212aevin", "where case counts it is another letter than K");
+});
+
+function parses(text: string, rules?: NameRules): string | undefined {
+  try {
+    return parseUsername(text, rules);
+  } catch {
+    return undefined;
+  }
+}
+
+Deno.test("parseUsername refuses what Redis calls its own channels where names are channels as they stand", () => {
+  const names = [
+    "__keyevent@0__:set",
+    "__keyspace@0__:x",
+    "__sentinel__:hello",
+    "__redis__:invalidate",
+    "__",
+  ];
+  for (const name of names) {
+    assertThrows(() => parseUsername(name, { bare: true }), InvalidUsernameError, "USERWIRE_CHANNEL_PREFIX");
+    assertEquals(parseUsername(name), name);
+  }
+  for (const name of ["_", "_a", "a__"]) assertEquals(parseUsername(name, { bare: true }), name);
 });
 
 Deno.test("parseUsername gives the name back or throws InvalidUsernameError, whatever the text", () => {

@@ -5,7 +5,12 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { MemoryBroker } from "../src/broker/memory.ts";
 import { MemoryInbox } from "../src/inbox/memory.ts";
-import { BrokerUnavailableError, InvalidMessageError, InvalidUsernameError } from "../src/errors.ts";
+import {
+  BrokerUnavailableError,
+  ConfigError,
+  InvalidMessageError,
+  InvalidUsernameError,
+} from "../src/errors.ts";
 import type { Payload } from "../src/protocol.ts";
 import { Publisher } from "../src/publisher.ts";
 import { until, withDeadline } from "./support/deadline.ts";
@@ -241,4 +246,18 @@ Deno.test("Publisher.open without a Redis reaches nobody but itself", async () =
   await using publisher = await Publisher.open({});
   assertEquals((await publisher.send("alice", HELLO)).sockets, 0);
   assertEquals(await publisher.isOnline("alice"), false);
+});
+
+Deno.test("Publisher.open refuses a database without a prefix, and a prefix that can't be used, before it connects", async () => {
+  const faultOf = async (options: Parameters<typeof Publisher.open>[0]) =>
+    (await assertRejects(() => Publisher.open(options), ConfigError)).message;
+  for (const redisUrl of ["redis://user:hunter2@127.0.0.1:1/3", "unix:///no/redis.sock?db=3"]) {
+    const fault = await faultOf({ redisUrl });
+    assertMatch(fault, /^redisUrl names database 3, .*: set channelPrefix to a prefix of its own/);
+    assert(!fault.includes("hunter2"));
+  }
+  for (const channelPrefix of ["{a}", "a b", "a\n", "__a", "userwire:"]) {
+    assertMatch(await faultOf({ channelPrefix }), /^channelPrefix must be text without white space/);
+  }
+  await using _publisher = await Publisher.open({ channelPrefix: "prod:" });
 });

@@ -3,7 +3,8 @@
  * reference system's own clients and backends rely on is held to the byte. How connections end is in
  * `close_paths_test.ts`.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { RawSocket } from "./support/raw_socket.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service, Truth } from "./support/service.ts";
 import { openClient, type WsClient } from "./support/ws_client.ts";
@@ -231,3 +232,46 @@ redisTest("Messages of one sender arrive in order, however fast they come", asyn
   assertEquals(new Set(receipts.map(({ id }) => id)).size, numbers.length);
   for (const number of numbers) assertEquals(await alice.next(), number);
 });
+
+redisTest(
+  "Redis' own channels are no user's, in no handshake and no call, unless there is a prefix",
+  async () => {
+    await using redis = await RedisServer.start({ args: ["--notify-keyspace-events", "KEA"] });
+    const name = "__keyevent@0__:set", path = encodeURIComponent(name);
+    await using bare = await Service.start({ REDIS_URL: redis.url });
+    await using prefixed = await Service.start({ REDIS_URL: redis.url, USERWIRE_CHANNEL_PREFIX: "red:" });
+    const statuses = async (service: Service) => {
+      const json = { "content-type": "application/json" };
+      const post = (body: unknown) => ({ method: "POST", headers: json, body: JSON.stringify(body) });
+      const found = [];
+      for (
+        const [to, init] of [
+          [`/v1/users/${path}/messages`, post(1)],
+          [`/v1/users/${path}`, {}],
+          [`/v1/users/${path}/messages`, {}],
+          [`/v1/users/online`, post({ users: [name] })],
+          [`/v1/users/${path}/connections`, { method: "DELETE" }],
+          [`/v1/users/${path}/revocations`, post({})],
+          [`/v1/tickets`, post({ user: name })],
+        ] as [string, RequestInit][]
+      ) {
+        const response = await service.fetch(to, init);
+        await response.body?.cancel();
+        found.push(response.status);
+      }
+      return found;
+    };
+    assertEquals(await statuses(bare), Array(7).fill(400));
+    assertEquals(await statuses(prefixed), [202, 200, 200, 200, 200, 201, 201]);
+    await using byQuery = await RawSocket.open(bare.socketUrl(name));
+    assertEquals(byQuery.answer.status, 400);
+    assertMatch(byQuery.answer.body, /those of Redis itself/);
+    await using byFrame = await openClient(bare.socketUrl());
+    byFrame.send(JSON.stringify({ user_name: name }));
+    assertEquals((await byFrame.closed).code, 4400);
+    await using red = await openClient(prefixed.socketUrl(name));
+    await redis.cli("SET", "secret-of-another", "1");
+    await prefixed.send(name, "hello");
+    assertEquals(await red.next(), "hello", "and nothing before it");
+  },
+);

@@ -3,9 +3,10 @@
  * revoked is let in nowhere, and what it let in before is closed everywhere.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { MemoryMemos } from "../src/auth/memos.ts";
+import { MemoryMemos, RedisMemos } from "../src/auth/memos.ts";
 import { Tickets } from "../src/auth/tickets.ts";
 import { MemoryBroker } from "../src/broker/memory.ts";
+import { Redis } from "../src/redis.ts";
 import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
 import { until, withDeadline } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -337,7 +338,7 @@ onEachStore("Of many revocations at once the latest moment stays", async (one, t
   const nowS = Math.floor(Date.now() / 1_000);
   const moments = Array.from({ length: 40 }, (_, i) => nowS - 1_000 + (i * 17) % 40);
   await Promise.all(
-    moments.map((before, i) => (i % 2 === 0 ? one : two).server.app.auth.revoke("alice", { before }, 60)),
+    moments.map((before, i) => (i % 2 === 0 ? one : two).server.app.auth.revoke("alice", { before })),
   );
   const latest = Math.max(...moments);
   assertEquals(await statusOf(one, await tokenFor("alice", { iat: latest - 1 })), 401);
@@ -357,7 +358,195 @@ redisTest("An instance that has just started knows what was revoked", async () =
   const keys = await redis.cli("KEYS", "userwire:{alice}:revoked*") as string[];
   assertEquals(keys.length, 1);
   const ttl = Number(await redis.cli("TTL", keys[0]!));
-  assert(ttl > 2_591_000 && ttl <= 2_592_000, `kept for ${ttl} s, as long as a token may live`);
+  assert(ttl > 2_592_000 && ttl <= 2_592_015, `kept for ${ttl} s, as long as a token may be taken`);
+});
+
+/** The one key of alice's revocations, and for how many seconds it is kept. */
+async function kept(redis: RedisServer): Promise<{ text: string; ttlS: number }> {
+  const [name] = await redis.cli("KEYS", "userwire:{alice}:revoked*") as [string];
+  return { text: String(await redis.cli("GET", name)), ttlS: Number(await redis.cli("PTTL", name)) / 1_000 };
+}
+
+redisTest(
+  "A revocation is kept for as long as any token or ticket may be taken that it is meant for",
+  async (t) => {
+    await using redis = await RedisServer.start();
+    const settings = { ...CLOSED, REDIS_URL: redis.url, USERWIRE_JWT_CLOCK_TOLERANCE_S: "10" };
+    const nowS = Math.floor(Date.now() / 1_000);
+    const cases: Record<string, [lifeS: number, body: unknown, keptS: number]> = {
+      "a ticket, which may last longer than a token": [60, {}, 3_600 + 3 * 10],
+      "a token by its id": [60, { jti: "bad" }, 3_600 + 3 * 10],
+      "a token that lives longer": [86_400, { jti: "bad" }, 86_400 + 3 * 10],
+      "what will be issued until a moment ahead": [86_400, { issued_before: nowS + 5_000 }, 91_400 + 3 * 10],
+      "what was issued before a moment that is over": [
+        86_400,
+        { issued_before: nowS - 5_000 },
+        86_400 + 3 * 10,
+      ],
+    };
+    for (const [what, [lifeS, body, keptS]] of Object.entries(cases)) {
+      await t.step(what, async () => {
+        await redis.cli("FLUSHALL");
+        await using service = await Service.start({ ...settings, USERWIRE_MAX_TOKEN_LIFE_S: `${lifeS}` });
+        await revoke(service, "alice", body);
+        const { ttlS } = await kept(redis);
+        assert(ttlS > keptS - 60 && ttlS <= keptS + 11, `kept for ${ttlS} s, not ${keptS}`);
+      });
+    }
+    await t.step("not for less because of one who keeps them shorter", async () => {
+      await redis.cli("FLUSHALL");
+      await using long = await Service.start({ ...settings, USERWIRE_MAX_TOKEN_LIFE_S: "86400" });
+      await using short = await Service.start({ ...settings, USERWIRE_MAX_TOKEN_LIFE_S: "60" });
+      for (const body of [{ jti: "bad" }, {}]) {
+        await redis.cli("FLUSHALL");
+        await revoke(long, "alice", body);
+        await revoke(short, "alice", body);
+        const { ttlS } = await kept(redis);
+        assert(ttlS > 86_000, `kept for ${ttlS} s`);
+      }
+    });
+  },
+);
+
+onEachStore(
+  "What clocks ahead of ours issued is revoked too, and its sockets are closed",
+  async (one, two) => {
+    const nowS = Math.floor(Date.now() / 1_000);
+    const ahead = await tokenFor("alice", { iat: nowS + 4 });
+    await using byToken = await hello(await openClient(two.socketUrl(), protocolsFor(ahead)));
+    const { body } = await call(one, "POST /v1/users/alice/revocations", { body: {} });
+    assert(Number.isInteger(body.issued_before) && body.issued_before > nowS + 4, JSON.stringify(body));
+    assertEquals(await byToken.closed, { code: 4401, reason: "revoked" });
+    assertEquals([await statusOf(one, ahead), await statusOf(two, ahead)], [401, 401]);
+  },
+);
+
+redisTest("A ticket of an instance whose clock is ahead is revoked, and its socket is closed", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+  const unused = await ticketFor(service, "alice"), used = await ticketFor(service, "alice");
+  for (const key of await redis.cli("KEYS", "userwire:ticket:*") as string[]) {
+    // As such an instance wrote it that goes by its own clock.
+    const stored = JSON.parse(String(await redis.cli("GET", key)));
+    stored.iat = Math.floor(Date.now() / 1_000) + 3;
+    await redis.cli("SET", key, JSON.stringify(stored), "KEEPTTL");
+  }
+  await using alice = await hello(await openClient(withTicket(service, used), ["userwire.v1"]));
+  await revoke(service, "alice", {});
+  assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+  await using late = await RawSocket.open(withTicket(service, unused));
+  assertEquals(late.answer.status, 401);
+});
+
+redisTest("A ticket is dated by Redis' clock, however wrong that of its instance is", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+  const { now } = Date;
+  Date.now = () => now() + 3_600_000;
+  try {
+    await ticketFor(service, "alice");
+  } finally {
+    Date.now = now;
+  }
+  const [key] = await redis.cli("KEYS", "userwire:ticket:*") as [string];
+  const { iat } = JSON.parse(String(await redis.cli("GET", key)));
+  assert(Math.abs(iat - Date.now() / 1_000) < 600, `${iat}`);
+});
+
+onEachStore("A ticket that is bought after a revocation lets in, until the next one", async (one, two) => {
+  await revoke(one, "alice", {});
+  await using first = await hello(
+    await openClient(withTicket(two, await ticketFor(one, "alice")), ["userwire.v1"]),
+  );
+  const unused = await ticketFor(two, "alice");
+  await revoke(one, "alice", {});
+  assertEquals(await first.closed, { code: 4401, reason: "revoked" });
+  await using late = await RawSocket.open(withTicket(one, unused));
+  assertEquals(late.answer.status, 401);
+  const nowS = Math.floor(Date.now() / 1_000);
+  await revoke(one, "alice", { issued_before: nowS + 1_000 });
+  await using next = await RawSocket.open(withTicket(one, await ticketFor(one, "alice")));
+  assertEquals(next.answer.status, 101);
+});
+
+redisTest(
+  "A revocation that can't be told to the sockets is not written, and the answer says so",
+  async (t) => {
+    await using redis = await RedisServer.start();
+    await redis.cli("ACL", "SETUSER", "half", "on", ">pw", "~*", "&*", "+@all");
+    const url = redis.url.replace("redis://", "redis://half:pw@");
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: url });
+    const old = await tokenFor("alice", { jti: "old" });
+    for (const body of [{ jti: "old" }, {}]) {
+      await t.step(JSON.stringify(body), async () => {
+        await redis.cli("FLUSHALL");
+        await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(old)));
+        await redis.cli("ACL", "SETUSER", "half", "-publish");
+        const refused = await call(service, "POST /v1/users/alice/revocations", { body });
+        await redis.cli("ACL", "SETUSER", "half", "+publish");
+        assertEquals(refused.status, 503);
+        assertMatch(refused.body.detail, /; nothing was revoked$/);
+        assertEquals(await statusOf(service, old), 101, "it was not revoked");
+        assertEquals(alice.socket.readyState, WebSocket.OPEN);
+        // What was revoked before stays so.
+        await revoke(service, "alice", body);
+        assertEquals((await alice.closed).code, 4401);
+        const before = await kept(redis);
+        await redis.cli("ACL", "SETUSER", "half", "-publish");
+        assertEquals((await call(service, "POST /v1/users/alice/revocations", { body })).status, 503);
+        await redis.cli("ACL", "SETUSER", "half", "+publish");
+        const after = await kept(redis);
+        assertEquals(after.text, before.text);
+        assert(after.ttlS > 0 && after.ttlS <= before.ttlS, "for as long as before");
+        assertEquals(await statusOf(service, old), 401);
+      });
+    }
+  },
+);
+
+redisTest("A ticket from before the store was set back is refused, used or not", async () => {
+  await using redis = await RedisServer.start();
+  const client = Redis.open(redis.url);
+  try {
+    await client.whenReady();
+    let line = "a";
+    const tickets = new Tickets(new RedisMemos(client), { prefix: "", line: () => line });
+    const used = await tickets.issue("alice", 60), unused = await tickets.issue("alice", 60);
+    const keys = await redis.cli("KEYS", "userwire:ticket:*") as string[];
+    const before = await Promise.all(keys.map((key) => redis.cli("GET", key)));
+    assertEquals([(await tickets.find(used))?.username, await tickets.useUp(used)], ["alice", true]);
+    // As in a Redis that starts from an older snapshot.
+    for (const [i, key] of keys.entries()) await redis.cli("SET", key, String(before[i]), "EX", "60");
+    line = "b";
+    assertEquals([await tickets.find(used), await tickets.useUp(used)], [undefined, false], "it was used");
+    assertEquals([await tickets.find(unused), await tickets.useUp(unused)], [undefined, false]);
+    const fresh = await tickets.issue("alice", 60);
+    assertEquals(Object.keys(await tickets.find(fresh) ?? {}), ["username", "iat", "ticket"]);
+    assertEquals(await tickets.useUp(fresh), true);
+    // One that is found before the store is set back is not used up after it.
+    const late = await tickets.issue("alice", 60);
+    assert(await tickets.find(late));
+    line = "c";
+    assertEquals(await tickets.useUp(late), false);
+  } finally {
+    await client.close();
+  }
+});
+
+Deno.test("In memory a memo ends when its time is up, and is swept away, when the clock is set back too", async () => {
+  const memos = new MemoryMemos(new MemoryBroker());
+  await memos.put("a", "1", 10);
+  const endsMs = performance.now() + 11;
+  await until(() => performance.now() >= endsMs, "its time to be up");
+  const { now } = Date;
+  Date.now = () => now() - 3_600_000;
+  try {
+    assertEquals(await memos.read(["a"]), [undefined]);
+    for (let i = 0; i < 256; i++) await memos.put("b", "1", 10);
+    assertEquals(memos.size, 1);
+  } finally {
+    Date.now = now;
+  }
 });
 
 redisTest(

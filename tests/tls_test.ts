@@ -245,6 +245,31 @@ redisTest(
   },
 );
 
+redisTest(
+  "With a prefix the channels can be narrowed to it, and a database takes one right more",
+  async (t) => {
+    const page = await Deno.readTextFile(new URL("../docs/redis.md", import.meta.url));
+    const rule = /^ACL SETUSER userwire (.+)$/m.exec(page)![1]!.split(" ");
+    await using redis = await RedisServer.start();
+    const narrowed = rule.map((word) => word === ">PASSWORD" ? ">s3cret" : word === "&*" ? "&prod:*" : word);
+    await redis.cli("ACL", "SETUSER", "userwire", ...narrowed, "+select");
+    const url = `${redis.url.replace("redis://", "redis://userwire:s3cret@")}/3`;
+    for (const { env, counted } of MODES) {
+      await t.step(env.USERWIRE_SUBSCRIPTIONS, async () => {
+        await redis.cli("FLUSHALL");
+        await using service = await Service.start({
+          ...CLOSED,
+          ...env,
+          REDIS_URL: url,
+          USERWIRE_CHANNEL_PREFIX: "prod:",
+        });
+        await walkMainPath(service, counted);
+        assertEquals(await redis.cli("ACL", "LOG"), [], "nothing was denied");
+      });
+    }
+  },
+);
+
 redisTest("The main path works with no more rights in Redis than docs/security.md gives", async (t) => {
   const page = await Deno.readTextFile(new URL("../docs/security.md", import.meta.url));
   const rule = /^ACL SETUSER userwire (.+)$/m.exec(page)?.[1];
@@ -273,6 +298,10 @@ redisTest("The main path works with no more rights in Redis than docs/security.m
       assertEquals(await redis.cli("ACL", "LOG"), [], "nothing was denied");
     });
   }
+  await t.step("docs/redis.md has the same rule", async () => {
+    const other = await Deno.readTextFile(new URL("../docs/redis.md", import.meta.url));
+    assertEquals(/^ACL SETUSER userwire (.+)$/m.exec(other)?.[1], rule);
+  });
   await t.step("nothing in it can be left out", async () => {
     const allowed = rule.split(" ").filter((word) => word.startsWith("+")).map((word) => word.slice(1));
     assert(allowed.length > 10);

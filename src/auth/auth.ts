@@ -11,6 +11,12 @@
 import { ForbiddenError } from "../errors.ts";
 import type { Credential, Revocation } from "../protocol.ts";
 
+/** Characters that a token's id may have: a longer one could not be revoked. */
+export const MAX_TOKEN_ID_LENGTH = 256;
+
+/** Seconds that a ticket may be good for. */
+export const MAX_TICKET_TTL_S = 3_600;
+
 /** What a key allows: `send` messages, `read` presence and history, `admin` tickets, closing and revoking. */
 export type Scope = "send" | "read" | "admin";
 
@@ -21,7 +27,7 @@ export interface Identity {
   readonly exp?: number;
   /** Unix seconds up to which it is taken: `exp`, and how far the signer's clock may be off. */
   readonly takenUntil?: number;
-  /** Unix seconds at which the token or ticket was made. */
+  /** Unix seconds at which the token or ticket was made; of a ticket with fractions. */
   readonly iat?: number;
   /** Id of the token. */
   readonly jti?: string;
@@ -43,6 +49,12 @@ export function assertMayAddress(caller: Caller, usernames: readonly string[]): 
   const stranger = usernames.find((username) => !caller.mayAddress(username));
   if (stranger === undefined) return;
   throw new ForbiddenError(`The key "${caller.name}" may not address the user ${JSON.stringify(stranger)}`);
+}
+
+/** Whether a revocation is meant for this identity. */
+export function isMeant(revocation: Revocation, { iat, jti }: Pick<Identity, "iat" | "jti">): boolean {
+  // What does not say when it was issued may be as old as any.
+  return "jti" in revocation ? jti === revocation.jti : (iat ?? 0) < revocation.before;
 }
 
 export interface Auth {
@@ -81,10 +93,12 @@ export interface Auth {
   /**
    * Lets in no more what is revoked, on every instance, and orders the sockets that it let in to close: one step, so
    * neither is done without the other. A socket that can't hear the order asks `isRevoked` once it can again.
-   * @param ttlS How long that is remembered, in seconds.
+   * Remembered for as long as anything that is meant could be taken otherwise.
+   * @param revocation "now" for all that was issued until now, by any clock within the tolerance.
+   * @returns What was written: of "now" the moment that it has become.
    * @throws {BrokerUnavailableError}
    */
-  revoke(username: string, revocation: Revocation, ttlS: number): Promise<void>;
+  revoke(username: string, revocation: Revocation | "now"): Promise<Revocation>;
 
   /**
    * Whether what let this identity in has been revoked.

@@ -15,8 +15,8 @@ import {
 } from "jose";
 import { BrokerUnavailableError, ConfigError, messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { parseUsername } from "../protocol.ts";
-import type { Identity } from "./auth.ts";
+import { type NameRules, parseUsername } from "../protocol.ts";
+import { type Identity, MAX_TOKEN_ID_LENGTH } from "./auth.ts";
 
 /** How tokens are verified; at most one of the first three. */
 export interface TokenOptions {
@@ -32,9 +32,9 @@ export interface TokenOptions {
   audience?: string | undefined;
   /** How far the signer's clock may be off; for so long beyond its end a token is taken, and its socket stays. */
   clockToleranceS: number;
-  /** Longest time a token may have left. */
+  /** Longest time between a token's `iat` and its `exp`; without `iat` the longest it may have left. */
   maxLifeS: number;
-  foldUsernames: boolean;
+  names: NameRules;
   log: Log;
 }
 
@@ -177,7 +177,7 @@ function verifier(
   key: JWTVerifyGetKey | (() => Uint8Array | JWK),
   options: TokenOptions & { suitable: readonly string[] },
 ): Verify {
-  const { suitable, issuer, audience, clockToleranceS, maxLifeS, foldUsernames } = options;
+  const { suitable, issuer, audience, clockToleranceS, maxLifeS, names } = options;
   const unsuitable = options.algorithms.filter((name) => !suitable.includes(name));
   if (unsuitable.length > 0) {
     throw new ConfigError([
@@ -201,26 +201,39 @@ function verifier(
       if (error instanceof BrokerUnavailableError) throw error;
       throw new UnauthorizedError(whyNot(error));
     }
-    return identityOf(payload, { clockToleranceS, maxLifeS, foldUsernames });
+    return identityOf(payload, { clockToleranceS, maxLifeS, names });
   };
 }
 
 function identityOf(
   payload: JWTPayload,
-  options: Pick<TokenOptions, "clockToleranceS" | "maxLifeS" | "foldUsernames">,
+  options: Pick<TokenOptions, "clockToleranceS" | "maxLifeS" | "names">,
 ): Identity {
   const { sub, exp, iat, jti, userwire } = payload as JWTPayload & {
     userwire?: { maxConnections?: unknown };
   };
   let username: string;
   try {
-    username = parseUsername(sub, { fold: options.foldUsernames });
+    username = parseUsername(sub, options.names);
   } catch (error) {
     throw new UnauthorizedError(`The token's "sub" is no username: ${messageOf(error)}`);
   }
-  if (exp! - Date.now() / 1_000 > options.maxLifeS) {
+  const nowS = Date.now() / 1_000;
+  if (iat !== undefined && iat > nowS + options.clockToleranceS) {
+    throw new UnauthorizedError(
+      'The token\'s "iat" lies in the future, further than USERWIRE_JWT_CLOCK_TOLERANCE_S allows: set the clock of ' +
+        "its signer right",
+    );
+  }
+  // Not what is left of it: a token that was refused once would be taken later, when its revocation is forgotten.
+  if (!(exp! - (iat ?? nowS) <= options.maxLifeS)) {
     throw new UnauthorizedError(
       `The token is valid for longer than the ${options.maxLifeS} seconds that USERWIRE_MAX_TOKEN_LIFE_S allows`,
+    );
+  }
+  if (jti !== undefined && !isTokenId(jti)) {
+    throw new UnauthorizedError(
+      `The token's "jti" must be a string of 1 to ${MAX_TOKEN_ID_LENGTH} characters: it could not be revoked otherwise`,
     );
   }
   const maxConnections = userwire?.maxConnections;
@@ -229,10 +242,14 @@ function identityOf(
     exp: exp!,
     takenUntil: exp! + options.clockToleranceS,
     ...(iat !== undefined && { iat }),
-    ...(typeof jti === "string" && { jti }),
+    ...(jti !== undefined && { jti }),
     ...(Number.isSafeInteger(maxConnections) && (maxConnections as number) > 0 &&
       { maxConnections: maxConnections as number }),
   };
+}
+
+function isTokenId(jti: unknown): boolean {
+  return typeof jti === "string" && jti !== "" && jti.length <= MAX_TOKEN_ID_LENGTH;
 }
 
 /** In our own words: the library's may quote what the token holds. */

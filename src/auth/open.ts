@@ -25,6 +25,8 @@ export interface AuthBackbone {
   readonly redis: Redis | undefined;
   /** Tells sockets what was revoked, where all is in memory. */
   readonly broker: Broker;
+  /** As of `Tickets`. */
+  readonly line?: () => string;
 }
 
 /**
@@ -37,12 +39,12 @@ export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => A
   const verify = orFaults(() => openVerifier(options.tokens), faults);
   if (faults.length > 0) throw new ConfigError(faults);
 
-  const ring = keys && new KeyRing(keys, { fold: options.tokens.foldUsernames });
-  return ({ redis, broker }) => {
+  const ring = keys && new KeyRing(keys, { fold: options.tokens.names.fold ?? false });
+  return ({ redis, broker, line }) => {
     const memos = redis ? new RedisMemos(redis) : new MemoryMemos(broker);
     const prefix = { prefix: options.channelPrefix };
-    const tickets = new Tickets(memos, prefix);
-    const revocations = new Revocations(memos, prefix);
+    const tickets = new Tickets(memos, { ...prefix, ...(line && { line }) });
+    const revocations = new Revocations(memos, { ...prefix, ...options.tokens });
 
     return {
       isOpen: ring === undefined && verify === undefined,
@@ -62,8 +64,9 @@ export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => A
         );
       },
 
-      issueTicket: (username, ttlS) => tickets.issue(username, ttlS),
-      revoke: (username, revocation, ttlS) => revocations.add(username, revocation, ttlS),
+      issueTicket: async (username, ttlS) =>
+        await tickets.issue(username, ttlS, await revocations.momentOf(username)),
+      revoke: (username, revocation) => revocations.add(username, revocation),
       isRevoked: (identity) => revocations.has(identity),
 
       reload() {

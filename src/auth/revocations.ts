@@ -6,39 +6,61 @@
  */
 import { createHash } from "node:crypto";
 import { channelOf, CLOSE, formatCloseOrder, RESERVED_PREFIX, type Revocation } from "../protocol.ts";
-import type { Identity } from "./auth.ts";
+import { type Identity, isMeant, MAX_TICKET_TTL_S } from "./auth.ts";
 import type { Memos } from "./memos.ts";
+
+/** Stands in an order to close where the moment will. */
+const PLACE = -1;
 
 export class Revocations {
   readonly #memos: Memos;
   readonly #prefix: string;
+  readonly #toleranceS: number;
+  readonly #keepMs: number;
 
-  /** @param options.prefix Put before usernames, as in channels. */
-  constructor(memos: Memos, options: { prefix: string }) {
+  /**
+   * @param options.prefix Put before usernames, as in channels.
+   * @param options.maxLifeS Longest life of a token, in seconds.
+   * @param options.clockToleranceS How far the clocks of the signer, of Redis and of each instance may be apart.
+   */
+  constructor(memos: Memos, options: { prefix: string; maxLifeS: number; clockToleranceS: number }) {
     this.#memos = memos;
     this.#prefix = options.prefix;
+    this.#toleranceS = options.clockToleranceS;
+    // The youngest thing that is meant was issued when its signer's clock was ahead (once), is taken beyond its end
+    // (twice), by an instance whose clock is behind that of Redis, which forgets (three times).
+    const longestS = Math.max(options.maxLifeS, MAX_TICKET_TTL_S) + 3 * options.clockToleranceS;
+    this.#keepMs = longestS * 1_000;
   }
 
   /** As `Auth.revoke`. */
-  async add(username: string, revoked: Revocation, ttlS: number): Promise<void> {
-    const notice = {
-      channel: channelOf(username, this.#prefix),
-      payload: formatCloseOrder({ ...CLOSE.revoked, revoked }),
-    };
-    if ("jti" in revoked) {
-      return await this.#memos.put(this.#jtiName(username, revoked.jti), "1", ttlS * 1_000, notice);
+  async add(username: string, revoked: Revocation | "now"): Promise<Revocation> {
+    const channel = channelOf(username, this.#prefix);
+    const order = (revoked: Revocation) => formatCloseOrder({ ...CLOSE.revoked, revoked });
+    if (revoked !== "now" && "jti" in revoked) {
+      const notice = { channel, payload: order(revoked) };
+      await this.#memos.put(this.#jtiName(username, revoked.jti), "1", this.#keepMs, notice);
+      return revoked;
     }
     // An earlier moment takes nothing back.
-    await this.#memos.raise(this.#beforeName(username), revoked.before, ttlS * 1_000, notice);
+    const moment = revoked === "now" ? { aheadS: this.#toleranceS } : { at: revoked.before };
+    const [head, tail] = order({ before: PLACE }).split(String(PLACE)) as [string, string];
+    const name = this.#beforeName(username);
+    return { before: await this.#memos.raise(name, moment, this.#keepMs, { channel, head, tail }) };
   }
 
   /** As `Auth.isRevoked`. */
-  async has({ username, iat, jti }: Identity): Promise<boolean> {
+  async has(identity: Identity): Promise<boolean> {
+    const { username, jti } = identity;
     const names = [this.#beforeName(username)];
     if (jti !== undefined) names.push(this.#jtiName(username, jti));
     const [before, byId] = await this.#memos.read(names);
-    // A token that does not say when it was issued may be as old as any.
-    return byId !== undefined || (before !== undefined && (iat ?? 0) < Number(before));
+    return byId !== undefined || (before !== undefined && isMeant({ before: Number(before) }, identity));
+  }
+
+  /** Up to which moment all that was issued to a user is revoked, in Unix seconds; 0 when nothing is. */
+  async momentOf(username: string): Promise<number> {
+    return Number((await this.#memos.read([this.#beforeName(username)]))[0] ?? 0);
   }
 
   #beforeName(username: string): string {

@@ -10,22 +10,49 @@ import type { Memos } from "./memos.ts";
 
 const TICKET_BYTES = 32;
 
+export interface TicketsOptions {
+  /** Put before names in the store, as before channels. */
+  readonly prefix: string;
+  /**
+   * Names the state of the store: another one when what it holds was set back or lost. Then tickets that were used may
+   * be there again. @default always the same
+   */
+  readonly line?: () => string;
+}
+
+/** What is stored under a ticket's hash. */
+interface Stored {
+  readonly username: string;
+  readonly iat: number;
+  /** Missing while it had no name. */
+  readonly line?: string;
+}
+
 export class Tickets {
   readonly #memos: Memos;
   readonly #prefix: string;
+  readonly #line: () => string;
 
-  /** @param options.prefix Put before names in the store, as before channels. */
-  constructor(memos: Memos, options: { prefix: string }) {
+  constructor(memos: Memos, options: TicketsOptions) {
     this.#memos = memos;
     this.#prefix = `${RESERVED_PREFIX}${options.prefix}ticket:`;
+    this.#line = options.line ?? (() => "");
   }
 
-  /** As `Auth.issueTicket`. */
-  async issue(username: string, ttlS: number): Promise<string> {
+  /**
+   * As `Auth.issueTicket`.
+   * @param after What was issued before that is revoked, in Unix seconds: the ticket counts as issued then at the
+   *   earliest, or it would be revoked before its buyer has it.
+   */
+  async issue(username: string, ttlS: number, after = 0): Promise<string> {
     const bytes = crypto.getRandomValues(new Uint8Array(TICKET_BYTES));
     const ticket = bytes.toBase64({ alphabet: "base64url", omitPadding: true });
-    const identity: Identity = { username, iat: Math.floor(Date.now() / 1_000) };
-    await this.#memos.put(this.#name(ticket), JSON.stringify(identity), ttlS * 1_000);
+    const name = this.#name(ticket);
+    const line = this.#line();
+    // By the clock that revocations go by.
+    const iat = Math.max(after, await this.#memos.now(name));
+    const stored: Stored = { username, iat, ...(line !== "" && { line }) };
+    await this.#memos.put(name, JSON.stringify(stored), ttlS * 1_000);
     return ticket;
   }
 
@@ -33,12 +60,19 @@ export class Tickets {
   async find(ticket: string): Promise<Identity | undefined> {
     if (!isTicket(ticket)) return undefined;
     const [text] = await this.#memos.read([this.#name(ticket)]);
-    return text === undefined ? undefined : { ...JSON.parse(text), ticket };
+    const stored = this.#valid(text);
+    return stored && { username: stored.username, iat: stored.iat, ticket };
   }
 
   /** Whether it was still there; of many at once one hears so. */
   async useUp(ticket: string): Promise<boolean> {
-    return await this.#memos.take(this.#name(ticket)) !== undefined;
+    return this.#valid(await this.#memos.take(this.#name(ticket))) !== undefined;
+  }
+
+  #valid(text: string | undefined): Stored | undefined {
+    if (text === undefined) return undefined;
+    const stored: Stored = JSON.parse(text);
+    return (stored.line ?? "") === this.#line() ? stored : undefined;
   }
 
   #name(ticket: string): string {

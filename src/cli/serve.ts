@@ -1,10 +1,11 @@
 /**
  * `userwire serve`: runs the service until it is told to stop. Every setting is a flag, made from the table in
- * `config.ts`; checking them is left to `loadConfig`, so that faults of flags and variables come out together.
+ * `config.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out together.
  */
 import { type Command, Option } from "commander";
-import { loadConfig, type Setting, SETTINGS } from "../config.ts";
-import { serve } from "../server.ts";
+import { readConfig, type Setting, SETTINGS } from "../config.ts";
+import { ConfigError } from "../errors.ts";
+import { furtherFaults, serve } from "../server.ts";
 import type { Shell } from "./shell.ts";
 
 /** Adds the command. */
@@ -17,9 +18,10 @@ export function addServe(program: Command, shell: Shell): void {
 
   command.action(async () => {
     const flags = options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);
-    const config = loadConfig({ env: shell.env, flags: Object.fromEntries(flags) });
+    const reading = readConfig({ env: shell.env, flags: Object.fromEntries(flags) });
+    if (reading.faults.length > 0) throw new ConfigError([...reading.faults, ...furtherFaults(reading)]);
     const { stop } = shell.io;
-    shell.exitCode = await serve(config, stop === undefined ? {} : { signal: stop });
+    shell.exitCode = await serve(reading.config, stop === undefined ? {} : { signal: stop });
   });
 }
 

@@ -5,7 +5,7 @@ import { assertMayAddress, type Auth, type Scope } from "../auth/auth.ts";
 import { messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type Metrics, METRICS_TYPE } from "../metrics.ts";
-import { CLOSE, parsePosition, parseUsername } from "../protocol.ts";
+import { CLOSE, type NameRules, parsePosition, parseUsername } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
@@ -31,13 +31,11 @@ export interface RoutesOptions {
   publisher: Publisher;
   auth: Auth;
   metrics: Metrics;
-  foldUsernames: boolean;
+  names: NameRules;
   /** How long a ticket is good for, unless its buyer says. */
   ticketTtlS: number;
   /** Where clients connect, by a request and the address at the other end of its connection. */
   socketUrlFor(request: Request, peer: string): URL;
-  /** How long revocations are remembered. */
-  maxTokenLifeS: number;
   /** Whether the page, the document and the metrics are there for all, for who has a key, or for nobody. */
   page: "on" | "key" | "off";
   openapi: "on" | "key" | "off";
@@ -179,7 +177,7 @@ export function createRoutes(options: RoutesOptions): Routes {
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { user, ttl = options.ticketTtlS } = query.value;
     assertMayAddress(caller, [user]);
-    const ticket = await auth.issueTicket(parseUsername(user, { fold: options.foldUsernames }), ttl);
+    const ticket = await auth.issueTicket(parseUsername(user, options.names), ttl);
     const url = options.socketUrlFor(c.req.raw, c.env.peer);
     url.searchParams.set("ticket", ticket);
     return c.json({ ticket, url: url.href }, 201, { "cache-control": "no-store" });
@@ -190,13 +188,15 @@ export function createRoutes(options: RoutesOptions): Routes {
     const caller = admit(c, "admin");
     const query = check(RevocationQuery, await readJson(c.req.raw, single));
     if ("fault" in query) return problem("invalid_request", query.fault);
-    const username = parseUsername(usernameIn(c), { fold: options.foldUsernames });
+    const username = parseUsername(usernameIn(c), options.names);
     assertMayAddress(caller, [username]);
-    // Tokens know full seconds only: those of this very second are meant too.
-    const { jti, issued_before = Math.floor(Date.now() / 1_000) + 1 } = query.value;
-    const revoked = jti !== undefined ? { jti } : { before: issued_before };
-    await auth.revoke(username, revoked, options.maxTokenLifeS);
-    return c.json(jti !== undefined ? { jti } : { issued_before }, 201);
+    const { jti, issued_before } = query.value;
+    const revoked = await auth.revoke(
+      username,
+      jti !== undefined ? { jti } : issued_before !== undefined ? { before: issued_before } : "now",
+    );
+    // Tokens say when they were issued in full seconds.
+    return c.json("jti" in revoked ? revoked : { issued_before: Math.ceil(revoked.before) }, 201);
   });
 
   app.get("/healthz", (c) => c.json({ status: "ok" }));

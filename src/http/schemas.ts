@@ -1,5 +1,6 @@
 /** The shapes of the HTTP API: they validate requests and write `/openapi.json`. */
 import { z } from "@hono/zod-openapi";
+import { MAX_TICKET_TTL_S, MAX_TOKEN_ID_LENGTH } from "../auth/auth.ts";
 
 export const MAX_BATCH_ITEMS = 1_000;
 /** Recipients of one item of a batch, and of a whole batch. */
@@ -133,7 +134,7 @@ export const Closed = z.object({
 
 export const TicketQuery = z.strictObject({
   user: username,
-  ttl: z.number().int().min(1).max(3_600).optional().openapi({
+  ttl: z.number().int().min(1).max(MAX_TICKET_TTL_S).optional().openapi({
     description: "How long the ticket is good for, in seconds; USERWIRE_TICKET_TTL_S if not given",
   }),
 }).openapi("TicketQuery");
@@ -149,9 +150,13 @@ export const Ticket = z.object({
 }).openapi("Ticket");
 
 export const RevocationQuery = z.strictObject({
-  jti: z.string().min(1).max(256).optional().openapi({ description: "Id of the one token that is meant" }),
+  jti: z.string().min(1).max(MAX_TOKEN_ID_LENGTH).optional().openapi({
+    description: "Id of the one token that is meant",
+  }),
   issued_before: z.number().int().min(1).max(9_999_999_999).optional().openapi({
-    description: "Unix seconds: every token and ticket of the user that is older is meant; now if not given",
+    description:
+      "Unix seconds: every token and ticket of the user that is older is meant. If not given: until now, by any " +
+      "clock within USERWIRE_JWT_CLOCK_TOLERANCE_S",
   }),
 }).refine(({ jti, issued_before }) => jti === undefined || issued_before === undefined, {
   message: "can't stand beside jti",
@@ -160,7 +165,9 @@ export const RevocationQuery = z.strictObject({
 
 export const Revoked = z.object({
   jti: z.string().optional(),
-  issued_before: z.number().int().optional(),
+  issued_before: z.number().int().optional().openapi({
+    description: "Tokens whose `iat` is below it are let in no more; tickets made from now on are",
+  }),
 }).openapi("Revoked");
 
 export const Batch = z.strictObject({
@@ -211,6 +218,9 @@ export const Readiness = z.object({
   node: z.string().openapi({ description: "Name of this instance", example: "host:8765" }),
   open: z.boolean().openapi({ description: "Open mode: whoever reaches this address may do everything" }),
   connections: z.number().int().openapi({ description: "Sockets of this instance" }),
+  warnings: z.array(z.string()).optional().openapi({
+    description: "What Redis is set to that may lose data",
+  }),
 }).openapi("Readiness");
 
 export const Problem = z.object({

@@ -14,6 +14,7 @@ import {
   BEARER_SUBPROTOCOL,
   channelOf,
   CLOSE,
+  type NameRules,
   parseCredentialFrame,
   parseIdentityFrame,
   parseOffer,
@@ -39,7 +40,7 @@ export interface UpgradeOptions {
   /** Whether `?token=` counts. */
   tokenInQuery: boolean;
   channelPrefix: string;
-  foldUsernames: boolean;
+  names: NameRules;
   allowedOrigins: readonly string[];
   /** Seconds of silence from the client after which it is pinged and, half of that later, closed. */
   idleTimeoutS: number;
@@ -94,14 +95,14 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
     if (credential) {
       identity = await auth.identify(credential);
       // A client that says who it is and shows another's token is confused, and should learn it.
-      if (name !== null && parseUsername(name, { fold: options.foldUsernames }) !== identity.username) {
+      if (name !== null && parseUsername(name, options.names) !== identity.username) {
         return problem("forbidden", `The ${credential.kind} is for another user than "username" says`);
       }
     } else if (name !== null) {
       if (!auth.isOpen) {
         return problem("unauthorized", `Names are not taken on trust here: ${howToShow(auth)}`);
       }
-      identity = { username: parseUsername(name, { fold: options.foldUsernames }) };
+      identity = { username: parseUsername(name, options.names) };
     } else if (mode === "raw") {
       return openNewcomer(request, place, options);
     } else if (auth.isOpen) {
@@ -255,7 +256,7 @@ function openNewcomer(request: Request, place: string, options: UpgradeOptions):
     identify(text) {
       const credential = parseCredentialFrame(text);
       if (credential) return auth.identify(credential);
-      if (auth.isOpen) return { username: parseIdentityFrame(text, { fold: options.foldUsernames }) };
+      if (auth.isOpen) return { username: parseIdentityFrame(text, options.names) };
       throw new UnauthorizedError(
         `Names are not taken on trust here: the first frame must be {"token": "…"} or {"ticket": "…"}`,
       );

@@ -1,7 +1,7 @@
 /** Where Redis is dialled: at an address that stays, or at the one in a file, which may change while we run. */
 import { ConfigError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { redisUrl } from "../setting.ts";
+import { databaseFault, redisUrl } from "../setting.ts";
 import { isSamePlace, parseRedisUrl, type RedisAddress, type RedisTls } from "./address.ts";
 
 export interface TargetOptions {
@@ -9,6 +9,8 @@ export interface TargetOptions {
   readonly url?: string | undefined;
   readonly file?: string | undefined;
   readonly tls?: RedisTls | undefined;
+  /** Without one a database other than 0 is no good. @default "" */
+  readonly channelPrefix?: string | undefined;
   readonly log?: Log | undefined;
 }
 
@@ -28,7 +30,7 @@ export class RedisTarget {
    */
   constructor(options: TargetOptions) {
     this.#options = options;
-    this.#url = options.file === undefined ? options.url! : readUrl(options.file);
+    this.#url = options.file === undefined ? options.url! : readUrl(options.file, options);
     this.#address = this.#parsed();
   }
 
@@ -44,7 +46,7 @@ export class RedisTarget {
   reload(): boolean {
     const { file } = this.#options;
     if (file === undefined) return false;
-    const url = readUrl(file);
+    const url = readUrl(file, this.#options);
     this.#fault = undefined;
     if (url === this.#url) return false;
     const before = this.#address;
@@ -74,7 +76,7 @@ export class RedisTarget {
   }
 }
 
-function readUrl(path: string): string {
+function readUrl(path: string, { channelPrefix = "" }: TargetOptions): string {
   let text: string;
   try {
     text = Deno.readTextFileSync(path).trim();
@@ -87,5 +89,7 @@ function readUrl(path: string): string {
       `REDIS_URL_FILE: ${path} must hold ${redisUrl.expects}, and nothing else (not shown: it may hold a secret)`,
     ]);
   }
+  const fault = databaseFault(url, channelPrefix);
+  if (fault !== undefined) throw new ConfigError([`REDIS_URL_FILE: the URL in ${path} ${fault}`]);
   return url;
 }

@@ -76,10 +76,12 @@ export class Service implements AsyncDisposable {
   }
 
   /** What `/readyz` says. */
-  async readiness(): Promise<{ status: number; why: string | undefined; connections: number }> {
+  async readiness(): Promise<
+    { status: number; why: string | undefined; connections: number; warnings: string[] }
+  > {
     const response = await this.fetch("/readyz");
-    const { why, connections } = await response.json();
-    return { status: response.status, why, connections };
+    const { why, connections, warnings = [] } = await response.json();
+    return { status: response.status, why, connections, warnings };
   }
 
   fetch(path: string, init: RequestInit = {}): Promise<Response> {

@@ -1,0 +1,33 @@
+/** What a Redis is set to that may lose data of ours, read from what it says of itself. Pure. */
+
+const DAY_S = 86_400;
+const LOST = "revocations, tickets and histories";
+
+/**
+ * @param info What INFO answers, or a part of it.
+ * @param save When it writes snapshots, as CONFIG GET says it: "" for never; undefined when it does not tell.
+ * @returns Sentences without a full stop. What is not known is passed over.
+ */
+export function warningsOf(info: string, save?: string): string[] {
+  const field = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1];
+  const warnings: string[] = [];
+  const policy = field("maxmemory_policy");
+  if (Number(field("maxmemory") ?? 0) > 0 && policy !== undefined && policy !== "noeviction") {
+    warnings.push(
+      `Redis may throw ${LOST} away when its memory is full (maxmemory-policy ${policy}): ` +
+        "set maxmemory-policy noeviction, see docs/redis.md",
+    );
+  }
+  if (field("aof_enabled") === "0" && (save === undefined ? isNeverSaved(field) : save.trim() === "")) {
+    warnings.push(
+      `Redis keeps nothing on disk, so ${LOST} are lost when it restarts: set appendonly yes, see docs/redis.md`,
+    );
+  }
+  return warnings;
+}
+
+/** Whether it has had something to write since its start, more than a day ago, and has written nothing. */
+function isNeverSaved(field: (name: string) => string | undefined): boolean {
+  return Number(field("uptime_in_seconds")) > DAY_S && Number(field("rdb_changes_since_last_save")) > 0 &&
+    field("rdb_last_bgsave_time_sec") === "-1" && field("rdb_bgsave_in_progress") === "0";
+}
