@@ -113,6 +113,10 @@ export class MemoryMemos implements Memos {
   }
 }
 
+/** Where a script is tried, and how long what it puts there lives, in milliseconds. */
+const TRIAL_MS = "1000";
+const trialKey = (tag: string) => `userwire:{${tag}}:memo`;
+
 /**
  * Begins a script that puts a memo. What was there is known before anything is written, so that it can be put back.
  * A memo never ends earlier than the one whose place it takes.
@@ -138,13 +142,17 @@ if channel then
 end
 return text
 `;
-const PUT = new Script(`
+const PUT = new Script(
+  `
 ${RECALL}
 local text, ttl, channel, payload = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 ${WRITE}
-`);
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", TRIAL_MS, tag, ""] }) },
+);
 /** By Redis' clock: those of the instances may differ, and whoever is ahead must be meant too. */
-const RAISE = new Script(`
+const RAISE = new Script(
+  `
 ${RECALL}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -156,18 +164,28 @@ local text = string.format('%.6f', moment)
 local ttl = math.ceil(tonumber(ARGV[3]) + math.max(0, moment - now) * 1000)
 local channel, payload = ARGV[4], ARGV[5] .. text .. ARGV[6]
 ${WRITE}
-`);
-const READ = new Script(`
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", "0", TRIAL_MS, tag, "", ""] }) },
+);
+const READ = new Script(
+  `
 local texts = {}
 for i, key in ipairs(KEYS) do texts[i] = redis.call('GET', key) or '' end
 return texts
-`);
-const TAKE = new Script(`
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: [] }) },
+);
+const TAKE = new Script(
+  `
 local text = redis.call('GET', KEYS[1])
 if text then redis.call('DEL', KEYS[1]) end
 return text
-`);
-const NOW = new Script("return redis.call('TIME')");
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: [] }) },
+);
+const NOW = new Script("return redis.call('TIME')", {
+  probe: (tag) => ({ keys: [trialKey(tag)], args: [] }),
+});
 
 export class RedisMemos implements Memos {
   readonly #redis: Redis;
@@ -175,6 +193,7 @@ export class RedisMemos implements Memos {
   /** @param redis Stays the caller's to close. */
   constructor(redis: Redis) {
     this.#redis = redis;
+    redis.prepare(PUT, RAISE, READ, TAKE, NOW);
   }
 
   async put(name: string, text: string, ttlMs: number, notice?: Notice): Promise<void> {

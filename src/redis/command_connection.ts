@@ -61,7 +61,6 @@ export abstract class CommandConnection {
   #vainDials = 0;
   #backAtMs = -Infinity;
   #reconnects = 0;
-  #run = "";
   /** Who was greeted last; stays when that connection ends. */
   #server: ServerInfo | undefined;
   #waiters: (() => void)[] = [];
@@ -119,15 +118,6 @@ export abstract class CommandConnection {
   /** How often it came back. */
   get reconnects(): number {
     return this.#reconnects;
-  }
-
-  /**
-   * Names the life of the Redis that is connected now: its run id, which a restart changes. It ends in "+" when that
-   * life has all that the one before it had: with an append-only file, unless it was a replica that took over, which
-   * may have been behind.
-   */
-  get run(): string {
-    return this.#run;
   }
 
   /** Who was greeted last; undefined before the first greeting. Its `life` changes with its data. */
@@ -307,8 +297,6 @@ export abstract class CommandConnection {
     const why = await this.#askWatches(client, server, true);
     if (client !== this.#client || this.#ended === client) return;
     if (why !== undefined) return this.#fail(why);
-    const isWhole = /^aof_enabled:1/m.test(info) && server.promotion === "";
-    this.#run = `${server.field("run_id") ?? "unknown"}${isWhole ? "+" : ""}`;
     const isOther = this.#server !== undefined && this.#server.life !== server.life;
     this.#server = server;
     this.#greeted = true;
