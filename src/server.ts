@@ -3,6 +3,7 @@ import { isLoopback } from "./addresses.ts";
 import { type App, openApp, VERSION } from "./app.ts";
 import { type Config, SETTINGS } from "./config.ts";
 import { ConfigError, messageOf, orFaults } from "./errors.ts";
+import { wideOrigins } from "./http/origin.ts";
 import { problem } from "./http/problem.ts";
 import { wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
@@ -308,6 +309,7 @@ function announce(
   if (config.redisUrl === undefined) {
     log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
   }
+  for (const wide of wideOrigins(config.allowedOrigins)) log.warn("an origin on the list is wide", wide);
   if (!auth.isOpen) {
     log.info("closed mode: callers need a key, sockets a token or a ticket", { tokens: auth.takesTokens });
     return;

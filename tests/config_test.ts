@@ -310,11 +310,17 @@ Deno.test("loadConfig reads origins as browsers write them", () => {
   ]);
   assertEquals(read("*"), ["*"]);
   assertEquals(read("capacitor://localhost,"), ["capacitor://localhost"]);
+  assertEquals(read("https://*.Example.com:443/, null, file:///"), [
+    "https://*.example.com",
+    "null",
+    "file://",
+  ]);
   for (
     const text of [
       "app.example.com",
       "https://a.example/path",
-      "https://*.example",
+      "https://*",
+      "https://a.*.example",
       "https://a.example https://b",
     ]
   ) {
