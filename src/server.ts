@@ -282,6 +282,7 @@ function openLogAs(name: string, config: Config): Log {
     name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}`,
     format: config.logFormat,
     maxBytes: config.logMaxBytes,
+    rotate: config.logRotate,
     maxFiles: config.logMaxFiles,
   });
 }
