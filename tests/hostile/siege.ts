@@ -5,7 +5,8 @@
  */
 import { CLOSED, KEY, protocolsFor, tokenFor } from "../support/closed.ts";
 import { stretched, until, withDeadline } from "../support/deadline.ts";
-import { HaProxy } from "../support/ha_proxy.ts";
+import { startHaProxy } from "../support/ha_proxy.ts";
+import type { Proxy } from "../support/proxy.ts";
 import { type LogRecord, ProcessService } from "../support/process_service.ts";
 
 const HONEST_USERS = 5;
@@ -37,14 +38,14 @@ export type Attack = (target: Target) => Promise<void>;
 export class Siege implements AsyncDisposable {
   readonly service: ProcessService;
   readonly #target: Target;
-  readonly #proxy: HaProxy | undefined;
+  readonly #proxy: Proxy | undefined;
   readonly #worker: Worker;
   /** The windows since the last attack. */
   #calm: number[] = [];
   #fault: string | undefined;
   #onReply: ((times: number[]) => void) | undefined;
 
-  private constructor(service: ProcessService, proxy: HaProxy | undefined, worker: Worker) {
+  private constructor(service: ProcessService, proxy: Proxy | undefined, worker: Worker) {
     this.service = service;
     this.#proxy = proxy;
     this.#target = proxy === undefined ? service : {
@@ -159,9 +160,9 @@ export class Siege implements AsyncDisposable {
   }
 }
 
-async function proxyOf(service: ProcessService): Promise<HaProxy> {
+async function proxyOf(service: ProcessService): Promise<Proxy> {
   try {
-    return await HaProxy.start(service.url);
+    return await startHaProxy([service.url]);
   } catch (error) {
     await service[Symbol.asyncDispose]();
     throw error;
