@@ -74,12 +74,12 @@ export async function endureRollingRestart(
         await until(() => sender.total >= enough, `${BETWEEN} more sends`, 30_000);
       };
       await more();
-      // Twice around: the second time the proxy remembers what it met the first time.
+      // Twice around: the second time the proxy remembers what it met the first time, and is not warned by a drain.
       for (const instance of [...instances, ...instances]) {
         instance.service.signal("SIGTERM");
         assertEquals((await instance.service.ended(30_000)).code, 0);
         await instance.service[Symbol.asyncDispose]();
-        instance.service = await ProcessService.start(instance.settings);
+        instance.service = await ProcessService.start({ ...instance.settings, USERWIRE_DRAIN_S: "0" });
         const asked = options.until === "ready" ? instance.service.url : proxy.url;
         const isBack = async () => {
           const response = await fetch(`${asked}readyz`, { client: http });
