@@ -29,6 +29,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     logDir: "logs",
     logFormat: "pretty",
     logMaxBytes: 10 * 1024 * 1024,
+    logRotate: "size",
     logMaxFiles: 5,
     open: false,
     apiKeys: undefined,

@@ -8,8 +8,8 @@ import type { Problem, ProblemCode } from "./problem.ts";
 
 /** How long the same is not told again, in milliseconds. */
 const QUIET_MS = 60_000;
-/** Reasons and places that are remembered. More of them within a minute are counted, and told as one number. */
-const MAX_REMEMBERED = 500;
+/** Reasons and places that are told within a minute. More are counted, and told as one number. */
+const MAX_REMEMBERED = 100;
 /** Longest origin in a line; browsers know none that is longer, others may write anything. */
 const MAX_ORIGIN_LENGTH = 300;
 

@@ -1,6 +1,6 @@
 /** A real reverse proxy in a process of its own, in front of services. It ends with the test. */
 import { until, withDeadline } from "./deadline.ts";
-import { OwnPort } from "./own_port.ts";
+import type { OwnPort } from "./own_port.ts";
 
 /** Where a proxy ends TLS. */
 export interface ProxyTls {
