@@ -32,7 +32,6 @@ Deno.test({
   async fn() {
     await using certificates = await Certificates.make();
     const tls = { ca: certificates.ca, cert: certificates.cert("server"), key: certificates.key("server") };
-    // In closed mode by name and in open mode as it comes: both believe only what they must.
     await using service = await Service.start({
       USERWIRE_TRUSTED_PROXIES: "127.0.0.1",
     });
@@ -50,6 +49,14 @@ Deno.test({
     await page.getByText("alice reached 2 sockets").waitFor();
 
     using client = Deno.createHttpClient({ caCerts: [tls.ca] });
+    const bought = await fetch(`${proxy.url}v1/tickets`, {
+      client,
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: '{"user":"alice"}',
+    });
+    const { ticket, url: socketUrl } = await bought.json();
+    assertEquals(socketUrl, `${proxy.url.replace("https:", "wss:")}ws?ticket=${ticket}`);
     const batch = { items: [{ to: "alice", data: "x".repeat(60_000) }] };
     const large = { items: Array(40).fill(batch.items[0]) };
     const response = await fetch(`${proxy.url}v1/messages`, {
