@@ -12,6 +12,7 @@ import { explainCommand, isForbiddenWithin, isReply } from "./redis/words.ts";
 
 export { parseRedisUrl, type RedisAddress, type RedisTls } from "./redis/address.ts";
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
+export { idempotencyKey, inboxKey, positionKey } from "./redis/keys.ts";
 export { RedisTarget } from "./redis/target.ts";
 export { Script, type ScriptOptions, type Trial } from "./redis/script.ts";
 export type { ServerInfo } from "./redis/server_info.ts";

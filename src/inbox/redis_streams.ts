@@ -16,8 +16,15 @@
  */
 import { BrokerUnavailableError } from "../errors.ts";
 import { parsePosition, type Position } from "../protocol.ts";
-import { explainReply, type Redis, Script, verbatim } from "../redis.ts";
-import { idempotencyKey, inboxKey, positionKey } from "../redis/keys.ts";
+import {
+  explainReply,
+  idempotencyKey,
+  inboxKey,
+  positionKey,
+  type Redis,
+  Script,
+  verbatim,
+} from "../redis.ts";
 import {
   type Appended,
   type AppendOptions,

@@ -15,8 +15,7 @@
  * A process that has just started remembers nothing. When the server's life is another than the one that was written
  * down, it waits for a word of those that do remember; when there is none, nobody can vouch for the data.
  */
-import { type Ask, Script, type ServerInfo, type Watch } from "../redis.ts";
-import { inboxKey, positionKey } from "../redis/keys.ts";
+import { type Ask, inboxKey, positionKey, Script, type ServerInfo, type Watch } from "../redis.ts";
 
 /** An append that was answered. */
 interface Known {
@@ -97,7 +96,8 @@ for i = 1, #records, 2 do
     reply[#reply + 1] = records[i + 1]
   end
 end
-if record ~= '' then
+-- What was lost is not told: others would look for it again.
+if record ~= '' and is_whole then
   redis.call('HSET', last, me, string.format('%.0f', now) .. ' ' .. record)
   redis.call('PEXPIRE', last, ttl)
 end
