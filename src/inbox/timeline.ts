@@ -41,7 +41,7 @@ const SEED_LENGTH = 12;
 const LOOK = new Script(`
 local timeline, last = KEYS[1], KEYS[2]
 local life, known, fresh, has_memory, is_patient = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local me, record, ttl = ARGV[6], ARGV[7], tonumber(ARGV[8])
+local me, record, ttl, is_other = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local state = redis.call('HMGET', timeline, 'name', 'life')
 local name, written = state[1], state[2]
 local time = redis.call('TIME')
@@ -60,7 +60,7 @@ end
 
 local is_whole = true
 for i = 3, #KEYS, 2 do
-  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 6], ARGV[i + 7]) then is_whole = false end
+  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 7], ARGV[i + 8]) then is_whole = false end
 end
 
 local found = name
@@ -75,12 +75,14 @@ if has_memory == '1' then
     name = later
   end
 elseif not name then
-  name = later
+  -- Whoever looks at this server comes to the same name. It is written down with the first append.
+  name = '1.' .. fresh
 elseif written ~= life and life ~= '' then
   if is_patient ~= '1' then return {'', ''} end
   name = later
 end
-if name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2 then
+local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
+if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') then
   redis.call('HSET', timeline, 'name', name, 'life', life)
   redis.call('PEXPIRE', timeline, ttl)
 end
@@ -107,6 +109,8 @@ return reply
 export class Timeline implements Watch {
   readonly #me = crypto.randomUUID();
   #name = "";
+  /** Of the server that was looked at last. */
+  #life = "";
   /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
   #own: Known | undefined;
@@ -140,12 +144,13 @@ export class Timeline implements Watch {
       [
         server.life,
         this.#name,
-        this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) || newName(),
+        this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) ?? "",
         this.#hasMemory ? "1" : "0",
         isPatient ? "1" : "0",
         this.#me,
         own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
         String(TTL_MS),
+        this.#hasMemory && server.life !== this.#life ? "1" : "0",
         ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
       ],
     ) as string[];
@@ -157,6 +162,7 @@ export class Timeline implements Watch {
     if (own === this.#own) this.#isOwnTold = true;
     if (isWhole !== "1") this.#forget(own);
     this.#name = name!;
+    this.#life = server.life;
     this.#hasMemory = true;
     this.#learn(records, nowMs);
     return undefined;
