@@ -115,6 +115,8 @@ export function openApp(config: Config, options: AppOptions): App {
     metrics,
     log,
   });
+  // Whoever is connected is told now, not with the next message.
+  inbox.onSetBack?.(() => connections.verify());
   let isDraining = false;
   const isOwnHost = auth.isOpen && isLoopback(config.host)
     ? hostGuard(config.host, allowedOrigins)

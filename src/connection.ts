@@ -57,6 +57,8 @@ export interface Session {
    * @param isLate The process is short of time: a peer's silence says nothing.
    */
   tick(isLate: boolean): void;
+  /** Its position may be wrong: compares it with the history. */
+  verify?(): void;
 }
 
 export interface CloseOptions {
@@ -233,6 +235,10 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     this.#replay?.verify();
     this.#signIn.verify();
     this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
+  }
+
+  verify(): void {
+    this.#replay?.verify();
   }
 
   // ------------------------------------------------------------------------------------------------------

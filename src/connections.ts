@@ -135,6 +135,11 @@ export class Connections implements ConnectionHost {
     });
   }
 
+  /** Lets every session compare its position with the history. */
+  verify(): void {
+    for (const session of this.#live) session.verify?.();
+  }
+
   onForeign({ username }: Connection): void {
     const nowMs = performance.now();
     if (nowMs - this.#foreignSaidMs < FOREIGN_AGAIN_MS) return;

@@ -114,6 +114,12 @@ export interface Inbox {
     options?: SinceOptions,
   ): Promise<Stretch>;
 
+  /**
+   * Calls back when it turns out that the store was set back: positions had better be compared now. Left out where that
+   * can't be.
+   */
+  onSetBack?(listener: () => void): void;
+
   /** Lets go of everything. */
   close(): Promise<void>;
 }

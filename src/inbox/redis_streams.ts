@@ -282,6 +282,10 @@ export class RedisStreamsInbox implements Inbox {
     return after === undefined ? read() : this.#inTurn(read);
   }
 
+  onSetBack(listener: () => void): void {
+    this.#timeline.onNew(listener);
+  }
+
   /** Nothing of its own to let go of. */
   close(): Promise<void> {
     return Promise.resolve();

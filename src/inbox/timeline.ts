@@ -111,6 +111,7 @@ export class Timeline implements Watch {
   #name = "";
   /** Of the server that was looked at last. */
   #life = "";
+  readonly #onNew: (() => void)[] = [];
   /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
   #own: Known | undefined;
@@ -122,6 +123,11 @@ export class Timeline implements Watch {
   /** Its name; "" before Redis was looked at. */
   get name(): string {
     return this.#name;
+  }
+
+  /** Calls back when another timeline began. */
+  onNew(listener: () => void): void {
+    this.#onNew.push(listener);
   }
 
   /** An append was answered: from now on it has to be there. */
@@ -161,10 +167,12 @@ export class Timeline implements Watch {
     this.#waitsSinceMs = undefined;
     if (own === this.#own) this.#isOwnTold = true;
     if (isWhole !== "1") this.#forget(own);
+    const isNew = this.#hasMemory && name !== this.#name;
     this.#name = name!;
     this.#life = server.life;
     this.#hasMemory = true;
     this.#learn(records, nowMs);
+    if (isNew) { for (const listener of this.#onNew) listener(); }
     return undefined;
   }
 
