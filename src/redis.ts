@@ -4,7 +4,6 @@
  */
 import type { BrokerUnavailableError } from "./errors.ts";
 import { parseRedisUrl, type RedisAddress } from "./redis/address.ts";
-import { positionKey } from "./redis/keys.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
 import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./redis/script.ts";
 import { warningsOf } from "./redis/warnings.ts";
@@ -24,14 +23,17 @@ export { explain, explainReply, verbatim } from "./redis/words.ts";
 const PUBLISH = new Script(
   `
 local count = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
-if count > 0 or ARGV[3] ~= '1' then redis.call('PUBLISH', ARGV[1], ARGV[2]) end
+if count > 0 or not ARGV[3] then redis.call('PUBLISH', ARGV[1], ARGV[2]) end
 return count
 `,
-  { probe: (tag) => ({ keys: [positionKey(tag)], args: [tag, "", "0"] }) },
+  { probe: (tag) => ({ keys: [], args: [tag, ""] }) },
 );
 
 export class Redis extends CommandConnection {
   readonly #scripts: Script[] = [];
+  readonly #onScriptError = (script: Script, error: unknown) => {
+    if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
+  };
   readonly #target: () => RedisAddress;
 
   private constructor(target: () => RedisAddress, options: RedisOptions) {
@@ -59,8 +61,8 @@ export class Redis extends CommandConnection {
     payload: string,
     options: { onlyIfHeard?: boolean } = {},
   ): Promise<number> {
-    const args = [channel, payload, options.onlyIfHeard ? "1" : "0"];
-    return Number(await this.evaluate(PUBLISH, [positionKey(channel)], args));
+    const args = options.onlyIfHeard ? [channel, payload, "1"] : [channel, payload];
+    return await this.evaluate(PUBLISH, [], args) as number;
   }
 
   /** @returns How many subscriptions each channel has, in the order asked. */
@@ -113,14 +115,7 @@ export class Redis extends CommandConnection {
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     let bytes = 0;
     for (const arg of args) bytes += arg.length;
-    return this.command(async (client) => {
-      try {
-        return await evaluateOn(client, script, keys, args);
-      } catch (error) {
-        if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
-        throw error;
-      }
-    }, bytes);
+    return this.command((client) => evaluateOn(client, script, keys, args, this.#onScriptError), bytes);
   }
 
   /**

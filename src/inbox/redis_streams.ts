@@ -227,12 +227,14 @@ export class RedisStreamsInbox implements Inbox {
     });
     this.#since = new Script(SINCE, {
       probe: (tag) => ({
-        keys: count > 0 ? [positionKey(tag), inboxKey(tag)] : [],
+        keys: [positionKey(tag), inboxKey(tag)],
         args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1"],
       }),
     });
-    redis.prepare(this.#append, this.#since);
-    if (count > 0) redis.watchWith(this.#timeline);
+    redis.prepare(this.#append);
+    if (count === 0) return;
+    redis.prepare(this.#since);
+    redis.watchWith(this.#timeline);
   }
 
   async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {

@@ -19,33 +19,39 @@ export interface ScriptOptions {
   readonly probe?: (tag: string) => Trial;
 }
 
-/** A Lua script, known to Redis by its hash. It has keys; called without any it does nothing. */
+/** A Lua script, known to Redis by its hash. Called without keys and arguments it does nothing. */
 export class Script {
   readonly source: string;
   readonly sha: string;
   readonly probe: ((tag: string) => Trial) | undefined;
 
   constructor(source: string, options: ScriptOptions = {}) {
-    this.source = `if #KEYS == 0 then return end\n${source}`;
+    this.source = `if #KEYS + #ARGV == 0 then return end\n${source}`;
     this.sha = createHash("sha1").update(this.source).digest("hex");
     this.probe = options.probe;
   }
 }
 
-/** Runs a script on a connection. */
+/**
+ * Runs a script on a connection.
+ * @param onError Hears of what Redis refused, before the caller does.
+ */
 export async function evaluateOn(
   client: Client,
   script: Script,
   keys: readonly string[],
   args: readonly string[],
+  onError?: (script: Script, error: unknown) => void,
 ): Promise<unknown> {
-  const rest = [String(keys.length), ...keys, ...args];
   try {
-    return await client.sendCommand(["EVALSHA", script.sha, ...rest]);
+    return await client.sendCommand(["EVALSHA", script.sha, String(keys.length), ...keys, ...args]);
   } catch (error) {
     // Redis forgets scripts when it restarts, or is told to.
-    if (!messageOf(error).startsWith("NOSCRIPT")) throw error;
-    return await client.sendCommand(["EVAL", script.source, ...rest]);
+    if (messageOf(error).startsWith("NOSCRIPT")) {
+      return await client.sendCommand(["EVAL", script.source, String(keys.length), ...keys, ...args]);
+    }
+    onError?.(script, error);
+    throw error;
   }
 }
 
