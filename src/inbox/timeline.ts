@@ -9,11 +9,14 @@
  * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
  * those that it knows of are still there.
  *
- *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last
- *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
+ *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last;
+ *                                                waits: life on which somebody waits who remembers
+ *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append; Unix ms
+ *                                                alone before the first one
  *
- * A process that has just started remembers nothing. When the server's life is another than the one that was written
- * down, it waits for a word of those that do remember; when there is none, nobody can vouch for the data.
+ * When the server's life is another than the one that was written down, whoever misses nothing waits a moment, for another
+ * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
+ * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
  */
 import { type Ask, Script, type ServerInfo, type Watch } from "../redis.ts";
 import { inboxKey, positionKey } from "../redis/keys.ts";
@@ -33,18 +36,20 @@ const LAST_KEY = `${TIMELINE_KEY}:last`;
 const TTL_MS = 60 * 24 * 3_600_000;
 /** Counters live for a day after their last use: a younger append that is not there was lost. */
 const MEMORY_MS = 23 * 3_600_000;
-/** How long a process without memory waits for one that has it: those look once a second. */
+/** How long a process waits for others: those dial again, or look, within a second. */
 const PATIENCE_MS = 1_200;
+/** How long a process without memory waits for one that has it, and waits itself. */
+const LONG_PATIENCE_MS = 2_500;
 const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
 /** Characters of a run id that name the first timeline; what was stored before there were timelines names its run. */
 const SEED_LENGTH = 12;
 
 const LOOK = new Script(`
 local timeline, last = KEYS[1], KEYS[2]
-local life, known, fresh, has_memory, is_patient = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local me, record, ttl = ARGV[6], ARGV[7], tonumber(ARGV[8])
-local state = redis.call('HMGET', timeline, 'name', 'life')
-local name, written = state[1], state[2]
+local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local me, record, ttl, knows_others = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local state = redis.call('HMGET', timeline, 'name', 'life', 'waits')
+local name, written, waits = state[1], state[2], state[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -61,7 +66,7 @@ end
 
 local is_whole = true
 for i = 3, #KEYS, 2 do
-  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 6], ARGV[i + 7]) then is_whole = false end
+  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 7], ARGV[i + 8]) then is_whole = false end
 end
 
 local found = name
@@ -71,6 +76,12 @@ local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(know
 if has_memory == '1' then
   if name and number_of(name) < number_of(known) then is_whole = false end
   if is_whole then
+    local has_others = knows_others == '1' or redis.call('HLEN', last) > redis.call('HEXISTS', last, me)
+    if written ~= life and life ~= '' and has_others and patience == '0' then
+      redis.call('HSET', timeline, 'waits', life)
+      redis.call('PEXPIRE', timeline, ttl)
+      return {'', ''}
+    end
     name = name or known
   elseif number_of(name) <= number_of(known) then
     name = later
@@ -78,7 +89,7 @@ if has_memory == '1' then
 elseif not name then
   name = later
 elseif written ~= life and life ~= '' then
-  if is_patient ~= '1' then return {'', ''} end
+  if patience == '0' or patience == '1' and waits == life then return {'', ''} end
   name = later
 end
 if name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2 then
@@ -97,8 +108,12 @@ for i = 1, #records, 2 do
     reply[#reply + 1] = records[i + 1]
   end
 end
-if record ~= '' then
-  redis.call('HSET', last, me, string.format('%.0f', now) .. ' ' .. record)
+-- What is lost already is told to nobody: each who heard of it would begin a timeline for it.
+local stamp = string.format('%.0f', now)
+if is_whole and record ~= '' then
+  redis.call('HSET', last, me, stamp .. ' ' .. record)
+  redis.call('PEXPIRE', last, ttl)
+elseif redis.call('HSETNX', last, me, stamp) == 1 then
   redis.call('PEXPIRE', last, ttl)
 end
 return reply
@@ -112,8 +127,10 @@ export class Timeline implements Watch {
   #own: Known | undefined;
   #isOwnTold = true;
   readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
-  /** Since when it waits for a word of others, on the clock of `performance.now()`. */
-  #waitsSinceMs: number | undefined;
+  /** Whether there were other processes at the last look. */
+  #knowsOthers = false;
+  /** Since when it waits for a word of others, on the clock of `performance.now()`, and of which life of Redis. */
+  #waits: { readonly life: string; readonly sinceMs: number } | undefined;
 
   /** Its name; "" before Redis was looked at. */
   get name(): string {
@@ -133,7 +150,9 @@ export class Timeline implements Watch {
     const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
       .filter((one) => one !== undefined)
       .filter(({ atMs }) => nowMs - atMs < MEMORY_MS);
-    const isPatient = this.#waitsSinceMs !== undefined && nowMs - this.#waitsSinceMs >= PATIENCE_MS;
+    if (this.#waits?.life !== server.life) this.#waits = undefined;
+    const waitedMs = this.#waits ? nowMs - this.#waits.sinceMs : 0;
+    const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
     const [name, isWhole, ...records] = await ask(
       LOOK,
       [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
@@ -142,22 +161,24 @@ export class Timeline implements Watch {
         this.#name,
         this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) || newName(),
         this.#hasMemory ? "1" : "0",
-        isPatient ? "1" : "0",
+        String(patience),
         this.#me,
         own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
         String(TTL_MS),
+        this.#knowsOthers ? "1" : "0",
         ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
       ],
     ) as string[];
     if (name === "") {
-      this.#waitsSinceMs ??= nowMs;
+      this.#waits ??= { life: server.life, sinceMs: nowMs };
       return UNKNOWN_YET;
     }
-    this.#waitsSinceMs = undefined;
+    this.#waits = undefined;
     if (own === this.#own) this.#isOwnTold = true;
     if (isWhole !== "1") this.#forget(own);
     this.#name = name!;
     this.#hasMemory = true;
+    this.#knowsOthers = records.length > 0;
     this.#learn(records, nowMs);
     return undefined;
   }
