@@ -67,6 +67,11 @@ export function isLoopback(host: string): boolean {
     (address.bits === 32 ? address.value >> 24n === 127n : address.value === 1n);
 }
 
+/** Whether it means every interface of a machine: `0.0.0.0` or `::`. Dialled, it leads to this machine. */
+export function isUnspecified(host: string): boolean {
+  return parseAddress(host)?.value === 0n;
+}
+
 /**
  * Whose request it is. Behind proxies that are trusted: the last address in `X-Forwarded-For` that is none of
  * theirs; those before it are whatever the client made up.

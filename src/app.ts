@@ -6,10 +6,13 @@ import { type Backbone, openBackbone } from "./backbone.ts";
 import type { Config } from "./config.ts";
 import { Connections } from "./connections.ts";
 import { Admission } from "./http/admission.ts";
+import { isPreflight, preflightAnswer, share, varyByOrigin } from "./http/cors.ts";
 import { headerGuard } from "./http/header_size.ts";
-import { hostGuard, isOriginAllowed } from "./http/origin.ts";
+import { hostGuard, originJudge } from "./http/origin.ts";
+import { type OwnHost, ownHostReader } from "./http/own_host.ts";
 import { Problem, problem } from "./http/problem.ts";
 import { publicAddress } from "./http/public_address.ts";
+import { RefusalLog } from "./http/refusal_log.ts";
 import { createRoutes } from "./http/routes.ts";
 import { sendTarget } from "./http/send.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
@@ -116,6 +119,9 @@ export function openApp(config: Config, options: AppOptions): App {
   const isOwnHost = auth.isOpen && isLoopback(config.host)
     ? hostGuard(config.host, allowedOrigins)
     : () => true;
+  const ownHostOf = ownHostReader(config.trustedProxies);
+  const judge = originJudge(allowedOrigins);
+  const refusals = new RefusalLog(log, config);
   const refuseLargeHeaders = headerGuard(config.maxHeaderBytes);
 
   const routes = createRoutes({
@@ -124,7 +130,7 @@ export function openApp(config: Config, options: AppOptions): App {
     metrics,
     names,
     ticketTtlS: config.ticketTtlS,
-    socketUrlFor: publicAddress(config),
+    socketUrlFor: publicAddress(config.publicUrl),
     page: config.page,
     openapi: config.openapi,
     showMetrics: config.metrics,
@@ -157,21 +163,22 @@ export function openApp(config: Config, options: AppOptions): App {
     tokenInQuery: config.tokenInQuery,
     channelPrefix,
     names,
-    allowedOrigins,
     idleTimeoutS: config.idleTimeoutS,
     identityTimeoutS: config.identityTimeoutS,
     isDraining: () => isDraining,
   };
 
   /** What can be refused whatever is asked for. */
-  function refuse(request: Request, isSend: boolean): Problem | undefined {
+  function refuse(request: Request, own: OwnHost | undefined): Problem | undefined {
     const tooLarge = refuseLargeHeaders(request);
     if (tooLarge) return tooLarge;
-    // The address is put together from what the client calls the host.
-    if (!isSend && !URL.canParse(request.url)) {
-      return problem("invalid_request", "The Host header names no host");
+    if (own === undefined) {
+      return problem(
+        "invalid_request",
+        "The Host header names no host: it must be a host, with a port or without, and nothing else",
+      );
     }
-    if (isOwnHost(request)) return undefined;
+    if (isOwnHost(own)) return undefined;
     return problem(
       "misdirected",
       "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
@@ -179,10 +186,52 @@ export function openApp(config: Config, options: AppOptions): App {
     );
   }
 
-  async function handshake(request: Request, peer: string, refusal: Problem | undefined): Promise<Response> {
-    const answer = refusal ?? await upgrade(request, peer, upgrades);
-    if (answer instanceof Problem) metrics.onRefuse(answer.code);
+  /** The refusal of a web page; undefined for one that may, and for what is none. */
+  function refusePage(origin: string | null, own: OwnHost, what: "call" | "connect"): Problem | undefined {
+    if (origin === null || judge(origin, own) !== "refused") return undefined;
+    return problem(
+      "origin_not_allowed",
+      `Pages of this origin may not ${what}: add it to USERWIRE_ALLOWED_ORIGINS. If it is the service's own, a proxy ` +
+        `changes the Host header: let it pass on the one it got`,
+    );
+  }
+
+  async function handshake(
+    request: Request,
+    peer: string,
+    own: OwnHost | undefined,
+  ): Promise<Response> {
+    const answer = refuse(request, own) ?? refusePage(request.headers.get("origin"), own!, "connect") ??
+      await upgrade(request, peer, upgrades);
+    if (answer instanceof Problem) {
+      metrics.onRefuse(answer.code);
+      refusals.note(request, peer, answer, true);
+    }
     return answer;
+  }
+
+  /** Answers a call that comes from a web page. */
+  async function answerPage(request: Request, origin: string, own: OwnHost): Promise<Response> {
+    const refusal = refusePage(origin, own, "call");
+    const standing = refusal ? "refused" : judge(origin, own);
+    const answer = refusal ??
+      (standing === "listed" && isPreflight(request)
+        ? preflightAnswer(request)
+        : await answerCall(request, own));
+    if (standing === "listed") share(answer, origin);
+    varyByOrigin(answer);
+    return answer;
+  }
+
+  function answerCall(request: Request, own: OwnHost): Response | Promise<Response> {
+    if (sendTarget(request) === undefined && isSocketOnly(request)) {
+      return problem(
+        "upgrade_required",
+        "Connect with a WebSocket client; a proxy in between must speak HTTP/1.1 and pass Upgrade and Connection on",
+        { upgrade: "websocket" },
+      );
+    }
+    return routes.answer(request, own);
   }
 
   return {
@@ -197,24 +246,20 @@ export function openApp(config: Config, options: AppOptions): App {
     reloadRedis: backbone.reload,
 
     handle(request, peer) {
-      const isSend = sendTarget(request) !== undefined;
-      const refusal = refuse(request, isSend);
-      if (wantsUpgrade(request)) return handshake(request, peer, refusal);
-      if (refusal) return refusal;
-      if (!isOriginAllowed(request, allowedOrigins)) {
-        return problem(
-          "origin_not_allowed",
-          "Pages of this origin may not call: add it to USERWIRE_ALLOWED_ORIGINS",
-        );
-      }
-      if (!isSend && isSocketOnly(request)) {
-        return problem(
-          "upgrade_required",
-          "Connect with a WebSocket client; a proxy in between must speak HTTP/1.1 and pass Upgrade and Connection on",
-          { upgrade: "websocket" },
-        );
-      }
-      return routes.answer(request, peer);
+      const own = ownHostOf(request, peer);
+      if (wantsUpgrade(request)) return handshake(request, peer, own);
+      const told = (answer: Response) => {
+        if (answer instanceof Problem) refusals.note(request, peer, answer, false);
+        return answer;
+      };
+      const refusal = refuse(request, own);
+      if (refusal) return told(refusal);
+      const origin = request.headers.get("origin");
+      const answer = origin === null ? answerCall(request, own!) : answerPage(request, origin, own!);
+      // What only a POST gets is kept by no cache.
+      const mayBeKept = origin === null && request.method !== "POST";
+      const last = mayBeKept ? (answer: Response) => (varyByOrigin(answer), told(answer)) : told;
+      return answer instanceof Promise ? answer.then(last) : last(answer);
     },
 
     async drain(windowMs) {

@@ -1,6 +1,6 @@
 /**
  * The log of one app: a short event with fields, as a readable line on the console and as a line of JSON in a file
- * that rotates by size. Owns the file, its buffer and its flush timer.
+ * that rotates by size, or every day too. Owns the file, its buffer and its flush timer.
  *
  * A call never throws: when the disk refuses, the console says so once, when the console does, the file, and the app
  * lives on. Two processes must not write one file. Secrets are not hidden: callers keep tokens and keys out of the
@@ -29,7 +29,14 @@ export interface LogOptions {
    */
   maxBytes?: number;
   /**
-   * How many files are kept, the current one included: at least 2.
+   * Whether a new file is begun at midnight (UTC) too. That of the day before is named after it then:
+   * `<name>.2026-11-26.log`.
+   * @default {"size"}
+   */
+  rotate?: "size" | "daily";
+  /**
+   * How many files are kept, the current one included: at least 2. With `rotate: "daily"` as many of days, and of
+   * those that a day grew out of.
    * @default {5}
    */
   maxFiles?: number;
@@ -74,7 +81,13 @@ export function openLog(options: LogOptions): Log {
   if (faults.length > 0) throw new ConfigError(faults);
 
   const terminal = new Terminal(format, (line) => file.show(line));
-  const file = new LogFile(terminal, { dir, path: `${dir}/${name}.log`, maxBytes, maxFiles });
+  const file = new LogFile(terminal, {
+    dir,
+    name,
+    maxBytes,
+    maxFiles,
+    isDaily: options.rotate === "daily",
+  });
   try {
     file.open();
   } catch (error) {
@@ -188,6 +201,7 @@ class LogFile implements Outlet {
   readonly #dir: string;
   readonly #path: string;
   readonly #file: RotatingFile;
+  readonly #days: DayFiles | undefined;
   /** Records since the last flush. */
   #waiting = 0;
   #lost = 0;
@@ -201,15 +215,17 @@ class LogFile implements Outlet {
 
   constructor(
     terminal: Terminal,
-    options: { dir: string; path: string; maxBytes: number; maxFiles: number },
+    options: { dir: string; name: string; maxBytes: number; maxFiles: number; isDaily: boolean },
   ) {
+    const { dir, name, maxFiles } = options;
     this.#terminal = terminal;
-    this.#dir = options.dir;
-    this.#path = options.path;
+    this.#dir = dir;
+    this.#path = `${dir}/${name}.log`;
+    if (options.isDaily) this.#days = new DayFiles(dir, name, maxFiles - 1);
     this.#file = new RotatingFile("DEBUG", {
-      filename: options.path,
+      filename: this.#path,
       maxBytes: options.maxBytes,
-      maxBackupCount: options.maxFiles - 1,
+      maxBackupCount: maxFiles - 1,
       bufferSize: BUFFER_BYTES,
     });
   }
@@ -217,6 +233,7 @@ class LogFile implements Outlet {
   /** @throws what the file system throws. */
   open(): void {
     Deno.mkdirSync(this.#dir, { recursive: true });
+    this.#days?.begin(new Date().toISOString());
     this.#file.setup();
   }
 
@@ -227,6 +244,7 @@ class LogFile implements Outlet {
       this.#lost++;
       return;
     }
+    if (this.#days?.isOver(line.time)) this.#turn(this.#days, line.time);
     try {
       this.#file.log(formatJson(line));
       this.#waiting++;
@@ -267,6 +285,24 @@ class LogFile implements Outlet {
     this.#file.destroy();
   }
 
+  /** Begins the file of a new day. As long as the disk takes nothing the old one waits for what is buffered. */
+  #turn(days: DayFiles, time: string): void {
+    this.flush();
+    if (this.#isFailing) return;
+    try {
+      this.#file.destroy();
+      days.begin(time);
+    } catch (error) {
+      this.#fail(error);
+    }
+    try {
+      this.#file.setup();
+    } catch (error) {
+      this.#isStale = true;
+      this.#fail(error);
+    }
+  }
+
   /** What was buffered goes to the file that is no longer there. */
   #reopen(): void {
     this.#file.destroy();
@@ -291,6 +327,54 @@ class LogFile implements Outlet {
     this.#isFailing = false;
     this.#lost = 0;
     this.#terminal.show(line);
+  }
+}
+
+/** The files of the days before: the current one is named after its day when that is over. */
+class DayFiles {
+  readonly #dir: string;
+  readonly #name: string;
+  readonly #maxFiles: number;
+  /** Of the current file, such as "2026-11-27". */
+  #day = "";
+
+  constructor(dir: string, name: string, maxFiles: number) {
+    this.#dir = dir;
+    this.#name = name;
+    this.#maxFiles = maxFiles;
+  }
+
+  /** @param time As in a line, which begins with its day. */
+  isOver(time: string): boolean {
+    return !time.startsWith(this.#day);
+  }
+
+  /**
+   * Puts a file of another day away, and those beyond the number to be kept.
+   * @throws what the file system throws. The day counts as begun all the same: the next line does not try again.
+   */
+  begin(time: string): void {
+    const path = `${this.#dir}/${this.#name}.log`;
+    // At a start the last write says of which day the file is.
+    const day = this.#day || (exists(path) && Deno.statSync(path).mtime?.toISOString().slice(0, 10)) || "";
+    this.#day = time.slice(0, 10);
+    if (day !== "" && day !== this.#day && exists(path)) {
+      const free = (n: number): string => {
+        const target = `${this.#dir}/${this.#name}.${day}${n > 1 ? `.${n}` : ""}.log`;
+        return exists(target) ? free(n + 1) : target;
+      };
+      Deno.renameSync(path, free(1));
+    }
+    const old = [...Deno.readDirSync(this.#dir)].map(({ name }) => name).filter((name) => this.#isOurs(name))
+      .sort();
+    for (const name of old.slice(0, Math.max(0, old.length - this.#maxFiles))) {
+      Deno.removeSync(`${this.#dir}/${name}`);
+    }
+  }
+
+  #isOurs(name: string): boolean {
+    const day = name.startsWith(`${this.#name}.`) ? name.slice(this.#name.length) : "";
+    return /^\.\d{4}-\d\d-\d\d(?:\.\d+)?\.log$/.test(day);
   }
 }
 

@@ -59,10 +59,9 @@ export class Newcomer implements Session {
     if (this.#over) return letGo(data);
     const excess = this.#quota.take(data);
     if (excess) return this.close(excess, { whenQuiet: true });
-    if (this.#isVerifying) {
-      if (data === "ping") this.#socket.send("pong");
-      return letGo(data);
-    }
+    // Asked before it is known who asks, too: that says nothing about who it is, and gives no more time to say it.
+    if (data === "ping") return this.#socket.send("pong");
+    if (this.#isVerifying) return letGo(data);
     if (typeof data !== "string") {
       letGo(data);
       return this.close(CLOSE.protocol, { whenQuiet: true });

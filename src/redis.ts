@@ -12,6 +12,7 @@ import { explainCommand, isForbiddenWithin, isReply } from "./redis/words.ts";
 
 export { parseRedisUrl, type RedisAddress, type RedisTls } from "./redis/address.ts";
 export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
+export { idempotencyKey, inboxKey, positionKey } from "./redis/keys.ts";
 export { RedisTarget } from "./redis/target.ts";
 export { Script, type ScriptOptions, type Trial } from "./redis/script.ts";
 export type { ServerInfo } from "./redis/server_info.ts";
@@ -131,7 +132,12 @@ export class Redis extends CommandConnection {
     for (const script of this.#scripts) {
       const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
       try {
-        await this.command((client) => evaluateOn(client, script, keys, args));
+        await this.command((client) => {
+          const trial = evaluateOn(client, script, keys, args);
+          // Right behind it: nobody else should find what was only tried.
+          if (keys.length > 0) client.sendCommand(["DEL", ...keys]).catch(() => {});
+          return trial;
+        });
       } catch (error) {
         const { cause, message } = error as BrokerUnavailableError;
         return isForbiddenWithin(cause) ? await this.#forbidden(script, tag).catch(() => message) : message;

@@ -3,6 +3,7 @@ import { isLoopback } from "./addresses.ts";
 import { type App, authOf, openApp, VERSION } from "./app.ts";
 import { type Config, type Reading, SETTINGS } from "./config.ts";
 import { ConfigError, messageOf, orFaults } from "./errors.ts";
+import { wideOrigins } from "./http/origin.ts";
 import { problem } from "./http/problem.ts";
 import { wantsUpgrade } from "./http/upgrade.ts";
 import { type Log, silentLog } from "./log.ts";
@@ -306,6 +307,7 @@ function openLogAs(name: string, config: Config): Log {
     name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}`,
     format: config.logFormat,
     maxBytes: config.logMaxBytes,
+    rotate: config.logRotate,
     maxFiles: config.logMaxFiles,
   });
 }
@@ -333,6 +335,7 @@ function announce(
   if (config.redisUrl === undefined && config.redisUrlFile === undefined) {
     log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
   }
+  for (const wide of wideOrigins(config.allowedOrigins)) log.warn("an origin on the list is wide", wide);
   if (!auth.isOpen) {
     log.info("closed mode: callers need a key, sockets a token or a ticket", { tokens: auth.takesTokens });
     return;

@@ -56,7 +56,9 @@ export const host: Kind<string> = {
 };
 
 export const origins: Kind<readonly string[]> = {
-  expects: "a comma separated list of origins such as https://app.example.com, or *",
+  expects:
+    "a comma separated list of origins such as https://app.example.com, https://*.example.com for all names " +
+    "below one, null, file://, or *",
   parse(given) {
     const found = itemsOf(given).map(originOf);
     return found.every((origin) => origin !== undefined) ? Object.freeze(found) : undefined;
@@ -96,7 +98,10 @@ export function oneOf<const Choice extends string>(...choices: readonly Choice[]
 
 /** An origin as browsers write it: lower case, without the scheme's own port. */
 function originOf(given: string): string | undefined {
-  if (given === "*") return given;
+  if (given === "*" || given === "null") return given;
+  if (/^file:\/\/\/?$/i.test(given)) return "file://";
+  const below = /^(https?:\/\/)\*\.([^*]*[a-z][^/*]*\/?)$/i.exec(given);
+  if (below) return originOf(below[1]! + below[2]!)?.replace("://", "://*.");
   if (!/^[a-z][a-z\d+.-]*:\/\/[^\s/?#@*]+\/?$/i.test(given) || !URL.canParse(given)) return undefined;
   const { origin, protocol, host } = new URL(given);
   return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;

@@ -54,7 +54,7 @@ Deno.test("Client receives from a service in memory what was sent to its user, a
   for (const payload of payloads) assertEquals((await service.send("alice", payload)).body.sockets, 1);
   await alice.received(payloads.length);
   assertEquals(alice.data, payloads);
-  assertMatch(alice.client.position!, /^[\w-]+\.6$/);
+  assertMatch(alice.client.position!, /^[\w-]+\.6\.[\w-]{8}$/);
   assertEquals(bob.data, []);
   assertMatch(bob.client.position!, /^[\w-]+\.0$/, "A position, also where nothing ever came");
 });
@@ -105,7 +105,7 @@ Deno.test("Client learns that a service in memory has forgotten, and gets what i
     "epoch",
   ]]);
   assert(alice.client.position!.split(".")[0] !== before.split(".")[0]);
-  assertMatch(alice.client.position!, /\.2$/);
+  assertMatch(alice.client.position!, /\.2\.[\w-]{8}$/);
 });
 
 Deno.test("Client goes on without history, at most once and without a position", async () => {
@@ -138,7 +138,7 @@ redisTest("Client gets foreign messages between its own, and counts only its own
   await sendAll(service, 2, 2);
   await alice.received(4);
   assertEquals(alice.data, [1, "foreign", "foreign", 2]);
-  assertMatch(alice.client.position!, /\.2$/);
+  assertMatch(alice.client.position!, /\.2\.[\w-]{8}$/);
 });
 
 redisTest("Client misses nothing while its instance restarts, and resumes on another instance", async () => {
@@ -224,7 +224,7 @@ redisTest("Client is told exactly what it came too late for", async () => {
   const [gap] = alice.gaps;
   assertEquals([gap?.from, gap?.to, gap?.count, gap?.why], [3, 7, 5, "trimmed"]);
   assertEquals(alice.data, [1, 2, ...numbers(8, 12)]);
-  assertMatch(alice.client.position!, /\.12$/);
+  assertMatch(alice.client.position!, /\.12\.[\w-]{8}$/);
 });
 
 for (const store of ["memory", "redis"] as const) {
@@ -343,7 +343,7 @@ redisTest("Client goes on after a restart of its program, by what its store kept
     await sendAll(service, 1, 3);
     await alice.received(3);
   }
-  assertMatch(saved!, /\.3$/);
+  assertMatch(saved!, /\.3\.[\w-]{8}$/);
   await sendAll(service, 4, 6);
   await using alice = new Listener(service.server.url, { store });
   await alice.received(3);

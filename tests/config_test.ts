@@ -30,6 +30,7 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
     logDir: "logs",
     logFormat: "pretty",
     logMaxBytes: 10 * 1024 * 1024,
+    logRotate: "size",
     logMaxFiles: 5,
     open: false,
     apiKeys: undefined,
@@ -350,11 +351,17 @@ Deno.test("loadConfig reads origins as browsers write them", () => {
   ]);
   assertEquals(read("*"), ["*"]);
   assertEquals(read("capacitor://localhost,"), ["capacitor://localhost"]);
+  assertEquals(read("https://*.Example.com:443/, null, file:///"), [
+    "https://*.example.com",
+    "null",
+    "file://",
+  ]);
   for (
     const text of [
       "app.example.com",
       "https://a.example/path",
-      "https://*.example",
+      "https://*",
+      "https://a.*.example",
       "https://a.example https://b",
     ]
   ) {

@@ -7,9 +7,10 @@ import { fragmentsAtProxy } from "./hostile/attacks.ts";
 import { isEndured, Siege } from "./hostile/siege.ts";
 import { CLOSED, KEY } from "./support/closed.ts";
 import { withDeadline } from "./support/deadline.ts";
-import { HaProxy } from "./support/ha_proxy.ts";
-import { findHaProxy, HAPROXY_MISSING } from "./support/programs.ts";
+import { startHaProxy } from "./support/ha_proxy.ts";
+import { findHaProxy, findRedisServer, HAPROXY_MISSING } from "./support/programs.ts";
 import { encodeFrame, OPCODE, RawSocket } from "./support/raw_socket.ts";
+import { endureRollingRestart } from "./support/rolling_restart.ts";
 import { Service } from "./support/service.ts";
 
 const ignore = findHaProxy() === undefined;
@@ -46,7 +47,7 @@ Deno.test({
   ignore,
   async fn() {
     await using service = await Service.start({ USERWIRE_MAX_FRAME_BYTES: `${2 * MIB}` });
-    await using proxy = await HaProxy.start(service.server.url);
+    await using proxy = await startHaProxy([service.server.url]);
     const url = `${proxy.url.replace("http:", "ws:")}ws?username=alice`;
     const ping = { opcode: OPCODE.ping, payload: "!" };
 
@@ -87,7 +88,7 @@ Deno.test({
   ignore,
   async fn() {
     await using service = await Service.start();
-    await using proxy = await HaProxy.start(service.server.url);
+    await using proxy = await startHaProxy([service.server.url]);
     const url = `${proxy.url.replace("http:", "ws:")}ws?username=alice`;
     const half = { payload: new Uint8Array(MIB / 2), fin: false };
     const tooMuch: Parameters<RawSocket["send"]>[0][][] = [
@@ -114,7 +115,7 @@ Deno.test({
   ignore,
   async fn() {
     await using service = await Service.start({ ...CLOSED, USERWIRE_TRUSTED_PROXIES: "127.0.0.1" });
-    await using proxy = await HaProxy.start(service.server.url);
+    await using proxy = await startHaProxy([service.server.url]);
     const response = await fetch(`${proxy.url}v1/tickets`, {
       method: "POST",
       headers: {
@@ -135,7 +136,7 @@ Deno.test({
   ignore,
   async fn() {
     await using service = await Service.start();
-    await using proxy = await HaProxy.start(service.server.url);
+    await using proxy = await startHaProxy([service.server.url]);
     using client = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(proxy.url).port) });
     const start = "GET /ws?username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nX-Slow: ";
     await client.write(new TextEncoder().encode(start));
@@ -144,4 +145,10 @@ Deno.test({
     assertEquals(answer.split("\r\n", 1)[0], "HTTP/1.1 408 Request Time-out");
     assertEquals(service.server.app.connections.size, 0);
   },
+});
+
+Deno.test({
+  name: "Behind HAProxy a rolling restart of two instances fails no send and no handshake, and loses nothing",
+  ignore: ignore || findRedisServer() === undefined,
+  fn: () => endureRollingRestart(startHaProxy, { until: "seen" }),
 });

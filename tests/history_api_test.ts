@@ -16,7 +16,7 @@ interface Page {
   readonly epoch: string;
   readonly first: number;
   readonly last: number;
-  readonly items: readonly { readonly seq: number; readonly data: unknown }[];
+  readonly items: readonly { readonly seq: number; readonly tag: string; readonly data: unknown }[];
 }
 
 async function call(
@@ -47,12 +47,13 @@ function seqs(page: Page): number[] {
 
 everywhere("reads a history, all of it or page by page", async ({ here, there }) => {
   const empty = await read(here);
-  assertEquals([empty.first, empty.last, empty.items], [0, 0, []]);
+  assertEquals(empty, { epoch: "", first: 0, last: 0, items: [] });
   await sendAll(there, 1, 10);
   const all = await read(here);
-  assertEquals([all.epoch, all.first, all.last, seqs(all)], [empty.epoch, 1, 10, numbers(1, 10)]);
+  assertEquals([all.first, all.last, seqs(all)], [1, 10, numbers(1, 10)]);
   assertEquals(all.items.map(({ data }) => data), numbers(1, 10));
-  for (const after of ["4", `${all.epoch}.4`]) {
+  const tag = all.items[3]!.tag;
+  for (const after of ["4", `${all.epoch}.4`, `${all.epoch}.4.${tag}`]) {
     const page = await read(there, `?after=${after}&limit=3`);
     assertEquals([page.first, page.last, seqs(page)], [5, 10, [5, 6, 7]]);
   }
@@ -87,6 +88,21 @@ everywhere("reads what is there, past messages whose time is over", async ({ her
     const page = await read(here, `?limit=${limit}`);
     assertEquals([limit, page.first, page.last, seqs(page)], [limit, 6, 6, [6]]);
   }
+});
+
+everywhere("says 410 for a position whose number belongs to another message", async ({ here, there }) => {
+  await sendAll(here, 1, 3);
+  const { epoch, items } = await read(here);
+  for (const [seq, other] of [[2, 3], [3, 2]] as const) {
+    const after = `${epoch}.${seq}.${items[other - 1]!.tag}`;
+    const { status, body } = await call(there, "GET", `/v1/users/alice/messages?after=${after}`);
+    assertEquals([status, body.code], [410, "epoch_changed"]);
+  }
+});
+
+onRedis("makes no key for a user who never was", async ({ here, redis }) => {
+  assertEquals((await read(here)).items, []);
+  assertEquals(await redis.cli("KEYS", "*alice*"), []);
 });
 
 everywhere("says 410 for a position of another epoch", async ({ here, there }) => {

@@ -274,6 +274,51 @@ Deno.test("Log keeps a line that is bigger than a file may be", () => {
   ]);
 });
 
+Deno.test("Log that rotates daily begins a file at midnight, names the old one after its day, and keeps so many", () => {
+  using folder = new Folder();
+  const RealDate = Date;
+  let now = "2026-11-26T23:59:59.999Z";
+  // The file system's clock is the real one, so the files' times are set by hand.
+  const dayEnds = () => Deno.utimeSync(`${folder.path}/day.log`, new RealDate(now), new RealDate(now));
+  globalThis.Date = class extends RealDate {
+    constructor(time?: number) {
+      super(time ?? now);
+    }
+    static override now() {
+      return RealDate.parse(now);
+    }
+  } as DateConstructor;
+  try {
+    const log = openLog(folder.options({ name: "day", rotate: "daily", maxFiles: 3 }));
+    log.info("late");
+    now = "2026-11-27T00:00:00.000Z";
+    log.info("early");
+    log.info("same day");
+    log.flush();
+    assertEquals(folder.events("day.2026-11-26.log"), ["late"]);
+    assertEquals(folder.events("day.log"), ["early", "same day"]);
+    log.close();
+    dayEnds();
+    // What was not there at midnight puts the old file away when it starts; a name that is taken stays as it is.
+    Deno.writeTextFileSync(`${folder.path}/day.2026-11-27.log`, "");
+    Deno.writeTextFileSync(`${folder.path}/day-other.2026-11-01.log`, "");
+    now = "2026-11-30T12:00:00.000Z";
+    const later = openLog(folder.options({ name: "day", rotate: "daily", maxFiles: 3 }));
+    later.info("noon");
+    later.close();
+    assertEquals(folder.events("day.2026-11-27.2.log"), ["early", "same day"]);
+    assertEquals(folder.events("day.log"), ["noon"]);
+    assertEquals(folder.files(), [
+      "day-other.2026-11-01.log",
+      "day.2026-11-27.2.log",
+      "day.2026-11-27.log",
+      "day.log",
+    ]);
+  } finally {
+    globalThis.Date = RealDate;
+  }
+});
+
 Deno.test("Log gathers events and writes them by its timer, without being asked", async () => {
   using folder = new Folder();
   const log = openLog(folder.options({ flushMs: 20 }));

@@ -10,6 +10,7 @@ import { type Browser, type BrowserContext, chromium, type Locator, type Page } 
 import { CLOSE } from "../src/protocol.ts";
 import { assets } from "../src/web/assets.ts";
 import { CLOSE_MEANINGS } from "../src/web/socket.js";
+import { CLOSED, KEY } from "./support/closed.ts";
 import { stretched, until } from "./support/deadline.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { CHROMIUM_MISSING, findChromium } from "./support/programs.ts";
@@ -198,7 +199,8 @@ browserTest("Console page says that a user is offline, and why a message was ref
   await using service = await Service.start();
   await using console = await ConsolePage.open(browser, service.server.url);
 
-  assertMatch(await console.send("nobody", "1"), /^nobody is offline: reached nobody\n/);
+  assertMatch(await console.send("nobody", "1"), /^nobody is offline: kept for when they come back\n/);
+  assertEquals(await console.page.locator("#sends > li .result").allInnerTexts(), ["offline, kept"]);
   const refusal = (await service.send("nobody", "x").then(() =>
     service.fetch("/v1/users/nobody/messages", {
       method: "POST",
@@ -209,6 +211,57 @@ browserTest("Console page says that a user is offline, and why a message was ref
   assertEquals(await console.send("nobody", "{not json"), `Not sent: ${refusal} (400)`);
   assertMatch(await console.page.locator("#send-payload-hint").innerText(), /^Not valid JSON yet/);
   console.forgive(/status of 400/);
+});
+
+browserTest("Console page says that a message to nobody was not kept where nothing is", async (browser) => {
+  await using service = await Service.start({ USERWIRE_HISTORY: "0" });
+  await using console = await ConsolePage.open(browser, service.server.url);
+  assertMatch(await console.send("nobody", "1"), /^nobody is offline: reached nobody\n/);
+});
+
+browserTest(
+  "Console page's messages are items of a list in a log, for who hears the page",
+  async (browser) => {
+    await using service = await Service.start();
+    await using console = await ConsolePage.open(browser, service.server.url);
+    await console.connect("alice");
+    await service.send("alice", 1);
+    await service.send("alice", 2);
+    const log = console.page.getByRole("log", { name: "Messages to alice, connection 1" });
+    await log.getByRole("list").getByRole("listitem").nth(1).waitFor();
+    // What is a log by its role is no list, whatever its tag says; items outside of one are nothing.
+    assertEquals(await console.page.locator("ol[role], ul[role]").count(), 0);
+  },
+);
+
+browserTest("Console page leaves the focus on Send after it has sent", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  await page.getByLabel("To", { exact: true }).fill("alice");
+  const button = page.getByRole("button", { name: "Send", exact: true });
+  await button.focus();
+  for (const count of [1, 2]) {
+    await page.keyboard.press("Enter");
+    await page.locator("#sends > li").nth(count - 1).waitFor();
+    assertEquals(await page.evaluate("document.activeElement.id"), "send-button");
+  }
+});
+
+browserTest("Console page's cards take a key that was put right at their next attempt", async (browser) => {
+  await using service = await Service.start(CLOSED);
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  const field = page.getByLabel("API key");
+  await field.waitFor();
+  await page.getByLabel("Username").fill("alice");
+  await page.getByRole("button", { name: "Connect", exact: true }).click();
+  await console.card("alice", 1).getByText(/an API key or a token is needed/).first().waitFor();
+  await field.fill("uw_wrong");
+  await console.card("alice", 1).getByText(/\(401\)/).first().waitFor();
+  await field.fill(KEY.key);
+  await console.card("alice", 1).getByText("Open", { exact: true }).waitFor({ timeout: stretched(30_000) });
+  console.forgive(/status of 401|Can't get a token/);
 });
 
 browserTest("Console page shows hostile names and payloads as text", async (browser) => {

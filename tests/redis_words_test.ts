@@ -225,10 +225,12 @@ redisTest(
         REDIS_URL: redis.url.replace("redis://", "redis://insider:s3cret@"),
         USERWIRE_SUBSCRIPTIONS: mode,
         USERWIRE_REDIS_TIMEOUT_MS: "500",
+        // A history needs more before anything is sent at all.
+        USERWIRE_HISTORY: "0",
       });
       // It lives, for whoever needs none of these; but nobody new is sent to it.
       await until(
-        async () => /rights that are needed, as SUBSCRIBE:/.test((await service.readiness()).why ?? ""),
+        async () => /rights that are needed, as EVALSHA:/.test((await service.readiness()).why ?? ""),
         "the service not to be ready, for the right that is missing",
       );
       const texts: string[] = [];

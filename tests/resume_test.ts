@@ -172,6 +172,7 @@ everywhere("refuses a position of an epoch it does not know, and one that is ahe
   await using stranger = await Follower.open(url(here), "nobody.7");
   await stranger.reaches(3);
   const { epoch } = parsePosition(stranger.position!)!;
+  const { tag } = stranger.messages.at(-1)!;
   const gap = { t: "gap", to: null, count: null, why: "epoch" };
   assertEquals([stranger.greetings[0]!.resumed, stranger.gaps], [
     false,
@@ -180,7 +181,7 @@ everywhere("refuses a position of an epoch it does not know, and one that is ahe
   assertEquals(stranger.data, [1, 2, 3]);
   await using dreamer = await Follower.open(url(here), `${epoch}.9`);
   await dreamer.until(() => dreamer.gaps.length > 0, "a gap");
-  assertEquals(dreamer.gaps, [{ ...gap, from: 10, pos: `${epoch}.3` }] as typeof dreamer.gaps);
+  assertEquals(dreamer.gaps, [{ ...gap, from: 10, pos: `${epoch}.3`, tag }] as typeof dreamer.gaps);
   await send(here, 4);
   await dreamer.reaches(4);
   assertEquals(dreamer.data, [4]);

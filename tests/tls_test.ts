@@ -306,8 +306,10 @@ redisTest("The main path works with no more rights in Redis than docs/security.m
     const allowed = rule.split(" ").filter((word) => word.startsWith("+")).map((word) => word.slice(1));
     assert(allowed.length > 10);
     const used = String(await redis.cli("INFO", "commandstats"));
+    // One takes back what could not be done whole, the other clears away after a day.
+    const seldom = ["xdel", "hdel"];
     const idle = allowed.filter((command) =>
-      !new RegExp(`^cmdstat_${RegExp.escape(command)}:`, "m").test(used)
+      !seldom.includes(command) && !new RegExp(`^cmdstat_${RegExp.escape(command)}:`, "m").test(used)
     );
     assertEquals(idle, []);
   });

@@ -41,9 +41,9 @@ const PROBLEMS = {
 /** Seconds a client should wait where waiting helps. */
 const RETRY_AFTER_S = 1;
 
-/** An answer that says no, and by which code. */
+/** An answer that says no, by which code, and in which words. */
 export class Problem extends Response {
-  constructor(readonly code: ProblemCode, body: string, init: ResponseInit) {
+  constructor(readonly code: ProblemCode, readonly detail: string, body: string, init: ResponseInit) {
     super(body, init);
   }
 }
@@ -56,6 +56,7 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
   const { status, title } = PROBLEMS[code];
   return new Problem(
     code,
+    detail,
     JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }),
     {
       status,

@@ -12,6 +12,7 @@ import * as api from "./api.ts";
 import { sendBatch } from "./batch.ts";
 import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
+import type { OwnHost } from "./own_host.ts";
 import { Deadlines } from "../deadlines.ts";
 import { FATE, type Fate, problem, problemOf } from "./problem.ts";
 import {
@@ -34,8 +35,8 @@ export interface RoutesOptions {
   names: NameRules;
   /** How long a ticket is good for, unless its buyer says. */
   ticketTtlS: number;
-  /** Where clients connect, by a request and the address at the other end of its connection. */
-  socketUrlFor(request: Request, peer: string): URL;
+  /** Where clients connect, by the name in a request. */
+  socketUrlFor(own: OwnHost): URL;
   /** Whether the page, the document and the metrics are there for all, for who has a key, or for nobody. */
   page: "on" | "key" | "off";
   openapi: "on" | "key" | "off";
@@ -69,13 +70,13 @@ const SHARED = { "access-control-allow-origin": "*" };
 
 /** What handlers know of a request beside the request itself. */
 interface Env {
-  Bindings: { peer: string };
+  Bindings: { own: OwnHost };
   Variables: { fate?: Fate };
 }
 
 export interface Routes {
-  /** @param peer Address at the other end of the request's connection. */
-  answer(request: Request, peer: string): Response | Promise<Response>;
+  /** @param own The name by which the request came. */
+  answer(request: Request, own: OwnHost): Response | Promise<Response>;
   close(): void;
 }
 
@@ -178,7 +179,7 @@ export function createRoutes(options: RoutesOptions): Routes {
     const { user, ttl = options.ticketTtlS } = query.value;
     assertMayAddress(caller, [user]);
     const ticket = await auth.issueTicket(parseUsername(user, options.names), ttl);
-    const url = options.socketUrlFor(c.req.raw, c.env.peer);
+    const url = options.socketUrlFor(c.env.own);
     url.searchParams.set("ticket", ticket);
     return c.json({ ticket, url: url.href }, 201, { "cache-control": "no-store" });
   });
@@ -272,10 +273,10 @@ export function createRoutes(options: RoutesOptions): Routes {
   const answerToSend = (error: Error) => answerTo(error, FATE.send);
 
   return {
-    answer(request, peer) {
+    answer(request, own) {
       const target = sendTarget(request);
       return target === undefined
-        ? app.fetch(request, { peer })
+        ? app.fetch(request, { own })
         : send(request, target, sends).catch(answerToSend);
     },
     close: () => deadlines.close(),

@@ -96,22 +96,33 @@ export const OfflineReceipt = z.object({
 }).openapi("OfflineReceipt");
 
 export const HistoryQuery = z.strictObject({
-  after: z.string().regex(/^([\w-]{1,32}\.)?\d{1,15}$/, "must be a number, or a position such as Zk3vQ9aB.17")
+  after: z.string().regex(
+    /^(\d{1,15}|[\w-]{1,32}\.\d{1,15}(\.[\w-]{8})?)$/,
+    "must be a number, or a position such as Zk3vQ9aB.17",
+  )
     .optional().openapi({
       param: { name: "after", in: "query" },
-      description: "Sequence number or position to begin after; a position of another epoch is 410",
+      description:
+        "Sequence number or position to begin after, with or without its tag; a position of another epoch, or with another message's tag, is 410",
     }),
   limit: number(1, 1_000).optional().openapi({ description: "At most so many messages; 100 if not given" }),
 });
 
 export const History = z.object({
-  epoch: z.string(),
+  epoch: z.string().openapi({ description: "Empty when the user was never seen" }),
   first: z.number().int().openapi({ description: "Number of the first item; 0 without items" }),
   last: z.number().int().openapi({
     description: "Number of the newest message ever sent; 0 before the first",
   }),
   items: z.array(
-    z.object({ t: z.literal("m"), seq: z.number().int(), id: z.string(), ts: z.number(), data: z.unknown() }),
+    z.object({
+      t: z.literal("m"),
+      seq: z.number().int(),
+      tag: z.string().optional().openapi({ description: "Proof for a position after this message" }),
+      id: z.string(),
+      ts: z.number(),
+      data: z.unknown(),
+    }),
   ),
 }).openapi("History");
 

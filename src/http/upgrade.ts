@@ -26,7 +26,6 @@ import {
 import { Replay } from "../replay.ts";
 import type { Admission } from "./admission.ts";
 import { credentialIn } from "./credentials.ts";
-import { isOriginAllowed } from "./origin.ts";
 import { problem, problemOf } from "./problem.ts";
 
 export interface UpgradeOptions {
@@ -41,7 +40,6 @@ export interface UpgradeOptions {
   tokenInQuery: boolean;
   channelPrefix: string;
   names: NameRules;
-  allowedOrigins: readonly string[];
   /** Seconds of silence from the client after which it is pinged and, half of that later, closed. */
   idleTimeoutS: number;
   /** Seconds a raw client has to say who it is. */
@@ -142,12 +140,6 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
     return problem("invalid_handshake", "Sec-WebSocket-Key must be 16 bytes in base64");
   }
   if (options.isDraining()) return draining();
-  if (!isOriginAllowed(request, options.allowedOrigins)) {
-    return problem(
-      "origin_not_allowed",
-      "Pages of this origin may not connect: add it to USERWIRE_ALLOWED_ORIGINS",
-    );
-  }
   return undefined;
 }
 

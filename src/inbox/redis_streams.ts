@@ -16,8 +16,15 @@
  */
 import { BrokerUnavailableError } from "../errors.ts";
 import { parsePosition, type Position } from "../protocol.ts";
-import { explainReply, type Redis, Script, verbatim } from "../redis.ts";
-import { idempotencyKey, inboxKey, positionKey } from "../redis/keys.ts";
+import {
+  explainReply,
+  idempotencyKey,
+  inboxKey,
+  positionKey,
+  type Redis,
+  Script,
+  verbatim,
+} from "../redis.ts";
 import {
   type Appended,
   type AppendOptions,
@@ -33,14 +40,12 @@ import {
 import { Timeline } from "./timeline.ts";
 
 /**
- * Sees to it that the position is of this timeline; leaves `epoch`, `last`, `last_tag` and `former`, and in `before` what was there.
+ * Sees to it that the position is of this timeline; leaves `epoch`, `last` and `former`, and in `before` what was there.
  * Every key gets its end in the same step as its first value: what comes after may fail.
  */
 const OPEN_POSITION = `
-local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'run')
 local epoch, last, former = before[1], before[2] or '0', before[4] or ''
-local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
 if not epoch then
   epoch = epoch_if_new
   -- First: it needs memory, and what comes after a write is not refused for want of it.
@@ -52,7 +57,9 @@ elseif before[3] == timeline then
 elseif (before[3] or '') == '' and string.sub(before[6] or '', 1, 12) == string.match(timeline, '%.(.*)') then
   -- It was written before there were timelines, by the run of Redis that began the first one.
   redis.call('HSET', position, 'timeline', timeline)
-elseif number_of(timeline) > number_of(before[3]) then
+elseif string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) == '1.' or
+  tonumber(string.match(timeline, '^%d*')) > (tonumber(string.match(before[3] or '', '^%d+')) or 0) then
+  -- Later ones have greater numbers; the first ones of two servers both have 1.
   former = former .. epoch .. '.' .. last .. ','
   -- Bounded, and cut between two of them: the oldest of many are of no use to anybody any more.
   if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end
@@ -101,12 +108,13 @@ if count > 0 then
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
-  -- Four characters tell the epoch, four the message.
+  -- Four characters tell the epoch, four the message. One more message stays than is shown: should this one be undone,
+  -- the oldest must not have left for it.
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
   kept_epoch = epoch
   is_counted = try('HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag) or is_counted
-  local function add() return try('XADD', inbox, seq .. '-0', 'm', payload, 'x', ends) end
+  local function add() return try('XADD', inbox, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends) end
   is_stored = add()
   if failed and string.find(failed.err, 'equal or smaller', 1, true) then
     -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew.
@@ -139,8 +147,6 @@ if failed then
   end
   return failed and {'unknown', why.err} or why
 end
--- Last, since it takes away what is not the newest any more: nothing is undone from here on.
-if count > 0 then redis.pcall('XTRIM', inbox, 'MAXLEN', count) end
 return {'appended', id, seq, kept_epoch, reached, tag}
 `;
 
@@ -148,10 +154,12 @@ const SINCE = `
 local position, inbox = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local count = tonumber(ARGV[9])
 local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${OPEN_POSITION}
 redis.call('PEXPIRE', position, math.max(counter_ttl, redis.call('PTTL', inbox)))
+local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
 local result = {epoch, former, last, last, last_tag, '', reached}
 if after == '' then return result end
 
@@ -163,7 +171,8 @@ elseif wants_proof == '1' then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local entries = redis.call('XRANGE', inbox, '(' .. after .. '-0', '+', 'COUNT', limit)
+local first = string.format('%.0f', math.max(tonumber(after), tonumber(last) - count))
+local entries = redis.call('XRANGE', inbox, '(' .. first .. '-0', '+', 'COUNT', limit)
 for _, entry in ipairs(entries) do
   if tonumber(entry[2][4]) > now then
     result[#result + 1] = string.match(entry[1], '^%d+')
@@ -219,7 +228,7 @@ export class RedisStreamsInbox implements Inbox {
     this.#since = new Script(SINCE, {
       probe: (tag) => ({
         keys: count > 0 ? [positionKey(tag), inboxKey(tag)] : [],
-        args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag],
+        args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1"],
       }),
     });
     redis.prepare(this.#append, this.#since);
@@ -306,6 +315,7 @@ export class RedisStreamsInbox implements Inbox {
       proof ? "1" : "0",
       peek ? "1" : "0",
       channel,
+      String(this.limits.count),
     ]) as string[];
     const [epoch, former, last, through, lastTag, afterTag] = reply as [
       string,

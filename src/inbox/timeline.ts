@@ -9,17 +9,15 @@
  * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
  * those that it knows of are still there.
  *
- *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last;
- *                                                waits: life on which somebody waits who remembers
- *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append; Unix ms
- *                                                alone before the first one
+ *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
+ *                                                on which somebody waits who remembers
+ *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
  *
  * When the server's life is another than the one that was written down, whoever misses nothing waits a moment, for another
  * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
  * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
  */
-import { type Ask, Script, type ServerInfo, type Watch } from "../redis.ts";
-import { inboxKey, positionKey } from "../redis/keys.ts";
+import { type Ask, inboxKey, positionKey, Script, type ServerInfo, type Watch } from "../redis.ts";
 
 /** An append that was answered. */
 interface Known {
@@ -47,7 +45,7 @@ const SEED_LENGTH = 12;
 const LOOK = new Script(`
 local timeline, last = KEYS[1], KEYS[2]
 local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local me, record, ttl, knows_others = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
+local me, record, ttl, is_other = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local state = redis.call('HMGET', timeline, 'name', 'life', 'waits')
 local name, written, waits = state[1], state[2], state[3]
 local time = redis.call('TIME')
@@ -76,10 +74,8 @@ local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(know
 if has_memory == '1' then
   if name and number_of(name) < number_of(known) then is_whole = false end
   if is_whole then
-    local has_others = knows_others == '1' or redis.call('HLEN', last) > redis.call('HEXISTS', last, me)
-    if written ~= life and life ~= '' and has_others and patience == '0' then
-      redis.call('HSET', timeline, 'waits', life)
-      redis.call('PEXPIRE', timeline, ttl)
+    if written ~= life and life ~= '' and is_other == '1' and patience == '0' then
+      if name then redis.call('HSET', timeline, 'waits', life) end
       return {'', ''}
     end
     name = name or known
@@ -87,12 +83,14 @@ if has_memory == '1' then
     name = later
   end
 elseif not name then
-  name = later
+  -- Whoever looks at this server comes to the same name. It is written down with the first append.
+  name = '1.' .. fresh
 elseif written ~= life and life ~= '' then
   if patience == '0' or patience == '1' and waits == life then return {'', ''} end
   name = later
 end
-if name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2 then
+local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
+if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') then
   redis.call('HSET', timeline, 'name', name, 'life', life)
   redis.call('PEXPIRE', timeline, ttl)
 end
@@ -108,12 +106,9 @@ for i = 1, #records, 2 do
     reply[#reply + 1] = records[i + 1]
   end
 end
--- What is lost already is told to nobody: each who heard of it would begin a timeline for it.
-local stamp = string.format('%.0f', now)
-if is_whole and record ~= '' then
-  redis.call('HSET', last, me, stamp .. ' ' .. record)
-  redis.call('PEXPIRE', last, ttl)
-elseif redis.call('HSETNX', last, me, stamp) == 1 then
+-- What was lost is not told: others would look for it again.
+if record ~= '' and is_whole then
+  redis.call('HSET', last, me, string.format('%.0f', now) .. ' ' .. record)
   redis.call('PEXPIRE', last, ttl)
 end
 return reply
@@ -122,14 +117,14 @@ return reply
 export class Timeline implements Watch {
   readonly #me = crypto.randomUUID();
   #name = "";
+  /** Of the server that was looked at last. */
+  #life = "";
   /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
   #own: Known | undefined;
   #isOwnTold = true;
   readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
-  /** Whether there were other processes at the last look. */
-  #knowsOthers = false;
-  /** Since when it waits for a word of others, on the clock of `performance.now()`, and of which life of Redis. */
+  /** Since when it waits for a word of others, on the clock of `performance.now()`, and on which life of Redis. */
   #waits: { readonly life: string; readonly sinceMs: number } | undefined;
 
   /** Its name; "" before Redis was looked at. */
@@ -159,13 +154,13 @@ export class Timeline implements Watch {
       [
         server.life,
         this.#name,
-        this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) || newName(),
+        this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) ?? "",
         this.#hasMemory ? "1" : "0",
         String(patience),
         this.#me,
         own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
         String(TTL_MS),
-        this.#knowsOthers ? "1" : "0",
+        this.#hasMemory && server.life !== this.#life ? "1" : "0",
         ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
       ],
     ) as string[];
@@ -177,8 +172,8 @@ export class Timeline implements Watch {
     if (own === this.#own) this.#isOwnTold = true;
     if (isWhole !== "1") this.#forget(own);
     this.#name = name!;
+    this.#life = server.life;
     this.#hasMemory = true;
-    this.#knowsOthers = records.length > 0;
     this.#learn(records, nowMs);
     return undefined;
   }

@@ -13,7 +13,7 @@ import { asUnavailable, type Client, isRefusal, newClient } from "./library.ts";
 import { Outbox } from "./outbox.ts";
 import { evaluateOn } from "./script.ts";
 import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
-import type { Watch } from "./watch.ts";
+import type { Ask, Watch } from "./watch.ts";
 import { explain, isReadOnly, isReply, verbatim, weightOf } from "./words.ts";
 
 export interface RedisOptions {
@@ -321,11 +321,13 @@ export abstract class CommandConnection {
 
   async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<string | undefined> {
     for (const watch of this.#watches) {
-      const why = await watch.look(
-        (script, keys, args) => evaluateOn(client, script, keys, args),
-        server,
-        isGreeting,
-      );
+      const ask: Ask = (script, keys, args) => evaluateOn(client, script, keys, args);
+      // What Redis refuses to a watch is no refused login: it may be granted while we run.
+      const why = await watch.look(ask, server, isGreeting).catch((error: unknown) => {
+        if (!isReply(error) || isReadOnly(error)) throw error;
+        this.#complaints.make("redis refused a command", explain(error), verbatim(messageOf(error)));
+        return explain(error);
+      });
       if (why !== undefined) return why;
     }
     return undefined;

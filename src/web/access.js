@@ -16,14 +16,19 @@ export function accessToken() {
 
 /**
  * What a socket of the user shows: the token in its field; else a ticket, which the key buys and which is good for one
- * socket; undefined where there is neither, as in open mode.
+ * socket. The fields are read at each attempt, so that what was corrected there counts at the next one. Undefined in
+ * open mode, where nobody has to show anything.
  * @returns {(() => Promise<string>) | undefined}
  */
 export function accessOf(/** @type {string} */ username) {
-  const token = accessToken();
-  if (token !== "") return () => Promise.resolve(token);
-  const key = accessKey();
-  return key === "" ? undefined : () => buyTicket(username, key);
+  if (byId("access").hidden) return undefined;
+  return async () => {
+    const token = accessToken();
+    if (token !== "") return token;
+    const key = accessKey();
+    if (key === "") throw new Error("Closed mode: an API key or a token is needed, in the fields above");
+    return await buyTicket(username, key);
+  };
 }
 
 /** Shows the fields where they are needed. */

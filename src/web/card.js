@@ -39,7 +39,9 @@ export class Card {
 
   #state = el("p", { class: "state" });
   #about = el("p", { class: "about" });
-  #list = el("ol", { class: "messages", role: "log", tabindex: "0" });
+  #list = el("ol", { class: "messages" });
+  // Around the list: a list that is a log is none any more, and its items belong to nothing.
+  #log = el("div", { class: "log", role: "log", tabindex: "0" }, this.#list);
   #empty = el("p", { class: "empty" });
   #toggle = el("button", { type: "button", class: "quiet" });
   #remove = el("button", { type: "button", class: "quiet" }, "Remove");
@@ -55,7 +57,7 @@ export class Card {
     this.#changed = changed;
     this.#label = `${username}, connection ${number}`;
     this.#wire = framed ? "userwire.v1" : "raw";
-    this.#list.setAttribute("aria-label", `Messages to ${this.#label}`);
+    this.#log.setAttribute("aria-label", `Messages to ${this.#label}`);
     this.#remove.setAttribute("aria-label", `Remove ${this.#label}`);
 
     this.element = el(
@@ -68,7 +70,7 @@ export class Card {
         this.#state,
       ),
       this.#about,
-      el("div", { class: "body" }, this.#empty, this.#list),
+      el("div", { class: "body" }, this.#empty, this.#log),
       el("footer", {}, this.#toggle, this.#remove),
     );
 

@@ -7,7 +7,10 @@ import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 
 const KEPT_SENDS = 20;
 
-/** @typedef {{ count: number, unit: string, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome */
+/**
+ * @typedef {{ count: number, unit: string, kept: boolean, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
+ *   `kept`: nobody has it yet, but who comes back in time gets it.
+ */
 
 /** Brings the form to life. `sent` is called after each send with the outcome. */
 export function openSendForm(/** @type {() => void} */ sent) {
@@ -36,9 +39,10 @@ export function openSendForm(/** @type {() => void} */ sent) {
     if (missing) return to.focus();
 
     const message = { to: to.value, payload: payload.value, type: type(), at: new Date() };
-    button.disabled = true;
+    // Not disabled: a button that is loses the focus, and who works with the keyboard would be at the page's beginning.
+    button.setAttribute("aria-disabled", "true");
     const outcome = await post(message.to, message.payload, message.type);
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
     showOutcome(message.to, outcome);
     remember(message, outcome);
     sent();
@@ -82,7 +86,7 @@ export function openSendForm(/** @type {() => void} */ sent) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!button.disabled) send();
+    if (!button.hasAttribute("aria-disabled")) send();
   });
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
@@ -128,7 +132,7 @@ async function post(username, payload, type) {
       const [count, unit] = answer.nodes === undefined
         ? [answer.sockets, "socket"]
         : [answer.nodes, "instance"];
-      return { count, unit, id: answer.id, tookMs: tookMs() };
+      return { count, unit, kept: answer.stored === true, id: answer.id, tookMs: tookMs() };
     }
     const why = answer.detail ?? answer.title ?? response.statusText;
     return { problem: `${why} (${response.status})`, tookMs: tookMs() };
@@ -152,6 +156,8 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
   if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
   const words = outcome.count > 0
     ? ` reached ${plural(outcome.count, outcome.unit)}`
+    : outcome.kept
+    ? " is offline: kept for when they come back"
     : " is offline: reached nobody";
   line.replaceChildren(
     el("strong", {}, el("bdi", {}, to), words),
@@ -161,7 +167,7 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
 
 function shortWords(/** @type {Outcome} */ outcome) {
   if ("problem" in outcome) return outcome.problem;
-  return outcome.count > 0 ? plural(outcome.count, outcome.unit) : "offline";
+  return outcome.count > 0 ? plural(outcome.count, outcome.unit) : outcome.kept ? "offline, kept" : "offline";
 }
 
 function classOf(/** @type {Outcome} */ outcome) {

@@ -74,7 +74,6 @@ export class FramedSocket {
     if (this.#client?.state === "open" || this.#client?.state === "connecting") return;
     this.#letGo();
     const listener = this.#listener;
-    const hasToken = accessToken() !== "";
     /** @type {import("../client/mod.ts").Client} */
     let client;
     try {
@@ -100,7 +99,7 @@ export class FramedSocket {
       if (phase === "connecting" || phase === "open") return listener.state({ phase });
       const { code = 1006, reason = "", opened = false, retryMs } = lost ?? {};
       // Browsers don't tell a page why a handshake was refused.
-      const isRefused = hasToken && !opened && code === 1006 && reason === "";
+      const isRefused = accessToken() !== "" && !opened && code === 1006 && reason === "";
       const why = phase === "offline" ? OFFLINE : isRefused ? refusalOf(this.#username) : reason;
       const state = { phase: /** @type {const} */ ("closed"), code, why, opened, byUs: false };
       const isTimed = phase === "waiting" && retryMs !== undefined;

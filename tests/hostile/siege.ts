@@ -5,7 +5,8 @@
  */
 import { CLOSED, KEY, protocolsFor, tokenFor } from "../support/closed.ts";
 import { stretched, until, withDeadline } from "../support/deadline.ts";
-import { HaProxy } from "../support/ha_proxy.ts";
+import { startHaProxy } from "../support/ha_proxy.ts";
+import type { Proxy } from "../support/proxy.ts";
 import { type LogRecord, ProcessService } from "../support/process_service.ts";
 
 const HONEST_USERS = 5;
@@ -37,7 +38,7 @@ export type Attack = (target: Target) => Promise<void>;
 export class Siege implements AsyncDisposable {
   readonly service: ProcessService;
   readonly #target: Target;
-  readonly #proxy: HaProxy | undefined;
+  readonly #proxy: Proxy | undefined;
   readonly #worker: Worker;
   readonly #calmWindows: number;
   /** The windows since the last attack. */
@@ -47,7 +48,7 @@ export class Siege implements AsyncDisposable {
 
   private constructor(
     service: ProcessService,
-    { proxy, worker, windows }: { proxy: HaProxy | undefined; worker: Worker; windows: number },
+    { proxy, worker, windows }: { proxy: Proxy | undefined; worker: Worker; windows: number },
   ) {
     this.#calmWindows = windows;
     this.service = service;
@@ -169,9 +170,9 @@ export class Siege implements AsyncDisposable {
   }
 }
 
-async function proxyOf(service: ProcessService): Promise<HaProxy> {
+async function proxyOf(service: ProcessService): Promise<Proxy> {
   try {
-    return await HaProxy.start(service.url);
+    return await startHaProxy([service.url]);
   } catch (error) {
     await service[Symbol.asyncDispose]();
     throw error;

@@ -1,6 +1,6 @@
 /**
- * Runs before the tests (`deno task test`): sees to it that a real redis-server, Chromium and HAProxy are
- * here, and installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
+ * Runs before the tests (`deno task test`): sees to it that a real redis-server, Chromium, HAProxy and
+ * nginx are here, and installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
  *
  * Without Redis it fails: the tests would prove little. Without one of the others only its own tests are skipped.
  * Imports no package, so that it works before any was fetched.
@@ -9,8 +9,10 @@ import {
   CHROMIUM_MISSING,
   findChromium,
   findHaProxy,
+  findNginx,
   findRedisServer,
   HAPROXY_MISSING,
+  NGINX_MISSING,
   REDIS_MISSING,
 } from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
@@ -19,6 +21,8 @@ import { RedisServer } from "./redis_server.ts";
 const REDIS_PACKAGE = "redis-tools";
 const CHROMIUM_PACKAGE = "chromium";
 const HAPROXY_PACKAGE = "haproxy";
+// The smallest that has TLS and HTTP/2.
+const NGINX_PACKAGE = "nginx-light";
 const APT_GET = "/usr/bin/apt-get";
 
 Deno.exitCode = await prepare();
@@ -29,6 +33,7 @@ async function prepare(): Promise<number> {
   if (findRedisServer() === undefined) missing.push(REDIS_PACKAGE);
   if (findChromium() === undefined) missing.push(CHROMIUM_PACKAGE);
   if (findHaProxy() === undefined) missing.push(HAPROXY_PACKAGE);
+  if (findNginx() === undefined) missing.push(NGINX_PACKAGE);
   if (missing.length > 0 && mayInstall()) await install(missing);
 
   if (findRedisServer() === undefined) {
@@ -51,6 +56,8 @@ async function prepare(): Promise<number> {
   else found.push("Chromium");
   if (findHaProxy() === undefined) console.warn(HAPROXY_MISSING);
   else found.push("HAProxy");
+  if (findNginx() === undefined) console.warn(NGINX_MISSING);
+  else found.push("nginx");
   console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
 }

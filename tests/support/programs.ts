@@ -21,6 +21,11 @@ export function findHaProxy(): string | undefined {
   return findProgram("haproxy");
 }
 
+/** Path of nginx; undefined when it is not here. */
+export function findNginx(): string | undefined {
+  return findProgram("nginx");
+}
+
 /** What to tell somebody who has no Redis. */
 export const REDIS_MISSING =
   "The tests need redis-server: install it (Debian and Ubuntu: apt-get install redis-tools; macOS: brew install redis)";
@@ -32,6 +37,10 @@ export const CHROMIUM_MISSING =
 /** What to tell somebody who has no HAProxy. */
 export const HAPROXY_MISSING =
   "The tests behind HAProxy are skipped: they need version 2.5 or newer (Debian: apt-get install haproxy)";
+
+/** What to tell somebody who has no nginx. */
+export const NGINX_MISSING =
+  "The tests behind nginx are skipped: they need version 1.18 or newer (Debian: apt-get install nginx-light)";
 
 function findProgram(name: string): string | undefined {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {

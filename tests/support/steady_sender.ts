@@ -8,6 +8,8 @@ export interface SteadySenderOptions {
   readonly users: readonly string[];
   /** Which service to ask next; may name one that is down. */
   readonly url: () => string;
+  /** Whose certificates it trusts. */
+  readonly client?: Deno.HttpClient;
   /** @default 150 */
   readonly perSecond?: number;
 }
@@ -61,6 +63,7 @@ export class SteadySender implements AsyncDisposable {
           method: "POST",
           headers: { "content-type": "application/json", "idempotency-key": key },
           body: `${n}`,
+          ...(this.#options.client && { client: this.#options.client }),
           signal: AbortSignal.timeout(ANSWER_MS),
         });
         const { id, epoch, seq } = await response.json();

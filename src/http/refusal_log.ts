@@ -1,0 +1,97 @@
+/**
+ * A line in the log for who is refused: browsers hide the status of a refused handshake and blame CORS for a refused
+ * call, so whoever runs the service has to find it here. One for each reason and origin, or address, a minute.
+ */
+import { clientAddress, holderOf, type IpRange, parseRange } from "../addresses.ts";
+import type { Log } from "../log.ts";
+import type { Problem, ProblemCode } from "./problem.ts";
+
+/** How long the same is not told again, in milliseconds. */
+const QUIET_MS = 60_000;
+/** Reasons and places that are told within a minute. More are counted, and told as one number. */
+const MAX_REMEMBERED = 100;
+/** Longest origin in a line; browsers know none that is longer, others may write anything. */
+const MAX_ORIGIN_LENGTH = 300;
+
+/** Problems of calls that are told. The others are answers like any other, or are logged by who found them. */
+const TOLD: ReadonlySet<ProblemCode> = new Set([
+  "unauthorized",
+  "forbidden",
+  "origin_not_allowed",
+  "misdirected",
+  "upgrade_required",
+  "too_many_connections",
+  "too_many_requests",
+  "headers_too_large",
+  "full",
+]);
+/** Problems of handshakes that are not: they come to everybody at once, and are logged as what they are. */
+const UNTOLD: ReadonlySet<ProblemCode> = new Set(["draining", "broker_unavailable", "internal"]);
+
+interface Told {
+  atMs: number;
+  /** How often it came since. */
+  more: number;
+}
+
+export class RefusalLog {
+  readonly #log: Log;
+  readonly #trusted: readonly IpRange[];
+  readonly #now: () => number;
+  /** In the order in which they were told. */
+  readonly #told = new Map<string, Told>();
+  #uncounted = 0;
+
+  /** @param options.now The clock, in milliseconds. */
+  constructor(log: Log, options: { trustedProxies: readonly string[]; now?: () => number }) {
+    this.#log = log;
+    this.#trusted = options.trustedProxies.map((range) => parseRange(range)!);
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  /** @param peer Address at the other end of the request's connection. */
+  note(request: Request, peer: string, { code, detail, status }: Problem, isHandshake: boolean): void {
+    if (isHandshake ? UNTOLD.has(code) : !TOLD.has(code)) return;
+    const address = clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted);
+    const origin = originIn(request);
+    const key = `${code} ${isHandshake} ${origin ?? holderOf(address)}`;
+    const nowMs = this.#now();
+    const before = this.#told.get(key);
+    if (before !== undefined && nowMs - before.atMs < QUIET_MS) {
+      before.more++;
+      return;
+    }
+    this.#told.delete(key);
+    for (const [old, { atMs }] of this.#told) {
+      if (nowMs - atMs < QUIET_MS) break;
+      this.#told.delete(old);
+    }
+    if (this.#told.size >= MAX_REMEMBERED) {
+      this.#uncounted++;
+      return;
+    }
+    this.#told.set(key, { atMs: nowMs, more: 0 });
+    if (this.#uncounted > 0) {
+      this.#log.warn("more was refused than is told one by one", { times: this.#uncounted });
+      this.#uncounted = 0;
+    }
+    // Neither the address of the request nor its other headers: tokens may stand there.
+    this.#log.warn(isHandshake ? "handshake refused" : "call refused", {
+      code,
+      status,
+      origin,
+      address,
+      why: detail,
+      times_before: before?.more || undefined,
+    });
+  }
+}
+
+/** The origin without anything that is none, such as a password; undefined when there is none. */
+function originIn({ headers }: Request): string | undefined {
+  const given = headers.get("origin");
+  if (given === null || given === "null") return given ?? undefined;
+  // In lower case, as browsers write it: what else stands there may be somebody's token or password.
+  const isOrigin = /^[a-z][a-z\d+.-]*:\/\/[a-z\d_.:[\]-]*$/.test(given) && given.length <= MAX_ORIGIN_LENGTH;
+  return isOrigin ? given : "(not an origin)";
+}
