@@ -56,3 +56,28 @@ test("does not wait for ever, nor lets those begin another meanwhile who remembe
   ]);
   assertEquals([one.name, other.name, late.name], ["7.kept", "7.kept", "7.kept"]);
 });
+
+test("goes on when only some users' keys were put back, and not when all data was", async ({ redis, look }) => {
+  const [one, other] = [new Timeline(), new Timeline()];
+  const position = "userwire:{alice}:position";
+  const last = "userwire:{userwire:timeline}:last";
+  let seq = 0;
+  const append = async (timeline: Timeline) => {
+    await redis.cli("HSET", position, "seq", ++seq, "tag", `${seq}.tag`);
+    timeline.appended("alice", seq, "tag");
+    for (const each of [timeline, one, other]) assertEquals(await look(each, "same"), undefined);
+  };
+  await append(one);
+  const { name } = one;
+  await redis.cli("COPY", last, "copy");
+  await append(other);
+  await redis.cli("HSET", position, "seq", 1, "tag", "1.tag");
+  seq = 1;
+  for (const each of [one, other]) assertEquals([await look(each, "same"), each.name], [undefined, name]);
+  await append(other); // it is looked for again from here on
+  await redis.cli("HSET", position, "seq", 1, "tag", "1.tag");
+  await redis.cli("COPY", "copy", last, "REPLACE");
+  assertEquals(await look(one, "same"), undefined);
+  assertNotEquals(one.name, name);
+  assertEquals([await look(other, "same"), other.name], [undefined, one.name]);
+});

@@ -23,8 +23,8 @@ const WITHOUT_TAGS: readonly Replacement[] = [{
 /** Nor is looked for the last appends, and whatever server answers has the data that was there before. */
 const WITHOUT_LOOKS: readonly Replacement[] = [{
   file: "src/inbox/timeline.ts",
-  find: "ARGV[i + 8]) then is_whole = false end",
-  replace: "ARGV[i + 8]) then end",
+  find: "ARGV[i + 9]) then is_whole = false end",
+  replace: "ARGV[i + 9]) then end",
 }, {
   file: "src/inbox/timeline.ts",
   find: "elseif written ~= life and life ~= '' then",
