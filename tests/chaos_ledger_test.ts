@@ -279,6 +279,7 @@ Deno.test("A message that came twice is excused when a gap led back within its e
     return [againAfterSetBack, ...new Set(violations.map(({ kind }) => kind))];
   };
   assertEquals(kinds(["e1.0"]), [1]);
+  assertEquals(kinds(["e2.1", "e2.0"]), [1], "in an epoch that went on from the first");
   assertEquals(kinds(["e2.0"]), [0, "doubled"], "in another epoch");
   assertEquals(kinds([]), [0, "doubled", "disordered"], "without a gap");
   assertEquals(kinds(["e1.1"], 2), [0, "doubled"], "a gap that leads nowhere, and at another place");

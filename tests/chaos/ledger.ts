@@ -265,11 +265,14 @@ function isPlaceOf(accepted: Accepted, handed: Handed, epochsBegan: ReadonlyMap<
   return epochsBegan.get(`${accepted.user} ${accepted.epoch}`)! <= handed.epochMs;
 }
 
-/** Whether each copy came at the same place, and the client had been led back within its epoch before each further one. */
+/**
+ * Whether each copy came under the same number, and the client had been led back within its epoch before each further one. That
+ * epoch may have gone on from the one in which it came first.
+ */
 function isAgainAfterSetBack(handed: readonly Handed[]): boolean {
-  return handed.slice(1).every(({ epoch, seq, setBacks }, i) => {
+  return handed.slice(1).every(({ seq, setBacks }, i) => {
     const before = handed[i]!;
-    return epoch === before.epoch && seq === before.seq && setBacks > before.setBacks;
+    return seq === before.seq && setBacks > before.setBacks;
   });
 }
 

@@ -115,6 +115,8 @@ class Play {
       await sending;
     }
     if (isWell && !await this.#isWell()) ledger.violate("Not everybody got a last message");
+    // Messages may have come before the answers to those who sent them.
+    await this.#sender.settled();
     const accepted = ledger.size;
     const verdict = ledger.close();
     await Promise.all(clients.map((client) => client.close()));
