@@ -380,7 +380,11 @@ function placeIn(stretch: Stretch, before: Position): number {
   const { former, afterTag } = stretch;
   if (before.tag !== undefined && before.tag === afterTag) return before.seq;
   const index = former.findIndex(({ epoch }) => epoch === before.epoch);
-  if (index >= 0) return lowest(before, former.slice(index));
+  if (index >= 0) {
+    const seq = lowest(before, former.slice(index));
+    // That number is said to be of the old epoch, and is not the client's: it was given out again before anybody noticed.
+    return seq === before.seq && !isSame(before.tag, afterTag) ? 0 : seq;
+  }
   // The epoch was lost before it was saved: what counts is where it came from.
   const origin = originOf(before.epoch);
   if (!origin) return 0;

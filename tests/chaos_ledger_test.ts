@@ -268,6 +268,23 @@ Deno.test("A message that came twice is excused when its sender tried again acro
   );
 });
 
+Deno.test("A message that came twice is excused when a gap led back within its epoch in between, and only then", () => {
+  const kinds = (gaps: readonly string[], again = 1) => {
+    const script = new Script();
+    const n = script.send("e1.1");
+    script.get(1, n);
+    for (const pos of gaps) script.gap(2, pos);
+    script.get(again, n);
+    const { violations, againAfterSetBack } = script.close();
+    return [againAfterSetBack, ...new Set(violations.map(({ kind }) => kind))];
+  };
+  assertEquals(kinds(["e1.0"]), [1]);
+  assertEquals(kinds(["e2.1", "e2.0"]), [1], "in an epoch that went on from the first");
+  assertEquals(kinds(["e2.0"]), [0, "doubled"], "in another epoch");
+  assertEquals(kinds([]), [0, "doubled", "disordered"], "without a gap");
+  assertEquals(kinds(["e1.1"], 2), [0, "doubled"], "a gap that leads nowhere, and at another place");
+});
+
 Deno.test("A count other than one, while the client was there all the time, is wrong", () => {
   for (const sockets of [0, 2, undefined]) {
     const script = new Script();

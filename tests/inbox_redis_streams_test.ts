@@ -313,6 +313,26 @@ test("begins a new epoch after a restart from a snapshot, and says up to where t
   assertEquals((await theirs.inbox.since("alice", 0, 10)).epoch, third.epoch);
 });
 
+test("begins one new epoch, and not another with each instance that lost something", async (t) => {
+  const { redis, ours, theirs } = t;
+  await sendMany(ours.inbox, 1);
+  await redis.cli("SAVE");
+  // Neither has told the other of the last one.
+  await Promise.all([sendMany(ours.inbox, 1), sendMany(theirs.inbox, 1)]);
+  await redis.stop({ signal: "SIGKILL" });
+  await redis.restart({ keepData: true });
+  await available(ours, theirs);
+  const { epoch } = await ours.inbox.since("alice", 0, 10);
+  for (let look = 0; look < 3; look++) {
+    const told = async () => String(await redis.cli("HVALS", LAST_KEY));
+    const { seq } = await sendMany(ours.inbox, 1);
+    await until(async () => (await told()).includes(` ${seq} `), "the instance to look at Redis");
+    const next = await sendMany(theirs.inbox, 1);
+    await until(async () => (await told()).includes(` ${next.seq} `), "the other to look at Redis");
+  }
+  assertEquals((await ours.inbox.since("alice", 0, 10)).epoch, epoch);
+});
+
 test("notes up to where an epoch holds also when the first to come is a send", async (t) => {
   const { redis, ours, theirs } = t;
   const first = await sendMany(ours.inbox, 2);

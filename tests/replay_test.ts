@@ -7,6 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import type { GapFrame, Position } from "../src/protocol.ts";
+import { Replay } from "../src/replay.ts";
 import { World, type WorldOptions } from "./support/replay_model.ts";
 
 const seed = Deno.env.get("TEST_SEED");
@@ -225,6 +226,29 @@ Deno.test("Replay goes on with an epoch that came from the client's, from where 
   assertEquals([world.start!.pos, world.start!.resumed], ["e2.3", false]);
   assertEquals(world.log, [gap, "m4", "m5", "m8", "m9"]);
   await world.finish();
+});
+
+Deno.test("Replay trusts no number of an epoch in which the client's was given out again", async () => {
+  // The epoch began when up to 11 were there, and by then 9 was another message than the client's.
+  const former = [{ epoch: "e1", seq: 11 }];
+  for (const [tag, pos] of [["mine", "e2.9"], ["other", "e2.0"], ["", "e2.9"]] as const) {
+    const since = () =>
+      Promise.resolve({
+        epoch: "e2",
+        former,
+        last: 11,
+        items: [],
+        through: 11,
+        lastTag: "last",
+        afterTag: tag,
+      });
+    const inbox = { limits: { count: 1, ttlMs: 1 }, append: since as never, since, close: async () => {} };
+    const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
+    const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
+    await replay.open({ epoch: "e1", seq: 9, tag: "mine" });
+    assertEquals(replay.start().pos, pos, `The history has "${tag}"`);
+    replay.stop();
+  }
 });
 
 Deno.test("Replay takes nobody at his word who is ahead of the counter", async () => {

@@ -9,11 +9,16 @@
  * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
  * those that it knows of are still there.
  *
- *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last
+ *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
+ *                                                on which somebody waits who remembers
  *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
  *
- * A process that has just started remembers nothing. When the server's life is another than the one that was written
- * down, it waits for a word of those that do remember; when there is none, nobody can vouch for the data.
+ * When an append is gone from a server that was not replaced, and what the processes told each other is still there, only
+ * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly.
+ *
+ * When the server's life is another than the one that was written down, whoever misses nothing waits a moment, for another
+ * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
+ * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
  */
 import { type Ask, inboxKey, positionKey, Script, type ServerInfo, type Watch } from "../redis.ts";
 
@@ -32,18 +37,20 @@ const LAST_KEY = `${TIMELINE_KEY}:last`;
 const TTL_MS = 60 * 24 * 3_600_000;
 /** Counters live for a day after their last use: a younger append that is not there was lost. */
 const MEMORY_MS = 23 * 3_600_000;
-/** How long a process without memory waits for one that has it: those look once a second. */
+/** How long a process waits for others: those dial again, or look, within a second. */
 const PATIENCE_MS = 1_200;
+/** How long a process without memory waits for one that has it, and waits itself. */
+const LONG_PATIENCE_MS = 2_500;
 const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
 /** Characters of a run id that name the first timeline; what was stored before there were timelines names its run. */
 const SEED_LENGTH = 12;
 
 const LOOK = new Script(`
 local timeline, last = KEYS[1], KEYS[2]
-local life, known, fresh, has_memory, is_patient = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local me, record, ttl, is_other = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local state = redis.call('HMGET', timeline, 'name', 'life')
-local name, written = state[1], state[2]
+local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local state = redis.call('HMGET', timeline, 'name', 'life', 'waits')
+local name, written, waits = state[1], state[2], state[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -60,16 +67,26 @@ end
 
 local is_whole = true
 for i = 3, #KEYS, 2 do
-  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 7], ARGV[i + 8]) then is_whole = false end
+  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 8], ARGV[i + 9]) then is_whole = false end
 end
+
+local records = redis.call('HGETALL', last)
+local newest = 0
+for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(records[i], '^%d+'))) end
+-- Told is when the newest was told that this process knows of.
+local is_same_data = is_whole or written == life and name == known and told > 0 and newest >= told
 
 local found = name
 -- A later timeline has a greater number, whatever the clock says: so whoever has not heard of it yet is recognised.
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
 if has_memory == '1' then
-  if name and number_of(name) < number_of(known) then is_whole = false end
-  if is_whole then
+  if name and number_of(name) < number_of(known) then is_whole, is_same_data = false, false end
+  if is_same_data then
+    if written ~= life and life ~= '' and is_other == '1' and patience == '0' then
+      if name then redis.call('HSET', timeline, 'waits', life) end
+      return {'', ''}
+    end
     name = name or known
   elseif number_of(name) <= number_of(known) then
     name = later
@@ -78,7 +95,7 @@ elseif not name then
   -- Whoever looks at this server comes to the same name. It is written down with the first append.
   name = '1.' .. fresh
 elseif written ~= life and life ~= '' then
-  if is_patient ~= '1' then return {'', ''} end
+  if patience == '0' or patience == '1' and waits == life then return {'', ''} end
   name = later
 end
 local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
@@ -87,9 +104,8 @@ if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') th
   redis.call('PEXPIRE', timeline, ttl)
 end
 
-local records = redis.call('HGETALL', last)
 local day_ago = now - 86400000
-local reply = {name, is_whole and '1' or '0'}
+local reply = {name, is_whole and '1' or '0', ''}
 for i = 1, #records, 2 do
   if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
     redis.call('HDEL', last, records[i])
@@ -100,9 +116,11 @@ for i = 1, #records, 2 do
 end
 -- What was lost is not told: others would look for it again.
 if record ~= '' and is_whole then
+  newest = now
   redis.call('HSET', last, me, string.format('%.0f', now) .. ' ' .. record)
   redis.call('PEXPIRE', last, ttl)
 end
+reply[3] = string.format('%.0f', newest)
 return reply
 `);
 
@@ -116,9 +134,11 @@ export class Timeline implements Watch {
   #hasMemory = false;
   #own: Known | undefined;
   #isOwnTold = true;
+  /** When the newest append was told that was there at the last look, on Redis' clock; 0 for none. */
+  #told = "0";
   readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
-  /** Since when it waits for a word of others, on the clock of `performance.now()`. */
-  #waitsSinceMs: number | undefined;
+  /** Since when it waits for a word of others, on the clock of `performance.now()`, and on which life of Redis. */
+  #waits: { readonly life: string; readonly sinceMs: number } | undefined;
 
   /** Its name; "" before Redis was looked at. */
   get name(): string {
@@ -143,8 +163,10 @@ export class Timeline implements Watch {
     const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
       .filter((one) => one !== undefined)
       .filter(({ atMs }) => nowMs - atMs < MEMORY_MS);
-    const isPatient = this.#waitsSinceMs !== undefined && nowMs - this.#waitsSinceMs >= PATIENCE_MS;
-    const [name, isWhole, ...records] = await ask(
+    if (this.#waits?.life !== server.life) this.#waits = undefined;
+    const waitedMs = this.#waits ? nowMs - this.#waits.sinceMs : 0;
+    const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
+    const [name, isWhole, told, ...records] = await ask(
       LOOK,
       [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
       [
@@ -152,24 +174,26 @@ export class Timeline implements Watch {
         this.#name,
         this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) ?? "",
         this.#hasMemory ? "1" : "0",
-        isPatient ? "1" : "0",
+        String(patience),
         this.#me,
         own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
         String(TTL_MS),
         this.#hasMemory && server.life !== this.#life ? "1" : "0",
+        this.#told,
         ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
       ],
     ) as string[];
     if (name === "") {
-      this.#waitsSinceMs ??= nowMs;
+      this.#waits ??= { life: server.life, sinceMs: nowMs };
       return UNKNOWN_YET;
     }
-    this.#waitsSinceMs = undefined;
+    this.#waits = undefined;
     if (own === this.#own) this.#isOwnTold = true;
     if (isWhole !== "1") this.#forget(own);
     const isNew = this.#hasMemory && name !== this.#name;
     this.#name = name!;
     this.#life = server.life;
+    this.#told = told!;
     this.#hasMemory = true;
     this.#learn(records, nowMs);
     if (isNew) { for (const listener of this.#onNew) listener(); }

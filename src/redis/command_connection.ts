@@ -296,7 +296,10 @@ export abstract class CommandConnection {
     for (const command of this.#greetings) client.sendCommand(command).catch(() => {});
     const why = await this.#askWatches(client, server, true);
     if (client !== this.#client || this.#ended === client) return;
-    if (why !== undefined) return this.#fail(why);
+    if (why !== undefined) {
+      this.#nextBeatMs = performance.now() + TICK_MS;
+      return this.#fail(why);
+    }
     const isOther = this.#server !== undefined && this.#server.life !== server.life;
     this.#server = server;
     this.#greeted = true;

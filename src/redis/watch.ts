@@ -9,7 +9,7 @@ export interface Watch {
   /**
    * @param isGreeting Nothing has been asked of this server yet, on this connection.
    * @returns Why the server can't be used yet, as a sentence without a full stop that anybody may read: asked again
-   *   within a second. Undefined when it can.
+   *   soon. Undefined when it can.
    * @throws {Error} what Redis refused: that is why it can't be used, then.
    */
   look(ask: Ask, server: ServerInfo, isGreeting: boolean): Promise<string | undefined>;

@@ -29,6 +29,8 @@ export interface Handed extends Place {
   readonly n: number;
   /** When the client had learned of this epoch. */
   readonly epochMs: number;
+  /** How often it had been led back within its epoch before. */
+  readonly setBacks: number;
 }
 
 /** What a client was told that it will not get. */
@@ -44,6 +46,7 @@ interface Told {
 export class Book {
   #place: Place | undefined;
   #epochMs = 0;
+  #setBacks = 0;
   #lastN: number | undefined;
   readonly #told: Told[] = [];
   /** Each send that was handed over, with every time that it was. */
@@ -71,7 +74,7 @@ export class Book {
     if (seq > before.seq + 1) this.faults.push(`got ${seq} after ${before.seq} and no gap in between`);
     this.#place = { epoch: before.epoch, seq };
     this.#lastN = n;
-    const handed = { n, ...this.#place, epochMs: this.#epochMs };
+    const handed = { n, ...this.#place, epochMs: this.#epochMs, setBacks: this.#setBacks };
     const earlier = this.handed.get(n);
     if (earlier) earlier.push(handed);
     else this.handed.set(n, [handed]);
@@ -90,6 +93,7 @@ export class Book {
         this.faults.push(`stands at ${gap.pos} after a gap up to ${before.epoch}.${gap.to}`);
       }
     }
+    if (gap.why === "epoch" && after.epoch === before.epoch && after.seq < before.seq) this.#setBacks++;
     this.#told.push({ why: gap.why, before, after, atMs: nowMs, lastN: this.#lastN });
     this.#moveTo(after, nowMs);
   }

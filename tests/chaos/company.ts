@@ -1,11 +1,15 @@
-/** The faults that others cause who use the same Redis: they watch, or they fill it. */
+/** The faults that others cause who use the same Redis: they watch, they fill it, or they put back what was there before. */
 import { RedisCommands } from "../support/redis_commands.ts";
 import type { RedisServer } from "../support/redis_server.ts";
 import type { Faults } from "./faults.ts";
 import { pause, type World } from "./world.ts";
 
 const WATCH_MS = 2_500;
+/** So old is the copy at least, in milliseconds, and at most twice as old. */
+const PUT_BACK_AFTER_MS = 1_500;
 const PRESSURE_MS = 2_000;
+/** Of one in so many users the keys are put back. */
+const PUT_BACK_ONE_IN = 4;
 /** Others' values, in bytes, and how many of them are written at one time. */
 const VALUE = "x".repeat(4_096);
 const AT_A_TIME = 50;
@@ -20,6 +24,9 @@ export const COMPANY_FAULTS: Faults = {
       await pause(WATCH_MS);
     },
   },
+
+  // Those who are away go when they have more than the copy: whoever has less can't tell that anything is missing.
+  "some users' keys put back from a copy": { run: putBack },
 
   "eviction, allkeys-lru": { away: true, run: (world) => evict(world, "allkeys-lru") },
   "eviction, volatile-lru": { away: true, run: (world) => evict(world, "volatile-lru") },
@@ -39,6 +46,29 @@ async function watch(redis: RedisServer, pattern: string): Promise<Disposable> {
       }
     },
   };
+}
+
+/**
+ * Copies all that is kept of some users, each at one moment, and puts it back later. Redis and all other data go on, so that
+ * nothing but the messages themselves can tell.
+ */
+async function putBack(world: World): Promise<void> {
+  const { redis, ledger, chance } = world;
+  const copy = `
+    for _, key in ipairs(KEYS) do redis.call('COPY', key, 'copy:' .. key, 'REPLACE') end`;
+  const back = `
+    for _, key in ipairs(KEYS) do
+      if redis.call('COPY', 'copy:' .. key, key, 'REPLACE') == 0 then redis.call('DEL', key) end
+      redis.call('DEL', 'copy:' .. key)
+    end`;
+  const users = ledger.users.filter(() => chance.below(PUT_BACK_ONE_IN) === 0);
+  const keysOf = (user: string) => ["position", "inbox"].map((kind) => `userwire:{${user}}:${kind}`);
+  using operator = await RedisCommands.connect({ port: redis.port });
+  for (const user of users) await operator.command("EVAL", copy, 2, ...keysOf(user));
+  await pause(PUT_BACK_AFTER_MS + chance.below(PUT_BACK_AFTER_MS)); // what comes now is lost to whoever is away later
+  await world.whileSomeAreAway(async () => {
+    for (const user of users) await operator.command("EVAL", back, 2, ...keysOf(user));
+  });
 }
 
 /** Others write until nearly a third of what Redis holds had to go. */

@@ -7,6 +7,10 @@
  * - `sockets` of an answer is the number of clients that were there: one for a user whose client was undisturbed, and none
  *   for a user without a client. Who was counted gets the message, live or replayed, or is told of a gap.
  *
+ * A client that is told of a gap of kind `epoch` which leads back within its epoch gets again what it had: numbers
+ * were given out again, no name of an epoch says so, and only the message at its own place proved it, which does not tell from
+ * where on. That is counted, and is not called doubled. Where the epoch changed, the product knows better.
+ *
  * Undisturbed means: from `CALM_BEFORE_MS` before the first try until `CALM_AFTER_MS` after the answer the client
  * was open without a break, and no fault was under way that cuts subscriptions. Such a fault is under way until every
  * client has got a message that was sent after it. Only then may the answer be compared: in between nobody can say what
@@ -41,6 +45,8 @@ export interface Verdict {
   readonly toldUnderWay: number;
   /** Handed over twice because the sender's retry fell across a loss of Redis' memory. */
   readonly sentAgainAfterLoss: number;
+  /** Handed over again because a gap had led the client back within its epoch. */
+  readonly againAfterSetBack: number;
   /** Places that were given out for two messages of a user. */
   readonly placesGivenTwice: number;
   /** Answers whose `sockets` was compared with what the clients were, and those for which that can't be said. */
@@ -70,6 +76,11 @@ export class Ledger {
   /** Sends that were accepted so far, those to users without a client too. */
   get size(): number {
     return this.#accepted.size;
+  }
+
+  /** Users with a client. */
+  get users(): string[] {
+    return [...this.#books.keys()];
   }
 
   /** Sends that were tried and answered within this time. */
@@ -158,6 +169,7 @@ export class Ledger {
     const epochsBegan = this.#epochsBegan();
     this.#found = [];
     let sentAgainAfterLoss = 0;
+    let againAfterSetBack = 0;
     for (const accepted of this.#accepted.values()) {
       const book = this.#books.get(accepted.user);
       const isCompared = this.#compare(accepted);
@@ -169,6 +181,7 @@ export class Ledger {
         sum.received++;
         const isExcused = this.#isExcused(accepted, handed.length);
         if (handed.length > 1 && isExcused) sentAgainAfterLoss++;
+        else if (handed.length > 1 && isAgainAfterSetBack(handed)) againAfterSetBack++;
         else if (handed.length > 1) this.#violate("doubled", `${describe(accepted)} came at ${at(handed)}`);
         if (!isExcused && !handed.some((place) => isPlaceOf(accepted, place, epochsBegan))) {
           this.#violate("misplaced", `${describe(accepted)} came at ${at(handed)}`);
@@ -197,6 +210,7 @@ export class Ledger {
     return {
       ...sum,
       sentAgainAfterLoss,
+      againAfterSetBack,
       placesGivenTwice: this.#accepted.size - places.size,
       violations: [...this.#observed, ...this.#found],
     };
@@ -249,6 +263,17 @@ function isPlaceOf(accepted: Accepted, handed: Handed, epochsBegan: ReadonlyMap<
   if (handed.seq !== accepted.seq) return false;
   if (handed.epoch === accepted.epoch) return true;
   return epochsBegan.get(`${accepted.user} ${accepted.epoch}`)! <= handed.epochMs;
+}
+
+/**
+ * Whether each copy came under the same number, and the client had been led back within its epoch before each further one. That
+ * epoch may have gone on from the one in which it came first.
+ */
+function isAgainAfterSetBack(handed: readonly Handed[]): boolean {
+  return handed.slice(1).every(({ seq, setBacks }, i) => {
+    const before = handed[i]!;
+    return seq === before.seq && setBacks > before.setBacks;
+  });
 }
 
 function at(places: readonly Handed[]): string {

@@ -55,6 +55,11 @@ export class Sender {
     return n;
   }
 
+  /** Resolves when everything that was sent is accepted or given up. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#open);
+  }
+
   stop(): void {
     this.#isStopped = true;
   }

@@ -106,19 +106,26 @@ class Play {
     }
 
     this.#sender.stop();
-    try {
-      await withDeadline(sending, WELL_MS, "every send to be accepted");
-    } catch (error) {
-      if (!(error instanceof DeadlineError)) throw error;
-      ledger.violate("Not every send was accepted at the end");
-      this.#sender.abandon();
-      await sending;
-    }
+    await this.#accepted(sending);
     if (isWell && !await this.#isWell()) ledger.violate("Not everybody got a last message");
+    // Messages may have come before the answers to those who sent them.
+    await this.#accepted(this.#sender.settled());
     const accepted = ledger.size;
     const verdict = ledger.close();
     await Promise.all(clients.map((client) => client.close()));
     return { verdict, tallies: this.#tallies, accepted, retries: this.#sender.retries, story: this.#story };
+  }
+
+  /** Waits until all of these sends are accepted; what is not in time is given up. */
+  async #accepted(sends: Promise<void>): Promise<void> {
+    try {
+      await withDeadline(sends, WELL_MS, "every send to be accepted");
+    } catch (error) {
+      if (!(error instanceof DeadlineError)) throw error;
+      this.#world.ledger.violate("Not every send was accepted at the end");
+      this.#sender.abandon();
+      await sends;
+    }
   }
 
   /** A fault, and what follows until all is well again; false when that is not to be. */

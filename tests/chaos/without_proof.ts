@@ -13,11 +13,41 @@ interface Replacement {
   readonly replace: string;
 }
 
-/** What the product looks like without the comparison. */
-export const WITHOUT_PROOF: readonly Replacement[] = [];
+/** Every tag is taken for the right one. */
+const WITHOUT_TAGS: readonly Replacement[] = [{
+  file: "src/replay.ts",
+  find: 'return tag === undefined || tag === "" || other === "" || tag === other;',
+  replace: "return true;",
+}];
 
-/** Faults in which nothing but the proof tells that numbers are given out again. */
-export const FAULTS_FOR_PROOF: readonly string[] = ["put back an older copy of an append-only", "fail-back"];
+/** Nor is looked for the last appends, and whatever server answers has the data that was there before. */
+const WITHOUT_LOOKS: readonly Replacement[] = [{
+  file: "src/inbox/timeline.ts",
+  find: "ARGV[i + 9]) then is_whole = false end",
+  replace: "ARGV[i + 9]) then end",
+}, {
+  file: "src/inbox/timeline.ts",
+  find: "elseif written ~= life and life ~= '' then",
+  replace: "elseif false then",
+}];
+
+/** A way in which the product can be made to believe what it should not, and the faults in which nothing else would tell. */
+export interface Credulity {
+  readonly name: string;
+  readonly patch: readonly Replacement[];
+  /** Parts of their names. */
+  readonly faults: readonly string[];
+}
+
+/** Each alone must lead to losses. */
+export const CREDULITIES: readonly Credulity[] = [
+  {
+    name: "without proof",
+    patch: [...WITHOUT_TAGS, ...WITHOUT_LOOKS],
+    faults: ["put back an older copy of an append-only", "fail-back"],
+  },
+  { name: "without tags", patch: WITHOUT_TAGS, faults: ["users' keys put back"] },
+];
 
 /** What it takes to run the product. */
 const PARTS = ["main.ts", "deno.json", "deno.lock", "src", "links"];
