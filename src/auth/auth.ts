@@ -55,6 +55,7 @@ export interface Auth {
    * Who shows this. Does not look at revocations: ask `isRevoked` once the user's orders to close are heard, so that
    * none slips in between. Does not use a ticket up: that is `useUp`.
    * @throws {UnauthorizedError | BrokerUnavailableError}
+   * @throws {KeysUnavailableError} when the keys that verify tokens are not known yet.
    */
   identify(credential: Credential): Promise<Identity>;
 
