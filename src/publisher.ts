@@ -6,7 +6,7 @@
  * import { Publisher } from "../userwire/src/publisher.ts";
  *
  * await using publisher = await Publisher.open({ redisUrl: "redis://127.0.0.1:6379" });
- * const { sockets } = await publisher.send("alice", { kind: "json", text: '{"order":7}' });
+ * const { sockets } = await publisher.send("alice", { order: 7 });
  * if (sockets === 0) console.log("alice is offline");
  * ```
  *
@@ -30,10 +30,10 @@ import {
   formatCloseOrder,
   formatEnvelope,
   frameOf,
-  isJson,
   parseUsername,
   type Payload,
 } from "./protocol.ts";
+import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts, type Wait } from "./receipts.ts";
 
 /**
@@ -134,14 +134,15 @@ export class Publisher implements AsyncDisposable {
 
   /**
    * Sends a message to every socket of a user, in one round trip.
-   * @param payload JSON text goes to raw sockets byte for byte.
+   * @param message A string is sent as text, a `Uint8Array` as bytes, every other value as JSON; or a payload that says
+   * its kind itself, `{ kind: "json", text: '{"order":7}' }`, whose JSON text goes to raw sockets byte for byte.
    * @throws {InvalidUsernameError | InvalidMessageError} before anything is sent.
    * @throws {UserOfflineError} with `expectOnline`, when nobody is there; nothing is stored.
    * @throws {IdempotencyConflictError} when the key was used for another message.
    * @throws {BrokerUnavailableError}
    */
-  async send(username: string, payload: Payload, options: SendOptions = {}): Promise<SendResult> {
-    const { channel, id, appendOptions } = this.#checked(username, payload, options);
+  async send(username: string, message: Sendable, options: SendOptions = {}): Promise<SendResult> {
+    const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
     const { waitAckMs } = options;
     if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
     using wait = await this.receipts.wait();
@@ -153,15 +154,16 @@ export class Publisher implements AsyncDisposable {
   /**
    * Sends one message to many users, to all of them at once. It is checked and written once, which for a large one
    * costs more than sending it.
+   * @param message As for `send`.
    * @returns What became of it, in the order of the users.
    * @throws {InvalidMessageError} before anything is sent.
    */
   async sendToAll(
     usernames: readonly string[],
-    payload: Payload,
+    message: Sendable,
     options: Pick<SendOptions, "id"> = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    const draft = draftOf(payload, checkedId(payload, options.id));
+    const draft = draftOf(payloadFrom(message), checkedId(options.id));
     return await Promise.allSettled(
       usernames.map(async (username) => await this.#append(this.channel(username), draft, {})),
     );
@@ -241,10 +243,11 @@ export class Publisher implements AsyncDisposable {
   /** @throws what is wrong with a send before anything was sent; it is counted. */
   #checked(
     username: string,
-    payload: Payload,
+    message: Sendable,
     options: SendOptions,
-  ): { channel: string; id: string; appendOptions: AppendOptions } {
+  ): { channel: string; id: string; payload: Payload; appendOptions: AppendOptions } {
     try {
+      const payload = payloadFrom(message);
       const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
       if (waitAckMs !== undefined && !this.keepsHistory) {
         throw new InvalidMessageError(
@@ -253,7 +256,8 @@ export class Publisher implements AsyncDisposable {
       }
       return {
         channel: this.channel(username),
-        id: checkedId(payload, options.id),
+        id: checkedId(options.id),
+        payload,
         appendOptions: {
           ...(ttlMs !== undefined && { ttlMs }),
           ...(expectOnline && { expectOnline }),
@@ -325,11 +329,8 @@ function outcomeOf(appended: Appended): keyof Metrics["sends"] {
   }
 }
 
-/** The id of the message. @throws {InvalidMessageError} when it, or the payload, can't be sent. */
-function checkedId(payload: Payload, id: string = crypto.randomUUID()): string {
-  if (payload.kind === "json" && !isJson(payload.text)) {
-    throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
-  }
+/** The id of the message. @throws {InvalidMessageError} when it is none. */
+function checkedId(id: string = crypto.randomUUID()): string {
   if (!MESSAGE_ID.test(id)) {
     throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
   }

@@ -26,7 +26,7 @@ const ROWS: readonly Row[] = [
   {
     name: "connection",
     files:
-      /^src\/(connections?|newcomer|sign_in|frame_quota|send_buffer|hang_up|replay|publisher|receipts)\.ts$/,
+      /^src\/(connections?|newcomer|sign_in|frame_quota|send_buffer|hang_up|replay|publisher|payload|receipts)\.ts$/,
     together: true,
   },
   // Who picks the implementations; then, in broker/, inbox/ and auth/, the implementations and what they are made of.
