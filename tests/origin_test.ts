@@ -199,7 +199,7 @@ Deno.test({
       for (const wire of ["userwire.v1", "raw"]) {
         await connectAs(page, "alice", wire);
         const card = page.getByRole("article").last();
-        await card.getByText(/The key "reader" lacks the scope "admin"/).waitFor();
+        await card.getByText(/The key "reader" lacks the scope "tickets"/).waitFor();
       }
       await page.close();
     });

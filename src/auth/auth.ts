@@ -11,8 +11,11 @@
 import { ForbiddenError } from "../errors.ts";
 import type { Credential, Revocation } from "../protocol.ts";
 
-/** What a key allows: `send` messages, `read` presence and history, `admin` tickets, closing and revoking. */
-export type Scope = "send" | "read" | "admin";
+/**
+ * What a key allows: `send` messages, `read` presence and history, `tickets` making them, `admin` closing and revoking,
+ * and tickets too.
+ */
+export type Scope = "send" | "read" | "tickets" | "admin";
 
 /** Who a socket is, and for how long that holds. */
 export interface Identity {

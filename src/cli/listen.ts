@@ -33,7 +33,7 @@ export function addListen(program: Command, shell: Shell): void {
     .addHelpText(
       "after",
       `
-A service that is not open wants a token of the user, or a key with the scope admin, which gets a ticket for each
+A service that is not open wants a token of the user, or a key with the scope tickets, which gets a ticket for each
 connection; with both the token is used.
 
 Example:

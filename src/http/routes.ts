@@ -165,7 +165,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   app.post(api.ticket.getRoutingPath(), async (c) => {
-    const caller = admit(c, "admin");
+    const caller = admit(c, "tickets");
     const query = check(TicketQuery, await readJson(c.req.raw, single));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { user, ttl = options.ticketTtlS } = query.value;
