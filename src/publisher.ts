@@ -78,6 +78,12 @@ export interface SendOptions {
   waitAckMs?: number;
 }
 
+/** What may be said of a message to many users. */
+export type ManySendOptions =
+  & Pick<SendOptions, "id" | "ttlMs" | "expectOnline">
+  /** Tells each of the sends from others, see `claim`. */
+  & Pick<AppendOptions, "idempotency">;
+
 /** A stretch of a user's history. */
 export interface History {
   epoch: string;
@@ -161,12 +167,25 @@ export class Publisher implements AsyncDisposable {
   async sendToAll(
     usernames: readonly string[],
     message: Sendable,
-    options: Pick<SendOptions, "id"> = {},
+    options: ManySendOptions = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    const draft = draftOf(payloadFrom(message), checkedId(options.id));
+    const { id, ...appendOptions } = options;
+    const draft = draftOf(payloadFrom(message), checkedId(id));
     return await Promise.allSettled(
-      usernames.map(async (username) => await this.#append(this.channel(username), draft, {})),
+      usernames.map(async (username) => await this.#append(this.channel(username), draft, appendOptions)),
     );
+  }
+
+  /**
+   * Notes what an idempotency key stands for, before several sends with it.
+   * @throws {IdempotencyConflictError} when it stands for something else.
+   * @throws {BrokerUnavailableError}
+   */
+  async claim(key: string, fingerprint: string): Promise<void> {
+    const why = this.#broker.unavailable();
+    if (why !== undefined) throw new BrokerUnavailableError(why);
+    if (await this.#inbox.claim(this.#prefix, { key, fingerprint })) return;
+    throw new IdempotencyConflictError("This idempotency key was used for another call: use a new key");
   }
 
   /**

@@ -52,7 +52,7 @@ const ROWS: readonly Row[] = [
   { name: "metrics", files: /^src\/metrics\.ts$/ },
   { name: "log", files: /^src\/log(_console|_file|_line)?\.ts$/, together: true },
   { name: "config", files: /^src\/(config|setting|unknown_names|addresses|paths|pem)\.ts$/, together: true },
-  { name: "wire", files: /^src\/(protocol|errors|deadlines)\.ts$/, together: true },
+  { name: "wire", files: /^src\/(protocol|errors|deadlines|json_text)\.ts$/, together: true },
   { name: "manifest", files: /^deno\.json$/ },
 ];
 

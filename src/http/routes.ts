@@ -9,13 +9,20 @@ import { CLOSE, parsePosition, parseUsername } from "../protocol.ts";
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
-import { sendBatch } from "./batch.ts";
-import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
+import { BatchFault, problemOfBatch, readBatch, repeatableBy, sendBatch } from "./batch.ts";
+import {
+  BodyBrokenError,
+  type BodyLimits,
+  BodyTimeoutError,
+  BodyTooLargeError,
+  MediaTypeError,
+  readJson,
+  readJsonText,
+} from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
 import { Deadlines } from "../deadlines.ts";
 import { FATE, type Fate, problem, problemOf } from "./problem.ts";
 import {
-  Batch,
   check,
   CloseQuery,
   HistoryQuery,
@@ -53,6 +60,8 @@ export interface RoutesOptions {
 
 /** Bodies that hold many users or messages. */
 const MAX_BULK_BYTES = 4 * 1024 * 1024;
+/** Bodies that name one user and say little more. */
+const MAX_SMALL_BYTES = 65_536;
 
 const PAGE_HEADERS = {
   "content-security-policy":
@@ -84,6 +93,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   const app = new OpenAPIHono<Env>();
   const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
+  const small: BodyLimits = { ...single, maxBytes: MAX_SMALL_BYTES };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
   const sends: SendHost = { publisher, auth, body: single };
   const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);
@@ -103,10 +113,13 @@ export function createRoutes(options: RoutesOptions): Routes {
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
-    const batch = check(Batch, await readJson(c.req.raw, bulk));
-    if ("fault" in batch) return problem("invalid_request", batch.fault);
-    assertMayAddress(caller, batch.value.items.flatMap(({ to }) => to));
-    return await sendBatch(publisher, batch.value, { maxDataBytes: options.maxBodyBytes });
+    c.set("fate", FATE.send);
+    const key = c.req.raw.headers.get("idempotency-key");
+    const body = await readJsonText(c.req.raw, bulk);
+    const repeatable = repeatableBy(key, body, caller.name);
+    const items = await readBatch(body, publisher, { maxDataBytes: options.maxBodyBytes });
+    assertMayAddress(caller, items.flatMap(({ users }) => users));
+    return await sendBatch(publisher, items, repeatable);
   });
 
   app.get(api.user.getRoutingPath(), async (c) => {
@@ -166,7 +179,7 @@ export function createRoutes(options: RoutesOptions): Routes {
 
   app.post(api.ticket.getRoutingPath(), async (c) => {
     const caller = admit(c, "tickets");
-    const query = check(TicketQuery, await readJson(c.req.raw, single));
+    const query = check(TicketQuery, await readJson(c.req.raw, small));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { user, ttl = options.ticketTtlS } = query.value;
     assertMayAddress(caller, [user]);
@@ -179,7 +192,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   app.post(api.revocation.getRoutingPath(), async (c) => {
     c.set("fate", FATE.revoke);
     const caller = admit(c, "admin");
-    const query = check(RevocationQuery, await readJson(c.req.raw, single));
+    const query = check(RevocationQuery, await readJson(c.req.raw, small));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const username = parseUsername(usernameIn(c), { fold: options.foldUsernames });
     assertMayAddress(caller, [username]);
@@ -253,7 +266,14 @@ export function createRoutes(options: RoutesOptions): Routes {
       // What is still to come of it must not be taken for the next request.
       return problem("too_slow", error.message, { connection: "close" });
     }
-    if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
+    if (error instanceof MediaTypeError) {
+      return problem("unsupported_media_type", error.message, error.headers);
+    }
+    if (error instanceof BatchFault) return problemOfBatch(error);
+    if (error instanceof BodyBrokenError) {
+      log.debug("request not answered", { reason: error.message });
+      return problem("invalid_request", error.message, { connection: "close" });
+    }
     const answer = problemOf(error, fate);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });

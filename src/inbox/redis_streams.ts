@@ -5,6 +5,7 @@
  *     userwire:{<channel>}:position   hash    seq, epoch, run, former
  *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
+ *     userwire:<prefix>call:<key>     hash    what a key of many sends stands for
  *
  * One script per send: scripts run alone, so check, number, store and publish are one step. Times are those of
  * Redis' own clock.
@@ -15,13 +16,15 @@
  * life that ends before its epochs were saved (`originOf`). Only a life that came back with all
  * that the one before had goes on in its epoch.
  */
-import { parsePosition, type Position } from "../protocol.ts";
+import { parsePosition, type Position, RESERVED_PREFIX } from "../protocol.ts";
 import { type Redis, Script } from "../redis.ts";
 import {
   type Appended,
   type AppendOptions,
+  CLAIM_TTL_MS,
   COUNTER_TTL_MS,
   type Draft,
+  type Idempotency,
   IDEMPOTENCY_TTL_MS,
   type Inbox,
   type InboxLimits,
@@ -128,6 +131,14 @@ if #entries == limit then result[4] = string.match(entries[#entries][1], '^%d+')
 return result
 `);
 
+const CLAIM = new Script(`
+local first = redis.call('HMGET', KEYS[1], 'fingerprint')[1]
+if first and first ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+`);
+
 /**
  * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
  * back at once must not have them all in memory.
@@ -144,7 +155,7 @@ export class RedisStreamsInbox implements Inbox {
   /** @param redis Stays the caller's to close. */
   constructor(redis: Redis, options: { limits: InboxLimits }) {
     this.#redis = redis;
-    redis.prepare(APPEND, SINCE);
+    redis.prepare(APPEND, CLAIM, SINCE);
     this.limits = options.limits;
   }
 
@@ -180,6 +191,11 @@ export class RedisStreamsInbox implements Inbox {
       position: seq === "" ? undefined : { epoch, seq: Number(seq) },
       reached: Number(reached),
     };
+  }
+
+  async claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
+    const name = `${RESERVED_PREFIX}${prefix}call:${key}`;
+    return await this.#redis.evaluate(CLAIM, [name], [fingerprint, String(CLAIM_TTL_MS)]) === 1;
   }
 
   since(channel: string, after: number | undefined, limit: number): Promise<Stretch> {
