@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { isJsonInTurns, membersOf, partsOf } from "../src/json_text.ts";
-import fc from "fast-check";
+import fc from "./packages/fast_check.ts";
 import { stretched } from "./support/deadline.ts";
 import { Service } from "./support/service.ts";
 

@@ -5,7 +5,7 @@
  * A failure is shrunk and prints its seed; TEST_SEED=<seed> plays it again, TEST_RUNS sets how many runs there are.
  */
 import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
+import fc from "./packages/fast_check.ts";
 import type { GapFrame, Position } from "../src/protocol.ts";
 import { World, type WorldOptions } from "./support/replay_model.ts";
 
