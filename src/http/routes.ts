@@ -300,7 +300,9 @@ function documentHead(version: string) {
       title: "Userwire",
       version,
       description: "Sends messages to named users, whichever instance holds their sockets.",
+      license: { name: "MIT", identifier: "MIT" },
     },
+    servers: [{ url: "/", description: "The instance, or the balancer, that this document came from" }],
   };
 }
 

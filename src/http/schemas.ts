@@ -13,7 +13,7 @@ export const MAX_ONLINE_USERS = 10_000;
 function number(min: number, max: number) {
   return z.string().regex(/^\d{1,9}$/, "must be a whole number").transform(Number).pipe(
     z.number().int().min(min).max(max),
-  );
+  ).openapi({ type: "integer", minimum: min, maximum: max });
 }
 
 const username = z.string().openapi({
@@ -119,7 +119,9 @@ export const History = z.object({
 export const CloseQuery = z.strictObject({
   code: number(1_000, 4_999).refine((code) => code === 1_000 || code === 1_012 || code >= 3_000, {
     message: "must be 1000, 1012 or 3000 to 4999",
-  }).optional().openapi({ description: "Close code; 4403 if not given, which clients take as final" }),
+  }).optional().openapi({
+    description: "Close code, 1000, 1012 or 3000 to 4999; 4403 if not given, which clients take as final",
+  }),
   why: z.string().min(1).refine((why) => new TextEncoder().encode(why).length <= 120, {
     message: "must have at most 120 bytes",
   }).optional().openapi({ description: 'Reason that clients see; "kicked" if not given' }),
