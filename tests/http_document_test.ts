@@ -432,3 +432,22 @@ for (const [allowed, origin, ok] of ORIGINS) {
     },
   );
 }
+
+Deno.test("HEAD says the length of what GET says", async () => {
+  await using service = await Service.start();
+  for (const path of ["/healthz", "/readyz", "/openapi.json", "/", "/v1/users/a%20b", "/nowhere"]) {
+    const { hostname, port } = new URL(service.server.url);
+    const conn = await Deno.connect({ hostname, port: Number(port) });
+    const request = `HEAD ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`;
+    await conn.write(new TextEncoder().encode(request));
+    const head = await new Response(conn.readable).text();
+    const got = await service.fetch(path);
+    const { byteLength } = await got.arrayBuffer();
+    assertMatch(
+      head,
+      new RegExp(`^HTTP/1.1 ${got.status} [^]*\\r\\ncontent-length: ${byteLength}\\r\\n`),
+      path,
+    );
+    assert(head.endsWith("\r\n\r\n"), "no body");
+  }
+});

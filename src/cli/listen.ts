@@ -45,7 +45,8 @@ Example:
       const service = new Service(options, shell);
       using interrupt = interruption(io);
       const enough = new AbortController();
-      const printer = new Printer(io, { ...options, onLast: () => enough.abort() });
+      // Not within the last message: it is still to be acknowledged.
+      const printer = new Printer(io, { ...options, onLast: () => queueMicrotask(() => enough.abort()) });
       const stop = AbortSignal.any([interrupt.signal, enough.signal]);
 
       let wasOpen = false;

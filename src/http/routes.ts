@@ -105,6 +105,14 @@ export function createRoutes(options: RoutesOptions): Routes {
     app.openAPIRegistry.registerPath(route);
   }
 
+  // What GET would say has this length; without its body Deno would call it nothing.
+  app.use(async (c, next) => {
+    await next();
+    if (c.req.method !== "HEAD" || c.res.body === null) return;
+    const { byteLength } = await c.res.clone().arrayBuffer();
+    c.res.headers.set("content-length", String(byteLength));
+  });
+
   // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
   app.post(api.send.getRoutingPath(), (c) => {
     c.set("fate", FATE.send);
