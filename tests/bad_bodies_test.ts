@@ -77,7 +77,7 @@ eachCase<BadBody>("A body gets a clear answer", {
     type: "text/plain; charset=latin1",
     says: /"latin1".*UTF-8/,
   },
-  "of UTF-8 by another name": { status: 202, body: "1", type: 'text/plain; charset = "UTF8"' },
+  "of UTF-8 by another name": { status: 202, body: "1", type: "text/plain; charset=utf8" },
   "of ASCII": { status: 202, body: "1", type: "application/json;charset=us-ascii" },
   "that is compressed": { ...mediaType, body: "1", encoding: "gzip", says: /"gzip" is not decoded/ },
   "that is encoded as it is": { status: 202, body: "1", encoding: "identity" },
