@@ -77,6 +77,18 @@ export class BrokerUnavailableError extends Error {
   }
 }
 
+/** The keys that verify tokens are not known yet: who shows one now may be let in later with the same. */
+export class KeysUnavailableError extends Error {
+  override readonly name = "KeysUnavailableError";
+  /** Seconds after which it is worth trying again. */
+  readonly retryAfterS: number;
+
+  constructor(message: string, options: { retryAfterS?: number } = {}) {
+    super(message);
+    this.retryAfterS = options.retryAfterS ?? 1;
+  }
+}
+
 /** What was thrown, as one line of text. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -4,7 +4,7 @@
  */
 import type { Identity } from "./auth/auth.ts";
 import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
-import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
+import { BrokerUnavailableError, KeysUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
 import { FrameQuota, letGo } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
 import { CLOSE, type CloseReason } from "./protocol.ts";
@@ -92,7 +92,7 @@ export class Newcomer implements Session {
   #refuse(error: unknown): void {
     const { code } = error instanceof UnauthorizedError
       ? CLOSE.unauthorized
-      : error instanceof BrokerUnavailableError
+      : error instanceof BrokerUnavailableError || error instanceof KeysUnavailableError
       ? CLOSE.overloaded
       : CLOSE.protocol;
     this.close({ code, why: messageOf(error) }, { whenQuiet: true });

@@ -6,7 +6,7 @@
  * import { Publisher } from "../userwire/src/publisher.ts";
  *
  * await using publisher = await Publisher.open({ redisUrl: "redis://127.0.0.1:6379" });
- * const { sockets } = await publisher.send("alice", { kind: "json", text: '{"order":7}' });
+ * const { sockets } = await publisher.send("alice", { order: 7 });
  * if (sockets === 0) console.log("alice is offline");
  * ```
  *
@@ -31,11 +31,11 @@ import {
   formatCloseOrder,
   formatEnvelope,
   frameOf,
-  isJson,
   type NameRules,
   parseUsername,
   type Payload,
 } from "./protocol.ts";
+import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts, type Wait } from "./receipts.ts";
 import { type Line, Turns } from "./turns.ts";
 import { databaseFault, prefix } from "./setting.ts";
@@ -81,6 +81,12 @@ export interface SendOptions {
   /** Wait so many milliseconds for the clients to acknowledge; needs a history. */
   waitAckMs?: number;
 }
+
+/** What may be said of a message to many users. */
+export type ManySendOptions =
+  & Pick<SendOptions, "id" | "ttlMs" | "expectOnline">
+  /** Tells each of the sends from others, see `claim`. */
+  & Pick<AppendOptions, "idempotency">;
 
 /** A stretch of a user's history. */
 export interface History {
@@ -153,14 +159,15 @@ export class Publisher implements AsyncDisposable {
 
   /**
    * Sends a message to every socket of a user, in one round trip.
-   * @param payload JSON text goes to raw sockets byte for byte.
+   * @param message A string is sent as text, a `Uint8Array` as bytes, every other value as JSON; or a payload that says
+   * its kind itself, `{ kind: "json", text: '{"order":7}' }`, whose JSON text goes to raw sockets byte for byte.
    * @throws {InvalidUsernameError | InvalidMessageError} before anything is sent.
    * @throws {UserOfflineError} with `expectOnline`, when nobody is there; nothing is stored.
    * @throws {IdempotencyConflictError} when the key was used for another message.
    * @throws {BrokerUnavailableError}
    */
-  async send(username: string, payload: Payload, options: SendOptions = {}): Promise<SendResult> {
-    const { channel, id, appendOptions } = this.#checked(username, payload, options);
+  async send(username: string, message: Sendable, options: SendOptions = {}): Promise<SendResult> {
+    const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
     const { waitAckMs } = options;
     if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
     using wait = await this.receipts.wait();
@@ -172,6 +179,7 @@ export class Publisher implements AsyncDisposable {
   /**
    * Sends one message to many users, in portions, so that what others send meanwhile goes out in between. It is checked
    * and written once, which for a large one costs more than sending it.
+   * @param message As for `send`.
    * @param options.line Sends in one line arrive in the order in which they were given; several lines take turns.
    *   @default a line of its own
    * @returns What became of it, in the order of the users.
@@ -179,15 +187,15 @@ export class Publisher implements AsyncDisposable {
    */
   async sendToAll(
     usernames: readonly string[],
-    payload: Payload,
-    options: Pick<SendOptions, "id"> & { line?: Line } = {},
+    message: Sendable,
+    options: ManySendOptions & { line?: Line } = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    const draft = draftOf(payload, checkedId(payload, options.id));
+    const { id, line = this.line(), ...appendOptions } = options;
+    const draft = draftOf(payloadFrom(message), checkedId(id));
     const bytes = draft.head.length + draft.tail.length;
-    const line = options.line ?? this.line();
     return await Promise.allSettled(
       usernames.map((username) =>
-        line.run(async () => await this.#append(this.channel(username), draft, {}), bytes)
+        line.run(async () => await this.#append(this.channel(username), draft, appendOptions), bytes)
       ),
     );
   }
@@ -195,6 +203,18 @@ export class Publisher implements AsyncDisposable {
   /** A line for the sends of one caller, see `sendToAll`. */
   line(): Line {
     return this.#turns.line();
+  }
+
+  /**
+   * Notes what an idempotency key stands for, before several sends with it.
+   * @throws {IdempotencyConflictError} when it stands for something else.
+   * @throws {BrokerUnavailableError}
+   */
+  async claim(key: string, fingerprint: string): Promise<void> {
+    const why = this.#broker.unavailable();
+    if (why !== undefined) throw new BrokerUnavailableError(why);
+    if (await this.#inbox.claim(this.#prefix, { key, fingerprint })) return;
+    throw new IdempotencyConflictError("This idempotency key was used for another call: use a new key");
   }
 
   /**
@@ -273,10 +293,11 @@ export class Publisher implements AsyncDisposable {
   /** @throws what is wrong with a send before anything was sent; it is counted. */
   #checked(
     username: string,
-    payload: Payload,
+    message: Sendable,
     options: SendOptions,
-  ): { channel: string; id: string; appendOptions: AppendOptions } {
+  ): { channel: string; id: string; payload: Payload; appendOptions: AppendOptions } {
     try {
+      const payload = payloadFrom(message);
       const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
       if (waitAckMs !== undefined && !this.keepsHistory) {
         throw new InvalidMessageError(
@@ -285,7 +306,8 @@ export class Publisher implements AsyncDisposable {
       }
       return {
         channel: this.channel(username),
-        id: checkedId(payload, options.id),
+        id: checkedId(options.id),
+        payload,
         appendOptions: {
           ...(ttlMs !== undefined && { ttlMs }),
           ...(expectOnline && { expectOnline }),
@@ -358,11 +380,8 @@ function outcomeOf(appended: Appended): keyof Metrics["sends"] {
   }
 }
 
-/** The id of the message. @throws {InvalidMessageError} when it, or the payload, can't be sent. */
-function checkedId(payload: Payload, id: string = crypto.randomUUID()): string {
-  if (payload.kind === "json" && !isJson(payload.text)) {
-    throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
-  }
+/** The id of the message. @throws {InvalidMessageError} when it is none. */
+function checkedId(id: string = crypto.randomUUID()): string {
   if (!MESSAGE_ID.test(id)) {
     throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
   }

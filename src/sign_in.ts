@@ -7,7 +7,7 @@
  * checked the first identity.
  */
 import { type Identity, isMeant } from "./auth/auth.ts";
-import { BrokerUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
+import { BrokerUnavailableError, KeysUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { CLOSE, type CloseOrder, type CloseReason, type ReplyFrame } from "./protocol.ts";
 
@@ -26,7 +26,7 @@ export interface SignInHost {
   readonly log: Log;
   /**
    * Who shows this token.
-   * @throws {UnauthorizedError | BrokerUnavailableError}
+   * @throws {UnauthorizedError | KeysUnavailableError | BrokerUnavailableError}
    */
   authenticate(token: string): Promise<Identity>;
   /** Whether what let a client in has been revoked. @throws {BrokerUnavailableError} */
@@ -75,7 +75,8 @@ export class SignIn {
       this.#identity = identity;
       session.send({ t: "re", id, ok: true, data: { exp: identity.exp } });
     } catch (error) {
-      const isExpected = error instanceof UnauthorizedError || error instanceof BrokerUnavailableError;
+      const isExpected = error instanceof UnauthorizedError || error instanceof KeysUnavailableError ||
+        error instanceof BrokerUnavailableError;
       if (!isExpected) {
         this.#host.log.error("token not verified", { conn: session.id, reason: messageOf(error) });
       }

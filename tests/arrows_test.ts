@@ -26,7 +26,7 @@ const ROWS: readonly Row[] = [
   {
     name: "connection",
     files:
-      /^src\/(connections?|newcomer|sign_in|frame_quota|send_buffer|hang_up|replay|publisher|receipts|turns)\.ts$/,
+      /^src\/(connections?|newcomer|sign_in|frame_quota|send_buffer|hang_up|replay|publisher|payload|receipts|turns)\.ts$/,
     together: true,
   },
   // Who picks the implementations; then, in broker/, inbox/ and auth/, the implementations and what they are made of.
@@ -52,7 +52,7 @@ const ROWS: readonly Row[] = [
   { name: "metrics", files: /^src\/metrics\.ts$/ },
   { name: "log", files: /^src\/log(_console|_file|_line)?\.ts$/, together: true },
   { name: "config", files: /^src\/(config|setting|unknown_names|addresses|paths|pem)\.ts$/, together: true },
-  { name: "wire", files: /^src\/(protocol|errors|deadlines)\.ts$/, together: true },
+  { name: "wire", files: /^src\/(protocol|errors|deadlines|json_text)\.ts$/, together: true },
   { name: "manifest", files: /^deno\.json$/ },
 ];
 

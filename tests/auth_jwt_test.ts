@@ -224,7 +224,7 @@ Deno.test("Keys from a URL are fetched once, and again for an unknown key, but n
   for (let i = 0; i < 5; i++) assertEquals((await answerTo(service, await login.sign("first")))[0], 101);
   assertEquals(login.fetches, fetches, "cached");
   for (let i = 0; i < 20; i++) {
-    assertEquals((await answerTo(service, await login.sign(`made-up-${i}`)))[0], 401);
+    assertEquals((await answerTo(service, await login.sign(`made-up-${i}`)))[0], 503, "not known yet");
   }
   assert(login.fetches - fetches <= 1, `${login.fetches - fetches} fetches for made-up keys`);
 });

@@ -4,7 +4,8 @@
  */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ask, assertRefused, eachCase, type Refusal } from "./support/bad_input.ts";
-import { withDeadline } from "./support/deadline.ts";
+import { until, withDeadline } from "./support/deadline.ts";
+import { ProcessService } from "./support/process_service.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
@@ -14,6 +15,7 @@ interface BadBody extends Partial<Refusal> {
   /** Null sends none. @default "application/json" */
   type?: string | null;
   body: string | Uint8Array<ArrayBuffer>;
+  encoding?: string;
   /** Whether its length is not announced. */
   isChunked?: boolean;
   /** The status; where it is a problem, `code` and `says` are given too. */
@@ -75,6 +77,41 @@ eachCase<BadBody>("A body gets a clear answer", {
     type: "text/plain; charset=latin1",
     says: /"latin1".*UTF-8/,
   },
+  "of UTF-8 by another name": { status: 202, body: "1", type: "text/plain; charset=utf8" },
+  "of ASCII": { status: 202, body: "1", type: "application/json;charset=us-ascii" },
+  "that is compressed": { ...mediaType, body: "1", encoding: "gzip", says: /"gzip" is not decoded/ },
+  "that is encoded as it is": { status: 202, body: "1", encoding: "identity" },
+  "of a batch that is compressed": {
+    ...mediaType,
+    to: BATCH,
+    body: item("1"),
+    encoding: "br",
+    says: /"br" is not decoded/,
+  },
+  "of a batch of another charset": {
+    ...mediaType,
+    to: BATCH,
+    body: item("1"),
+    type: "application/json; charset=utf-16",
+    says: /"utf-16".*UTF-8/,
+  },
+  "of a batch of UTF-8 by another name": {
+    status: 200,
+    to: BATCH,
+    body: '{"items":[{"to":"carol","data":1}]}',
+    type: "application/json; charset=utf8",
+  },
+  "of a ticket whose time is written as 3e1": {
+    status: 201,
+    to: "/v1/tickets",
+    body: '{"user":"alice","ttl":3e1}',
+  },
+  "of a ticket that nests very deeply": {
+    ...message,
+    to: "/v1/tickets",
+    body: `{"user":${"[".repeat(5_000)}${"]".repeat(5_000)}}`,
+    says: /nests too deeply/,
+  },
 
   "of a batch that is not JSON": { ...message, to: BATCH, body: "items", says: /not JSON/ },
   "of a batch that is empty": { ...message, to: BATCH, body: "", says: /not JSON/ },
@@ -104,8 +141,8 @@ eachCase<BadBody>("A body gets a clear answer", {
   "of a batch with an unknown field in an item": {
     ...request,
     to: BATCH,
-    body: item('{"to":"bob","data":1,"ttl":5}'),
-    says: /items\[1\].*ttl/,
+    body: item('{"to":"bob","data":1,"priority":5}'),
+    says: /items\[1\].*priority/,
   },
   "of a batch without a recipient": {
     ...request,
@@ -130,6 +167,42 @@ eachCase<BadBody>("A body gets a clear answer", {
     to: BATCH,
     body: item('{"to":"bob"}'),
     says: /items\[1\]\.data: is missing/,
+  },
+  "of a batch with two payloads in an item": {
+    ...request,
+    to: BATCH,
+    body: item('{"to":"bob","data":1,"text":"x"}'),
+    says: /items\[1\]\.text: can't stand beside "data"/,
+  },
+  "of a batch with bytes that are no base64": {
+    ...request,
+    to: BATCH,
+    body: item('{"to":"bob","base64":"€"}'),
+    says: /items\[1\]\.base64: is not base64/,
+  },
+  "of a batch with a time that is none": {
+    ...request,
+    to: BATCH,
+    body: item('{"to":"bob","data":1,"ttl":0}'),
+    says: /items\[1\]\.ttl/,
+  },
+  "of a batch with another expectation": {
+    ...request,
+    to: BATCH,
+    body: item('{"to":"bob","data":1,"expect":"offline"}'),
+    says: /items\[1\]\.expect/,
+  },
+  "of a batch with an item that is none": {
+    ...request,
+    to: BATCH,
+    body: item("7"),
+    says: /items\[1\]: must be an object/,
+  },
+  "of a batch with a thousand fields in an item": {
+    ...request,
+    to: BATCH,
+    body: item(`{${Array.from({ length: 1_000 }, (_, i) => `"f${i}":1`)}}`),
+    says: /items\[1\]: has too many fields/,
   },
   "of a batch with a bad id": {
     ...request,
@@ -174,10 +247,10 @@ eachCase<BadBody>("A body gets a clear answer", {
     says: /data/,
   },
   "of a batch that nests very deeply around a long number": {
-    ...message,
+    ...tooLarge,
     to: BATCH,
     body: item(`{"to":"bob","data":[1e400,${deep}]}`),
-    says: /nests too deeply/,
+    says: /data/,
   },
 
   "of a question that is not JSON": { ...message, to: ONLINE, body: "alice", says: /not JSON/ },
@@ -188,6 +261,18 @@ eachCase<BadBody>("A body gets a clear answer", {
     says: /all/,
   },
   "of a question without users": { ...request, to: ONLINE, body: "{}", says: /users/ },
+  "of a question that nests very deeply": {
+    ...message,
+    to: ONLINE,
+    body: `{"users":${deep}}`,
+    says: /nests too deeply/,
+  },
+  "of a question of too many values": {
+    ...message,
+    to: ONLINE,
+    body: `{"users":[${"1,".repeat(50_000)}1]}`,
+    says: /more values/,
+  },
   "of a question for one user": { ...request, to: ONLINE, body: '{"users":"alice"}', says: /users/ },
   "of a question for a number": { ...request, to: ONLINE, body: '{"users":["a",7]}', says: /users\[1\]/ },
   "of a question for a bad name": {
@@ -210,13 +295,17 @@ eachCase<BadBody>("A body gets a clear answer", {
     says: /__proto__/,
   },
 }, {
-  async body(service, { to = SEND, type = "application/json", body, isChunked, status, code, says }) {
+  async body(service, wanted) {
+    const { to = SEND, type = "application/json", encoding, body, isChunked, status, code, says } = wanted;
     await using bob = await openClient(service.socketUrl("bob"));
     // As bytes, since fetch sets a type of its own for text.
     const bytes = typeof body === "string" ? new TextEncoder().encode(body) : body;
     const response = await service.fetch(to, {
       method: "POST",
-      headers: type === null ? {} : { "content-type": type },
+      headers: {
+        ...(type !== null && { "content-type": type }),
+        ...(encoding !== undefined && { "content-encoding": encoding }),
+      },
       body: isChunked ? new Blob([bytes]).stream() : bytes,
     });
     const text = await response.text();
@@ -280,17 +369,50 @@ Deno.test("What follows a body that was too slow is no request", async () => {
   assertEquals(await alice.next(), "real", "alice got nothing else");
 });
 
-Deno.test("A client that leaves in the middle of a body harms nobody", async () => {
-  await using service = await Service.start();
-  for (
-    const [rest, leave] of [["Content-Length: 100", "reset"], ["Transfer-Encoding: chunked", "fin"]] as const
-  ) {
-    const socket = await RawSocket.dial(service.server.url);
-    socket.sendBytes(
-      `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n${rest}\r\n\r\n5\r\nab`,
+for (const target of [SEND, BATCH, ONLINE, "/v1/tickets"]) {
+  Deno.test(`A client that leaves in the middle of a body of ${target} harms nobody, and is no fault`, async () => {
+    await using service = await Service.start();
+    const head = `POST ${target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n`;
+    for (const rest of ["Content-Length: 100", "Transfer-Encoding: chunked"]) {
+      for (const leave of ["reset", "fin"]) {
+        const before = service.logged("request not answered").length;
+        const socket = await RawSocket.dial(service.server.url);
+        socket.sendBytes(`${head}${rest}\r\n\r\n5\r\nab`);
+        assertEquals((await service.send("alice", "meanwhile")).status, 202);
+        await (leave === "reset" ? socket.reset() : socket.closeAbruptly());
+        await until(
+          () => service.logged("request not answered").length > before,
+          `the service to notice a ${leave} after ${rest}`,
+        );
+      }
+    }
+    assertEquals((await service.send("alice", "after")).status, 202);
+    const loud = service.log.records.filter(({ level }) => level === "error" || level === "warn");
+    assertEquals(
+      loud.filter(({ event }) => !event.startsWith("broker in memory") && !event.startsWith("open mode")),
+      [],
     );
-    assertEquals((await service.send("alice", "meanwhile")).status, 202);
-    await (leave === "reset" ? socket.reset() : socket.closeAbruptly());
+  });
+}
+
+Deno.test("A shutdown in the middle of bodies logs no error", async () => {
+  await using service = await ProcessService.start({ USERWIRE_DRAIN_S: "0" });
+  const sockets: RawSocket[] = [];
+  try {
+    for (const rest of ["Content-Length: 100", "Transfer-Encoding: chunked"]) {
+      const socket = await RawSocket.dial(service.url);
+      sockets.push(socket);
+      socket.sendBytes(
+        `POST ${SEND} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n${rest}\r\n\r\n5\r\nab`,
+      );
+    }
+    // Answered after theirs had begun.
+    assertEquals((await (await fetch(new URL("/healthz", service.url))).json()).status, "ok");
+    service.signal("SIGTERM");
+    assertEquals((await service.ended()).code, 0);
+  } finally {
+    for (const socket of sockets) await socket.reset();
   }
-  assertEquals((await service.send("alice", "after")).status, 202);
+  assertEquals(service.records.filter(({ level }) => level === "error" || level === "ERROR"), []);
+  assertEquals(service.otherText, "");
 });

@@ -59,6 +59,24 @@ Deno.test("listen prints each payload on a line, and stops after --count message
   assertMatch(io.stderr, /^Listening as alice on instance \S+\n$/);
 });
 
+Deno.test("listen acknowledges what it has printed, to whoever waits for that", async () => {
+  await using service = await Service.start();
+  const io = new Terminal();
+  const listening = io.run(["listen", "alice", "--count", "2"], { USERWIRE_URL: service.server.url });
+  await io.until("Listening as alice");
+  for (const n of [1, 2]) {
+    const response = await service.fetch("/v1/users/alice/messages?wait=ack&timeout=10000", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: String(n),
+    });
+    const { sockets, acked } = await response.json();
+    assertEquals([sockets, acked], [1, 1], `message ${n}`);
+  }
+  assertEquals(await listening, 0);
+  assertEquals(io.stdout, "1\n2\n");
+});
+
 Deno.test("listen --json prints whole frames, of messages and of gaps", async () => {
   const gap = `{"t":"gap","from":3,"to":5,"count":3,"why":"trimmed"}`;
   const message = `{"t":"m","seq":6,"id":"x","ts":1,"data":{"a":\n1}}`;

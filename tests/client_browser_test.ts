@@ -3,7 +3,7 @@
  * of another site, through offline times, reloads and restarts; and what the console page makes of it.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { type Browser, type BrowserContext, chromium, type Page } from "./packages/playwright.ts";
 import { stretched, until } from "./support/deadline.ts";
 import { OwnPort } from "./support/own_port.ts";
 import { CHROMIUM_MISSING, findChromium } from "./support/programs.ts";

@@ -23,6 +23,9 @@ interface Schema {
   required?: string[];
   additionalProperties?: boolean | Schema;
   items?: Schema;
+  minimum?: number;
+  maximum?: number;
+  minLength?: number;
   minItems?: number;
   maxItems?: number;
   format?: string;
@@ -31,12 +34,13 @@ interface Schema {
 }
 const KEYWORDS = new Set([
   ...["$ref", "anyOf", "type", "enum", "pattern", "properties", "required", "additionalProperties", "items"],
-  ...["minItems", "maxItems", "format", "description", "example"],
+  ...["minimum", "maximum", "minLength", "minItems", "maxItems", "format", "description", "example"],
 ]);
 
 type Content = Record<string, { schema: Schema }>;
 
 interface Operation {
+  operationId: string;
   summary: string;
   parameters?: { name: string; in: string; required: boolean; schema: Schema }[];
   requestBody?: { required: boolean; content: Content };
@@ -88,7 +92,8 @@ function fits(value: unknown, reference: Schema, document: OpenApi): boolean {
     case "number":
       return typeof value === "number";
     case "integer":
-      return Number.isInteger(value);
+      return Number.isInteger(value) && Number(value) >= (schema.minimum ?? -Infinity) &&
+        Number(value) <= (schema.maximum ?? Infinity);
     case "string":
       return typeof value === "string" && (!schema.pattern || new RegExp(schema.pattern, "u").test(value));
     case "array":
@@ -114,6 +119,15 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
   assertMatch(document.openapi, /^3\.1\.\d$/);
   assertEquals(document.info.title, "Userwire");
   assertMatch(document.info.version, /^\d+\.\d+\.\d+/);
+  const ids = operationsOf(document).map(([, { operationId }]) => operationId);
+  assert(ids.every((id) => /^[a-z][A-Za-z]+$/.test(id)) && new Set(ids).size === ids.length, String(ids));
+  // What is a number is one in the document: generated clients take no text for it.
+  const whole = operationsOf(document).flatMap(([, { parameters = [] }]) => parameters)
+    .filter(({ name }) => ["ttl", "timeout", "limit", "code"].includes(name));
+  assertEquals(whole.length, 4);
+  for (const { schema: { type, minimum, maximum } } of whole) {
+    assertEquals([type, typeof minimum, typeof maximum], ["integer", "number", "number"]);
+  }
   for (const [call, { summary, parameters = [], requestBody, responses }] of operationsOf(document)) {
     const [method, path] = call.split(" ") as [string, string];
     assertMatch(method, /^(GET|HEAD|POST|DELETE)$/);
@@ -247,6 +261,17 @@ const CALLS: Call[] = [
   { to: "GET /metrics", status: 403, origin: ELSEWHERE },
   ...[SEND, HISTORY, CLOSE, BATCH, USER, USER_HEAD, ONLINE, TICKET, REVOCATION, "GET /metrics"]
     .map((to): Call => ({ to, status: 431, headers: LARGE })),
+  { to: BATCH, status: 200, body: ITEMS, headers: { "idempotency-key": "k" } },
+  {
+    to: BATCH,
+    status: 422,
+    body: '{"items":[{"to":"bob","text":"x"}]}',
+    headers: { "idempotency-key": "k" },
+  },
+  ...["GET /healthz", "GET /readyz"].flatMap((to): Call[] => [
+    { to, status: 403, origin: ELSEWHERE },
+    { to, status: 431, headers: LARGE },
+  ]),
   { to: "GET /healthz", status: 200 },
   { to: "GET /healthz", status: 200, isCutOff: true },
   { to: "GET /readyz", status: 200 },
@@ -407,3 +432,22 @@ for (const [allowed, origin, ok] of ORIGINS) {
     },
   );
 }
+
+Deno.test("HEAD says the length of what GET says", async () => {
+  await using service = await Service.start();
+  for (const path of ["/healthz", "/readyz", "/openapi.json", "/", "/v1/users/a%20b", "/nowhere"]) {
+    const { hostname, port } = new URL(service.server.url);
+    const conn = await Deno.connect({ hostname, port: Number(port) });
+    const request = `HEAD ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`;
+    await conn.write(new TextEncoder().encode(request));
+    const head = await new Response(conn.readable).text();
+    const got = await service.fetch(path);
+    const { byteLength } = await got.arrayBuffer();
+    assertMatch(
+      head,
+      new RegExp(`^HTTP/1.1 ${got.status} [^]*\\r\\ncontent-length: ${byteLength}\\r\\n`),
+      path,
+    );
+    assert(head.endsWith("\r\n\r\n"), "no body");
+  }
+});

@@ -1,6 +1,6 @@
 /** The settings of `deploy/nginx.conf` in a real nginx: what its users rely on, and that nothing gets lost behind it. */
 import { assertEquals, assertMatch } from "@std/assert";
-import { chromium } from "playwright-core";
+import { chromium } from "./packages/playwright.ts";
 import { Certificates } from "./support/certificates.ts";
 import { stretched } from "./support/deadline.ts";
 import { startNginx } from "./support/nginx.ts";

@@ -3,7 +3,7 @@
  * by WebSocket, by fetch, and by a host name of its own that leads to 127.0.0.1 (DNS rebinding).
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Browser, chromium, type Page } from "playwright-core";
+import { type Browser, chromium, type Page } from "./packages/playwright.ts";
 import { newKey } from "../src/auth/keys.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { serveOther } from "./support/cli_terminal.ts";
@@ -199,7 +199,7 @@ Deno.test({
       for (const wire of ["userwire.v1", "raw"]) {
         await connectAs(page, "alice", wire);
         const card = page.getByRole("article").last();
-        await card.getByText(/The key "reader" lacks the scope "admin"/).waitFor();
+        await card.getByText(/The key "reader" lacks the scope "tickets"/).waitFor();
       }
       await page.close();
     });

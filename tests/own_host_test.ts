@@ -3,7 +3,7 @@
  * Host is nothing but a host. Over HTTP/1.1 byte for byte, over HTTP/2 with a real browser.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { chromium } from "playwright-core";
+import { chromium } from "./packages/playwright.ts";
 import { Certificates } from "./support/certificates.ts";
 import { call, CLOSED, KEY } from "./support/closed.ts";
 import { serveOther } from "./support/cli_terminal.ts";

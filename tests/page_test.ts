@@ -6,7 +6,13 @@
  * How its sockets stay connected is the client's work, and tested there.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Browser, type BrowserContext, chromium, type Locator, type Page } from "playwright-core";
+import {
+  type Browser,
+  type BrowserContext,
+  chromium,
+  type Locator,
+  type Page,
+} from "./packages/playwright.ts";
 import { CLOSE } from "../src/protocol.ts";
 import { assets } from "../src/web/assets.ts";
 import { CLOSE_MEANINGS } from "../src/web/socket.js";

@@ -3,7 +3,7 @@
  * text from outside breaks a parser, and the one rule of the close codes.
  */
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
-import fc from "fast-check";
+import fc from "./packages/fast_check.ts";
 import { InvalidFrameError, InvalidUsernameError } from "../src/errors.ts";
 import {
   channelOf,

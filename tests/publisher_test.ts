@@ -12,6 +12,7 @@ import {
   InvalidUsernameError,
 } from "../src/errors.ts";
 import type { Payload } from "../src/protocol.ts";
+import type { Sendable } from "../src/payload.ts";
 import { Publisher } from "../src/publisher.ts";
 import { until, withDeadline } from "./support/deadline.ts";
 import { Recorder } from "./support/recorder.ts";
@@ -261,4 +262,86 @@ Deno.test("Publisher.open refuses a database without a prefix, and a prefix that
     assertMatch(await faultOf({ channelPrefix }), /^channelPrefix must be text without white space/);
   }
   await using _publisher = await Publisher.open({ channelPrefix: "prod:" });
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// What can be sent
+
+Deno.test("Publisher.send takes values as JSON, strings as text, bytes as bytes, and payloads as they say", async () => {
+  await using service = await Service.start();
+  const { publisher } = service.server.app;
+  await using raw = await openClient(service.socketUrl("alice"));
+  await using framed = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
+  await framed.nextJson();
+  const date = new Date(0);
+  const cases: [message: Sendable, raw: unknown, data: unknown][] = [
+    [{ order: 7 }, '{"order":7}', { order: 7 }],
+    [[1, null], "[1,null]", [1, null]],
+    [{}, "{}", {}],
+    [Object.create(null), "{}", {}],
+    [null, "null", null],
+    [false, "false", false],
+    [7.5, "7.5", 7.5],
+    [date, `"${date.toJSON()}"`, date.toJSON()],
+    [{ kind: "order", text: 1 }, '{"kind":"order","text":1}', { kind: "order", text: 1 }],
+    ["hello", "hello", "hello"],
+    ['{"order":7}', '{"order":7}', '{"order":7}'],
+    [Uint8Array.of(1, 2), Uint8Array.of(1, 2), "AQI="],
+    [Uint8Array.of(1, 2).buffer, Uint8Array.of(1, 2), "AQI="],
+    [{ kind: "json", text: "7.0" }, "7.0", 7],
+    [{ kind: "text", text: "7" }, "7", "7"],
+    [{ kind: "binary", bytes: Uint8Array.of(3) }, Uint8Array.of(3), "Aw=="],
+  ];
+  for (const [message, wanted, data] of cases) {
+    await publisher.send("alice", message);
+    assertEquals(await raw.next(), wanted);
+    assertEquals((await framed.nextJson()).data, data);
+    await publisher.sendToAll(["alice"], message);
+    assertEquals(await raw.next(), wanted);
+    assertEquals((await framed.nextJson()).data, data);
+  }
+});
+
+Deno.test("Publisher.send refuses what is no payload, before anything is sent", async () => {
+  await using service = await Service.start();
+  const { publisher } = service.server.app;
+  await using alice = await openClient(service.socketUrl("alice"));
+  const circle: Record<string, unknown> = {};
+  circle.self = circle;
+  const cases: [message: unknown, says: RegExp][] = [
+    [undefined, /Undefined is no payload/],
+    [() => 7, /function is no payload/],
+    [Symbol("x"), /symbol is no payload/],
+    [7n, /can't be written as JSON/],
+    [{ n: 7n }, /can't be written as JSON/],
+    [circle, /can't be written as JSON/],
+    [NaN, /NaN is no payload/],
+    [-Infinity, /no such number/],
+    [new Map([["order", 7]]), /Map is no payload/],
+    [Promise.resolve({ order: 7 }), /Promise is no payload/],
+    [new Float32Array(1), /Uint8Array/],
+    [{ kind: "text" }, /needs "text"/],
+    [{ kind: "json" }, /needs "text"/],
+    [{ kind: "json", text: { order: 7 } }, /needs "text"/],
+    [{ kind: "json", text: "{order:7}" }, /not JSON/],
+    [{ kind: "binary", bytes: [1] }, /needs "bytes"/],
+    [{ kind: "binary", text: "x" }, /needs "bytes"/],
+    [{ toJSON: () => undefined }, /no payload/],
+    [{
+      toJSON() {
+        throw new Error("not me");
+      },
+    }, /not me/],
+  ];
+  for (const [message, says] of cases) {
+    const refused = await assertRejects(
+      () => publisher.send("alice", message as Sendable),
+      InvalidMessageError,
+    );
+    assertMatch(refused.message, says);
+    await assertRejects(() => publisher.sendToAll(["alice"], message as Sendable), InvalidMessageError);
+  }
+  await publisher.send("alice", "after");
+  assertEquals(await alice.next(), "after");
+  assertEquals((await publisher.history("alice")).last, 1);
 });

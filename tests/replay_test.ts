@@ -5,7 +5,7 @@
  * A failure is shrunk and prints its seed; TEST_SEED=<seed> plays it again, TEST_RUNS sets how many runs there are.
  */
 import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
+import fc from "./packages/fast_check.ts";
 import type { GapFrame, Position } from "../src/protocol.ts";
 import { Replay } from "../src/replay.ts";
 import { World, type WorldOptions } from "./support/replay_model.ts";
@@ -242,7 +242,13 @@ Deno.test("Replay trusts no number of an epoch in which the client's was given o
         lastTag: "last",
         afterTag: tag,
       });
-    const inbox = { limits: { count: 1, ttlMs: 1 }, append: since as never, since, close: async () => {} };
+    const inbox = {
+      limits: { count: 1, ttlMs: 1 },
+      append: since as never,
+      claim: since as never,
+      since,
+      close: async () => {},
+    };
     const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
     const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
     await replay.open({ epoch: "e1", seq: 9, tag: "mine" });

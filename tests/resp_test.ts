@@ -3,7 +3,7 @@
  * are no RESP at all. The encoder here is written from the specification and shares nothing with the product.
  */
 import { assert, assertEquals, assertInstanceOf, assertStrictEquals, assertThrows } from "@std/assert";
-import fc from "fast-check";
+import fc from "./packages/fast_check.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespError, RespParser } from "../src/broker/resp.ts";
 
 const encoder = new TextEncoder();

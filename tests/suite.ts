@@ -13,7 +13,7 @@ const MIN_JOBS = 6;
 export function suite(args: readonly string[], output: "inherit" | "piped"): Deno.Command {
   const jobs = Deno.env.get("DENO_JOBS") ?? String(Math.max(MIN_JOBS, navigator.hardwareConcurrency));
   return new Deno.Command(Deno.execPath(), {
-    args: ["test", "-A", "--parallel", ...args],
+    args: ["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args],
     cwd: new URL("../", import.meta.url),
     env: { DENO_JOBS: jobs },
     stdin: "null",

@@ -17,8 +17,11 @@ export const MAX_TOKEN_ID_LENGTH = 256;
 /** Seconds that a ticket may be good for. */
 export const MAX_TICKET_TTL_S = 3_600;
 
-/** What a key allows: `send` messages, `read` presence and history, `admin` tickets, closing and revoking. */
-export type Scope = "send" | "read" | "admin";
+/**
+ * What a key allows: `send` messages, `read` presence and history, `tickets` making them, `admin` closing and revoking,
+ * and tickets too.
+ */
+export type Scope = "send" | "read" | "tickets" | "admin";
 
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
@@ -67,6 +70,7 @@ export interface Auth {
    * Who shows this. Does not look at revocations: ask `isRevoked` once the user's orders to close are heard, so that
    * none slips in between. Does not use a ticket up: that is `useUp`.
    * @throws {UnauthorizedError | BrokerUnavailableError}
+   * @throws {KeysUnavailableError} when the keys that verify tokens are not known yet.
    */
   identify(credential: Credential): Promise<Identity>;
 

@@ -4,19 +4,12 @@
  * like any other forgery. No error holds a part of a token.
  */
 import { createPublicKey } from "node:crypto";
-import {
-  createRemoteJWKSet,
-  customFetch,
-  errors,
-  type JWK,
-  type JWTPayload,
-  jwtVerify,
-  type JWTVerifyGetKey,
-} from "jose";
-import { BrokerUnavailableError, ConfigError, messageOf, UnauthorizedError } from "../errors.ts";
+import { errors, type JWK, type JWTPayload, jwtVerify } from "jose";
+import { ConfigError, KeysUnavailableError, messageOf, UnauthorizedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type NameRules, parseUsername } from "../protocol.ts";
 import { type Identity, MAX_TOKEN_ID_LENGTH } from "./auth.ts";
+import { RemoteKeys } from "./remote_keys.ts";
 
 /** How tokens are verified; at most one of the first three. */
 export interface TokenOptions {
@@ -24,7 +17,7 @@ export interface TokenOptions {
   /** PEM, or a JWK as JSON. */
   publicKey?: string | undefined;
   jwksUrl?: string | undefined;
-  /** An unknown key id makes the keys be fetched again, but not more often than this, in milliseconds. @default 30000 */
+  /** An unknown key makes the keys be fetched again, but not more often than this, in milliseconds. @default 10000 */
   jwksCooldownMs?: number;
   /** Empty: all that suit the key. */
   algorithms: readonly string[];
@@ -38,7 +31,11 @@ export interface TokenOptions {
   log: Log;
 }
 
-/** Shows whose a token is. */
+/**
+ * Shows whose a token is.
+ * @throws {UnauthorizedError}
+ * @throws {KeysUnavailableError} when that can't be known yet.
+ */
 export type Verify = (token: string) => Promise<Identity>;
 
 const HMAC = ["HS256", "HS384", "HS512"];
@@ -53,11 +50,6 @@ const ASYMMETRIC = [...RSA, ...Object.values(ELLIPTIC).flat(), ...EDWARDS];
 
 /** Longer ones are not worth the work. */
 const MAX_TOKEN_LENGTH = 8_192;
-const JWKS_COOLDOWN_MS = 30_000;
-const JWKS_MAX_AGE_MS = 600_000;
-const JWKS_TIMEOUT_MS = 3_000;
-/** After a fetch that failed nobody tries again for so long. */
-const JWKS_RETRY_MS = 1_000;
 /** RFC 7518, 3.2: a key as long as the hash. */
 const MIN_SECRET_BYTES = 32;
 
@@ -103,7 +95,7 @@ function verifierBySecret(secret: string, options: TokenOptions): Verify {
       "guessed from a single token",
     ]);
   }
-  return verifier(() => bytes, { ...options, suitable: HMAC });
+  return verifier(bytes, { ...options, suitable: HMAC });
 }
 
 function verifierByPublicKey(text: string, options: TokenOptions): Verify {
@@ -115,7 +107,7 @@ function verifierByPublicKey(text: string, options: TokenOptions): Verify {
       "something else (not shown: it may hold a secret): give the public half of the key",
     ]);
   }
-  return verifier(() => jwk, { ...options, suitable });
+  return verifier(jwk, { ...options, suitable });
 }
 
 /** The public key as a JWK, in which the library finds the form that each algorithm needs. */
@@ -141,40 +133,12 @@ function algorithmsOf({ kty, crv, n, x }: JWK): readonly string[] | undefined {
 }
 
 function verifierByUrl(url: string, options: TokenOptions): Verify {
-  const keys = createRemoteJWKSet(new URL(url), {
-    cooldownDuration: options.jwksCooldownMs ?? JWKS_COOLDOWN_MS,
-    cacheMaxAge: JWKS_MAX_AGE_MS,
-    timeoutDuration: JWKS_TIMEOUT_MS,
-    async [customFetch](url, init) {
-      const response = await fetch(url, init);
-      // The library looks no further then, and would leave the body open.
-      if (response.status !== 200) await response.body?.cancel();
-      return response;
-    },
-  });
-  let failedMs = -Infinity;
-  const unavailable = () =>
-    new BrokerUnavailableError(
-      "The keys that verify tokens can't be fetched from USERWIRE_JWKS_URL at the moment",
-    );
-  return verifier(async (header, token) => {
-    if (performance.now() - failedMs < JWKS_RETRY_MS) throw unavailable();
-    try {
-      return await keys(header, token);
-    } catch (error) {
-      // These two are about the token; all else is about the fetch.
-      if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) {
-        throw error;
-      }
-      failedMs = performance.now();
-      options.log.warn("keys for tokens not fetched", { reason: messageOf(error) });
-      throw unavailable();
-    }
-  }, { ...options, suitable: ASYMMETRIC });
+  const keys = new RemoteKeys(url, { cooldownMs: options.jwksCooldownMs, log: options.log });
+  return verifier(keys, { ...options, suitable: ASYMMETRIC });
 }
 
 function verifier(
-  key: JWTVerifyGetKey | (() => Uint8Array | JWK),
+  key: RemoteKeys | Uint8Array | JWK,
   options: TokenOptions & { suitable: readonly string[] },
 ): Verify {
   const { suitable, issuer, audience, clockToleranceS, maxLifeS, names } = options;
@@ -196,9 +160,11 @@ function verifier(
     if (token.length > MAX_TOKEN_LENGTH) throw new UnauthorizedError("The token is too long");
     let payload: JWTPayload;
     try {
-      ({ payload } = await jwtVerify(token, key as JWTVerifyGetKey, rules));
+      ({ payload } = key instanceof RemoteKeys
+        ? await key.verify(token, rules)
+        : await jwtVerify(token, key, rules));
     } catch (error) {
-      if (error instanceof BrokerUnavailableError) throw error;
+      if (error instanceof KeysUnavailableError) throw error;
       throw new UnauthorizedError(whyNot(error));
     }
     return identityOf(payload, { clockToleranceS, maxLifeS, names });

@@ -33,7 +33,7 @@ export function addListen(program: Command, shell: Shell): void {
     .addHelpText(
       "after",
       `
-A service that is not open wants a token of the user, or a key with the scope admin, which gets a ticket for each
+A service that is not open wants a token of the user, or a key with the scope tickets, which gets a ticket for each
 connection; with both the token is used.
 
 Example:
@@ -45,7 +45,8 @@ Example:
       const service = new Service(options, shell);
       using interrupt = interruption(io);
       const enough = new AbortController();
-      const printer = new Printer(io, { ...options, onLast: () => enough.abort() });
+      // Not within the last message: it is still to be acknowledged.
+      const printer = new Printer(io, { ...options, onLast: () => queueMicrotask(() => enough.abort()) });
       const stop = AbortSignal.any([interrupt.signal, enough.signal]);
 
       let wasOpen = false;

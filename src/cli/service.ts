@@ -234,7 +234,7 @@ export function inWords({ count, unit }: Counted): string {
 /** How to show what a service wants to see before it takes a call or a socket. */
 const CALL_CREDENTIALS = `give a key with --key or ${KEY_VARIABLE.env}`;
 const SOCKET_CREDENTIALS =
-  `give a token with --token or ${TOKEN_VARIABLE.env}, or a key of scope admin with --key or ${KEY_VARIABLE.env}`;
+  `give a token with --token or ${TOKEN_VARIABLE.env}, or a key of scope tickets with --key or ${KEY_VARIABLE.env}`;
 
 /**
  * What a refusal says, as one sentence: the `detail` of a problem body (RFC 9457) if there is one. That speaks of HTTP;

@@ -4,7 +4,7 @@
  * business.
  */
 import { InvalidFrameError } from "../errors.ts";
-import { type ByeFrame, parseServerFrame, type ServerFrame, SUBPROTOCOL } from "../protocol.ts";
+import { type ByeFrame, formatFrame, parseServerFrame, type ServerFrame, SUBPROTOCOL } from "../protocol.ts";
 
 /** How a connection ended. */
 export interface Ending {
@@ -95,6 +95,10 @@ export function connect(
       if (frame?.t === "bye") bye = frame;
       watchForSilence();
       if (frame !== undefined) onFrame(frame, data);
+      // Its sender waits to hear that it has arrived.
+      if (frame?.t === "m" && frame.ack === 1 && frame.seq !== undefined) {
+        socket.send(formatFrame({ t: "ack", seq: frame.seq }));
+      }
     } catch (error) {
       fail(error);
     }

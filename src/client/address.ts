@@ -16,6 +16,15 @@ export interface Address {
   readonly protocols: string[];
 }
 
+/** The ticket in the address has let a connection in, and can't do it again. */
+export class TicketUsedError extends Error {
+  override readonly name = "TicketUsedError";
+
+  constructor() {
+    super("The ticket in the address is used up: give a function that gets a fresh one as `token`");
+  }
+}
+
 /** The path of sockets where the address names none. */
 const SOCKET_PATH = "/ws";
 const SCHEMES: Readonly<Record<string, string>> = {

@@ -17,7 +17,7 @@ import {
   type ServerFrame,
 } from "../protocol.ts";
 import { Acks } from "./acks.ts";
-import { type Address, addressOf, socketUrl } from "./address.ts";
+import { type Address, addressOf, socketUrl, TicketUsedError } from "./address.ts";
 import { type Entry, Handover, type HandoverBound } from "./handover.ts";
 import { type Backoff, Link, type State } from "./link.ts";
 import type { ClientEvents, Closed, ConnectOptions, Identity, Message } from "./options.ts";
@@ -58,6 +58,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #saving: Saving | undefined;
   /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
   #loaded: Promise<void> | undefined;
+  #hasOpened = false;
   #received: Position | undefined;
   #handed: Position | undefined;
 
@@ -173,6 +174,10 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   async #address(): Promise<Address> {
+    // Every further attempt would be refused, which a browser does not tell from a network that is down.
+    if ("user" in this.#identity && this.#hasOpened && this.#base.searchParams.has("ticket")) {
+      throw new TicketUsedError();
+    }
     if ("user" in this.#identity) return addressOf(this.#base, this.#identity, this.#received);
     let token: string;
     try {
@@ -187,6 +192,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   #onOpen(hi: HiFrame): void {
+    this.#hasOpened = true;
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
     this.#emit("state", "open");

@@ -11,7 +11,7 @@
  */
 import { messageOf } from "../errors.ts";
 import { type ClientFrame, type HiFrame, type ServerFrame, shouldReconnect } from "../protocol.ts";
-import type { Address } from "./address.ts";
+import { type Address, TicketUsedError } from "./address.ts";
 import { type Ending, Session, type SessionOptions } from "./session.ts";
 
 /**
@@ -153,7 +153,9 @@ export class Link {
       const error = cause instanceof Error ? cause : new Error(messageOf(cause));
       this.#host.onError(error);
       if (turn !== this.#turn) return;
-      this.#onEnd({ code: 1006, reason: error.message, retryMs: undefined, openMs: undefined });
+      // Only the former is final.
+      const code = error instanceof TicketUsedError ? TOKEN_REFUSED : 1006;
+      this.#onEnd({ code, reason: error.message, retryMs: undefined, openMs: undefined });
     }
   }
 

@@ -43,10 +43,13 @@ const REFUSALS = {
 
 /** Either is enough: without keys configured, in open mode, nobody needs one. */
 const security = [{ key: [] }, {}];
+/** Whoever balances the load has no key. */
+const nobody: never[] = [];
 
 export const send = createRoute({
   method: "post",
   path: "/v1/users/{username}/messages",
+  operationId: "sendMessage",
   security,
   summary: "Send a message to a user",
   description: "The body is the payload. JSON reaches raw sockets byte for byte.",
@@ -79,10 +82,16 @@ export const send = createRoute({
 export const batch = createRoute({
   method: "post",
   path: "/v1/messages",
+  operationId: "sendMessages",
   security,
   summary: "Send many messages",
-  request: { body: { required: true, content: { "application/json": { schema: Batch } } } },
+  description: "All are checked before the first is sent. `Idempotency-Key` is for the whole call.",
+  request: {
+    headers: IdempotencyHeader,
+    body: { required: true, content: { "application/json": { schema: Batch } } },
+  },
   responses: {
+    422: no("The idempotency key was used for another call"),
     200: json(BatchResult, "One result per item, in order"),
     408: no("The body did not come in time"),
     413: no("The body is too large"),
@@ -94,6 +103,7 @@ export const batch = createRoute({
 export const user = createRoute({
   method: "get",
   path: "/v1/users/{username}",
+  operationId: "getUser",
   security,
   summary: "Whether a user is online",
   request: { params: UserParameter },
@@ -103,6 +113,7 @@ export const user = createRoute({
 export const userHead = createRoute({
   method: "head",
   path: "/v1/users/{username}",
+  operationId: "headUser",
   security,
   summary: "Whether a user is online, by the status alone",
   request: { params: UserParameter },
@@ -120,6 +131,7 @@ export const userHead = createRoute({
 export const online = createRoute({
   method: "post",
   path: "/v1/users/online",
+  operationId: "getOnline",
   security,
   summary: "Which of many users are online",
   request: { body: { required: true, content: { "application/json": { schema: OnlineQuery } } } },
@@ -135,16 +147,26 @@ export const online = createRoute({
 export const health = createRoute({
   method: "get",
   path: "/healthz",
+  operationId: "getHealth",
+  security: nobody,
   summary: "Whether the process lives",
-  responses: { 200: json(Health, "It does; a lost broker does not change that") },
+  responses: {
+    200: json(Health, "It does; a lost broker does not change that"),
+    403: no("Pages of this origin may not call"),
+    431: no("The headers are too large"),
+  },
 });
 
 export const ready = createRoute({
   method: "get",
   path: "/readyz",
+  operationId: "getReadiness",
+  security: nobody,
   summary: "Whether this instance should get traffic",
   responses: {
     200: json(Readiness, "It should"),
+    403: no("Pages of this origin may not call"),
+    431: no("The headers are too large"),
     503: json(Readiness, "It should not: `why` says what is missing"),
   },
 });
@@ -152,6 +174,7 @@ export const ready = createRoute({
 export const metrics = createRoute({
   method: "get",
   path: "/metrics",
+  operationId: "getMetrics",
   security,
   summary: "What this instance has done and how it is, for Prometheus",
   responses: {
@@ -168,6 +191,7 @@ export const metrics = createRoute({
 export const history = createRoute({
   method: "get",
   path: "/v1/users/{username}/messages",
+  operationId: "getMessages",
   security,
   summary: "What is kept of a user's messages",
   request: { params: UserParameter, query: HistoryQuery },
@@ -181,6 +205,7 @@ export const history = createRoute({
 export const close = createRoute({
   method: "delete",
   path: "/v1/users/{username}/connections",
+  operationId: "closeConnections",
   security,
   summary: "Close every connection of a user",
   request: { params: UserParameter, query: CloseQuery },
@@ -190,6 +215,7 @@ export const close = createRoute({
 export const ticket = createRoute({
   method: "post",
   path: "/v1/tickets",
+  operationId: "createTicket",
   security,
   summary: "Get a ticket, with which one socket connects as a user",
   request: { body: { required: true, content: { "application/json": { schema: TicketQuery } } } },
@@ -205,6 +231,7 @@ export const ticket = createRoute({
 export const revocation = createRoute({
   method: "post",
   path: "/v1/users/{username}/revocations",
+  operationId: "createRevocation",
   security,
   summary: "Let a user's tokens in no more, and close the sockets they let in",
   request: {

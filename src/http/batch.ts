@@ -1,86 +1,326 @@
-/** Many messages in one request: all are checked before the first is sent, then they are sent in portions. */
+/**
+ * Many messages in one request: all are checked before the first is sent, then they are sent in portions.
+ *
+ * The body may have megabytes, so it is taken apart item by item, with others being served in between, and of the
+ * payloads nothing is built: JSON goes on as it stands in the body.
+ */
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import type { z } from "@hono/zod-openapi";
-import { BrokerUnavailableError } from "../errors.ts";
+import { BrokerUnavailableError, InvalidMessageError, UserOfflineError } from "../errors.ts";
+import { membersOf, partsOf, Slices } from "../json_text.ts";
+import { CheckedJson } from "../payload.ts";
+import type { Payload } from "../protocol.ts";
 import type { Publisher, SendResult } from "../publisher.ts";
-import { FATE, problem, problemOf } from "./problem.ts";
-import { type Batch, type BatchResult, MAX_BATCH_RECIPIENTS } from "./schemas.ts";
+import { FATE, problem, type ProblemCode, problemOf } from "./problem.ts";
+import {
+  BatchItem,
+  type BatchResult,
+  check,
+  MAX_BATCH_ITEMS,
+  MAX_BATCH_RECIPIENTS,
+  MAX_ITEM_RECIPIENTS,
+} from "./schemas.ts";
 
 type Result = z.infer<typeof BatchResult>["results"][number];
 
-export async function sendBatch(
-  publisher: Publisher,
-  batch: z.infer<typeof Batch>,
-  options: { maxDataBytes: number; maxFanoutBytes: number },
-): Promise<Response> {
-  const items: { users: string[]; isList: boolean; text: string; id: string }[] = [];
-  let recipients = 0;
-  let fanoutBytes = 0;
-  for (const [i, { to, data, id }] of batch.items.entries()) {
-    // Whoever is named twice is meant once.
-    const users = typeof to === "string" ? [to] : [...new Set(to)];
-    for (const user of users) {
-      try {
-        publisher.channel(user);
-      } catch (error) {
-        return problem("invalid_username", `items[${i}].to: ${(error as Error).message}`);
-      }
-    }
-    recipients += users.length;
-    const text = JSON.stringify(data);
-    const dataBytes = Buffer.byteLength(text);
-    fanoutBytes += dataBytes * users.length;
-    if (dataBytes > options.maxDataBytes) {
-      return problem(
-        "too_large",
-        `items[${i}].data: a payload must have at most ${options.maxDataBytes} bytes`,
-      );
-    }
-    items.push({ users, isList: typeof to !== "string", text, id: id ?? crypto.randomUUID() });
+/** One item of a batch, ready to be sent. */
+export interface Item {
+  readonly users: readonly string[];
+  readonly isList: boolean;
+  readonly payload: Payload;
+  readonly id: string;
+  readonly ttlMs: number | undefined;
+  readonly expectOnline: boolean;
+}
+
+/** A batch can't be sent as it is. */
+export class BatchFault extends Error {
+  override readonly name = "BatchFault";
+
+  constructor(readonly code: ProblemCode, message: string) {
+    super(message);
   }
+}
+
+/** An item has seven; what has many more is not worth listing. */
+const MAX_MEMBERS = 20;
+/** Longer values of the short fields are wrong, whatever they are. */
+const MAX_SHORT = 1_000;
+
+/**
+ * Reads a batch.
+ * @param body Is known to be JSON.
+ * @param options.maxDataBytes Largest payload.
+ * @throws {BatchFault}
+ */
+export async function readBatch(
+  body: string,
+  publisher: Publisher,
+  options: { maxDataBytes: number; maxFanoutBytes: number },
+): Promise<Item[]> {
+  const slices = new Slices();
+  const items: Item[] = [];
+  let recipients = 0;
+  for (const json of await itemsOf(body, slices)) {
+    await slices.next();
+    if (json === undefined) continue;
+    if (items.length === MAX_BATCH_ITEMS) {
+      throw new BatchFault("invalid_request", `items: must have at most ${MAX_BATCH_ITEMS} items`);
+    }
+    const item = await readItem(json, `items[${items.length}]`, { ...options, publisher, slices });
+    recipients += item.users.length;
+    items.push(item);
+  }
+  if (items.length === 0) throw new BatchFault("invalid_request", "items: must have at least one item");
   if (recipients > MAX_BATCH_RECIPIENTS) {
-    return problem(
+    throw new BatchFault(
       "too_large",
       `A batch may reach at most ${MAX_BATCH_RECIPIENTS} users: this one names ${recipients}`,
     );
   }
+  const fanoutBytes = items.reduce((sum, { users, payload }) => sum + users.length * bytesOf(payload), 0);
   if (fanoutBytes > options.maxFanoutBytes) {
-    return problem(
+    throw new BatchFault(
       "too_large",
       `A batch may send at most ${options.maxFanoutBytes} bytes, each payload counted once for each of its users: ` +
         `this one has ${fanoutBytes}. Send it in several, or raise USERWIRE_MAX_FANOUT_BYTES`,
     );
   }
+  return items;
+}
 
+async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | undefined>> {
+  const batch = body.trim();
+  if (!batch.startsWith("{")) {
+    throw new BatchFault("invalid_request", 'The body must be an object: {"items": […]}');
+  }
+  let items: string | undefined;
+  let members = 0;
+  for (const member of membersOf(batch)) {
+    await slices.next();
+    if (member === undefined) continue;
+    const [name, value] = member;
+    if (name !== "items" || ++members > MAX_MEMBERS) {
+      throw new BatchFault(
+        "invalid_request",
+        `Unrecognized key: ${JSON.stringify(name.slice(0, MAX_SHORT))}`,
+      );
+    }
+    items = value;
+  }
+  if (items === undefined || !items.startsWith("[")) {
+    throw new BatchFault("invalid_request", "items: must be a list");
+  }
+  return partsOf(items);
+}
+
+async function readItem(
+  json: string,
+  at: string,
+  options: { maxDataBytes: number; publisher: Publisher; slices: Slices },
+): Promise<Item> {
+  const { maxDataBytes, publisher, slices } = options;
+  if (!json.startsWith("{")) throw new BatchFault("invalid_request", `${at}: must be an object`);
+  const fields: Record<string, unknown> = Object.create(null);
+  let data: string | undefined;
+  let members = 0;
+  for (const member of membersOf(json)) {
+    if (member === undefined) {
+      await slices.next();
+      continue;
+    }
+    const [name, value] = member;
+    if (++members > MAX_MEMBERS) throw new BatchFault("invalid_request", `${at}: has too many fields`);
+    if (name === "data") data = value;
+    fields[name.slice(0, MAX_SHORT)] = await readField(name, value, slices);
+  }
+  const checked = check(BatchItem, { ...fields });
+  if ("fault" in checked) {
+    const { fault } = checked;
+    throw new BatchFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
+  }
+  const { to, text, base64, id = crypto.randomUUID(), ttl, expect } = checked.value;
+  // Whoever is named twice is meant once.
+  const users = typeof to === "string" ? [to] : [...new Set(to)];
+  for (const user of users) {
+    try {
+      publisher.channel(user);
+    } catch (error) {
+      throw new BatchFault("invalid_username", `${at}.to: ${(error as Error).message}`);
+    }
+  }
+  const [field, payload] = payloadIn({ data, text, base64 }, at);
+  const bytes = bytesOf(payload);
+  if (bytes > maxDataBytes) {
+    throw new BatchFault("too_large", `${at}.${field}: a payload must have at most ${maxDataBytes} bytes`);
+  }
+  return {
+    users,
+    isList: typeof to !== "string",
+    payload,
+    id,
+    ttlMs: ttl === undefined ? undefined : ttl * 1_000,
+    expectOnline: expect !== undefined,
+  };
+}
+
+/** The value of a field, built only where that is little work; else something that the check refuses. */
+function readField(name: string, json: string, slices: Slices): unknown {
+  switch (name) {
+    case "data":
+      return true;
+    case "to":
+      return json.startsWith("[") ? recipientsIn(json, slices) : readShort(json);
+    case "text":
+    case "base64":
+      return json.startsWith('"') ? JSON.parse(json) : null;
+    default:
+      return readShort(json);
+  }
+}
+
+function readShort(json: string): unknown {
+  return json.length <= MAX_SHORT ? JSON.parse(json) : null;
+}
+
+/** As many as there may be, and one more. */
+async function recipientsIn(json: string, slices: Slices): Promise<unknown[]> {
+  const recipients: unknown[] = [];
+  for (const part of partsOf(json)) {
+    if (part === undefined) {
+      await slices.next();
+      continue;
+    }
+    recipients.push(readShort(part));
+    if (recipients.length > MAX_ITEM_RECIPIENTS) break;
+  }
+  return recipients;
+}
+
+function payloadIn(
+  { data, text, base64 }: { data: string | undefined; text: string | undefined; base64: string | undefined },
+  at: string,
+): [field: string, payload: Payload] {
+  const [field, ...others] = Object.entries({ data, text, base64 })
+    .filter(([, value]) => value !== undefined)
+    .map(([name]) => name);
+  if (field === undefined) {
+    throw new BatchFault("invalid_request", `${at}.data: is missing, and so are "text" and "base64"`);
+  }
+  if (others.length > 0) {
+    throw new BatchFault("invalid_request", `${at}.${others[0]}: can't stand beside "${field}"`);
+  }
+  if (data !== undefined) return [field, new CheckedJson(data)];
+  if (text !== undefined) return [field, { kind: "text", text }];
+  try {
+    return [field, { kind: "binary", bytes: Uint8Array.fromBase64(base64!) }];
+  } catch {
+    throw new BatchFault("invalid_request", `${at}.base64: is not base64`);
+  }
+}
+
+function bytesOf(payload: Payload): number {
+  return payload.kind === "binary" ? payload.bytes.length : Buffer.byteLength(payload.text);
+}
+
+/** The key under which a call may be repeated, and what tells it from others. */
+export interface Repeatable {
+  readonly key: string;
+  readonly fingerprint: string;
+}
+
+/**
+ * What the header says for the whole call.
+ * @param caller Name of the API key: nobody gets in another's way.
+ * @throws {InvalidMessageError} when it is no key.
+ */
+export function repeatableBy(key: string | null, body: string, caller: string): Repeatable | undefined {
+  if (key === null) return undefined;
+  if (!/^[\x21-\x7e]{1,128}$/.test(key)) {
+    throw new InvalidMessageError(
+      "An idempotency key must have 1 to 128 visible ASCII characters without spaces",
+    );
+  }
+  // No key of a single send has a space in it.
+  return {
+    key: `call ${caller} ${key}`,
+    fingerprint: createHash("sha256").update(body).digest("base64url"),
+  };
+}
+
+/** @throws {IdempotencyConflictError | BrokerUnavailableError} before anything is sent. */
+export async function sendBatch(
+  publisher: Publisher,
+  items: readonly Item[],
+  repeatable: Repeatable | undefined,
+): Promise<Response> {
+  // Once for the whole call, so that another call with this key sends nothing at all; then each send is remembered by
+  // itself, so that a repetition sends what the first try could not.
+  if (repeatable) await publisher.claim(repeatable.key, repeatable.fingerprint);
   /** Whether it is known that nothing was sent. */
   let isRefused = true;
+  let isRepeated = true;
+  const slices = new Slices();
+  const sending: Promise<Result>[] = [];
   // In one line, so that they arrive in order, and leave room for what others send.
   const line = publisher.line();
-  const sends = await Promise.all(items.map(async ({ users, isList, text, id }): Promise<Result> => {
-    const outcomes = await publisher.sendToAll(users, { kind: "json", text }, { id, line });
+  for (const [i, item] of items.entries()) {
+    sending.push(sendItem(item, i));
+    await slices.next();
+  }
+  const sends = await Promise.all(sending);
+
+  async function sendItem(
+    { users, isList, payload, id, ttlMs, expectOnline }: Item,
+    nth: number,
+  ): Promise<Result> {
+    const outcomes = await publisher.sendToAll(users, payload, {
+      id,
+      line,
+      ...(ttlMs !== undefined && { ttlMs }),
+      ...(expectOnline && { expectOnline }),
+      ...(repeatable && { idempotency: { ...repeatable, key: `${repeatable.key} ${nth}` } }),
+    });
+    const sent = outcomes.flatMap((outcome) => outcome.status === "fulfilled" ? [outcome.value] : []);
     const counts = outcomes.map((outcome) =>
       outcome.status === "fulfilled" ? outcome.value.nodes ?? outcome.value.sockets : 0
     );
-    const failed = outcomes.find((outcome) => outcome.status === "rejected");
-    if (failed && !(failed.reason instanceof BrokerUnavailableError)) throw failed.reason;
-    isRefused &&= outcomes.every((outcome) =>
-      outcome.status === "rejected" && outcome.reason.outcome === "refused"
-    );
+    const failures = outcomes.flatMap((outcome) => outcome.status === "rejected" ? [outcome.reason] : []);
+    const isOffline = (reason: unknown) => reason instanceof UserOfflineError;
+    const failed = failures.find((reason) => !isOffline(reason));
+    if (failed && !(failed instanceof BrokerUnavailableError)) throw failed;
+    isRefused &&= sent.length === 0 &&
+      failures.every((reason) => isOffline(reason) || reason.outcome === "refused");
+    isRepeated &&= sent.length > 0 && sent.every(({ repeated }) => repeated);
+    const error = failed
+      ? { code: "broker_unavailable", detail: failed.message }
+      : sent.length === 0
+      ? { code: "user_offline", detail: failures[0].message }
+      : undefined;
     return {
-      id,
+      id: sent[0]?.id ?? id,
       [publisher.counted]: counts.reduce((sum, count) => sum + count, 0),
-      ...(!isList && outcomes[0]!.status === "fulfilled" && placeOf(outcomes[0]!.value)),
+      ...(!isList && sent[0] && placeOf(sent[0])),
       ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
-      ...(failed && { error: { code: "broker_unavailable", detail: failed.reason.message } }),
+      ...(error && { error }),
     };
-  }));
-  if (sends.every((send) => send.error)) {
+  }
+
+  if (sends.every(({ error }) => error?.code === "broker_unavailable")) {
     const error = new BrokerUnavailableError(sends[0]!.error!.detail, {
       outcome: isRefused ? "refused" : "unknown",
     });
     return problemOf(error, FATE.send)!;
   }
-  return Response.json({ results: sends });
+  return Response.json({ results: sends }, {
+    headers: isRepeated ? { "idempotent-replayed": "true" } : {},
+  });
+}
+
+/** The answer to a batch that can't be sent as it is. */
+export function problemOfBatch({ code, message }: BatchFault): Response {
+  return problem(code, message);
 }
 
 function placeOf({ seq, epoch }: SendResult) {

@@ -1,5 +1,7 @@
 /** Reads request bodies, never more of them than is allowed. */
-import { InvalidMessageError } from "../errors.ts";
+import { InvalidMessageError, messageOf } from "../errors.ts";
+import { isJsonInTurns, type JsonBounds, JsonBoundsError } from "../json_text.ts";
+import { CheckedJson } from "../payload.ts";
 import type { Payload } from "../protocol.ts";
 import type { Deadlines } from "../deadlines.ts";
 
@@ -19,6 +21,11 @@ export class BodyTimeoutError extends Error {
   }
 }
 
+/** The body broke off: its sender left, or this process is ending. Nobody is there for an answer. */
+export class BodyBrokenError extends Error {
+  override readonly name = "BodyBrokenError";
+}
+
 /** How much of a body is read, and for how long. */
 export interface BodyLimits {
   /** In bytes. */
@@ -27,24 +34,43 @@ export interface BodyLimits {
   readonly deadlines: Deadlines;
 }
 
-/** The body is of a type that can't be sent. */
+/** The body is of a type, or encoded in a way, that can't be read. */
 export class MediaTypeError extends Error {
   override readonly name = "MediaTypeError";
+  /** What would be read instead. */
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(message: string, headers: Record<string, string> = {}) {
+    super(message);
+    this.headers = headers;
+  }
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * The whole body.
- * @throws {BodyTooLargeError | BodyTimeoutError} as soon as that is known.
+ * @throws {BodyTooLargeError | BodyTimeoutError | BodyBrokenError | MediaTypeError} as soon as that is known.
  */
 export async function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
   const { maxBytes, deadlines } = limits;
+  const encoding = request.headers.get("content-encoding");
+  if (encoding !== null && encoding.trim() !== "" && encoding.trim().toLowerCase() !== "identity") {
+    throw new MediaTypeError(
+      `The content encoding ${JSON.stringify(encoding)} is not decoded here: send the body as it is`,
+      { "accept-encoding": "identity" },
+    );
+  }
   const length = request.headers.get("content-length");
   if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
   // A body of known length is read in one go; hyper holds the sender to the length it gave.
   const reading = length !== null ? request.bytes() : readChunks(request, maxBytes);
-  return await deadlines.within(reading, () => new BodyTimeoutError(deadlines.limitMs));
+  const whole = reading.catch((error: unknown) => {
+    throw error instanceof BodyTooLargeError
+      ? error
+      : new BodyBrokenError(`The body broke off: ${messageOf(error)}`, { cause: error });
+  });
+  return await deadlines.within(whole, () => new BodyTimeoutError(deadlines.limitMs));
 }
 
 async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
@@ -92,15 +118,26 @@ export async function readPayload(request: Request, limits: BodyLimits): Promise
           "use application/json, text/plain or application/octet-stream",
     );
   }
-  const charset = /;\s*charset="?([^\s;"]*)/i.exec(type ?? "")?.[1]?.toLowerCase();
-  if (kind !== "binary" && charset !== undefined && charset !== "utf-8" && charset !== "us-ascii") {
-    throw new MediaTypeError(`The charset ${JSON.stringify(charset)} can't be read: send UTF-8`);
-  }
+  if (kind !== "binary") assertUtf8(type!);
   const bytes = await readBody(request, limits);
   if (bytes.length === 0) {
     throw new InvalidMessageError("The body is empty: it must be the payload of the message");
   }
-  return kind === "binary" ? { kind, bytes } : { kind, text: textOf(bytes) };
+  if (kind === "binary") return { kind, bytes };
+  const text = textOf(bytes);
+  if (kind === "text") return { kind, text };
+  if (await isJsonInTurns(text)) return new CheckedJson(text);
+  throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
+}
+
+/** Names of UTF-8, and of what is the same in it. */
+const UTF8 = new Set(["utf-8", "utf8", "us-ascii", "ascii"]);
+
+/** @throws {MediaTypeError} when the type names another charset. */
+function assertUtf8(type: string): void {
+  const charset = /;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(type)?.[1];
+  if (charset === undefined || UTF8.has(charset.toLowerCase())) return;
+  throw new MediaTypeError(`The charset ${JSON.stringify(charset)} can't be read: send UTF-8`);
 }
 
 const KINDS: ReadonlyMap<string, Payload["kind"]> = new Map([
@@ -110,10 +147,15 @@ const KINDS: ReadonlyMap<string, Payload["kind"]> = new Map([
 ]);
 
 /**
- * The body as JSON.
- * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError}
+ * The body as the text of one JSON value, whatever it is.
+ * @param bounds What it may hold.
+ * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError | BodyBrokenError}
  */
-export async function readJson(request: Request, limits: BodyLimits): Promise<unknown> {
+export async function readJsonText(
+  request: Request,
+  limits: BodyLimits,
+  bounds?: JsonBounds,
+): Promise<string> {
   const type = request.headers.get("content-type");
   if (mediaTypeOf(type) !== "application/json") {
     throw new MediaTypeError(
@@ -122,38 +164,29 @@ export async function readJson(request: Request, limits: BodyLimits): Promise<un
         : `The content type ${JSON.stringify(type)} can't be read here: send application/json`,
     );
   }
-  return parseJson(textOf(await readBody(request, limits)));
+  assertUtf8(type!);
+  const text = textOf(await readBody(request, limits));
+  try {
+    if (await isJsonInTurns(text, bounds)) return text;
+  } catch (error) {
+    if (error instanceof JsonBoundsError) throw new InvalidMessageError(error.message);
+    throw error;
+  }
+  throw new InvalidMessageError("The body is not JSON");
+}
+
+/** More than the bodies hold that are read whole: flat ones, of a list at most. */
+const BOUNDS: JsonBounds = { maxDepth: 8, maxValues: 20_000 };
+
+/**
+ * The body as JSON, of a call whose body is flat.
+ * @throws as `readJsonText`.
+ */
+export async function readJson(request: Request, limits: BodyLimits): Promise<unknown> {
+  return JSON.parse(await readJsonText(request, limits, BOUNDS));
 }
 
 /** The part that names the type, without parameters. */
 function mediaTypeOf(header: string | null): string {
   return (header ?? "").split(";", 1)[0]!.trim().toLowerCase();
-}
-
-/**
- * Parses JSON so that it can be written again with the same values: numbers that JavaScript can't hold keep
- * their digits.
- * @throws {InvalidMessageError}
- */
-export function parseJson(text: string): unknown {
-  try {
-    // Only numbers with more than 15 digits or an exponent can be at risk, and the reviver is slow.
-    return /\d(?:\.?\d){15}|\d[eE]/.test(text) ? JSON.parse(text, keepDigits) : JSON.parse(text);
-  } catch (error) {
-    // The reviver calls itself for each level.
-    if (error instanceof RangeError) throw new InvalidMessageError("The body nests too deeply");
-    throw new InvalidMessageError("The body is not JSON");
-  }
-}
-
-/** TypeScript's library does not have these two yet: https://github.com/tc39/proposal-json-parse-with-source */
-interface JsonWithRaw {
-  rawJSON(text: string): unknown;
-}
-
-function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
-  const source = context?.source;
-  return typeof value === "number" && source !== undefined && String(value) !== source
-    ? (JSON as unknown as JsonWithRaw).rawJSON(source)
-    : value;
 }

@@ -5,6 +5,7 @@ import {
   IdempotencyConflictError,
   InvalidMessageError,
   InvalidUsernameError,
+  KeysUnavailableError,
   UnauthorizedError,
   UserOfflineError,
 } from "../errors.ts";
@@ -34,6 +35,7 @@ const PROBLEMS = {
   headers_too_large: { status: 431, title: "The headers are too large" },
   internal: { status: 500, title: "The server made a mistake" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
+  keys_unavailable: { status: 503, title: "The keys that verify tokens are not available" },
   draining: { status: 503, title: "The instance is shutting down" },
   full: { status: 503, title: "The instance holds as many sockets as it may" },
 } as const;
@@ -94,6 +96,9 @@ export function problemOf(error: unknown, fate?: Fate): Response | undefined {
   if (error instanceof InvalidMessageError) return problem("invalid_message", error.message);
   if (error instanceof UserOfflineError) return problem("user_offline", error.message);
   if (error instanceof IdempotencyConflictError) return problem("idempotency_conflict", error.message);
+  if (error instanceof KeysUnavailableError) {
+    return problem("keys_unavailable", error.message, { "retry-after": String(error.retryAfterS) });
+  }
   if (error instanceof BrokerUnavailableError) {
     return problem("broker_unavailable", error.message + (fate ? `; ${fate[error.outcome]}` : ""));
   }

@@ -9,14 +9,21 @@ import { CLOSE, type NameRules, parsePosition, parseUsername } from "../protocol
 import type { Publisher } from "../publisher.ts";
 import { assets } from "../web/assets.ts";
 import * as api from "./api.ts";
-import { sendBatch } from "./batch.ts";
-import { type BodyLimits, BodyTimeoutError, BodyTooLargeError, MediaTypeError, readJson } from "./body.ts";
+import { BatchFault, problemOfBatch, readBatch, repeatableBy, sendBatch } from "./batch.ts";
+import {
+  BodyBrokenError,
+  type BodyLimits,
+  BodyTimeoutError,
+  BodyTooLargeError,
+  MediaTypeError,
+  readJson,
+  readJsonText,
+} from "./body.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";
 import type { OwnHost } from "./own_host.ts";
 import { Deadlines } from "../deadlines.ts";
 import { FATE, type Fate, problem, problemOf } from "./problem.ts";
 import {
-  Batch,
   check,
   CloseQuery,
   HistoryQuery,
@@ -54,6 +61,8 @@ export interface RoutesOptions {
 
 /** Bodies that hold many users or messages. */
 const MAX_BULK_BYTES = 4 * 1024 * 1024;
+/** Bodies that name one user and say little more. */
+const MAX_SMALL_BYTES = 65_536;
 
 const PAGE_HEADERS = {
   "content-security-policy":
@@ -85,6 +94,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   const app = new OpenAPIHono<Env>();
   const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
+  const small: BodyLimits = { ...single, maxBytes: MAX_SMALL_BYTES };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
   const sends: SendHost = { publisher, auth, body: single };
   const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);
@@ -96,6 +106,14 @@ export function createRoutes(options: RoutesOptions): Routes {
     app.openAPIRegistry.registerPath(route);
   }
 
+  // What GET would say has this length; without its body Deno would call it nothing.
+  app.use(async (c, next) => {
+    await next();
+    if (c.req.method !== "HEAD" || c.res.body === null) return;
+    const { byteLength } = await c.res.clone().arrayBuffer();
+    c.res.headers.set("content-length", String(byteLength));
+  });
+
   // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
   app.post(api.send.getRoutingPath(), (c) => {
     c.set("fate", FATE.send);
@@ -104,13 +122,16 @@ export function createRoutes(options: RoutesOptions): Routes {
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
-    const batch = check(Batch, await readJson(c.req.raw, bulk));
-    if ("fault" in batch) return problem("invalid_request", batch.fault);
-    assertMayAddress(caller, batch.value.items.flatMap(({ to }) => to));
-    return await sendBatch(publisher, batch.value, {
+    c.set("fate", FATE.send);
+    const key = c.req.raw.headers.get("idempotency-key");
+    const body = await readJsonText(c.req.raw, bulk);
+    const repeatable = repeatableBy(key, body, caller.name);
+    const items = await readBatch(body, publisher, {
       maxDataBytes: options.maxBodyBytes,
       maxFanoutBytes: options.maxFanoutBytes,
     });
+    assertMayAddress(caller, items.flatMap(({ users }) => users));
+    return await sendBatch(publisher, items, repeatable);
   });
 
   app.get(api.user.getRoutingPath(), async (c) => {
@@ -173,8 +194,8 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   app.post(api.ticket.getRoutingPath(), async (c) => {
-    const caller = admit(c, "admin");
-    const query = check(TicketQuery, await readJson(c.req.raw, single));
+    const caller = admit(c, "tickets");
+    const query = check(TicketQuery, await readJson(c.req.raw, small));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const { user, ttl = options.ticketTtlS } = query.value;
     assertMayAddress(caller, [user]);
@@ -187,7 +208,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   app.post(api.revocation.getRoutingPath(), async (c) => {
     c.set("fate", FATE.revoke);
     const caller = admit(c, "admin");
-    const query = check(RevocationQuery, await readJson(c.req.raw, single));
+    const query = check(RevocationQuery, await readJson(c.req.raw, small));
     if ("fault" in query) return problem("invalid_request", query.fault);
     const username = parseUsername(usernameIn(c), options.names);
     assertMayAddress(caller, [username]);
@@ -263,7 +284,14 @@ export function createRoutes(options: RoutesOptions): Routes {
       // What is still to come of it must not be taken for the next request.
       return problem("too_slow", error.message, { connection: "close" });
     }
-    if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message);
+    if (error instanceof MediaTypeError) {
+      return problem("unsupported_media_type", error.message, error.headers);
+    }
+    if (error instanceof BatchFault) return problemOfBatch(error);
+    if (error instanceof BodyBrokenError) {
+      log.debug("request not answered", { reason: error.message });
+      return problem("invalid_request", error.message, { connection: "close" });
+    }
     const answer = problemOf(error, fate);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
@@ -290,7 +318,9 @@ function documentHead(version: string) {
       title: "Userwire",
       version,
       description: "Sends messages to named users, whichever instance holds their sockets.",
+      license: { name: "MIT", identifier: "MIT" },
     },
+    servers: [{ url: "/", description: "The instance, or the balancer, that this document came from" }],
   };
 }
 

@@ -6,13 +6,15 @@ export const MAX_BATCH_ITEMS = 1_000;
 /** Recipients of one item of a batch, and of a whole batch. */
 export const MAX_ITEM_RECIPIENTS = 1_000;
 export const MAX_BATCH_RECIPIENTS = 10_000;
+/** Longest time a message is kept, in seconds. */
+const MAX_TTL_S = 2_592_000;
 export const MAX_ONLINE_USERS = 10_000;
 
 /** A whole number in a query. */
 function number(min: number, max: number) {
   return z.string().regex(/^\d{1,9}$/, "must be a whole number").transform(Number).pipe(
     z.number().int().min(min).max(max),
-  );
+  ).openapi({ type: "integer", minimum: min, maximum: max });
 }
 
 const username = z.string().openapi({
@@ -57,7 +59,7 @@ export const SendQuery = z.strictObject({
     description:
       "How long to wait for them, in milliseconds; 2000 if not given. Its passing is a result, not an error",
   }),
-  ttl: number(1, 2_592_000).optional().openapi({
+  ttl: number(1, MAX_TTL_S).optional().openapi({
     description: "How long the message is kept for a user who is away, in seconds",
   }),
 }).refine(({ wait, timeout }) => timeout === undefined || wait === "ack", {
@@ -129,7 +131,9 @@ export const History = z.object({
 export const CloseQuery = z.strictObject({
   code: number(1_000, 4_999).refine((code) => code === 1_000 || code === 1_012 || code >= 3_000, {
     message: "must be 1000, 1012 or 3000 to 4999",
-  }).optional().openapi({ description: "Close code; 4403 if not given, which clients take as final" }),
+  }).optional().openapi({
+    description: "Close code, 1000, 1012 or 3000 to 4999; 4403 if not given, which clients take as final",
+  }),
   why: z.string().min(1).refine((why) => new TextEncoder().encode(why).length <= 120, {
     message: "must have at most 120 bytes",
   }).optional().openapi({ description: 'Reason that clients see; "kicked" if not given' }),
@@ -181,17 +185,31 @@ export const Revoked = z.object({
   }),
 }).openapi("Revoked");
 
+/** An item is checked by itself; that one of the three payloads is there, where it is read. */
+export const BatchItem = z.strictObject({
+  to: z.union([username, z.array(username).min(1).max(MAX_ITEM_RECIPIENTS)], {
+    error: `must be a username or a list of 1 to ${MAX_ITEM_RECIPIENTS} usernames`,
+  }),
+  data: z.unknown().optional().openapi({
+    description: "The payload: any JSON value. Each item has it, or `text`, or `base64`",
+    example: { order: 7 },
+  }),
+  text: z.string().optional().openapi({ description: "Instead of `data`: a payload of text" }),
+  base64: z.string().optional().openapi({
+    description: "Instead of `data`: a payload of bytes, in base64",
+    format: "byte",
+  }),
+  id: id.optional(),
+  ttl: z.number().int().min(1).max(MAX_TTL_S).optional().openapi({
+    description: "How long the message is kept for users who are away, in seconds",
+  }),
+  expect: z.literal("online").optional().openapi({
+    description: "Only send to users who are online; for the others nothing is stored",
+  }),
+});
+
 export const Batch = z.strictObject({
-  items: z.array(z.strictObject({
-    to: z.union([username, z.array(username).min(1).max(MAX_ITEM_RECIPIENTS)], {
-      error: `must be a username or a list of 1 to ${MAX_ITEM_RECIPIENTS} usernames`,
-    }),
-    data: z.unknown().refine((data) => data !== undefined, "is missing").openapi({
-      description: "The payload: any JSON value",
-      example: { order: 7 },
-    }),
-    id: id.optional(),
-  })).min(1).max(MAX_BATCH_ITEMS),
+  items: z.array(BatchItem).min(1).max(MAX_BATCH_ITEMS),
 }).openapi("Batch");
 
 const Failure = z.object({ code: z.string(), detail: z.string() });
@@ -206,7 +224,9 @@ export const BatchResult = z.object({
     users: z.record(z.string(), z.number().int()).optional().openapi({
       description: "Sockets, or `nodes`, reached for each user, when `to` is a list",
     }),
-    error: Failure.optional().openapi({ description: "Set when the broker failed for this item" }),
+    error: Failure.optional().openapi({
+      description: "Set when the broker failed for this item, or with `expect` all its users are offline",
+    }),
   })),
 }).openapi("BatchResult");
 

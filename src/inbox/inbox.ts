@@ -34,18 +34,19 @@ export interface Draft {
   readonly tail: string;
 }
 
+/** A caller's key, and what tells one message or call from another with the same key. */
+export interface Idempotency {
+  readonly key: string;
+  readonly fingerprint: string;
+}
+
 export interface AppendOptions {
   /** How long to keep this message, in milliseconds. @default the limit of the inbox */
   ttlMs?: number;
   /** Only if somebody listens; else nothing is stored, counted or published. */
   expectOnline?: boolean;
-  /** Makes a repeated call return the first result and do nothing. */
-  idempotency?: {
-    /** The caller's key, unique per user. */
-    key: string;
-    /** What tells one message from another with the same key. */
-    fingerprint: string;
-  };
+  /** Makes a repeated call return the first result and do nothing. Keys are unique per user. */
+  idempotency?: Idempotency;
 }
 
 /** What `append` did. */
@@ -102,6 +103,14 @@ export interface Inbox {
   append(channel: string, draft: Draft, options?: AppendOptions): Promise<Appended>;
 
   /**
+   * Notes what a key stands for where one is for many appends: for longer than these remember it.
+   * @param prefix That of the installation's channels.
+   * @returns False when it stands for something else.
+   * @throws {BrokerUnavailableError}
+   */
+  claim(prefix: string, idempotency: Idempotency): Promise<boolean>;
+
+  /**
    * The messages after a sequence number, oldest first; begins the epoch when there is none.
    * @param after Undefined for none: only the position is asked for.
    * @param limit At most so many messages are looked at.
@@ -126,6 +135,9 @@ export interface Inbox {
 
 /** How long an idempotency key is remembered. */
 export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
+
+/** How long it is remembered what one stands for that is for many appends: until the last of these has forgotten it. */
+export const CLAIM_TTL_MS = IDEMPOTENCY_TTL_MS + 60_000;
 
 /** How long a counter is kept after its last use. */
 export const COUNTER_TTL_MS = 24 * 3_600_000;

@@ -3,8 +3,10 @@ import type { Broker } from "../broker/broker.ts";
 import {
   type Appended,
   type AppendOptions,
+  CLAIM_TTL_MS,
   COUNTER_TTL_MS,
   type Draft,
+  type Idempotency,
   IDEMPOTENCY_TTL_MS,
   type Inbox,
   type InboxLimits,
@@ -40,6 +42,7 @@ export class MemoryInbox implements Inbox {
   readonly #now: () => number;
   readonly #boxes = new Map<string, Box>();
   readonly #remembered = new Map<string, Remembered>();
+  readonly #claims = new Map<string, { readonly fingerprint: string; readonly endsMs: number }>();
   #sweptMs: number;
 
   /** @param options.now The clock, in milliseconds; for tests. */
@@ -77,6 +80,17 @@ export class MemoryInbox implements Inbox {
     return await result;
   }
 
+  claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
+    this.#sweep();
+    const name = JSON.stringify([prefix, key]);
+    const before = this.#claims.get(name);
+    if (before && before.endsMs > this.#now() && before.fingerprint !== fingerprint) {
+      return Promise.resolve(false);
+    }
+    this.#claims.set(name, { fingerprint, endsMs: this.#now() + CLAIM_TTL_MS });
+    return Promise.resolve(true);
+  }
+
   // deno-lint-ignore require-await -- async so that a fault is a rejection, as the contract says
   async since(
     channel: string,
@@ -104,6 +118,7 @@ export class MemoryInbox implements Inbox {
   close(): Promise<void> {
     this.#boxes.clear();
     this.#remembered.clear();
+    this.#claims.clear();
     return Promise.resolve();
   }
 
@@ -146,5 +161,6 @@ export class MemoryInbox implements Inbox {
       if (box.entries.length === 0 && nowMs - box.usedMs > COUNTER_TTL_MS) this.#boxes.delete(channel);
     }
     for (const [key, { endsMs }] of this.#remembered) if (endsMs <= nowMs) this.#remembered.delete(key);
+    for (const [name, { endsMs }] of this.#claims) if (endsMs <= nowMs) this.#claims.delete(name);
   }
 }

@@ -5,6 +5,7 @@
  *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, timeline, former
  *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
+ *     userwire:<prefix>call:<key>     hash    what a key of many sends stands for
  *
  * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
  * not at all. Times are those of Redis' own clock.
@@ -15,7 +16,7 @@
  * timeline that ends before its epochs were saved (`originOf`).
  */
 import { BrokerUnavailableError } from "../errors.ts";
-import { parsePosition, type Position } from "../protocol.ts";
+import { parsePosition, type Position, RESERVED_PREFIX } from "../protocol.ts";
 import {
   explainReply,
   idempotencyKey,
@@ -28,8 +29,10 @@ import {
 import {
   type Appended,
   type AppendOptions,
+  CLAIM_TTL_MS,
   COUNTER_TTL_MS,
   type Draft,
+  type Idempotency,
   IDEMPOTENCY_TTL_MS,
   type Inbox,
   type InboxLimits,
@@ -186,6 +189,17 @@ return result
 /** How long keys live on which scripts are only tried, in milliseconds. */
 const TRIAL_TTL_MS = "1000";
 
+const CLAIM = new Script(
+  `
+local first = redis.call('HMGET', KEYS[1], 'fingerprint')[1]
+if first and first ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+`,
+  { probe: (tag) => ({ keys: [`userwire:{${tag}}:call`], args: ["trial", TRIAL_TTL_MS] }) },
+);
+
 /**
  * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
  * back at once must not have them all in memory.
@@ -231,7 +245,7 @@ export class RedisStreamsInbox implements Inbox {
         args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1"],
       }),
     });
-    redis.prepare(this.#append);
+    redis.prepare(this.#append, CLAIM);
     if (count === 0) return;
     redis.prepare(this.#since);
     redis.watchWith(this.#timeline);
@@ -271,6 +285,11 @@ export class RedisStreamsInbox implements Inbox {
     const position = { epoch, seq: Number(seq) };
     if (tag !== undefined) this.#timeline.appended(channel, position.seq, tag);
     return { outcome, id, position, reached: Number(reached) };
+  }
+
+  async claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
+    const name = `${RESERVED_PREFIX}${prefix}call:${key}`;
+    return await this.#redis.evaluate(CLAIM, [name], [fingerprint, String(CLAIM_TTL_MS)]) === 1;
   }
 
   since(

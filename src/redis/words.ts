@@ -49,7 +49,10 @@ const TROUBLES: Words = [
   [/ENOENT|^NotFound/, "its socket file is not there"],
   [/EACCES|EPERM|^PermissionDenied/, "this process may not connect to it"],
   [/EMFILE|ENFILE|Too many open files/, "this process has as many files open as it may: raise its limit"],
-  [/ETIMEDOUT|^ConnectionTimeoutError|^TimedOut/, "it did not take the connection in time"],
+  [
+    /ETIMEDOUT|^ConnectionTimeoutError|^TimedOut/,
+    "it did not take the connection in time; with rediss://, does that port speak TLS?",
+  ],
   [/^SocketTimeoutError/, "it has been silent for too long"],
   [/alert: CertificateRequired/, "it wants to see a client certificate: set REDIS_CERT and REDIS_KEY"],
   [/fatal alert/, "it refuses the TLS connection: check REDIS_CERT and its settings for TLS"],

@@ -99,6 +99,7 @@ export class World {
     const inbox: Inbox = {
       limits: { count: this.#keep, ttlMs: 1 },
       append: () => Promise.reject(new TypeError("Only the world appends")),
+      claim: () => Promise.reject(new TypeError("Only the world appends")),
       since: (_channel, after, limit, options = {}) => {
         this.readCount++;
         const answer = Promise.withResolvers<Stretch>();

@@ -1,0 +1,311 @@
+/**
+ * The keys that a signer of tokens publishes at a URL (a JSON Web Key Set), kept for a while and fetched anew.
+ *
+ * Three answers about a token, and each is said only where it is true. *Verified*: one of the keys fits. *Refused*: no
+ * key can fit, now that the newest are known. *Not known yet*: the keys can't be fetched, or were fetched so lately that
+ * they are not fetched again for whoever asks; `KeysUnavailableError` then, after which the same token may be taken.
+ *
+ * Keys that are there are tried before anything is fetched. So nobody's made-up key id, and no outage of the signer,
+ * touches users whose keys are known.
+ */
+import { createPublicKey, type JsonWebKey } from "node:crypto";
+import { errors, importJWK, type JWK, type JWTPayload, jwtVerify, type JWTVerifyOptions } from "jose";
+import { KeysUnavailableError, messageOf } from "../errors.ts";
+import type { Log } from "../log.ts";
+
+export interface RemoteKeysOptions {
+  /** After keys were fetched, unknown ones make nobody fetch again for so long, in milliseconds. @default 10000 */
+  cooldownMs?: number | undefined;
+  log: Log;
+}
+
+const COOLDOWN_MS = 10_000;
+/** Older keys are fetched anew with the next token. */
+const MAX_AGE_MS = 600_000;
+/** While they can't be, those that are there hold for so long. */
+const MAX_OUTAGE_MS = 3_600_000;
+const TIMEOUT_MS = 3_000;
+/** After a fetch that failed nobody tries again for so long. */
+const RETRY_MS = 1_000;
+/** The same trouble is logged once in so long. */
+const LOG_AGAIN_MS = 60_000;
+const MAX_BYTES = 1024 * 1024;
+/** A token without a key id is tried with one key after the other. */
+const MAX_KEYS = 100;
+
+type Curve = "P-256" | "P-384" | "P-521" | "Ed25519";
+
+/** What a key must be for an algorithm. */
+const KINDS: Readonly<Record<string, { kty: string; crv?: Curve }>> = {
+  ...Object.fromEntries(
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"].map((alg) => [alg, { kty: "RSA" }]),
+  ),
+  ES256: { kty: "EC", crv: "P-256" },
+  ES384: { kty: "EC", crv: "P-384" },
+  ES512: { kty: "EC", crv: "P-521" },
+  EdDSA: { kty: "OKP", crv: "Ed25519" },
+  Ed25519: { kty: "OKP", crv: "Ed25519" },
+};
+
+type Imported = Awaited<ReturnType<typeof importJWK>>;
+
+/** One published key, and its forms for the algorithms it was used with. */
+interface PublishedKey {
+  readonly jwk: JWK;
+  readonly forms: Map<string, Promise<Imported>>;
+}
+
+/** What trying keys came to. */
+type Tried =
+  | { readonly verified: { payload: JWTPayload } }
+  /** `isFinal`: newer keys would change nothing. `isBroken`: a key that may be the token's can't be used. */
+  | { readonly error: Error; readonly isFinal: boolean; readonly isBroken: boolean };
+
+export class RemoteKeys {
+  readonly #url: URL;
+  readonly #cooldownMs: number;
+  readonly #log: Log;
+  #keys: readonly PublishedKey[] | undefined;
+  #fetchedMs = -Infinity;
+  /** When the last fetch failed; undefined once one has gone well. */
+  #failedMs: number | undefined;
+  #fetching: Promise<void> | undefined;
+  /** When each trouble was logged. */
+  readonly #logged = new Map<string, number>();
+
+  constructor(url: string, options: RemoteKeysOptions) {
+    this.#url = new URL(url);
+    this.#cooldownMs = options.cooldownMs ?? COOLDOWN_MS;
+    this.#log = options.log;
+  }
+
+  /**
+   * Verifies a token with the key that fits.
+   * @throws {KeysUnavailableError} when it is not known yet whether one does.
+   * @throws {Error} as `jwtVerify` of jose, when none does.
+   */
+  async verify(token: string, rules: JWTVerifyOptions): Promise<{ payload: JWTPayload }> {
+    const askedMs = performance.now();
+    await this.#freshen();
+    let tried = await this.#try(token, rules);
+    if ("verified" in tried) return tried.verified;
+    // Keys that were fetched since the token came are as new as it gets.
+    if (!tried.isFinal && this.#fetchedMs < askedMs) {
+      const leftMs = this.#fetchedMs + this.#cooldownMs - askedMs;
+      if (leftMs > 0) {
+        throw new KeysUnavailableError(
+          "The token is signed with a key that is not known here yet: try again when the keys have been fetched anew",
+          { retryAfterS: Math.ceil(leftMs / 1_000) },
+        );
+      }
+      await this.#fetch();
+      tried = await this.#try(token, rules);
+      if ("verified" in tried) return tried.verified;
+    }
+    if (!tried.isBroken) throw tried.error;
+    throw new KeysUnavailableError(
+      "A key that verifies tokens, published at USERWIRE_JWKS_URL, can't be used: the log says more",
+      { retryAfterS: Math.ceil(this.#cooldownMs / 1_000) },
+    );
+  }
+
+  /** Sees to it that there are keys, and that they are not too old. */
+  async #freshen(): Promise<void> {
+    const ageMs = performance.now() - this.#fetchedMs;
+    if (ageMs <= MAX_AGE_MS) return;
+    if (this.#keys === undefined || ageMs > MAX_AGE_MS + MAX_OUTAGE_MS) return await this.#fetch();
+    const fetching = this.#fetch().catch(() => {});
+    // Once it is known that the signer is away nobody waits for it: those who come now are taken by the keys there are.
+    if (this.#failedMs === undefined) await fetching;
+  }
+
+  async #try(token: string, rules: JWTVerifyOptions): Promise<Tried> {
+    let error: Error = new errors.JWKSNoMatchingKey();
+    let isBroken = false;
+    let isKnown = false;
+    // The library calls this once it has read the head of the token and found the algorithm allowed.
+    const candidates: { key: PublishedKey; alg: string }[] = [];
+    try {
+      await jwtVerify(token, ({ alg, kid }) => {
+        const hasKid = typeof kid === "string";
+        const named = this.#keys!.filter(({ jwk }) => !hasKid || jwk.kid === undefined || jwk.kid === kid);
+        isKnown = hasKid && named.some(({ jwk }) => jwk.kid === kid);
+        candidates.push(...named.filter(({ jwk }) => suits(jwk, alg!)).map((key) => ({ key, alg: alg! })));
+        throw new errors.JWKSNoMatchingKey();
+      }, rules);
+    } catch (fault) {
+      // The token is none, or of an algorithm that is not allowed.
+      if (!(fault instanceof errors.JWKSNoMatchingKey)) {
+        return { error: fault as Error, isFinal: true, isBroken: false };
+      }
+    }
+    for (const { key, alg } of candidates) {
+      try {
+        return { verified: await jwtVerify(token, await formOf(key, alg), rules) };
+      } catch (fault) {
+        if (fault instanceof errors.JWSSignatureVerificationFailed) error = fault;
+        // Signed by this key, and refused for what it claims; or no token at all.
+        else if (fault instanceof errors.JOSEError) return { error: fault, isFinal: true, isBroken: false };
+        else {
+          isBroken = true;
+          this.#complain(`the key ${nameOf(key.jwk)} can't be used: ${messageOf(fault)}`);
+        }
+      }
+    }
+    return { error, isFinal: isKnown && !isBroken, isBroken };
+  }
+
+  /** Fetches the keys, together with whoever wants that at the same time. @throws {KeysUnavailableError} */
+  async #fetch(): Promise<void> {
+    const failedMs = this.#failedMs ?? -Infinity;
+    if (!this.#fetching && performance.now() - failedMs < RETRY_MS) throw unavailable();
+    this.#fetching ??= this.#load().finally(() => this.#fetching = undefined);
+    await this.#fetching;
+  }
+
+  async #load(): Promise<void> {
+    const startMs = performance.now();
+    try {
+      this.#keys = this.#keysIn(await read(this.#url));
+      this.#fetchedMs = startMs;
+      this.#failedMs = undefined;
+    } catch (error) {
+      this.#failedMs = performance.now();
+      const isLate = error instanceof DOMException && error.name === "TimeoutError";
+      this.#complain(isLate ? `no answer in ${TIMEOUT_MS / 1_000} s` : messageOf(error));
+      throw unavailable();
+    }
+  }
+
+  #keysIn(text: string): PublishedKey[] {
+    let set: unknown;
+    try {
+      set = JSON.parse(text);
+    } catch {
+      throw new Error("the answer is not JSON");
+    }
+    const { keys } = Object(set) as { keys?: unknown };
+    if (!Array.isArray(keys)) throw new Error('the answer is no key set: it has no list "keys"');
+    const usable = keys.filter((key) => typeof key === "object" && key !== null);
+    if (usable.length < keys.length) {
+      this.#complain(`${keys.length - usable.length} of the keys are no objects`);
+    }
+    if (usable.length > MAX_KEYS) {
+      this.#complain(`there are ${usable.length} keys, of which the first ${MAX_KEYS} are used`);
+    }
+    return usable.slice(0, MAX_KEYS).map((jwk) => ({ jwk: publicPart(jwk), forms: new Map() }));
+  }
+
+  #complain(reason: string): void {
+    const nowMs = performance.now();
+    if (nowMs - (this.#logged.get(reason) ?? -Infinity) < LOG_AGAIN_MS) return;
+    // Reasons may hold what the signer wrote: not more of them than can be read.
+    if (this.#logged.size >= MAX_KEYS) this.#logged.clear();
+    this.#logged.set(reason, nowMs);
+    this.#log.warn("keys for tokens: trouble", { reason });
+  }
+}
+
+function unavailable(): KeysUnavailableError {
+  return new KeysUnavailableError(
+    "The keys that verify tokens can't be fetched from USERWIRE_JWKS_URL at the moment",
+  );
+}
+
+/** The answer of the signer. @throws {Error} that says what is wrong with it. */
+async function read(url: URL): Promise<string> {
+  const response = await fetch(url, {
+    // Whoever can redirect could name keys of its own.
+    redirect: "manual",
+    headers: { accept: "application/jwk-set+json, application/json" },
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  if (response.status !== 200) {
+    await response.body?.cancel();
+    const location = response.headers.get("location");
+    throw new Error(
+      location !== null && response.status >= 300 && response.status < 400
+        ? `the answer is a redirect (${response.status}) to ${
+          placeOf(location, url)
+        }, and none is followed: set ` +
+          "USERWIRE_JWKS_URL to where the keys are"
+        : `the answer has status ${response.status}`,
+    );
+  }
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    // Leaving the loop ends the transfer.
+    if (bytes > MAX_BYTES) throw new Error(`the answer has more than ${MAX_BYTES} bytes`);
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
+}
+
+/** An address without what may be secret in it. */
+function placeOf(location: string, base: URL): string {
+  if (!URL.canParse(location, base.href)) return "no address";
+  const { origin, pathname } = new URL(location, base);
+  return origin + pathname;
+}
+
+/** Signers publish public keys only; one that does not must not make verifying depend on more. */
+function publicPart({ kty, crv, x, y, n, e, kid, alg, use, key_ops }: JWK): JWK {
+  return Object.fromEntries(
+    Object.entries({
+      kty,
+      crv,
+      x,
+      y,
+      n,
+      e,
+      kid: typeof kid === "string" ? kid : undefined,
+      alg,
+      use,
+      key_ops,
+    })
+      .filter(([, value]) => value !== undefined),
+  ) as unknown as JWK;
+}
+
+/** Whether tokens by this algorithm may be signed with the key. */
+function suits(jwk: JWK, alg: string): boolean {
+  const kind = KINDS[alg];
+  if (kind === undefined || jwk.kty !== kind.kty || (kind.crv !== undefined && jwk.crv !== kind.crv)) {
+    return false;
+  }
+  if (jwk.alg !== undefined && jwk.alg !== alg && kind.crv !== "Ed25519") return false;
+  if (jwk.use !== undefined && jwk.use !== "sig") return false;
+  return !Array.isArray(jwk.key_ops) || jwk.key_ops.includes("verify");
+}
+
+/** @throws {TypeError} when the key is broken. */
+function formOf({ jwk, forms }: PublishedKey, alg: string): Promise<Imported> {
+  let form = forms.get(alg);
+  if (form === undefined) {
+    form = importKey(jwk, alg);
+    // Whoever asks for it hears.
+    form.catch(() => {});
+    forms.set(alg, form);
+  }
+  return form;
+}
+
+async function importKey({ kty, crv, x, y, n, e }: JWK, alg: string): Promise<Imported> {
+  // The library refuses what a key says beside its numbers; that was looked at before.
+  const jwk = publicPart({ kty, crv, x, y, n, e } as JWK);
+  try {
+    // Looks at the numbers, as the import for verifying does not: a point off the curve would fit no signature.
+    createPublicKey({ key: jwk as JsonWebKey, format: "jwk" });
+    return await importJWK(jwk, alg);
+  } catch (error) {
+    // Not the library's own class, which elsewhere says that something is wrong with the token.
+    throw new TypeError(messageOf(error));
+  }
+}
+
+function nameOf({ kid }: JWK): string {
+  return kid === undefined ? "without an id" : JSON.stringify(kid.slice(0, 100));
+}

@@ -1,0 +1,171 @@
+/** What an item of a batch may say beside its payload, and batches that are tried again with an `Idempotency-Key`. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { until } from "./support/deadline.ts";
+import { Follower } from "./support/follower.ts";
+import { instancesTest, numbers } from "./support/instances.ts";
+import type { Service } from "./support/service.ts";
+import { openClient } from "./support/ws_client.ts";
+
+const { everywhere, onRedis } = instancesTest("A batch");
+
+interface Answer {
+  readonly status: number;
+  readonly replayed: string | null;
+  // deno-lint-ignore no-explicit-any -- tests look at whatever comes
+  readonly body: any;
+}
+
+async function post(service: Service, items: unknown, key?: string): Promise<Answer> {
+  const response = await service.fetch("/v1/messages", {
+    method: "POST",
+    headers: { "content-type": "application/json", ...(key !== undefined && { "idempotency-key": key }) },
+    body: typeof items === "string" ? items : JSON.stringify({ items }),
+  });
+  return {
+    status: response.status,
+    replayed: response.headers.get("idempotent-replayed"),
+    body: await response.json(),
+  };
+}
+
+const ITEMS = [
+  { to: "alice", data: { order: 7 } },
+  { to: ["alice", "bob"], data: 2 },
+  { to: "alice", text: "three" },
+];
+
+everywhere("sends JSON as it stands, text and bytes", async ({ here, there }) => {
+  await using raw = await openClient(there.socketUrl("alice"));
+  await using framed = await openClient(there.socketUrl("alice"), ["userwire.v1"]);
+  await framed.nextJson();
+  const { status } = await post(
+    here,
+    `{"items":[{"to":"alice","data": { "n" : 1.0, "e":1e0 } },{"to":"alice","text":"say \\"hi\\""},` +
+      `{"base64":"AID/","to":["alice"]},{"to":"alice","data":null}]}`,
+  );
+  assertEquals(status, 200);
+  assertEquals(
+    [await raw.next(), await raw.next(), await raw.next(), await raw.next()],
+    ['{ "n" : 1.0, "e":1e0 }', 'say "hi"', Uint8Array.of(0, 128, 255), "null"],
+  );
+  const data = [];
+  for (const _ of numbers(1, 4)) data.push((await framed.nextJson()).data);
+  assertEquals(data, [{ n: 1, e: 1 }, 'say "hi"', "AID/", null]);
+});
+
+everywhere("keeps an item for its own ttl", async ({ here, there }) => {
+  const { body } = await post(
+    here,
+    '{"items":[{"to":"bob","data":"short","ttl":1e0},{"to":"bob","data":"long"}]}',
+  );
+  assertEquals(body.results.map(({ seq }: { seq: number }) => seq), [1, 2]);
+  const { publisher } = there.server.app;
+  await until(
+    async () => (await publisher.history("bob")).frames.length === 1,
+    "the short message to leave",
+  );
+  assertMatch((await publisher.history("bob")).frames[0]!, /"data":"long"/);
+});
+
+everywhere(
+  "sends what expects its user online to nobody else, and stores nothing",
+  async ({ here, there }) => {
+    await using alice = await openClient(there.socketUrl("alice"));
+    const { status, body } = await post(here, [
+      { to: "alice", data: 1, expect: "online" },
+      { to: "bob", data: 2, expect: "online" },
+      { to: ["bob", "alice"], data: 3, expect: "online" },
+      { to: ["bob", "carol"], data: 4, expect: "online" },
+      { to: "bob", data: 5 },
+    ]);
+    assertEquals(status, 200);
+    const [first, second, third, fourth, fifth] = body.results;
+    assertEquals([first.sockets, first.error], [1, undefined]);
+    assertEquals([second.sockets, second.seq, second.error.code], [0, undefined, "user_offline"]);
+    assertEquals([third.sockets, third.users, third.error], [1, { bob: 0, alice: 1 }, undefined]);
+    assertEquals([fourth.users, fourth.error.code], [{ bob: 0, carol: 0 }, "user_offline"]);
+    assertEquals([fifth.sockets, fifth.seq], [0, 1], "bob's first");
+    assertEquals([await alice.next(), await alice.next()], ["1", "3"]);
+  },
+);
+
+everywhere("with a key is sent once, and a repetition gets the same answer", async ({ here, there }) => {
+  await using alice = await Follower.open(there.socketUrl("alice"));
+  const first = await post(here, ITEMS, "k1");
+  assertEquals([first.status, first.replayed], [200, null]);
+  for (const service of [here, there]) {
+    const again = await post(service, ITEMS, "k1");
+    assertEquals(again, { ...first, replayed: "true" });
+  }
+  await post(there, [{ to: "alice", data: "end" }], "k2");
+  await alice.reaches(4);
+  assertEquals(alice.messages.length, 4);
+  alice.assertNoFault();
+});
+
+everywhere("with the key of another body is refused, and nothing of it is sent", async ({ here, there }) => {
+  const first = await post(here, ITEMS, "k1");
+  for (
+    const items of [
+      // Of users who had none of the first, too.
+      [{ to: "dora", data: 1 }],
+      [...ITEMS, { to: "dora", data: 1 }],
+      ITEMS.slice(1),
+    ]
+  ) {
+    const { status, body } = await post(there, items, "k1");
+    assertEquals([status, body.code], [422, "idempotency_conflict"]);
+  }
+  assertEquals((await there.server.app.publisher.history("dora")).last, 0);
+  assertEquals(await post(there, ITEMS, "k1"), { ...first, replayed: "true" });
+  // A key of a batch is not one of a single send.
+  const single = await here.fetch("/v1/users/alice/messages", {
+    method: "POST",
+    headers: { "content-type": "application/json", "idempotency-key": "k1" },
+    body: "1",
+  });
+  assertEquals([single.status, single.headers.get("idempotent-replayed")], [202, null]);
+  await single.body?.cancel();
+});
+
+everywhere("with one key that meets itself on two instances is sent once", async ({ here, there }) => {
+  await using alice = await Follower.open(there.socketUrl("alice"));
+  for (const round of numbers(1, 5)) {
+    const answers = await Promise.all(
+      numbers(0, 5).map((i) => post(i % 2 ? here : there, ITEMS, `k${round}`)),
+    );
+    assertEquals(answers.map(({ status }) => status), Array(6).fill(200));
+    assertEquals(new Set(answers.map(({ body }) => JSON.stringify(body))).size, 1);
+  }
+  await alice.reaches(15);
+  assertEquals(alice.messages.length, 15);
+  alice.assertNoFault();
+});
+
+everywhere("refuses a key that is none", async ({ here }) => {
+  for (const key of ["a b", "x".repeat(129)]) {
+    const { status, body } = await post(here, ITEMS, key);
+    assertEquals([status, body.code], [400, "invalid_message"]);
+    assertMatch(body.detail, /idempotency key/i);
+  }
+  assertEquals((await here.server.app.publisher.history("alice")).last, 0);
+});
+
+everywhere("with a key is sent once without a history, too", async ({ here, there }) => {
+  await using bob = await openClient(there.socketUrl("bob"));
+  const first = await post(here, ITEMS, "k1");
+  assertEquals(await post(there, ITEMS, "k1"), { ...first, replayed: "true" });
+  await post(here, [{ to: "bob", data: "end" }]);
+  assertEquals([await bob.next(), await bob.next()], ["2", '"end"']);
+}, { USERWIRE_HISTORY: "0" });
+
+onRedis("with a key goes on where it broke off", async ({ here, there, redis }) => {
+  const key = "k1";
+  // As if the instance had died after the first item.
+  assert((await post(here, ITEMS, key)).status === 200);
+  for (const name of await redis.cli("KEYS", "*{bob}:key:*") as string[]) await redis.cli("DEL", name);
+  const again = await post(there, ITEMS, key);
+  assertEquals([again.status, again.replayed], [200, null]);
+  assertEquals((await there.server.app.publisher.history("alice")).last, 3);
+  assertEquals((await there.server.app.publisher.history("bob")).last, 2);
+});

@@ -1,0 +1,1 @@
+export { default } from "npm:openapi-fetch@0.17.0";
