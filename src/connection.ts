@@ -419,7 +419,6 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
    * into silence.
    */
   tick(isLate: boolean): void {
-    this.#quota.tick();
     if (this.#state === "opening") {
       // Deno says nothing when the client left before the handshake was answered: no open, no close.
       if (this.#socket?.readyState !== WebSocket.CONNECTING || isLate) return;

@@ -37,7 +37,6 @@ export class Newcomer implements Session {
   }
 
   tick(): void {
-    this.#quota.tick();
     if (++this.#ticks > this.#options.timeoutS) this.close(CLOSE.noIdentity);
   }
 
