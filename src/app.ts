@@ -12,6 +12,7 @@ import { Problem, problem } from "./http/problem.ts";
 import { publicAddress } from "./http/public_address.ts";
 import { createRoutes } from "./http/routes.ts";
 import { sendTarget } from "./http/send.ts";
+import { Turnstile } from "./http/turnstile.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
 import { Metrics } from "./metrics.ts";
@@ -132,6 +133,7 @@ export function openApp(config: Config, options: AppOptions): App {
     connections,
     auth,
     admission: new Admission(connections, config),
+    turnstile: new Turnstile((place) => connections.lose(place)),
     tokenInQuery: config.tokenInQuery,
     channelPrefix,
     foldUsernames,

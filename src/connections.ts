@@ -49,6 +49,7 @@ export class Connections implements ConnectionHost {
   /** Where the client of each session is, and how many sockets each place has. */
   readonly #places = new Map<Session, string>();
   readonly #byPlace = new Map<string, number>();
+  #lost = 0;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   readonly #onGone = new Set<() => void>();
@@ -73,9 +74,14 @@ export class Connections implements ConnectionHost {
     return this.#zombies.size;
   }
 
-  /** Whether the process holds as many sockets as it may; closing ones count, they hold memory too. */
+  /** Sockets whose client left while they were being opened: they hold a descriptor, for good. */
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /** Whether the process holds as many sockets as it may; closing and lost ones count, they hold memory too. */
   get isFull(): boolean {
-    return this.#live.size + this.#zombies.size >= this.#maxConnections;
+    return this.#live.size + this.#zombies.size + this.#lost >= this.#maxConnections;
   }
 
   /** Sessions of a user in this process that are not closing, oldest first. */
@@ -88,7 +94,7 @@ export class Connections implements ConnectionHost {
     return this.#byUser.get(username)?.size ?? 0;
   }
 
-  /** Sockets of a place; closing ones count. */
+  /** Sockets of a place; closing and lost ones count. */
   countAt(place: string): number {
     return this.#byPlace.get(place) ?? 0;
   }
@@ -156,6 +162,12 @@ export class Connections implements ConnectionHost {
       clearInterval(this.#timer);
       this.#timer = undefined;
     }
+  }
+
+  /** A socket is lost, because of a client there: it counts for as long as the process lives. */
+  lose(place: string): void {
+    this.#lost++;
+    this.#byPlace.set(place, this.countAt(place) + 1);
   }
 
   onSocketGone(session: Session): void {

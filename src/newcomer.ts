@@ -54,6 +54,11 @@ export class Newcomer implements Session {
     if (this.#socket.readyState === WebSocket.CONNECTING) this.#leave();
   }
 
+  /** Ends it without a word: its client had left before the handshake was answered. */
+  abandon(): void {
+    if (!this.#over) this.#leave();
+  }
+
   #onFrame(data: string | ArrayBuffer): void {
     if (this.#over) return letGo(data);
     const excess = this.#quota.take(data);

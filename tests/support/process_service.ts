@@ -138,6 +138,13 @@ export class ProcessService implements AsyncDisposable {
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) * 1_024;
   }
 
+  /** File descriptors that the process has open. Linux only. */
+  async openFiles(): Promise<number> {
+    let count = 0;
+    for await (const _ of Deno.readDir(`/proc/${this.#child.pid}/fd`)) count++;
+    return count;
+  }
+
   get hasEnded(): boolean {
     return this.#status !== undefined;
   }
