@@ -16,6 +16,7 @@ import { Turnstile } from "./http/turnstile.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
 import { Metrics } from "./metrics.ts";
+import type { OpenFiles } from "./open_files.ts";
 import { absolutePath } from "./paths.ts";
 import type { Pem } from "./pem.ts";
 import { CLOSE } from "./protocol.ts";
@@ -46,15 +47,19 @@ export interface AppOptions {
   /** Name of this instance. */
   node: string;
   log: Log;
+  files: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
 }
+
+/** Answered whatever is scarce. */
+const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
 
 export const VERSION: string = denoJson.version;
 
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
-  const { node, log } = options;
+  const { node, log, files } = options;
   const foldUsernames = config.usernameCase === "lower";
   const { channelPrefix, allowedOrigins } = config;
   const authWith = prepareAuth({
@@ -81,9 +86,11 @@ export function openApp(config: Config, options: AppOptions): App {
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
     redisReconnects: () => backbone.redis?.reconnects ?? 0,
+    files,
+    lostSockets: () => connections.lost,
   });
   const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames, metrics });
-  const connections = new Connections({
+  const connections: Connections = new Connections({
     node,
     limits: config,
     maxConnections: config.maxConnections,
@@ -114,7 +121,9 @@ export function openApp(config: Config, options: AppOptions): App {
     version: VERSION,
     log,
     readiness() {
-      const why = isDraining ? "The instance is shutting down" : broker.unavailable();
+      const why = isDraining
+        ? "The instance is shutting down"
+        : broker.unavailable() ?? (files.areScarce ? files.why : undefined);
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),
@@ -145,6 +154,10 @@ export function openApp(config: Config, options: AppOptions): App {
 
   /** What can be refused whatever is asked for. */
   function refuse(request: Request, isSend: boolean): Problem | undefined {
+    // Who asks how things are is to learn it.
+    if (files.areScarce && !PROBES.has(URL.parse(request.url)?.pathname ?? "")) {
+      return problem("out_of_files", files.why, { connection: "close" });
+    }
     const tooLarge = refuseLargeHeaders(request);
     if (tooLarge) return tooLarge;
     // The address is put together from what the client calls the host.

@@ -35,6 +35,7 @@ const PROBLEMS = {
   internal: { status: 500, title: "The server made a mistake" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
   draining: { status: 503, title: "The instance is shutting down" },
+  out_of_files: { status: 503, title: "The instance has too many files open" },
   full: { status: 503, title: "The instance holds as many sockets as it may" },
 } as const;
 

@@ -12,6 +12,8 @@ import { secretsIn } from "./secrets.ts";
 export interface ProcessOptions {
   /** "run" starts `main.ts`; "task" does it through `deno task start`, in a process group of its own. @default "run" */
   readonly through?: "run" | "task";
+  /** How many files it may have open. @default as many as the tests */
+  readonly openFiles?: number;
 }
 
 /** One line of the log. */
@@ -62,8 +64,12 @@ export class ProcessService implements AsyncDisposable {
     const isGroup = options.through === "task";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
-    const child = new Deno.Command(Deno.execPath(), {
-      args: isGroup ? ["task", "start"] : ["run", "-A", "main.ts"],
+    const program = [Deno.execPath(), ...(isGroup ? ["task", "start"] : ["run", "-A", "main.ts"])];
+    const [command, ...args] = options.openFiles === undefined
+      ? program
+      : ["sh", "-c", `ulimit -n ${options.openFiles} && exec "$@"`, "sh", ...program];
+    const child = new Deno.Command(command!, {
+      args,
       cwd: ROOT,
       clearEnv: true,
       env: {
