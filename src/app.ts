@@ -90,6 +90,7 @@ export function openApp(config: Config, options: AppOptions): App {
     lostSockets: () => connections.lost,
   });
   const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames, metrics });
+  const turnstile = new Turnstile((place) => connections.lose(place));
   const connections: Connections = new Connections({
     node,
     limits: config,
@@ -98,6 +99,8 @@ export function openApp(config: Config, options: AppOptions): App {
     receipts: publisher.receipts,
     metrics,
     log,
+    onFlood: (place) => turnstile.flooded(place),
+    hasFlooded: (place) => turnstile.hasFlooded(place),
   });
   let isDraining = false;
   const isOwnHost = auth.isOpen && isLoopback(config.host)
@@ -142,7 +145,7 @@ export function openApp(config: Config, options: AppOptions): App {
     connections,
     auth,
     admission: new Admission(connections, config),
-    turnstile: new Turnstile((place) => connections.lose(place)),
+    turnstile,
     tokenInQuery: config.tokenInQuery,
     channelPrefix,
     foldUsernames,

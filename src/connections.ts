@@ -21,6 +21,10 @@ export interface ConnectionsOptions {
   receipts: Receipts;
   metrics: Metrics;
   log: Log;
+  /** A client there floods. */
+  onFlood(place: string): void;
+  /** Whether one did, not long ago. */
+  hasFlooded(place: string): boolean;
 }
 
 const TICK_MS = 1_000;
@@ -49,6 +53,7 @@ export class Connections implements ConnectionHost {
   /** Where the client of each session is, and how many sockets each place has. */
   readonly #places = new Map<Session, string>();
   readonly #byPlace = new Map<string, number>();
+  readonly #floods: Pick<ConnectionsOptions, "onFlood" | "hasFlooded">;
   #lost = 0;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
@@ -62,6 +67,7 @@ export class Connections implements ConnectionHost {
     this.#maxConnections = options.maxConnections;
     this.#auth = options.auth;
     this.#receipts = options.receipts;
+    this.#floods = options;
   }
 
   /** Sessions that are not closing. */
@@ -150,6 +156,16 @@ export class Connections implements ConnectionHost {
     this.#roomTimer ??= setInterval(() => {
       for (const connection of this.#full) if (connection.hasRoom()) this.#leaveFull(connection);
     }, ROOM_TICK_MS);
+  }
+
+  onFlood(session: Session): void {
+    const place = this.#places.get(session);
+    if (place !== undefined) this.#floods.onFlood(place);
+  }
+
+  isPatient(session: Session): boolean {
+    const place = this.#places.get(session);
+    return place === undefined || !this.#floods.hasFlooded(place);
   }
 
   onEnd(session: Session): void {

@@ -22,17 +22,22 @@ const encoder = new TextEncoder();
  * Closes the socket, as soon as it is open.
  * @param options.whenQuiet Hear its peer out first, for at most a second. For a peer whose frames are the reason:
  *   more of them are on their way. @default false
+ * @param options.onFlood It went on to send more than can have been on its way.
  */
-export function hangUp(socket: WebSocket, reason: CloseReason, options: { whenQuiet?: boolean } = {}): void {
+export function hangUp(
+  socket: WebSocket,
+  reason: CloseReason,
+  options: { whenQuiet?: boolean; onFlood?: () => void } = {},
+): void {
   const { code, why } = reason;
   const fits = encoder.encodeInto(why, new Uint8Array(MAX_REASON_BYTES)).read;
   const close = () => socket.close(code, why.slice(0, fits));
   if (socket.readyState === WebSocket.CONNECTING) socket.onopen = close;
-  else if (options.whenQuiet) whenQuiet(socket, close);
+  else if (options.whenQuiet) whenQuiet(socket, close, options.onFlood);
   else close();
 }
 
-function whenQuiet(socket: WebSocket, close: () => void): void {
+function whenQuiet(socket: WebSocket, close: () => void, onFlood?: () => void): void {
   let isQuiet = true;
   let waits = 0;
   let frames = 0;
@@ -44,7 +49,9 @@ function whenQuiet(socket: WebSocket, close: () => void): void {
     isQuiet = false;
     bytes += typeof data === "string" ? data.length : data.byteLength;
     letGo(data);
-    if (++frames > MAX_FRAMES || bytes > MAX_BYTES || performance.now() > endMs) end();
+    if (++frames <= MAX_FRAMES && bytes <= MAX_BYTES && performance.now() <= endMs) return;
+    onFlood?.();
+    end();
   };
   const timer = setInterval(() => {
     if (isQuiet || ++waits === MAX_WAITS) end();

@@ -49,7 +49,8 @@ export class Newcomer implements Session {
       code: reason.code,
       why: reason.why,
     });
-    hangUp(this.#socket, reason, options);
+    const whenQuiet = options.whenQuiet === true && this.#host.isPatient(this);
+    hangUp(this.#socket, reason, { whenQuiet, onFlood: () => this.#host.onFlood(this) });
     // When the client left before the handshake was answered, Deno never says anything.
     if (this.#socket.readyState === WebSocket.CONNECTING) this.#leave();
   }

@@ -47,7 +47,7 @@ const CLOSE_MS = 1_000;
  * longer than that begins with the shortest again.
  */
 const RELISTEN_MS = 100;
-const MAX_RELISTEN_MS = 2_000;
+const MAX_RELISTEN_MS = 1_000;
 /** Want of file descriptors passes; other faults are tried for so long. */
 const GIVE_UP_MS = 30_000;
 /** Ctrl+C comes twice under `deno task`: from the terminal, and passed on by the task. That is one signal. */
@@ -73,7 +73,9 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   // Before anybody can connect: it may have to try how many files can be opened.
   const files = new OpenFiles();
   const gone = Promise.withResolvers<void>();
-  const onEnd = (listener: Listener, error: unknown) => void listenAnew(listener, error);
+  // Not before all of this has begun.
+  const onEnd = (listener: Listener, error: unknown) =>
+    void ready.promise.then(() => listenAnew(listener, error), () => {});
   let listener = attempt(() => new Listener(config, { tls, signal: failed.signal, handler, onEnd }));
   const port = listener?.port ?? config.port;
   const node = config.node ?? `${Deno.hostname()}:${port}`;
@@ -109,7 +111,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     if (old.isRetired || ending) return;
     log!.error("not listening any more: listens anew as soon as it can", { reason: messageOf(error) });
     const sinceMs = performance.now();
-    let pauseMs = Math.min(MAX_RELISTEN_MS, old.isStable ? RELISTEN_MS : old.pauseMs * 2);
+    let pauseMs = old.isStable ? RELISTEN_MS : nextPause(old.pauseMs);
     while (!old.isRetired && !ending) {
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
       if (old.isRetired || ending) return;
@@ -123,7 +125,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
           log!.error("can't listen: gives up", { reason: messageOf(error) });
           return gone.resolve();
         }
-        pauseMs = Math.min(MAX_RELISTEN_MS, pauseMs * 2);
+        pauseMs = nextPause(pauseMs);
       }
     }
   }
@@ -250,6 +252,10 @@ type Handler = (
   info: Deno.ServeHandlerInfo<Deno.NetAddr>,
 ) => Response | Promise<Response>;
 
+function nextPause(ms: number): number {
+  return Math.min(MAX_RELISTEN_MS, Math.max(RELISTEN_MS, ms * 2));
+}
+
 interface ListenerOptions {
   tls: Pem | undefined;
   /** Instead of the one of the settings: one that another listener of this process has already. */
@@ -310,7 +316,7 @@ class Listener {
 
   /** Whether it listens for so long that what ended it before has passed. */
   get isStable(): boolean {
-    return performance.now() - this.#startMs > 2 * MAX_RELISTEN_MS;
+    return performance.now() - this.#startMs > MAX_RELISTEN_MS;
   }
 
   /**

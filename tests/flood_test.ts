@@ -3,8 +3,8 @@
  * no more, then it is cut. That is counted where the frames come, in the sockets, so that a slow machine changes nothing.
  */
 import { assert, assertEquals } from "@std/assert";
-import { flood, floodOf, FLOODS, type Who } from "./hostile/floods.ts";
-import { CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
+import { flood, floodOf, FLOODS, UNSEEN_FLOODS, type Who } from "./hostile/floods.ts";
+import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
 import { until } from "./support/deadline.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
@@ -111,4 +111,18 @@ async function flooding(url: string): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve));
   }
   await ended;
+}
+
+for (const name of UNSEEN_FLOODS) {
+  Deno.test(`A flood that Deno keeps to itself does not end the service to others: ${name}`, async () => {
+    await using service = await Service.start(CLOSED);
+    await using bob = await openClient(service.socketUrl(), protocolsFor(await tokenFor("bob")));
+    assertEquals((await bob.nextJson()).t, "hi");
+    const options = { socketUrl: service.socketUrl(), closed: true, ms: 1_000 };
+    const over = flood([await floodOf(name, "v1", options)]);
+    await until(() => service.server.app.connections.countOf("mallory") === 1, "the flood to begin");
+    await call(service, "POST /v1/users/bob/messages", { body: 1 });
+    assertEquals((await bob.nextJson()).data, 1);
+    await over;
+  });
 }

@@ -30,6 +30,8 @@ interface Place {
   lost: number;
   /** When a client left last. */
   leftMs: number;
+  /** When a client flooded last. */
+  floodMs: number;
 }
 
 /** A handshake that may be answered; its turn is over when it is disposed of, unless there is a socket to watch. */
@@ -81,7 +83,18 @@ export class Turnstile {
     return this.#turn(place, entry, signal);
   }
 
-  /** A client left in the middle of its handshake. */
+  /** A client floods: the next ones of its address wait, and are not heard out when they are refused. */
+  flooded(place: string): void {
+    this.left(place);
+    this.#entryOf(place).floodMs = performance.now();
+  }
+
+  /** Whether a client of that address flooded not long ago. */
+  hasFlooded(place: string): boolean {
+    return performance.now() - (this.#places.get(place)?.floodMs ?? -Infinity) < WARY_MS;
+  }
+
+  /** A client left in the middle of its handshake: the next ones of its address wait. */
   left(place: string): void {
     const entry = this.#entryOf(place);
     entry.leftMs = performance.now();
@@ -130,7 +143,8 @@ export class Turnstile {
   }
 
   #entryOf(place: string): Place {
-    const entry = this.#places.get(place) ?? { answered: 0, waiting: [], lost: 0, leftMs: -Infinity };
+    const entry = this.#places.get(place) ??
+      { answered: 0, waiting: [], lost: 0, leftMs: -Infinity, floodMs: -Infinity };
     this.#places.set(place, entry);
     return entry;
   }

@@ -23,6 +23,15 @@ const FRAMES: Readonly<Record<string, readonly [opcode: number, payload: string 
 
 export const FLOODS: readonly string[] = Object.keys(FRAMES);
 
+/** What Deno keeps to itself: no frame of these reaches a service, which so can't count them. */
+const UNSEEN: Readonly<Record<string, Uint8Array>> = {
+  pings: encodeFrame({ opcode: OPCODE.ping, payload: "x" }),
+  pongs: encodeFrame({ opcode: OPCODE.pong, payload: "x" }),
+  "empty fragments": encodeFrame({ opcode: OPCODE.continuation, fin: false, payload: "" }),
+};
+
+export const UNSEEN_FLOODS: readonly string[] = Object.keys(UNSEEN);
+
 /** Bytes are written in pieces of about that size. */
 const PIECE = 16_384;
 
@@ -33,8 +42,8 @@ export async function floodOf(
   options: { socketUrl: string; closed: boolean; ms: number; again?: boolean },
 ): Promise<Flood> {
   const url = new URL(options.socketUrl);
-  const [opcode, payload] = FRAMES[name]!;
-  const frame = encodeFrame({ opcode, payload });
+  const [opcode, payload] = FRAMES[name] ?? [];
+  const frame = UNSEEN[name] ?? encodeFrame({ opcode: opcode!, payload: payload! });
   const isKnown = who === "raw" || who === "v1";
   let headers = "";
   if (isKnown && options.closed) {
@@ -56,6 +65,8 @@ export async function floodOf(
       `X-Forwarded-For: 6.6.6.6\r\n${headers}\r\n`,
     first: who === "refused"
       ? encodeFrame({ opcode: OPCODE.binary, payload: new Uint8Array(65_537) })
+      : name === "empty fragments"
+      ? encodeFrame({ opcode: OPCODE.binary, fin: false, payload: "" })
       : new Uint8Array(0),
     bytes: repeated(frame, Math.max(1, Math.floor(PIECE / frame.length))),
     ms: options.ms,
@@ -85,4 +96,9 @@ function repeated(bytes: Uint8Array, times: number): Uint8Array {
   const all = new Uint8Array(bytes.length * times);
   for (let i = 0; i < times; i++) all.set(bytes, i * bytes.length);
   return all;
+}
+
+/** Three at once, so that every kind of frame comes, sent by clients of this kind and by others. */
+export function triosOf(whos: readonly Who[]): (readonly (readonly [name: string, who: Who])[])[] {
+  return whos.map((who, i) => [0, 1, 2].map((j) => [FLOODS[(3 * i + j) % FLOODS.length]!, who] as const));
 }
