@@ -30,7 +30,7 @@ export async function exhaust(service: ProcessService, limit: number, ms: number
   const reset = async () => {
     while (performance.now() < endMs) {
       try {
-        const socket = await RawSocket.dial(service.socketUrl("mallory"));
+        const socket = await RawSocket.dial(service.socketUrl(resets % 4 < 2 ? "mallory" : undefined));
         socket.sendHandshake();
         // From the first byte to after the answer.
         if (resets++ % 2 === 0) await pause(Math.random() * 20);
