@@ -15,9 +15,11 @@ import { publicAddress } from "./http/public_address.ts";
 import { RefusalLog } from "./http/refusal_log.ts";
 import { createRoutes } from "./http/routes.ts";
 import { sendTarget } from "./http/send.ts";
+import { Turnstile } from "./http/turnstile.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
 import { Metrics } from "./metrics.ts";
+import type { OpenFiles } from "./open_files.ts";
 import { absolutePath } from "./paths.ts";
 import type { Pem } from "./pem.ts";
 import { CLOSE, type NameRules } from "./protocol.ts";
@@ -51,9 +53,13 @@ export interface AppOptions {
   /** Name of this instance. */
   node: string;
   log: Log;
+  files: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
 }
+
+/** Answered whatever is scarce. */
+const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
 
 export const VERSION: string = denoJson.version;
 
@@ -85,7 +91,7 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
-  const { node, log } = options;
+  const { node, log, files } = options;
   const foldUsernames = config.usernameCase === "lower";
   const { channelPrefix, allowedOrigins } = config;
   const names = namesOf(config);
@@ -104,9 +110,12 @@ export function openApp(config: Config, options: AppOptions): App {
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
     redisReconnects: () => backbone.redis?.reconnects ?? 0,
+    files,
+    lostSockets: () => connections.lost,
   });
   const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames, metrics });
-  const connections = new Connections({
+  const turnstile = new Turnstile((place) => connections.lose(place));
+  const connections: Connections = new Connections({
     node,
     limits: config,
     maxConnections: config.maxConnections,
@@ -114,6 +123,8 @@ export function openApp(config: Config, options: AppOptions): App {
     receipts: publisher.receipts,
     metrics,
     log,
+    onFlood: (place) => turnstile.flooded(place),
+    hasFlooded: (place) => turnstile.hasFlooded(place),
   });
   // Whoever is connected is told now, not with the next message.
   inbox.onSetBack?.(() => connections.verify());
@@ -142,7 +153,9 @@ export function openApp(config: Config, options: AppOptions): App {
     version: VERSION,
     log,
     readiness() {
-      const why = isDraining ? "The instance is shutting down" : backbone.unready();
+      const why = isDraining
+        ? "The instance is shutting down"
+        : backbone.unready() ?? (files.areScarce ? files.why : undefined);
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),
@@ -162,6 +175,7 @@ export function openApp(config: Config, options: AppOptions): App {
     connections,
     auth,
     admission: new Admission(connections, config),
+    turnstile,
     tokenInQuery: config.tokenInQuery,
     channelPrefix,
     names,
@@ -172,6 +186,10 @@ export function openApp(config: Config, options: AppOptions): App {
 
   /** What can be refused whatever is asked for. */
   function refuse(request: Request, own: OwnHost | undefined): Problem | undefined {
+    // Who asks how things are is to learn it.
+    if (files.areScarce && !PROBES.has(URL.parse(request.url)?.pathname ?? "")) {
+      return problem("out_of_files", files.why, { connection: "close" });
+    }
     const tooLarge = refuseLargeHeaders(request);
     if (tooLarge) return tooLarge;
     if (own === undefined) {

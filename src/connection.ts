@@ -90,6 +90,10 @@ export interface ConnectionHost extends SignInHost {
   onReceipt(receipt: string, connection: Connection): void;
   /** The client takes no more: `hasRoom` is to be asked until it does. */
   onFull(connection: Connection): void;
+  /** The client, told to close, went on sending as fast as it could. */
+  onFlood(session: Session): void;
+  /** Whether a client that is refused may go on sending for a moment, so that it reads why. */
+  isPatient(session: Session): boolean;
   /** The session has ended: it counts no longer. Called once. */
   onEnd(session: Session): void;
   /** The socket is gone. Called once, after `onEnd`; never for a peer that does not answer. */
@@ -431,7 +435,6 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
    * into silence.
    */
   tick(isLate: boolean): void {
-    this.#quota.tick();
     if (this.#state === "opening") {
       // Deno says nothing when the client left before the handshake was answered: no open, no close.
       if (this.#socket?.readyState !== WebSocket.CONNECTING || isLate) return;
@@ -474,7 +477,8 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
       const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
       this.send({ t: "bye", code: reason.code, why: reason.why, ...retry });
     }
-    hangUp(socket, reason, options);
+    const whenQuiet = options.whenQuiet === true && this.#host.isPatient(this);
+    hangUp(socket, reason, { whenQuiet, onFlood: () => this.#host.onFlood(this) });
     // One that is not open yet may never be, and Deno would not say so.
     if (socket.readyState === WebSocket.CONNECTING) this.#settle();
   }

@@ -21,6 +21,10 @@ export interface ConnectionsOptions {
   receipts: Receipts;
   metrics: Metrics;
   log: Log;
+  /** A client there floods. */
+  onFlood(place: string): void;
+  /** Whether one did, not long ago. */
+  hasFlooded(place: string): boolean;
 }
 
 const TICK_MS = 1_000;
@@ -51,6 +55,8 @@ export class Connections implements ConnectionHost {
   /** Where the client of each session is, and how many sockets each place has. */
   readonly #places = new Map<Session, string>();
   readonly #byPlace = new Map<string, number>();
+  readonly #floods: Pick<ConnectionsOptions, "onFlood" | "hasFlooded">;
+  #lost = 0;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
   #timer: ReturnType<typeof setInterval> | undefined;
   #foreignSaidMs = -Infinity;
@@ -64,6 +70,7 @@ export class Connections implements ConnectionHost {
     this.#maxConnections = options.maxConnections;
     this.#auth = options.auth;
     this.#receipts = options.receipts;
+    this.#floods = options;
   }
 
   /** Sessions that are not closing. */
@@ -76,9 +83,14 @@ export class Connections implements ConnectionHost {
     return this.#zombies.size;
   }
 
-  /** Whether the process holds as many sockets as it may; closing ones count, they hold memory too. */
+  /** Sockets whose client left while they were being opened: they hold a descriptor, for good. */
+  get lost(): number {
+    return this.#lost;
+  }
+
+  /** Whether the process holds as many sockets as it may; closing and lost ones count, they hold memory too. */
   get isFull(): boolean {
-    return this.#live.size + this.#zombies.size >= this.#maxConnections;
+    return this.#live.size + this.#zombies.size + this.#lost >= this.#maxConnections;
   }
 
   /** Sessions of a user in this process that are not closing, oldest first. */
@@ -91,7 +103,7 @@ export class Connections implements ConnectionHost {
     return this.#byUser.get(username)?.size ?? 0;
   }
 
-  /** Sockets of a place; closing ones count. */
+  /** Sockets of a place; closing and lost ones count. */
   countAt(place: string): number {
     return this.#byPlace.get(place) ?? 0;
   }
@@ -165,6 +177,16 @@ export class Connections implements ConnectionHost {
     }, ROOM_TICK_MS);
   }
 
+  onFlood(session: Session): void {
+    const place = this.#places.get(session);
+    if (place !== undefined) this.#floods.onFlood(place);
+  }
+
+  isPatient(session: Session): boolean {
+    const place = this.#places.get(session);
+    return place === undefined || !this.#floods.hasFlooded(place);
+  }
+
   onEnd(session: Session): void {
     this.#leaveFull(session);
     if (this.#live.delete(session)) this.#zombies.add(session);
@@ -175,6 +197,12 @@ export class Connections implements ConnectionHost {
       clearInterval(this.#timer);
       this.#timer = undefined;
     }
+  }
+
+  /** A socket is lost, because of a client there: it counts for as long as the process lives. */
+  lose(place: string): void {
+    this.#lost++;
+    this.#byPlace.set(place, this.countAt(place) + 1);
   }
 
   onSocketGone(session: Session): void {

@@ -12,6 +12,10 @@ export interface MetricsOptions {
   isBrokerAvailable(): boolean;
   /** How often Redis came back. */
   redisReconnects(): number;
+  /** Files the process has open, and may have. */
+  files: { readonly count: number; readonly limit: number | undefined };
+  /** Sockets that Deno never lets go of. */
+  lostSockets(): number;
 }
 
 /** What the numbers of a family mean; see Prometheus' documentation. */
@@ -71,6 +75,9 @@ export class Metrics {
       single("gauge", "userwire_broker_available", "1 while messages can be sent, else 0.", () => Number(options.isBrokerAvailable())),
       single("counter", "userwire_redis_reconnects_total", "Times that Redis came back.", () => options.redisReconnects()),
       single("counter", "userwire_subscription_interruptions_total", "Times that the subscription of a socket was lost.", () => this.interruptions),
+      single("gauge", "userwire_lost_sockets", "Sockets whose client left in the middle of its handshake and that hold a descriptor for good.", () => options.lostSockets()),
+      single("gauge", "userwire_open_files", "Files that the process has open, sockets included; at least so many where the system does not tell.", () => options.files.count),
+      { type: "gauge", name: "userwire_open_files_limit", help: "How many it may have; missing when that is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
       byLabel("gauge", "userwire_build_info", "Always 1.", "version", () => ({ [options.version]: 1 })),
       // Names that every program has, so that dashboards know them.
       single("gauge", "process_start_time_seconds", "Start of the process, in Unix seconds.", () => performance.timeOrigin / 1_000),

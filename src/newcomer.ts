@@ -37,7 +37,6 @@ export class Newcomer implements Session {
   }
 
   tick(): void {
-    this.#quota.tick();
     if (++this.#ticks > this.#options.timeoutS) this.close(CLOSE.noIdentity);
   }
 
@@ -50,9 +49,15 @@ export class Newcomer implements Session {
       code: reason.code,
       why: reason.why,
     });
-    hangUp(this.#socket, reason, options);
+    const whenQuiet = options.whenQuiet === true && this.#host.isPatient(this);
+    hangUp(this.#socket, reason, { whenQuiet, onFlood: () => this.#host.onFlood(this) });
     // When the client left before the handshake was answered, Deno never says anything.
     if (this.#socket.readyState === WebSocket.CONNECTING) this.#leave();
+  }
+
+  /** Ends it without a word: its client had left before the handshake was answered. */
+  abandon(): void {
+    if (!this.#over) this.#leave();
   }
 
   #onFrame(data: string | ArrayBuffer): void {

@@ -8,6 +8,7 @@ import { problem } from "./http/problem.ts";
 import { wantsUpgrade } from "./http/upgrade.ts";
 import { type Log, silentLog } from "./log.ts";
 import { openLog } from "./log_file.ts";
+import { OpenFiles } from "./open_files.ts";
 import { absolutePath } from "./paths.ts";
 import { type Pem, readPem } from "./pem.ts";
 import { CLOSE } from "./protocol.ts";
@@ -25,6 +26,8 @@ export interface Server {
    * the certificate is a new one: then clients are told to come back, spread over the drain window.
    */
   reload(): void;
+  /** Resolves when it can't listen any more, whatever it tries. */
+  readonly failed: Promise<void>;
   /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void>;
 }
@@ -46,6 +49,14 @@ const FILES = {
 const FIRST_ATTEMPT_MS = 2_000;
 /** How long the listener and the broker may take to close. */
 const CLOSE_MS = 1_000;
+/**
+ * A listener that Deno has ended listens anew after so long, twice as long each time, up to the longest; one that lasted
+ * longer than that begins with the shortest again.
+ */
+const RELISTEN_MS = 100;
+const MAX_RELISTEN_MS = 1_000;
+/** Want of file descriptors passes; other faults are tried for so long. */
+const GIVE_UP_MS = 30_000;
 /** Ctrl+C comes twice under `deno task`: from the terminal, and passed on by the task. That is one signal. */
 const SAME_SIGNAL_MS = 300;
 
@@ -82,12 +93,18 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const redisTls = attempt(() => pemOf(config, FILES.redisFiles));
   const handler: Handler = (request, { remoteAddr: { hostname } }) =>
     app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname));
-  let listener = attempt(() => new Listener(config, { tls, signal: failed.signal, handler }));
+  // Before anybody can connect: it may have to try how many files can be opened.
+  const files = new OpenFiles();
+  const gone = Promise.withResolvers<void>();
+  // Not before all of this has begun.
+  const onEnd = (listener: Listener, error: unknown) =>
+    void ready.promise.then(() => listenAnew(listener, error), () => {});
+  let listener = attempt(() => new Listener(config, { tls, signal: failed.signal, handler, onEnd }));
   const port = listener?.port ?? config.port;
   const node = config.node ?? `${Deno.hostname()}:${port}`;
   const log = options.log ?? attempt(() => openLogAs(config.node ?? String(port), config));
 
-  const opened = log && attempt(() => openApp(config, { node, log, redisTls }));
+  const opened = log && attempt(() => openApp(config, { node, log, files, redisTls }));
   if (opened) {
     const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
     if (attempt.outcome === "refused") {
@@ -113,6 +130,31 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   let ending: Promise<void> | undefined;
   let retiring: Promise<void> = Promise.resolve();
   const running = app;
+
+  /** Deno stops listening for good when it can't take one connection, for want of a file descriptor. */
+  async function listenAnew(old: Listener, error: unknown): Promise<void> {
+    if (old.isRetired || ending) return;
+    log!.error("not listening any more: listens anew as soon as it can", { reason: messageOf(error) });
+    const sinceMs = performance.now();
+    let pauseMs = old.isStable ? RELISTEN_MS : nextPause(old.pauseMs);
+    while (!old.isRetired && !ending) {
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      if (old.isRetired || ending) return;
+      try {
+        old.listen(port, pauseMs);
+        log!.info("listening again", { url, after_ms: Math.round(performance.now() - sinceMs) });
+        return;
+      } catch (error) {
+        const isPassing = error instanceof Error && /os error (23|24)\b/.test(error.message);
+        if (!isPassing && performance.now() - sinceMs > GIVE_UP_MS) {
+          log!.error("can't listen: gives up", { reason: messageOf(error) });
+          return gone.resolve();
+        }
+        pauseMs = nextPause(pauseMs);
+      }
+    }
+  }
+
   async function end(): Promise<void> {
     log!.info("shutting down", { sockets: running.connections.size, window_s: config.drainS });
     const left = await running.drain(config.drainS * 1_000);
@@ -140,7 +182,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   function renew(fresh: Pem): void {
     const again: string[] = [];
     const old = listener!;
-    const next = orFaults(() => new Listener(config, { tls: fresh, port, handler }), again);
+    const next = orFaults(() => new Listener(config, { tls: fresh, port, handler, onEnd }), again);
     for (const fault of again) log!.error("not reloaded", { reason: fault });
     if (!next) return;
     listener = next;
@@ -151,7 +193,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
       running.connections.sendAway(CLOSE.restart, config.drainS * 1_000).then(() => old.shutdown()),
     ]).then(() => {});
   }
-  return { url, port, node, app, log, reload, shutdown: () => ending ??= end() };
+  return { url, port, node, app, log, reload, failed: gone.promise, shutdown: () => ending ??= end() };
 }
 
 /**
@@ -188,7 +230,8 @@ export async function serve(
   using _ = surviveFaults(starting);
 
   async function run(): Promise<number> {
-    await starting;
+    const server = await starting;
+    server.failed.then(() => server.shutdown()).finally(() => stopped.resolve(1));
     return await stopped.promise;
   }
   try {
@@ -235,41 +278,47 @@ type Handler = (
   info: Deno.ServeHandlerInfo<Deno.NetAddr>,
 ) => Response | Promise<Response>;
 
+function nextPause(ms: number): number {
+  return Math.min(MAX_RELISTEN_MS, Math.max(RELISTEN_MS, ms * 2));
+}
+
+interface ListenerOptions {
+  tls: Pem | undefined;
+  /** Instead of the one of the settings: one that another listener of this process has already. */
+  port?: number;
+  signal?: AbortSignal;
+  handler: Handler;
+  /** It does not listen any more, and nobody asked for that. */
+  onEnd(listener: Listener, error: unknown): void;
+}
+
 /** Where clients connect, with one certificate or none. */
 class Listener {
   readonly tls: Pem | undefined;
   /** Another has taken over: what comes here is sent there. */
   isRetired = false;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  /** How long was waited before it listened, the last time. */
+  pauseMs = 0;
+  readonly #config: Config;
+  readonly #options: ListenerOptions;
+  #server: Deno.HttpServer<Deno.NetAddr>;
+  #startMs = 0;
+  #isEnding = false;
 
-  /**
-   * @param options.port Instead of the one of the settings: one that another listener of this process has already.
-   * @throws {ConfigError}
-   */
-  constructor(
-    config: Config,
-    options: { tls: Pem | undefined; port?: number; signal?: AbortSignal; handler: Handler },
-  ) {
+  /** @throws {ConfigError} */
+  constructor(config: Config, options: ListenerOptions) {
     const { host } = config;
-    const { tls, port = config.port, signal, handler } = options;
+    const { tls, port = config.port } = options;
     this.tls = tls;
+    this.#config = config;
+    this.#options = options;
     try {
       // A certificate is replaced by a second listener on the same port, which the first must have allowed. So must
       // others then: whether one is there already shows only to a listener that does not allow it.
-      const reusePort = tls?.cert !== undefined;
-      if (reusePort && options.port === undefined && port !== 0) {
+      if (tls?.cert !== undefined && options.port === undefined && port !== 0) {
         Deno.listen({ hostname: host, port }).close();
       }
-      const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
-      this.#server = Deno.serve(
-        { hostname: host, port, reusePort, ...(signal && { signal }), onListen() {}, ...secure },
-        (request, info) => {
-          if (this.isRetired && wantsUpgrade(request)) {
-            return problem("draining", "The certificate is being replaced: connect again");
-          }
-          return handler(request, info);
-        },
-      );
+      this.#server = this.#serve(port);
     } catch (error) {
       throw new ConfigError([
         error instanceof Deno.errors.AddrInUse
@@ -291,12 +340,54 @@ class Listener {
     return this.#server.finished;
   }
 
+  /** Whether it listens for so long that what ended it before has passed. */
+  get isStable(): boolean {
+    return performance.now() - this.#startMs > MAX_RELISTEN_MS;
+  }
+
+  /**
+   * Listens again, after it has ended.
+   * @throws when that is not possible now.
+   */
+  listen(port: number, pauseMs: number): void {
+    this.pauseMs = pauseMs;
+    this.#server = this.#serve(port);
+  }
+
   /**
    * Waits for requests in flight, but also for stuck readers and for ever for a client that left during its handshake:
    * so give it a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
    */
   shutdown(): Promise<void> {
+    this.#isEnding = true;
     return this.#server.shutdown();
+  }
+
+  #serve(port: number): Deno.HttpServer<Deno.NetAddr> {
+    const { tls, signal, handler, onEnd } = this.#options;
+    const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
+    const server = Deno.serve(
+      {
+        hostname: this.#config.host,
+        port,
+        reusePort: secure !== false,
+        ...(signal && { signal }),
+        onListen() {},
+        ...secure,
+      },
+      (request, info) => {
+        if (this.isRetired && wantsUpgrade(request)) {
+          return problem("draining", "The certificate is being replaced: connect again");
+        }
+        return handler(request, info);
+      },
+    );
+    this.#startMs = performance.now();
+    const onFinished = (error: unknown) => {
+      if (!this.#isEnding && !signal?.aborted) onEnd(this, error);
+    };
+    server.finished.then(() => onFinished("it has ended"), onFinished);
+    return server;
   }
 }
 

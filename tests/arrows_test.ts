@@ -49,7 +49,7 @@ const ROWS: readonly Row[] = [
   { name: "contract", files: /^src\/(broker\/broker|inbox\/inbox|auth\/auth)\.ts$/, only: ["wire"] },
   { name: "redis", files: /^src\/redis\.ts$/ },
   { name: "command connection", files: /^src\/redis\//, together: true, by: ["src/redis.ts"] },
-  { name: "metrics", files: /^src\/metrics\.ts$/ },
+  { name: "metrics", files: /^src\/(metrics|open_files)\.ts$/, together: true },
   { name: "log", files: /^src\/log(_console|_file|_line)?\.ts$/, together: true },
   { name: "config", files: /^src\/(config|setting|unknown_names|addresses|paths|pem)\.ts$/, together: true },
   { name: "wire", files: /^src\/(protocol|errors|deadlines|json_text)\.ts$/, together: true },

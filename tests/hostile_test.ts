@@ -5,6 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { attacksOf } from "./hostile/attacks.ts";
+import { exhaust } from "./hostile/descriptors.ts";
 import { isEndured, Siege } from "./hostile/siege.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { until } from "./support/deadline.ts";
@@ -57,6 +58,18 @@ Deno.test({
     assertEquals(records.filter(({ event, level }) => event === "unexpected error" || level === "error"), []);
     const leftMib = (await siege.service.memory() - before) / 2 ** 20;
     assert(leftMib < MAX_LEFT_MIB, `${leftMib} MiB are left`);
+  },
+});
+
+Deno.test({
+  name: "Resets and silent connections that use up all descriptors leave a service that answers",
+  ignore: Deno.build.os !== "linux", // which has such limits
+  async fn() {
+    await using service = await ProcessService.start({}, { openFiles: 256 });
+    const { resets, left, stops } = await exhaust(service, 256, 5_000);
+    assert(stops > 0, "the descriptors were used up");
+    // A few at the beginning, then ever fewer: less than five in a hundred of an attack that lasts.
+    assert(left <= Math.max(20, resets * 0.05), `${left} are left of ${resets}`);
   },
 });
 

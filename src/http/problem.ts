@@ -37,6 +37,7 @@ const PROBLEMS = {
   broker_unavailable: { status: 503, title: "The broker is not available" },
   keys_unavailable: { status: 503, title: "The keys that verify tokens are not available" },
   draining: { status: 503, title: "The instance is shutting down" },
+  out_of_files: { status: 503, title: "The instance has too many files open" },
   full: { status: 503, title: "The instance holds as many sockets as it may" },
 } as const;
 

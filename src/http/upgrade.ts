@@ -27,6 +27,7 @@ import { Replay } from "../replay.ts";
 import type { Admission } from "./admission.ts";
 import { credentialIn } from "./credentials.ts";
 import { problem, problemOf } from "./problem.ts";
+import type { Turnstile } from "./turnstile.ts";
 
 export interface UpgradeOptions {
   broker: Broker;
@@ -36,6 +37,7 @@ export interface UpgradeOptions {
   connections: Connections;
   auth: Auth;
   admission: Admission;
+  turnstile: Turnstile;
   /** Whether `?token=` counts. */
   tokenInQuery: boolean;
   channelPrefix: string;
@@ -102,7 +104,7 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
       }
       identity = { username: parseUsername(name, options.names) };
     } else if (mode === "raw") {
-      return openNewcomer(request, place, options);
+      return await openNewcomer(request, place, options);
     } else if (auth.isOpen) {
       return problem("invalid_handshake", `Who is connecting? Add "?username=…" to the address`);
     } else {
@@ -152,7 +154,7 @@ async function openConnection(
   identity: Identity,
   options: UpgradeOptions & { place: string; mode: Mode; resume: Position | undefined },
 ): Promise<Response> {
-  const { broker, inbox, connections, admission } = options;
+  const { broker, inbox, connections, admission, turnstile } = options;
   const { username } = identity;
   // It may have taken a while to find out who it is. From here to the join nobody can come in between.
   const noRoom = options.isDraining() ? draining() : admission.noRoom(options.place);
@@ -180,24 +182,29 @@ async function openConnection(
     }
     const refusal = await checkIn(identity, channel, options);
     signal.throwIfAborted();
+    if (refusal) {
+      connection.abandon("refused");
+      return refusal;
+    }
+    using turn = await turnstile.pass(options.place, signal);
     if (connection.state !== "opening") {
       return options.isDraining()
         ? draining()
         : problem("unauthorized", "The user's connections were closed while this one was opening");
-    }
-    if (refusal) {
-      connection.abandon("refused");
-      return refusal;
     }
     admission.makeRoom(identity);
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
     // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
     if (options.mode === "v1") response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
     connection.attachSocket(socket);
+    turn.watch(socket, () => connection.abandon("the client left"));
     return response;
   } catch (error) {
     connection.abandon(request.signal.aborted ? "the client left" : messageOf(error));
-    if (request.signal.aborted) return new Response(null, { status: 400 });
+    if (request.signal.aborted) {
+      turnstile.left(options.place);
+      return new Response(null, { status: 400 });
+    }
     if (error instanceof TypeError) return problem("invalid_handshake", messageOf(error));
     const answer = problemOf(error);
     if (answer) return answer;
@@ -232,10 +239,15 @@ function isShown({ exp, iat }: Identity): boolean {
 }
 
 /** Only here does the subscription follow the handshake: before the first frame nobody knows whose it is. */
-function openNewcomer(request: Request, place: string, options: UpgradeOptions): Response {
+async function openNewcomer(request: Request, place: string, options: UpgradeOptions): Promise<Response> {
   const { auth, broker, connections, admission } = options;
   const why = broker.unavailable();
   if (why !== undefined) return problemOf(new BrokerUnavailableError(why))!;
+  const turn = await options.turnstile.pass(place, request.signal).catch(() => undefined);
+  if (!turn) return new Response(null, { status: 400 });
+  using _ = turn;
+  const noRoom = options.isDraining() ? draining() : admission.noRoom(place);
+  if (noRoom) return noRoom;
   let upgraded: Deno.WebSocketUpgrade;
   try {
     upgraded = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
@@ -278,5 +290,6 @@ function openNewcomer(request: Request, place: string, options: UpgradeOptions):
     },
   });
   connections.join(newcomer, place);
+  turn.watch(socket, () => newcomer.abandon());
   return response;
 }

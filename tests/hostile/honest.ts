@@ -2,14 +2,22 @@
  * Honest users, in a thread of their own so that what the attackers do in theirs is not taken for the service's delay:
  * each is sent to over HTTP, one message after the other, and how long each message takes to arrive is noted.
  *
- * In: `{ url, key, tokens }` to begin, `"report"`. Out: `"ready"`; to each report the times since the last one, in
+ * Beside them somebody asks `/healthz` again and again.
+ *
+ * In: `{ url, key, users }` to begin, `"report"`. Out: `"ready"`; to each report the times since the last one, in
  * milliseconds; `{ fault }` once something is not as it should be.
  */
 
 interface Start {
   readonly url: string;
   readonly key: string;
-  readonly tokens: readonly (readonly [username: string, subprotocols: string[]])[];
+  readonly users: readonly (readonly [username: string, socketUrl: string, subprotocols: string[]])[];
+}
+
+/** What was waited for since the last report, in milliseconds. */
+export interface Report {
+  readonly messages: readonly number[];
+  readonly health: readonly number[];
 }
 
 const scope = self as unknown as {
@@ -20,24 +28,29 @@ const scope = self as unknown as {
 const PAUSE_MS = 5;
 
 let tookMs: number[] = [];
+let healthMs: number[] = [];
 
 scope.onmessage = async ({ data }) => {
   if (data === "report") {
-    scope.postMessage(tookMs);
+    scope.postMessage({ messages: tookMs, health: healthMs } satisfies Report);
     tookMs = [];
+    healthMs = [];
     return;
   }
   try {
-    const sockets = await Promise.all(data.tokens.map(([, protocols]) => open(data.url, protocols)));
+    const sockets = await Promise.all(data.users.map(([, url, protocols]) => open(url, protocols)));
     scope.postMessage("ready");
-    await Promise.all(data.tokens.map(([username], i) => serve(username, sockets[i]!, data)));
+    await Promise.all([
+      ...data.users.map(([username], i) => serve(username, sockets[i]!, data)),
+      askHealth(data.url),
+    ]);
   } catch (error) {
     scope.postMessage({ fault: String(error) });
   }
 };
 
 async function open(url: string, protocols: string[]): Promise<WebSocket> {
-  const socket = new WebSocket(`${url.replace("http", "ws")}ws`, protocols);
+  const socket = new WebSocket(url, protocols);
   await new Promise<void>((resolve, reject) => {
     socket.onmessage = () => resolve(); // the greeting
     socket.onclose = ({ code }) => reject(new Error(`An honest socket was closed with ${code}`));
@@ -67,6 +80,18 @@ async function serve(username: string, socket: WebSocket, { url, key }: Start): 
     if (sockets !== 1) throw new Error(`A send to an honest user was answered ${response.status}`);
     await arrived;
     tookMs.push(performance.now() - startMs);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/** Never resolves. @throws when the answer is not 200. */
+async function askHealth(url: string): Promise<never> {
+  while (true) {
+    const startMs = performance.now();
+    const response = await fetch(`${url}healthz`);
+    await response.body?.cancel();
+    if (!response.ok) throw new Error(`/healthz was answered ${response.status}`);
+    healthMs.push(performance.now() - startMs);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 }

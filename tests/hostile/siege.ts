@@ -3,6 +3,7 @@
  * the time a message takes before and during each attack, in the same windows: their medians are compared, so that one
  * hiccup of a busy machine decides nothing.
  */
+import type { Report } from "./honest.ts";
 import { CLOSED, KEY, protocolsFor, tokenFor } from "../support/closed.ts";
 import { stretched, until, withDeadline } from "../support/deadline.ts";
 import { startHaProxy } from "../support/ha_proxy.ts";
@@ -21,6 +22,8 @@ export interface Findings {
   readonly duringMs: number;
   /** The worst window. */
   readonly worstMs: number;
+  /** The longest that one message took meanwhile, and one answer of `/healthz`. */
+  readonly longestMs: { readonly message: number; readonly health: number };
   /** Resident memory of the service before, and once all is over, in MiB. */
   readonly memory: readonly [before: number, after: number];
   readonly seconds: number;
@@ -44,7 +47,8 @@ export class Siege implements AsyncDisposable {
   /** The windows since the last attack. */
   #calm: number[] = [];
   #fault: string | undefined;
-  #onReply: ((times: number[]) => void) | undefined;
+  #onReply: ((report: Report) => void) | undefined;
+  #longest = { message: 0, health: 0 };
 
   private constructor(
     service: ProcessService,
@@ -65,13 +69,14 @@ export class Siege implements AsyncDisposable {
    * @param env Settings. The attackers' address is what they write into `X-Forwarded-For`.
    * @param options.behindProxy Honest users and attackers come through HAProxy. @default false
    * @param options.windows How many calm windows are measured between two attacks, of half a second. @default 4
+   * @param options.isOpen Nobody needs a key or a token. @default false
    */
   static async begin(
     env: Readonly<Record<string, string>> = {},
-    options: { behindProxy?: boolean; windows?: number } = {},
+    options: { behindProxy?: boolean; windows?: number; isOpen?: boolean } = {},
   ): Promise<Siege> {
     const service = await ProcessService.start({
-      ...CLOSED,
+      ...(options.isOpen ? {} : CLOSED),
       USERWIRE_TRUSTED_PROXIES: "127.0.0.1",
       USERWIRE_DRAIN_S: "1",
       ...env,
@@ -83,15 +88,20 @@ export class Siege implements AsyncDisposable {
     const ready = Promise.withResolvers<void>();
     worker.onmessage = ({ data }) => {
       if (data === "ready") ready.resolve();
-      else if (Array.isArray(data)) siege.#onReply?.(data);
+      else if (data.messages) siege.#onReply?.(data);
       else siege.#fault = data.fault, ready.reject(new Error(data.fault));
     };
     ready.promise.catch(() => {});
     const names = Array.from({ length: HONEST_USERS }, (_, i) => `honest${i}`);
-    const tokens = await Promise.all(
-      names.map(async (name) => [name, protocolsFor(await tokenFor(name, { lifeS: 3_600 }))] as const),
-    );
-    worker.postMessage({ url: siege.#target.url, key: KEY.key, tokens });
+    const users = await Promise.all(names.map(async (name) => {
+      const url = new URL(siege.#target.socketUrl());
+      if (options.isOpen) url.searchParams.set("username", name);
+      const protocols = options.isOpen
+        ? ["userwire.v1"]
+        : protocolsFor(await tokenFor(name, { lifeS: 3_600 }));
+      return [name, url.href, protocols] as const;
+    }));
+    worker.postMessage({ url: siege.#target.url, key: KEY.key, users });
     try {
       await withDeadline(ready.promise, 30_000, "the honest users to connect");
       // The first messages find nothing warmed up.
@@ -110,12 +120,14 @@ export class Siege implements AsyncDisposable {
     const before = this.#calm;
     const startMs = performance.now();
     let isOver = false;
+    this.#longest = { message: 0, health: 0 };
     const attacking = attack(this.#target).finally(() => isOver = true);
     attacking.catch(() => {});
     const during: number[] = [];
     do during.push(...await this.#windows(1)); while (!isOver);
     await attacking;
     const seconds = (performance.now() - startMs) / 1_000;
+    const longestMs = this.#longest;
     await until(
       async () => await this.connections() === HONEST_USERS,
       "only the honest sockets to be left",
@@ -128,6 +140,7 @@ export class Siege implements AsyncDisposable {
       withoutMs: Math.max(median(before), median(after)),
       duringMs: median(during),
       worstMs: Math.max(...during),
+      longestMs,
       memory: memory as [number, number],
       seconds,
     };
@@ -155,9 +168,15 @@ export class Siege implements AsyncDisposable {
   async #report(): Promise<number[]> {
     if (this.#fault !== undefined) throw new Error(this.#fault);
     if (this.service.hasEnded) throw new Error("The service has ended");
-    const reply = new Promise<number[]>((resolve) => this.#onReply = resolve);
+    const reply = new Promise<Report>((resolve) => this.#onReply = resolve);
     this.#worker.postMessage("report");
-    return await withDeadline(reply, 30_000, "the report of the honest users");
+    const { messages, health } = await withDeadline(reply, 30_000, "the report of the honest users");
+    const { message: longest, health: longestHealth } = this.#longest;
+    this.#longest = {
+      message: Math.max(longest, ...messages),
+      health: Math.max(longestHealth, ...health),
+    };
+    return [...messages];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -14,6 +14,8 @@ export interface ProcessOptions {
   readonly through?: "run" | "task";
   /** Folder of the project; another one runs a copy of it. @default this project */
   readonly root?: URL;
+  /** How many files it may have open. @default as many as the tests */
+  readonly openFiles?: number;
 }
 
 /** One line of the log. */
@@ -64,8 +66,12 @@ export class ProcessService implements AsyncDisposable {
     const isGroup = options.through === "task";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
-    const child = new Deno.Command(Deno.execPath(), {
-      args: isGroup ? ["task", "start"] : ["run", "-A", "main.ts"],
+    const program = [Deno.execPath(), ...(isGroup ? ["task", "start"] : ["run", "-A", "main.ts"])];
+    const [command, ...args] = options.openFiles === undefined
+      ? program
+      : ["sh", "-c", `ulimit -n ${options.openFiles} && exec "$@"`, "sh", ...program];
+    const child = new Deno.Command(command!, {
+      args,
       cwd: options.root ?? ROOT,
       clearEnv: true,
       env: {
@@ -141,6 +147,13 @@ export class ProcessService implements AsyncDisposable {
   async memory(): Promise<number> {
     const status = await Deno.readTextFile(`/proc/${this.#child.pid}/status`);
     return Number(/VmRSS:\s+(\d+) kB/.exec(status)![1]) * 1_024;
+  }
+
+  /** File descriptors that the process has open. Linux only. */
+  async openFiles(): Promise<number> {
+    let count = 0;
+    for await (const _ of Deno.readDir(`/proc/${this.#child.pid}/fd`)) count++;
+    return count;
   }
 
   get hasEnded(): boolean {
