@@ -108,6 +108,8 @@ if count > 0 then
   local time = redis.call('TIME')
   local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
   local keep = math.max(ttl, redis.call('PTTL', inbox))
+  -- A key that can't be given an end is never written: this says so while nothing has been done.
+  redis.call('PEXPIRE', inbox, keep)
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
@@ -142,6 +144,7 @@ if failed then
   failed = nil
   if is_remembered then try('DEL', memory) end
   if is_stored then try('XDEL', inbox, seq .. '-0') end
+  if is_stored and is_counted and not was[1] then try('DEL', inbox) end
   if is_counted and was[1] then
     try('HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '',
       'tag', was[5] or '')

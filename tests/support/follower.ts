@@ -32,6 +32,9 @@ export class Follower implements AsyncDisposable {
   readonly greetings: HiFrame[] = [];
   /** What was wrong; empty if all is well. */
   readonly faults: string[] = [];
+  /** Whether it resumes by tags, too; clients of before there were any don't. */
+  usesTags = false;
+  #tag: string | undefined;
   /** Told of each message, after it was written down. */
   onMessage: (message: MessageFrame) => void = () => {};
   readonly #bell = new Bell();
@@ -77,7 +80,10 @@ export class Follower implements AsyncDisposable {
    */
   async connect(url: string): Promise<void> {
     const target = new URL(url);
-    if (this.position !== undefined) target.searchParams.set("resume", this.position);
+    if (this.position !== undefined) {
+      const tag = this.usesTags && this.#tag !== undefined ? `.${this.#tag}` : "";
+      target.searchParams.set("resume", this.position + tag);
+    }
     const socket = new WebSocket(target, ["userwire.v1"]);
     this.#socket = socket;
     const greeted = Promise.withResolvers<void>();
@@ -190,6 +196,7 @@ export class Follower implements AsyncDisposable {
     else if (hi.resumed && hi.pos !== this.position) {
       this.faults.push(`Resumed at ${hi.pos}, not ${this.position}`);
     }
+    this.#tag = hi.tag;
     this.greetings.push(hi);
   }
 
@@ -199,6 +206,7 @@ export class Follower implements AsyncDisposable {
       const { epoch, seq: last } = this.#position!;
       if (seq !== last + 1) this.faults.push(`Message ${epoch}.${seq} came after ${last}`);
       this.#stand({ epoch, seq });
+      this.#tag = message.tag;
     }
     if (id !== undefined && this.#ids.has(id)) this.faults.push(`Message ${id} came twice, now as ${seq}`);
     if (id !== undefined) this.#ids.add(id);
@@ -214,6 +222,7 @@ export class Follower implements AsyncDisposable {
       this.faults.push(`A gap counts wrongly: ${JSON.stringify(gap)}`);
     }
     this.#stand(parse(gap.pos));
+    this.#tag = gap.tag;
     this.gaps.push(gap);
   }
 

@@ -1,0 +1,145 @@
+/**
+ * Sending is one step that is done whole or not at all: whatever keeps it from its end, nobody has heard of the message,
+ * nothing of it stays, and the answer says so. What is repaired goes on where it was.
+ */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { type Backbone, openBackbone } from "../src/backbone.ts";
+import { BrokerUnavailableError } from "../src/errors.ts";
+import { draftOf, placeOf, seqsOf, textsOf } from "./contracts/inbox.ts";
+import { numbers } from "./support/instances.ts";
+import { Recorder } from "./support/recorder.ts";
+import { RedisServer, redisTest } from "./support/redis_server.ts";
+
+type Commands = readonly (readonly string[])[];
+
+interface Failure {
+  readonly fail: Commands;
+  readonly repair: Commands;
+  /** Whether the first send of all fails, too. */
+  readonly newcomer?: boolean;
+}
+
+const without = (...rights: string[]): Failure => ({
+  fail: [["ACL", "SETUSER", "default", ...rights.map((right) => `-${right}`)]],
+  repair: [["ACL", "SETUSER", "default", ...rights.map((right) => `+${right}`)]],
+});
+
+const FAILURES: Record<string, Failure> = {
+  "without the right to add": without("xadd"),
+  "without the right to publish": without("publish"),
+  "without the right to set": without("hset"),
+  "without the right to let keys end": without("pexpire"),
+  "with something else in the place of the history": {
+    fail: [["RENAME", "userwire:{alice}:inbox", "kept"], [
+      "SET",
+      "userwire:{alice}:inbox",
+      "oops",
+      "PX",
+      "60000",
+    ]],
+    repair: [["DEL", "userwire:{alice}:inbox"], ["RENAME", "kept", "userwire:{alice}:inbox"]],
+  },
+  "with something else in the place of the counter": {
+    fail: [["RENAME", "userwire:{alice}:position", "kept"], [
+      "SET",
+      "userwire:{alice}:position",
+      "oops",
+      "PX",
+      "60000",
+    ]],
+    repair: [["DEL", "userwire:{alice}:position"], ["RENAME", "kept", "userwire:{alice}:position"]],
+  },
+  "with something else in the place of the idempotency key": {
+    fail: [["SET", "userwire:{alice}:key:k", "oops", "PX", "60000"]],
+    repair: [["DEL", "userwire:{alice}:key:k"]],
+  },
+};
+
+async function open(redis: RedisServer, history = 5): Promise<Backbone> {
+  const backbone = openBackbone({ redisUrl: redis.url, history });
+  await backbone.firstAttempt(5_000);
+  return backbone;
+}
+
+async function run(redis: RedisServer, commands: Commands): Promise<void> {
+  for (const command of commands) await redis.cli(...command);
+}
+
+async function assertEnds(redis: RedisServer): Promise<void> {
+  for (const key of await redis.cli("KEYS", "*") as string[]) {
+    assert(Number(await redis.cli("PTTL", key)) !== -1, `${key} stays for ever`);
+  }
+}
+
+for (const [why, { fail, repair }] of Object.entries(FAILURES)) {
+  redisTest(`A send that fails ${why} is as if it had never been`, async () => {
+    await using redis = await RedisServer.start();
+    await using stack = new AsyncDisposableStack();
+    const ours = await open(redis);
+    stack.defer(() => ours.close());
+    const recorder = new Recorder();
+    const subscription = await ours.broker.subscribe("alice", recorder);
+    stack.defer(() => subscription.close());
+    const append = (text: string) =>
+      ours.inbox.append("alice", draftOf(text), { idempotency: { key: "k", fingerprint: "f" } });
+    let place = { epoch: "", seq: 0 };
+    for (const n of numbers(1, 5)) place = placeOf(await ours.inbox.append("alice", draftOf(`${n}`)));
+
+    await run(redis, fail);
+    for (const _ of numbers(1, 7)) {
+      const { outcome } = await assertRejects(() => append("6"), BrokerUnavailableError);
+      assertEquals(outcome, "refused");
+      await assertEnds(redis);
+    }
+    assertEquals(await redis.cli("HGET", "userwire:{alice}:key:k", "id").catch(() => null), null);
+    await run(redis, repair);
+    assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["1", "2", "3", "4", "5"]);
+    const appended = await append("6");
+    assertEquals([appended.outcome, placeOf(appended)], ["appended", { ...place, seq: 6 }]);
+    await recorder.received(6);
+    assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["2", "3", "4", "5", "6"]);
+    await assertEnds(redis);
+  });
+
+  redisTest(`The first send of all to a user leaves nothing when it fails ${why}`, async () => {
+    await using redis = await RedisServer.start();
+    const ours = await open(redis);
+    try {
+      if (fail.some(([name]) => name === "RENAME")) return;
+      await run(redis, fail);
+      const idempotency = { key: "k", fingerprint: "f" };
+      await assertRejects(
+        () => ours.inbox.append("alice", draftOf("1"), { idempotency }),
+        BrokerUnavailableError,
+      );
+      await run(redis, repair);
+      assertEquals(await redis.cli("KEYS", "*alice*"), []);
+      assertEquals(placeOf(await ours.inbox.append("alice", draftOf("1"), { idempotency })).seq, 1);
+    } finally {
+      await ours.close();
+    }
+  });
+}
+
+redisTest("A send that can't be undone says that it may have happened", async () => {
+  await using redis = await RedisServer.start();
+  const ours = await open(redis);
+  try {
+    await ours.inbox.append("alice", draftOf("1"));
+    await redis.cli("ACL", "SETUSER", "default", "-publish", "-xdel", "-del");
+    const { outcome } = await assertRejects(
+      () => ours.inbox.append("alice", draftOf("2")),
+      BrokerUnavailableError,
+    );
+    assertEquals(outcome, "unknown");
+    await assertEnds(redis);
+    await redis.cli("ACL", "SETUSER", "default", "+publish", "+xdel", "+del");
+    // What stayed has its number, or gave it back: either way the next ones come after it, each once.
+    await ours.inbox.append("alice", draftOf("3"));
+    const stretch = await ours.inbox.since("alice", 0, 10);
+    assertEquals(new Set(seqsOf(stretch)).size, stretch.items.length);
+    assertEquals([textsOf(stretch)[0], textsOf(stretch).at(-1)], ["1", "3"]);
+  } finally {
+    await ours.close();
+  }
+});
