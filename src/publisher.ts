@@ -352,6 +352,11 @@ export class Publisher implements AsyncDisposable {
     }
   }
 
+  /** Somebody else has found that a message can't be sent. */
+  countRefused(): void {
+    this.#count("refused");
+  }
+
   #count(outcome: keyof Metrics["sends"]): void {
     if (this.#metrics) this.#metrics.sends[outcome]++;
   }

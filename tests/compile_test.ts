@@ -115,7 +115,7 @@ Deno.test("Binary holds the program, its page and its permissions, and nothing o
       for (const name of ["@hono/zod-openapi", "@redis/client", "commander", "hono", "redis", "zod"]) {
         assert(packages.has(name), name);
       }
-      const lock = await Deno.readTextFile(new URL("deno.lock", ROOT));
+      const lock = await Deno.readTextFile(new URL("tests/deno.lock", ROOT));
       for (const name of ["fast-check", "playwright-core"]) {
         assert(lock.includes(`npm:${name}@`), `${name} is no package of the tests any more`);
         assertEquals(packages.has(name), false, name);

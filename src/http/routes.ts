@@ -94,7 +94,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   const app = new OpenAPIHono<Env>();
   const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
-  const small: BodyLimits = { ...single, maxBytes: MAX_SMALL_BYTES };
+  const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
   const sends: SendHost = { publisher, auth, body: single };
   const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);

@@ -3,6 +3,7 @@
  * answered by plain code; a router and a validator in front of it would cost as much as the send itself.
  */
 import { assertMayAddress, type Auth } from "../auth/auth.ts";
+import { InvalidMessageError } from "../errors.ts";
 import type { Publisher, SendOptions } from "../publisher.ts";
 import { type BodyLimits, readPayload } from "./body.ts";
 import { bearerOf } from "./credentials.ts";
@@ -43,7 +44,10 @@ export async function send(request: Request, target: string, host: SendHost): Pr
   }
   const username = usernameFrom(target);
   assertMayAddress(caller, [username]);
-  const payload = await readPayload(request, host.body);
+  const payload = await readPayload(request, host.body).catch((error: unknown) => {
+    if (error instanceof InvalidMessageError) host.publisher.countRefused();
+    throw error;
+  });
   const idempotencyKey = request.headers.get("idempotency-key");
   if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
   const { repeated, ...result } = await host.publisher.send(username, payload, options);

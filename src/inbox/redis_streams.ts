@@ -53,7 +53,12 @@ if not epoch then
   epoch = epoch_if_new
   -- First: it needs memory, and what comes after a write is not refused for want of it.
   redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'timeline', timeline)
-  redis.call('PEXPIRE', position, counter_ttl)
+  local ends = redis.pcall('PEXPIRE', position, counter_ttl)
+  if type(ends) == 'table' and ends.err then
+    -- No key stays for ever.
+    redis.call('DEL', position)
+    return ends
+  end
   redis.call('DEL', inbox)
 elseif before[3] == timeline then
   -- As it should be.
@@ -103,13 +108,12 @@ local function try(...)
 end
 
 local seq, kept_epoch, payload, tag = '', '', head .. tail, ''
-local is_counted, is_stored, is_remembered, was
+local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
   local time = redis.call('TIME')
   local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
-  local keep = math.max(ttl, redis.call('PTTL', inbox))
-  -- A key that can't be given an end is never written: this says so while nothing has been done.
-  redis.call('PEXPIRE', inbox, keep)
+  left = redis.call('PTTL', inbox)
+  local keep = math.max(ttl, left)
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
@@ -122,12 +126,15 @@ if count > 0 then
   local function add() return try('XADD', inbox, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends) end
   is_stored = add()
   if failed and string.find(failed.err, 'equal or smaller', 1, true) then
-    -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew.
+    -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew. It must be
+    -- possible to give it an end again.
     failed = nil
-    local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
-    redis.call('DEL', inbox)
-    for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
-    is_stored = add()
+    if try('PEXPIRE', inbox, keep) then
+      local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
+      redis.call('DEL', inbox)
+      for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
+      is_stored = add()
+    end
   end
   try('PEXPIRE', inbox, keep)
   try('PEXPIRE', position, math.max(counter_ttl, keep))
@@ -143,8 +150,9 @@ if failed then
   local why = failed
   failed = nil
   if is_remembered then try('DEL', memory) end
-  if is_stored then try('XDEL', inbox, seq .. '-0') end
-  if is_stored and is_counted and not was[1] then try('DEL', inbox) end
+  -- A stream that was not there has no end yet.
+  if is_stored and (left == -2 or not was[1]) then try('DEL', inbox)
+  elseif is_stored then try('XDEL', inbox, seq .. '-0') end
   if is_counted and was[1] then
     try('HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '',
       'tag', was[5] or '')
