@@ -45,7 +45,11 @@ if not epoch then
   epoch = epoch_if_new
   -- First: it needs memory, and what comes after a write is not refused for want of it.
   redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'timeline', timeline)
-  redis.call('PEXPIRE', position, counter_ttl)
+  local ends = redis.pcall('PEXPIRE', position, counter_ttl)
+  if type(ends) == 'table' and ends.err then
+    redis.call('DEL', position)
+    return ends
+  end
   redis.call('DEL', inbox)
 elseif before[3] == timeline then
   -- As it should be.
@@ -98,8 +102,6 @@ if count > 0 then
   local time = redis.call('TIME')
   local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
   local keep = math.max(ttl, redis.call('PTTL', inbox))
-  -- A key that can't be given an end is never written: this says so while nothing has been done.
-  redis.call('PEXPIRE', inbox, keep)
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
@@ -113,9 +115,12 @@ if count > 0 then
   if failed and string.find(failed.err, 'equal or smaller', 1, true) then
     -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew.
     failed = nil
-    local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
-    redis.call('DEL', inbox)
-    for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
+    -- Only where it can be given its end again.
+    if try('PEXPIRE', inbox, keep) then
+      local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
+      redis.call('DEL', inbox)
+      for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
+    end
     is_stored = add()
   end
   try('PEXPIRE', inbox, keep)
