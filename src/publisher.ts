@@ -208,12 +208,20 @@ export class Publisher implements AsyncDisposable {
   /**
    * Notes what an idempotency key stands for, before several sends with it.
    * @throws {IdempotencyConflictError} when it stands for something else.
-   * @throws {BrokerUnavailableError}
+   * @throws {BrokerUnavailableError} whose outcome is always "refused", for nothing is sent by this.
    */
   async claim(key: string, fingerprint: string): Promise<void> {
     const why = this.#broker.unavailable();
     if (why !== undefined) throw new BrokerUnavailableError(why);
-    if (await this.#inbox.claim(this.#prefix, { key, fingerprint })) return;
+    let isOurs: boolean;
+    try {
+      isOurs = await this.#inbox.claim(this.#prefix, { key, fingerprint });
+    } catch (error) {
+      if (!(error instanceof BrokerUnavailableError)) throw error;
+      // Whether it was noted or not, the sends have not begun: that is what the caller has to know.
+      throw new BrokerUnavailableError(error.message, { outcome: "refused", cause: error });
+    }
+    if (isOurs) return;
     throw new IdempotencyConflictError("This idempotency key was used for another call: use a new key");
   }
 

@@ -143,3 +143,25 @@ redisTest("A send that can't be undone says that it may have happened", async ()
     await ours.close();
   }
 });
+
+redisTest("A key that can't be claimed is not claimed, and no key stays for ever", async () => {
+  await using redis = await RedisServer.start();
+  const ours = await open(redis);
+  try {
+    let refusals = 0;
+    for (const right of ["get", "set", "hmget", "hset", "pexpire"]) {
+      await redis.cli("ACL", "SETUSER", "default", `-${right}`);
+      const outcome = await ours.inbox.claim("", { key: right, fingerprint: "first" })
+        .catch((error) => error);
+      await assertEnds(redis);
+      await redis.cli("ACL", "SETUSER", "default", `+${right}`);
+      if (outcome === true) continue;
+      refusals++;
+      assertEquals((outcome as BrokerUnavailableError).outcome, "refused");
+      assertEquals(await ours.inbox.claim("", { key: right, fingerprint: "second" }), true);
+    }
+    assert(refusals > 0, "Redis refused nothing");
+  } finally {
+    await ours.close();
+  }
+});

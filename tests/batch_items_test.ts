@@ -169,3 +169,16 @@ onRedis("with a key goes on where it broke off", async ({ here, there, redis }) 
   assertEquals((await there.server.app.publisher.history("alice")).last, 3);
   assertEquals((await there.server.app.publisher.history("bob")).last, 2);
 });
+
+onRedis("whose key Redis does not answer for says that nothing was sent", async ({ here, redis }) => {
+  await redis.pause();
+  try {
+    const { status, body } = await post(here, ITEMS, "k1");
+    assertEquals([status, body.code], [503, "broker_unavailable"]);
+    assertMatch(body.detail, /; nothing was sent$/);
+  } finally {
+    redis.resume();
+  }
+  await until(async () => (await post(here, ITEMS, "k1")).status === 200, "the batch to be sent");
+  assertEquals((await here.server.app.publisher.history("alice")).last, 3);
+});

@@ -202,10 +202,10 @@ const TRIAL_TTL_MS = "1000";
 
 const CLAIM = new Script(
   `
-local first = redis.call('HMGET', KEYS[1], 'fingerprint')[1]
+local first = redis.call('GET', KEYS[1])
 if first and first ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- With its end in the same step: a claim is made whole or not at all.
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 `,
   { probe: (tag) => ({ keys: [`userwire:{${tag}}:call`], args: ["trial", TRIAL_TTL_MS] }) },
