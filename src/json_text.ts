@@ -9,16 +9,16 @@ import { isJson } from "./protocol.ts";
 const SMALL = 65_536;
 /** Characters between two looks at the clock. */
 const STRIDE = 16_384;
-/** How long a turn is, in milliseconds. */
-const TURN_MS = 8;
+/** How long a slice is, in milliseconds. */
+const SLICE_MS = 8;
 
 /** Lets others be served between pieces of a long piece of work. */
 export class Slices {
   #startMs = performance.now();
 
-  /** To be awaited between two pieces; resolves at once while the turn lasts. */
+  /** To be awaited between two pieces; resolves at once while the slice lasts. */
   async next(): Promise<void> {
-    if (performance.now() - this.#startMs < TURN_MS) return;
+    if (performance.now() - this.#startMs < SLICE_MS) return;
     await new Promise((resolve) => setTimeout(resolve, 0));
     this.#startMs = performance.now();
   }
@@ -39,7 +39,7 @@ export class JsonBoundsError extends Error {
  * Whether the text is one JSON value.
  * @throws {JsonBoundsError} when it goes beyond the bounds, if there are any.
  */
-export async function isJsonInTurns(text: string, bounds?: JsonBounds): Promise<boolean> {
+export async function isJsonInSlices(text: string, bounds?: JsonBounds): Promise<boolean> {
   if (!bounds && text.length <= SMALL) return isJson(text);
   const check = new JsonCheck(text, bounds);
   const slices = new Slices();

@@ -3,7 +3,7 @@
  * which nothing else was done, the least of some tries, as the machine may be busy with other things.
  */
 import { assert, assertEquals } from "@std/assert";
-import { isJsonInTurns, membersOf, partsOf } from "../src/json_text.ts";
+import { isJsonInSlices, membersOf, partsOf } from "../src/json_text.ts";
 import fc from "./packages/fast_check.ts";
 import { stretched } from "./support/deadline.ts";
 import { Service } from "./support/service.ts";
@@ -114,8 +114,8 @@ Deno.test("JSON read in turns is what JSON.parse takes, and comes apart into its
     } catch {
       isJson = false;
     }
-    assertEquals(await isJsonInTurns(padding + text), isJson, text);
-    assertEquals(await isJsonInTurns(text + padding), isJson, text);
+    assertEquals(await isJsonInSlices(padding + text), isJson, text);
+    assertEquals(await isJsonInSlices(text + padding), isJson, text);
   };
   for (
     const text of [

@@ -1,6 +1,6 @@
 /** Reads request bodies, never more of them than is allowed. */
 import { InvalidMessageError, messageOf } from "../errors.ts";
-import { isJsonInTurns, type JsonBounds, JsonBoundsError } from "../json_text.ts";
+import { isJsonInSlices, type JsonBounds, JsonBoundsError } from "../json_text.ts";
 import { CheckedJson } from "../payload.ts";
 import type { Payload } from "../protocol.ts";
 import type { Deadlines } from "../deadlines.ts";
@@ -126,7 +126,7 @@ export async function readPayload(request: Request, limits: BodyLimits): Promise
   if (kind === "binary") return { kind, bytes };
   const text = textOf(bytes);
   if (kind === "text") return { kind, text };
-  if (await isJsonInTurns(text)) return new CheckedJson(text);
+  if (await isJsonInSlices(text)) return new CheckedJson(text);
   throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
 }
 
@@ -167,7 +167,7 @@ export async function readJsonText(
   assertUtf8(type!);
   const text = textOf(await readBody(request, limits));
   try {
-    if (await isJsonInTurns(text, bounds)) return text;
+    if (await isJsonInSlices(text, bounds)) return text;
   } catch (error) {
     if (error instanceof JsonBoundsError) throw new InvalidMessageError(error.message);
     throw error;
