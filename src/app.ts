@@ -244,7 +244,9 @@ export function openApp(config: Config, options: AppOptions): App {
   }
 
   function answerCall(request: Request, own: OwnHost): Response | Promise<Response> {
-    if (sendTarget(request) === undefined && isSocketOnly(request)) {
+    const target = sendTarget(request);
+    if (target !== undefined) return routes.send(request, target);
+    if (isSocketOnly(request)) {
       return problem(
         "upgrade_required",
         "Connect with a WebSocket client; a proxy in between must speak HTTP/1.1 and pass Upgrade and Connection on",

@@ -77,6 +77,14 @@ export interface ConnectionLimits extends FrameLimits {
   slowTimeoutS: number;
 }
 
+/** Told how the handshake of a session goes on, by the session. */
+export interface Handshake {
+  /** The socket is open. */
+  opened(): void;
+  /** Nobody waits for it to open any more. */
+  end(): void;
+}
+
 /** What a connection needs from the house it lives in. */
 export interface ConnectionHost extends SignInHost {
   readonly limits: ConnectionLimits;
@@ -125,6 +133,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   readonly #quota: FrameQuota;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #socket: WebSocket | undefined;
+  #handshake: Handshake | undefined;
   #buffer: SendBuffer | undefined;
   #subscription: Subscription | undefined;
   #replay: Replay | undefined;
@@ -177,9 +186,10 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     else this.#goLive();
   }
 
-  /** Gives the connection its socket, which may be open already. */
-  attachSocket(socket: WebSocket): void {
+  /** Gives the connection its socket, which is open already, or whose handshake has been answered. */
+  attachSocket(socket: WebSocket, handshake?: Handshake): void {
     this.#socket = socket;
+    this.#handshake = handshake;
     this.#buffer = new SendBuffer(socket, this.#host.limits.maxBufferedBytes);
     // One listener, this object, for all: a function per event would be a fifth of an idle socket's heap.
     socket.addEventListener("message", this);
@@ -196,6 +206,8 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
       case "close":
         return this.#onSocketClose((event as CloseEvent).code);
       case "open":
+        this.#handshake?.opened();
+        this.#handshake = undefined;
         return this.#goLive();
     }
   }
@@ -523,6 +535,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   #settle(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
+    this.#handshake?.end();
     this.#host.onSocketGone(this);
   }
 }

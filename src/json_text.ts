@@ -6,7 +6,7 @@
 import { isJson } from "./protocol.ts";
 
 /** Up to so many characters `JSON.parse` takes no longer than a few milliseconds, whatever they are. */
-const SMALL = 65_536;
+export const SMALL_JSON = 65_536;
 /** Characters between two looks at the clock. */
 const STRIDE = 16_384;
 /** How long a slice is, in milliseconds. */
@@ -40,7 +40,7 @@ export class JsonBoundsError extends Error {
  * @throws {JsonBoundsError} when it goes beyond the bounds, if there are any.
  */
 export async function isJsonInSlices(text: string, bounds?: JsonBounds): Promise<boolean> {
-  if (!bounds && text.length <= SMALL) return isJson(text);
+  if (!bounds && text.length <= SMALL_JSON) return isJson(text);
   const check = new JsonCheck(text, bounds);
   const slices = new Slices();
   while (!check.isOver) {

@@ -3,7 +3,7 @@
  * Then the socket is handed on, and this is over.
  */
 import type { Identity } from "./auth/auth.ts";
-import type { CloseOptions, ConnectionHost, Session } from "./connection.ts";
+import type { CloseOptions, ConnectionHost, Handshake, Session } from "./connection.ts";
 import { BrokerUnavailableError, KeysUnavailableError, messageOf, UnauthorizedError } from "./errors.ts";
 import { FrameQuota, letGo } from "./frame_quota.ts";
 import { hangUp } from "./hang_up.ts";
@@ -14,6 +14,8 @@ export interface NewcomerOptions {
   timeoutS: number;
   /** Who says this in the first frame. An answer that needs no waiting lets no later frame be missed. */
   identify(text: string): Identity | Promise<Identity>;
+  /** Of its handshake. */
+  readonly handshake: Handshake;
   /** Takes over the socket. */
   onIdentity(identity: Identity): void;
 }
@@ -34,6 +36,7 @@ export class Newcomer implements Session {
     this.#quota = new FrameQuota(host.limits);
     socket.onmessage = (event) => this.#onFrame(event.data);
     socket.onclose = () => this.#leave();
+    socket.addEventListener("open", () => options.handshake.opened(), { once: true });
   }
 
   tick(): void {
@@ -89,6 +92,7 @@ export class Newcomer implements Session {
   }
 
   #leave(): void {
+    this.#options.handshake.end();
     if (!this.#over) this.#host.onEnd(this);
     this.#over = true;
     this.#host.onSocketGone(this);

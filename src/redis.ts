@@ -22,9 +22,11 @@ export { explain, explainReply, verbatim } from "./redis/words.ts";
 /** Not what PUBLISH answers is the count: that has whoever watches by pattern in it. */
 const PUBLISH = new Script(
   `
-local count = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
-if count > 0 or not ARGV[3] then redis.call('PUBLISH', ARGV[1], ARGV[2]) end
-return count
+local channel = ARGV[1]
+local function count() return redis.call('PUBSUB', 'NUMSUB', channel)[2] end
+if ARGV[3] and count() == 0 then return 0 end
+if redis.call('PUBLISH', channel, ARGV[2]) == 0 then return 0 end
+return count()
 `,
   { probe: (tag) => ({ keys: [], args: [tag, ""] }) },
 );
@@ -56,13 +58,13 @@ export class Redis extends CommandConnection {
    * @param options.onlyIfHeard Publishes nothing when nobody is subscribed.
    * @returns How many subscriptions the channel has; whoever watches by pattern is none.
    */
-  async publish(
+  publish(
     channel: string,
     payload: string,
     options: { onlyIfHeard?: boolean } = {},
   ): Promise<number> {
     const args = options.onlyIfHeard ? [channel, payload, "1"] : [channel, payload];
-    return await this.evaluate(PUBLISH, [], args) as number;
+    return this.evaluate(PUBLISH, [], args) as Promise<number>;
   }
 
   /** @returns How many subscriptions each channel has, in the order asked. */

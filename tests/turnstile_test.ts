@@ -3,9 +3,8 @@
  * processes of their own, because Deno never lets go of what is lost.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { Turnstile } from "../src/http/turnstile.ts";
+import { type Turn, Turnstile } from "../src/http/turnstile.ts";
 import { CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
-import { DeadlineError } from "./support/deadline.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 
@@ -41,21 +40,10 @@ async function lostBy(
   // Those that wait are done when a later one is served.
   let left = Infinity;
   for (let calm = 0; calm < 20; calm++) {
-    await (await served(url, headers)).closeAbruptly();
+    await (await RawSocket.open(url, { headers })).closeAbruptly();
     left = Math.min(left, await service.openFiles() - before);
   }
   return left;
-}
-
-/** A handshake that waits behind all that were reset may wait for longer than one usually does. */
-async function served(url: string, headers: Record<string, string>): Promise<RawSocket> {
-  for (let tries = 1;; tries++) {
-    try {
-      return await RawSocket.open(url, { headers });
-    } catch (error) {
-      if (!(error instanceof DeadlineError) || tries === 3) throw error;
-    }
-  }
 }
 
 for (const [name, moment] of Object.entries(MOMENTS)) {
@@ -80,22 +68,22 @@ for (const [name, moment] of Object.entries(MOMENTS)) {
 }
 
 /** A handshake at the turnstile, played. */
-class Client extends EventTarget {
+class Client {
   readonly #left = new AbortController();
-  turn: Awaited<ReturnType<Turnstile["pass"]>> | undefined;
+  turn: Turn | undefined;
 
   async come(turnstile: Turnstile, place: string): Promise<this> {
     this.turn = await turnstile.pass(place, this.#left.signal);
-    this.turn.watch(this as unknown as WebSocket, () => {});
     return this;
   }
 
   open(): void {
-    this.dispatchEvent(new Event("open"));
+    this.turn!.opened();
   }
 
   leave(): void {
     this.#left.abort();
+    this.turn?.lost();
   }
 }
 
@@ -139,4 +127,33 @@ Deno.test("A client that leaves while it waits for its turn gives it to the next
   first[0]!.open();
   await coming;
   assert(fourth.turn);
+});
+
+Deno.test("A turn goes to who has waited longest, and nobody comes in between", async () => {
+  const turnstile = new Turnstile(() => {});
+  const first = [
+    await new Client().come(turnstile, "1.1.1.1"),
+    await new Client().come(turnstile, "1.1.1.1"),
+  ];
+  const served: number[] = [];
+  const come = (n: number) =>
+    new Client().come(turnstile, "1.1.1.1").then((client) => (served.push(n), client));
+  const third = come(3);
+  first[0]!.open();
+  const fourth = come(4);
+  first[1]!.open();
+  const fifth = come(5);
+  (await third).open();
+  (await fourth).open();
+  (await fifth).open();
+  assertEquals(served, [3, 4, 5]);
+});
+
+Deno.test("A handshake that nobody waits for any more stands in nobody's way", async () => {
+  const turnstile = new Turnstile(() => {});
+  for (let i = 0; i < 10; i++) {
+    const client = await new Client().come(turnstile, "1.1.1.1");
+    client.turn!.end();
+    client.turn!.end();
+  }
 });

@@ -1,8 +1,8 @@
 /** Reads request bodies, never more of them than is allowed. */
 import { InvalidMessageError, messageOf } from "../errors.ts";
-import { isJsonInSlices, type JsonBounds, JsonBoundsError } from "../json_text.ts";
+import { isJsonInSlices, type JsonBounds, JsonBoundsError, SMALL_JSON } from "../json_text.ts";
 import { CheckedJson } from "../payload.ts";
-import type { Payload } from "../protocol.ts";
+import { isJson, type Payload } from "../protocol.ts";
 import type { Deadlines } from "../deadlines.ts";
 
 /** The body is larger than allowed. */
@@ -126,7 +126,7 @@ export async function readPayload(request: Request, limits: BodyLimits): Promise
   if (kind === "binary") return { kind, bytes };
   const text = textOf(bytes);
   if (kind === "text") return { kind, text };
-  if (await isJsonInSlices(text)) return new CheckedJson(text);
+  if (text.length <= SMALL_JSON ? isJson(text) : await isJsonInSlices(text)) return new CheckedJson(text);
   throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
 }
 

@@ -32,7 +32,7 @@ import {
   RevocationQuery,
   TicketQuery,
 } from "./schemas.ts";
-import { send, type SendHost, sendTarget } from "./send.ts";
+import { send, type SendHost } from "./send.ts";
 import { queryOf, usernameFrom } from "./target.ts";
 
 export interface RoutesOptions {
@@ -86,6 +86,8 @@ interface Env {
 export interface Routes {
   /** @param own The name by which the request came. */
   answer(request: Request, own: OwnHost): Response | Promise<Response>;
+  /** Answers what `sendTarget` found to be a send, past the router. */
+  send(request: Request, target: string): Promise<Response>;
   close(): void;
 }
 
@@ -96,7 +98,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
-  const sends: SendHost = { publisher, auth, body: single };
+  const sends: SendHost = { publisher, auth, body: single, failed: (error) => answerTo(error, FATE.send) };
   const admit = (c: Context, scope: Scope | "any") => auth.admit(bearerOf(c.req.raw), scope);
 
   // `createRoute` writes the document; the handlers are added plainly, because their bodies are read with limits
@@ -115,10 +117,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   });
 
   // Sends do not come this way, see below: here they are known to whoever asks which methods a path takes.
-  app.post(api.send.getRoutingPath(), (c) => {
-    c.set("fate", FATE.send);
-    return send(c.req.raw, segmentOf(c), sends);
-  });
+  app.post(api.send.getRoutingPath(), (c) => send(c.req.raw, segmentOf(c), sends));
 
   app.post(api.batch.getRoutingPath(), async (c) => {
     const caller = admit(c, "send");
@@ -278,7 +277,7 @@ export function createRoutes(options: RoutesOptions): Routes {
     });
   });
 
-  const answerTo = (error: Error, fate: Fate | undefined): Response => {
+  function answerTo(error: Error, fate: Fate | undefined): Response {
     if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
     if (error instanceof BodyTimeoutError) {
       // What is still to come of it must not be taken for the next request.
@@ -296,17 +295,12 @@ export function createRoutes(options: RoutesOptions): Routes {
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this instance says more");
-  };
+  }
   app.onError((error, c) => answerTo(error, c.get("fate")));
-  const answerToSend = (error: Error) => answerTo(error, FATE.send);
 
   return {
-    answer(request, own) {
-      const target = sendTarget(request);
-      return target === undefined
-        ? app.fetch(request, { own })
-        : send(request, target, sends).catch(answerToSend);
-    },
+    answer: (request, own) => app.fetch(request, { own }),
+    send: (request, target) => send(request, target, sends),
     close: () => deadlines.close(),
   };
 }

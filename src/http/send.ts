@@ -4,6 +4,7 @@
  */
 import { assertMayAddress, type Auth } from "../auth/auth.ts";
 import { InvalidMessageError } from "../errors.ts";
+import type { Payload } from "../protocol.ts";
 import type { Publisher, SendOptions } from "../publisher.ts";
 import { type BodyLimits, readPayload } from "./body.ts";
 import { bearerOf } from "./credentials.ts";
@@ -15,6 +16,8 @@ export interface SendHost {
   readonly publisher: Publisher;
   readonly auth: Auth;
   readonly body: BodyLimits;
+  /** The answer to what went wrong. */
+  failed(error: Error): Response;
 }
 
 const TARGET = /^https?:\/\/[^/?#]*\/v1\/users\/([^/?#]+)\/messages(?:$|\?)/;
@@ -28,32 +31,38 @@ export function sendTarget(request: Request): string | undefined {
 /**
  * Answers a send.
  * @param target What `sendTarget` found.
- * @throws what `problemOf` makes an answer of.
  */
 export async function send(request: Request, target: string, host: SendHost): Promise<Response> {
-  const caller = host.auth.admit(bearerOf(request), "send");
-  const options: SendOptions = {};
-  const query = queryOf(request);
-  if (query !== undefined) {
-    const checked = check(SendQuery, query);
-    if ("fault" in checked) return problem("invalid_request", checked.fault);
-    const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = checked.value;
-    if (expect) options.expectOnline = true;
-    if (wait) options.waitAckMs = timeout;
-    if (ttl !== undefined) options.ttlMs = ttl * 1_000;
+  try {
+    const caller = host.auth.admit(bearerOf(request), "send");
+    const options: SendOptions = {};
+    const query = queryOf(request);
+    if (query !== undefined) {
+      const checked = check(SendQuery, query);
+      if ("fault" in checked) return problem("invalid_request", checked.fault);
+      const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = checked.value;
+      if (expect) options.expectOnline = true;
+      if (wait) options.waitAckMs = timeout;
+      if (ttl !== undefined) options.ttlMs = ttl * 1_000;
+    }
+    const username = usernameFrom(target);
+    assertMayAddress(caller, [username]);
+    let payload: Payload;
+    try {
+      payload = await readPayload(request, host.body);
+    } catch (error) {
+      if (error instanceof InvalidMessageError) host.publisher.countRefused();
+      throw error;
+    }
+    const idempotencyKey = request.headers.get("idempotency-key");
+    if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
+    const { repeated, ...result } = await host.publisher.send(username, payload, options);
+    const isOnline = (result.nodes ?? result.sockets) > 0;
+    return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {
+      status: isOnline ? 200 : 202,
+      headers: repeated ? { ...JSON_HEADERS, "idempotent-replayed": "true" } : JSON_HEADERS,
+    });
+  } catch (error) {
+    return host.failed(error as Error);
   }
-  const username = usernameFrom(target);
-  assertMayAddress(caller, [username]);
-  const payload = await readPayload(request, host.body).catch((error: unknown) => {
-    if (error instanceof InvalidMessageError) host.publisher.countRefused();
-    throw error;
-  });
-  const idempotencyKey = request.headers.get("idempotency-key");
-  if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
-  const { repeated, ...result } = await host.publisher.send(username, payload, options);
-  const isOnline = (result.nodes ?? result.sockets) > 0;
-  return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {
-    status: isOnline ? 200 : 202,
-    headers: repeated ? { ...JSON_HEADERS, "idempotent-replayed": "true" } : JSON_HEADERS,
-  });
 }

@@ -9,6 +9,7 @@
  * - From then on handshakes of that address wait for a random time, longer for each one lost: whoever resets can't know
  *   when, and most of the waits end with the news that the client has left.
  */
+import type { Handshake } from "../connection.ts";
 
 /** Handshakes of one address that are answered and not open yet. */
 const AT_ONCE = 2;
@@ -24,8 +25,8 @@ const MAX_PLACES = 20_000;
 interface Place {
   /** Answered and not open yet. */
   answered: number;
-  /** Those whose turn has not come. */
-  readonly waiting: (() => void)[];
+  /** Those whose turn has not come, first come first. */
+  readonly waiting: Set<Waiter>;
   /** Descriptors that were lost. */
   lost: number;
   /** When a client left last. */
@@ -34,13 +35,47 @@ interface Place {
   floodMs: number;
 }
 
-/** A handshake that may be answered; its turn is over when it is disposed of, unless there is a socket to watch. */
-export interface Turn extends Disposable {
-  /**
-   * The turn lasts until the socket is open.
-   * @param onLost The client had left: the socket will never open, and Deno never lets go of it. Called before it counts.
-   */
-  watch(socket: WebSocket, onLost: () => void): void;
+interface Waiter {
+  /** Whether it has waited for a random time: nobody does so twice. */
+  hasPaused: boolean;
+  /** @param why Its turn has come; it is to wait for a random time; or its client has left. */
+  wake(why: "turn" | "pause" | "left"): void;
+}
+
+/**
+ * A handshake that may be answered. Whoever has it tells when its socket is open, or when nobody waits for that any more:
+ * until then it stands in the way of others from its address.
+ */
+export class Turn implements Handshake {
+  readonly #onEnd: () => void;
+  readonly #onLoss: () => void;
+  #isOver = false;
+  /** Whether it can't be lost any more. */
+  #isSafe = false;
+
+  constructor(onEnd: () => void, onLoss: () => void) {
+    this.#onEnd = onEnd;
+    this.#onLoss = onLoss;
+  }
+
+  opened(): void {
+    this.#isSafe = true;
+    this.end();
+  }
+
+  end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#onEnd();
+  }
+
+  /** The client had left: the socket will never open, and Deno never lets go of it. */
+  lost(): void {
+    if (this.#isSafe) return;
+    this.#isSafe = true;
+    this.#onLoss();
+    this.end();
+  }
 }
 
 export class Turnstile {
@@ -56,31 +91,14 @@ export class Turnstile {
    * Resolves when a handshake from there may be answered.
    * @throws The signal's reason, when the client leaves before.
    */
-  async pass(place: string, signal: AbortSignal): Promise<Turn> {
-    const waitMs = this.#waitOf(place);
-    if (waitMs > 0) await this.#pause(waitMs, signal);
+  pass(place: string, signal: AbortSignal): Turn | Promise<Turn> {
     const entry = this.#entryOf(place);
-    while (entry.answered >= AT_ONCE && !signal.aborted) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      entry.waiting.push(resolve);
-      signal.addEventListener("abort", () => resolve(), { once: true });
-      await promise;
-      const at = entry.waiting.indexOf(resolve);
-      if (at >= 0) entry.waiting.splice(at, 1);
-      // Whoever waits beside those that were lost is no better than they.
-      const moreMs = waitMs > 0 ? 0 : this.#waitOf(place);
-      if (moreMs > 0) await this.#pause(moreMs, signal);
+    // Nearly always nobody is in the way, and nothing has to be awaited.
+    if (entry.answered < AT_ONCE && entry.waiting.size === 0 && isUnsuspected(entry) && !signal.aborted) {
+      entry.answered++;
+      return this.#turn(place, entry);
     }
-    if (signal.aborted) {
-      this.left(place);
-      // The place of one who left is the next one's.
-      if (entry.answered < AT_ONCE) entry.waiting.shift()?.();
-      signal.throwIfAborted();
-    }
-    entry.answered++;
-    // It may have been forgotten meanwhile.
-    this.#places.set(place, entry);
-    return this.#turn(place, entry, signal);
+    return this.#wait(place, entry, signal);
   }
 
   /** A client floods: the next ones of its address wait, and are not heard out when they are refused. */
@@ -102,69 +120,97 @@ export class Turnstile {
     this.#places.set(place, entry);
     if (this.#places.size <= MAX_PLACES) return;
     for (const [oldest, { answered, lost, waiting }] of this.#places) {
-      if (answered > 0 || lost > 0 || waiting.length > 0) continue;
+      if (answered > 0 || lost > 0 || waiting.size > 0) continue;
       this.#places.delete(oldest);
       return;
     }
   }
 
-  #turn(place: string, entry: Place, signal: AbortSignal): Turn {
-    let isOver = false;
-    const end = () => {
-      if (isOver) return;
-      isOver = true;
-      entry.answered--;
-      entry.waiting.shift()?.();
-      const isCalm = entry.lost === 0 && performance.now() - entry.leftMs > WARY_MS;
-      if (isCalm && entry.answered === 0 && entry.waiting.length === 0) this.#places.delete(place);
-    };
-    let isWatched = false;
-    return {
-      watch: (socket, onLost) => {
-        isWatched = true;
-        socket.addEventListener("open", end, { once: true });
-        socket.addEventListener("error", end, { once: true });
-        // Fires when the answer could not be written, and at no other time.
-        signal.addEventListener("abort", () => {
-          if (isOver) return;
-          entry.lost++;
-          this.left(place);
-          onLost();
-          this.#onLoss(place);
-          // Those that came at the same moment wait like those that come now.
-          for (const wake of entry.waiting.splice(0)) wake();
-          end();
-        }, { once: true });
-      },
-      [Symbol.dispose]: () => {
-        if (!isWatched) end();
-      },
-    };
+  async #wait(place: string, entry: Place, signal: AbortSignal): Promise<Turn> {
+    const ms = waitOf(entry);
+    const waiter: Waiter = { hasPaused: ms > 0, wake: () => {} };
+    if (ms > 0) await pause(ms, signal);
+    while (!signal.aborted) {
+      // Those that wait come first.
+      if (entry.answered < AT_ONCE && entry.waiting.size === 0) {
+        entry.answered++;
+        break;
+      }
+      const { promise, resolve } = Promise.withResolvers<Parameters<Waiter["wake"]>[0]>();
+      waiter.wake = resolve;
+      entry.waiting.add(waiter);
+      const leave = () => waiter.wake("left");
+      signal.addEventListener("abort", leave);
+      const why = await promise;
+      signal.removeEventListener("abort", leave);
+      entry.waiting.delete(waiter);
+      if (why === "turn") {
+        if (!signal.aborted) break;
+        this.#passOn(place, entry);
+      }
+      if (why === "pause") {
+        waiter.hasPaused = true;
+        await pause(waitOf(entry), signal);
+      }
+    }
+    if (signal.aborted) {
+      this.left(place);
+      signal.throwIfAborted();
+    }
+    // It may have been forgotten meanwhile.
+    this.#places.set(place, entry);
+    return this.#turn(place, entry);
+  }
+
+  #turn(place: string, entry: Place): Turn {
+    return new Turn(() => this.#passOn(place, entry), () => {
+      entry.lost++;
+      this.left(place);
+      this.#onLoss(place);
+      // Whoever waits beside those that were lost is no better than they.
+      for (const waiter of entry.waiting) if (!waiter.hasPaused) waiter.wake("pause");
+    });
+  }
+
+  /** A turn is over: it goes to the next one, so that nobody can come in between. */
+  #passOn(place: string, entry: Place): void {
+    const next = entry.waiting.values().next().value;
+    if (next) {
+      entry.waiting.delete(next);
+      return next.wake("turn");
+    }
+    entry.answered--;
+    if (entry.answered === 0 && isUnsuspected(entry)) this.#places.delete(place);
   }
 
   #entryOf(place: string): Place {
-    const entry = this.#places.get(place) ??
-      { answered: 0, waiting: [], lost: 0, leftMs: -Infinity, floodMs: -Infinity };
-    this.#places.set(place, entry);
+    let entry = this.#places.get(place);
+    if (!entry) {
+      entry = { answered: 0, waiting: new Set(), lost: 0, leftMs: -Infinity, floodMs: -Infinity };
+      this.#places.set(place, entry);
+    }
     return entry;
   }
+}
 
-  /** A random time, and none for an address whose clients stay. */
-  #waitOf(place: string): number {
-    const entry = this.#places.get(place);
-    if (!entry) return 0;
-    const isWary = performance.now() - entry.leftMs < WARY_MS;
-    const longestMs = Math.min(MAX_WAIT_MS, (isWary ? WAIT_MS : 0) + entry.lost * WAIT_PER_LOSS_MS);
-    return Math.random() * longestMs;
-  }
+/** Whether nothing is known against an address, or not any more. */
+function isUnsuspected({ lost, leftMs }: Place): boolean {
+  return lost === 0 && (leftMs === -Infinity || performance.now() - leftMs > WARY_MS);
+}
 
-  /** Waits, unless the client leaves. */
-  async #pause(ms: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return;
-    const over = Promise.withResolvers<void>();
-    const timer = setTimeout(over.resolve, ms);
-    signal.addEventListener("abort", () => over.resolve(), { once: true });
-    await over.promise;
-    clearTimeout(timer);
-  }
+/** A random time, and none for an address whose clients stay. */
+function waitOf(entry: Place): number {
+  if (isUnsuspected(entry)) return 0;
+  const isWary = performance.now() - entry.leftMs < WARY_MS;
+  return Math.random() * Math.min(MAX_WAIT_MS, (isWary ? WAIT_MS : 0) + entry.lost * WAIT_PER_LOSS_MS);
+}
+
+/** Waits, unless the client leaves. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const over = Promise.withResolvers<void>();
+  const timer = setTimeout(over.resolve, ms);
+  signal.addEventListener("abort", () => over.resolve(), { once: true });
+  await over.promise;
+  clearTimeout(timer);
 }

@@ -27,7 +27,7 @@ import { Replay } from "../replay.ts";
 import type { Admission } from "./admission.ts";
 import { credentialIn } from "./credentials.ts";
 import { problem, problemOf } from "./problem.ts";
-import type { Turnstile } from "./turnstile.ts";
+import type { Turn, Turnstile } from "./turnstile.ts";
 
 export interface UpgradeOptions {
   broker: Broker;
@@ -164,6 +164,7 @@ async function openConnection(
   if (isShown(identity)) connection.attachIdentity(identity);
   // Joined first: it counts against the limit while its subscription is being confirmed.
   connections.join(connection, options.place);
+  let turn: Turn | undefined;
   try {
     // The signal fires when the client leaves before it was answered.
     const { signal } = request;
@@ -186,8 +187,10 @@ async function openConnection(
       connection.abandon("refused");
       return refusal;
     }
-    using turn = await turnstile.pass(options.place, signal);
+    const passing = turnstile.pass(options.place, signal);
+    turn = passing instanceof Promise ? await passing : passing;
     if (connection.state !== "opening") {
+      turn.end();
       return options.isDraining()
         ? draining()
         : problem("unauthorized", "The user's connections were closed while this one was opening");
@@ -196,10 +199,11 @@ async function openConnection(
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
     // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
     if (options.mode === "v1") response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
-    connection.attachSocket(socket);
-    turn.watch(socket, () => connection.abandon("the client left"));
+    connection.attachSocket(socket, turn);
+    onUnanswered(signal, socket, () => connection.abandon("the client left"), turn);
     return response;
   } catch (error) {
+    turn?.end();
     connection.abandon(request.signal.aborted ? "the client left" : messageOf(error));
     if (request.signal.aborted) {
       turnstile.left(options.place);
@@ -243,19 +247,27 @@ async function openNewcomer(request: Request, place: string, options: UpgradeOpt
   const { auth, broker, connections, admission } = options;
   const why = broker.unavailable();
   if (why !== undefined) return problemOf(new BrokerUnavailableError(why))!;
-  const turn = await options.turnstile.pass(place, request.signal).catch(() => undefined);
-  if (!turn) return new Response(null, { status: 400 });
-  using _ = turn;
+  let turn: Turn;
+  try {
+    turn = await options.turnstile.pass(place, request.signal);
+  } catch {
+    return new Response(null, { status: 400 });
+  }
   const noRoom = options.isDraining() ? draining() : admission.noRoom(place);
-  if (noRoom) return noRoom;
+  if (noRoom) {
+    turn.end();
+    return noRoom;
+  }
   let upgraded: Deno.WebSocketUpgrade;
   try {
     upgraded = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
   } catch (error) {
+    turn.end();
     return problem("invalid_handshake", messageOf(error));
   }
   const { socket, response } = upgraded;
   const newcomer = new Newcomer(socket, connections, {
+    handshake: turn,
     timeoutS: options.identityTimeoutS,
     identify(text) {
       const credential = parseCredentialFrame(text);
@@ -290,6 +302,18 @@ async function openNewcomer(request: Request, place: string, options: UpgradeOpt
     },
   });
   connections.join(newcomer, place);
-  turn.watch(socket, () => newcomer.abandon());
+  onUnanswered(request.signal, socket, () => newcomer.abandon(), turn);
   return response;
+}
+
+/**
+ * Deno says in one way only that a handshake could not be answered: by the request's signal, which fires at no other
+ * time from then on. The socket never opens, and never closes.
+ */
+function onUnanswered(signal: AbortSignal, socket: WebSocket, abandon: () => void, turn: Turn): void {
+  signal.addEventListener("abort", () => {
+    if (socket.readyState !== WebSocket.CONNECTING) return;
+    abandon();
+    turn.lost();
+  }, { once: true });
 }

@@ -158,9 +158,18 @@ export function tagOf(epoch: string, random: string): string {
 /** Characters of the part of an epoch's name that is its own. */
 const OWN_LENGTH = 8;
 
+/** Random characters, some thousand names long: to ask for bytes costs the same whether they are six or a thousand. */
+const RANDOM_BYTES = 3 * 1_024;
+let random = "";
+let randomAt = 0;
+
 /** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
 export function newEpoch(): string {
-  return crypto.getRandomValues(new Uint8Array(OWN_LENGTH * 3 / 4)).toBase64({ alphabet: "base64url" });
+  if (randomAt === random.length) {
+    random = crypto.getRandomValues(new Uint8Array(RANDOM_BYTES)).toBase64({ alphabet: "base64url" });
+    randomAt = 0;
+  }
+  return random.slice(randomAt, randomAt += OWN_LENGTH);
 }
 
 /** The part of an epoch's name that is its own. */

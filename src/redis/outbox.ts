@@ -17,7 +17,8 @@ export interface OutboxOptions {
 interface Letter {
   dueMs: number;
   readonly bytes: number;
-  readonly write: () => void;
+  readonly issue: () => Promise<unknown>;
+  readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -32,6 +33,8 @@ export class Outbox {
   readonly #written = new Set<Letter>();
   readonly #waiting = new Set<Letter>();
   #bytes = 0;
+  /** Whether an answer came since the last check, and when that was so for the last time. */
+  #isAnswered = false;
   #answeredAtMs = -Infinity;
 
   constructor(options: OutboxOptions) {
@@ -57,6 +60,8 @@ export class Outbox {
    */
   check(nowMs: number): boolean {
     const { timeoutMs } = this.#options;
+    if (this.#isAnswered) this.#answeredAtMs = nowMs;
+    this.#isAnswered = false;
     const late = new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, {
       outcome: "unknown",
     });
@@ -80,22 +85,12 @@ export class Outbox {
   }
 
   #post<T>(issue: () => Promise<T>, bytes: number, isNext: boolean): Promise<T> {
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
-    const write = () => {
-      issue().then((value) => {
-        this.#settle(letter, true);
-        this.#options.onAnswer();
-        resolve(value);
-      }, (cause: unknown) => {
-        const { error, isAnswer } = this.#options.failure(cause);
-        this.#settle(letter, isAnswer);
-        reject(error);
-      });
-    };
-    const letter: Letter = { dueMs: performance.now() + this.#options.timeoutMs, bytes, write, reject };
-    if (isNext) this.#write(letter);
-    else this.#waiting.add(letter);
-    return promise;
+    return new Promise((resolve, reject) => {
+      const dueMs = performance.now() + this.#options.timeoutMs;
+      const letter: Letter = { dueMs, bytes, issue, resolve: resolve as Letter["resolve"], reject };
+      if (isNext) this.#write(letter);
+      else this.#waiting.add(letter);
+    });
   }
 
   #hasRoom(bytes: number): boolean {
@@ -105,14 +100,23 @@ export class Outbox {
   #write(letter: Letter): void {
     this.#written.add(letter);
     this.#bytes += letter.bytes;
-    letter.write();
+    letter.issue().then((value) => {
+      this.#settle(letter, true);
+      this.#options.onAnswer();
+      letter.resolve(value);
+    }, (cause: unknown) => {
+      const { error, isAnswer } = this.#options.failure(cause);
+      this.#settle(letter, isAnswer);
+      letter.reject(error);
+    });
   }
 
   #settle(letter: Letter, isAnswer: boolean): void {
     this.#written.delete(letter);
     // Also of one that was late: until then it was on its way.
     this.#bytes -= letter.bytes;
-    if (isAnswer) this.#answeredAtMs = performance.now();
+    if (isAnswer) this.#isAnswered = true;
+    if (this.#waiting.size === 0) return;
     for (const next of this.#waiting) {
       if (!this.#hasRoom(next.bytes)) break;
       this.#waiting.delete(next);

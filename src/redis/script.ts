@@ -36,23 +36,21 @@ export class Script {
  * Runs a script on a connection.
  * @param onError Hears of what Redis refused, before the caller does.
  */
-export async function evaluateOn(
+export function evaluateOn(
   client: Client,
   script: Script,
   keys: readonly string[],
   args: readonly string[],
   onError?: (script: Script, error: unknown) => void,
 ): Promise<unknown> {
-  try {
-    return await client.sendCommand(["EVALSHA", script.sha, String(keys.length), ...keys, ...args]);
-  } catch (error) {
+  const call = (how: string, what: string): Promise<unknown> =>
+    client.sendCommand([how, what, String(keys.length), ...keys, ...args]);
+  return call("EVALSHA", script.sha).catch((error: unknown) => {
     // Redis forgets scripts when it restarts, or is told to.
-    if (messageOf(error).startsWith("NOSCRIPT")) {
-      return await client.sendCommand(["EVAL", script.source, String(keys.length), ...keys, ...args]);
-    }
+    if (messageOf(error).startsWith("NOSCRIPT")) return call("EVAL", script.source);
     onError?.(script, error);
     throw error;
-  }
+  });
 }
 
 /** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
