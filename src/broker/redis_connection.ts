@@ -80,7 +80,7 @@ export class RedisConnection {
   async #greet(address: RedisAddress, options: OpenOptions): Promise<void> {
     const { commands = [], replies = 0, name = "userwire-subscription", onLoginRefused } = options;
     const login = loginOf(address);
-    await this.write(concat([...login, encodeCommand("CLIENT", "SETNAME", name), ...commands]));
+    await this.write(concat([...login, naming(name), ...commands]));
     for (let i = 0; i < login.length + 1 + replies; i++) {
       const reply = await this.#reply();
       if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
@@ -126,6 +126,17 @@ export class RedisConnection {
       this.parser.filled(count);
     }
   }
+}
+
+const namings = new Map<string, Uint8Array>();
+
+/** The command that names a connection; there are few names, and many connections. */
+function naming(name: string): Uint8Array {
+  const known = namings.get(name);
+  if (known) return known;
+  const command = encodeCommand("CLIENT", "SETNAME", name);
+  namings.set(name, command);
+  return command;
 }
 
 /** The commands that log in; none when there is neither user nor password. */
