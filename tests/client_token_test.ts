@@ -2,8 +2,10 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { connect } from "../src/client/mod.ts";
 import { connectAlice, flush, QUICK, Watch } from "./support/client_watch.ts";
+import { CLOSED, KEY } from "./support/closed.ts";
 import { until } from "./support/deadline.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
+import { Service } from "./support/service.ts";
 
 Deno.test("Client offers its token as a subprotocol, and asks for a new one before every attempt", async () => {
   await using server = new ScriptedServer();
@@ -132,6 +134,47 @@ Deno.test("Client with a ticket in its address stops when that is used up, and s
   socket.close(1012);
   const { code, reason } = await watch.closed();
   assertEquals(code, 4401);
-  assertMatch(reason, /ticket in the address is used up: .*`token`/);
+  assertMatch(reason, /ticket in the address is used up or too old: .*`token`/);
   assertEquals(server.attempts, 2);
 });
+
+Deno.test("Client with a ticket in its address that never lets it in stops when no ticket is as old", async () => {
+  await using server = new ScriptedServer();
+  server.refuse(...Array(50).fill(401));
+  const url = new URL(server.url);
+  url.searchParams.set("ticket", "t");
+  const now = Date.now;
+  let aheadMs = 0;
+  Date.now = () => now() + aheadMs;
+  try {
+    const watch = new Watch(connect(url, { user: "alice", backoff: QUICK }));
+    await until(() => watch.lost.length >= 3, "it to try again");
+    aheadMs = 3_600_001;
+    assertEquals((await watch.closed()).code, 4401);
+    assertMatch(watch.errors.at(-1)!, /used up or too old: .*`token`/);
+  } finally {
+    Date.now = now;
+  }
+});
+
+for (const [way, settings] of [["with keys only", {}], ["with tokens too", CLOSED]] as const) {
+  Deno.test(`Client whose ticket is too old or used before it got in comes with a fresh one, ${way}`, async () => {
+    await using service = await Service.start({ USERWIRE_API_KEYS: KEY.line, ...settings });
+    const { auth } = service.server.app;
+    const old = await auth.issueTicket("alice", 1);
+    await auth.useUp(old);
+    const tickets = [old, "x".repeat(43)];
+    let asked = 0;
+    const client = connect(service.server.url, {
+      token: () => Promise.resolve(tickets[asked++] ?? auth.issueTicket("alice", 30)),
+      backoff: QUICK,
+    });
+    await using _ = client;
+    const watch = new Watch(client);
+    await watch.state("open");
+    assertEquals([asked, watch.lost.map(({ code, opened }) => [code, opened])], [
+      3,
+      [[1006, false], [1006, false]],
+    ]);
+  });
+}

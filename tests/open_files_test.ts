@@ -1,9 +1,12 @@
 /** File descriptors: how many there are, what happens when they run out, and that it passes. */
 import { assert, assertEquals } from "@std/assert";
+import { loadConfig } from "../src/config.ts";
 import { OpenFiles } from "../src/open_files.ts";
-import { until } from "./support/deadline.ts";
+import { serve } from "../src/server.ts";
+import { until, withDeadline } from "./support/deadline.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { RawSocket } from "./support/raw_socket.ts";
+import { TempFolder } from "./support/temp_folder.ts";
 
 const LIMIT = 256;
 const isLinux = Deno.build.os === "linux"; // which has such limits, and says what a process has open
@@ -100,6 +103,70 @@ Deno.test({
     service.signal("SIGTERM");
     assertEquals((await service.ended(10_000)).code, 0);
   },
+});
+
+/** What `Deno.serve` gave, so that it can end as Deno ends it, and a clock that can be put forward. */
+class Inside implements Disposable {
+  readonly servers: Deno.HttpServer<Deno.NetAddr>[] = [];
+  tries = 0;
+  readonly #serve = Deno.serve;
+  readonly #now = performance.now;
+  #aheadMs = 0;
+
+  constructor() {
+    const serve = this.#serve as (...args: unknown[]) => Deno.HttpServer<Deno.NetAddr>;
+    Deno.serve = ((...args: unknown[]) => {
+      this.tries++;
+      const server = serve(...args);
+      this.servers.push(server);
+      return server;
+    }) as typeof Deno.serve;
+    performance.now = () => this.#now.call(performance) + this.#aheadMs;
+  }
+
+  pass(ms: number): void {
+    this.#aheadMs += ms;
+  }
+
+  [Symbol.dispose](): void {
+    Deno.serve = this.#serve;
+    performance.now = this.#now;
+  }
+}
+
+Deno.test("A service whose port was taken while it did not listen tries for half a minute, and then ends with 1", async () => {
+  using inside = new Inside();
+  using logs = new TempFolder("gone");
+  const config = loadConfig({ env: { PORT: "0", USERWIRE_DRAIN_S: "0", LOG_DIR: logs.path } });
+  const said = async (event: string) => {
+    let text = "";
+    for await (const { name } of Deno.readDir(logs.path)) {
+      text += await Deno.readTextFile(`${logs.path}/${name}`);
+    }
+    return text.includes(event);
+  };
+  const ending = serve(config);
+  await until(() => inside.servers.length === 1, "it to listen");
+  const { addr: { hostname, port } } = inside.servers[0]!;
+  await until(() => said('"listening"'), "it to say so");
+  await inside.servers[0]!.shutdown();
+  // Before it listens anew, a tenth of a second later.
+  const other = Deno.listen({ hostname, port });
+  let code: number | undefined;
+  ending.then((ended) => code = ended);
+  try {
+    await until(() => said("not listening any more"), "it to notice");
+    inside.pass(29_000);
+    const { tries } = inside;
+    await until(() => inside.tries >= tries + 2, "it to try");
+    assertEquals(code, undefined);
+    inside.pass(2_000);
+    assertEquals(await withDeadline(ending, 10_000, "the service to end"), 1);
+    assert(await said("can't listen: gives up"));
+    assert(!await said("listening again"));
+  } finally {
+    other.close();
+  }
 });
 
 Deno.test("Open files are looked for once in a while, not for each request", () => {

@@ -396,9 +396,13 @@ browserTest("Console page's curl command is one that a shell reads as meant", as
   await page.getByRole("button", { name: "Copied" }).waitFor();
 });
 
-browserTest("Console page fits a phone of 360 pixels", async (browser) => {
+for (const width of [320, 360]) {
+  browserTest(`Console page fits a phone of ${width} pixels`, (browser) => assertFits(browser, width));
+}
+
+async function assertFits(browser: Browser, width: number): Promise<void> {
   await using service = await Service.start();
-  await using console = await ConsolePage.open(browser, service.server.url, { width: 360, height: 740 });
+  await using console = await ConsolePage.open(browser, service.server.url, { width, height: 740 });
   assertEquals(await console.overflow(), 0, "Before anything");
 
   await console.page.getByText("The same from a terminal").click();
@@ -410,6 +414,21 @@ browserTest("Console page fits a phone of 360 pixels", async (browser) => {
   assertEquals(await console.overflow(), 0, "With long names and payloads");
   await console.page.getByRole("button", { name: /^Show all/ }).click();
   assertEquals(await console.overflow(), 0, "Unfolded");
+}
+
+browserTest("Console page does not go on counting the sockets of a service that is away", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  await console.connect("alice");
+  await page.locator("#service-connections", { hasText: /^1$/ }).waitFor();
+  console.forgive(UNANSWERED);
+  await service.server.shutdown();
+  await until(async () => {
+    await page.evaluate("dispatchEvent(new Event('focus'))");
+    return await page.locator("#service-state").innerText() === "Unreachable";
+  }, "the page to notice");
+  assertEquals(await page.locator("#service-connections").innerText(), "–");
 });
 
 Deno.test("Page assets are all that the page refers to, with nothing inline", async () => {

@@ -173,6 +173,37 @@ Deno.test("Where Redis is stands in the log, and in no answer", async (t) => {
 });
 
 redisTest(
+  "Who mixes up redis:// and rediss:// is told which of them it must be, and is not asked for certificates",
+  async (t) => {
+    using port = OwnPort.take();
+    await using certificates = await Certificates.make();
+    await using redis = await RedisServer.start({
+      args: [
+        ...["--bind", "127.0.0.1", "--tls-port", `${port}`, "--tls-auth-clients", "no"],
+        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
+        ...["--tls-ca-cert-file", certificates.cert("ca")],
+      ],
+    });
+    const cases = [
+      ["redis:// for a TLS port", `redis://127.0.0.1:${port}`, /speaks TLS, write rediss:\/\//],
+      [
+        "rediss:// for a plain port",
+        redis.url.replace("redis:", "rediss:"),
+        /does (?:that port|not) speak TLS/,
+      ],
+    ] as const;
+    for (const [name, url, expected] of cases) {
+      await t.step(name, async () => {
+        await using service = await Service.start({ REDIS_URL: url, USERWIRE_REDIS_TIMEOUT_MS: "500" });
+        await until(() => outages(service).some(({ reason }) => expected.test(reason)), "the log to say it");
+        assertMatch(await told(service), expected);
+        for (const { reason } of outages(service)) assertMatch(reason, expected);
+      });
+    }
+  },
+);
+
+redisTest(
   "A certificate of Redis that is for another host, or not trusted, is told without names",
   async (t) => {
     using port = OwnPort.take();

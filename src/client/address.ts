@@ -16,15 +16,19 @@ export interface Address {
   readonly protocols: string[];
 }
 
-/** The ticket in the address has let a connection in, and can't do it again. */
+/** The ticket in the address has let a connection in, or is older than any that does, and can't do it again. */
 export class TicketUsedError extends Error {
   override readonly name = "TicketUsedError";
 
   constructor() {
-    super("The ticket in the address is used up: give a function that gets a fresh one as `token`");
+    super(
+      "The ticket in the address is used up or too old: give a function that gets a fresh one as `token`",
+    );
   }
 }
 
+/** No service takes a ticket that is older, in milliseconds. */
+export const LONGEST_TICKET_MS = 3_600_000;
 /** The path of sockets where the address names none. */
 const SOCKET_PATH = "/ws";
 const SCHEMES: Readonly<Record<string, string>> = {

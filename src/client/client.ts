@@ -17,7 +17,7 @@ import {
   type ServerFrame,
 } from "../protocol.ts";
 import { Acks } from "./acks.ts";
-import { type Address, addressOf, socketUrl, TicketUsedError } from "./address.ts";
+import { type Address, addressOf, LONGEST_TICKET_MS, socketUrl, TicketUsedError } from "./address.ts";
 import { type Entry, Handover, type HandoverBound } from "./handover.ts";
 import { type Backoff, Link, type State } from "./link.ts";
 import type { ClientEvents, Closed, ConnectOptions, Identity, Message } from "./options.ts";
@@ -58,6 +58,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #saving: Saving | undefined;
   /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
   #loaded: Promise<void> | undefined;
+  /** In Unix milliseconds. */
+  readonly #madeAt = Date.now();
   #hasOpened = false;
   #received: Position | undefined;
   #handed: Position | undefined;
@@ -175,7 +177,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   async #address(): Promise<Address> {
     // Every further attempt would be refused, which a browser does not tell from a network that is down.
-    if ("user" in this.#identity && this.#hasOpened && this.#base.searchParams.has("ticket")) {
+    const isUsed = this.#hasOpened || Date.now() - this.#madeAt > LONGEST_TICKET_MS;
+    if ("user" in this.#identity && isUsed && this.#base.searchParams.has("ticket")) {
       throw new TicketUsedError();
     }
     if ("user" in this.#identity) return addressOf(this.#base, this.#identity, this.#received);

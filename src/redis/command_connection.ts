@@ -14,7 +14,7 @@ import { Outbox } from "./outbox.ts";
 import { evaluateOn } from "./script.ts";
 import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
 import type { Ask, Watch } from "./watch.ts";
-import { explain, isReadOnly, isReply, verbatim, weightOf } from "./words.ts";
+import { explain, isReadOnly, isReply, MAYBE_TLS, verbatim, weightOf } from "./words.ts";
 
 export interface RedisOptions {
   /** How long a command may take, in milliseconds. @default 3000 */
@@ -57,6 +57,8 @@ export abstract class CommandConnection {
   /** The connection on which a heartbeat is under way. */
   #beating: Client | undefined;
   #dialTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Whether it is dialled without TLS. */
+  #isPlain = true;
   /** Connections that ended before Redis said who it is, one after the other. */
   #vainDials = 0;
   #backAtMs = -Infinity;
@@ -193,7 +195,9 @@ export abstract class CommandConnection {
 
   #dial(): Client {
     this.#weight = 0;
-    const client = newClient(this.#target());
+    const address = this.#target();
+    this.#isPlain = address.transport === "tcp";
+    const client = newClient(address);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     client.on("ready", () => {
       this.#greeted = false;
@@ -339,7 +343,9 @@ export abstract class CommandConnection {
     // The close that follows does not hide what it follows from.
     if (this.#why !== undefined && weight < this.#weight) return;
     this.#weight = weight;
-    const why = explain(error);
+    // A TLS port that is not spoken to in TLS just hangs up. One that has served us before is another matter.
+    const isMaybeTls = weight === 0 && this.#server === undefined && this.#isPlain;
+    const why = explain(error) + (isMaybeTls ? MAYBE_TLS : "");
     const detail = verbatim(messageOf(error));
     this.#fail(why, detail);
     const isRefused = isRefusal(error);

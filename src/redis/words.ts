@@ -35,6 +35,9 @@ const NAMED = /^(?:NOPERM|ERR ACL failure).*'([\w|-]+)' command|^ERR unknown com
 
 /** So the library fails when an error reply comes that answers nothing, and keeps the reply to itself. */
 const UNASKED = /reading 'reject'/;
+/** Added where whoever answers at a port without TLS has never said a word. */
+export const MAYBE_TLS =
+  ", before it had said anything: if that port speaks TLS, write rediss:// in REDIS_URL";
 const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is it a Redis port?";
 
 /** By class, code and message of an error. */

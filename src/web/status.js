@@ -58,6 +58,8 @@ function show(/** @type {Readiness | string} */ answer) {
   if (typeof answer === "string") {
     byId("service").dataset.state = "down";
     setText(byId("service-state"), "Unreachable");
+    // What was true of it may not be any more.
+    setText(byId("service-connections"), "–");
     setText(down, `${answer}. Asking again every ${EVERY_MS / 1000} s.`);
     down.hidden = false;
     return;

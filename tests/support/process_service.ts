@@ -6,12 +6,16 @@
  *     service.signal("SIGTERM");
  *     assertEquals((await service.ended()).code, 0);
  */
+import { dirname } from "node:path";
 import { Bell, withDeadline } from "./deadline.ts";
 import { secretsIn } from "./secrets.ts";
 
 export interface ProcessOptions {
-  /** "run" starts `main.ts`; "task" does it through `deno task start`, in a process group of its own. @default "run" */
-  readonly through?: "run" | "task";
+  /**
+   * "run" starts `main.ts`; "bin" the script that people have; "task" does it through `deno task start`, in a process
+   * group of its own. @default "run"
+   */
+  readonly through?: "run" | "bin" | "task";
   /** Folder of the project; another one runs a copy of it. @default this project */
   readonly root?: URL;
   /** How many files it may have open. @default as many as the tests */
@@ -66,7 +70,11 @@ export class ProcessService implements AsyncDisposable {
     const isGroup = options.through === "task";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
-    const program = [Deno.execPath(), ...(isGroup ? ["task", "start"] : ["run", "-A", "main.ts"])];
+    const program = {
+      run: [Deno.execPath(), "run", "-A", "main.ts"],
+      bin: ["bin/userwire"],
+      task: [Deno.execPath(), "task", "start"],
+    }[options.through ?? "run"];
     const [command, ...args] = options.openFiles === undefined
       ? program
       : ["sh", "-c", `ulimit -n ${options.openFiles} && exec "$@"`, "sh", ...program];
@@ -75,7 +83,7 @@ export class ProcessService implements AsyncDisposable {
       cwd: options.root ?? ROOT,
       clearEnv: true,
       env: {
-        ...{ PATH, HOME, DENO_DIR, NO_COLOR: "1" },
+        ...{ PATH: `${dirname(Deno.execPath())}:${PATH}`, HOME, DENO_DIR, NO_COLOR: "1" },
         ...{ PORT: "0", LOG_FORMAT: "json", LOG_DIR: logDir, ...env },
       },
       stdin: "null",
