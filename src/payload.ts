@@ -64,9 +64,6 @@ function explicit({ kind, text, bytes }: WithKind): Payload {
 }
 
 function jsonOf(value: unknown): Payload {
-  if (typeof value === "number" && !Number.isFinite(value)) {
-    throw new InvalidMessageError(`${value} is no payload: JSON has no such number`);
-  }
   let text: string | undefined;
   try {
     text = JSON.stringify(value);
@@ -76,6 +73,10 @@ function jsonOf(value: unknown): Payload {
   }
   if (text === undefined) {
     throw new InvalidMessageError(`${nameOf(value)} is no payload: JSON has no such value`);
+  }
+  // A number that is none, a date that is none.
+  if (text === "null" && value !== null) {
+    throw new InvalidMessageError(`${nameOf(value)} is no payload: as JSON it would be null`);
   }
   // A map, a promise nobody waited for: what they hold would be lost without a word.
   if (text === "{}" && !isPlain(value)) {
@@ -92,6 +93,7 @@ function isPlain(value: unknown): boolean {
 }
 
 function nameOf(value: unknown): string {
+  if (typeof value === "number") return String(value);
   if (typeof value !== "object" || value === null) {
     return `A ${typeof value}`.replace("A undefined", "Undefined");
   }

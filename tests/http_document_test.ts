@@ -359,6 +359,9 @@ const NOT_THERE: [request: string, status: number, allow: string | null][] = [
     .map((request): [string, number, null] => [request, 404, null]),
   ...["GET /favicon.ico", "DELETE /v2/users/alice", "GET /Healthz", "GET /page.css/", "GET /../main.ts"]
     .map((request): [string, number, null] => [request, 404, null]),
+  // Not by the method that is asked with: what takes it is another path.
+  ["GET /page.js/../healthz", 404, null],
+  ["POST /v1/users/alice\\messages", 404, null],
   ["PUT /v1/users/alice/messages", 405, "POST, GET, HEAD"],
   ["GET /v1/users/alice/connections", 405, "DELETE"],
   ["OPTIONS /v1/messages", 405, "POST"],

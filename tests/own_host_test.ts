@@ -68,6 +68,33 @@ Deno.test("A page of the own host may call and connect, however host and port ar
   }
 });
 
+Deno.test("An app whose library makes the Origin of the address it dials is let in, and by no other host", async () => {
+  await using service = await Service.start(CLOSED);
+  const cases: [host: string, origin: string, isOwn: boolean][] = [
+    ["push.example", "wss://push.example", true],
+    ["push.example:443", "wss://push.example", true],
+    ["push.example:8765", "ws://push.example:8765", true],
+    ["push.example", "https://push.example:443", true],
+    ["push.example", "https://push.example/", true],
+    ["push.example", "HTTPS://Push.Example", true],
+    ["push.example", "wss://evil.example", false],
+    ["push.example", "wss://push.example:8443", false],
+    ["push.example", "wss://push.example/ws", false],
+    ["push.example", "wss://push.example/, https://evil.example", false],
+    ["push.example", "https://push.example?", false],
+    ["push.example", "https://push.example#", false],
+    ["push.example", "https://push.example@evil.example/", false],
+  ];
+  for (const [host, origin, isOwn] of cases) {
+    const answer = await ask(service, "GET /ws", {
+      Host: host,
+      Origin: origin,
+      "Sec-WebSocket-Protocol": "userwire.v1",
+    });
+    assertEquals(answer.status, isOwn ? 401 : 403, `${host} ${origin}`);
+  }
+});
+
 Deno.test("A Host that is not just a host and a port is refused, for calls, sends and handshakes", async () => {
   await using service = await Service.start();
   await using bob = await RawSocket.open(service.socketUrl("bob"));

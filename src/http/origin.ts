@@ -19,16 +19,27 @@ export function originJudge(allowed: readonly string[]): (origin: string, own: O
   const exact = new Set(allowed);
   const below = allowed.map(wildcardOf).filter((wildcard) => wildcard !== undefined);
   return (origin, own) => {
-    // A browser writes an origin in one way only. What is written differently comes from no browser.
-    const page = URL.canParse(origin) && new URL(origin).origin === origin ? new URL(origin) : undefined;
-    if (page !== undefined && isOwnPage(page, own)) return "own";
+    const site = siteOf(origin);
+    if (site !== undefined && isOwnPage(site, own)) return "own";
     if (all || exact.has(origin)) return "listed";
+    // A browser writes an origin in one way only. What is written differently comes from no page.
+    const page = site?.origin === origin ? site : undefined;
     const isBelow = page !== undefined &&
       below.some(({ protocol, port, suffix }) =>
         page.protocol === protocol && page.port === port && page.hostname.endsWith(suffix)
       );
     return isBelow ? "listed" : "refused";
   };
+}
+
+/**
+ * What an origin names, if that is a scheme, a host and perhaps a port. Libraries of apps make it of the address they
+ * dial: `wss://push.example`, or with a slash or a default port that a browser leaves out. No page has such an origin,
+ * and who is no page could as well send none.
+ */
+function siteOf(origin: string): URL | undefined {
+  const site = URL.parse(origin.replace(/^ws(s?):/i, "http$1:"));
+  return site?.href === `${site?.protocol}//${site?.host}/` ? site : undefined;
 }
 
 /**

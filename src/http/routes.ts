@@ -269,7 +269,8 @@ export function createRoutes(options: RoutesOptions): Routes {
   const methods = methodsByPath(app);
   app.notFound((c) => {
     const allow = methods(c.req.path);
-    if (allow.length === 0) {
+    // Patterns straighten a path like "/x/../healthz" out; the router, and a proxy that lets only some in, do not.
+    if (allow.length === 0 || allow.includes(c.req.method)) {
       return problem("not_found", `There is no ${c.req.path} here: GET /openapi.json lists what there is`);
     }
     return problem("method_not_allowed", `${c.req.path} takes ${allow.join(", ")}`, {
