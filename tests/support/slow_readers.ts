@@ -19,9 +19,8 @@ export const MANY = 480;
 /** More than the kernel takes on both ways together; less than Redis holds for one client, 32 MB. */
 export const FLOOD = 3 * MANY;
 
-/** What a client takes who takes a little, and for how long it takes nothing then. */
-export const SIP_BYTES = 2 * 1024 * 1024;
-const REST_MS = 500;
+/** What a client takes who takes a little. */
+const SIP_BYTES = 2 * 1024 * 1024;
 
 /** A framed peer, greeted, that reads nothing any more. */
 export async function openStalled(service: Service | ProcessService): Promise<RawSocket> {
@@ -64,8 +63,6 @@ export async function sendMany(
 export class Sipper implements Disposable {
   readonly #conn: Deno.Conn;
   #isOpen = true;
-  /** Bytes that it took so far. */
-  taken = 0;
 
   private constructor(conn: Deno.Conn) {
     this.#conn = conn;
@@ -94,9 +91,9 @@ export class Sipper implements Disposable {
    * which is of 4 MB by default: who takes less at once is seen to take nothing for a while, and the longer the busier
    * the machine is.
    */
-  async sip(): Promise<void> {
+  async sip(restMs: number): Promise<void> {
     await this.#take(SIP_BYTES);
-    await new Promise((resolve) => setTimeout(resolve, REST_MS));
+    await new Promise((resolve) => setTimeout(resolve, restMs));
   }
 
   async #take(bytes: number): Promise<void> {
@@ -104,7 +101,6 @@ export class Sipper implements Disposable {
       const count = await this.#conn.read(new Uint8Array(left));
       if (count === null) throw new Error("The server closed the connection");
       left -= count;
-      this.taken += count;
     }
   }
 
