@@ -31,12 +31,12 @@ class Program implements AsyncDisposable {
     const [deno, ...command] = manifest.tasks.start.command.split(" ");
     assertEquals(deno, "deno");
     // Deno itself needs its home; the settings of whoever runs the tests must not get in.
-    const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
+    const { PATH = "", HOME = "", TMPDIR = "/tmp", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
     this.#child = new Deno.Command(Deno.execPath(), {
       args: [...command, ...args],
       cwd: ROOT,
       clearEnv: true,
-      env: { PATH, HOME, DENO_DIR, NO_COLOR: "1", ...env },
+      env: { PATH, HOME, DENO_DIR, TMPDIR, NO_COLOR: "1", ...env },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

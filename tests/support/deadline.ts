@@ -44,12 +44,23 @@ export function stretched(ms: number): number {
  * Passes the promise on, or rejects when it takes longer than `ms` milliseconds. The promise itself goes on;
  * what becomes of it after that is ignored.
  * @param what What is waited for, for the error: "the close event".
+ * @param seen What is the case instead, for the error, which is asked for it when the time is up.
  * @throws {DeadlineError}
  */
-export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
+export async function withDeadline<T>(
+  promise: Promise<T>,
+  ms: number,
+  what: string,
+  seen?: Seen,
+): Promise<T> {
   const limitMs = stretched(ms);
   // The error is made here, so that its stack shows who waited.
-  return race(promise, limitMs, new DeadlineError(what, limitMs));
+  const timeUp = new DeadlineError(what, limitMs);
+  try {
+    return await race(promise, limitMs, timeUp);
+  } catch (error) {
+    throw error === timeUp && seen ? withSeen(timeUp, seen) : error;
+  }
 }
 
 /**

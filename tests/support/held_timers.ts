@@ -21,3 +21,52 @@ export class HeldTimers implements Disposable {
     globalThis.setTimeout = this.#setTimeout;
   }
 }
+
+/**
+ * Intervals of one length that run when the test says so, and not by themselves; or are only counted.
+ *
+ *     using seconds = new HeldIntervals(1_000);
+ *     seconds.run();
+ */
+export class HeldIntervals implements Disposable {
+  /** How many were ever set. */
+  made = 0;
+  readonly #set = new Map<ReturnType<typeof setInterval>, () => void>();
+  readonly #setInterval = globalThis.setInterval;
+  readonly #clearInterval = globalThis.clearInterval;
+
+  /**
+   * @param ms Those that are set from now on for this long are held, in milliseconds.
+   * @param options.runs Whether they run by themselves all the same. @default false
+   */
+  constructor(ms: number, options: { runs?: boolean } = {}) {
+    const [setInterval, clearInterval] = [this.#setInterval, this.#clearInterval];
+    globalThis.setInterval = ((callback: () => void, delayMs = 0, ...args: []) => {
+      const id = setInterval(callback, delayMs, ...args);
+      if (delayMs !== ms) return id;
+      this.made++;
+      this.#set.set(id, callback);
+      if (!options.runs) clearInterval(id);
+      return id;
+    }) as typeof globalThis.setInterval;
+    globalThis.clearInterval = (id) => {
+      this.#set.delete(id as ReturnType<typeof setInterval>);
+      clearInterval(id);
+    };
+  }
+
+  /** How many are set and not cleared. */
+  get count(): number {
+    return this.#set.size;
+  }
+
+  /** Runs each of them once. */
+  run(): void {
+    for (const callback of [...this.#set.values()]) callback();
+  }
+
+  [Symbol.dispose](): void {
+    globalThis.setInterval = this.#setInterval;
+    globalThis.clearInterval = this.#clearInterval;
+  }
+}
