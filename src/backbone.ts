@@ -45,7 +45,7 @@ export interface Backbone {
   firstAttempt(withinMs: number): Promise<FirstAttempt>;
   /**
    * Undefined when everything works as far as it was tried; else what does not, as a sentence without a full stop. It
-   * says whatever `broker.unavailable` says, and more: `broker/probe.ts` says what the difference is.
+   * says something whenever `broker.unavailable` does, and more: `broker/probe.ts` says what the difference is.
    */
   unready(): string | undefined;
   /**
@@ -127,7 +127,8 @@ export function openBackbone(options: BackboneOptions): Backbone {
       if (isShared || probe.counts !== false) return attempt;
       return { outcome: "refused", why: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
     },
-    unready: () => broker.unavailable() ?? probe?.why(),
+    // What keeps subscriptions from being restored says more than that they are not.
+    unready: () => redis.unavailable() ?? probe?.why() ?? broker.unavailable(),
     reload() {
       if (target.reload()) redis.dialAnew("REDIS_URL_FILE names another Redis");
     },

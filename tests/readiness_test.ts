@@ -84,6 +84,20 @@ for (const { name: way, env } of [{ name: "dedicated", env: {} }, { name: "share
   });
 }
 
+redisTest("What keeps subscriptions from being restored after an outage is said", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ REDIS_URL: redis.url });
+  await using _alice = await openClient(service.socketUrl("alice"));
+  await isReady(service);
+  using admin = await RedisCommands.connect({ port: redis.port });
+  await admin.command("ACL", "SETUSER", "default", "resetchannels", "&prod:*");
+  // All of them, as in an outage; Redis itself ends subscriptions that are forbidden from now on.
+  await admin.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+  await isNotReady(service, /rights that are needed/);
+  await admin.command("ACL", "SETUSER", "default", "allchannels");
+  await isReady(service);
+});
+
 redisTest("A Redis that knows no EVAL is named before anything is sent", async () => {
   await using redis = await RedisServer.start({ args: ["--rename-command", "EVAL", ""] });
   await using service = await Service.start({ REDIS_URL: redis.url });

@@ -27,6 +27,8 @@ const MAX_LATE_MS = 500;
  * would be answered with too small a number.
  */
 const SETTLE_MS = 1_500;
+/** How long a subscription may take to give a sign of life after Redis came back; sends are still refused then. */
+const LIFE_MS = 1_000;
 /** How long at most they are refused while this instance itself has not restored all of its subscriptions. */
 const MAX_SETTLE_MS = 30_000;
 /** How long Redis may take to confirm that nobody listens any more. */
@@ -50,6 +52,7 @@ export abstract class RedisBroker implements Broker {
   #generation = 0;
   #isCounting = true;
   #nextTickMs = performance.now() + HEALTH_TICK_MS;
+  #lifeTimer: ReturnType<typeof setTimeout> | undefined;
   protected isClosed = false;
 
   constructor(options: RedisBrokerOptions) {
@@ -71,6 +74,7 @@ export abstract class RedisBroker implements Broker {
       dialAnew: () => this.redis.dialAnew("Redis does not count our subscriptions"),
     });
     this.redis.onOtherServer(() => this.#dialAllAgain());
+    this.redis.onReturn(() => this.#askForLife());
   }
 
   unavailable(): string | undefined {
@@ -122,6 +126,7 @@ export abstract class RedisBroker implements Broker {
   async close(): Promise<void> {
     this.isClosed = true;
     clearInterval(this.#healthTimer);
+    clearTimeout(this.#lifeTimer);
     this.selfCheck.close();
     await this.closeSubscriptions();
     this.#subscribing.close();
@@ -169,6 +174,20 @@ export abstract class RedisBroker implements Broker {
     this.#nextTickMs += lateMs + HEALTH_TICK_MS;
     // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
     if (lateMs < MAX_LATE_MS && this.redis.unavailable() === undefined) this.checkHealth();
+  }
+
+  /**
+   * What kept Redis away may have torn subscriptions, too, without a word: Redis goes on counting those, and nothing
+   * comes. So all are asked for a sign of life while sends are refused, and those that give none are dialled again.
+   */
+  #askForLife(): void {
+    clearTimeout(this.#lifeTimer);
+    this.pingAll();
+    const dueMs = performance.now() + LIFE_MS;
+    this.#lifeTimer = setTimeout(() => {
+      // Whoever had no time to listen learns nothing from silence; the next health checks will.
+      if (performance.now() - dueMs < MAX_LATE_MS && this.redis.unavailable() === undefined) this.cutSilent();
+    }, LIFE_MS);
   }
 
   /** A connection that is dialled for one trial, and subscribed to the channel. */
@@ -221,6 +240,12 @@ export abstract class RedisBroker implements Broker {
 
   /** Called every few seconds. */
   protected abstract checkHealth(): void;
+
+  /** Asks all connections of subscriptions for a sign of life. */
+  protected abstract pingAll(): void;
+
+  /** Ends those that have not given it, which are then dialled again. */
+  protected abstract cutSilent(): void;
 
   protected abstract closeSubscriptions(): Promise<unknown>;
 

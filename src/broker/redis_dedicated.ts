@@ -118,6 +118,14 @@ export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHos
     for (const subscription of this.#subscriptions) subscription.checkHealth();
   }
 
+  protected pingAll(): void {
+    for (const subscription of this.#subscriptions) subscription.ping();
+  }
+
+  protected cutSilent(): void {
+    for (const subscription of this.#subscriptions) subscription.cutIfSilent();
+  }
+
   protected closeSubscriptions(): Promise<unknown> {
     clearTimeout(this.#tellTimer);
     return Promise.all([...this.#subscriptions].map((subscription) => subscription.close()));

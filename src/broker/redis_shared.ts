@@ -73,6 +73,14 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
     for (const connection of this.#connections) connection.checkHealth();
   }
 
+  protected pingAll(): void {
+    for (const connection of this.#connections) connection.ping();
+  }
+
+  protected cutSilent(): void {
+    for (const connection of this.#connections) connection.cutIfSilent();
+  }
+
   protected closeSubscriptions(): Promise<unknown> {
     return Promise.all(this.#connections.map((connection) => connection.close()));
   }

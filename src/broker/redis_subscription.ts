@@ -96,11 +96,20 @@ export class RedisSubscription implements Subscription {
   checkHealth(): void {
     if (!this.#connection || this.#paused) return;
     this.#quietChecks++;
-    if (this.#quietChecks === QUIET_CHECKS) {
-      this.#connection.write(PING).catch(() => {}); // the reader sees why
-    } else if (this.#quietChecks >= DEAD_CHECKS) {
-      this.#connection.close();
-    }
+    if (this.#quietChecks === QUIET_CHECKS) this.ping();
+    else if (this.#quietChecks >= DEAD_CHECKS) this.#connection.close();
+  }
+
+  /** Asks Redis for a sign of life. */
+  ping(): void {
+    if (!this.#connection || this.#paused) return;
+    this.#quietChecks = QUIET_CHECKS;
+    this.#connection.write(PING).catch(() => {}); // the reader sees why
+  }
+
+  /** Ends the connection when nothing has come since it was pinged, to dial again. */
+  cutIfSilent(): void {
+    if (this.#quietChecks >= QUIET_CHECKS && !this.#paused) this.cut();
   }
 
   async #close(): Promise<void> {

@@ -127,8 +127,20 @@ export class SharedConnection {
     if (!this.#connection) return;
     this.#quietChecks++;
     if (this.#quietChecks >= DEAD_CHECKS) return this.#connection.close();
-    if (this.#quietChecks === QUIET_CHECKS) this.#write(this.#connection, this.#commands.ping());
+    if (this.#quietChecks === QUIET_CHECKS) this.ping();
     for (const channel of this.#channels.values()) if (channel.sent === undefined) this.#sync(channel);
+  }
+
+  /** Asks Redis for a sign of life. */
+  ping(): void {
+    if (!this.#connection) return;
+    this.#quietChecks = QUIET_CHECKS;
+    this.#write(this.#connection, this.#commands.ping());
+  }
+
+  /** Ends the connection when nothing has come since it was pinged, to dial again. */
+  cutIfSilent(): void {
+    if (this.#quietChecks >= QUIET_CHECKS) this.cut();
   }
 
   async close(): Promise<void> {

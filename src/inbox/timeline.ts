@@ -14,7 +14,8 @@
  *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
  *
  * When an append is gone from a server that was not replaced, and what the processes told each other is still there, only
- * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly.
+ * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly. Who comes from
+ * another server, where it went on alone, does begin one, however long others have been here.
  *
  * When the server's life is another than the one that was written down, whoever misses nothing waits a moment, for another
  * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
@@ -73,8 +74,10 @@ end
 local records = redis.call('HGETALL', last)
 local newest = 0
 for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(records[i], '^%d+'))) end
--- Told is when the newest was told that this process knows of.
-local is_same_data = is_whole or written == life and name == known and told > 0 and newest >= told
+-- Told is when the newest was told that this process knows of. Where it has not looked before, others may have gone on
+-- while it was elsewhere: that their words are there says nothing of what it was told itself.
+local is_same_data = is_whole or
+  is_other == '0' and written == life and name == known and told > 0 and newest >= told
 
 local found = name
 -- A later timeline has a greater number, whatever the clock says: so whoever has not heard of it yet is recognised.

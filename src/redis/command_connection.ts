@@ -51,6 +51,7 @@ export abstract class CommandConnection {
   readonly #greetings: (readonly string[])[] = [];
   readonly #watches: Watch[] = [];
   readonly #onOther: (() => void)[] = [];
+  readonly #onReturn: (() => void)[] = [];
   #client: Client;
   /** The connection that has ended last. */
   #ended: Client | undefined;
@@ -135,6 +136,11 @@ export abstract class CommandConnection {
   /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
   onOtherServer(listener: () => void): void {
     this.#onOther.push(listener);
+  }
+
+  /** Calls back when Redis answers again, after it was away. */
+  onReturn(listener: () => void): void {
+    this.#onReturn.push(listener);
   }
 
   /** Leaves the connection, and dials again. */
@@ -364,7 +370,8 @@ export abstract class CommandConnection {
 
   #onAnswer(): void {
     if (this.#closed || !this.#greeted) return;
-    if (this.#why !== NOT_YET) {
+    const isReturn = this.#why !== NOT_YET;
+    if (isReturn) {
       this.#backAtMs = performance.now();
       this.#reconnects++;
     }
@@ -374,6 +381,7 @@ export abstract class CommandConnection {
     this.#vainDials = 0;
     this.#first.resolve({ outcome: "ready" });
     this.#log?.info("redis available");
+    if (isReturn) { for (const listener of this.#onReturn) listener(); }
     this.#wake();
   }
 

@@ -58,6 +58,17 @@ export class TcpProxy implements AsyncDisposable {
     this.#targetPort = targetPort;
   }
 
+  /**
+   * Passes nothing more on, on the connections there are, and tells nobody, as a firewall that has forgotten them. New ones
+   * work.
+   */
+  forget(): void {
+    for (const { client, service } of this.#pairs) {
+      client.pause();
+      service.pause();
+    }
+  }
+
   /** Takes nothing more from the service; what clients say is still passed on. */
   stall(): void {
     this.#isStalled = true;
