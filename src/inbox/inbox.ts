@@ -103,12 +103,30 @@ export interface Inbox {
   append(channel: string, draft: Draft, options?: AppendOptions): Promise<Appended>;
 
   /**
+   * Appends one message for each of several channels: in their order, each in a step as `append`'s, whatever becomes of
+   * the others. Whoever else uses the store waits until all are done, so few at one time.
+   * @returns What became of each.
+   * @throws {BrokerUnavailableError} which is then true of all.
+   */
+  appendToAll(
+    channels: readonly string[],
+    draft: Draft,
+    options?: AppendOptions,
+  ): Promise<PromiseSettledResult<Appended>[]>;
+
+  /**
    * Notes what a key stands for where one is for many appends: for longer than these remember it.
    * @param prefix That of the installation's channels.
    * @returns False when it stands for something else.
    * @throws {BrokerUnavailableError}
    */
   claim(prefix: string, idempotency: Idempotency): Promise<boolean>;
+
+  /**
+   * Takes a claim back, when nothing was appended under it. The key is free when each call that claimed it has done so.
+   * @throws {BrokerUnavailableError}
+   */
+  release(prefix: string, idempotency: Idempotency): Promise<void>;
 
   /**
    * The messages after a sequence number, oldest first; begins the epoch when there is none.
@@ -160,7 +178,14 @@ const OWN_LENGTH = 8;
 
 /** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
 export function newEpoch(): string {
-  return crypto.getRandomValues(new Uint8Array(OWN_LENGTH * 3 / 4)).toBase64({ alphabet: "base64url" });
+  return newEpochs(1);
+}
+
+/** As many names, one behind the other. */
+export function newEpochs(count: number): string {
+  return crypto.getRandomValues(new Uint8Array(count * OWN_LENGTH * 3 / 4)).toBase64({
+    alphabet: "base64url",
+  });
 }
 
 /** The part of an epoch's name that is its own. */
