@@ -42,7 +42,9 @@ function inboxOf(items: readonly Stored[]): Inbox {
   return {
     limits: { count: CATCH_UP, ttlMs: 300_000 },
     append: () => Promise.reject(new Error("Nothing is sent here")),
+    appendToAll: () => Promise.reject(new Error("Nothing is sent here")),
     claim: () => Promise.reject(new Error("Nothing is sent here")),
+    release: () => Promise.reject(new Error("Nothing is sent here")),
     since: () => Promise.resolve(stretch),
     close: () => Promise.resolve(),
   };

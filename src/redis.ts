@@ -121,6 +121,18 @@ export class Redis extends CommandConnection {
   }
 
   /**
+   * Runs a script that answers for each of several things: where Redis refused one, a `BrokerUnavailableError` stands in
+   * its place.
+   */
+  async evaluateEach(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown[]> {
+    const replies = await this.evaluate(script, keys, args) as unknown[];
+    const refusal = replies.find(isReply);
+    if (refusal === undefined) return replies;
+    this.#onScriptError(script, refusal);
+    return replies.map((reply) => isReply(reply) ? this.failure(reply).error : reply);
+  }
+
+  /**
    * Tries each script that was prepared, as it says itself.
    * @param tag Of this process alone, see `ScriptOptions.probe`.
    * @returns Why one of them can't do its work, as a sentence without a full stop; undefined when all can.

@@ -8,35 +8,37 @@ export interface Line {
   /**
    * Does it when it is its turn.
    * @param bytes How large it is.
+   * @param sends How many sends it is. @default 1
    */
-  run<T>(work: () => Promise<T>, bytes: number): Promise<T>;
+  run<T>(work: () => Promise<T>, bytes: number, sends?: number): Promise<T>;
 }
 
 interface Piece {
   readonly bytes: number;
+  readonly sends: number;
   begin(): void;
 }
 
 /** So much is under way at one time, over all lines: enough to keep Redis at work while the next is prepared. */
 const MAX_BYTES = 256 * 1024;
-const MAX_PIECES = 1_024;
+const MAX_SENDS = 500;
 
 export class Turns {
   /** Lines that have work waiting; the first is the next to have a turn. */
   readonly #waiting = new Set<Piece[]>();
   #bytes = 0;
-  #pieces = 0;
+  #sends = 0;
 
   line(): Line {
     const pieces: Piece[] = [];
-    const run = <T>(work: () => Promise<T>, bytes: number): Promise<T> => {
+    const run = <T>(work: () => Promise<T>, bytes: number, sends = 1): Promise<T> => {
       const { promise, resolve, reject } = Promise.withResolvers<T>();
       const ended = () => {
         this.#bytes -= bytes;
-        this.#pieces--;
+        this.#sends -= sends;
         this.#next();
       };
-      pieces.push({ bytes, begin: () => void work().then(resolve, reject).finally(ended) });
+      pieces.push({ bytes, sends, begin: () => void work().then(resolve, reject).finally(ended) });
       this.#waiting.add(pieces);
       this.#next();
       return promise;
@@ -46,14 +48,15 @@ export class Turns {
 
   #next(): void {
     for (const pieces of this.#waiting) {
-      const { bytes, begin } = pieces[0]!;
-      if (this.#pieces >= MAX_PIECES || this.#pieces > 0 && this.#bytes + bytes > MAX_BYTES) return;
+      const { bytes, sends, begin } = pieces[0]!;
+      const isFull = this.#bytes + bytes > MAX_BYTES || this.#sends + sends > MAX_SENDS;
+      if (isFull && this.#sends > 0) return;
       pieces.shift();
       // To the end of the round, which this loop then comes to once more.
       this.#waiting.delete(pieces);
       if (pieces.length > 0) this.#waiting.add(pieces);
       this.#bytes += bytes;
-      this.#pieces++;
+      this.#sends += sends;
       begin();
     }
   }

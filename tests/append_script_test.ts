@@ -2,10 +2,11 @@
  * Sending is one step that is done whole or not at all: whatever keeps it from its end, nobody has heard of the message,
  * nothing of it stays, and the answer says so. What is repaired goes on where it was.
  */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type Backbone, openBackbone } from "../src/backbone.ts";
 import { BrokerUnavailableError } from "../src/errors.ts";
-import { draftOf, placeOf, seqsOf, textsOf } from "./contracts/inbox.ts";
+import type { Inbox } from "../src/inbox/inbox.ts";
+import { draftOf, inList, placeOf, seqsOf, textsOf } from "./contracts/inbox.ts";
 import { numbers } from "./support/instances.ts";
 import { Recorder } from "./support/recorder.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
@@ -71,74 +72,137 @@ async function assertEnds(redis: RedisServer): Promise<void> {
   }
 }
 
+const WAYS = { "": (inbox: Inbox) => inbox, "in a list ": inList };
+
 for (const [why, { fail, repair }] of Object.entries(FAILURES)) {
-  redisTest(`A send that fails ${why} is as if it had never been`, async () => {
-    await using redis = await RedisServer.start();
-    await using stack = new AsyncDisposableStack();
-    const ours = await open(redis);
-    stack.defer(() => ours.close());
-    const recorder = new Recorder();
-    const subscription = await ours.broker.subscribe("alice", recorder);
-    stack.defer(() => subscription.close());
-    const append = (text: string) =>
-      ours.inbox.append("alice", draftOf(text), { idempotency: { key: "k", fingerprint: "f" } });
-    let place = { epoch: "", seq: 0 };
-    for (const n of numbers(1, 5)) place = placeOf(await ours.inbox.append("alice", draftOf(`${n}`)));
+  for (const [how, way] of Object.entries(WAYS)) {
+    redisTest(`A send ${how}that fails ${why} is as if it had never been`, async () => {
+      await using redis = await RedisServer.start();
+      await using stack = new AsyncDisposableStack();
+      const ours = await open(redis);
+      stack.defer(() => ours.close());
+      const recorder = new Recorder();
+      const subscription = await ours.broker.subscribe("alice", recorder);
+      stack.defer(() => subscription.close());
+      const inbox = way(ours.inbox);
+      const append = (text: string) =>
+        inbox.append("alice", draftOf(text), { idempotency: { key: "k", fingerprint: "f" } });
+      let place = { epoch: "", seq: 0 };
+      for (const n of numbers(1, 5)) place = placeOf(await inbox.append("alice", draftOf(`${n}`)));
 
-    await run(redis, fail);
-    for (const _ of numbers(1, 7)) {
-      const { outcome } = await assertRejects(() => append("6"), BrokerUnavailableError);
-      assertEquals(outcome, "refused");
+      await run(redis, fail);
+      for (const _ of numbers(1, 7)) {
+        const { outcome } = await assertRejects(() => append("6"), BrokerUnavailableError);
+        assertEquals(outcome, "refused");
+        await assertEnds(redis);
+      }
+      assertEquals(await redis.cli("HGET", "userwire:{alice}:key:k", "id").catch(() => null), null);
+      await run(redis, repair);
+      assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["1", "2", "3", "4", "5"]);
+      const appended = await append("6");
+      assertEquals([appended.outcome, placeOf(appended)], ["appended", { ...place, seq: 6 }]);
+      await recorder.received(6);
+      assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["2", "3", "4", "5", "6"]);
       await assertEnds(redis);
-    }
-    assertEquals(await redis.cli("HGET", "userwire:{alice}:key:k", "id").catch(() => null), null);
-    await run(redis, repair);
-    assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["1", "2", "3", "4", "5"]);
-    const appended = await append("6");
-    assertEquals([appended.outcome, placeOf(appended)], ["appended", { ...place, seq: 6 }]);
-    await recorder.received(6);
-    assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["2", "3", "4", "5", "6"]);
-    await assertEnds(redis);
-  });
+    });
 
-  redisTest(`The first send of all to a user leaves nothing when it fails ${why}`, async () => {
+    redisTest(`The first send of all ${how}to a user leaves nothing when it fails ${why}`, async () => {
+      await using redis = await RedisServer.start();
+      const ours = await open(redis);
+      try {
+        if (fail.some(([name]) => name === "RENAME")) return;
+        await run(redis, fail);
+        const idempotency = { key: "k", fingerprint: "f" };
+        await assertRejects(
+          () => way(ours.inbox).append("alice", draftOf("1"), { idempotency }),
+          BrokerUnavailableError,
+        );
+        await run(redis, repair);
+        assertEquals(await redis.cli("KEYS", "*{alice}*"), []);
+        assertEquals(placeOf(await way(ours.inbox).append("alice", draftOf("1"), { idempotency })).seq, 1);
+      } finally {
+        await ours.close();
+      }
+    });
+  }
+}
+
+for (const [how, way] of Object.entries(WAYS)) {
+  redisTest(`A send ${how}that can't be undone says that it may have happened`, async () => {
     await using redis = await RedisServer.start();
     const ours = await open(redis);
     try {
-      if (fail.some(([name]) => name === "RENAME")) return;
-      await run(redis, fail);
-      const idempotency = { key: "k", fingerprint: "f" };
-      await assertRejects(
-        () => ours.inbox.append("alice", draftOf("1"), { idempotency }),
+      await ours.inbox.append("alice", draftOf("1"));
+      await redis.cli("ACL", "SETUSER", "default", "-publish", "-xdel", "-del");
+      const { outcome } = await assertRejects(
+        () => way(ours.inbox).append("alice", draftOf("2")),
         BrokerUnavailableError,
       );
-      await run(redis, repair);
-      assertEquals(await redis.cli("KEYS", "*alice*"), []);
-      assertEquals(placeOf(await ours.inbox.append("alice", draftOf("1"), { idempotency })).seq, 1);
+      assertEquals(outcome, "unknown");
+      await assertEnds(redis);
+      await redis.cli("ACL", "SETUSER", "default", "+publish", "+xdel", "+del");
+      // What stayed has its number, or gave it back: either way the next ones come after it, each once.
+      await ours.inbox.append("alice", draftOf("3"));
+      const stretch = await ours.inbox.since("alice", 0, 10);
+      assertEquals(new Set(seqsOf(stretch)).size, stretch.items.length);
+      assertEquals([textsOf(stretch)[0], textsOf(stretch).at(-1)], ["1", "3"]);
     } finally {
       await ours.close();
     }
   });
 }
 
-redisTest("A send that can't be undone says that it may have happened", async () => {
+redisTest(
+  "What fails for one user of a list is as if it had never been, and the others have theirs",
+  async () => {
+    await using redis = await RedisServer.start();
+    const ours = await open(redis);
+    const users = ["alice", "bob", "carol", "dora"];
+    const send = async (text: string) => {
+      const results = await ours.inbox.appendToAll(users, draftOf(text), {
+        idempotency: { key: text, fingerprint: "f" },
+      });
+      return results.map((result) =>
+        result.status === "fulfilled"
+          ? placeOf(result.value).seq
+          : (result.reason as BrokerUnavailableError).outcome
+      );
+    };
+    try {
+      assertEquals(await send("1"), [1, 1, 1, 1]);
+      const spoilt = "userwire:{bob}:inbox";
+      await run(redis, [["RENAME", spoilt, "kept"], ["SET", spoilt, "oops", "PX", "60000"]]);
+      await redis.cli("ACL", "SETUSER", "default", "resetchannels", "&alice", "&bob", "&carol");
+      assertEquals(await send("2"), [2, "refused", 2, "refused"]);
+      await run(redis, [["DEL", spoilt], ["RENAME", "kept", spoilt], [
+        "ACL",
+        "SETUSER",
+        "default",
+        "allchannels",
+      ]]);
+      // With the same key: who had it has it once.
+      assertEquals(await send("2"), [2, 2, 2, 2]);
+      for (const user of users) assertEquals(textsOf(await ours.inbox.since(user, 0, 10)), ["1", "2"]);
+      await assertEnds(redis);
+    } finally {
+      await ours.close();
+    }
+  },
+);
+
+redisTest("A list that meets a replica is refused, and the connection is left at once", async () => {
   await using redis = await RedisServer.start();
+  await using other = await RedisServer.start();
   const ours = await open(redis);
   try {
     await ours.inbox.append("alice", draftOf("1"));
-    await redis.cli("ACL", "SETUSER", "default", "-publish", "-xdel", "-del");
-    const { outcome } = await assertRejects(
-      () => ours.inbox.append("alice", draftOf("2")),
-      BrokerUnavailableError,
-    );
-    assertEquals(outcome, "unknown");
-    await assertEnds(redis);
-    await redis.cli("ACL", "SETUSER", "default", "+publish", "+xdel", "+del");
-    // What stayed has its number, or gave it back: either way the next ones come after it, each once.
-    await ours.inbox.append("alice", draftOf("3"));
-    const stretch = await ours.inbox.since("alice", 0, 10);
-    assertEquals(new Set(seqsOf(stretch)).size, stretch.items.length);
-    assertEquals([textsOf(stretch)[0], textsOf(stretch).at(-1)], ["1", "3"]);
+    await redis.cli("REPLICAOF", "127.0.0.1", `${other.port}`);
+    const results = await ours.inbox.appendToAll(["alice", "bob"], draftOf("2"));
+    for (const result of results) {
+      assert(result.status === "rejected");
+      assertEquals((result.reason as BrokerUnavailableError).outcome, "refused");
+    }
+    assertMatch(ours.broker.unavailable() ?? "", /replica/);
   } finally {
     await ours.close();
   }

@@ -159,6 +159,76 @@ everywhere("with a key is sent once without a history, too", async ({ here, ther
   assertEquals([await bob.next(), await bob.next()], ["2", '"end"']);
 }, { USERWIRE_HISTORY: "0" });
 
+everywhere("of which nothing was accepted leaves its key to another", async ({ here, there }) => {
+  const unheard = [{ to: "alice", data: 1, expect: "online" }, {
+    to: ["bob", "carol"],
+    data: 2,
+    expect: "online",
+  }];
+  const first = await post(here, unheard, "k1");
+  assertEquals(first.body.results.map((result: { error: { code: string } }) => result.error.code), [
+    "user_offline",
+    "user_offline",
+  ]);
+  const second = await post(there, ITEMS, "k1");
+  assertEquals([second.status, second.replayed], [200, null]);
+  // Of this one all was accepted: the key is its own now, whatever became of calls that meet it.
+  assertEquals((await post(here, unheard, "k1")).status, 422);
+  assertEquals(await post(here, ITEMS, "k1"), { ...second, replayed: "true" });
+  assertEquals((await there.server.app.publisher.history("alice")).last, 3);
+});
+
+everywhere("of which something was accepted keeps its key, and its answer", async ({ here, there }) => {
+  await using alice = await openClient(there.socketUrl("alice"));
+  const items = [{ to: "alice", data: 1, expect: "online" }, {
+    to: "bob",
+    data: 2,
+    id: "o2",
+    expect: "online",
+  }];
+  const first = await post(here, items, "k1");
+  assertEquals([first.status, first.body.results[0].sockets, first.body.results[1].error.code], [
+    200,
+    1,
+    "user_offline",
+  ]);
+  assertEquals((await post(there, ITEMS, "k1")).status, 422);
+  const { body } = await post(there, items, "k1");
+  assertEquals(body, first.body);
+  await post(there, [{ to: "alice", data: "end" }]);
+  assertEquals([await alice.next(), await alice.next()], ["1", '"end"']);
+});
+
+onRedis("that Redis refused altogether leaves its key to another", async ({ here, there, redis }) => {
+  await redis.cli("ACL", "SETUSER", "default", "-xadd");
+  const refused = await post(here, [{ to: ["alice", "bob"], data: 1 }, { to: "alice", data: 2 }], "k1");
+  assertEquals([refused.status, refused.body.code], [503, "broker_unavailable"]);
+  assertMatch(refused.body.detail, /; nothing was sent$/);
+  await redis.cli("ACL", "SETUSER", "default", "+xadd");
+  const { status, replayed } = await post(there, ITEMS, "k1");
+  assertEquals([status, replayed], [200, null]);
+});
+
+onRedis("says of each item of a list what became of it", async ({ here, redis }) => {
+  const users = numbers(1, 450).map((n) => `user-${n}`);
+  const spoilt = ["user-7", "user-300"];
+  for (const user of spoilt) await redis.cli("SET", `userwire:{${user}}:position`, "oops", "PX", "60000");
+  const first = await post(here, [{ to: users, data: 1 }, { to: "user-1", data: 2 }], "k1");
+  assertEquals([first.status, first.body.results.length], [200, 2]);
+  assertEquals(first.body.results[0].error.code, "broker_unavailable");
+  assertEquals(Object.keys(first.body.results[0].users), users);
+  for (const user of spoilt) await redis.cli("DEL", `userwire:{${user}}:position`);
+  const again = await post(here, [{ to: users, data: 1 }, { to: "user-1", data: 2 }], "k1");
+  assertEquals([again.status, again.body.results[0].error, again.body.results[1]], [
+    200,
+    undefined,
+    first.body.results[1],
+  ]);
+  const { publisher } = here.server.app;
+  const last = await Promise.all(users.map(async (user) => (await publisher.history(user)).last));
+  assertEquals(last, users.map((user) => user === "user-1" ? 2 : 1));
+});
+
 onRedis("with a key goes on where it broke off", async ({ here, there, redis }) => {
   const key = "k1";
   // As if the instance had died after the first item.

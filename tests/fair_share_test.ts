@@ -89,6 +89,30 @@ Deno.test("Turns begins what is in one line in order, and lets lines take turns"
   assertEquals(begun, ["a0", "a1", "b0", "a2", "b1", "a3", "a4", "a5"]);
 });
 
+Deno.test("Turns counts how many sends a piece of work is, and lets one that is more than may be go alone", async () => {
+  const line = new Turns().line();
+  const begun: number[] = [];
+  const ends: (() => void)[] = [];
+  const all = [200, 200, 200, 100_000, 1].map((sends, i) =>
+    line.run(
+      () => {
+        begun.push(i);
+        return new Promise<void>((resolve) => ends.push(resolve));
+      },
+      1,
+      sends,
+    )
+  );
+  assertEquals(begun, [0, 1]);
+  const after = [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]];
+  for (const [i, expected] of after.entries()) {
+    ends[i]!();
+    await all[i];
+    await new Promise((resolve) => queueMicrotask(() => resolve(undefined)));
+    assertEquals(begun, expected);
+  }
+});
+
 Deno.test("Turns goes on after work that failed", async () => {
   const line = new Turns().line();
   const failed = line.run(() => Promise.reject(new Error("no")), MIB);

@@ -245,7 +245,9 @@ Deno.test("Replay trusts no number of an epoch in which the client's was given o
     const inbox = {
       limits: { count: 1, ttlMs: 1 },
       append: since as never,
+      appendToAll: since as never,
       claim: since as never,
+      release: since as never,
       since,
       close: async () => {},
     };

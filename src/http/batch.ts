@@ -270,6 +270,8 @@ export async function sendBatch(
     await slices.next();
   }
   const sends = await Promise.all(sending);
+  // Who comes again with the key may say something else.
+  if (repeatable && isRefused) await publisher.release(repeatable.key, repeatable.fingerprint);
 
   async function sendItem(
     { users, isList, payload, id, ttlMs, expectOnline }: Item,

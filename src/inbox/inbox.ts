@@ -103,12 +103,30 @@ export interface Inbox {
   append(channel: string, draft: Draft, options?: AppendOptions): Promise<Appended>;
 
   /**
+   * Appends one message for each of several channels: in their order, each in a step as `append`'s, whatever becomes of
+   * the others. Whoever else uses the store waits until all are done, so few at one time.
+   * @returns What became of each.
+   * @throws {BrokerUnavailableError} which is then true of all.
+   */
+  appendToAll(
+    channels: readonly string[],
+    draft: Draft,
+    options?: AppendOptions,
+  ): Promise<PromiseSettledResult<Appended>[]>;
+
+  /**
    * Notes what a key stands for where one is for many appends: for longer than these remember it.
    * @param prefix That of the installation's channels.
    * @returns False when it stands for something else.
    * @throws {BrokerUnavailableError}
    */
   claim(prefix: string, idempotency: Idempotency): Promise<boolean>;
+
+  /**
+   * Takes a claim back, when nothing was appended under it. The key is free when each call that claimed it has done so.
+   * @throws {BrokerUnavailableError}
+   */
+  release(prefix: string, idempotency: Idempotency): Promise<void>;
 
   /**
    * The messages after a sequence number, oldest first; begins the epoch when there is none.
@@ -158,18 +176,26 @@ export function tagOf(epoch: string, random: string): string {
 /** Characters of the part of an epoch's name that is its own. */
 const OWN_LENGTH = 8;
 
-/** Random characters, some thousand names long: to ask for bytes costs the same whether they are six or a thousand. */
-const RANDOM_BYTES = 3 * 1_024;
-let random = "";
-let randomAt = 0;
+/** Names made at one time: to ask for random bytes costs the same whether they are six or some thousand. */
+const STOCK = 512;
+let stock = "";
+let taken = 0;
 
 /** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
 export function newEpoch(): string {
-  if (randomAt === random.length) {
-    random = crypto.getRandomValues(new Uint8Array(RANDOM_BYTES)).toBase64({ alphabet: "base64url" });
-    randomAt = 0;
+  return newEpochs(1);
+}
+
+/** As many names, one behind the other. */
+export function newEpochs(count: number): string {
+  const end = taken + count * OWN_LENGTH;
+  if (end > stock.length) {
+    const bytes = new Uint8Array(Math.max(count, STOCK) * OWN_LENGTH * 3 / 4);
+    stock = crypto.getRandomValues(bytes).toBase64({ alphabet: "base64url" });
+    taken = 0;
+    return newEpochs(count);
   }
-  return random.slice(randomAt, randomAt += OWN_LENGTH);
+  return stock.slice(taken, taken = end);
 }
 
 /** The part of an epoch's name that is its own. */

@@ -34,6 +34,13 @@ interface Remembered {
   readonly endsMs: number;
 }
 
+interface Claim {
+  readonly fingerprint: string;
+  /** That may have sent something. */
+  calls: number;
+  readonly endsMs: number;
+}
+
 const SWEEP_MS = 60_000;
 
 export class MemoryInbox implements Inbox {
@@ -42,7 +49,7 @@ export class MemoryInbox implements Inbox {
   readonly #now: () => number;
   readonly #boxes = new Map<string, Box>();
   readonly #remembered = new Map<string, Remembered>();
-  readonly #claims = new Map<string, { readonly fingerprint: string; readonly endsMs: number }>();
+  readonly #claims = new Map<string, Claim>();
   #sweptMs: number;
 
   /** @param options.now The clock, in milliseconds; for tests. */
@@ -80,15 +87,31 @@ export class MemoryInbox implements Inbox {
     return await result;
   }
 
+  appendToAll(
+    channels: readonly string[],
+    draft: Draft,
+    options?: AppendOptions,
+  ): Promise<PromiseSettledResult<Appended>[]> {
+    return Promise.allSettled(channels.map((channel) => this.append(channel, draft, options)));
+  }
+
   claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
     this.#sweep();
     const name = JSON.stringify([prefix, key]);
-    const before = this.#claims.get(name);
-    if (before && before.endsMs > this.#now() && before.fingerprint !== fingerprint) {
-      return Promise.resolve(false);
-    }
-    this.#claims.set(name, { fingerprint, endsMs: this.#now() + CLAIM_TTL_MS });
+    const claim = this.#claims.get(name);
+    const before = claim && claim.endsMs > this.#now() ? claim : undefined;
+    if (before && before.fingerprint !== fingerprint) return Promise.resolve(false);
+    const calls = (before?.calls ?? 0) + 1;
+    this.#claims.set(name, { fingerprint, calls, endsMs: this.#now() + CLAIM_TTL_MS });
     return Promise.resolve(true);
+  }
+
+  release(prefix: string, { key, fingerprint }: Idempotency): Promise<void> {
+    const claim = this.#claims.get(JSON.stringify([prefix, key]));
+    if (claim?.fingerprint === fingerprint && --claim.calls === 0) {
+      this.#claims.delete(JSON.stringify([prefix, key]));
+    }
+    return Promise.resolve();
   }
 
   // deno-lint-ignore require-await -- async so that a fault is a rejection, as the contract says

@@ -5,10 +5,11 @@
  *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, timeline, former
  *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
- *     userwire:<prefix>call:<key>     hash    what a key of many sends stands for
+ *     userwire:<prefix>call:<key>     string  what a key of many sends stands for, and of how many calls
  *
  * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
- * not at all. Times are those of Redis' own clock.
+ * not at all. A message to many users is one script for a page of them, which does that for one after the other: most of
+ * what a send costs is the call. Times are those of Redis' own clock.
  *
  * `timeline` tells an unbroken run of writes from the next one (`timeline.ts` says how). When the data was set back, the
  * counter would give out numbers that clients have seen; so the first script of a new timeline begins a new epoch
@@ -37,6 +38,7 @@ import {
   type Inbox,
   type InboxLimits,
   newEpoch,
+  newEpochs,
   type SinceOptions,
   type Stretch,
 } from "./inbox.ts";
@@ -76,13 +78,16 @@ elseif string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) 
 end
 `;
 
-const APPEND = `
-local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
-local channel, head, tail, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local count, ttl, counter_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local timeline, epoch_if_new = ARGV[8], ARGV[9]
-local expect_online, fingerprint, memory_ttl = ARGV[10], ARGV[11], tonumber(ARGV[12])
+/** What is to be appended, as all users have it. */
+const MESSAGE = `
+local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
+local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local timeline, expect_online = ARGV[7], ARGV[8]
+local fingerprint, memory_ttl = ARGV[9], tonumber(ARGV[10])
+`;
 
+/** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
+const APPEND_IT = `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
   if first[1] then
@@ -107,7 +112,7 @@ local function try(...)
   return true
 end
 
-local seq, kept_epoch, payload, tag = '', '', head .. tail, ''
+local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
   local time = redis.call('TIME')
@@ -138,6 +143,8 @@ if count > 0 then
   end
   try('PEXPIRE', inbox, keep)
   try('PEXPIRE', position, math.max(counter_ttl, keep))
+else
+  payload = head .. tail
 end
 if memory then
   is_remembered = try('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch,
@@ -162,6 +169,34 @@ if failed then
   return failed and {'unknown', why.err} or why
 end
 return {'appended', id, seq, kept_epoch, reached, tag}
+`;
+
+const APPEND = `
+${MESSAGE}
+local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
+local channel, epoch_if_new = ARGV[11], ARGV[12]
+${APPEND_IT}`;
+
+/** Appends it for one user after the other: what fails for one is undone for that one, and said in its place. */
+const APPEND_TO_ALL = `
+${MESSAGE}
+local random, users = ARGV[11], #ARGV - 11
+local random_each, keys_each = #random / users, #KEYS / users
+local function append(position, inbox, memory, channel, epoch_if_new)
+${APPEND_IT}
+end
+local results = {}
+for i = 1, users do
+  local key = (i - 1) * keys_each
+  local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[11 + i],
+    string.sub(random, (i - 1) * random_each + 1, i * random_each))
+  -- Redis before 7 raises its errors as text; so does Lua.
+  if not is_done and type(result) ~= 'table' then
+    result = {err = 'ERR Error running script (call to append): ' .. result}
+  end
+  results[i] = result
+end
+return results
 `;
 
 const SINCE = `
@@ -200,16 +235,33 @@ return result
 /** How long keys live on which scripts are only tried, in milliseconds. */
 const TRIAL_TTL_MS = "1000";
 
+/** With how many calls that may have sent something it is claimed. */
+const CLAIMED = `
+local fingerprint, calls = ARGV[1], 0
+local first = redis.call('GET', KEYS[1])
+if first then
+  local known
+  known, calls = string.match(first, '^(.*) (%d+)$')
+  if known ~= fingerprint then return 0 end
+end
+`;
+
 const CLAIM = new Script(
   `
-local first = redis.call('GET', KEYS[1])
-if first and first ~= ARGV[1] then return 0 end
+${CLAIMED}
 -- With its end in the same step: a claim is made whole or not at all.
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], fingerprint .. ' ' .. calls + 1, 'PX', ARGV[2])
 return 1
 `,
   { probe: (tag) => ({ keys: [`userwire:{${tag}}:call`], args: ["trial", TRIAL_TTL_MS] }) },
 );
+
+const RELEASE = new Script(`
+${CLAIMED}
+if tonumber(calls) > 1 then redis.call('SET', KEYS[1], fingerprint .. ' ' .. calls - 1, 'PX', ARGV[2])
+else redis.call('DEL', KEYS[1]) end
+return 1
+`);
 
 /**
  * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
@@ -223,6 +275,7 @@ export class RedisStreamsInbox implements Inbox {
   readonly #timeline: Timeline;
   readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
+  readonly #appendToAll = new Script(APPEND_TO_ALL);
   readonly #since: Script;
   #reads = 0;
   /** Those whose read must wait, first come first. */
@@ -245,8 +298,19 @@ export class RedisStreamsInbox implements Inbox {
       probe: (tag) => ({
         keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
         args: [
-          ...[tag, "", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial", newEpoch()],
-          ...["0", newEpoch(), "1"],
+          ...[
+            "",
+            "",
+            "",
+            String(Math.min(count, 1)),
+            TRIAL_TTL_MS,
+            TRIAL_TTL_MS,
+            "0.trial",
+            "0",
+            newEpoch(),
+            "1",
+          ],
+          ...[tag, newEpoch()],
         ],
       }),
     });
@@ -256,30 +320,54 @@ export class RedisStreamsInbox implements Inbox {
         args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1"],
       }),
     });
-    redis.prepare(this.#append, CLAIM);
+    redis.prepare(this.#append, this.#appendToAll, CLAIM, RELEASE);
     if (count === 0) return;
     redis.prepare(this.#since);
     redis.watchWith(this.#timeline);
   }
 
   async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
-    const { idempotency } = options;
-    const keys = [positionKey(channel), inboxKey(channel)];
-    if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
-    const reply = await this.#redis.evaluate(this.#append, keys, [
-      channel,
+    const args = [...this.#message(draft, options), channel, newEpoch()];
+    return this.#appended(channel, await this.#redis.evaluate(this.#append, keysOf(channel, options), args));
+  }
+
+  async appendToAll(
+    channels: readonly string[],
+    draft: Draft,
+    options: AppendOptions = {},
+  ): Promise<PromiseSettledResult<Appended>[]> {
+    // Of one slot, where the keys are spread over several servers: a script has only those of its own.
+    const keys = channels.flatMap((channel) => keysOf(channel, options));
+    const args = [...this.#message(draft, options), newEpochs(channels.length), ...channels];
+    const replies = await this.#redis.evaluateEach(this.#appendToAll, keys, args);
+    return replies.map((reply, i) => {
+      try {
+        if (reply instanceof Error) throw reply;
+        return { status: "fulfilled", value: this.#appended(channels[i]!, reply) };
+      } catch (reason) {
+        return { status: "rejected", reason };
+      }
+    });
+  }
+
+  /** What `MESSAGE` reads. */
+  #message(draft: Draft, { ttlMs, expectOnline, idempotency }: AppendOptions): string[] {
+    return [
       draft.head,
       draft.tail,
       draft.id,
       String(this.limits.count),
-      String(options.ttlMs ?? this.limits.ttlMs),
+      String(ttlMs ?? this.limits.ttlMs),
       String(COUNTER_TTL_MS),
       this.#timeline.name,
-      newEpoch(),
-      options.expectOnline ? "1" : "0",
+      expectOnline ? "1" : "0",
       idempotency?.fingerprint ?? "",
       String(IDEMPOTENCY_TTL_MS),
-    ]) as string[];
+    ];
+  }
+
+  /** @throws {BrokerUnavailableError} when it may have been appended. */
+  #appended(channel: string, reply: unknown): Appended {
     const [outcome, id, seq, epoch, reached, tag] = reply as [
       Appended["outcome"] | "unknown",
       string,
@@ -299,8 +387,12 @@ export class RedisStreamsInbox implements Inbox {
   }
 
   async claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
-    const name = `${RESERVED_PREFIX}${prefix}call:${key}`;
-    return await this.#redis.evaluate(CLAIM, [name], [fingerprint, String(CLAIM_TTL_MS)]) === 1;
+    const args = [fingerprint, String(CLAIM_TTL_MS)];
+    return await this.#redis.evaluate(CLAIM, [claimKey(prefix, key)], args) === 1;
+  }
+
+  async release(prefix: string, { key, fingerprint }: Idempotency): Promise<void> {
+    await this.#redis.evaluate(RELEASE, [claimKey(prefix, key)], [fingerprint, String(CLAIM_TTL_MS)]);
   }
 
   since(
@@ -374,6 +466,16 @@ export class RedisStreamsInbox implements Inbox {
       afterTag,
     };
   }
+}
+
+function claimKey(prefix: string, key: string): string {
+  return `${RESERVED_PREFIX}${prefix}call:${key}`;
+}
+
+function keysOf(channel: string, { idempotency }: AppendOptions): string[] {
+  const keys = [positionKey(channel), inboxKey(channel)];
+  if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
+  return keys;
 }
 
 function parseFormer(text: string): Position[] {

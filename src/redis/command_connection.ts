@@ -85,7 +85,7 @@ export abstract class CommandConnection {
       onAnswer: () => {
         if (this.#why !== undefined) this.#onAnswer();
       },
-      failure: (error) => this.#failure(error),
+      failure: (error) => this.failure(error),
     });
     this.#complaints = new Complaints(options.log);
     this.#client = this.#dial();
@@ -250,7 +250,8 @@ export abstract class CommandConnection {
     this.#redial();
   }
 
-  #failure(cause: unknown): { error: Error; isAnswer: boolean } {
+  /** What a command is rejected with when this is what came of it. */
+  protected failure(cause: unknown): { error: Error; isAnswer: boolean } {
     const error = asUnavailable(cause);
     this.complain("redis refused a command", error.message, error.cause);
     if (this.#greeted && isReadOnly(cause)) this.#leave(error.message);

@@ -83,13 +83,25 @@ export function inboxContract(
 ): void {
   const declare = options.test ?? Deno.test;
 
+  /** Declares a test twice: for messages to one user, and for those to a list of users. */
   function test(
     claim: string,
     body: (t: Bench) => Promise<void>,
     limits: Partial<InboxLimits> = {},
   ): void {
+    testOn(claim, body, limits);
+    testOn(`in a list ${claim}`, body, limits, inList);
+  }
+
+  function testOn(
+    claim: string,
+    body: (t: Bench) => Promise<void>,
+    limits: Partial<InboxLimits> = {},
+    way = (inbox: Inbox) => inbox,
+  ): void {
     declare(`${name} ${claim}`, async () => {
-      const opened = await open({ ...LIMITS, ...limits });
+      const under = await open({ ...LIMITS, ...limits });
+      const opened = { ...under, inbox: way(under.inbox), ...(under.peer && { peer: way(under.peer) }) };
       const channel = `test-${crypto.randomUUID()}`;
       const bench: Bench = {
         ...opened,
@@ -356,6 +368,84 @@ export function inboxContract(
   }, { count: 1 });
 
   // -------------------------------------------------------------------------------------------------------
+  // Lists
+
+  for (const count of [100, 0]) {
+    testOn(`appends for a list of users, each for itself, with a limit of ${count}`, async (t) => {
+      const [alice, bob, carol] = numbers(1, 3).map((n) => `${t.channel}-${n}`) as [string, string, string];
+      const heard = [await t.subscribe(alice), await t.subscribe(carol), await t.subscribe(carol)];
+      const idempotency = { key: "k", fingerprint: "f" };
+      await t.inbox.append(alice, draftOf("x"), { idempotency: { ...idempotency, fingerprint: "other" } });
+      const first = await t.inbox.append(carol, draftOf("m"), { idempotency });
+      const draft = draftOf("m");
+      // Who is named twice gets it once, as with two calls.
+      const list = [carol, bob, alice, `${t.channel}-4`, bob];
+      const results = await t.inbox.appendToAll(list, draft, { idempotency });
+      const [repeated, appended, conflict, other, again] = results.map(fulfilled);
+      assertEquals(repeated, { ...first, outcome: "repeated" } as Appended);
+      assertEquals(conflict, { outcome: "conflict" });
+      assertEquals(again, { ...appended, outcome: "repeated" } as Appended);
+      for (const one of [appended, other]) {
+        assert(one!.outcome === "appended");
+        assertEquals([one!.id, one!.reached, one!.position?.seq], [draft.id, 0, count === 0 ? undefined : 1]);
+      }
+      if (count > 0) assertNotEquals(placeOf(appended!).epoch, placeOf(other!).epoch);
+      const online = await t.inbox.appendToAll([bob, carol, alice], draftOf("end"), { expectOnline: true });
+      assertEquals(online.map(fulfilled).map((one) => "reached" in one ? one.reached : one.outcome), [
+        "offline",
+        2,
+        1,
+      ]);
+      for (const recorder of heard) await recorder.received(2);
+      assertEquals(heard.map(({ payloads }) => payloads.map((payload) => payloadOf(payload as string))), [
+        ["x", "end"],
+        ["m", "end"],
+        ["m", "end"],
+      ]);
+      assertEquals(textsOf(await t.inbox.since(bob, 0, 10)), count === 0 ? [] : ["m"]);
+    }, { count });
+  }
+
+  testOn("appends for lists of two senders in one order", async (t) => {
+    const channels = numbers(1, 20).map((n) => `${t.channel}-${n}`);
+    const senders = [t.inbox, t.peer ?? t.inbox];
+    const texts = numbers(1, 30).map((n) => `m${n}`);
+    await Promise.all(texts.map((text, i) => senders[i % 2]!.appendToAll(channels, draftOf(text))));
+    for (const channel of channels) {
+      const stretch = await t.inbox.since(channel, 0, 100);
+      assertEquals(seqsOf(stretch), numbers(1, 30));
+      const bySender = [0, 1].map((sender) =>
+        textsOf(stretch).filter((text) => texts.indexOf(String(text)) % 2 === sender)
+      );
+      assertEquals(bySender, [0, 1].map((sender) => texts.filter((_, i) => i % 2 === sender)));
+    }
+  });
+
+  testOn("appends for an empty list to nobody", async (t) => {
+    assertEquals(await t.inbox.appendToAll([], draftOf("m")), []);
+  });
+
+  // -------------------------------------------------------------------------------------------------------
+  // Claims
+
+  testOn("a claim holds against another call, until all that made it have taken it back", async (t) => {
+    const ours = { key: "k", fingerprint: "ours" };
+    const theirs = { key: "k", fingerprint: "theirs" };
+    const peer = t.peer ?? t.inbox;
+    assertEquals([await t.inbox.claim("", ours), await peer.claim("", ours)], [true, true]);
+    await t.inbox.release("", ours);
+    assertEquals(await t.inbox.claim("", theirs), false);
+    // Who has no claim takes none back.
+    await t.inbox.release("", theirs);
+    await t.inbox.release("another", ours);
+    assertEquals(await peer.claim("", theirs), false);
+    await peer.release("", ours);
+    assertEquals([await peer.claim("", theirs), await t.inbox.claim("", ours)], [true, false]);
+    await t.inbox.release("", { key: "never claimed", fingerprint: "ours" });
+    assertEquals(await t.inbox.claim("", { key: "never claimed", fingerprint: "theirs" }), true);
+  });
+
+  // -------------------------------------------------------------------------------------------------------
   // Payloads
 
   test("stores payloads of every kind as they are published", async (t) => {
@@ -385,6 +475,30 @@ export function inboxContract(
       assert(isSame && seqOf(envelope) === seq, `Payload ${i} came back changed`);
     }
   });
+}
+
+/** The same inbox, where each message goes to a list of three users: the one that is meant is the second. */
+export function inList(inbox: Inbox): Inbox {
+  return {
+    limits: inbox.limits,
+    async append(channel, draft, options) {
+      const channels = [`${channel}-before`, channel, `${channel}-after`];
+      const results = await inbox.appendToAll(channels, draft, options);
+      assertEquals(results.length, 3);
+      return fulfilled(results[1]!);
+    },
+    appendToAll: (...args) => inbox.appendToAll(...args),
+    claim: (...args) => inbox.claim(...args),
+    release: (...args) => inbox.release(...args),
+    since: (...args) => inbox.since(...args),
+    close: () => inbox.close(),
+  };
+}
+
+/** @throws why it was not done. */
+function fulfilled<T>(result: PromiseSettledResult<T>): T {
+  if (result.status === "rejected") throw result.reason;
+  return result.value;
 }
 
 async function reachedBy(appending: Promise<Appended>): Promise<number> {

@@ -96,10 +96,13 @@ export class World {
     this.#isTagged = options.tagged ?? false;
     this.#epoch = this.#epochName(1);
     this.#names.set(this.#epoch, []);
+    const onlyTheWorld = () => Promise.reject(new TypeError("Only the world appends"));
     const inbox: Inbox = {
       limits: { count: this.#keep, ttlMs: 1 },
-      append: () => Promise.reject(new TypeError("Only the world appends")),
-      claim: () => Promise.reject(new TypeError("Only the world appends")),
+      append: onlyTheWorld,
+      appendToAll: onlyTheWorld,
+      claim: onlyTheWorld,
+      release: onlyTheWorld,
       since: (_channel, after, limit, options = {}) => {
         this.readCount++;
         const answer = Promise.withResolvers<Stretch>();
