@@ -246,6 +246,35 @@ eachCase<string>("Bytes that are no request get an answer or an end", {
   },
 });
 
+Deno.test("No call that needs no key takes much longer than another, however its address is written", async (t) => {
+  await using service = await Service.start();
+  const { url } = service.server;
+  /** The shortest of some, in milliseconds: what others do on this machine only ever adds. */
+  const shortest = async (path: string) => {
+    let leastMs = Infinity;
+    for (let i = 0; i < 10; i++) {
+      const startMs = performance.now();
+      await ask(service, `GET ${path} HTTP/1.1\r\nHost: ${new URL(url).host}\r\nConnection: close\r\n\r\n`);
+      leastMs = Math.min(leastMs, performance.now() - startMs);
+    }
+    return leastMs;
+  };
+  const usualMs = await shortest("/healthz");
+  const cases = {
+    "the document": "/openapi.json",
+    "many parts": "/" + "a/".repeat(25_000),
+    "broken encodings": "/" + "%E0%A4%A".repeat(6_000),
+    "encodings in a name": "/v1/users/" + "%E0%A4%A".repeat(6_000),
+    "a long query": "/healthz?" + "a&".repeat(25_000),
+  };
+  for (const [name, path] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const ms = await shortest(path);
+      assert(ms < 20 * usualMs, `${ms} ms where ${usualMs} ms are usual`);
+    });
+  }
+});
+
 Deno.test("A handshake beyond USERWIRE_MAX_CONNECTIONS is told to try another instance", async () => {
   await using service = await Service.start({ USERWIRE_MAX_CONNECTIONS: "1" });
   {

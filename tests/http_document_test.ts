@@ -361,6 +361,8 @@ const NOT_THERE: [request: string, status: number, allow: string | null][] = [
     .map((request): [string, number, null] => [request, 404, null]),
   // Not by the method that is asked with: what takes it is another path.
   ["GET /page.js/../healthz", 404, null],
+  // A rule of a proxy about "/v1/" does not see this one.
+  ["GET /%761/users/alice", 404, null],
   ["POST /v1/users/alice\\messages", 404, null],
   ["PUT /v1/users/alice/messages", 405, "POST, GET, HEAD"],
   ["GET /v1/users/alice/connections", 405, "DELETE"],

@@ -1,6 +1,11 @@
 /** What the address of a request says: whom it is about, and its query. */
 import { InvalidUsernameError } from "../errors.ts";
 
+/** The path as it stands in the address, encoded as it is. */
+export function pathOf({ url }: Request): string {
+  return /^https?:\/\/[^/?#]*([^?#]*)/.exec(url)?.[1] ?? "";
+}
+
 /** The query, of a name given twice the last; undefined when there is none. */
 export function queryOf(request: Request): Record<string, string> | undefined {
   const at = request.url.indexOf("?");
