@@ -16,6 +16,7 @@ import {
   NO_WAY_BACK,
   openStalled,
   sendMany,
+  SIP_BYTES,
   Sipper,
   slowReaderTest,
   TEXT,
@@ -118,11 +119,16 @@ redisTest("A slow reader that takes some, but stays behind for too long, is clos
   using pauses = new HeldIntervals(50, { runs: true });
   await using service = await Service.start({ ...ENV, REDIS_URL: redis.url, USERWIRE_SLOW_TIMEOUT_S: "2" });
   using alice = await Sipper.open(service.socketUrl("alice"), "raw");
+  const { publisher } = service.server.app;
+  while (pauses.count === 0) await sendMany(publisher, 4);
   let looks = 0;
   for (; closeOf(service) === undefined; looks++) {
-    // She is found behind at every look, and has been seen to take some since the last one.
-    while (pauses.count > 0) await alice.sip(100);
-    while (pauses.count === 0) await sendMany(service.server.app.publisher, 4);
+    // She is found behind at every look, and had room for some since the last one: more comes than she takes.
+    const { made } = pauses;
+    while (pauses.made === made) {
+      await Promise.all([alice.sip(0), sendMany(publisher, SIP_BYTES / TEXT.length)]);
+    }
+    while (pauses.count === 0) await sendMany(publisher, 4);
     seconds.run();
   }
   assertEquals(looks, 12, "six times the limit");

@@ -60,7 +60,7 @@ export class Terminal implements Io {
       () => this.stdout.includes(text) || this.stderr.includes(text),
       `"${text}"`,
       20_000,
-      () => this.stdout + this.stderr,
+      () => `it wrote ${JSON.stringify(this.stdout + this.stderr)}`,
     );
   }
 }

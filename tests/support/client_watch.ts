@@ -75,7 +75,7 @@ export class Watch {
 
   /** How it ended, when it has. */
   closed(): Promise<{ code: number; reason: string }> {
-    return withDeadline(this.client.closed, 20_000, "the client to be closed");
+    return withDeadline(this.client.closed, 20_000, "the client to be closed", () => this.seen());
   }
 }
 
@@ -119,11 +119,21 @@ export async function flush(client: Client, socket: ScriptedSocket): Promise<voi
   const { promise, resolve } = Promise.withResolvers<void>();
   const off = client.on("bye", () => resolve());
   socket.send({ t: "bye", code: 1012, why: "flush" });
-  await withDeadline(promise, 20_000, "the client to read what was sent");
+  await withDeadline(
+    promise,
+    20_000,
+    "the client to read what was sent",
+    () => `its state is "${client.state}"`,
+  );
   off();
 }
 
 /** The next message of a loop that the test runs by hand. */
 export function take(iterator: AsyncIterator<Message, undefined>): Promise<Message | undefined> {
-  return withDeadline(iterator.next().then(({ value }) => value), 20_000, "the next message");
+  return withDeadline(
+    iterator.next().then(({ value }) => value),
+    20_000,
+    "the next message",
+    () => "none came",
+  );
 }

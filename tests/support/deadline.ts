@@ -80,11 +80,16 @@ export async function until(
   const limitMs = stretched(ms);
   const timeUp = new DeadlineError(what, limitMs);
   const endsAt = performance.now() + limitMs;
-  while (true) {
+  for (let answers = 0;; answers++) {
     const leftMs = endsAt - performance.now();
     if (leftMs <= 0) throw withSeen(timeUp, seen);
-    timeUp.instead("the question whether it is so was not answered");
-    if (await race(Promise.resolve(condition()), leftMs, timeUp)) return;
+    try {
+      if (await race(Promise.resolve(condition()), leftMs, timeUp)) return;
+    } catch (error) {
+      if (error !== timeUp) throw error;
+      if (answers > 0) throw withSeen(timeUp, seen);
+      throw timeUp.instead("the question whether it is so was not answered");
+    }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

@@ -51,7 +51,12 @@ export function connectFake(options: { timeoutMs?: number; failures?: Error[] } 
   });
   /** Resolves with the client's nth socket. */
   const socket = async (number: number): Promise<FakeSocket> => {
-    await bell.until(() => sockets.length >= number, `${number} sockets`);
+    await bell.until(
+      () => sockets.length >= number,
+      `${number} sockets`,
+      undefined,
+      () => `${sockets.length} were made`,
+    );
     return sockets[number - 1]!;
   };
   return { client, watch: new Watch(client), socket };

@@ -14,7 +14,7 @@ import type {
   Position,
   ServerFrame,
 } from "../../src/protocol.ts";
-import { Bell, withDeadline } from "./deadline.ts";
+import { Bell, type Seen, withDeadline } from "./deadline.ts";
 
 /** A message that a backend was told is sent. */
 export interface Accepted {
@@ -98,13 +98,18 @@ export class Follower implements AsyncDisposable {
       closed.resolve(code);
       greeted.reject(new Error(`${url} did not open, or closed with ${code}`));
     };
-    await withDeadline(greeted.promise, WAIT_MS, `${url} to greet`);
+    await withDeadline(greeted.promise, WAIT_MS, `${url} to greet`, () => this.#socketState());
   }
 
   /** Closes, and resolves when nothing more can come. */
   async disconnect(): Promise<void> {
     this.#socket?.close();
-    await withDeadline(this.#closed, WAIT_MS, "the server to answer the Close frame");
+    await withDeadline(
+      this.#closed,
+      WAIT_MS,
+      "the server to answer the Close frame",
+      () => this.#socketState(),
+    );
   }
 
   /** Connects again whenever the connection ends, at once and wherever the function says, until it is left. */
@@ -118,40 +123,28 @@ export class Follower implements AsyncDisposable {
     })();
   }
 
-  until(condition: () => boolean, what: string, ms = WAIT_MS): Promise<void> {
-    return this.#bell.until(
-      condition,
-      what,
-      ms,
-      () =>
-        `it stands at ${this.position}, with ${this.messages.length} messages and ${this.gaps.length} gaps`,
-    );
+  until(
+    condition: () => boolean,
+    what: string,
+    ms = WAIT_MS,
+    seen: Seen = () => this.#standing(),
+  ): Promise<void> {
+    return this.#bell.until(condition, what, ms, seen);
   }
 
   /** Resolves when it stands there, or further. */
   async reaches(seq: number, ms = WAIT_MS): Promise<void> {
-    try {
-      await this.until(() => (this.#position?.seq ?? -1) >= seq, `message ${seq}`, ms);
-    } catch (error) {
-      throw new Error(`Stands at ${this.position}, with faults: ${this.faults.join("; ") || "none"}`, {
-        cause: error,
-      });
-    }
+    await this.until(() => (this.#position?.seq ?? -1) >= seq, `message ${seq}`, ms);
   }
 
   /** Resolves when every message was received or is stated to be missing. */
   async accountsFor(accepted: readonly Accepted[], ms = WAIT_MS): Promise<void> {
-    try {
-      await this.until(() => this.#unaccounted(accepted).length === 0, "every message", ms);
-    } catch (error) {
+    await this.until(() => this.#unaccounted(accepted).length === 0, "every message", ms, () => {
       const missing = this.#unaccounted(accepted).map(({ epoch, seq }) => `${epoch}.${seq}`);
-      throw new Error(
-        `Of ${accepted.length} messages ${missing.length} are missing: ${missing.slice(0, 10)}`,
-        {
-          cause: error,
-        },
-      );
-    }
+      return `of ${accepted.length} messages ${missing.length} are missing: ${
+        missing.slice(0, 10)
+      }; ${this.#standing()}`;
+    });
   }
 
   /** @throws {AssertionError} when anything contradicted the promise. */
@@ -166,7 +159,17 @@ export class Follower implements AsyncDisposable {
       await this.disconnect();
       await this.#following;
     };
-    await withDeadline(leave(), WAIT_MS, "the follower to leave");
+    await withDeadline(leave(), WAIT_MS, "the follower to leave", () => this.#socketState());
+  }
+
+  /** For an error. */
+  #standing(): string {
+    const faults = this.faults.join("; ") || "none";
+    return `it stands at ${this.position}, with ${this.messages.length} messages, ${this.gaps.length} gaps and faults: ${faults}`;
+  }
+
+  #socketState(): string {
+    return `the socket is in state ${this.#socket?.readyState}`;
   }
 
   #unaccounted(accepted: readonly Accepted[]): Accepted[] {

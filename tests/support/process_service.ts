@@ -176,7 +176,12 @@ export class ProcessService implements AsyncDisposable {
       ms,
       () => `it lives, and said ${this.#lastWords()}`,
     );
-    await withDeadline(Promise.all(this.#outputs), 20_000, "the end of the log");
+    await withDeadline(
+      Promise.all(this.#outputs),
+      20_000,
+      "the end of the log",
+      () => `it said ${this.#lastWords()}`,
+    );
     return this.#status!;
   }
 

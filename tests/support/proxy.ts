@@ -44,13 +44,19 @@ export class Proxy implements AsyncDisposable {
     }).spawn();
     const proxy = new Proxy(command, child);
     using client = Deno.createHttpClient(tls ? { caCerts: [tls.ca] } : {});
+    let last: unknown;
     const answers = async () => {
-      const response = await fetch(`${proxy.url}readyz`, { client }).catch(() => undefined);
-      await response?.body?.cancel();
-      return response?.status === 200;
+      try {
+        const response = await fetch(`${proxy.url}readyz`, { client });
+        await response.body?.cancel();
+        last = response.status;
+      } catch (error) {
+        last = error;
+      }
+      return last === 200;
     };
     try {
-      await until(answers, `${name} to pass requests on`, 10_000);
+      await until(answers, `${name} to pass requests on`, 20_000, () => `the last answer was ${last}`);
       return proxy;
     } catch (error) {
       await proxy[Symbol.asyncDispose]();
@@ -70,8 +76,16 @@ export class Proxy implements AsyncDisposable {
     } catch {
       // It had ended by itself.
     }
-    await withDeadline(this.#child.status, 5_000, `${name} to end`);
-    port[Symbol.dispose]();
-    if (dir !== undefined) await Deno.remove(dir, { recursive: true });
+    try {
+      await withDeadline(
+        this.#child.status,
+        20_000,
+        `${name} to end`,
+        () => `process ${this.#child.pid} lives`,
+      );
+    } finally {
+      port[Symbol.dispose]();
+      if (dir !== undefined) await Deno.remove(dir, { recursive: true });
+    }
   }
 }

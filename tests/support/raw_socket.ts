@@ -96,7 +96,12 @@ export class RawSocket implements AsyncDisposable {
     const raw = new RawSocket(socket, target);
     socket.once("connect", resolve);
     socket.once("error", reject);
-    await withDeadline(promise, WAIT_MS, `a connection to ${target.host}`);
+    await withDeadline(
+      promise,
+      WAIT_MS,
+      `a connection to ${target.host}`,
+      () => `the socket is ${socket.readyState}`,
+    );
     return raw;
   }
 
@@ -213,13 +218,23 @@ export class RawSocket implements AsyncDisposable {
   /** Ends the TCP connection without a Close frame: the server sees an early end of the stream. */
   async closeAbruptly(): Promise<void> {
     this.#socket.destroy();
-    await withDeadline(this.#closed, WAIT_MS, "the socket to be closed");
+    await withDeadline(
+      this.#closed,
+      WAIT_MS,
+      "the socket to be closed",
+      () => `it is ${this.#socket.readyState}`,
+    );
   }
 
   /** Resets the TCP connection: the server sees an error, and what is on its way is lost. */
   async reset(): Promise<void> {
     this.#socket.resetAndDestroy();
-    await withDeadline(this.#closed, WAIT_MS, "the socket to be closed");
+    await withDeadline(
+      this.#closed,
+      WAIT_MS,
+      "the socket to be closed",
+      () => `it is ${this.#socket.readyState}`,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -245,6 +260,8 @@ export class RawSocket implements AsyncDisposable {
       },
       what,
       ms,
+      () =>
+        `${this.#unread.length} bytes are there: ${JSON.stringify(this.#unread.toString("latin1", 0, 200))}`,
     );
   }
 

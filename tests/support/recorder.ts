@@ -43,18 +43,32 @@ export class Recorder implements Subscriber {
   /** Resolves when `count` payloads, or more, have come. */
   async received(count: number, ms?: number): Promise<void> {
     await this.#bell.until(() => this.payloads.length >= count, `${count} payloads`, ms, () => {
-      return `${this.payloads.length} came, and it was told ${this.changes}`;
+      return `${this.payloads.length} came, and ${this.#told()}`;
     });
   }
 
   /** Resolves when the subscription is lost. */
   async isLost(ms?: number): Promise<void> {
-    await this.#bell.until(() => this.changes.at(-1) === "lost", "the subscription to be lost", ms);
+    await this.#bell.until(
+      () => this.changes.at(-1) === "lost",
+      "the subscription to be lost",
+      ms,
+      () => this.#told(),
+    );
   }
 
   /** Resolves when the subscription was lost at least once and is restored. */
   async isRestored(ms?: number): Promise<void> {
-    await this.#bell.until(() => this.changes.at(-1) === "restored", "the subscription to be restored", ms);
+    await this.#bell.until(
+      () => this.changes.at(-1) === "restored",
+      "the subscription to be restored",
+      ms,
+      () => this.#told(),
+    );
+  }
+
+  #told(): string {
+    return `it was told "${this.changes}"`;
   }
 
   /** Fails unless `lost` and `restored` came in turns, beginning with `lost`. */

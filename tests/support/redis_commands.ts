@@ -48,7 +48,12 @@ export class RedisCommands implements Disposable {
    * @throws {RedisReplyError} when Redis answers with an error.
    */
   async command(...args: (string | number | Uint8Array)[]): Promise<Reply> {
-    return await withDeadline(this.#exchange(args), COMMAND_MS, `the reply to ${args[0]}`);
+    return await withDeadline(
+      this.#exchange(args),
+      COMMAND_MS,
+      `the reply to ${args[0]}`,
+      () => `${this.#unread.length} bytes are left of what came`,
+    );
   }
 
   close(): void {

@@ -103,7 +103,7 @@ export class RedisServer implements AsyncDisposable {
   /** Hangs the server: connections stay open, nothing answers. Resolves when it stands still. */
   async pause(): Promise<void> {
     this.#running.kill("SIGSTOP");
-    await until(() => this.#isStopped(), "redis-server to stand still");
+    await until(() => this.#isStopped(), "redis-server to stand still", undefined, () => stateOf(this.pid));
   }
 
   /** Lets a hung server go on. */
@@ -125,7 +125,7 @@ export class RedisServer implements AsyncDisposable {
     } catch {
       // It had ended by itself.
     }
-    await withDeadline(child.status, STOP_MS, "redis-server to end");
+    await withDeadline(child.status, STOP_MS, "redis-server to end", () => stateOf(child.pid));
   }
 
   /**
@@ -171,10 +171,12 @@ export class RedisServer implements AsyncDisposable {
 
   /** Resolves when this replica has a whole copy of its master's data, and is fed what comes. */
   async copied(): Promise<void> {
+    let info = "";
     await until(
-      async () => /^master_link_status:up/m.test(await this.info("replication")),
+      async () => /^master_link_status:up/m.test(info = await this.info("replication")),
       "the replica to have copied its master",
       START_MS,
+      () => info,
     );
   }
 
@@ -226,12 +228,15 @@ export class RedisServer implements AsyncDisposable {
       ended = true;
     });
     try {
-      await until(async () => ended || await this.#answers(child.pid), "redis-server to answer", START_MS);
+      await until(
+        async () => ended || await this.#answers(child.pid),
+        "redis-server to answer",
+        START_MS,
+        () => `it lives, and its log ends with "${lastLine(log)}"`,
+      );
       if (ended) {
         throw new Error(
-          `redis-server ended at once: ${
-            await lastLine(log) ?? `it rejects its arguments "${args.join(" ")}"`
-          }`,
+          `redis-server ended at once: ${lastLine(log) ?? `it rejects its arguments "${args.join(" ")}"`}`,
         );
       }
     } catch (error) {
@@ -284,9 +289,21 @@ export function redisTest(name: string, fn: (t: Deno.TestContext) => void | Prom
 }
 
 /** Undefined when Redis wrote no log, as happens when it can't read its arguments. */
-async function lastLine(path: string): Promise<string | undefined> {
-  const log = await Deno.readTextFile(path).catch(() => "");
-  return log.trimEnd().split("\n").at(-1) || undefined;
+function lastLine(path: string): string | undefined {
+  try {
+    return Deno.readTextFileSync(path).trimEnd().split("\n").at(-1) || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** For an error: what a process does, as far as the system says it. */
+function stateOf(pid: number): string {
+  try {
+    return /^State:.*$/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))![0];
+  } catch {
+    return `process ${pid} is not there, or nobody says what it does`;
+  }
 }
 
 async function copyFolder(from: string, to: string): Promise<void> {

@@ -50,7 +50,13 @@ export class ScriptedServer implements AsyncDisposable {
 
   /** The next socket that opens, or has opened and was not asked for yet. */
   async next(ms = WAIT_MS): Promise<ScriptedSocket> {
-    await this.#bell.until(() => this.#sockets.length > this.#taken, "a socket", ms);
+    await this.#bell.until(
+      () => this.#sockets.length > this.#taken,
+      "a socket",
+      ms,
+      () =>
+        `${this.attempts} handshakes came, ${this.#sockets.length} sockets opened, ${this.#taken} were taken`,
+    );
     return this.#sockets[this.#taken++]!;
   }
 
@@ -65,7 +71,12 @@ export class ScriptedServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const socket of this.#sockets) socket.close(1000);
-    await withDeadline(this.#server.shutdown(), WAIT_MS, "the scripted server to end");
+    await withDeadline(
+      this.#server.shutdown(),
+      WAIT_MS,
+      "the scripted server to end",
+      () => `${this.#sockets.length} sockets were opened`,
+    );
   }
 }
 

@@ -20,7 +20,7 @@ export const MANY = 480;
 export const FLOOD = 3 * MANY;
 
 /** What a client takes who takes a little. */
-const SIP_BYTES = 2 * 1024 * 1024;
+export const SIP_BYTES = 2 * 1024 * 1024;
 
 /** A framed peer, greeted, that reads nothing any more. */
 export async function openStalled(service: Service | ProcessService): Promise<RawSocket> {

@@ -88,7 +88,12 @@ export class TcpProxy implements AsyncDisposable {
     }
     const closed = Promise.withResolvers<void>();
     this.#server.close(() => closed.resolve());
-    await withDeadline(Promise.all([closed.promise, ...this.#closings]), WAIT_MS, "the proxy to close");
+    await withDeadline(
+      Promise.all([closed.promise, ...this.#closings]),
+      WAIT_MS,
+      "the proxy to close",
+      () => `${this.#pairs.size} connections are open`,
+    );
   }
 
   #join(client: Socket): void {

@@ -34,7 +34,7 @@ export async function openClient(url: string | URL, options: ClientOptions = [])
   socket.addEventListener("error", (event) => {
     reject(new Error(`${url} did not open: ${(event as ErrorEvent).message}`));
   }, { once: true });
-  await withDeadline(opened, WAIT_MS, `${url} to open`);
+  await withDeadline(opened, WAIT_MS, `${url} to open`, () => `the socket is in state ${socket.readyState}`);
   return client;
 }
 
@@ -99,7 +99,12 @@ export class WsClient implements AsyncDisposable {
   /** Closes, and resolves when the server agreed. Fine to call when closed already. */
   async close(code = 1000, reason = ""): Promise<Closed> {
     this.socket.close(code, reason);
-    return await withDeadline(this.closed, WAIT_MS, "the server to answer the Close frame");
+    return await withDeadline(
+      this.closed,
+      WAIT_MS,
+      "the server to answer the Close frame",
+      () => `the socket is in state ${this.socket.readyState}`,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
