@@ -2,6 +2,7 @@
  * The broker over Redis in which all subscriptions of a process share a few Redis connections: for more sockets
  * than a Redis has connections. Redis then counts processes, not sockets, and so do `publish` and `counts`.
  */
+import { explainReply, verbatim } from "../redis.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { RedisBroker, type RedisBrokerOptions, refuseIf } from "./redis_broker.ts";
@@ -45,7 +46,7 @@ export class SharedRedisBroker extends RedisBroker implements SharedConnectionHo
   }
 
   onRefused(channel: string, why: string): void {
-    this.log?.warn("subscription refused", { channel, reason: why });
+    this.log?.warn("subscription refused", { channel, reason: explainReply(why), detail: verbatim(why) });
   }
 
   protected *channels(): Generator<string> {

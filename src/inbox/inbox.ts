@@ -131,7 +131,7 @@ export interface Inbox {
   /**
    * The messages after a sequence number, oldest first; begins the epoch when there is none.
    * @param after Undefined for none: only the position is asked for.
-   * @param limit At most so many messages are looked at.
+   * @param limit At most so many messages are looked at; fewer where they are large.
    * @throws {BrokerUnavailableError}
    */
   since(

@@ -199,6 +199,9 @@ end
 return results
 `;
 
+/** Bytes of messages that one read brings, if it is more than one message. */
+const MAX_READ_BYTES = 256 * 1024;
+
 const SINCE = `
 local position, inbox = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -220,15 +223,30 @@ elseif wants_proof == '1' then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local first = string.format('%.0f', math.max(tonumber(after), tonumber(last) - count))
-local entries = redis.call('XRANGE', inbox, '(' .. first .. '-0', '+', 'COUNT', limit)
-for _, entry in ipairs(entries) do
-  if tonumber(entry[2][4]) > now then
-    result[#result + 1] = string.match(entry[1], '^%d+')
-    result[#result + 1] = entry[2][2]
+local from = string.format('%.0f', math.max(tonumber(after), tonumber(last) - count))
+-- A few at first, then ever more: of large ones not many are wanted. What Redis holds for one client has bounds, which
+-- may be low; beyond them it ends the connection, and all that is asked on it.
+local looked, bytes, portion = 0, 0, 8
+while looked < limit do
+  local wanted = math.min(portion, limit - looked)
+  local entries = redis.call('XRANGE', inbox, '(' .. from .. '-0', '+', 'COUNT', wanted)
+  for _, entry in ipairs(entries) do
+    local is_there = tonumber(entry[2][4]) > now
+    if is_there then bytes = bytes + #entry[2][2] end
+    if bytes > ${MAX_READ_BYTES} and #result > 7 then
+      result[4] = from
+      return result
+    end
+    from = string.match(entry[1], '^%d+')
+    if is_there then
+      result[#result + 1] = from
+      result[#result + 1] = entry[2][2]
+    end
   end
+  if #entries < wanted then return result end
+  looked, portion = looked + wanted, portion * 2
 end
-if #entries == limit then result[4] = string.match(entries[#entries][1], '^%d+') end
+result[4] = from
 return result
 `;
 
@@ -264,8 +282,8 @@ return 1
 `);
 
 /**
- * Reads of messages that are under way at one time. Each may bring a hundred messages of any size: a crowd that comes
- * back at once must not have them all in memory.
+ * Reads of messages that are under way at one time: a crowd that comes back at once must not have all histories in memory,
+ * here or in what Redis holds for this connection.
  */
 const MAX_READS = 8;
 
