@@ -101,10 +101,10 @@ export interface History {
 }
 
 /**
- * A message to many users goes out in pages of so many of them and so many bytes: Redis does nothing else meanwhile, some
- * 2 ms.
+ * A message to many users goes out in pages of so many of them and so many bytes: Redis does nothing else meanwhile, for
+ * some milliseconds.
  */
-const PAGE_SENDS = 200;
+const PAGE_SENDS = 100;
 const PAGE_BYTES = 128 * 1024;
 
 const MESSAGE_ID = /^[\w.:-]{1,64}$/;

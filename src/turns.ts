@@ -21,7 +21,7 @@ interface Piece {
 
 /** So much is under way at one time, over all lines: enough to keep Redis at work while the next is prepared. */
 const MAX_BYTES = 256 * 1024;
-const MAX_SENDS = 500;
+const MAX_SENDS = 200;
 
 export class Turns {
   /** Lines that have work waiting; the first is the next to have a turn. */

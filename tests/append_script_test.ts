@@ -157,7 +157,7 @@ redisTest(
   async () => {
     await using redis = await RedisServer.start();
     const ours = await open(redis);
-    const users = ["alice", "bob", "carol", "dora"];
+    const users = ["alice", "bob", "carol", "dora", "eve", "fay"];
     const send = async (text: string) => {
       const results = await ours.inbox.appendToAll(users, draftOf(text), {
         idempotency: { key: text, fingerprint: "f" },
@@ -169,19 +169,18 @@ redisTest(
       );
     };
     try {
-      assertEquals(await send("1"), [1, 1, 1, 1]);
-      const spoilt = "userwire:{bob}:inbox";
-      await run(redis, [["RENAME", spoilt, "kept"], ["SET", spoilt, "oops", "PX", "60000"]]);
-      await redis.cli("ACL", "SETUSER", "default", "resetchannels", "&alice", "&bob", "&carol");
-      assertEquals(await send("2"), [2, "refused", 2, "refused"]);
-      await run(redis, [["DEL", spoilt], ["RENAME", "kept", spoilt], [
-        "ACL",
-        "SETUSER",
-        "default",
-        "allchannels",
-      ]]);
+      assertEquals(await send("1"), [1, 1, 1, 1, 1, 1]);
+      const spoilt = ["userwire:{bob}:inbox", "userwire:{eve}:position"];
+      for (const key of spoilt) {
+        await run(redis, [["RENAME", key, `kept ${key}`], ["SET", key, "oops", "PX", "60000"]]);
+      }
+      const channels = users.filter((user) => user !== "dora").map((user) => `&${user}`);
+      await redis.cli("ACL", "SETUSER", "default", "resetchannels", ...channels);
+      assertEquals(await send("2"), [2, "refused", 2, "refused", "refused", 2]);
+      for (const key of spoilt) await run(redis, [["DEL", key], ["RENAME", `kept ${key}`, key]]);
+      await redis.cli("ACL", "SETUSER", "default", "allchannels");
       // With the same key: who had it has it once.
-      assertEquals(await send("2"), [2, 2, 2, 2]);
+      assertEquals(await send("2"), [2, 2, 2, 2, 2, 2]);
       for (const user of users) assertEquals(textsOf(await ours.inbox.since(user, 0, 10)), ["1", "2"]);
       await assertEnds(redis);
     } finally {

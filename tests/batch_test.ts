@@ -9,7 +9,7 @@ import { Service } from "./support/service.ts";
 import { TcpProxy } from "./support/tcp_proxy.ts";
 
 /** Two pages, which are under way at one time. */
-const RECIPIENTS = 400;
+const RECIPIENTS = 200;
 /** What the instance tries once in a while comes to less; a script for each user, to more. */
 const FEW = 50;
 /** All together not more than goes out as one portion. */
@@ -17,7 +17,7 @@ const DATA = "x".repeat(64);
 
 for (const history of ["100", "0"]) {
   redisTest(
-    `A batch to 400 users takes few scripts and one round trip, with a history of ${history}`,
+    `A batch to 200 users takes few scripts and one round trip, with a history of ${history}`,
     async (t) => {
       await using redis = await RedisServer.start();
       await using proxy = await TcpProxy.start(redis.port);

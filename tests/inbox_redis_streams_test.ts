@@ -125,6 +125,14 @@ test("leaves no key without an end", async ({ redis, ours }) => {
   }
 });
 
+test("tells the others of the last append of a list", async ({ redis, ours }) => {
+  await ours.inbox.appendToAll(["alice", "bob", "carol"], draftOf("m"));
+  await until(async () => await redis.cli("EXISTS", LAST_KEY) === 1, "the last append to be told");
+  const [, record] = await redis.cli("HGETALL", LAST_KEY) as string[];
+  const tag = await redis.cli("HGET", "userwire:{carol}:position", "tag") as string;
+  assertEquals(record!.split(" ").slice(1), ["1", tag.slice("1.".length), "carol"]);
+});
+
 test("only looks, when that is asked for", async ({ redis, ours }) => {
   const { epoch, last, items } = await ours.inbox.since("nobody", 0, 10, { peek: true });
   assertEquals([epoch, last, items], ["", 0, []]);

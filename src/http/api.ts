@@ -85,7 +85,9 @@ export const batch = createRoute({
   operationId: "sendMessages",
   security,
   summary: "Send many messages",
-  description: "All are checked before the first is sent. `Idempotency-Key` is for the whole call.",
+  description:
+    "All are checked before the first is sent. `Idempotency-Key` is for the whole call: a repetition gets the first " +
+    "answer for what was accepted, and sends the rest. A call of which nothing was accepted leaves the key free.",
   request: {
     headers: IdempotencyHeader,
     body: { required: true, content: { "application/json": { schema: Batch } } },

@@ -9,7 +9,7 @@
  *
  * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
  * not at all. A message to many users is one script for a page of them, which does that for one after the other: most of
- * what a send costs is the call. Times are those of Redis' own clock.
+ * what a send costs this process is the call. Times are those of Redis' own clock.
  *
  * `timeline` tells an unbroken run of writes from the next one (`timeline.ts` says how). When the data was set back, the
  * counter would give out numbers that clients have seen; so the first script of a new timeline begins a new epoch
@@ -316,19 +316,8 @@ export class RedisStreamsInbox implements Inbox {
       probe: (tag) => ({
         keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
         args: [
-          ...[
-            "",
-            "",
-            "",
-            String(Math.min(count, 1)),
-            TRIAL_TTL_MS,
-            TRIAL_TTL_MS,
-            "0.trial",
-            "0",
-            newEpoch(),
-            "1",
-          ],
-          ...[tag, newEpoch()],
+          ...["", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial"],
+          ...["0", newEpoch(), "1", tag, newEpoch()],
         ],
       }),
     });
