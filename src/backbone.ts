@@ -128,7 +128,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
       return { outcome: "refused", why: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
     },
     // What keeps subscriptions from being restored says more than that they are not.
-    unready: () => redis.unavailable() ?? probe?.why() ?? broker.unavailable(),
+    unready: () => redis.unavailable() ?? redis.silence() ?? probe?.why() ?? broker.unavailable(),
     reload() {
       if (target.reload()) redis.dialAnew("REDIS_URL_FILE names another Redis");
     },

@@ -3,6 +3,7 @@
  * stay open, nothing waits for ever, every answer says what is wrong, and afterwards everything is as before.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { openBackbone } from "../src/backbone.ts";
 import { Attempt } from "../src/broker/attempt.ts";
 import { RedisConnection } from "../src/broker/redis_connection.ts";
 import { RedisSubscription } from "../src/broker/redis_subscription.ts";
@@ -256,6 +257,23 @@ redisTest(
 
 // ---------------------------------------------------------------------------------------------------------
 // Hangs
+
+redisTest("A Redis that has not answered for a second is told of before anything is given up", async () => {
+  await using redis = await RedisServer.start();
+  const backbone = openBackbone({ redisUrl: redis.url, redisTimeoutMs: 600_000 });
+  try {
+    await backbone.firstAttempt(30_000);
+    await redis.pause();
+    const asked = backbone.broker.counts(["alice"]);
+    await until(() => backbone.unready() === "Redis does not answer", "an instance that is not ready");
+    assertEquals(backbone.broker.unavailable(), undefined);
+    redis.resume();
+    assertEquals(await asked, [0]);
+    await until(() => backbone.unready() === undefined, "an instance that is ready again");
+  } finally {
+    await backbone.close();
+  }
+});
 
 redisTest(
   "A hung Redis is noticed within seconds, holds up no answer, and is used again when it goes on",

@@ -35,6 +35,8 @@ export type FirstAttempt =
 const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
+/** A heartbeat without an answer for so long, nor anything else with one, is a bad sign. */
+const SILENT_MS = 1_250;
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 1_000;
 const NOT_YET = "Redis is not connected yet";
@@ -57,6 +59,8 @@ export abstract class CommandConnection {
   #ended: Client | undefined;
   /** The connection on which a heartbeat is under way. */
   #beating: Client | undefined;
+  #beatAtMs = Infinity;
+  #isSilent = false;
   #dialTimer: ReturnType<typeof setTimeout> | undefined;
   /** Whether it is dialled without TLS. */
   #isPlain = true;
@@ -111,6 +115,14 @@ export abstract class CommandConnection {
    */
   unavailable(): string | undefined {
     return this.#why;
+  }
+
+  /**
+   * What is wrong when Redis may hang: it has not answered for more than a second. A sentence without a full stop, and
+   * undefined otherwise. What is sent to it waits all the same, for it may go on.
+   */
+  silence(): string | undefined {
+    return this.#isSilent ? NO_ANSWER : undefined;
   }
 
   /** When Redis came back the last time, on the clock of `performance.now()`; -Infinity while it was never away. */
@@ -264,6 +276,7 @@ export abstract class CommandConnection {
     if (this.#outbox.check(nowMs) && (this.#why === undefined || this.#why === NOT_YET)) {
       this.#fail(NO_ANSWER);
     }
+    this.#isSilent = nowMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
     if (nowMs >= this.#nextBeatMs && this.#client.isReady) this.#beat();
   }
 
@@ -272,9 +285,12 @@ export abstract class CommandConnection {
     const client = this.#client;
     if (this.#beating === client) return;
     this.#beating = client;
-    this.#nextBeatMs = performance.now() + HEARTBEAT_MS;
+    this.#beatAtMs = performance.now();
+    this.#nextBeatMs = this.#beatAtMs + HEARTBEAT_MS;
     const ended = () => {
-      if (this.#beating === client) this.#beating = undefined;
+      if (this.#beating !== client) return;
+      this.#beating = undefined;
+      this.#beatAtMs = Infinity;
     };
     // A beat without an answer is seen by its deadline or by the client's error event.
     this.#outbox.sendNow<unknown>(() =>

@@ -54,6 +54,11 @@ export class Outbox {
     return this.#post(issue, 0, true);
   }
 
+  /** When an answer was there at a check for the last time, on the clock of `performance.now()`. */
+  get answeredAtMs(): number {
+    return this.#answeredAtMs;
+  }
+
   /**
    * Rejects what is late.
    * @returns Whether that says that Redis does not answer any more.
