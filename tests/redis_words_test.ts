@@ -172,18 +172,23 @@ Deno.test("Where Redis is stands in the log, and in no answer", async (t) => {
   }
 });
 
+/** A Redis with a plain port and one for TLS, on two addresses; its certificate is for the first. */
+function redisWithTls(certificates: Certificates, port: OwnPort): Promise<RedisServer> {
+  return RedisServer.start({
+    args: [
+      ...["--bind", "127.0.0.1", "127.0.0.2", "--tls-port", `${port}`, "--tls-auth-clients", "no"],
+      ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
+      ...["--tls-ca-cert-file", certificates.cert("ca")],
+    ],
+  });
+}
+
 redisTest(
   "Who mixes up redis:// and rediss:// is told which of them it must be, and is not asked for certificates",
   async (t) => {
     using port = OwnPort.take();
     await using certificates = await Certificates.make();
-    await using redis = await RedisServer.start({
-      args: [
-        ...["--bind", "127.0.0.1", "--tls-port", `${port}`, "--tls-auth-clients", "no"],
-        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
-        ...["--tls-ca-cert-file", certificates.cert("ca")],
-      ],
-    });
+    await using redis = await redisWithTls(certificates, port);
     const cases = [
       ["redis:// for a TLS port", `redis://127.0.0.1:${port}`, /speaks TLS, write rediss:\/\//],
       [
@@ -208,13 +213,7 @@ redisTest(
   async (t) => {
     using port = OwnPort.take();
     await using certificates = await Certificates.make();
-    await using _redis = await RedisServer.start({
-      args: [
-        ...["--bind", "127.0.0.1", "127.0.0.2", "--tls-port", `${port}`, "--tls-auth-clients", "no"],
-        ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
-        ...["--tls-ca-cert-file", certificates.cert("ca")],
-      ],
-    });
+    await using _redis = await redisWithTls(certificates, port);
     await t.step("another host", async () => {
       await using service = await Service.start({
         REDIS_URL: `rediss://127.0.0.2:${port}`,
