@@ -12,7 +12,7 @@ const SUPPORT = new URL("support/", import.meta.url);
 /** One of the commands, run on files of a folder. */
 class Command implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
-  readonly #outputs: Promise<void>[];
+  readonly #outputs: [Promise<void>, Promise<void>];
   output = "";
 
   constructor(script: "suite.ts" | "again.ts", args: readonly string[], folder: TempFolder) {
@@ -35,10 +35,15 @@ class Command implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
-  /** Resolves with its exit code. */
+  /** Resolves with its exit code, when nobody has its output any more. */
   async ended(): Promise<number> {
-    const { code } = await withDeadline(this.#child.status, 60_000, "the command to end", () => this.output);
-    await Promise.all(this.#outputs);
+    const end = Promise.all([this.#child.status, ...this.#outputs]);
+    const [{ code }] = await withDeadline(
+      end,
+      60_000,
+      "the command and its children to end",
+      () => this.output,
+    );
     return code;
   }
 
