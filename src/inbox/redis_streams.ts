@@ -21,6 +21,7 @@ import {
   explainReply,
   idempotencyKey,
   inboxKey,
+  OTHER_DATA,
   positionKey,
   type Redis,
   Script,
@@ -47,7 +48,7 @@ import { Timeline } from "./timeline.ts";
  * Every key gets its end in the same step as its first value: what comes after may fail.
  */
 const OPEN_POSITION = `
-local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'run')
+local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag')
 local epoch, last, former = before[1], before[2] or '0', before[4] or ''
 if not epoch then
   epoch = epoch_if_new
@@ -62,7 +63,8 @@ if not epoch then
   redis.call('DEL', inbox)
 elseif before[3] == timeline then
   -- As it should be.
-elseif (before[3] or '') == '' and string.sub(before[6] or '', 1, 12) == string.match(timeline, '%.(.*)') then
+elseif (before[3] or '') == '' and
+  string.sub(redis.call('HMGET', position, 'run')[1] or '', 1, 12) == string.match(timeline, '%.(.*)') then
   -- It was written before there were timelines, by the run of Redis that began the first one.
   redis.call('HSET', position, 'timeline', timeline)
 elseif string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) == '1.' or
@@ -77,11 +79,14 @@ end
 `;
 
 const APPEND = `
-local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
+local position, inbox, mark, memory = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, head, tail, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local count, ttl, counter_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local timeline, epoch_if_new = ARGV[8], ARGV[9]
 local expect_online, fingerprint, memory_ttl = ARGV[10], ARGV[11], tonumber(ARGV[12])
+
+-- Other data has taken the place of that which was looked at: nothing may be numbered in it.
+if ARGV[13] == '1' and redis.call('OBJECT', 'ENCODING', mark) ~= 'raw' then return {'replaced'} end
 
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
@@ -111,7 +116,7 @@ local seq, kept_epoch, payload, tag = '', '', head .. tail, ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
   local time = redis.call('TIME')
-  local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   left = redis.call('PTTL', inbox)
   local keep = math.max(ttl, left)
   ${OPEN_POSITION}
@@ -217,6 +222,15 @@ return 1
  */
 const MAX_READS = 8;
 
+type AppendReply = [
+  outcome: Appended["outcome"] | "unknown" | "replaced",
+  id: string,
+  seq: string,
+  epoch: string,
+  reached: string | number,
+  tag?: string,
+];
+
 export class RedisStreamsInbox implements Inbox {
   readonly limits: InboxLimits;
   readonly #redis: Redis;
@@ -224,6 +238,8 @@ export class RedisStreamsInbox implements Inbox {
   readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
   readonly #since: Script;
+  /** While it is looked at what has taken the place of the data. */
+  #looked: Promise<void> | undefined;
   #reads = 0;
   /** Those whose read must wait, first come first. */
   readonly #line: (() => void)[] = [];
@@ -243,10 +259,10 @@ export class RedisStreamsInbox implements Inbox {
     const { count } = options.limits;
     this.#append = new Script(APPEND, {
       probe: (tag) => ({
-        keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
+        keys: [positionKey(tag), inboxKey(tag), positionKey(tag), idempotencyKey(tag, "trial")],
         args: [
           ...[tag, "", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial", newEpoch()],
-          ...["0", newEpoch(), "1"],
+          ...["0", newEpoch(), "1", ""],
         ],
       }),
     });
@@ -263,10 +279,32 @@ export class RedisStreamsInbox implements Inbox {
   }
 
   async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
+    // What was refused goes first: a step later than its own wait.
+    if (this.#looked) await this.#looked.then(() => {});
+    let reply = await this.#tryAppend(channel, draft, options);
+    if (reply[0] === "replaced") {
+      this.#looked ??= this.#redis.lookNow().finally(() => this.#looked = undefined);
+      await this.#looked;
+      reply = await this.#tryAppend(channel, draft, options);
+    }
+    const [outcome, id, seq, epoch, reached, tag] = reply;
+    if (outcome === "replaced") throw new BrokerUnavailableError(OTHER_DATA);
+    if (outcome === "offline" || outcome === "conflict") return { outcome };
+    if (outcome === "unknown") {
+      throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
+    }
+    if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
+    const position = { epoch, seq: Number(seq) };
+    if (tag !== undefined) this.#timeline.appended(channel, position.seq, tag);
+    return { outcome, id, position, reached: Number(reached) };
+  }
+
+  #tryAppend(channel: string, draft: Draft, options: AppendOptions): Promise<AppendReply> {
     const { idempotency } = options;
-    const keys = [positionKey(channel), inboxKey(channel)];
+    const { markKey } = this.#timeline;
+    const keys = [positionKey(channel), inboxKey(channel), markKey ?? positionKey(channel)];
     if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
-    const reply = await this.#redis.evaluate(this.#append, keys, [
+    return this.#redis.evaluate(this.#append, keys, [
       channel,
       draft.head,
       draft.tail,
@@ -279,23 +317,8 @@ export class RedisStreamsInbox implements Inbox {
       options.expectOnline ? "1" : "0",
       idempotency?.fingerprint ?? "",
       String(IDEMPOTENCY_TTL_MS),
-    ]) as string[];
-    const [outcome, id, seq, epoch, reached, tag] = reply as [
-      Appended["outcome"] | "unknown",
-      string,
-      string,
-      string,
-      string | number,
-      string | undefined,
-    ];
-    if (outcome === "offline" || outcome === "conflict") return { outcome };
-    if (outcome === "unknown") {
-      throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
-    }
-    if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
-    const position = { epoch, seq: Number(seq) };
-    if (tag !== undefined) this.#timeline.appended(channel, position.seq, tag);
-    return { outcome, id, position, reached: Number(reached) };
+      markKey === undefined ? "" : "1",
+    ]) as Promise<AppendReply>;
   }
 
   async claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
