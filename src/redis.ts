@@ -14,7 +14,7 @@ export type { FirstAttempt, RedisOptions } from "./redis/command_connection.ts";
 export { idempotencyKey, inboxKey, positionKey } from "./redis/keys.ts";
 export { RedisTarget } from "./redis/target.ts";
 export { Script, type ScriptOptions, type Trial } from "./redis/script.ts";
-export type { ServerInfo } from "./redis/server_info.ts";
+export { OTHER_DATA, type ServerInfo } from "./redis/server_info.ts";
 export type { Ask, Watch } from "./redis/watch.ts";
 export { WarningsWatch } from "./redis/warnings_watch.ts";
 export { explain, explainReply, verbatim } from "./redis/words.ts";

@@ -6,7 +6,9 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type Backbone, openBackbone } from "../src/backbone.ts";
 import { BrokerUnavailableError } from "../src/errors.ts";
 import type { Inbox } from "../src/inbox/inbox.ts";
+import { payloadOf } from "../src/protocol.ts";
 import { draftOf, inList, placeOf, seqsOf, textsOf } from "./contracts/inbox.ts";
+import { until } from "./support/deadline.ts";
 import { numbers } from "./support/instances.ts";
 import { Recorder } from "./support/recorder.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
@@ -186,6 +188,63 @@ redisTest(
     } finally {
       await ours.close();
     }
+  },
+);
+
+redisTest(
+  "Redis fills up under sends: each is done whole, or nothing of it and the answer says so",
+  async () => {
+    await using redis = await RedisServer.start({ args: ["--maxmemory-policy", "noeviction"] });
+    await using stack = new AsyncDisposableStack();
+    const ours = await open(redis, 100);
+    stack.defer(() => ours.close());
+    const recorder = new Recorder();
+    const subscription = await ours.broker.subscribe("alice", recorder);
+    stack.defer(() => subscription.close());
+    const pad = "x".repeat(2_000);
+    const append = (n: number, user = "alice") =>
+      ours.inbox.append(user, draftOf(`${n} ${pad}`), { idempotency: { key: `${n}`, fingerprint: "f" } });
+    const { epoch } = placeOf(await append(1));
+    const used = Number(/used_memory:(\d+)/.exec(await redis.info("memory"))![1]);
+    await redis.cli("CONFIG", "SET", "maxmemory", used + 200_000);
+
+    const accepted = [1];
+    const refused: number[] = [];
+    // Many at one time, so that memory ends between the first and the last of them.
+    for (let n = 2; refused.length < 50; n += 10) {
+      await Promise.all(
+        numbers(n, n + 9).map(async (n) => {
+          try {
+            const { seq } = placeOf(await append(n));
+            accepted.push(n);
+            assertEquals(seq, accepted.length);
+          } catch (error) {
+            assertEquals((error as BrokerUnavailableError).outcome, "refused");
+            refused.push(n);
+          }
+        }),
+      );
+    }
+    assert(accepted.length > 10, "It was full at once");
+    await assertRejects(() => append(1, "newcomer"), BrokerUnavailableError);
+    assertEquals(await redis.cli("KEYS", "*newcomer*"), []);
+    await assertEnds(redis);
+
+    await redis.cli("CONFIG", "SET", "maxmemory", 0);
+    const take = () => ours.inbox.since("alice", 0, 1_000).catch(() => undefined);
+    await until(async () => await take() !== undefined, "Redis to be there again", 15_000);
+    const nOf = (text: unknown) => Number(String(text).split(" ")[0]);
+    const kept = await ours.inbox.since("alice", 0, 1_000);
+    assertEquals([kept.epoch, kept.last], [epoch, accepted.length]);
+    assertEquals(textsOf(kept).map(nOf), accepted.slice(-100));
+    await recorder.received(accepted.length);
+    assertEquals(recorder.payloads.map((envelope) => nOf(payloadOf(envelope as string))), accepted);
+    // No key of a refused one was left behind, and those of the accepted are known.
+    assertEquals((await append(accepted.at(-1)!)).outcome, "repeated");
+    const again = await append(refused[0]!);
+    assertEquals([again.outcome, placeOf(again)], ["appended", { epoch, seq: accepted.length + 1 }]);
+    await recorder.received(accepted.length + 1);
+    assertEquals(recorder.payloads.length, accepted.length + 1);
   },
 );
 

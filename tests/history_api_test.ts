@@ -62,6 +62,17 @@ everywhere("reads a history, all of it or page by page", async ({ here, there })
   assertEquals(seqs(await read(here, "?after=999999999999999")), []);
 });
 
+onRedis(
+  "leaves no key behind for a history that is read of somebody who never existed",
+  async ({ here, redis }) => {
+    for (const query of ["", "?after=0", "?after=7&limit=1"]) {
+      assertEquals(await read(here, query, "nobody"), { epoch: "", first: 0, last: 0, items: [] });
+    }
+    assertEquals((await call(here, "GET", "/v1/users/nobody/messages?after=Zk3vQ9aB.7")).status, 410);
+    assertEquals(await redis.cli("KEYS", "*nobody*"), []);
+  },
+);
+
 everywhere("reads messages as clients get them, payloads untouched", async ({ here, there }) => {
   await using alice = await openClient(there.socketUrl("alice"), ["userwire.v1"]);
   await alice.next();

@@ -3,6 +3,7 @@
  * keys there are and when they end, scripts that Redis forgot, and counters that were lost or set back.
  */
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { setImmediate } from "node:timers";
 import { type Backbone, openBackbone } from "../src/backbone.ts";
 import { BrokerUnavailableError } from "../src/errors.ts";
 import { type Inbox, type InboxLimits, originOf, ownNameOf } from "../src/inbox/inbox.ts";
@@ -247,6 +248,23 @@ async function failToSave(redis: RedisServer, dir: string): Promise<void> {
     "a snapshot to fail",
   );
 }
+
+test("goes on in order and in the same epoch when only the mark of Redis' memory is gone", async (t) => {
+  const { redis, ours, theirs } = t;
+  const { epoch } = await sendMany(ours.inbox, 1);
+  const marks = async () => await redis.cli("KEYS", "userwire:{userwire:timeline}:mark:*") as string[];
+  assertEquals((await marks()).length, 1);
+  await redis.cli("DEL", ...await marks());
+  const places = [];
+  for (const n of numbers(2, 400)) {
+    places.push(ours.inbox.append("alice", draftOf(`${n}`)).then(placeOf));
+    // In turns, so that some come while it is found out what has happened.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assertEquals(await Promise.all(places), numbers(2, 400).map((seq) => ({ epoch, seq })));
+  assertEquals(placeOf(await theirs.inbox.append("alice", draftOf("m"))), { epoch, seq: 401 });
+  assertEquals((await marks()).length, 1);
+});
 
 test("keeps nothing for a channel on which it may not publish", async ({ redis, ours }) => {
   await sendMany(ours.inbox, 1);

@@ -5,18 +5,25 @@ import { readInfo } from "../src/redis/server_info.ts";
 import type { Ask } from "../src/redis.ts";
 import { until, withDeadline } from "./support/deadline.ts";
 import { RedisCommands } from "./support/redis_commands.ts";
-import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { RedisServer, type RedisServerOptions, redisTest } from "./support/redis_server.ts";
+
+const TIMELINE = "userwire:{userwire:timeline}";
 
 type Look = (timeline: Timeline, life: string) => Promise<string | undefined>;
 
 const lifeOf = (run: string) => readInfo(`run_id:${run}`).life;
 
-function test(claim: string, body: (t: { redis: RedisServer; look: Look }) => Promise<void>): void {
+function test(
+  claim: string,
+  body: (t: { redis: RedisServer; look: Look }) => Promise<void>,
+  server: RedisServerOptions = {},
+): void {
   redisTest(`Timeline ${claim}`, async () => {
-    await using redis = await RedisServer.start();
-    using commands = await RedisCommands.connect({ port: redis.port });
-    const ask: Ask = ({ source }, keys, args) =>
-      commands.command("EVAL", source, keys.length, ...keys, ...args);
+    await using redis = await RedisServer.start(server);
+    const ask: Ask = async ({ source }, keys, args) => {
+      using commands = await RedisCommands.connect({ port: redis.port });
+      return await commands.command("EVAL", source, keys.length, ...keys, ...args);
+    };
     const look: Look = (timeline, life) => timeline.look(ask, readInfo(`run_id:${life}`));
     await withDeadline(body({ redis, look }), 60_000, "the test to end");
   });
@@ -57,6 +64,25 @@ test("does not wait for ever, nor lets those begin another meanwhile who remembe
   assertEquals([one.name, other.name, late.name], ["7.kept", "7.kept", "7.kept"]);
 });
 
+test("waits longer, who remembers nothing, where one that does came later and waits itself", async (t) => {
+  const { redis, look } = t;
+  const [other, early] = [new Timeline(), new Timeline()];
+  await redis.cli("HSET", TIMELINE, "name", "7.kept", "life", lifeOf("first"));
+  await redis.cli("PEXPIRE", TIMELINE, 60_000);
+  assertEquals(await look(other, "first"), undefined);
+  const beganMs = performance.now();
+  assert(await look(early, "second") !== undefined);
+  await until(() => performance.now() - beganMs > 700, "the other to come later");
+  let wasEarly = false;
+  await until(async () => {
+    if (await look(other, "second") === undefined) return true;
+    wasEarly ||= await look(early, "second") === undefined;
+    return false;
+  }, "the other to be done");
+  assertEquals([wasEarly, other.name], [false, "7.kept"]);
+  assertEquals([await look(early, "second"), early.name], [undefined, "7.kept"]);
+});
+
 test("goes on when only some users' keys were put back, and not when all data was", async ({ redis, look }) => {
   const [one, other] = [new Timeline(), new Timeline()];
   const position = "userwire:{alice}:position";
@@ -80,4 +106,95 @@ test("goes on when only some users' keys were put back, and not when all data wa
   assertEquals(await look(one, "same"), undefined);
   assertNotEquals(one.name, name);
   assertEquals([await look(other, "same"), other.name], [undefined, one.name]);
+});
+
+const SILENT = "";
+
+/** A server that does not say who it is, with data of which a timeline has vouched that lives no more. */
+async function leaveBehind(redis: RedisServer, look: Look): Promise<string> {
+  const one = new Timeline();
+  assertEquals(await look(one, SILENT), undefined);
+  await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+  one.appended("alice", 1, "tag");
+  assertEquals(await look(one, SILENT), undefined);
+  return one.name;
+}
+
+for (const appendOnly of [true, false]) {
+  test(
+    `is a new one when a copy was put back while nobody ran, on a server that says nothing of itself, ${
+      appendOnly ? "with" : "without"
+    } an append-only file`,
+    async ({ redis, look }) => {
+      const name = await leaveBehind(redis, look);
+      const copy = await redis.copyData();
+      await redis.restart({ from: copy });
+      const fresh = new Timeline();
+      assert(await look(fresh, SILENT) !== undefined, "It vouches for data that it does not know");
+      await until(async () => await look(fresh, SILENT) === undefined, "nobody to be waited for any more");
+      assertNotEquals(fresh.name, name);
+      const next = new Timeline();
+      assertEquals([await look(next, SILENT), next.name], [undefined, fresh.name]);
+    },
+    { appendOnly },
+  );
+}
+
+test("goes on on a server that says nothing of itself, for whoever comes while that runs", async (t) => {
+  const name = await leaveBehind(t.redis, t.look);
+  const fresh = new Timeline();
+  assertEquals([await t.look(fresh, SILENT), fresh.name], [undefined, name]);
+});
+
+test("waits on a server that says nothing of itself, too, for others who may miss what they told nobody", async (t) => {
+  const { redis, look } = t;
+  const [misses, other] = [new Timeline(), new Timeline()];
+  for (const one of [misses, other]) assertEquals(await look(one, SILENT), undefined);
+  const { name } = misses;
+  await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+  misses.appended("alice", 1, "tag");
+  assertEquals(await look(misses, SILENT), undefined);
+  const copy = await redis.copyData();
+  misses.appended("alice", 2, "tag");
+  await redis.restart({ from: copy });
+  assert(await look(other, SILENT) !== undefined, "It vouches for what others know");
+  assertEquals(await look(misses, SILENT), undefined);
+  assertEquals(await look(other, SILENT), undefined);
+  assertNotEquals(misses.name, name);
+  assertEquals(other.name, misses.name);
+});
+
+test(
+  "marks the memory of its server, and neither a copy nor a log nor a snapshot has the mark",
+  async (t) => {
+    const { redis, look } = t;
+    await using replica = await RedisServer.start({ replicaOf: redis });
+    await replica.copied();
+    const one = new Timeline();
+    assertEquals(await look(one, "first"), undefined);
+    const encoding = (server: RedisServer) => server.cli("OBJECT", "ENCODING", one.markKey!);
+    assertEquals(await encoding(redis), "raw");
+    assertEquals(await redis.cli("WAIT", 1, 10_000), 1);
+    assertEquals(await encoding(replica), null);
+    await replica.restart();
+    await replica.copied();
+    assertEquals(await encoding(replica), "embstr");
+    const mark = one.markKey;
+    assertEquals([await look(one, "first"), one.markKey], [undefined, mark]);
+    await redis.restart({ keepData: true });
+    assertEquals(await encoding(redis), null); // it was in no log
+    await until(async () => await look(one, "second") === undefined, "it to have looked");
+    assertNotEquals(one.markKey, mark);
+    assertEquals(await encoding(redis), "raw");
+    for (const key of await redis.cli("KEYS", `${TIMELINE}*`) as string[]) {
+      assert(Number(await redis.cli("PTTL", key)) > 0, `${key} stays for ever`);
+    }
+  },
+  { appendOnly: true },
+);
+
+test("has no mark where it may not ask for one", async ({ redis, look }) => {
+  await redis.cli("ACL", "SETUSER", "default", "-object");
+  const one = new Timeline();
+  assertEquals([await look(one, "first"), one.markKey], [undefined, undefined]);
 });

@@ -22,6 +22,7 @@ import {
   explainReply,
   idempotencyKey,
   inboxKey,
+  OTHER_DATA,
   positionKey,
   type Redis,
   Script,
@@ -49,7 +50,7 @@ import { Timeline } from "./timeline.ts";
  * Every key gets its end in the same step as its first value: what comes after may fail.
  */
 const OPEN_POSITION = `
-local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'run')
+local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag')
 local epoch, last, former = before[1], before[2] or '0', before[4] or ''
 if not epoch then
   epoch = epoch_if_new
@@ -64,7 +65,8 @@ if not epoch then
   redis.call('DEL', inbox)
 elseif before[3] == timeline then
   -- As it should be.
-elseif (before[3] or '') == '' and string.sub(before[6] or '', 1, 12) == string.match(timeline, '%.(.*)') then
+elseif (before[3] or '') == '' and
+  string.sub(redis.call('HMGET', position, 'run')[1] or '', 1, 12) == string.match(timeline, '%.(.*)') then
   -- It was written before there were timelines, by the run of Redis that began the first one.
   redis.call('HSET', position, 'timeline', timeline)
 elseif string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) == '1.' or
@@ -84,6 +86,8 @@ local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
 local fingerprint, memory_ttl = ARGV[9], tonumber(ARGV[10])
+-- Other data has taken the place of that which was looked at: nothing may be numbered in it.
+if ARGV[11] == '1' and redis.call('OBJECT', 'ENCODING', KEYS[1]) ~= 'raw' then return {'replaced'} end
 `;
 
 /** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
@@ -116,7 +120,7 @@ local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
   local time = redis.call('TIME')
-  local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   left = redis.call('PTTL', inbox)
   local keep = math.max(ttl, left)
   ${OPEN_POSITION}
@@ -173,22 +177,22 @@ return {'appended', id, seq, kept_epoch, reached, tag}
 
 const APPEND = `
 ${MESSAGE}
-local position, inbox, memory = KEYS[1], KEYS[2], KEYS[3]
-local channel, epoch_if_new = ARGV[11], ARGV[12]
+local position, inbox, memory = KEYS[2], KEYS[3], KEYS[4]
+local channel, epoch_if_new = ARGV[12], ARGV[13]
 ${APPEND_IT}`;
 
 /** Appends it for one user after the other: what fails for one is undone for that one, and said in its place. */
 const APPEND_TO_ALL = `
 ${MESSAGE}
-local random, users = ARGV[11], #ARGV - 11
-local random_each, keys_each = #random / users, #KEYS / users
+local random, users = ARGV[12], #ARGV - 12
+local random_each, keys_each = #random / users, (#KEYS - 1) / users
 local function append(position, inbox, memory, channel, epoch_if_new)
 ${APPEND_IT}
 end
 local results = {}
 for i = 1, users do
-  local key = (i - 1) * keys_each
-  local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[11 + i],
+  local key = 1 + (i - 1) * keys_each
+  local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[12 + i],
     string.sub(random, (i - 1) * random_each + 1, i * random_each))
   -- Redis before 7 raises its errors as text; so does Lua.
   if not is_done and type(result) ~= 'table' then
@@ -287,6 +291,15 @@ return 1
  */
 const MAX_READS = 8;
 
+type AppendReply = [
+  outcome: Appended["outcome"] | "unknown" | "replaced",
+  id: string,
+  seq: string,
+  epoch: string,
+  reached: string | number,
+  tag?: string,
+];
+
 export class RedisStreamsInbox implements Inbox {
   readonly limits: InboxLimits;
   readonly #redis: Redis;
@@ -295,6 +308,8 @@ export class RedisStreamsInbox implements Inbox {
   readonly #append: Script;
   readonly #appendToAll = new Script(APPEND_TO_ALL);
   readonly #since: Script;
+  /** While it is looked at what has taken the place of the data. */
+  #looked: Promise<void> | undefined;
   #reads = 0;
   /** Those whose read must wait, first come first. */
   readonly #line: (() => void)[] = [];
@@ -314,10 +329,10 @@ export class RedisStreamsInbox implements Inbox {
     const { count } = options.limits;
     this.#append = new Script(APPEND, {
       probe: (tag) => ({
-        keys: [positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
+        keys: [positionKey(tag), positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
         args: [
           ...["", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial"],
-          ...["0", newEpoch(), "1", tag, newEpoch()],
+          ...["0", newEpoch(), "1", "", tag, newEpoch()],
         ],
       }),
     });
@@ -334,8 +349,16 @@ export class RedisStreamsInbox implements Inbox {
   }
 
   async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
-    const args = [...this.#message(draft, options), channel, newEpoch()];
-    return this.#appended(channel, await this.#redis.evaluate(this.#append, keysOf(channel, options), args));
+    if (this.#looked) await this.#isLookedAt();
+    const run = () =>
+      this.#redis.evaluate(this.#append, this.#keys([channel], options), [
+        ...this.#message(draft, options),
+        channel,
+        newEpoch(),
+      ]);
+    let reply = await run() as AppendReply;
+    if (reply[0] === "replaced") reply = await this.#again(run) as AppendReply;
+    return this.#appended(channel, reply);
   }
 
   async appendToAll(
@@ -343,18 +366,48 @@ export class RedisStreamsInbox implements Inbox {
     draft: Draft,
     options: AppendOptions = {},
   ): Promise<PromiseSettledResult<Appended>[]> {
+    if (this.#looked) await this.#isLookedAt();
     // Of one slot, where the keys are spread over several servers: a script has only those of its own.
-    const keys = channels.flatMap((channel) => keysOf(channel, options));
-    const args = [...this.#message(draft, options), newEpochs(channels.length), ...channels];
-    const replies = await this.#redis.evaluateEach(this.#appendToAll, keys, args);
+    const run = () =>
+      this.#redis.evaluateEach(this.#appendToAll, this.#keys(channels, options), [
+        ...this.#message(draft, options),
+        newEpochs(channels.length),
+        ...channels,
+      ]);
+    let replies = await run();
+    if (replies[0] === "replaced") replies = await this.#again(run) as unknown[];
     return replies.map((reply, i) => {
       try {
         if (reply instanceof Error) throw reply;
-        return { status: "fulfilled", value: this.#appended(channels[i]!, reply) };
+        return { status: "fulfilled", value: this.#appended(channels[i]!, reply as AppendReply) };
       } catch (reason) {
         return { status: "rejected", reason };
       }
     });
+  }
+
+  /** Resolves when it was looked at what has taken the place of the data; what was refused for it goes first. */
+  async #isLookedAt(): Promise<void> {
+    await this.#looked!.then(() => {});
+  }
+
+  /** Other data has taken the place of that which was looked at: looks at it, and runs the script once more. */
+  async #again(run: () => Promise<unknown>): Promise<unknown> {
+    this.#looked ??= this.#redis.lookNow().finally(() => this.#looked = undefined);
+    await this.#looked;
+    const reply = await run() as unknown[];
+    if (reply[0] === "replaced") throw new BrokerUnavailableError(OTHER_DATA);
+    return reply;
+  }
+
+  /** First the key of the mark; then those of each user. */
+  #keys(channels: readonly string[], { idempotency }: AppendOptions): string[] {
+    const keys = [this.#timeline.markKey ?? positionKey(channels[0]!)];
+    for (const channel of channels) {
+      keys.push(positionKey(channel), inboxKey(channel));
+      if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
+    }
+    return keys;
   }
 
   /** What `MESSAGE` reads. */
@@ -370,21 +423,14 @@ export class RedisStreamsInbox implements Inbox {
       expectOnline ? "1" : "0",
       idempotency?.fingerprint ?? "",
       String(IDEMPOTENCY_TTL_MS),
+      this.#timeline.markKey === undefined ? "" : "1",
     ];
   }
 
   /** @throws {BrokerUnavailableError} when it may have been appended. */
-  #appended(channel: string, reply: unknown): Appended {
-    const [outcome, id, seq, epoch, reached, tag] = reply as [
-      Appended["outcome"] | "unknown",
-      string,
-      string,
-      string,
-      string | number,
-      string | undefined,
-    ];
+  #appended(channel: string, [outcome, id, seq, epoch, reached, tag]: AppendReply): Appended {
     if (outcome === "offline" || outcome === "conflict") return { outcome };
-    if (outcome === "unknown") {
+    if (outcome === "unknown" || outcome === "replaced") {
       throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
@@ -477,12 +523,6 @@ export class RedisStreamsInbox implements Inbox {
 
 function claimKey(prefix: string, key: string): string {
   return `${RESERVED_PREFIX}${prefix}call:${key}`;
-}
-
-function keysOf(channel: string, { idempotency }: AppendOptions): string[] {
-  const keys = [positionKey(channel), inboxKey(channel)];
-  if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
-  return keys;
 }
 
 function parseFormer(text: string): Position[] {

@@ -10,8 +10,13 @@
  * those that it knows of are still there.
  *
  *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
- *                                                on which somebody waits who remembers
+ *                                                on which somebody waits who remembers; mark: of the server's memory
  *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
+ *     userwire:{userwire:timeline}:mark:<mark>   string that only this server's memory has as it is
+ *
+ * The mark tells at once, between two looks, that other data has taken the place of that which was looked at. It is written
+ * so that neither a log nor a replica gets it, and a snapshot brings it back in another encoding: one that is still as it
+ * was written has been in this memory ever since. Each append asks for it first, and is not done without it.
  *
  * When an append is gone from a server that was not replaced, and what the processes told each other is still there, only
  * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly. Who comes from
@@ -50,10 +55,39 @@ const LOOK = new Script(`
 local timeline, last = KEYS[1], KEYS[2]
 local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local state = redis.call('HMGET', timeline, 'name', 'life', 'waits')
-local name, written, waits = state[1], state[2], state[3]
+local known_mark, new_mark = ARGV[11], ARGV[12]
+local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark')
+local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
+local mark_key = timeline .. ':mark:'
+if is_in_memory(mark_key .. mark) then
+  -- Read, so that it is not among those that were used least, and go first where Redis evicts.
+  redis.call('GET', mark_key .. mark)
+  if redis.call('PTTL', mark_key .. mark) < ttl / 2 then redis.call('PEXPIRE', mark_key .. mark, ttl) end
+elseif new_mark ~= '' and redis.set_repl then
+  mark = new_mark
+  redis.set_repl(redis.REPL_NONE)
+  redis.pcall('SET', mark_key .. mark, 'm', 'PX', ttl)
+  -- What was appended to is kept raw, however short it is.
+  redis.pcall('APPEND', mark_key .. mark, 'm')
+  redis.set_repl(redis.REPL_ALL)
+  if is_in_memory(mark_key .. mark) then
+    redis.call('HSET', timeline, 'mark', mark)
+    if not name then redis.call('PEXPIRE', timeline, ttl) end
+  else
+    mark = ''
+  end
+else
+  mark = ''
+end
+if life == '' then
+  -- It does not say who it is: the mark does.
+  life = mark
+  is_other = has_memory == '1' and mark ~= known_mark and '1' or '0'
+end
 
 -- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
 -- and a single key may have been evicted from data that is whole.
@@ -68,7 +102,7 @@ end
 
 local is_whole = true
 for i = 3, #KEYS, 2 do
-  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 8], ARGV[i + 9]) then is_whole = false end
+  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 10], ARGV[i + 11]) then is_whole = false end
 end
 
 local records = redis.call('HGETALL', last)
@@ -108,7 +142,7 @@ if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') th
 end
 
 local day_ago = now - 86400000
-local reply = {name, is_whole and '1' or '0', ''}
+local reply = {name, is_whole and '1' or '0', '', mark}
 for i = 1, #records, 2 do
   if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
     redis.call('HDEL', last, records[i])
@@ -137,6 +171,10 @@ export class Timeline implements Watch {
   #hasMemory = false;
   #own: Known | undefined;
   #isOwnTold = true;
+  /** Of the memory that was looked at last; "" for none. */
+  #mark = "";
+  /** Whether there can be one. */
+  #isMarkable = true;
   /** When the newest append was told that was there at the last look, on Redis' clock; 0 for none. */
   #told = "0";
   readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
@@ -146,6 +184,11 @@ export class Timeline implements Watch {
   /** Its name; "" before Redis was looked at. */
   get name(): string {
     return this.#name;
+  }
+
+  /** Key that is kept raw as long as the data is that which was looked at; undefined where that can't be told. */
+  get markKey(): string | undefined {
+    return this.#mark === "" ? undefined : `${TIMELINE_KEY}:mark:${this.#mark}`;
   }
 
   /** Calls back when another timeline began. */
@@ -160,7 +203,7 @@ export class Timeline implements Watch {
   }
 
   /** Looks whether all that is known of is there. */
-  async look(ask: Ask, server: ServerInfo): Promise<string | undefined> {
+  async look(ask: Ask, server: ServerInfo, isGreeting = true): Promise<string | undefined> {
     const nowMs = performance.now();
     const own = this.#own;
     const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
@@ -169,13 +212,13 @@ export class Timeline implements Watch {
     if (this.#waits?.life !== server.life) this.#waits = undefined;
     const waitedMs = this.#waits ? nowMs - this.#waits.sinceMs : 0;
     const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
-    const [name, isWhole, told, ...records] = await ask(
+    const [name, isWhole, told, mark, ...records] = await ask(
       LOOK,
       [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
       [
         server.life,
         this.#name,
-        this.#hasMemory ? newName() : server.field("run_id")?.slice(0, SEED_LENGTH) ?? "",
+        this.#hasMemory ? randomName() : server.field("run_id")?.slice(0, SEED_LENGTH) ?? "",
         this.#hasMemory ? "1" : "0",
         String(patience),
         this.#me,
@@ -183,6 +226,9 @@ export class Timeline implements Watch {
         String(TTL_MS),
         this.#hasMemory && server.life !== this.#life ? "1" : "0",
         this.#told,
+        this.#mark,
+        // Where there can be none it is not tried each second: Redis notes each refusal.
+        isGreeting || this.#isMarkable ? randomName() : "",
         ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
       ],
     ) as string[];
@@ -197,6 +243,8 @@ export class Timeline implements Watch {
     this.#name = name!;
     this.#life = server.life;
     this.#told = told!;
+    this.#mark = mark!;
+    if (isGreeting) this.#isMarkable = mark !== "";
     this.#hasMemory = true;
     this.#learn(records, nowMs);
     if (isNew) { for (const listener of this.#onNew) listener(); }
@@ -223,6 +271,6 @@ export class Timeline implements Watch {
   }
 }
 
-function newName(): string {
+function randomName(): string {
   return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
 }

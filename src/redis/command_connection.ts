@@ -160,6 +160,14 @@ export abstract class CommandConnection {
     if (!this.#closed && this.#greeted) this.#leave(why);
   }
 
+  /** Looks at the server now: somebody has found other data than before. Resolves when it was looked at, or can't be. */
+  async lookNow(): Promise<void> {
+    const client = this.#client;
+    // One that was not greeted is looked at before anything is sent to it.
+    if (!this.#greeted) return;
+    await this.#outbox.sendNow(() => this.#look(client)).catch(() => {}); // whoever sends next is told
+  }
+
   /** A connection of somebody else, to the same Redis, was not let in for its login. */
   loginRefused(): void {
     this.#options.onLoginRefused?.();

@@ -45,6 +45,7 @@ export interface Unfit {
   readonly remedy?: string;
 }
 
+export const OTHER_DATA = "Redis has other data than before";
 export const REPLICA =
   "Redis is a replica, which only its master may change: REDIS_URL must lead to the master";
 
@@ -75,6 +76,6 @@ export function unfitnessOf({ role, mode, isLoading }: ServerInfo): Unfit | unde
 export function changeOf(then: ServerInfo, now: ServerInfo): string | undefined {
   if (now.role === "slave") return REPLICA;
   // That a promotion is forgotten, as happens an hour after the last replica left, changes no data.
-  if (now.promotion !== "" && now.promotion !== then.promotion) return "Redis has other data than before";
+  if (now.promotion !== "" && now.promotion !== then.promotion) return OTHER_DATA;
   return undefined;
 }
