@@ -153,7 +153,7 @@ test("waits on a server that says nothing of itself, too, for others who may mis
   const { name } = misses;
   await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
   misses.appended("alice", 1, "tag");
-  assertEquals(await look(misses, SILENT), undefined);
+  for (const one of [misses, other]) assertEquals(await look(one, SILENT), undefined);
   const copy = await redis.copyData();
   misses.appended("alice", 2, "tag");
   await redis.restart({ from: copy });
@@ -171,6 +171,11 @@ test(
     await using replica = await RedisServer.start({ replicaOf: redis });
     await replica.copied();
     const one = new Timeline();
+    assertEquals(await look(one, "first"), undefined);
+    assertEquals([one.markKey, await redis.cli("DBSIZE")], [undefined, 0]);
+    await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+    await redis.cli("PEXPIRE", "userwire:{alice}:position", 60_000);
+    one.appended("alice", 1, "tag");
     assertEquals(await look(one, "first"), undefined);
     const encoding = (server: RedisServer) => server.cli("OBJECT", "ENCODING", one.markKey!);
     assertEquals(await encoding(redis), "raw");
@@ -196,5 +201,24 @@ test(
 test("has no mark where it may not ask for one", async ({ redis, look }) => {
   await redis.cli("ACL", "SETUSER", "default", "-object");
   const one = new Timeline();
+  assertEquals(await look(one, "first"), undefined);
+  await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+  one.appended("alice", 1, "tag");
   assertEquals([await look(one, "first"), one.markKey], [undefined, undefined]);
 });
+
+for (const [setting, bad, good] of [["maxmemory", "1", "0"], ["min-replicas-to-write", "1", "0"]] as const) {
+  test(`is looked at, and written down later, while Redis takes no writes for its ${setting}`, async (t) => {
+    const { redis, look } = t;
+    const one = new Timeline();
+    assertEquals(await look(one, "first"), undefined);
+    await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+    await redis.cli("CONFIG", "SET", setting, bad);
+    one.appended("alice", 1, "tag");
+    assertEquals([await look(one, "first"), one.markKey], [undefined, undefined]);
+    assertEquals(await redis.cli("KEYS", `${TIMELINE}*`), []);
+    await redis.cli("CONFIG", "SET", setting, good);
+    assertEquals([await look(one, "first"), one.markKey === undefined], [undefined, false]);
+    assertEquals(await redis.cli("HGET", TIMELINE, "name"), one.name);
+  });
+}

@@ -435,7 +435,7 @@ export class RedisStreamsInbox implements Inbox {
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
     const position = { epoch, seq: Number(seq) };
-    if (tag !== undefined) this.#timeline.appended(channel, position.seq, tag);
+    if (tag !== undefined && this.#timeline.appended(channel, position.seq, tag)) void this.#redis.lookNow();
     return { outcome, id, position, reached: Number(reached) };
   }
 

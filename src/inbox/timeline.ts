@@ -61,32 +61,50 @@ local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- A Redis that takes no writes just now, for want of memory, a disk or replicas, can be looked at all the same: it is
+-- written down the next time.
+local failed
+local function write(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return true end
+  local is_passing = false
+  for _, why in ipairs({'OOM', 'MISCONF', 'NOREPLICAS'}) do
+    if string.find(reply.err, '^%-?' .. why) then is_passing = true end
+  end
+  if not is_passing then failed = reply end
+  return false, is_passing
+end
+
 local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
 local mark_key = timeline .. ':mark:'
 if is_in_memory(mark_key .. mark) then
   -- Read, so that it is not among those that were used least, and go first where Redis evicts.
   redis.call('GET', mark_key .. mark)
-  if redis.call('PTTL', mark_key .. mark) < ttl / 2 then redis.call('PEXPIRE', mark_key .. mark, ttl) end
-elseif new_mark ~= '' and redis.set_repl then
-  mark = new_mark
+  if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end
+elseif new_mark == '' or not name and #KEYS == 2 then
+  -- As long as nothing was ever appended there is nothing to tell apart, and no key is made.
+  mark = ''
+elseif redis.set_repl then
   redis.set_repl(redis.REPL_NONE)
-  redis.pcall('SET', mark_key .. mark, 'm', 'PX', ttl)
+  local is_set, is_passing = write('SET', mark_key .. new_mark, 'm', 'PX', ttl)
   -- What was appended to is kept raw, however short it is.
-  redis.pcall('APPEND', mark_key .. mark, 'm')
+  if is_set then redis.pcall('APPEND', mark_key .. new_mark, 'm') end
   redis.set_repl(redis.REPL_ALL)
-  if is_in_memory(mark_key .. mark) then
-    redis.call('HSET', timeline, 'mark', mark)
-    if not name then redis.call('PEXPIRE', timeline, ttl) end
+  failed = nil
+  if is_in_memory(mark_key .. new_mark) and write('HSET', timeline, 'mark', new_mark) then
+    mark = new_mark
+    if not name then write('PEXPIRE', timeline, ttl) end
   else
-    mark = ''
+    mark = is_passing and '' or 'none'
   end
 else
-  mark = ''
+  mark = 'none'
 end
+local is_marked = mark ~= '' and mark ~= 'none'
 if life == '' then
   -- It does not say who it is: the mark does.
-  life = mark
-  is_other = has_memory == '1' and mark ~= known_mark and '1' or '0'
+  life = is_marked and mark or ''
+  is_other = has_memory == '1' and known_mark ~= '' and mark ~= known_mark and '1' or '0'
 end
 
 -- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
@@ -121,7 +139,7 @@ if has_memory == '1' then
   if name and number_of(name) < number_of(known) then is_whole, is_same_data = false, false end
   if is_same_data then
     if written ~= life and life ~= '' and is_other == '1' and patience == '0' then
-      if name then redis.call('HSET', timeline, 'waits', life) end
+      if name then write('HSET', timeline, 'waits', life) end
       return {'', ''}
     end
     name = name or known
@@ -137,26 +155,25 @@ elseif written ~= life and life ~= '' then
 end
 local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
 if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') then
-  redis.call('HSET', timeline, 'name', name, 'life', life)
-  redis.call('PEXPIRE', timeline, ttl)
+  if write('HSET', timeline, 'name', name, 'life', life) then write('PEXPIRE', timeline, ttl) end
 end
 
 local day_ago = now - 86400000
 local reply = {name, is_whole and '1' or '0', '', mark}
 for i = 1, #records, 2 do
   if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
-    redis.call('HDEL', last, records[i])
+    write('HDEL', last, records[i])
   elseif records[i] ~= me then
     reply[#reply + 1] = records[i]
     reply[#reply + 1] = records[i + 1]
   end
 end
 -- What was lost is not told: others would look for it again.
-if record ~= '' and is_whole then
+if record ~= '' and is_whole and write('HSET', last, me, string.format('%.0f', now) .. ' ' .. record) then
   newest = now
-  redis.call('HSET', last, me, string.format('%.0f', now) .. ' ' .. record)
-  redis.call('PEXPIRE', last, ttl)
+  write('PEXPIRE', last, ttl)
 end
+if failed then return failed end
 reply[3] = string.format('%.0f', newest)
 return reply
 `);
@@ -196,15 +213,22 @@ export class Timeline implements Watch {
     this.#onNew.push(listener);
   }
 
-  /** An append was answered: from now on it has to be there. */
-  appended(channel: string, seq: number, tag: string): void {
-    this.#own = { channel, seq, tag, atMs: performance.now() };
+  /**
+   * An append was answered: from now on it has to be there.
+   * @returns Whether it had better be looked now, for that is the first one, and can be marked.
+   */
+  appended(channel: string, seq: number, tag: string): boolean {
+    const isFirst = this.#own === undefined;
+    // Known since when, is known with the next look.
+    this.#own = { channel, seq, tag, atMs: Infinity };
     this.#isOwnTold = false;
+    return isFirst && this.#mark === "" && this.#isMarkable;
   }
 
   /** Looks whether all that is known of is there. */
   async look(ask: Ask, server: ServerInfo, isGreeting = true): Promise<string | undefined> {
     const nowMs = performance.now();
+    if (this.#own?.atMs === Infinity) this.#own = { ...this.#own, atMs: nowMs };
     const own = this.#own;
     const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
       .filter((one) => one !== undefined)
@@ -243,8 +267,8 @@ export class Timeline implements Watch {
     this.#name = name!;
     this.#life = server.life;
     this.#told = told!;
-    this.#mark = mark!;
-    if (isGreeting) this.#isMarkable = mark !== "";
+    this.#mark = mark === "none" ? "" : mark!;
+    if (isGreeting || mark === "none") this.#isMarkable = mark !== "none";
     this.#hasMemory = true;
     this.#learn(records, nowMs);
     if (isNew) { for (const listener of this.#onNew) listener(); }

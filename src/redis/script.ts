@@ -55,7 +55,7 @@ export function evaluateOn(
 
 /** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
 export function commandsOf({ source }: Script): string[] {
-  const calls = source.matchAll(/(?:redis\.p?call|try)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
+  const calls = source.matchAll(/(?:redis\.p?call|try|write)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
   return [...new Set([...calls].map(([, name, sub]) => isContainer(name!) ? `${name} ${sub}` : name!))];
 }
 
