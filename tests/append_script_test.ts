@@ -254,6 +254,9 @@ redisTest("A list that meets a replica is refused, and the connection is left at
   const ours = await open(redis);
   try {
     await ours.inbox.append("alice", draftOf("1"));
+    // The first append lets the server be looked at, too: with that this connection might be left before the list is read.
+    const marks = async () => await redis.cli("KEYS", "*:mark:*") as string[];
+    await until(async () => (await marks()).length === 1, "the server to be looked at");
     await redis.cli("REPLICAOF", "127.0.0.1", `${other.port}`);
     const results = await ours.inbox.appendToAll(["alice", "bob"], draftOf("2"));
     for (const result of results) {

@@ -90,6 +90,28 @@ local fingerprint, memory_ttl = ARGV[9], tonumber(ARGV[10])
 if ARGV[11] == '1' and redis.call('OBJECT', 'ENCODING', KEYS[1]) ~= 'raw' then return {'replaced'} end
 `;
 
+/**
+ * Lua that runs a command, unless one has failed before. Not a function of the script: with its arguments a call costs as
+ * much as a command.
+ * @param andThen What is done when it has succeeded.
+ */
+function unlessFailed(command: string, andThen = ""): string {
+  return `if not failed then
+    local reply = redis.pcall(${command})
+    if type(reply) == 'table' then failed = reply else ${andThen} end
+  end`;
+}
+
+/**
+ * Ends are set so much later than they have to be, in milliseconds, and not again as long as they are late enough: who gets
+ * many messages has them set now and then.
+ */
+function slackOf(ttl: string): string {
+  return `math.min(math.floor(${ttl} / 8), 3600000)`;
+}
+
+const ADD = "'XADD', inbox, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
+
 /** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
 const APPEND_IT = `
 if memory then
@@ -105,24 +127,15 @@ local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if expect_online == '1' and reached == 0 then return {'offline'} end
 
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
+-- None of these commands answers with a table, unless it is an error.
 local failed
-local function try(...)
-  if failed then return false end
-  local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then
-    failed = reply
-    return false
-  end
-  return true
-end
-
 local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   left = redis.call('PTTL', inbox)
-  local keep = math.max(ttl, left)
+  local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
@@ -131,44 +144,60 @@ if count > 0 then
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
   kept_epoch = epoch
-  is_counted = try('HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag) or is_counted
-  local function add() return try('XADD', inbox, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends) end
-  is_stored = add()
-  if failed and string.find(failed.err, 'equal or smaller', 1, true) then
+  ${unlessFailed("'HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag", "is_counted = true")}
+  ${unlessFailed(ADD, "is_stored = true")}
+  if failed and not is_stored and string.find(failed.err, 'equal or smaller', 1, true) then
     -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew. It must be
     -- possible to give it an end again.
-    failed = nil
-    if try('PEXPIRE', inbox, keep) then
+    failed, left = nil, -1
+    ${unlessFailed("'PEXPIRE', inbox, keep")}
+    if not failed then
       local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
       redis.call('DEL', inbox)
       for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
-      is_stored = add()
     end
+    ${unlessFailed(ADD, "is_stored = true")}
   end
-  try('PEXPIRE', inbox, keep)
-  try('PEXPIRE', position, math.max(counter_ttl, keep))
+  -- The position ends a counter's life after the history: so it need not be looked at.
+  if left < ttl then
+    ${unlessFailed("'PEXPIRE', inbox, keep + slack")}
+    ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
+  end
 else
   payload = head .. tail
 end
 if memory then
-  is_remembered = try('HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch,
-    'reached', reached)
-  try('PEXPIRE', memory, memory_ttl)
+  ${
+  unlessFailed(
+    "'HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached",
+    "is_remembered = true",
+  )
+}
+  ${unlessFailed("'PEXPIRE', memory, memory_ttl")}
 end
-try('PUBLISH', channel, payload)
+${unlessFailed("'PUBLISH', channel, payload")}
 
 if failed then
   local why = failed
   failed = nil
-  if is_remembered then try('DEL', memory) end
+  if is_remembered then
+    ${unlessFailed("'DEL', memory")}
+  end
   -- A stream that was not there has no end yet.
-  if is_stored and (left == -2 or not was[1]) then try('DEL', inbox)
-  elseif is_stored then try('XDEL', inbox, seq .. '-0') end
+  if is_stored and (left == -2 or not was[1]) then
+    ${unlessFailed("'DEL', inbox")}
+  elseif is_stored then
+    ${unlessFailed("'XDEL', inbox, seq .. '-0'")}
+  end
   if is_counted and was[1] then
-    try('HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '',
-      'tag', was[5] or '')
+    ${
+  unlessFailed(
+    "'HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '', " +
+      "'tag', was[5] or ''",
+  )
+}
   elseif is_counted then
-    try('DEL', position)
+    ${unlessFailed("'DEL', position")}
   end
   return failed and {'unknown', why.err} or why
 end
@@ -211,10 +240,14 @@ local position, inbox = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local count = tonumber(ARGV[9])
-local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
+-- Whoever has no place yet is not subscribed yet either.
+local reached = after == '' and -1 or redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${OPEN_POSITION}
-redis.call('PEXPIRE', position, math.max(counter_ttl, redis.call('PTTL', inbox)))
+if redis.call('PTTL', position) < counter_ttl then
+  local slack = ${slackOf("counter_ttl")}
+  redis.call('PEXPIRE', position, counter_ttl + math.max(0, redis.call('PTTL', inbox)) + slack)
+end
 local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
 local result = {epoch, former, last, last, last_tag, '', reached}
 if after == '' then return result end
@@ -506,7 +539,7 @@ export class RedisStreamsInbox implements Inbox {
       string,
       string,
     ];
-    this.#onCount(channel, Number(reply[6]));
+    if (after !== undefined) this.#onCount(channel, Number(reply[6]));
     const items = [];
     for (let i = 7; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
     return {
