@@ -54,14 +54,11 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  */
 export async function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
   const { maxBytes, deadlines } = limits;
-  const encoding = request.headers.get("content-encoding");
-  if (encoding !== null && encoding.trim() !== "" && encoding.trim().toLowerCase() !== "identity") {
-    throw new MediaTypeError(
-      `The content encoding ${JSON.stringify(encoding)} is not decoded here: send the body as it is`,
-      { "accept-encoding": "identity" },
-    );
-  }
-  const length = request.headers.get("content-length");
+  const { headers } = request;
+  const length = headers.get("content-length");
+  assertPlain("content", headers.get("content-encoding"), "identity");
+  // Where a length is given, there is none. The server takes every coding that ends in chunks, and decodes no other.
+  if (length === null) assertPlain("transfer", headers.get("transfer-encoding"), "chunked");
   if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
   // A body of known length is read in one go; hyper holds the sender to the length it gave.
   const reading = length !== null ? request.bytes() : readChunks(request, maxBytes);
@@ -71,6 +68,15 @@ export async function readBody(request: Request, limits: BodyLimits): Promise<Ui
       : new BodyBrokenError(`The body broke off: ${messageOf(error)}`, { cause: error });
   });
   return await deadlines.within(whole, () => new BodyTimeoutError(deadlines.limitMs));
+}
+
+/** @throws {MediaTypeError} when the body is encoded in another way than the one given. */
+function assertPlain(what: "content" | "transfer", encoding: string | null, plain: string): void {
+  if (encoding === null || encoding.trim() === "" || encoding.trim().toLowerCase() === plain) return;
+  throw new MediaTypeError(
+    `The ${what} encoding ${JSON.stringify(encoding)} is not decoded here: send the body as it is`,
+    { "accept-encoding": "identity" },
+  );
 }
 
 async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
