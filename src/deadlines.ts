@@ -35,17 +35,22 @@ export class Deadlines {
 
   /**
    * Passes the promise on, or rejects when the limit has passed. The promise itself goes on.
-   * @param error Makes the error to reject with.
+   * @param errors.late Makes the error to reject with when the limit has passed.
+   * @param errors.failed Makes the one to reject with of that of the promise. @default that itself
    */
-  within<T>(promise: Promise<T>, error: () => Error): Promise<T> {
+  within<T>(
+    promise: Promise<T>,
+    errors: { late: () => Error; failed?: (error: unknown) => Error },
+  ): Promise<T> {
+    const { late, failed } = errors;
     return new Promise((resolve, reject) => {
-      const deadline = this.set(() => reject(error()));
+      const deadline = this.set(() => reject(late()));
       promise.then((value) => {
         this.clear(deadline);
         resolve(value);
       }, (error: unknown) => {
         this.clear(deadline);
-        reject(error);
+        reject(failed ? failed(error) : error);
       });
     });
   }

@@ -361,7 +361,7 @@ export class Publisher implements AsyncDisposable {
       const appended: Appended = this.keepsHistory || options.idempotency
         ? await this.#inbox.append(channel, draft, options)
         // Nothing to store and nothing to remember: the answer of a plain publish says it all.
-        : await this.#publish(channel, draft, options.expectOnline ?? false);
+        : published(draft, await this.#publish(channel, draft, options), options);
       this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
       outcome = outcomeOf(appended);
       return this.#resultOf(appended);
@@ -426,16 +426,14 @@ export class Publisher implements AsyncDisposable {
     if (this.#metrics) this.#metrics.sends[outcome]++;
   }
 
-  async #publish(
-    channel: string,
-    draft: Draft,
-    expectOnline: boolean,
-  ): Promise<Appended> {
-    const options = { onlyIfHeard: expectOnline };
-    const reached = await this.#broker.publish(channel, draft.head + draft.tail, options);
-    if (reached === 0 && expectOnline) return { outcome: "offline" };
-    return { outcome: "appended", id: draft.id, position: undefined, reached };
+  #publish(channel: string, { head, tail }: Draft, { expectOnline = false }: AppendOptions): Promise<number> {
+    return this.#broker.publish(channel, head + tail, { onlyIfHeard: expectOnline });
   }
+}
+
+function published({ id }: Draft, reached: number, { expectOnline }: AppendOptions): Appended {
+  if (reached === 0 && expectOnline) return { outcome: "offline" };
+  return { outcome: "appended", id, position: undefined, reached };
 }
 
 function outcomeOf(appended: Appended): keyof Metrics["sends"] {

@@ -49,10 +49,10 @@ export class MediaTypeError extends Error {
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
- * The whole body.
+ * The whole body. Not an async function: it is only called in one, and each is a promise more for each send.
  * @throws {BodyTooLargeError | BodyTimeoutError | BodyBrokenError | MediaTypeError} as soon as that is known.
  */
-export async function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
+function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
   const { maxBytes, deadlines } = limits;
   const { headers } = request;
   const length = headers.get("content-length");
@@ -62,12 +62,13 @@ export async function readBody(request: Request, limits: BodyLimits): Promise<Ui
   if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
   // A body of known length is read in one go; hyper holds the sender to the length it gave.
   const reading = length !== null ? request.bytes() : readChunks(request, maxBytes);
-  const whole = reading.catch((error: unknown) => {
-    throw error instanceof BodyTooLargeError
-      ? error
-      : new BodyBrokenError(`The body broke off: ${messageOf(error)}`, { cause: error });
+  return deadlines.within(reading, {
+    late: () => new BodyTimeoutError(deadlines.limitMs),
+    failed: (error) =>
+      error instanceof BodyTooLargeError
+        ? error
+        : new BodyBrokenError(`The body broke off: ${messageOf(error)}`, { cause: error }),
   });
-  return await deadlines.within(whole, () => new BodyTimeoutError(deadlines.limitMs));
 }
 
 /** @throws {MediaTypeError} when the body is encoded in another way than the one given. */
