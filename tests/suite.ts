@@ -52,7 +52,7 @@ export async function runTests(args: readonly string[], show: boolean): Promise<
   for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
   try {
     const { code, text } = show ? { ...await child.status, text: "" } : await kept(child);
-    const remains = await Remains.of(folder);
+    const remains = await Remains.of(folder, { patient: !isInterrupted });
     await remains.remove();
     // Tests that were cut off could not clear up.
     const said = isInterrupted ? "" : String(remains);

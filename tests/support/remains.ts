@@ -7,6 +7,7 @@
  */
 
 const GONE_MS = 10_000;
+const LOOK_MS = 100;
 
 export class Remains {
   readonly #folder: string;
@@ -23,10 +24,19 @@ export class Remains {
     this.#processes = processes;
   }
 
-  static async of(folder: string): Promise<Remains> {
-    const processes = await processesOf(folder);
-    const files = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
-    return new Remains(folder, files, processes);
+  /**
+   * What is there.
+   * @param options.patient Whatever is ending is given the time to end.
+   */
+  static async of(folder: string, { patient }: { patient: boolean }): Promise<Remains> {
+    const endMs = performance.now() + (patient ? GONE_MS : 0);
+    for (;;) {
+      const processes = await processesOf(folder);
+      const files = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
+      const isClean = processes.size === 0 && files.length === 0;
+      if (isClean || performance.now() > endMs) return new Remains(folder, files, processes);
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
   }
 
   /** Kills the processes, and others that they start meanwhile; then removes the folder. */
