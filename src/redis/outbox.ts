@@ -33,8 +33,6 @@ export class Outbox {
   readonly #written = new Set<Letter>();
   readonly #waiting = new Set<Letter>();
   #bytes = 0;
-  /** Whether an answer came since the last check, and when that was so for the last time. */
-  #isAnswered = false;
   #answeredAtMs = -Infinity;
 
   constructor(options: OutboxOptions) {
@@ -54,7 +52,7 @@ export class Outbox {
     return this.#post(issue, 0, true);
   }
 
-  /** When an answer was there at a check for the last time, on the clock of `performance.now()`. */
+  /** When the last answer came, on the clock of `performance.now()`. */
   get answeredAtMs(): number {
     return this.#answeredAtMs;
   }
@@ -65,8 +63,6 @@ export class Outbox {
    */
   check(nowMs: number): boolean {
     const { timeoutMs } = this.#options;
-    if (this.#isAnswered) this.#answeredAtMs = nowMs;
-    this.#isAnswered = false;
     const late = new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, {
       outcome: "unknown",
     });
@@ -120,7 +116,7 @@ export class Outbox {
     this.#written.delete(letter);
     // Also of one that was late: until then it was on its way.
     this.#bytes -= letter.bytes;
-    if (isAnswer) this.#isAnswered = true;
+    if (isAnswer) this.#answeredAtMs = performance.now();
     if (this.#waiting.size === 0) return;
     for (const next of this.#waiting) {
       if (!this.#hasRoom(next.bytes)) break;
