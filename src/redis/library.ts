@@ -5,7 +5,7 @@ import type { RedisAddress } from "./address.ts";
 import { classOf, explain, isReply } from "./words.ts";
 
 /** A connection on which nothing came for so long is given up and dialled again. */
-const SILENCE_MS = 10_000;
+const SILENCE_MS = 5_000;
 
 export type Client = ReturnType<typeof newClient>;
 
