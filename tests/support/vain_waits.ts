@@ -36,62 +36,65 @@ await vain("until", () => until(() => false, "the end", undefined, () => ({ coun
 await vain("until, of a question without an answer", () => until(() => never, "the end"));
 await vain("Bell.until", () => new Bell().until(() => false, "the end"));
 
-await using redis = await RedisServer.start();
-await using service = await Service.start({ REDIS_URL: redis.url });
-const truth = new Truth(redis);
-await using client = await openClient(service.socketUrl("alice"));
-await truth.untilCount("alice", 1);
-await vain("Truth.untilCount", () => truth.untilCount("alice", 2));
-await vain("Truth.isEmpty", () => truth.isEmpty());
-await vain("Service.isEmpty", () => service.isEmpty());
-await vain("RedisServer.copied", () => redis.copied());
-await vain("WsClient.next", () => client.next(20_000));
 {
-  await using follower = await Follower.open(service.socketUrl("alice"));
-  await vain("Follower.reaches", () => follower.reaches(7));
-  await vain("Follower.accountsFor", () => follower.accountsFor([{ id: "a", epoch: "e", seq: 7 }]));
-  await using raw = await RawSocket.open(service.socketUrl("alice"));
-  await vain("RawSocket.readFrame", () => raw.readFrame());
-  await vain("RawSocket.readText", () => raw.readText(OPCODE.text));
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ REDIS_URL: redis.url });
+  const truth = new Truth(redis);
+  await using client = await openClient(service.socketUrl("alice"));
+  await truth.untilCount("alice", 1);
+  await vain("Truth.untilCount", () => truth.untilCount("alice", 2));
+  await vain("Truth.isEmpty", () => truth.isEmpty());
+  await vain("Service.isEmpty", () => service.isEmpty());
+  await vain("RedisServer.copied", () => redis.copied());
+  await vain("WsClient.next", () => client.next(20_000));
+  {
+    await using follower = await Follower.open(service.socketUrl("alice"));
+    await vain("Follower.reaches", () => follower.reaches(7));
+    await vain("Follower.accountsFor", () => follower.accountsFor([{ id: "a", epoch: "e", seq: 7 }]));
+    await using raw = await RawSocket.open(service.socketUrl("alice"));
+    await vain("RawSocket.readFrame", () => raw.readFrame());
+    await vain("RawSocket.readText", () => raw.readText(OPCODE.text));
+  }
+  {
+    using mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const url = `ws://127.0.0.1:${mute.addr.port}/`;
+    await using raw = await RawSocket.dial(url);
+    await vain("RawSocket.readAnswer", () => raw.readAnswer());
+    using commands = await RedisCommands.connect({ port: mute.addr.port });
+    await vain("RedisCommands.command", () => commands.command("PING"));
+  }
+  {
+    const recorder = new Recorder();
+    await vain("Recorder.received", () => recorder.received(1));
+    await vain("Recorder.isLost", () => recorder.isLost());
+    await vain("Recorder.isRestored", () => recorder.isRestored());
+  }
+  {
+    await using server = new ScriptedServer();
+    await vain("ScriptedServer.next", () => server.next(20_000));
+    await vain("ScriptedServer.attempted", () => server.attempted(3, 20_000));
+    await using alice = connectAlice(server.url);
+    const inbox = new Inbox(alice);
+    const socket = await server.next();
+    await vain("ScriptedSocket.received", () => socket.received(3, 20_000));
+    await vain("Watch.state", () => inbox.state("open"));
+    await vain("Watch.losses", () => inbox.losses(1));
+    await vain("Watch.failures", () => inbox.failures(1));
+    await vain("Watch.closed", () => inbox.closed());
+    await vain("Inbox.received", () => inbox.received(1));
+    const { client: fake, socket: nth } = connectFake();
+    await vain("connectFake.socket", () => nth(2));
+    await vain("flush", () => flush(fake, { send() {} } as never));
+    await vain("take", () => take(fake[Symbol.asyncIterator]()));
+    await fake.close();
+  }
+  {
+    await using process = await ProcessService.start();
+    await vain("ProcessService.logged", () => process.logged("no such event"));
+    await vain("ProcessService.ended", () => process.ended());
+  }
+  await vain("Terminal.until", () => new Terminal().until("a text"));
 }
-{
-  using mute = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const url = `ws://127.0.0.1:${mute.addr.port}/`;
-  await using raw = await RawSocket.dial(url);
-  await vain("RawSocket.readAnswer", () => raw.readAnswer());
-  using commands = await RedisCommands.connect({ port: mute.addr.port });
-  await vain("RedisCommands.command", () => commands.command("PING"));
-}
-{
-  const recorder = new Recorder();
-  await vain("Recorder.received", () => recorder.received(1));
-  await vain("Recorder.isLost", () => recorder.isLost());
-  await vain("Recorder.isRestored", () => recorder.isRestored());
-}
-{
-  await using server = new ScriptedServer();
-  await vain("ScriptedServer.next", () => server.next(20_000));
-  await vain("ScriptedServer.attempted", () => server.attempted(3, 20_000));
-  await using alice = connectAlice(server.url);
-  const inbox = new Inbox(alice);
-  const socket = await server.next();
-  await vain("ScriptedSocket.received", () => socket.received(3, 20_000));
-  await vain("Watch.state", () => inbox.state("open"));
-  await vain("Watch.losses", () => inbox.losses(1));
-  await vain("Watch.failures", () => inbox.failures(1));
-  await vain("Watch.closed", () => inbox.closed());
-  await vain("Inbox.received", () => inbox.received(1));
-  const { client: fake, socket: nth } = connectFake();
-  await vain("connectFake.socket", () => nth(2));
-  await vain("flush", () => flush(fake, { send() {} } as never));
-  await vain("take", () => take(fake[Symbol.asyncIterator]()));
-  await fake.close();
-}
-{
-  await using process = await ProcessService.start();
-  await vain("ProcessService.logged", () => process.logged("no such event"));
-  await vain("ProcessService.ended", () => process.ended());
-}
-await vain("Terminal.until", () => new Terminal().until("a text"));
 console.log(JSON.stringify(said));
+// Not before all that was started has ended: what waits for ever would keep this going.
 Deno.exit(0);
