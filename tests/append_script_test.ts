@@ -68,6 +68,11 @@ async function run(redis: RedisServer, commands: Commands): Promise<void> {
   for (const command of commands) await redis.cli(...command);
 }
 
+/** The looks at Redis, which go on by themselves, may have been refused like the appends. */
+async function isServed({ broker }: Backbone): Promise<void> {
+  await until(() => broker.unavailable() === undefined, "Redis to be used again");
+}
+
 async function assertEnds(redis: RedisServer): Promise<void> {
   for (const key of await redis.cli("KEYS", "*") as string[]) {
     assert(Number(await redis.cli("PTTL", key)) !== -1, `${key} stays for ever`);
@@ -100,6 +105,7 @@ for (const [why, { fail, repair }] of Object.entries(FAILURES)) {
       }
       assertEquals(await redis.cli("HGET", "userwire:{alice}:key:k", "id").catch(() => null), null);
       await run(redis, repair);
+      await isServed(ours);
       assertEquals(textsOf(await ours.inbox.since("alice", 0, 10)), ["1", "2", "3", "4", "5"]);
       const appended = await append("6");
       assertEquals([appended.outcome, placeOf(appended)], ["appended", { ...place, seq: 6 }]);
@@ -120,6 +126,7 @@ for (const [why, { fail, repair }] of Object.entries(FAILURES)) {
           BrokerUnavailableError,
         );
         await run(redis, repair);
+        await isServed(ours);
         assertEquals(await redis.cli("KEYS", "*{alice}*"), []);
         assertEquals(placeOf(await way(ours.inbox).append("alice", draftOf("1"), { idempotency })).seq, 1);
       } finally {
@@ -143,6 +150,7 @@ for (const [how, way] of Object.entries(WAYS)) {
       assertEquals(outcome, "unknown");
       await assertEnds(redis);
       await redis.cli("ACL", "SETUSER", "default", "+publish", "+xdel", "+del");
+      await isServed(ours);
       // What stayed has its number, or gave it back: either way the next ones come after it, each once.
       await ours.inbox.append("alice", draftOf("3"));
       const stretch = await ours.inbox.since("alice", 0, 10);
@@ -181,6 +189,7 @@ redisTest(
       assertEquals(await send("2"), [2, "refused", 2, "refused", "refused", 2]);
       for (const key of spoilt) await run(redis, [["DEL", key], ["RENAME", `kept ${key}`, key]]);
       await redis.cli("ACL", "SETUSER", "default", "allchannels");
+      await isServed(ours);
       // With the same key: who had it has it once.
       assertEquals(await send("2"), [2, 2, 2, 2, 2, 2]);
       for (const user of users) assertEquals(textsOf(await ours.inbox.since(user, 0, 10)), ["1", "2"]);

@@ -222,3 +222,15 @@ for (const [setting, bad, good] of [["maxmemory", "1", "0"], ["min-replicas-to-w
     assertEquals(await redis.cli("HGET", TIMELINE, "name"), one.name);
   });
 }
+
+test("is not lost with a key that holds something else", async ({ redis, look }) => {
+  const one = new Timeline();
+  await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "");
+  one.appended("alice", 1, "tag");
+  assertEquals(await look(one, "first"), undefined);
+  const { name } = one;
+  for (const key of ["userwire:{alice}:inbox", "userwire:{alice}:position"]) {
+    await redis.cli("SET", key, "oops");
+    assertEquals([await look(one, "first"), one.name], [undefined, name]);
+  }
+});

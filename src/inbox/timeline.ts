@@ -110,11 +110,12 @@ end
 -- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
 -- and a single key may have been evicted from data that is whole.
 local function is_there(position, inbox, seq, tag)
-  local now = redis.call('HMGET', position, 'seq', 'tag')
+  -- One user's key may hold something else, of somebody else: that is not for all to suffer.
+  local now = redis.pcall('HMGET', position, 'seq', 'tag')
   if not now[1] then return written == life end
   if tonumber(now[1]) < tonumber(seq) then return false end
   if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
-  local entry = redis.call('XRANGE', inbox, seq .. '-0', seq .. '-0')[1]
+  local entry = redis.pcall('XRANGE', inbox, seq .. '-0', seq .. '-0')[1]
   return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
 end
 
