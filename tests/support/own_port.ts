@@ -27,11 +27,7 @@ export class OwnPort implements Disposable {
       // processes too, and goes with the process.
       const mark = unlessInUse(() => Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port }));
       if (!mark) continue;
-      const probe = unlessInUse(() => Deno.listen({ hostname: "127.0.0.1", port }));
-      if (probe) {
-        probe.close();
-        return new OwnPort(port, mark);
-      }
+      if (isFree(port)) return new OwnPort(port, mark);
       mark.close(); // somebody has it who knows nothing of marks
     }
   }
@@ -43,6 +39,13 @@ export class OwnPort implements Disposable {
   [Symbol.dispose](): void {
     this.#mark.close();
   }
+}
+
+/** Whether nobody listens there. */
+export function isFree(port: number): boolean {
+  const probe = unlessInUse(() => Deno.listen({ hostname: "127.0.0.1", port }));
+  probe?.close();
+  return probe !== undefined;
 }
 
 function unlessInUse<T>(listen: () => T): T | undefined {

@@ -11,6 +11,7 @@ import { loadConfig } from "../../src/config.ts";
 import { memoryLog, type MemoryRecord } from "../../src/log.ts";
 import { type Server, startServer } from "../../src/server.ts";
 import { until } from "./deadline.ts";
+import { isFree } from "./own_port.ts";
 import type { RedisServer } from "./redis_server.ts";
 
 /** What the send call answered. */
@@ -36,6 +37,8 @@ export class Service implements AsyncDisposable {
    */
   static async start(env: Readonly<Record<string, string>> = {}): Promise<Service> {
     const config = loadConfig({ env: { PORT: "0", USERWIRE_DRAIN_S: "1", ...env } });
+    // A service that was there before gives its requests in flight a moment, and on a busy machine no more than that.
+    await until(() => config.port === 0 || isFree(config.port), `port ${config.port} to be free`);
     const log = memoryLog();
     return new Service(await startServer(config, { log }), log);
   }
