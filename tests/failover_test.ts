@@ -8,6 +8,7 @@ import { ConfigError } from "../src/errors.ts";
 import { readInfo, unfitnessOf } from "../src/redis/server_info.ts";
 import { until } from "./support/deadline.ts";
 import { type Env, SHARED } from "./support/instances.ts";
+import { OwnPort } from "./support/own_port.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { Service, Truth } from "./support/service.ts";
 import { TcpProxy } from "./support/tcp_proxy.ts";
@@ -173,7 +174,11 @@ redisTest("A service that is started on a replica is not ready until that is a m
 });
 
 redisTest("A service does not start on a node of a cluster, and says what to do", async () => {
-  await using node = await RedisServer.start({ args: ["--cluster-enabled", "yes"] });
+  // By itself it takes one that the kernel may have given to somebody.
+  using bus = OwnPort.take();
+  await using node = await RedisServer.start({
+    args: ["--cluster-enabled", "yes", "--cluster-port", `${bus}`],
+  });
   for (const env of [{}, { USERWIRE_HISTORY: "0" }]) {
     const error = await assertRejects(() => Service.start({ REDIS_URL: node.url, ...env }), ConfigError);
     assertMatch(error.message, /^REDIS_URL: Redis is a node of a cluster.*: give the address of a Redis/);
