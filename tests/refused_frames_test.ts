@@ -6,6 +6,7 @@ import { assertEquals } from "@std/assert";
 import { tokenFor } from "./support/closed.ts";
 import { until } from "./support/deadline.ts";
 import { OPCODE, RawSocket } from "./support/raw_socket.ts";
+import { ServerSockets } from "./support/server_sockets.ts";
 import { Service } from "./support/service.ts";
 
 const BINARY = { opcode: OPCODE.binary, payload: new Uint8Array(65_536) };
@@ -14,17 +15,11 @@ const TOO_BIG = { opcode: OPCODE.binary, payload: new Uint8Array(65_537) };
 /** Keeps every binary frame that a socket of this process's services is given, so that no collector can free it. */
 class Tap implements Disposable {
   readonly frames: ArrayBuffer[] = [];
-  readonly #upgrade = Deno.upgradeWebSocket;
-
-  constructor() {
-    Deno.upgradeWebSocket = (...args) => {
-      const upgraded = this.#upgrade(...args);
-      upgraded.socket.addEventListener("message", ({ data }) => {
-        if (data instanceof ArrayBuffer) this.frames.push(data);
-      });
-      return upgraded;
-    };
-  }
+  readonly #sockets = new ServerSockets((socket) =>
+    socket.addEventListener("message", ({ data }) => {
+      if (data instanceof ArrayBuffer) this.frames.push(data);
+    })
+  );
 
   /** Resolves when so many have come. */
   async come(count: number): Promise<void> {
@@ -37,7 +32,7 @@ class Tap implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    Deno.upgradeWebSocket = this.#upgrade;
+    this.#sockets[Symbol.dispose]();
   }
 }
 

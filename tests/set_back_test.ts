@@ -117,7 +117,7 @@ async function play(scenario: Scenario, isLost: boolean): Promise<void> {
 
   await scenario.happens(stage);
   await stage.send(101, 107);
-  for (const user of ["tagless", "tagged"]) await followers.get(user)!.connect(url(user));
+  for (const user of ["tagless", "tagged"]) await followers.get(user)!.returnsTo(url(user));
   const second = dial(position);
   stack.defer(async () => void await second.close());
   const inbox = new Inbox(second);
@@ -329,7 +329,7 @@ for (const [what, happens] of Object.entries(SHARED_LOSSES)) {
     await leaves.disconnect();
     await happens({ redis, other, way });
     await send(101, 110);
-    await leaves.connect(here.socketUrl("leaves"));
+    await leaves.returnsTo(here.socketUrl("leaves"));
     for (const one of [stays, leaves]) {
       await one.until(() => one.data.includes(110), "the last message", WAIT_MS);
       one.assertNoFault();

@@ -40,7 +40,8 @@ redisTest("What a cut-off master accepted is stated to clients of the other side
   await using alice = await Follower.open(there.socketUrl("alice"));
   await send(here, 1);
   await send(there, 2);
-  await isTold(old, 2);
+  // Of the replica: what it has not got when it takes over is lost, and a new epoch begins.
+  await isTold(other, 2);
 
   await other.follow();
   thatWay.turn(other.port);

@@ -14,7 +14,7 @@ import type {
   Position,
   ServerFrame,
 } from "../../src/protocol.ts";
-import { Bell, type Seen, withDeadline } from "./deadline.ts";
+import { Bell, type Seen, until, withDeadline } from "./deadline.ts";
 
 /** A message that a backend was told is sent. */
 export interface Accepted {
@@ -25,6 +25,7 @@ export interface Accepted {
 
 const WAIT_MS = 20_000;
 const RETRY_MS = 20;
+const RETURN_MS = 30_000;
 
 export class Follower implements AsyncDisposable {
   readonly messages: MessageFrame[] = [];
@@ -99,6 +100,15 @@ export class Follower implements AsyncDisposable {
       greeted.reject(new Error(`${url} did not open, or closed with ${code}`));
     };
     await withDeadline(greeted.promise, WAIT_MS, `${url} to greet`, () => this.#socketState());
+  }
+
+  /** Connects again as any client does: also when the handshake is refused at first. */
+  async returnsTo(url: string): Promise<void> {
+    await until(
+      () => this.connect(url).then(() => true, () => false),
+      `${url} to let it in again`,
+      RETURN_MS,
+    );
   }
 
   /** Closes, and resolves when nothing more can come. */
