@@ -123,8 +123,8 @@ Deno.test("A client that leaves while it waits for its turn gives it to the next
   const leaving = third.come(turnstile, "1.1.1.1");
   const coming = fourth.come(turnstile, "1.1.1.1");
   third.leave();
-  await assertRejects(() => leaving);
   first[0]!.open();
+  await assertRejects(() => leaving);
   await coming;
   assert(fourth.turn);
 });
@@ -156,4 +156,60 @@ Deno.test("A handshake that nobody waits for any more stands in nobody's way", a
     client.turn!.end();
     client.turn!.end();
   }
+});
+
+async function comeAll(turnstile: Turnstile, place: string, count: number): Promise<Client[]> {
+  const clients = Array.from({ length: count }, () => new Client());
+  for (const client of clients) client.come(turnstile, place).catch(() => {});
+  await new Promise((resolve) => setTimeout(resolve));
+  return clients;
+}
+
+/** @returns Those of so many that come at once that have their turn; none of them opens. */
+async function atOnce(turnstile: Turnstile, place: string, count: number): Promise<Client[]> {
+  return (await comeAll(turnstile, place, count)).filter(({ turn }) => turn);
+}
+
+async function openMany(turnstile: Turnstile, place: string, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) (await new Client().come(turnstile, place)).open();
+}
+
+Deno.test("An address whose handshakes open has more turns at once, few beside those that opened; a loss ends that", async () => {
+  const turnstile = new Turnstile(() => {});
+  await openMany(turnstile, "1.1.1.1", 19);
+  const [first, second, ...others] = await atOnce(turnstile, "1.1.1.1", 2);
+  assertEquals(others, []);
+  first!.open();
+  second!.open();
+  assertEquals((await atOnce(turnstile, "1.1.1.1", 30)).length, 3);
+  await openMany(turnstile, "2.2.2.2", 1_000);
+  const all = await comeAll(turnstile, "2.2.2.2", 30);
+  const many = all.filter(({ turn }) => turn);
+  assertEquals(many.length, 16);
+  many[0]!.leave();
+  // Those that were let in may still open, and hand on no turn while there are too many.
+  for (const client of many.slice(1, 14)) client.turn!.end();
+  const waits = new Client();
+  const coming = waits.come(turnstile, "2.2.2.2");
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(waits.turn, undefined, "it waits for a random time");
+  waits.leave();
+  await assertRejects(() => coming);
+  for (const client of all) client.leave();
+  await new Promise((resolve) => setTimeout(resolve));
+});
+
+Deno.test("Addresses are forgotten, the oldest first, but for those that cost a descriptor", async () => {
+  const turnstile = new Turnstile(() => {});
+  (await new Client().come(turnstile, "lost")).leave();
+  await openMany(turnstile, "first", 40);
+  for (let i = 0; i < 20_000; i++) turnstile.left(`${i}`);
+  assertEquals(turnstile.size, 20_000);
+  assertEquals((await atOnce(turnstile, "first", 30)).length, 2, "what was earned is forgotten");
+  const client = new Client();
+  const coming = client.come(turnstile, "lost");
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(client.turn, undefined, "what was lost is not");
+  client.leave();
+  await assertRejects(() => coming);
 });

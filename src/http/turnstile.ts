@@ -5,28 +5,35 @@
  *
  * - A client that has left before its turn is not answered; the request's signal says so.
  * - Few handshakes of one address are between answer and `open` at a time. The first ones that are lost show there, and
- *   with them not those that came at the same moment.
+ *   with them not those that came at the same moment. An address whose handshakes open may have more at a time, one for
+ *   so many that opened that those it could lose at once are few among them.
  * - From then on handshakes of that address wait for a random time, longer for each one lost: whoever resets can't know
  *   when, and most of the waits end with the news that the client has left.
  */
 import type { Handshake } from "../connection.ts";
 
-/** Handshakes of one address that are answered and not open yet. */
+/** Handshakes of one address that are answered and not open yet, one more for each so many that opened, and at most. */
 const AT_ONCE = 2;
+const OPENED_PER_MORE = 20;
+const MAX_AT_ONCE = 16;
 /** For so long an address counts as one whose clients leave. */
 const WARY_MS = 60_000;
 /** Longest wait of an address whose clients leave, how much longer it is for each lost descriptor, and its bound. */
 const WAIT_MS = 400;
 const WAIT_PER_LOSS_MS = 50;
 const MAX_WAIT_MS = 2_000;
-/** Addresses that are remembered for their clients that left, beside those that cost a descriptor. */
+/** Addresses that are remembered, beside those that cost a descriptor. */
 const MAX_PLACES = 20_000;
+/** Addresses that are looked at, when one too many is remembered, for one to forget. */
+const FORGET_TRIES = 10;
 
 interface Place {
   /** Answered and not open yet. */
   answered: number;
   /** Those whose turn has not come, first come first. */
   readonly waiting: Set<Waiter>;
+  /** Handshakes that opened since a client left. */
+  opened: number;
   /** Descriptors that were lost. */
   lost: number;
   /** When a client left last. */
@@ -38,8 +45,8 @@ interface Place {
 interface Waiter {
   /** Whether it has waited for a random time: nobody does so twice. */
   hasPaused: boolean;
-  /** @param why Its turn has come; it is to wait for a random time; or its client has left. */
-  wake(why: "turn" | "pause" | "left"): void;
+  /** @param why Its turn has come; or it is to wait for a random time. */
+  wake(why: "turn" | "pause"): void;
 }
 
 /**
@@ -47,44 +54,58 @@ interface Waiter {
  * until then it stands in the way of others from its address.
  */
 export class Turn implements Handshake {
-  readonly #onEnd: () => void;
-  readonly #onLoss: () => void;
+  readonly #turnstile: TurnKeeper;
+  readonly #place: string;
+  readonly #entry: Place;
   #isOver = false;
   /** Whether it can't be lost any more. */
   #isSafe = false;
 
-  constructor(onEnd: () => void, onLoss: () => void) {
-    this.#onEnd = onEnd;
-    this.#onLoss = onLoss;
+  constructor(turnstile: TurnKeeper, place: string, entry: Place) {
+    this.#turnstile = turnstile;
+    this.#place = place;
+    this.#entry = entry;
   }
 
   opened(): void {
     this.#isSafe = true;
+    this.#entry.opened++;
     this.end();
   }
 
   end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#onEnd();
+    this.#turnstile.onTurnOver(this.#place, this.#entry);
   }
 
   /** The client had left: the socket will never open, and Deno never lets go of it. */
   lost(): void {
     if (this.#isSafe) return;
     this.#isSafe = true;
-    this.#onLoss();
+    this.#turnstile.onTurnLost(this.#place, this.#entry);
     this.end();
   }
 }
 
-export class Turnstile {
+/** Whoever gives turns is told what became of them. */
+interface TurnKeeper {
+  onTurnOver(place: string, entry: Place): void;
+  onTurnLost(place: string, entry: Place): void;
+}
+
+export class Turnstile implements TurnKeeper {
   readonly #places = new Map<string, Place>();
   readonly #onLoss: (place: string) => void;
 
   /** @param onLoss A descriptor is lost, because of a client there. */
   constructor(onLoss: (place: string) => void) {
     this.#onLoss = onLoss;
+  }
+
+  /** How many addresses are remembered. */
+  get size(): number {
+    return this.#places.size;
   }
 
   /**
@@ -94,9 +115,9 @@ export class Turnstile {
   pass(place: string, signal: AbortSignal): Turn | Promise<Turn> {
     const entry = this.#entryOf(place);
     // Nearly always nobody is in the way, and nothing has to be awaited.
-    if (entry.answered < AT_ONCE && entry.waiting.size === 0 && isUnsuspected(entry) && !signal.aborted) {
+    if (entry.waiting.size === 0 && hasRoom(entry) && isUnsuspected(entry) && !signal.aborted) {
       entry.answered++;
-      return this.#turn(place, entry);
+      return new Turn(this, place, entry);
     }
     return this.#wait(place, entry, signal);
   }
@@ -116,14 +137,9 @@ export class Turnstile {
   left(place: string): void {
     const entry = this.#entryOf(place);
     entry.leftMs = performance.now();
+    entry.opened = 0;
     this.#places.delete(place);
     this.#places.set(place, entry);
-    if (this.#places.size <= MAX_PLACES) return;
-    for (const [oldest, { answered, lost, waiting }] of this.#places) {
-      if (answered > 0 || lost > 0 || waiting.size > 0) continue;
-      this.#places.delete(oldest);
-      return;
-    }
   }
 
   async #wait(place: string, entry: Place, signal: AbortSignal): Promise<Turn> {
@@ -132,23 +148,19 @@ export class Turnstile {
     if (ms > 0) await pause(ms, signal);
     while (!signal.aborted) {
       // Those that wait come first.
-      if (entry.answered < AT_ONCE && entry.waiting.size === 0) {
+      if (entry.waiting.size === 0 && hasRoom(entry)) {
         entry.answered++;
         break;
       }
       const { promise, resolve } = Promise.withResolvers<Parameters<Waiter["wake"]>[0]>();
       waiter.wake = resolve;
       entry.waiting.add(waiter);
-      const leave = () => waiter.wake("left");
-      signal.addEventListener("abort", leave);
+      // That its client has left is seen when its turn has come: a listener costs more than most turns take.
       const why = await promise;
-      signal.removeEventListener("abort", leave);
-      entry.waiting.delete(waiter);
       if (why === "turn") {
         if (!signal.aborted) break;
-        this.#passOn(place, entry);
-      }
-      if (why === "pause") {
+        this.onTurnOver(place, entry);
+      } else {
         waiter.hasPaused = true;
         await pause(waitOf(entry), signal);
       }
@@ -159,38 +171,60 @@ export class Turnstile {
     }
     // It may have been forgotten meanwhile.
     this.#places.set(place, entry);
-    return this.#turn(place, entry);
+    return new Turn(this, place, entry);
   }
 
-  #turn(place: string, entry: Place): Turn {
-    return new Turn(() => this.#passOn(place, entry), () => {
-      entry.lost++;
-      this.left(place);
-      this.#onLoss(place);
-      // Whoever waits beside those that were lost is no better than they.
-      for (const waiter of entry.waiting) if (!waiter.hasPaused) waiter.wake("pause");
-    });
-  }
-
-  /** A turn is over: it goes to the next one, so that nobody can come in between. */
-  #passOn(place: string, entry: Place): void {
-    const next = entry.waiting.values().next().value;
-    if (next) {
-      entry.waiting.delete(next);
-      return next.wake("turn");
+  onTurnLost(place: string, entry: Place): void {
+    entry.lost++;
+    this.left(place);
+    this.#onLoss(place);
+    // Whoever waits beside those that were lost is no better than they.
+    for (const waiter of entry.waiting) {
+      if (waiter.hasPaused) continue;
+      entry.waiting.delete(waiter);
+      waiter.wake("pause");
     }
+  }
+
+  /** A turn goes to who waits at once, so that nobody can come in between. */
+  onTurnOver(place: string, entry: Place): void {
     entry.answered--;
-    if (entry.answered === 0 && isUnsuspected(entry)) this.#places.delete(place);
+    for (const next of entry.waiting) {
+      if (!hasRoom(entry)) return;
+      entry.waiting.delete(next);
+      entry.answered++;
+      next.wake("turn");
+    }
+    if (entry.answered === 0 && entry.opened === 0 && isUnsuspected(entry)) {
+      this.#places.delete(place);
+    }
   }
 
   #entryOf(place: string): Place {
     let entry = this.#places.get(place);
     if (!entry) {
-      entry = { answered: 0, waiting: new Set(), lost: 0, leftMs: -Infinity, floodMs: -Infinity };
+      entry = { answered: 0, waiting: new Set(), opened: 0, lost: 0, leftMs: -Infinity, floodMs: -Infinity };
       this.#places.set(place, entry);
+      this.#forgetOldest();
     }
     return entry;
   }
+
+  #forgetOldest(): void {
+    let tries = FORGET_TRIES;
+    for (const [place, entry] of this.#places) {
+      if (this.#places.size <= MAX_PLACES || tries-- === 0) return;
+      this.#places.delete(place);
+      const isNeeded = entry.answered > 0 || entry.waiting.size > 0 || entry.lost > 0;
+      // To the end: it is not looked at again before all others.
+      if (isNeeded) this.#places.set(place, entry);
+    }
+  }
+}
+
+/** Whether one more may be answered now. */
+function hasRoom({ answered, opened }: Place): boolean {
+  return answered < Math.min(MAX_AT_ONCE, AT_ONCE + Math.floor(opened / OPENED_PER_MORE));
 }
 
 /** Whether nothing is known against an address, or not any more. */
