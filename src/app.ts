@@ -13,8 +13,8 @@ import { type OwnHost, ownHostReader } from "./http/own_host.ts";
 import { Problem, problem } from "./http/problem.ts";
 import { publicAddress } from "./http/public_address.ts";
 import { RefusalLog } from "./http/refusal_log.ts";
-import { createRoutes } from "./http/routes.ts";
-import { sendTarget } from "./http/send.ts";
+import { sendTarget } from "./http/api/send.ts";
+import { createRouter } from "./http/router.ts";
 import { Turnstile } from "./http/turnstile.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./http/upgrade.ts";
 import type { Log } from "./log.ts";
@@ -137,7 +137,7 @@ export function openApp(config: Config, options: AppOptions): App {
   const refusals = new RefusalLog(log, config);
   const refuseLargeHeaders = headerGuard(config.maxHeaderBytes);
 
-  const routes = createRoutes({
+  const router = createRouter({
     publisher,
     auth,
     metrics,
@@ -245,7 +245,7 @@ export function openApp(config: Config, options: AppOptions): App {
 
   function answerCall(request: Request, own: OwnHost): Response | Promise<Response> {
     const target = sendTarget(request);
-    if (target !== undefined) return routes.send(request, target);
+    if (target !== undefined) return router.send(request, target);
     if (isSocketOnly(request)) {
       return problem(
         "upgrade_required",
@@ -253,7 +253,7 @@ export function openApp(config: Config, options: AppOptions): App {
         { upgrade: "websocket" },
       );
     }
-    return routes.answer(request, own);
+    return router.answer(request, own);
   }
 
   return {
@@ -290,7 +290,7 @@ export function openApp(config: Config, options: AppOptions): App {
     },
 
     async close() {
-      routes.close();
+      router.close();
       watch?.[Symbol.dispose]();
       await publisher.close();
       await backbone.close();

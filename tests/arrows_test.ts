@@ -112,7 +112,7 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
       says: /only its types may be imported/,
     },
     {
-      path: "src/http/routes.ts",
+      path: "src/http/router.ts",
       source: 'import { openBackbone } from "../backbone.ts";',
       says: /backbone/,
     },

@@ -73,24 +73,24 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
   );
 }
 
-/** What became of a request that the broker failed, by the outcome of the error; as the end of a sentence. */
-export type Fate = Readonly<Record<BrokerUnavailableError["outcome"], string>>;
+/** What a request that the broker failed has done, by the outcome of the error; as the end of a sentence. */
+export type Effect = Readonly<Record<BrokerUnavailableError["outcome"], string>>;
 
 /** Of the requests after which one has to know; who only asked, or got nothing, just asks again. */
-export const FATE = {
+export const EFFECT_ON_FAILURE = {
   send: { refused: "nothing was sent", unknown: "the message may or may not have been delivered" },
   close: {
     refused: "no socket was told to close",
     unknown: "sockets may or may not have been told to close",
   },
   revoke: { refused: "nothing was revoked", unknown: "it may or may not have been revoked: revoke it again" },
-} as const satisfies Record<string, Fate>;
+} as const satisfies Record<string, Effect>;
 
 /**
  * The answer to an error, or undefined for one that is nobody's fault but ours.
- * @param fate Added where the broker failed.
+ * @param effect Added where the broker failed.
  */
-export function problemOf(error: unknown, fate?: Fate): Response | undefined {
+export function problemOf(error: unknown, effect?: Effect): Response | undefined {
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
   if (error instanceof UnauthorizedError) return problem("unauthorized", error.message);
   if (error instanceof ForbiddenError) return problem("forbidden", error.message);
@@ -101,7 +101,7 @@ export function problemOf(error: unknown, fate?: Fate): Response | undefined {
     return problem("keys_unavailable", error.message, { "retry-after": String(error.retryAfterS) });
   }
   if (error instanceof BrokerUnavailableError) {
-    return problem("broker_unavailable", error.message + (fate ? `; ${fate[error.outcome]}` : ""));
+    return problem("broker_unavailable", error.message + (effect ? `; ${effect[error.outcome]}` : ""));
   }
   return undefined;
 }

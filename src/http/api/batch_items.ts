@@ -1,28 +1,43 @@
 /**
- * Many messages in one request: all are checked before the first is sent, then they are sent in portions.
- *
- * The body may have megabytes, so it is taken apart item by item, with others being served in between, and of the
- * payloads nothing is built: JSON goes on as it stands in the body.
+ * Reads the items of a batch. The body may have megabytes, so it is taken apart item by item, with others being served in
+ * between, and of the payloads nothing is built: JSON goes on as it stands in the body.
  */
 import { Buffer } from "node:buffer";
-import { createHash } from "node:crypto";
-import type { z } from "@hono/zod-openapi";
-import { BrokerUnavailableError, InvalidMessageError, UserOfflineError } from "../errors.ts";
-import { membersOf, partsOf, Slices } from "../json_text.ts";
-import { CheckedJson } from "../payload.ts";
-import type { Payload } from "../protocol.ts";
-import type { Publisher, SendResult } from "../publisher.ts";
-import { FATE, problem, type ProblemCode, problemOf } from "./problem.ts";
-import {
-  BatchItem,
-  type BatchResult,
-  check,
-  MAX_BATCH_ITEMS,
-  MAX_BATCH_RECIPIENTS,
-  MAX_ITEM_RECIPIENTS,
-} from "./schemas.ts";
+import { z } from "@hono/zod-openapi";
+import { membersOf, partsOf, Slices } from "../../json_text.ts";
+import { CheckedJson } from "../../payload.ts";
+import type { Payload } from "../../protocol.ts";
+import type { Publisher } from "../../publisher.ts";
+import type { ProblemCode } from "../problem.ts";
+import { check, id, MAX_TTL_S, username } from "./shapes.ts";
 
-type Result = z.infer<typeof BatchResult>["results"][number];
+export const MAX_BATCH_ITEMS = 1_000;
+/** Recipients of one item of a batch, and of a whole batch. */
+const MAX_ITEM_RECIPIENTS = 1_000;
+const MAX_BATCH_RECIPIENTS = 10_000;
+
+/** An item is checked by itself; that one of the three payloads is there, where it is read. */
+export const BatchItem = z.strictObject({
+  to: z.union([username, z.array(username).min(1).max(MAX_ITEM_RECIPIENTS)], {
+    error: `must be a username or a list of 1 to ${MAX_ITEM_RECIPIENTS} usernames`,
+  }),
+  data: z.unknown().optional().openapi({
+    description: "The payload: any JSON value. Each item has it, or `text`, or `base64`",
+    example: { order: 7 },
+  }),
+  text: z.string().optional().openapi({ description: "Instead of `data`: a payload of text" }),
+  base64: z.string().optional().openapi({
+    description: "Instead of `data`: a payload of bytes, in base64",
+    format: "byte",
+  }),
+  id: id.optional(),
+  ttl: z.number().int().min(1).max(MAX_TTL_S).optional().openapi({
+    description: "How long the message is kept for users who are away, in seconds",
+  }),
+  expect: z.literal("online").optional().openapi({
+    description: "Only send to users who are online; for the others nothing is stored",
+  }),
+});
 
 /** One item of a batch, ready to be sent. */
 export interface Item {
@@ -140,7 +155,7 @@ async function readItem(
     const { fault } = checked;
     throw new BatchFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
   }
-  const { to, text, base64, id = crypto.randomUUID(), ttl, expect } = checked.value;
+  const { to, text, base64, id: itemId = crypto.randomUUID(), ttl, expect } = checked.value;
   // Whoever is named twice is meant once.
   const users = typeof to === "string" ? [to] : [...new Set(to)];
   for (const user of users) {
@@ -159,7 +174,7 @@ async function readItem(
     users,
     isList: typeof to !== "string",
     payload,
-    id,
+    id: itemId,
     ttlMs: ttl === undefined ? undefined : ttl * 1_000,
     expectOnline: expect !== undefined,
   };
@@ -222,109 +237,4 @@ function payloadIn(
 
 function bytesOf(payload: Payload): number {
   return payload.kind === "binary" ? payload.bytes.length : Buffer.byteLength(payload.text);
-}
-
-/** The key under which a call may be repeated, and what tells it from others. */
-export interface Repeatable {
-  readonly key: string;
-  readonly fingerprint: string;
-}
-
-/**
- * What the header says for the whole call.
- * @param caller Name of the API key: nobody gets in another's way.
- * @throws {InvalidMessageError} when it is no key.
- */
-export function repeatableBy(key: string | null, body: string, caller: string): Repeatable | undefined {
-  if (key === null) return undefined;
-  if (!/^[\x21-\x7e]{1,128}$/.test(key)) {
-    throw new InvalidMessageError(
-      "An idempotency key must have 1 to 128 visible ASCII characters without spaces",
-    );
-  }
-  // No key of a single send has a space in it.
-  return {
-    key: `call ${caller} ${key}`,
-    fingerprint: createHash("sha256").update(body).digest("base64url"),
-  };
-}
-
-/** @throws {IdempotencyConflictError | BrokerUnavailableError} before anything is sent. */
-export async function sendBatch(
-  publisher: Publisher,
-  items: readonly Item[],
-  repeatable: Repeatable | undefined,
-): Promise<Response> {
-  // Once for the whole call, so that another call with this key sends nothing at all; then each send is remembered by
-  // itself, so that a repetition sends what the first try could not.
-  if (repeatable) await publisher.claim(repeatable.key, repeatable.fingerprint);
-  /** Whether it is known that nothing was sent. */
-  let isRefused = true;
-  let isRepeated = true;
-  const slices = new Slices();
-  const sending: Promise<Result>[] = [];
-  // In one line, so that they arrive in order, and leave room for what others send.
-  const line = publisher.line();
-  for (const [i, item] of items.entries()) {
-    sending.push(sendItem(item, i));
-    await slices.next();
-  }
-  const sends = await Promise.all(sending);
-  // Who comes again with the key may say something else.
-  if (repeatable && isRefused) await publisher.release(repeatable.key, repeatable.fingerprint);
-
-  async function sendItem(
-    { users, isList, payload, id, ttlMs, expectOnline }: Item,
-    nth: number,
-  ): Promise<Result> {
-    const outcomes = await publisher.sendToAll(users, payload, {
-      id,
-      line,
-      ...(ttlMs !== undefined && { ttlMs }),
-      ...(expectOnline && { expectOnline }),
-      ...(repeatable && { idempotency: { ...repeatable, key: `${repeatable.key} ${nth}` } }),
-    });
-    const sent = outcomes.flatMap((outcome) => outcome.status === "fulfilled" ? [outcome.value] : []);
-    const counts = outcomes.map((outcome) =>
-      outcome.status === "fulfilled" ? outcome.value.nodes ?? outcome.value.sockets : 0
-    );
-    const failures = outcomes.flatMap((outcome) => outcome.status === "rejected" ? [outcome.reason] : []);
-    const isOffline = (reason: unknown) => reason instanceof UserOfflineError;
-    const failed = failures.find((reason) => !isOffline(reason));
-    if (failed && !(failed instanceof BrokerUnavailableError)) throw failed;
-    isRefused &&= sent.length === 0 &&
-      failures.every((reason) => isOffline(reason) || reason.outcome === "refused");
-    isRepeated &&= sent.length > 0 && sent.every(({ repeated }) => repeated);
-    const error = failed
-      ? { code: "broker_unavailable", detail: failed.message }
-      : sent.length === 0
-      ? { code: "user_offline", detail: failures[0].message }
-      : undefined;
-    return {
-      id: sent[0]?.id ?? id,
-      [publisher.counted]: counts.reduce((sum, count) => sum + count, 0),
-      ...(!isList && sent[0] && placeOf(sent[0])),
-      ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
-      ...(error && { error }),
-    };
-  }
-
-  if (sends.every(({ error }) => error?.code === "broker_unavailable")) {
-    const error = new BrokerUnavailableError(sends[0]!.error!.detail, {
-      outcome: isRefused ? "refused" : "unknown",
-    });
-    return problemOf(error, FATE.send)!;
-  }
-  return Response.json({ results: sends }, {
-    headers: isRepeated ? { "idempotent-replayed": "true" } : {},
-  });
-}
-
-/** The answer to a batch that can't be sent as it is. */
-export function problemOfBatch({ code, message }: BatchFault): Response {
-  return problem(code, message);
-}
-
-function placeOf({ seq, epoch }: SendResult) {
-  return seq === undefined || epoch === undefined ? {} : { seq, epoch };
 }

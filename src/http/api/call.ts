@@ -1,0 +1,71 @@
+/**
+ * What a call of the HTTP API is: how it stands in `/openapi.json`, and how it is answered, in one file a resource. A call
+ * knows its shapes, its key's scope and whom it asks; not the router, not its neighbours, and no socket.
+ */
+import type { RouteConfig, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import type { Auth, Caller, Scope } from "../../auth/auth.ts";
+import type { NameRules } from "../../protocol.ts";
+import type { Publisher } from "../../publisher.ts";
+import type { BodyLimits } from "../body.ts";
+import { bearerOf } from "../credentials.ts";
+import type { OwnHost } from "../own_host.ts";
+import type { Effect } from "../problem.ts";
+import { usernameFrom } from "../target.ts";
+import type { Readiness } from "./shapes.ts";
+
+/** What calls are answered with. */
+export interface Api {
+  readonly publisher: Publisher;
+  readonly auth: Auth;
+  readonly names: NameRules;
+  /** How long a ticket is good for, unless its buyer says, in seconds. */
+  readonly ticketTtlS: number;
+  /** Largest payload of a message, in bytes. */
+  readonly maxBodyBytes: number;
+  /** Most bytes that one batch sends: each payload times its users. */
+  readonly maxFanoutBytes: number;
+  /** How bodies are read: one payload; what names one user and says little more; what names many. */
+  readonly bodies: { readonly single: BodyLimits; readonly small: BodyLimits; readonly bulk: BodyLimits };
+  /** Whether the metrics are there for all, for who has a key, or for nobody. */
+  readonly showMetrics: "on" | "key" | "off";
+  metricsText(): string;
+  /** Where clients connect, by the name in a request. */
+  socketUrlFor(own: OwnHost): URL;
+  readiness(): z.infer<typeof Readiness>;
+}
+
+/** What handlers know of a request beside the request itself. */
+export interface Env {
+  Bindings: { own: OwnHost };
+  Variables: { effect?: Effect };
+}
+
+export type CallContext = Context<Env>;
+
+export interface Call {
+  /** How it stands in the document. */
+  readonly route: RouteConfig & { getRoutingPath(): string };
+  /** What it may have done when the broker fails; undefined for one that only asks. */
+  readonly effect?: Effect;
+  /** Undefined where Hono answers: HEAD with what GET says, less the body. */
+  readonly answer?: (c: CallContext, api: Api) => Response | Promise<Response>;
+}
+
+/**
+ * Who calls.
+ * @throws {UnauthorizedError | ForbiddenError} when the key is not known, or not for this.
+ */
+export function authorize(c: CallContext, api: Api, scope: Scope | "any"): Caller {
+  return api.auth.admit(bearerOf(c.req.raw), scope);
+}
+
+/** The third part of the path, which is the username. Hono's own parameter would pass broken encodings on. */
+export function segmentOf(c: CallContext): string {
+  return c.req.path.split("/")[3]!;
+}
+
+/** @throws {InvalidUsernameError} */
+export function usernameIn(c: CallContext): string {
+  return usernameFrom(segmentOf(c));
+}

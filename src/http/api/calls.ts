@@ -1,0 +1,25 @@
+/** All calls of the HTTP API, in the order of the document. */
+import { batch } from "./batch.ts";
+import type { Call } from "./call.ts";
+import { closeConnections } from "./connections.ts";
+import { history } from "./history.ts";
+import { health, metrics, ready } from "./ops.ts";
+import { revocations } from "./revocations.ts";
+import { send } from "./send.ts";
+import { tickets } from "./tickets.ts";
+import { online, user, userHead } from "./users.ts";
+
+export const CALLS: readonly Call[] = [
+  send,
+  batch,
+  user,
+  userHead,
+  online,
+  health,
+  ready,
+  metrics,
+  history,
+  closeConnections,
+  tickets,
+  revocations,
+];

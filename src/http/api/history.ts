@@ -1,0 +1,82 @@
+/** `GET /v1/users/{username}/messages`: what is kept of a user's messages. */
+import { createRoute, z } from "@hono/zod-openapi";
+import { assertMayAddress } from "../../auth/auth.ts";
+import { parsePosition } from "../../protocol.ts";
+import { problem } from "../problem.ts";
+import { queryOf } from "../target.ts";
+import { authorize, type Call, usernameIn } from "./call.ts";
+import { check, json, no, number, REFUSALS, SECURITY, UserParameter } from "./shapes.ts";
+
+const HistoryQuery = z.strictObject({
+  after: z.string().regex(
+    /^(\d{1,15}|[\w-]{1,32}\.\d{1,15}(\.[\w-]{8})?)$/,
+    "must be a number, or a position such as Zk3vQ9aB.17",
+  )
+    .optional().openapi({
+      param: { name: "after", in: "query" },
+      description:
+        "Sequence number or position to begin after, with or without its tag; a position of another epoch, or with another message's tag, is 410",
+    }),
+  limit: number(1, 1_000).optional().openapi({ description: "At most so many messages; 100 if not given" }),
+});
+
+const History = z.object({
+  epoch: z.string().openapi({ description: "Empty when the user was never seen" }),
+  first: z.number().int().openapi({ description: "Number of the first item; 0 without items" }),
+  last: z.number().int().openapi({
+    description: "Number of the newest message ever sent; 0 before the first",
+  }),
+  items: z.array(
+    z.object({
+      t: z.literal("m"),
+      seq: z.number().int(),
+      tag: z.string().optional().openapi({ description: "Proof for a position after this message" }),
+      id: z.string(),
+      ts: z.number(),
+      data: z.unknown(),
+    }),
+  ),
+}).openapi("History");
+
+const ROUTE = createRoute({
+  method: "get",
+  path: "/v1/users/{username}/messages",
+  operationId: "getMessages",
+  security: SECURITY,
+  summary: "What is kept of a user's messages",
+  request: { params: UserParameter, query: HistoryQuery },
+  responses: {
+    200: json(History, "Messages, oldest first"),
+    410: no("The position is of another epoch: the history was lost or set back"),
+    ...REFUSALS,
+  },
+});
+
+export const history: Call = {
+  route: ROUTE,
+  async answer(c, api) {
+    const caller = authorize(c, api, "read");
+    const query = check(HistoryQuery, queryOf(c.req.raw) ?? {});
+    if ("fault" in query) return problem("invalid_request", query.fault);
+    const { after = "0", limit } = query.value;
+    const position = parsePosition(after);
+    const username = usernameIn(c);
+    assertMayAddress(caller, [username]);
+    const { epoch, first, last, frames, afterTag } = await api.publisher.history(username, {
+      after: position?.seq ?? Number(after),
+      ...(limit !== undefined && { limit }),
+    });
+    const isOther = position?.tag !== undefined && afterTag !== "" && position.tag !== afterTag;
+    if (position && (position.epoch !== epoch || isOther)) {
+      const found = isOther
+        ? "The number belongs to another message now"
+        : `The epoch is ${epoch || "gone"} now`;
+      return problem("epoch_changed", `${found}: read from the beginning, without "after"`);
+    }
+    // The frames are JSON already, and keep the payloads as they were sent.
+    const head = JSON.stringify({ epoch, first, last });
+    return c.body(`${head.slice(0, -1)},"items":[${frames.join(",")}]}`, 200, {
+      "content-type": "application/json",
+    });
+  },
+};

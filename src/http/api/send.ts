@@ -1,0 +1,164 @@
+/**
+ * `POST /v1/users/{username}/messages`: the one request that comes thousands of times a second. So it is recognised and
+ * answered by plain code; a router and a validator in front of it would cost as much as the send itself.
+ */
+import { createRoute, z } from "@hono/zod-openapi";
+import { assertMayAddress, type Auth } from "../../auth/auth.ts";
+import { InvalidMessageError } from "../../errors.ts";
+import type { Payload } from "../../protocol.ts";
+import type { Publisher, SendOptions } from "../../publisher.ts";
+import { type BodyLimits, readPayload } from "../body.ts";
+import { bearerOf } from "../credentials.ts";
+import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
+import { queryOf, usernameFrom } from "../target.ts";
+import { type Call, segmentOf } from "./call.ts";
+import {
+  BODY_REFUSALS,
+  check,
+  epoch,
+  id,
+  IdempotencyHeader,
+  json,
+  MAX_TTL_S,
+  no,
+  nodes,
+  number,
+  REFUSALS,
+  SECURITY,
+  seq,
+  sockets,
+  UserParameter,
+} from "./shapes.ts";
+
+const SendQuery = z.strictObject({
+  expect: z.literal("online").optional().openapi({
+    description: "Only send when the user is online; else 404 and nothing is stored",
+  }),
+  wait: z.literal("ack").optional().openapi({
+    description: "Answer when clients have acknowledged, with `acked`",
+  }),
+  timeout: number(1, 30_000).optional().openapi({
+    description:
+      "How long to wait for them, in milliseconds; 2000 if not given. Its passing is a result, not an error",
+  }),
+  ttl: number(1, MAX_TTL_S).optional().openapi({
+    description: "How long the message is kept for a user who is away, in seconds",
+  }),
+}).refine(({ wait, timeout }) => timeout === undefined || wait === "ack", {
+  message: "needs wait=ack",
+  path: ["timeout"],
+});
+
+const DEFAULT_ACK_TIMEOUT_MS = 2_000;
+
+const Receipt = z.object({
+  id: id.openapi({ example: "0b6b5b6e-6a5f-4a6e-9a57-3d9d7a8b4f0e" }),
+  sockets: sockets.optional(),
+  nodes,
+  seq,
+  epoch,
+  acked: z.number().int().optional().openapi({
+    description:
+      "Of how many sockets the clients have acknowledged, with `wait=ack`; `sockets` is there then " +
+      "even beside `nodes`, once all instances have said how many they hold",
+  }),
+}).openapi("Receipt");
+
+const OfflineReceipt = z.object({
+  id,
+  sockets: z.literal(0).optional(),
+  nodes,
+  seq,
+  epoch,
+  stored: z.boolean().openapi({ description: "Whether the message waits for the user's return" }),
+}).openapi("OfflineReceipt");
+
+const ROUTE = createRoute({
+  method: "post",
+  path: "/v1/users/{username}/messages",
+  operationId: "sendMessage",
+  security: SECURITY,
+  summary: "Send a message to a user",
+  description: "The body is the payload. JSON reaches raw sockets byte for byte.",
+  request: {
+    params: UserParameter,
+    query: SendQuery,
+    headers: IdempotencyHeader,
+    // Checked by hand, since any body of these types is a payload.
+    body: {
+      required: true,
+      content: {
+        "application/json": { schema: {} },
+        "text/plain": { schema: { type: "string" } },
+        "application/octet-stream": { schema: { type: "string", format: "binary" } },
+      },
+    },
+  },
+  responses: {
+    200: json(Receipt, "The message was handed to that many sockets"),
+    202: json(OfflineReceipt, "The user is offline"),
+    404: no("`expect=online`, and the user is offline"),
+    422: no("The idempotency key was used for another message"),
+    ...BODY_REFUSALS,
+    ...REFUSALS,
+  },
+});
+
+/** What a send is answered with. */
+export interface SendContext {
+  readonly publisher: Publisher;
+  readonly auth: Auth;
+  readonly body: BodyLimits;
+}
+
+const TARGET = /^https?:\/\/[^/?#]*\/v1\/users\/([^/?#]+)\/messages(?:$|\?)/;
+const JSON_HEADERS = { "content-type": "application/json" };
+
+/** Whom a send is for, as it stands in its address; undefined when the request is no send. */
+export function sendTarget(request: Request): string | undefined {
+  return request.method === "POST" ? TARGET.exec(request.url)?.[1] : undefined;
+}
+
+/**
+ * Answers a send.
+ * @param target What `sendTarget` found.
+ * @throws as `Publisher.send` and `readPayload`.
+ */
+export async function answerSend(request: Request, target: string, context: SendContext): Promise<Response> {
+  const caller = context.auth.admit(bearerOf(request), "send");
+  const options: SendOptions = {};
+  const query = queryOf(request);
+  if (query !== undefined) {
+    const checked = check(SendQuery, query);
+    if ("fault" in checked) return problem("invalid_request", checked.fault);
+    const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = checked.value;
+    if (expect) options.expectOnline = true;
+    if (wait) options.waitAckMs = timeout;
+    if (ttl !== undefined) options.ttlMs = ttl * 1_000;
+  }
+  const username = usernameFrom(target);
+  assertMayAddress(caller, [username]);
+  let payload: Payload;
+  try {
+    payload = await readPayload(request, context.body);
+  } catch (error) {
+    if (error instanceof InvalidMessageError) context.publisher.countRefused();
+    throw error;
+  }
+  const idempotencyKey = request.headers.get("idempotency-key");
+  if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
+  const { repeated, ...result } = await context.publisher.send(username, payload, options);
+  const isOnline = (result.nodes ?? result.sockets) > 0;
+  return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {
+    status: isOnline ? 200 : 202,
+    headers: repeated ? { ...JSON_HEADERS, "idempotent-replayed": "true" } : JSON_HEADERS,
+  });
+}
+
+/** Comes this way only when it was not recognised before; the router knows by it which methods the path takes. */
+export const send: Call = {
+  route: ROUTE,
+  effect: EFFECT_ON_FAILURE.send,
+  answer: (c, { publisher, auth, bodies }) =>
+    answerSend(c.req.raw, segmentOf(c), { publisher, auth, body: bodies.single }),
+};

@@ -1,0 +1,115 @@
+/** Shapes that several calls of the HTTP API share: they validate requests and write `/openapi.json`. */
+import { z } from "@hono/zod-openapi";
+
+/** Longest time a message is kept, in seconds. */
+export const MAX_TTL_S = 2_592_000;
+
+/** A whole number in a query. */
+export function number(min: number, max: number) {
+  return z.string().regex(/^\d{1,9}$/, "must be a whole number").transform(Number).pipe(
+    z.number().int().min(min).max(max),
+  ).openapi({ type: "integer", minimum: min, maximum: max });
+}
+
+export const username = z.string().openapi({
+  description:
+    "1–128 bytes of UTF-8 without white space, control characters or braces, not starting with `userwire:`",
+  example: "alice",
+});
+
+export const id = z.string().regex(/^[\w.:-]{1,64}$/, "must have 1 to 64 letters, digits or . _ : -");
+
+export const UserParameter = z.object({
+  username: username.openapi({ param: { name: "username", in: "path" } }),
+});
+
+export const sockets = z.number().int().openapi({
+  description: "How many sockets the message was handed to",
+  example: 2,
+});
+
+export const nodes = z.number().int().openapi({
+  description: "Instead of `sockets` with shared subscriptions: how many instances hold at least one of them",
+  example: 2,
+}).optional();
+
+export const seq = z.number().int().optional().openapi({
+  description: "Place in the user's history; missing when none is kept",
+  example: 42,
+});
+export const epoch = z.string().optional().openapi({
+  description: "The history that `seq` counts in",
+  example: "Zk3vQ9aB",
+});
+
+export const IdempotencyHeader = z.object({
+  "idempotency-key": z.string().optional().openapi({
+    description: "Sends with the same key within five minutes are one; a repetition gets the first answer",
+  }),
+});
+
+export const Readiness = z.object({
+  ready: z.boolean(),
+  why: z.string().optional().openapi({ description: "What keeps it from being ready" }),
+  broker: z.string().openapi({ example: "redis" }),
+  node: z.string().openapi({ description: "Name of this instance", example: "host:8765" }),
+  open: z.boolean().openapi({ description: "Open mode: whoever reaches this address may do everything" }),
+  connections: z.number().int().openapi({ description: "Sockets of this instance" }),
+  warnings: z.array(z.string()).optional().openapi({
+    description: "What Redis is set to that may lose data",
+  }),
+}).openapi("Readiness");
+
+export const Problem = z.object({
+  type: z.string().openapi({ example: "urn:userwire:problem:invalid_username" }),
+  title: z.string(),
+  status: z.number().int(),
+  code: z.string().openapi({ example: "invalid_username" }),
+  detail: z.string().openapi({ description: "What was wrong with this request and what to do" }),
+}).openapi("Problem");
+
+/** A body of JSON. */
+export function json<T extends z.ZodType>(schema: T, description: string) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+/** A problem. */
+export function no(description: string) {
+  return { description, content: { "application/problem+json": { schema: Problem } } };
+}
+
+/** What nearly every call may be refused for. */
+export const REFUSALS = {
+  400: no("The request is not valid"),
+  401: no("The key is missing or not known"),
+  403: no("The key does not allow it, or pages of this origin may not call"),
+  431: no("The headers are too large"),
+  503: no("The broker is not available; try again"),
+};
+
+/** What a call with a body may be refused for. */
+export const BODY_REFUSALS = {
+  408: no("The body did not come in time"),
+  413: no("The body is too large"),
+  415: no("The content type is not supported"),
+};
+
+/** Either is enough: without keys configured, in open mode, nobody needs one. */
+export const SECURITY = [{ key: [] }, {}];
+
+/**
+ * Checks a value against a schema.
+ * @returns The value, or a sentence that names the first field at fault.
+ */
+export function check<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+): { value: z.output<S> } | { fault: string } {
+  const result = schema.safeParse(value);
+  if (result.success) return { value: result.data };
+  const issue = result.error.issues[0]!;
+  const at = issue.path.map((key) => typeof key === "number" ? `[${key}]` : `.${String(key)}`).join("").slice(
+    1,
+  );
+  return { fault: at === "" ? issue.message : `${at}: ${issue.message}` };
+}

@@ -1,0 +1,54 @@
+/** `POST /v1/tickets`: a ticket, with which one socket connects as a user. */
+import { createRoute, z } from "@hono/zod-openapi";
+import { assertMayAddress, MAX_TICKET_TTL_S } from "../../auth/auth.ts";
+import { parseUsername } from "../../protocol.ts";
+import { readJson } from "../body.ts";
+import { problem } from "../problem.ts";
+import { authorize, type Call } from "./call.ts";
+import { BODY_REFUSALS, check, json, REFUSALS, SECURITY, username } from "./shapes.ts";
+
+const TicketQuery = z.strictObject({
+  user: username,
+  ttl: z.number().int().min(1).max(MAX_TICKET_TTL_S).optional().openapi({
+    description: "How long the ticket is good for, in seconds; USERWIRE_TICKET_TTL_S if not given",
+  }),
+}).openapi("TicketQuery");
+
+const Ticket = z.object({
+  ticket: z.string().openapi({ description: "Good for one connection" }),
+  url: z.string().openapi({
+    description:
+      "Where to connect with it: at USERWIRE_PUBLIC_URL if that is set, else at the address by which this " +
+      "call came, to a proxy of USERWIRE_TRUSTED_PROXIES if it says so in X-Forwarded-Proto and X-Forwarded-Host",
+    example: "wss://push.example.com/ws?ticket=…",
+  }),
+}).openapi("Ticket");
+
+const ROUTE = createRoute({
+  method: "post",
+  path: "/v1/tickets",
+  operationId: "createTicket",
+  security: SECURITY,
+  summary: "Get a ticket, with which one socket connects as a user",
+  request: { body: { required: true, content: { "application/json": { schema: TicketQuery } } } },
+  responses: {
+    201: json(Ticket, "The ticket"),
+    ...BODY_REFUSALS,
+    ...REFUSALS,
+  },
+});
+
+export const tickets: Call = {
+  route: ROUTE,
+  async answer(c, api) {
+    const caller = authorize(c, api, "tickets");
+    const query = check(TicketQuery, await readJson(c.req.raw, api.bodies.small));
+    if ("fault" in query) return problem("invalid_request", query.fault);
+    const { user, ttl = api.ticketTtlS } = query.value;
+    assertMayAddress(caller, [user]);
+    const ticket = await api.auth.issueTicket(parseUsername(user, api.names), ttl);
+    const url = api.socketUrlFor(c.env.own);
+    url.searchParams.set("ticket", ticket);
+    return c.json({ ticket, url: url.href }, 201, { "cache-control": "no-store" });
+  },
+};

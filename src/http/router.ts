@@ -1,0 +1,151 @@
+/**
+ * Finds who answers a request: the calls of `api/`, the document, the page. What nobody answers is a problem, and what goes
+ * wrong becomes one here. Sockets are in `upgrade.ts`.
+ */
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { methodNotAllowed } from "hono/method-not-allowed";
+import { Deadlines } from "../deadlines.ts";
+import { messageOf } from "../errors.ts";
+import type { Log } from "../log.ts";
+import type { Metrics } from "../metrics.ts";
+import { BatchFault } from "./api/batch_items.ts";
+import { type Api, authorize, type Env } from "./api/call.ts";
+import { CALLS } from "./api/calls.ts";
+import { metrics } from "./api/ops.ts";
+import { answerSend } from "./api/send.ts";
+import {
+  BodyBrokenError,
+  type BodyLimits,
+  BodyTimeoutError,
+  BodyTooLargeError,
+  MediaTypeError,
+} from "./body.ts";
+import { writeDocument } from "./document.ts";
+import type { OwnHost } from "./own_host.ts";
+import { type PageOptions, servePage } from "./page.ts";
+import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
+import { pathOf } from "./target.ts";
+
+export interface RouterOptions extends Omit<Api, "bodies" | "metricsText">, PageOptions {
+  readonly metrics: Metrics;
+  /** Whether the document is there for all, for who has a key, or for nobody. */
+  readonly openapi: "on" | "key" | "off";
+  /** Time the body of a request may take, in seconds. */
+  readonly bodyTimeoutS: number;
+  readonly version: string;
+  readonly log: Log;
+}
+
+/** Bodies that hold many users or messages. */
+const MAX_BULK_BYTES = 4 * 1024 * 1024;
+/** Bodies that name one user and say little more. */
+const MAX_SMALL_BYTES = 65_536;
+/** More characters than the path of any call has: of its name each byte may be encoded, as three. */
+const MAX_PATH = 500;
+
+export interface Router {
+  /** @param own The name by which the request came. */
+  answer(request: Request, own: OwnHost): Response | Promise<Response>;
+  /** Answers what `sendTarget` found to be a send, without looking for who does. */
+  send(request: Request, target: string): Promise<Response>;
+  close(): void;
+}
+
+export function createRouter(options: RouterOptions): Router {
+  const { publisher, auth, log, showMetrics } = options;
+  const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
+  const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
+  const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
+  const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
+  const api: Api = { ...options, bodies: { single, small, bulk }, metricsText: () => options.metrics.text() };
+
+  // As sends are read: what a proxy has let in by its path is not another path here. Hono's own reading decodes first, for
+  // which a long one of broken encodings takes it a third of a second.
+  const app = new OpenAPIHono<Env>({ getPath: pathOf });
+
+  app.use(methodNotAllowed({
+    app,
+    onMethodNotAllowed: (c, methods) =>
+      problem("method_not_allowed", `${c.req.path} takes ${methods.join(", ")}`, {
+        allow: methods.join(", "),
+      }),
+  }));
+
+  // What GET would say has this length; without its body Deno would call it nothing.
+  app.use(async (c, next) => {
+    await next();
+    if (c.req.method !== "HEAD" || c.res.body === null) return;
+    const { byteLength } = await c.res.clone().arrayBuffer();
+    c.res.headers.set("content-length", String(byteLength));
+  });
+
+  for (const call of CALLS) {
+    if (call === metrics && showMetrics === "off") continue;
+    const { route, effect, answer } = call;
+    // `createRoute` writes the document; the handlers are added plainly, because bodies are read with limits and problems
+    // are RFC 9457.
+    app.openAPIRegistry.registerPath(route);
+    if (!answer) continue;
+    app.on(route.method, route.getRoutingPath(), (c) => {
+      c.set("effect", effect);
+      return answer(c, api);
+    });
+  }
+
+  if (options.openapi !== "off") {
+    // Written once, for whoever asks need show nothing.
+    let document: string | undefined;
+    app.get("/openapi.json", (c) => {
+      if (options.openapi === "key") authorize(c, api, "any");
+      document ??= writeDocument(app, options.version);
+      return c.body(document, 200, { "content-type": "application/json" });
+    });
+  }
+
+  servePage(app, options);
+
+  app.notFound((c) =>
+    problem("not_found", `There is no ${c.req.path} here: GET /openapi.json lists what there is`)
+  );
+
+  function failed(error: Error, effect: Effect | undefined): Response {
+    const answer = problemOfBody(error, log) ?? problemOf(error, effect);
+    if (answer) return answer;
+    log.error("request failed", { reason: messageOf(error), stack: error.stack });
+    return problem("internal", "The log of this instance says more");
+  }
+  app.onError((error, c) => failed(error, c.get("effect")));
+
+  const sends = { publisher, auth, body: single };
+  return {
+    answer(request, own) {
+      // The router takes its time over long ones.
+      const { length } = pathOf(request);
+      if (length <= MAX_PATH) return app.fetch(request, { own });
+      return problem(
+        "not_found",
+        `There is no path of ${length} characters here: none has more than ${MAX_PATH}`,
+      );
+    },
+    async send(request, target) {
+      try {
+        return await answerSend(request, target, sends);
+      } catch (error) {
+        return failed(error as Error, EFFECT_ON_FAILURE.send);
+      }
+    },
+    close: () => deadlines.close(),
+  };
+}
+
+/** The answer to a body that can't be read; undefined for other errors. */
+function problemOfBody(error: Error, log: Log): Response | undefined {
+  if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
+  // What is still to come of it must not be taken for the next request.
+  if (error instanceof BodyTimeoutError) return problem("too_slow", error.message, { connection: "close" });
+  if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message, error.headers);
+  if (error instanceof BatchFault) return problem(error.code, error.message);
+  if (!(error instanceof BodyBrokenError)) return undefined;
+  log.debug("request not answered", { reason: error.message });
+  return problem("invalid_request", error.message, { connection: "close" });
+}
