@@ -6,7 +6,7 @@ import type { BrokerUnavailableError } from "./errors.ts";
 import { parseRedisUrl, type RedisAddress } from "./redis/address.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
 import { PUBLISH, Publishes } from "./redis/publishes.ts";
-import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./redis/script.ts";
+import { commandsOf, evaluateOn, FORBIDDEN, type Script } from "./redis/script.ts";
 import { warningsOf } from "./redis/warnings.ts";
 import { explainCommand, isForbiddenWithin, isReply } from "./redis/words.ts";
 
@@ -104,6 +104,8 @@ export class Redis extends CommandConnection {
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    // Scripts publish, too: what was sent first arrives first.
+    this.#publishes.flush();
     let bytes = 0;
     for (const arg of args) bytes += arg.length;
     return this.command((client) => evaluateOn(client, script, keys, args, this.#onScriptError), bytes);

@@ -1,7 +1,7 @@
 /** What is published while others are on their way: together, exactly counted, and each with an answer of its own. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { BrokerUnavailableError } from "../src/errors.ts";
-import { Redis } from "../src/redis.ts";
+import { Redis, Script } from "../src/redis.ts";
 import { Publishes } from "../src/redis/publishes.ts";
 import { numbers } from "./support/instances.ts";
 import { RedisCommands } from "./support/redis_commands.ts";
@@ -57,6 +57,23 @@ Deno.test("A script that is full waits for nobody: by number, and by size", asyn
   assertEquals(large.payloads.map(({ length }) => length), [1, 1, 2, 2]);
   for (const { args, answer } of large.asked) answer(Array(args.length / 3).fill(0));
   await sent;
+});
+
+redisTest("What is asked of Redis later overtakes nothing that was published before", async () => {
+  await using server = await RedisServer.start();
+  const redis = Redis.open(server.url);
+  const note = new Script("return redis.call('GET', KEYS[1])");
+  try {
+    await redis.whenReady();
+    const ends: string[] = [];
+    const end = (name: string) => () => void ends.push(name);
+    const publishes = numbers(1, 5).map((n) => redis.publish("alice", `${n}`).then(end(`${n}`)));
+    const script = redis.evaluate(note, ["x"], []).then(end("script"));
+    await Promise.all([...publishes, redis.publish("alice", "6").then(end("6")), script]);
+    assertEquals(ends, ["1", "2", "3", "4", "5", "script", "6"]);
+  } finally {
+    await redis.close();
+  }
 });
 
 Deno.test("A script that fails fails for those in it, and what waits goes on", async () => {

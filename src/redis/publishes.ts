@@ -62,6 +62,11 @@ export class Publishes {
     });
   }
 
+  /** Lets go out what waits, so that nothing that is asked of Redis from now on overtakes it. */
+  flush(): void {
+    if (this.#waiting.length > 0) this.#next();
+  }
+
   #next(): void {
     const page = this.#waiting;
     this.#waiting = [];
@@ -84,6 +89,6 @@ export class Publishes {
 
   #onAnswer(): void {
     this.#underWay--;
-    if (this.#waiting.length > 0 && this.#underWay < AT_ONCE) this.#next();
+    if (this.#underWay < AT_ONCE) this.flush();
   }
 }
