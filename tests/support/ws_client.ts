@@ -7,7 +7,7 @@
  *
  * For a peer that behaves badly see `raw_socket.ts`.
  */
-import { Bell, withDeadline } from "./deadline.ts";
+import { Bell, until, withDeadline } from "./deadline.ts";
 
 /** Subprotocols, or what Deno's WebSocket takes as its second argument: `{ protocols, headers }`. */
 export type ClientOptions = string | string[] | WebSocketOptions;
@@ -36,6 +36,17 @@ export async function openClient(url: string | URL, options: ClientOptions = [])
   }, { once: true });
   await withDeadline(opened, WAIT_MS, `${url} to open`, () => `the socket is in state ${socket.readyState}`);
   return client;
+}
+
+/** The same as any client does it: again and again while the handshake is refused, as a busy Redis makes it. */
+export async function openPatiently(url: string | URL, options: ClientOptions = []): Promise<WsClient> {
+  let client: WsClient | undefined;
+  await until(
+    () => openClient(url, options).then((opened) => (client = opened, true), () => false),
+    `${url} to open in the end`,
+    WAIT_MS,
+  );
+  return client!;
 }
 
 export class WsClient implements AsyncDisposable {
