@@ -1,6 +1,6 @@
 /** What hostile clients do, as many of them as are asked for. Each attack also checks how it is answered. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { tokenFor } from "../support/closed.ts";
+import { protocolsFor, tokenFor } from "../support/closed.ts";
 import { withDeadline } from "../support/deadline.ts";
 import { encodeFrame, OPCODE, RawSocket } from "../support/raw_socket.ts";
 import type { Attack, Target } from "./siege.ts";
@@ -146,8 +146,12 @@ export function attacksOf(sizes: Sizes): Readonly<Record<string, Attack>> {
           socket.send(frame);
           await withDeadline(socket.ended, 10_000, `the end after ${JSON.stringify(frame)}`);
         }
-        // Deno takes frames without a mask; what is in them is read all the same, and is no token.
-        await using unmasked = await RawSocket.open(service.socketUrl());
+        // Deno takes frames without a mask; what is in them is read all the same, and is no frame of ours. From somebody who
+        // has no hurry: who has to say who it is may be too late on a busy machine.
+        const protocols = protocolsFor(await tokenFor("mallory")).join(", ");
+        await using unmasked = await RawSocket.open(service.socketUrl(), {
+          headers: { "Sec-WebSocket-Protocol": protocols },
+        });
         unmasked.send({ opcode: OPCODE.text, payload: "x", masked: false });
         assertEquals((await unmasked.readClose(10_000)).code, 4400, "a frame without a mask");
       }
