@@ -1,0 +1,110 @@
+/**
+ * Where a client stands that comes with a position of another epoch: what it has counts up to where both epochs have the
+ * same messages, and not one further; where nobody knows, nothing does.
+ */
+import { assertEquals } from "@std/assert";
+import type { Inbox, Stretch } from "../src/inbox/inbox.ts";
+import type { Position } from "../src/protocol.ts";
+import { Replay } from "../src/replay.ts";
+
+/** Names as an inbox gives them: eight characters; then, of an epoch that goes on from another, the other's and a number. */
+const A = "aaaaaaaa";
+const B = `bbbbbbbb${A}5`;
+/** It goes on from B. */
+const C = "ccccccccbbbbbbbb8";
+/** Lost before they were saved: no history tells of them. */
+const LOST = `xxxxxxxx${A}5`;
+const LOST_OF_B = "yyyyyyyybbbbbbbb8";
+
+/** What the history says: its epoch and those before it, its newest number, and the tag at the client's. */
+type History = Partial<Pick<Stretch, "former" | "last" | "afterTag">> & Pick<Stretch, "epoch">;
+
+async function standsAt(wanted: Position, history: History): Promise<string> {
+  const { last = 20, former = [], afterTag = "", epoch } = history;
+  const stretch = { epoch, former, last, items: [], through: last, lastTag: "", afterTag };
+  const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
+  const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
+  const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
+  await replay.open(wanted);
+  const { pos, resumed } = replay.start();
+  replay.stop();
+  assertEquals(resumed, false);
+  return pos.slice(epoch.length + 1);
+}
+
+type Case = readonly [wanted: Position, history: History, seq: number];
+
+/** @param cases Each with the number after which the client stands. */
+function test(claim: string, cases: readonly Case[]): void {
+  Deno.test(`Replay ${claim}`, async () => {
+    for (const [wanted, history, seq] of cases) {
+      const what = `${Deno.inspect(wanted)} in ${Deno.inspect(history)}`;
+      assertEquals(await standsAt(wanted, history), String(seq), what);
+    }
+  });
+}
+
+const fromA = { epoch: B, former: [{ epoch: A, seq: 5 }] };
+const fromAAndB = { epoch: C, former: [{ epoch: A, seq: 5 }, { epoch: B, seq: 8 }] };
+
+test("counts what a client has of a former epoch, up to where that holds", [
+  [{ epoch: A, seq: 0 }, fromA, 0],
+  [{ epoch: A, seq: 4 }, fromA, 4],
+  [{ epoch: A, seq: 5 }, fromA, 5],
+  [{ epoch: A, seq: 6 }, fromA, 5],
+  [{ epoch: A, seq: 9 }, fromAAndB, 5],
+  [{ epoch: B, seq: 7 }, fromAAndB, 7],
+  [{ epoch: B, seq: 9 }, fromAAndB, 8],
+]);
+
+test("counts no more of a former epoch than each one since has kept", [
+  [{ epoch: A, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 9 }, { epoch: B, seq: 6 }] }, 6],
+  [{ epoch: B, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 3 }, { epoch: B, seq: 8 }] }, 8],
+]);
+
+test("counts of an epoch that was lost before it was saved what that had from another, and no more", [
+  // The history goes on from the same one, and knew more of it when it began.
+  [{ epoch: LOST, seq: 4 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 4],
+  [{ epoch: LOST, seq: 5 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 5],
+  [{ epoch: LOST, seq: 6 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 5],
+  [{ epoch: LOST, seq: 9 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 5],
+  // Or less.
+  [{ epoch: LOST, seq: 9 }, { epoch: B, former: [{ epoch: A, seq: 3 }] }, 3],
+  [{ epoch: LOST, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 9 }, { epoch: B, seq: 2 }] }, 2],
+]);
+
+test("counts the same where the other epoch goes on itself", [
+  [{ epoch: LOST, seq: 4 }, { epoch: A }, 4],
+  [{ epoch: LOST, seq: 9 }, { epoch: A }, 5],
+  [{ epoch: LOST, seq: 9 }, { epoch: A, last: 3 }, 3],
+  [{ epoch: LOST_OF_B, seq: 9 }, { ...fromA, last: 12 }, 8],
+]);
+
+test("knows an epoch by its own name, whatever that goes on from", [
+  [{ epoch: LOST_OF_B, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 5 }, { epoch: B, seq: 12 }] }, 8],
+  [{ epoch: LOST_OF_B, seq: 7 }, { epoch: C, former: [{ epoch: B, seq: 12 }] }, 7],
+]);
+
+test("counts nothing of an epoch of which nobody knows where it came from", [
+  [{ epoch: "zzzzzzzz", seq: 3 }, fromAAndB, 0],
+  [{ epoch: "nobody", seq: 3 }, fromAAndB, 0],
+  [{ epoch: "zzzzzzzzqqqqqqqq5", seq: 3 }, fromAAndB, 0],
+  // Its end is no number.
+  [{ epoch: `xxxxxxxx${A}5x`, seq: 3 }, fromA, 0],
+]);
+
+test("goes by the tag at the client's number, where there is one", [
+  [{ epoch: "zzzzzzzz", seq: 7, tag: "mine" }, { ...fromA, afterTag: "mine" }, 7],
+  [{ epoch: A, seq: 9, tag: "mine" }, { ...fromA, afterTag: "mine" }, 9],
+  [{ epoch: A, seq: 4, tag: "mine" }, { ...fromA, afterTag: "other" }, 0],
+  // It is about another number than that up to which the epoch holds.
+  [{ epoch: A, seq: 9, tag: "mine" }, { ...fromA, afterTag: "other" }, 5],
+  [{ epoch: LOST, seq: 9, tag: "mine" }, { ...fromA, afterTag: "other" }, 5],
+  [{ epoch: LOST, seq: 4, tag: "mine" }, { ...fromA, afterTag: "" }, 4],
+]);
+
+test("takes back what a client has of the same epoch when its number was given out again, or is ahead", [
+  [{ epoch: A, seq: 7, tag: "mine" }, { epoch: A, afterTag: "other" }, 0],
+  [{ epoch: A, seq: 30, tag: "mine" }, { epoch: A }, 0],
+  [{ epoch: A, seq: 30 }, { epoch: A }, 20],
+]);
