@@ -101,6 +101,8 @@ test("goes by the tag at the client's number, where there is one", [
   [{ epoch: A, seq: 9, tag: "mine" }, { ...fromA, afterTag: "other" }, 5],
   [{ epoch: LOST, seq: 9, tag: "mine" }, { ...fromA, afterTag: "other" }, 5],
   [{ epoch: LOST, seq: 4, tag: "mine" }, { ...fromA, afterTag: "" }, 4],
+  [{ epoch: LOST, seq: 4, tag: "mine" }, { ...fromA, afterTag: "other" }, 0],
+  [{ epoch: LOST, seq: 4, tag: "mine" }, { epoch: A, afterTag: "other" }, 0],
 ]);
 
 test("takes back what a client has of the same epoch when its number was given out again, or is ahead", [
