@@ -1,10 +1,12 @@
 /** When the client acknowledges, and that it never does so too often. */
 import { assert, assertEquals } from "@std/assert";
+import { Acks } from "../src/client/acks.ts";
 import type { Client } from "../src/client/mod.ts";
 import { connectAlice, flush, Inbox, take } from "./support/client_watch.ts";
 import { until } from "./support/deadline.ts";
 import { HeldTimers } from "./support/held_timers.ts";
 import { ScriptedServer, type ScriptedSocket } from "./support/scripted_server.ts";
+import { TurnedClock } from "./support/turned_clock.ts";
 
 /** How long what nobody waits for is held back. */
 const DELAY_MS = 1_000;
@@ -118,4 +120,69 @@ Deno.test("Client acknowledges no number of an epoch that has ended", async () =
   await client.close();
   await second.closed;
   assertEquals(second.frames, [{ t: "ack", seq: 1 }]);
+});
+
+Deno.test("Client puts off no acknowledgement, however many messages come meanwhile", () => {
+  using clock = new TurnedClock();
+  const sent: number[] = [];
+  const acks = new Acks((seq) => sent.push(seq));
+  let seq = 0;
+  /** One message each ten milliseconds, whose sender does not wait. */
+  const stream = (ms: number) => {
+    for (let passed = 0; passed < ms; passed += 10) {
+      acks.handed(++seq, { urgent: false });
+      clock.pass(10);
+    }
+  };
+  acks.handed(++seq, { urgent: true });
+  acks.handed(++seq, { urgent: true });
+  assertEquals(sent, [1], "The second one comes too soon after the first");
+  stream(40);
+  assertEquals(sent, [1]);
+  stream(20);
+  assertEquals(sent, [1, 7], "Its sender waits no longer than that");
+  // From the last message on which nothing was held back, not from the last one.
+  acks.handed(++seq, { urgent: false });
+  clock.pass(500);
+  acks.handed(++seq, { urgent: false });
+  clock.pass(400);
+  assertEquals(sent, [1, 7]);
+  clock.pass(100);
+  assertEquals(sent, [1, 7, 10]);
+  assertEquals(clock.timers, 0);
+});
+
+Deno.test("Client brings an acknowledgement forward when a sender waits, and sends it once", () => {
+  using clock = new TurnedClock();
+  const sent: number[] = [];
+  const acks = new Acks((seq) => sent.push(seq));
+  acks.handed(1, { urgent: false });
+  clock.pass(100);
+  acks.handed(2, { urgent: true });
+  assertEquals([sent, clock.timers], [[2], 0]);
+  acks.handed(3, { urgent: false });
+  acks.handed(4, { urgent: true });
+  assertEquals([sent, clock.timers], [[2], 1]);
+  clock.pass(50);
+  assertEquals([sent, clock.timers], [[2, 4], 0]);
+  acks.flush();
+  clock.pass(10_000);
+  assertEquals(sent, [2, 4]);
+});
+
+Deno.test("Client forgets with a connection what it held back, and counts anew", () => {
+  using clock = new TurnedClock();
+  const sent: number[] = [];
+  const acks = new Acks((seq) => sent.push(seq));
+  const hand = (first: number, last: number) => {
+    for (let seq = first; seq <= last; seq++) acks.handed(seq, { urgent: false });
+  };
+  hand(1, 31);
+  acks.reset();
+  assertEquals(clock.timers, 0);
+  clock.pass(10_000);
+  hand(32, 62);
+  assertEquals(sent, [], "Thirty-one on each connection");
+  clock.pass(1_000);
+  assertEquals(sent, [62]);
 });
