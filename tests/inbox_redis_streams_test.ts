@@ -431,28 +431,6 @@ test("takes up what was written before there were timelines, by the same run of 
   assertEquals([other.former, other.last], [[{ epoch: first.epoch, seq: 2 }], 2]);
 });
 
-test("has few reads of messages under way at one time, and answers all", async ({ redis, ours }) => {
-  await sendMany(ours.inbox, 3);
-  const evals = async () => {
-    const stats = String(await redis.cli("INFO", "commandstats"));
-    return Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1] ?? 0);
-  };
-  await ours.inbox.since("alice", 0, 10); // Redis knows the script from here on
-  const before = await evals();
-  await redis.cli("CLIENT", "PAUSE", "60000", "WRITE");
-  const reads = numbers(1, 100).map(() => ours.inbox.since("alice", 0, 10));
-  await until(
-    async () => /blocked_clients:1\b/.test(String(await redis.cli("INFO", "clients"))),
-    "a read to wait",
-  );
-  // A position alone waits for none of them.
-  const place = ours.inbox.since("bob", undefined, 10);
-  await redis.cli("CLIENT", "UNPAUSE");
-  assertEquals((await place).last, 0);
-  for (const stretch of await Promise.all(reads)) assertEquals(seqsOf(stretch), [1, 2, 3]);
-  assertEquals(await evals() - before, 101);
-});
-
 test("goes on in the same epoch when Redis restarts with an append-only file", async (t) => {
   const { redis, ours, theirs } = t;
   const old = await sendMany(ours.inbox, 3);
