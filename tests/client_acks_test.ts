@@ -4,6 +4,7 @@ import { Acks } from "../src/client/acks.ts";
 import type { Client } from "../src/client/mod.ts";
 import { connectAlice, flush, Inbox, take } from "./support/client_watch.ts";
 import { until } from "./support/deadline.ts";
+import { connectFake } from "./support/fake_socket.ts";
 import { HeldTimers } from "./support/held_timers.ts";
 import { ScriptedServer, type ScriptedSocket } from "./support/scripted_server.ts";
 import { TurnedClock } from "./support/turned_clock.ts";
@@ -120,6 +121,41 @@ Deno.test("Client acknowledges no number of an epoch that has ended", async () =
   await client.close();
   await second.closed;
   assertEquals(second.frames, [{ t: "ack", seq: 1 }]);
+});
+
+Deno.test("Client answers no sender of a new epoch with a number of the old one", async () => {
+  await using server = new ScriptedServer();
+  const { client, socket } = await openForAcks(server);
+  await using _ = client;
+  socket.send({ t: "gap", from: 1, to: 499, count: 499, why: "trimmed", pos: "e.499" });
+  socket.message(500);
+  socket.send({ t: "gap", from: 501, to: null, count: null, why: "epoch", pos: "f.0" });
+  socket.message(1, { ack: 1 });
+  const iterator = client[Symbol.asyncIterator]();
+  assertEquals((await take(iterator))?.seq, 500);
+  // The application has a greater number, and not this message.
+  socket.message(1, { ack: 1 });
+  await flush(client, socket);
+  assertEquals((await take(iterator))?.seq, 1);
+  await socket.received(1);
+  assertEquals(socket.frames, [{ t: "ack", seq: 1 }]);
+});
+
+Deno.test("Client goes on when the application takes what a sender waits for as the connection ends", async () => {
+  const { client, watch, socket: nth } = connectFake();
+  const taken: unknown[] = [];
+  client.on("lost", () => client.on("message", ({ seq }) => taken.push(seq)));
+  const first = await nth(1);
+  first.frame({ t: "hi", ping: 25, pos: "e.0" });
+  first.frame({ t: "m", seq: 1, id: "1", ts: 1, data: 1, ack: 1 });
+  first.frame({ t: "m", seq: 2, id: "2", ts: 1, data: 2, ack: 1 });
+  first.onclose!({ code: 1012, reason: "" });
+  assertEquals(taken, [1, 2]);
+  const second = await nth(2);
+  second.frame({ t: "hi", ping: 25, pos: "e.2", resumed: true });
+  second.frame({ t: "m", seq: 3, id: "3", ts: 1, data: 3 });
+  assertEquals([taken, client.position, watch.errors], [[1, 2, 3], "e.3", []]);
+  await client.close();
 });
 
 Deno.test("Client puts off no acknowledgement, however many messages come meanwhile", () => {
