@@ -129,13 +129,15 @@ Deno.test("Client answers no sender of a new epoch with a number of the old one"
   await using _ = client;
   socket.send({ t: "gap", from: 1, to: 499, count: 499, why: "trimmed", pos: "e.499" });
   socket.message(500);
-  socket.send({ t: "gap", from: 501, to: null, count: null, why: "epoch", pos: "f.0" });
+  socket.message(501);
+  socket.send({ t: "gap", from: 502, to: null, count: null, why: "epoch", pos: "f.0" });
   socket.message(1, { ack: 1 });
   const iterator = client[Symbol.asyncIterator]();
   assertEquals((await take(iterator))?.seq, 500);
   // The application has a greater number, and not this message.
   socket.message(1, { ack: 1 });
   await flush(client, socket);
+  assertEquals((await take(iterator))?.seq, 501);
   assertEquals((await take(iterator))?.seq, 1);
   await socket.received(1);
   assertEquals(socket.frames, [{ t: "ack", seq: 1 }]);
