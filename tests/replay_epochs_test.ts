@@ -5,7 +5,8 @@
 import { assertEquals } from "@std/assert";
 import type { Inbox, Stretch } from "../src/inbox/inbox.ts";
 import type { Position } from "../src/protocol.ts";
-import { Replay } from "../src/replay.ts";
+import { Replay, type ReplayStart } from "../src/replay.ts";
+import { World } from "./support/replay_model.ts";
 
 /** Names as an inbox gives them: eight characters; then, of an epoch that goes on from another, the other's and a number. */
 const A = "aaaaaaaa";
@@ -19,17 +20,16 @@ const LOST_OF_B = "yyyyyyyybbbbbbbb8";
 /** What the history says: its epoch and those before it, its newest number, and the tag at the client's. */
 type History = Partial<Pick<Stretch, "former" | "last" | "afterTag">> & Pick<Stretch, "epoch">;
 
-async function standsAt(wanted: Position, history: History): Promise<string> {
+async function startOf(wanted: Position, history: History): Promise<ReplayStart> {
   const { last = 20, former = [], afterTag = "", epoch } = history;
   const stretch = { epoch, former, last, items: [], through: last, lastTag: "", afterTag };
   const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
   const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
   const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
   await replay.open(wanted);
-  const { pos, resumed } = replay.start();
+  const start = replay.start();
   replay.stop();
-  assertEquals(resumed, false);
-  return pos.slice(epoch.length + 1);
+  return start;
 }
 
 type Case = readonly [wanted: Position, history: History, seq: number];
@@ -39,7 +39,8 @@ function test(claim: string, cases: readonly Case[]): void {
   Deno.test(`Replay ${claim}`, async () => {
     for (const [wanted, history, seq] of cases) {
       const what = `${Deno.inspect(wanted)} in ${Deno.inspect(history)}`;
-      assertEquals(await standsAt(wanted, history), String(seq), what);
+      const { pos, resumed } = await startOf(wanted, history);
+      assertEquals([pos, resumed], [`${history.epoch}.${seq}`, false], what);
     }
   });
 }
@@ -110,3 +111,87 @@ test("takes back what a client has of the same epoch when its number was given o
   [{ epoch: A, seq: 30, tag: "mine" }, { epoch: A }, 0],
   [{ epoch: A, seq: 30 }, { epoch: A }, 20],
 ]);
+
+Deno.test("Replay proves its start by the history's tag, or else by the client's own where that was taken up", async () => {
+  const mine = { epoch: A, seq: 4, tag: "mine" };
+  assertEquals((await startOf(mine, { epoch: A })).tag, "mine");
+  assertEquals((await startOf(mine, { epoch: A, afterTag: "mine" })).tag, "mine");
+  assertEquals((await startOf({ epoch: A, seq: 4 }, { epoch: A, afterTag: "theirs" })).tag, "theirs");
+  assertEquals((await startOf({ epoch: A, seq: 4 }, { ...fromA, afterTag: "theirs" })).tag, "theirs");
+  assertEquals((await startOf(mine, fromA)).tag, undefined);
+  assertEquals((await startOf({ ...mine, seq: 9 }, { ...fromA, afterTag: "theirs" })).tag, undefined);
+});
+
+Deno.test("Replay tells a new client of an epoch that began while it connected", async () => {
+  const world = new World({ tagged: true });
+  world.send(3);
+  await world.open({
+    meanwhile() {
+      world.flush();
+      world.send(2);
+      world.hear(Infinity);
+      return Promise.resolve();
+    },
+  });
+  await world.rest();
+  assertEquals(world.start!.pos, "e001.3");
+  const [gap, ...others] = world.log;
+  assertEquals([typeof gap === "object" && gap.why, others], ["epoch", ["m4", "m5"]]);
+  await world.finish();
+});
+
+Deno.test("Replay tells a new client of an epoch that goes on with the next number, too", async () => {
+  const world = new World({ tagged: true });
+  world.send(3);
+  await world.open({
+    early: () => Promise.resolve(world.rollBack(0)),
+    meanwhile() {
+      world.send(2);
+      world.hear(Infinity);
+      return Promise.resolve();
+    },
+  });
+  await world.rest();
+  assertEquals(world.start!.pos, "e001.3");
+  const [gap, ...others] = world.log;
+  assertEquals([typeof gap === "object" && gap.pos, others], ["e002.3", ["m4", "m5"]]);
+  await world.finish();
+});
+
+Deno.test("Replay looks once for each epoch that it does not know, however many messages come of it", async () => {
+  const world = new World({ tagged: true });
+  world.send(2);
+  await world.open();
+  await world.rest();
+  const { readCount } = world;
+  for (const [n, epoch] of ["zzzz", "yyyy", "zzzz"].entries()) {
+    for (let seq = 1; seq <= 10; seq++) {
+      const frame = `{"t":"m","seq":${seq},"tag":"${epoch}0000","id":"x","ts":1,"data":0}`;
+      world.replay.live(seq, `\u0001uw1j${frame}`, 1);
+      await world.rest();
+    }
+    assertEquals([world.readCount - readCount, world.foreigners], [n + 1, n + 1]);
+  }
+  world.send();
+  world.hear(1);
+  assertEquals([world.log, world.readCount - readCount], [["m3"], 3]);
+  await world.finish();
+});
+
+Deno.test("Replay takes a message for heard only when it is the one that was", async () => {
+  for (const [heard, byteLength] of [["new", 7], ["old", undefined]] as const) {
+    const items = [{ seq: 5, envelope: "new" }];
+    const stretch = { epoch: A, former: [], last: 5, items, through: 5, lastTag: "", afterTag: "" };
+    const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
+    const delivered: unknown[] = [];
+    const deliver = (...args: unknown[]) => delivered.push(args) > 0;
+    const host = { deliver, gap() {}, onForeign() {}, onReadFailed() {} };
+    const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
+    await replay.open({ epoch: A, seq: 4 });
+    replay.live(5, heard, 7);
+    replay.start();
+    replay.begin();
+    assertEquals([delivered, replay.isLive], [[["new", byteLength]], true]);
+    replay.stop();
+  }
+});
