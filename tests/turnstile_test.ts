@@ -320,7 +320,8 @@ onClock("An address is suspected for a minute after a client left or flooded", a
   assert(late!.turn, "A minute is over");
   clock.pass(400);
   await settled();
-  assert(early!.turn);
+  for (const client of [early!, late!]) client.turn!.end();
+  assertEquals(turnstile.size, 0, "Nothing is known against it any more");
 });
 
 onClock(
