@@ -377,21 +377,22 @@ function placeIn(stretch: Stretch, before: Position): number {
   // Some numbers were given out a second time, and nothing tells from which on. Without a tag it is only a broken client
   // that is ahead of the counter.
   if (before.epoch === stretch.epoch) return before.tag ? 0 : stretch.last;
-  const { former, afterTag } = stretch;
+  const { afterTag } = stretch;
   if (before.tag !== undefined && before.tag === afterTag) return before.seq;
+  const seq = agreedIn(stretch, before);
+  // That number is said to be of the old epoch, and is not the client's: it was given out again before anybody noticed.
+  return seq === before.seq && !isSame(before.tag, afterTag) ? 0 : seq;
+}
+
+/** Up to where an epoch has what a client has of another, by what is known of where they come from. */
+function agreedIn({ epoch, former, last }: Stretch, before: Position): number {
   const index = former.findIndex(({ epoch }) => epoch === before.epoch);
-  if (index >= 0) {
-    const seq = lowest(before, former.slice(index));
-    // That number is said to be of the old epoch, and is not the client's: it was given out again before anybody noticed.
-    return seq === before.seq && !isSame(before.tag, afterTag) ? 0 : seq;
-  }
+  if (index >= 0) return lowest(before, former.slice(index));
   // The epoch was lost before it was saved: what counts is where it came from.
   const origin = originOf(before.epoch);
   if (!origin) return 0;
   const has = { epoch: origin.epoch, seq: Math.min(before.seq, origin.seq) };
-  if (ownNameOf(stretch.epoch) === origin.epoch) {
-    return lowest(has, [{ epoch: origin.epoch, seq: stretch.last }]);
-  }
+  if (ownNameOf(epoch) === origin.epoch) return lowest(has, [{ epoch: origin.epoch, seq: last }]);
   const since = former.findIndex(({ epoch }) => ownNameOf(epoch) === origin.epoch);
   return since < 0 ? 0 : lowest(has, former.slice(since));
 }

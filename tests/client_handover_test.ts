@@ -142,6 +142,33 @@ Deno.test("Client tells listeners in order, until they are taken off", async () 
   assertEquals(calls, ["a1", "b1 e.1", "b2 e.2"]);
 });
 
+Deno.test("Client tells every listener of one message before the next, also when one asks for more meanwhile", async () => {
+  for (const way of ["listens", "takes", "leaves"] as const) {
+    await using server = new ScriptedServer();
+    await using client = connectAlice(server.url);
+    // As long as there is a loop that takes nothing, everything waits.
+    const iterator = client[Symbol.asyncIterator]();
+    const calls: string[] = [];
+    client.on("message", ({ seq }) => {
+      calls.push(`a${seq}`);
+      if (seq !== 1) return;
+      if (way === "listens") client.on("message", ({ seq }) => calls.push(`c${seq}`));
+      else if (way === "takes") void iterator.next();
+      else void iterator.return?.();
+    });
+    client.on("message", ({ seq }) => calls.push(`b${seq}`));
+    const socket = await server.next();
+    socket.hi({ pos: "e.0" });
+    socket.message(1);
+    socket.message(2);
+    await flush(client, socket);
+    assertEquals(calls, []);
+    if (way === "listens") await iterator.return?.();
+    else await take(iterator);
+    assertEquals(calls, ["a1", "b1", "a2", "b2", ...(way === "listens" ? ["c2"] : [])], way);
+  }
+});
+
 Deno.test("Client lets no listener's error disturb the others", async () => {
   await using server = new ScriptedServer();
   await using client = connectAlice(server.url);

@@ -92,6 +92,26 @@ Deno.test("Client that waits for the next attempt, or for a token, waits for the
   assertEquals(server.attempts, 1, "A token that came too late is not used");
 });
 
+Deno.test("Client begins with the shortest wait again when the network was at fault", async () => {
+  await using server = new ScriptedServer();
+  server.refuse(...Array(8).fill(503));
+  const { random } = Math;
+  Math.random = () => 1;
+  try {
+    const { client, watch } = watchAlice(server.url, { backoff: { baseMs: 2, maxMs: 60_000 } });
+    await using _ = client;
+    client.on("lost", () => {
+      if (watch.lost.length !== 6) return;
+      dispatchEvent(new Event("offline"));
+      dispatchEvent(new Event("online"));
+    });
+    await watch.losses(7);
+    assertEquals(watch.lost.map(({ retryMs }) => retryMs), [2, 4, 8, 16, 32, 64, 4]);
+  } finally {
+    Math.random = random;
+  }
+});
+
 /** A document that the test hides and shows. */
 class FakeDocument extends EventTarget implements Disposable {
   visibilityState = "visible";

@@ -1,10 +1,12 @@
 /** A server that says nothing any more, or never says anything: the client notices, and is not fooled by itself. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { connect } from "../src/client/mod.ts";
+import { type Ending, Session } from "../src/client/session.ts";
 import { connectAlice, QUICK, watchAlice } from "./support/client_watch.ts";
 import { until } from "./support/deadline.ts";
-import { connectFake } from "./support/fake_socket.ts";
+import { connectFake, FakeSocket } from "./support/fake_socket.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
+import { TurnedClock } from "./support/turned_clock.ts";
 
 Deno.test("Client gives up a server that is silent for longer than its ping and the time-out", async () => {
   await using server = new ScriptedServer();
@@ -68,4 +70,48 @@ Deno.test("Client looks twice before it gives up a server when it was itself not
   assertEquals([client.state, watch.lost.length], ["open", 0]);
   await watch.losses(1); // now that it runs, and hears nothing
   await client.close();
+});
+
+/** A session that bears 35 s of silence, on a clock that stands still. */
+function openSession() {
+  const ends: Ending[] = [];
+  const sockets: FakeSocket[] = [];
+  class Socket extends FakeSocket {
+    constructor() {
+      super();
+      sockets.push(this);
+    }
+  }
+  const host = { onFrame() {}, onError() {}, onEnd: (ending: Ending) => void ends.push(ending) };
+  const address = { url: "ws://host", protocols: [] };
+  new Session(address, host, { WebSocket: Socket as never, parse: JSON.parse, timeoutMs: 10_000 });
+  const [socket] = sockets as [FakeSocket];
+  socket.frame({ t: "hi", ping: 25 });
+  return { socket, ends };
+}
+
+Deno.test("Client is not kept from noticing silence by a wall clock that is set back", () => {
+  using clock = new TurnedClock();
+  const { ends } = openSession();
+  clock.pass(9_000);
+  clock.setWallClock(-3_600_000);
+  clock.pass(35_999);
+  assertEquals(ends, []);
+  clock.pass(1);
+  assertEquals([ends.length, clock.timers], [1, 0]);
+});
+
+Deno.test("Client looks twice each time that its machine has slept, if it heard something since", () => {
+  using clock = new TurnedClock();
+  const { socket, ends } = openSession();
+  // Until half a second after it has looked: the first time before it knows how often the server shows a sign of life.
+  for (const ms of [10_500, 33_500, 33_500]) {
+    clock.setWallClock(3_600_000);
+    clock.pass(ms);
+    assertEquals(ends, []);
+    socket.frame({ t: "p" });
+    clock.pass(2_000); // it looks again, and has heard something
+  }
+  clock.pass(40_000);
+  assertEquals([ends.length, clock.timers], [1, 0]);
 });

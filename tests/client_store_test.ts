@@ -1,6 +1,7 @@
 /** The client's position beyond the end of its program. */
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import { type Store, storedIn } from "../src/client/mod.ts";
+import { Saving } from "../src/client/store.ts";
 import { connectAlice, Inbox, watchAlice } from "./support/client_watch.ts";
 import { Bell, until } from "./support/deadline.ts";
 import { ScriptedServer } from "./support/scripted_server.ts";
@@ -167,4 +168,17 @@ Deno.test("storedIn keeps the position under its key in a storage of the browser
   const again = connectAlice(server.url, { store: storedIn(storage, "alice") });
   assertEquals((await server.next()).resume, "e.5");
   await again.close();
+});
+
+Deno.test("Client saves only the last of the positions through which it goes at one moment", async () => {
+  const saves: string[] = [];
+  const store: Store = { load: () => undefined, save: (position) => void saves.push(position) };
+  const saving = new Saving(store, () => {});
+  for (let seq = 1; seq <= 100; seq++) saving.save(`e.${seq}`);
+  await saving.done;
+  saving.save("e.100");
+  await saving.done;
+  saving.save("e.101");
+  await saving.done;
+  assertEquals(saves, ["e.100", "e.101"]);
 });

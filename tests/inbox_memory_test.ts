@@ -1,7 +1,7 @@
 /** The inbox in memory: the contract, on a clock that the test moves, and what takes longer than a test may. */
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { MemoryBroker } from "../src/broker/memory.ts";
-import type { InboxLimits } from "../src/inbox/inbox.ts";
+import { type InboxLimits, newEpochs } from "../src/inbox/inbox.ts";
 import { MemoryInbox } from "../src/inbox/memory.ts";
 import { draftOf, inboxContract, placeOf, textsOf } from "./contracts/inbox.ts";
 
@@ -77,4 +77,38 @@ Deno.test("MemoryInbox lets a send that failed be sent again with its key", asyn
     assertEquals(outcome, "BrokerUnavailableError");
   }
   await t.dispose();
+});
+
+Deno.test("MemoryInbox forgets in time although its clock was set back", async () => {
+  const t = open();
+  await t.elapse(-30 * 24 * HOUR_MS);
+  const first = placeOf(await t.inbox.append("alice", draftOf("m")));
+  await t.elapse(25 * HOUR_MS);
+  await t.inbox.append("bob", draftOf("to make it look around"));
+  assertNotEquals(placeOf(await t.inbox.append("alice", draftOf("m"))).epoch, first.epoch);
+  await t.dispose();
+});
+
+Deno.test("MemoryInbox remembers a claim for a minute longer than a key, and not longer", async () => {
+  const t = open();
+  const claim = (fingerprint: string) => t.inbox.claim("", { key: "k", fingerprint });
+  assertEquals(await claim("ours"), true);
+  await t.elapse(359_999);
+  assertEquals(await claim("theirs"), false);
+  // It has looked around just now, and is not to do so again.
+  await t.elapse(1);
+  assertEquals(await claim("theirs"), true);
+  await t.inbox.release("", { key: "k", fingerprint: "theirs" });
+  assertEquals(await claim("ours"), true);
+  await t.dispose();
+});
+
+Deno.test("Epochs have names of their own, however many are made at one time", () => {
+  const names = new Set<string>();
+  for (const count of [1, 511, 1_000, 1, 2]) {
+    const all = newEpochs(count);
+    assertEquals(all.length, 8 * count);
+    for (let at = 0; at < all.length; at += 8) names.add(all.slice(at, at + 8));
+  }
+  assertEquals(names.size, 1_515);
 });

@@ -316,6 +316,8 @@ Deno.test("formatFrame writes what parseServerFrame and parseClientFrame read, t
     assert(formatFrame(frame).startsWith(`{"t":"${frame.t}"`));
   }
   for (const frame of CLIENT_FRAMES) assertEquals(parseClientFrame(formatFrame(frame)), frame);
+  const long = formatFrame({ t: "auth", token: "", id: "x".repeat(65) });
+  assertEquals(parseClientFrame(long), { t: "auth", token: "", id: "x".repeat(64) });
 });
 
 Deno.test("the frame parsers leave frames of types they do not know to newer peers", () => {

@@ -223,6 +223,30 @@ for (const [setting, bad, good] of [["maxmemory", "1", "0"], ["min-replicas-to-w
   });
 }
 
+test("keeps what it goes by, and forgets who has told nothing for a day", async ({ redis, look }) => {
+  const last = "userwire:{userwire:timeline}:last";
+  const one = new Timeline();
+  assertEquals(await look(one, "first"), undefined);
+  await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+  one.appended("alice", 1, "tag");
+  assertEquals(await look(one, "first"), undefined);
+  const nowMs = Number((await redis.cli("TIME") as [string, string])[0]) * 1_000;
+  const HOUR_MS = 3_600_000;
+  await redis.cli("HSET", last, "gone", `${nowMs - 25 * HOUR_MS} 1 tag alice`);
+  await redis.cli("HSET", last, "there", `${nowMs - 23 * HOUR_MS} 1 tag alice`);
+  for (const key of [TIMELINE, one.markKey!]) await redis.cli("PEXPIRE", key, 60_000);
+  assertEquals(await look(one, "first"), undefined);
+  for (const key of [TIMELINE, one.markKey!]) {
+    assert(Number(await redis.cli("PTTL", key)) > 24 * HOUR_MS, `${key} ends`);
+  }
+  assertEquals([await redis.cli("HEXISTS", last, "gone"), await redis.cli("HEXISTS", last, "there")], [0, 1]);
+  // What was lost is not told: others would look for it again.
+  const told = await redis.cli("HVALS", last);
+  one.appended("alice", 9, "lost");
+  assertEquals(await look(one, "first"), undefined);
+  assertEquals(await redis.cli("HVALS", last), told);
+});
+
 test("is not lost with a key that holds something else", async ({ redis, look }) => {
   const one = new Timeline();
   await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "");

@@ -7,6 +7,7 @@ import { type Turn, Turnstile } from "../src/http/turnstile.ts";
 import { CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { RawSocket } from "./support/raw_socket.ts";
+import { TurnedClock } from "./support/turned_clock.ts";
 
 const HANDSHAKES = 100;
 const MAX_LOST = 5;
@@ -213,3 +214,187 @@ Deno.test("Addresses are forgotten, the oldest first, but for those that cost a 
   client.leave();
   await assertRejects(() => coming);
 });
+
+// ---------------------------------------------------------------------------------------------------------
+// On a clock that the test turns, without chance: each random wait is as long as it may be
+
+const PLACE = "1.1.1.1";
+
+function onClock(claim: string, body: (clock: TurnedClock, turnstile: Turnstile) => Promise<void>): void {
+  Deno.test(claim, async () => {
+    using clock = new TurnedClock();
+    const { random } = Math;
+    Math.random = () => 1;
+    try {
+      await body(clock, new Turnstile(() => {}));
+    } finally {
+      Math.random = random;
+    }
+    assertEquals(clock.timers, 0, "Timers that are left");
+  });
+}
+
+/** Lets every promise that is settled have its effect. */
+async function settled(): Promise<void> {
+  for (let turns = 0; turns < 20; turns++) await null;
+}
+
+/** So many come at once. */
+async function arrive(turnstile: Turnstile, count = 1, place = PLACE): Promise<Client[]> {
+  const clients = Array.from({ length: count }, () => new Client());
+  for (const client of clients) client.come(turnstile, place).catch(() => {});
+  await settled();
+  return clients;
+}
+
+const turnsOf = (clients: readonly Client[]) => clients.filter(({ turn }) => turn).length;
+
+/** Fails unless this client's turn comes when so many milliseconds have passed, and not before. */
+async function assertWaits(clock: TurnedClock, client: Client, ms: number): Promise<void> {
+  await settled();
+  clock.pass(ms - 1);
+  await settled();
+  assertEquals(client.turn, undefined, `It waited less than ${ms} ms`);
+  clock.pass(1);
+  await settled();
+  assert(client.turn, `It waits longer than ${ms} ms`);
+}
+
+onClock(
+  "A client that has left before it comes is not answered, and the next one waits",
+  async (clock, turnstile) => {
+    const gone = new Client();
+    gone.leave();
+    await assertRejects(() => gone.come(turnstile, PLACE));
+    const [next] = await arrive(turnstile);
+    await assertWaits(clock, next!, 400);
+    next!.open();
+  },
+);
+
+onClock(
+  "A client that leaves while it waits for a random time ends that, and frees nobody's turn",
+  async (clock, turnstile) => {
+    turnstile.left(PLACE);
+    const leaver = new Client();
+    const coming = leaver.come(turnstile, PLACE);
+    await settled();
+    leaver.leave();
+    await assertRejects(() => coming);
+    assertEquals(clock.timers, 0);
+    const all = await arrive(turnstile, 4);
+    clock.pass(400);
+    await settled();
+    assertEquals(turnsOf(all), 2);
+    for (const client of all) client.turn?.end();
+    await settled();
+    assertEquals(turnsOf(all), 4);
+  },
+);
+
+onClock(
+  "A turn ends once, however often that is said, and one that was lost costs one descriptor",
+  async (clock) => {
+    const lost: string[] = [];
+    const turnstile = new Turnstile((place) => lost.push(place));
+    const [first, second] = await arrive(turnstile, 2);
+    for (let i = 0; i < 3; i++) first!.turn!.end();
+    assertEquals(turnsOf(await arrive(turnstile, 3)), 1);
+    for (let i = 0; i < 3; i++) second!.turn!.lost();
+    second!.turn!.end();
+    assertEquals(lost, [PLACE]);
+    await settled();
+    clock.pass(450); // for those that waited beside it
+  },
+);
+
+onClock("An address is suspected for a minute after a client left or flooded", async (clock, turnstile) => {
+  turnstile.flooded(PLACE);
+  clock.pass(59_999);
+  assertEquals([turnstile.hasFlooded(PLACE), turnstile.hasFlooded("2.2.2.2")], [true, false]);
+  const [early] = await arrive(turnstile);
+  assertEquals(early!.turn, undefined);
+  clock.pass(2);
+  assertEquals(turnstile.hasFlooded(PLACE), false);
+  const [late] = await arrive(turnstile);
+  assert(late!.turn, "A minute is over");
+  clock.pass(400);
+  await settled();
+  for (const client of [early!, late!]) client.turn!.end();
+  assertEquals(turnstile.size, 0, "Nothing is known against it any more");
+});
+
+onClock(
+  "An address waits longer for each descriptor it cost, up to two seconds, and less after a minute",
+  async (clock, turnstile) => {
+    let lost = 0;
+    for (const count of [1, 2, 10, 31, 32, 33, 60]) {
+      for (; lost < count; lost++) {
+        const [client] = await arrive(turnstile);
+        clock.pass(2_000);
+        await settled();
+        client!.leave();
+      }
+      const [client] = await arrive(turnstile);
+      await assertWaits(clock, client!, Math.min(2_000, 400 + 50 * count));
+      client!.open();
+      if (count > 10) continue;
+      clock.pass(60_001);
+      const [late] = await arrive(turnstile);
+      await assertWaits(clock, late!, 50 * count);
+      late!.open();
+    }
+  },
+);
+
+onClock(
+  "Whoever waits for a turn beside one that is lost waits for a random time, once",
+  async (clock, turnstile) => {
+    const [first, second] = await arrive(turnstile, 2);
+    const [third] = await arrive(turnstile);
+    first!.leave();
+    await settled();
+    assertEquals(third!.turn, undefined, "There is room, and its time is not over");
+    await assertWaits(clock, third!, 450);
+    const [fourth] = await arrive(turnstile);
+    clock.pass(450);
+    await settled();
+    assertEquals(fourth!.turn, undefined, "There is no room");
+    second!.leave();
+    await settled();
+    assert(fourth!.turn, "It has waited");
+  },
+);
+
+onClock("An address of which there is nothing to know is forgotten at once", async (_clock, turnstile) => {
+  for (const client of await arrive(turnstile, 2)) client.turn!.end();
+  assertEquals(turnstile.size, 0);
+  const [opens] = await arrive(turnstile);
+  opens!.open();
+  assertEquals(turnstile.size, 1);
+});
+
+onClock(
+  "An address whose handshakes are under way is not forgotten, nor one that has waited",
+  async (clock, turnstile) => {
+    const [first] = await arrive(turnstile, 2, "busy");
+    turnstile.left("slow");
+    const [slow] = await arrive(turnstile, 1, "slow");
+    turnstile.left("again");
+    for (let i = 0; i < 19_990; i++) turnstile.left(`${i}`);
+    turnstile.left("again");
+    for (let i = 0; i < 200; i++) turnstile.left(`later ${i}`);
+    const [third] = await arrive(turnstile, 1, "busy");
+    assertEquals(third!.turn, undefined);
+    first!.open();
+    await settled();
+    assert(third!.turn);
+    assertEquals(turnsOf(await arrive(turnstile, 1, "again")), 0, "What it did last counts");
+    clock.pass(400);
+    await settled();
+    assert(slow!.turn);
+    // It was forgotten while it waited, and is known again.
+    assertEquals(turnsOf(await arrive(turnstile, 1, "slow")), 0);
+    clock.pass(400);
+  },
+);

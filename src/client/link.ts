@@ -103,8 +103,9 @@ export class Link {
 
   /** Sends a frame; false when there is no open connection. */
   send(frame: ClientFrame): boolean {
-    if (this.#state !== "open") return false;
-    this.#session!.send(frame);
+    // Whoever is told that a connection has ended still finds the state that it had.
+    if (this.#state !== "open" || !this.#session) return false;
+    this.#session.send(frame);
     return true;
   }
 
