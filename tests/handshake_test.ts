@@ -4,8 +4,12 @@
  * means a clear refusal, not a socket without ears.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import type { MemoryRecord } from "../src/log.ts";
+import { CLOSE } from "../src/protocol.ts";
 import { Publisher } from "../src/publisher.ts";
 import { until } from "./support/deadline.ts";
+import { HeldSubscriptions } from "./support/held_subscriptions.ts";
+import { numbers } from "./support/instances.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { Chance } from "./support/random.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -159,8 +163,57 @@ redisTest("A client that says its name and leaves at once leaves nothing behind"
     socket.sendText(`{"user_name":"user${i}"}`);
     await (i % 2 === 0 ? socket.reset() : socket.closeAbruptly());
   }
+  // A reset may overtake the name, a hang-up does not.
+  const named = numbers(0, 24).map((i) => `user${2 * i + 1}`);
+  const isOver = ({ event }: MemoryRecord) =>
+    event === "connection closed" || event === "connection given up while opening";
+  const over = () => new Set(service.log.records.filter(isOver).map(({ fields }) => fields.user));
+  await until(() => named.every((name) => over().has(name)), "all that hung up to be known and gone");
+  const subscribed = async () =>
+    Number(/^cmdstat_subscribe:calls=(\d+)/m.exec(await redis.info("commandstats"))?.[1] ?? 0);
+  await until(async () => await subscribed() >= named.length, "their subscriptions");
   await service.isEmpty();
   await new Truth(redis).isEmpty();
+});
+
+Deno.test("A client that says its name and leaves before its subscription is confirmed leaves nothing behind", async () => {
+  for (const hear of [false, true]) {
+    await using service = await Service.start();
+    const { connections } = service.server.app;
+    using subscriptions = new HeldSubscriptions({ hear });
+    for (let i = 0; i < 20; i++) {
+      const socket = await RawSocket.open(service.socketUrl());
+      socket.sendText(`{"user_name":"user${i}"}`);
+      await subscriptions.come(i + 1);
+      await (i % 2 === 0 ? socket.reset() : socket.closeAbruptly());
+    }
+    await service.isEmpty();
+    assertEquals(connections.countOf("user0"), 0);
+    subscriptions.release();
+    await subscriptions.are(20, 0);
+    assertEquals(service.logged("connection given up while opening").length, 20);
+    assertEquals(service.logged("connection opened"), []);
+  }
+});
+
+Deno.test("A client whose user is sent away while its socket opens is not let in", async () => {
+  for (const way of ["kicked", "drained"]) {
+    await using service = await Service.start();
+    const { connections } = service.server.app;
+    using subscriptions = new HeldSubscriptions({ hear: true });
+    await using alice = await RawSocket.dial(service.socketUrl("alice"));
+    alice.sendHandshake();
+    await subscriptions.come(1);
+    const draining = way === "drained" ? service.server.app.drain(0) : undefined;
+    if (way === "kicked") await service.server.app.publisher.closeConnections("alice", CLOSE.kicked);
+    assertEquals(connections.size + connections.closing, 0);
+    subscriptions.release();
+    const { status, body } = await alice.readAnswer();
+    const [wanted, code] = way === "kicked" ? [401, "unauthorized"] : [503, "draining"];
+    assertEquals([status, JSON.parse(body).code], [wanted, code]);
+    await subscriptions.are(1, 0);
+    await draining;
+  }
 });
 
 // ---------------------------------------------------------------------------------------------------------
