@@ -130,7 +130,7 @@ Deno.test("Of handshakes an address has the rate again each second, and no more 
   /** How many get in at this moment. */
   const burst = () => {
     let count = 0;
-    while (!admission.refuse("a")) count++;
+    while (count < 100 && !admission.refuse("a")) count++;
     return count;
   };
   assertEquals(burst(), 10);
