@@ -6,6 +6,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { assertServes, eachCase } from "./support/bad_input.ts";
 import { withDeadline } from "./support/deadline.ts";
 import { encodeFrame, type FrameToSend, OPCODE, RawSocket } from "./support/raw_socket.ts";
+import { HeldIntervals } from "./support/held_timers.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
@@ -265,6 +266,24 @@ Deno.test("A client that is silent stays open, and gets p in frames when nothing
   assertEquals((await service.send("alice", "still here")).body.sockets, 2);
   assertEquals(await raw.next(), "still here");
   assertEquals((await framed.nextJson()).data, "still here");
+});
+
+Deno.test("A framed client is sent p after seconds without a frame, and a message begins them anew", async () => {
+  using seconds = new HeldIntervals(1_000);
+  await using service = await Service.start({ USERWIRE_PING_S: "3" });
+  const { publisher } = service.server.app;
+  await using alice = await openClient(service.socketUrl("alice"), "userwire.v1");
+  await alice.nextJson();
+  // One in the second before it would be due.
+  for (const n of [1, 2]) {
+    for (let second = 1; second <= 2; second++) seconds.run();
+    await publisher.send("alice", n);
+    assertEquals((await alice.nextJson()).data, n);
+  }
+  for (let second = 1; second <= 3; second++) seconds.run();
+  await publisher.send("alice", 3);
+  assertEquals(await alice.next(), '{"t":"p"}');
+  assertEquals((await alice.nextJson()).data, 3);
 });
 
 Deno.test("A client that answers the server's pings outlives the idle timeout, one that does not is closed", async () => {

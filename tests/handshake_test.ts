@@ -4,8 +4,10 @@
  * means a clear refusal, not a socket without ears.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import { CLOSE } from "../src/protocol.ts";
 import { Publisher } from "../src/publisher.ts";
 import { until } from "./support/deadline.ts";
+import { HeldSubscriptions } from "./support/held_subscriptions.ts";
 import { ProcessService } from "./support/process_service.ts";
 import { Chance } from "./support/random.ts";
 import { RawSocket } from "./support/raw_socket.ts";
@@ -154,13 +156,59 @@ redisTest("Clients that leave while Redis hangs leave nothing behind", async () 
 redisTest("A client that says its name and leaves at once leaves nothing behind", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ REDIS_URL: redis.url });
+  const { connections } = service.server.app;
   for (let i = 0; i < 50; i++) {
+    const name = `user${i}`;
     const socket = await RawSocket.open(service.socketUrl());
-    socket.sendText(`{"user_name":"user${i}"}`);
+    socket.sendText(`{"user_name":"${name}"}`);
+    // To leave may overtake the name: half of them wait until it has come, and there was something to be left.
+    const isKnown = () =>
+      connections.countOf(name) === 1 || service.log.records.some(({ fields }) => fields.user === name);
+    if (i % 4 < 2) await until(isKnown, `${name} to be known`);
     await (i % 2 === 0 ? socket.reset() : socket.closeAbruptly());
   }
   await service.isEmpty();
   await new Truth(redis).isEmpty();
+});
+
+Deno.test("A client that says its name and leaves before its subscription is confirmed leaves nothing behind", async () => {
+  for (const hear of [false, true]) {
+    await using service = await Service.start();
+    const { connections } = service.server.app;
+    using subscriptions = new HeldSubscriptions({ hear });
+    for (let i = 0; i < 20; i++) {
+      const socket = await RawSocket.open(service.socketUrl());
+      socket.sendText(`{"user_name":"user${i}"}`);
+      await subscriptions.come(i + 1);
+      await (i % 2 === 0 ? socket.reset() : socket.closeAbruptly());
+    }
+    await service.isEmpty();
+    assertEquals(connections.countOf("user0"), 0);
+    subscriptions.release();
+    await subscriptions.are(20, 0);
+    assertEquals(service.logged("connection given up while opening").length, 20);
+    assertEquals(service.logged("connection opened"), []);
+  }
+});
+
+Deno.test("A client whose user is sent away while its socket opens is not let in", async () => {
+  for (const way of ["kicked", "drained"]) {
+    await using service = await Service.start();
+    const { connections } = service.server.app;
+    using subscriptions = new HeldSubscriptions({ hear: true });
+    await using alice = await RawSocket.dial(service.socketUrl("alice"));
+    alice.sendHandshake();
+    await subscriptions.come(1);
+    const draining = way === "drained" ? service.server.app.drain(0) : undefined;
+    if (way === "kicked") await service.server.app.publisher.closeConnections("alice", CLOSE.kicked);
+    assertEquals(connections.size + connections.closing, 0);
+    subscriptions.release();
+    const { status, body } = await alice.readAnswer();
+    const [wanted, code] = way === "kicked" ? [401, "unauthorized"] : [503, "draining"];
+    assertEquals([status, JSON.parse(body).code], [wanted, code]);
+    await subscriptions.are(1, 0);
+    await draining;
+  }
 });
 
 // ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /**
- * Limits: of a user's sockets, of a client address, of handshakes, of bytes and of headers; and whose address counts behind a
- * proxy. The address of a test's client is always 127.0.0.1, so others come by `X-Forwarded-For` from a trusted proxy.
+ * Limits: of a client address, of handshakes, of bytes and of headers; and whose address counts behind a proxy. Those of a
+ * user are in `user_limits_test.ts`. The address of a test's client is always 127.0.0.1, so others come by `X-Forwarded-For` from a trusted proxy.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import {
@@ -11,11 +11,13 @@ import {
   parseAddress,
   parseRange,
 } from "../src/addresses.ts";
+import type { Connections } from "../src/connections.ts";
+import { Admission } from "../src/http/admission.ts";
 import { ask, assertRefused } from "./support/bad_input.ts";
-import { call, CLOSED, protocolsFor, tokenFor } from "./support/closed.ts";
-import { RawSocket } from "./support/raw_socket.ts";
-import { RedisServer, redisTest } from "./support/redis_server.ts";
+import { call, CLOSED, tokenFor } from "./support/closed.ts";
+import { OPCODE, RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
+import { StoppedClock } from "./support/stopped_clock.ts";
 import { until } from "./support/deadline.ts";
 import { openClient } from "./support/ws_client.ts";
 
@@ -29,84 +31,6 @@ async function statusFrom(service: Service, address: string, sockets?: RawSocket
   else await socket.closeAbruptly();
   return socket.answer.status;
 }
-
-Deno.test("A user has so many sockets and no more; the newest is refused with 429, or 4429 after its first frame", async () => {
-  await using service = await Service.start({ USERWIRE_MAX_CONNECTIONS_PER_USER: "2" });
-  await using first = await openClient(service.socketUrl("alice"));
-  await using _second = await openClient(service.socketUrl("alice"));
-  await using third = await RawSocket.open(service.socketUrl("alice"));
-  assertEquals([third.answer.status, third.answer.headers.get("retry-after")], [429, "1"]);
-  assertMatch(third.answer.body, /USERWIRE_MAX_CONNECTIONS_PER_USER/);
-  await using late = await openClient(service.socketUrl());
-  late.send('{"user_name": "alice"}');
-  assertEquals((await late.closed).code, 4429);
-  await using _bob = await openClient(service.socketUrl("bob"));
-  await first.close();
-  await until(() => service.server.app.connections.ofUser("alice").length === 1, "a place to be free");
-  await using _again = await openClient(service.socketUrl("alice"));
-});
-
-redisTest("A user's sockets are counted over all instances, by what Redis says", async () => {
-  await using redis = await RedisServer.start();
-  const settings = { REDIS_URL: redis.url, USERWIRE_MAX_CONNECTIONS_PER_USER: "3" };
-  await using one = await Service.start(settings);
-  await using two = await Service.start(settings);
-  const open = async (service: Service) => await RawSocket.open(service.socketUrl("alice"));
-  const sockets = [await open(one), await open(two), await open(one)];
-  try {
-    assertEquals(sockets.map(({ answer }) => answer.status), [101, 101, 101]);
-    for (const service of [one, two]) {
-      await using more = await open(service);
-      assertEquals(more.answer.status, 429);
-      await using byFrame = await openClient(service.socketUrl());
-      byFrame.send('{"user_name": "alice"}');
-      assertEquals((await byFrame.closed).code, 4429);
-    }
-    // However many come at once, there are never more.
-    const crowd = await Promise.all(Array.from({ length: 10 }, (_, i) => open([one, two][i % 2]!)));
-    assertEquals(crowd.filter(({ answer }) => answer.status === 101).length, 0);
-    for (const socket of crowd) await socket.closeAbruptly();
-    await until(
-      async () => await one.server.app.publisher.count("alice") === 3,
-      "three sockets to be left",
-    );
-  } finally {
-    for (const socket of sockets) await socket.closeAbruptly();
-  }
-});
-
-Deno.test("With USERWIRE_ON_TOO_MANY=replace the newest socket takes the place of the oldest", async () => {
-  await using service = await Service.start({
-    USERWIRE_MAX_CONNECTIONS_PER_USER: "2",
-    USERWIRE_ON_TOO_MANY: "replace",
-  });
-  await using first = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
-  await using second = await openClient(service.socketUrl("alice"));
-  await using third = await openClient(service.socketUrl("alice"));
-  assertEquals(await first.closed, { code: 4409, reason: "replaced by a newer connection" });
-  await using fourth = await openClient(service.socketUrl());
-  fourth.send('{"user_name": "alice"}');
-  assertEquals((await second.closed).code, 4409);
-  assertEquals(third.socket.readyState, WebSocket.OPEN);
-});
-
-Deno.test("A token may say how many sockets its user has", async () => {
-  await using service = await Service.start({ ...CLOSED, USERWIRE_MAX_CONNECTIONS_PER_USER: "5" });
-  const one = await tokenFor("alice", { userwire: { maxConnections: 1 } });
-  await using _first = await openClient(service.socketUrl(), protocolsFor(one));
-  await using second = await RawSocket.open(service.socketUrl(), {
-    headers: { Authorization: `Bearer ${one}` },
-  });
-  assertEquals(second.answer.status, 429);
-  // What is no number of sockets is no limit of its own.
-  for (const maxConnections of [0, -1, 1.5, "9", null]) {
-    const odd = await tokenFor("bob", { userwire: { maxConnections } });
-    await using socket = await RawSocket.open(service.socketUrl(), {
-      headers: { Authorization: `Bearer ${odd}` },
-    });
-    assertEquals(socket.answer.status, 101);
-  }
-});
 
 Deno.test("An address has so many sockets and no more; of IPv6 the first 64 bits are one address", async () => {
   await using service = await Service.start({ ...PROXIED, USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "2" });
@@ -141,28 +65,96 @@ Deno.test("An address has so many sockets and no more; of IPv6 the first 64 bits
   assertEquals(await statusFrom(service, "1.2.3.4"), 101);
 });
 
-for (
-  const [setting, status] of [
-    ["USERWIRE_MAX_CONNECTIONS", 503],
-    ["USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", 429],
-  ] as const
-) {
-  Deno.test(`Of many that come at once with tokens no more get in than ${setting} says`, async () => {
-    await using service = await Service.start({ ...CLOSED, [setting]: "5" });
-    const sockets = await Promise.all(Array.from({ length: 40 }, async (_, i) => {
-      const socket = await RawSocket.dial(service.socketUrl());
-      return { socket, token: await tokenFor(`user${i}`) };
-    }));
-    for (const { socket, token } of sockets) {
-      socket.sendHandshake({ headers: { Authorization: `Bearer ${token}` } });
-    }
-    const statuses = await Promise.all(
-      sockets.map(async ({ socket }) => (await socket.readAnswer()).status),
-    );
-    for (const { socket } of sockets) await socket.closeAbruptly();
-    assertEquals(statuses.sort(), [...Array(5).fill(101), ...Array(35).fill(status)]);
+const PLACES = [["USERWIRE_MAX_CONNECTIONS", 503], ["USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", 429]] as const;
+
+for (const [setting, status] of PLACES) {
+  for (const who of ["with tokens", "without a word who they are"]) {
+    Deno.test(`Of many that come at once ${who} no more get in than ${setting} says`, async () => {
+      await using service = await Service.start({ ...CLOSED, [setting]: "5" });
+      const sockets = await Promise.all(Array.from({ length: 40 }, async (_, i) => {
+        const socket = await RawSocket.dial(service.socketUrl());
+        const headers = {
+          Authorization: who === "with tokens" ? `Bearer ${await tokenFor(`user${i}`)}` : null,
+        };
+        return { socket, headers };
+      }));
+      for (const { socket, headers } of sockets) socket.sendHandshake({ headers });
+      const statuses = await Promise.all(
+        sockets.map(async ({ socket }) => (await socket.readAnswer()).status),
+      );
+      for (const { socket } of sockets) await socket.closeAbruptly();
+      assertEquals(statuses.sort(), [...Array(5).fill(101), ...Array(35).fill(status)]);
+      // Those that were kept out stand in nobody's way.
+      await service.isEmpty();
+      await using _late = await openClient(service.socketUrl());
+    });
+  }
+
+  Deno.test(`A socket takes a place of ${setting} until it is gone, and one that is lost for good`, async () => {
+    await using service = await Service.start({ [setting]: "3" });
+    const { connections } = service.server.app;
+    const statusOf = async (username?: string) => {
+      await using socket = await RawSocket.open(service.socketUrl(username));
+      return socket.answer.status;
+    };
+    await using _live = await openClient(service.socketUrl("alice"));
+    connections.lose(holderOf("127.0.0.1"));
+    // It has been told to close and does not answer.
+    await using closing = await RawSocket.open(service.socketUrl("bob"));
+    closing.send({ opcode: OPCODE.binary, payload: new Uint8Array(65_537) });
+    assertEquals((await closing.readClose()).code, 1009);
+    assertEquals([connections.size, connections.closing, connections.lost], [1, 1, 1]);
+    assertEquals([await statusOf("carol"), await statusOf()], [status, status]);
+    await closing.closeAbruptly();
+    await until(() => connections.closing === 0, "the socket to be gone");
+    await using _carol = await openClient(service.socketUrl("carol"));
+    assertEquals([await statusOf("dave"), await statusOf()], [status, status]);
   });
 }
+
+/** Addresses that come in turn, and nobody has a socket. */
+function admissionAt(upgradesPerSecond: number): Admission {
+  const nobody = { isFull: false, countAt: () => 0 } as unknown as Connections;
+  return new Admission(nobody, {
+    maxConnectionsPerUser: 0,
+    onTooMany: "refuse",
+    maxConnectionsPerAddress: 0,
+    upgradesPerSecond,
+    trustedProxies: [],
+  });
+}
+
+Deno.test("Of handshakes an address has the rate again each second, and no more after a rest than a burst", () => {
+  using clock = new StoppedClock();
+  const admission = admissionAt(5);
+  /** How many get in at this moment. */
+  const burst = () => {
+    let count = 0;
+    while (count < 100 && !admission.refuse("a")) count++;
+    return count;
+  };
+  assertEquals(burst(), 10);
+  for (const [ms, count] of [[0, 0], [1_000, 5], [1_000, 5], [400, 2], [60_000, 10]] as const) {
+    clock.pass(ms);
+    assertEquals(burst(), count, `after ${ms} ms`);
+  }
+});
+
+Deno.test("Of 20,000 addresses it is remembered how fast they came, and then the longest unseen is forgotten", () => {
+  using _clock = new StoppedClock();
+  const admission = admissionAt(1);
+  const isRefused = (place: string) => admission.refuse(place) !== undefined;
+  const othersCome = (name: string, count: number) => {
+    for (let i = 0; i < count; i++) assert(!isRefused(`${name} ${i}`));
+  };
+  assertEquals([isRefused("a"), isRefused("a"), isRefused("a")], [false, false, true]);
+  othersCome("first", 10_000);
+  assert(isRefused("a"));
+  othersCome("second", 19_999);
+  assert(isRefused("a"), "whoever was seen later is not the one to be forgotten");
+  othersCome("third", 20_000);
+  assert(!isRefused("a"));
+});
 
 Deno.test("Handshakes of an address are limited per second, whatever becomes of them; others are not held up", async () => {
   await using service = await Service.start({ ...CLOSED, ...PROXIED, USERWIRE_UPGRADES_PER_SECOND: "5" });

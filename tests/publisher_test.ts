@@ -349,3 +349,31 @@ Deno.test("Publisher.send refuses what is no payload, before anything is sent", 
   assertEquals(await alice.next(), "after");
   assertEquals((await publisher.history("alice")).last, 1);
 });
+
+Deno.test("Publisher.sendToAll sends also what is larger than a page", async () => {
+  await using service = await Service.start();
+  const { publisher } = service.server.app;
+  const names = ["alice", "bob", "carol"];
+  await using bob = await openClient(service.socketUrl("bob"));
+  const text = "x".repeat(200_000);
+  const results = await withDeadline(publisher.sendToAll(names, text), 20_000, "the sends");
+  assertEquals(results.map(({ status }) => status), names.map(() => "fulfilled"));
+  assertEquals(await bob.next(), text);
+});
+
+Deno.test("Publisher.history is of one epoch, also when another begins while it is read", async () => {
+  const broker = new MemoryBroker();
+  const inbox = new MemoryInbox(broker, { limits: { count: 9, ttlMs: 60_000 } });
+  await using publisher = new Publisher(broker, inbox);
+  for (let n = 1; n <= 4; n++) await publisher.send("alice", n);
+  const since = inbox.since.bind(inbox);
+  let reads = 0;
+  // The store hands out two at a time, and is set back in between.
+  inbox.since = async (channel, after, limit, options) => {
+    const stretch = await since(channel, after, Math.min(limit, 2), options);
+    return ++reads === 1 ? stretch : { ...stretch, epoch: "another" };
+  };
+  const { frames, first } = await publisher.history("alice");
+  assertEquals([first, frames.map((frame) => JSON.parse(frame).data), reads], [1, [1, 2], 2]);
+  await broker.close();
+});

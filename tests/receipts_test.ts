@@ -2,11 +2,17 @@
  * Receipts: `?wait=ack`, with clients that acknowledge, on the sender's instance and on another; with subscriptions of
  * their own or shared ones.
  */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { openBackbone } from "../src/backbone.ts";
+import { MemoryBroker } from "../src/broker/memory.ts";
+import { BrokerUnavailableError, IdempotencyConflictError, UserOfflineError } from "../src/errors.ts";
+import { MemoryInbox } from "../src/inbox/memory.ts";
+import { Publisher, type SendOptions } from "../src/publisher.ts";
+import type { Wait } from "../src/receipts.ts";
 import { until } from "./support/deadline.ts";
 import { Follower } from "./support/follower.ts";
 import { instancesTest, numbers, SHARED } from "./support/instances.ts";
+import { Recorder } from "./support/recorder.ts";
 import { RedisCommands } from "./support/redis_commands.ts";
 import { RedisServer, redisTest } from "./support/redis_server.ts";
 import { type Sent, Service, Truth } from "./support/service.ts";
@@ -248,3 +254,85 @@ onRedis("makes each instance say once how many sockets it has, also while they o
   const keys = words.map((word) => /^handed (\d+) \d+$/.exec(word)![1]);
   assertEquals(keys.length, new Set(keys).size, words.join());
 }, SHARED);
+
+/** A publisher in memory with a history, on a broker that stays the caller's. */
+function publisherOn(broker: MemoryBroker): Publisher {
+  return new Publisher(broker, new MemoryInbox(broker, { limits: { count: 9, ttlMs: 60_000 } }));
+}
+
+Deno.test("A receipt can be waited for again as soon as the broker is back", async () => {
+  const broker = new MemoryBroker();
+  const { subscribe } = broker;
+  broker.subscribe = () => Promise.reject(new BrokerUnavailableError("away"));
+  await using publisher = publisherOn(broker);
+  const send = () => publisher.send("alice", "hello", { waitAckMs: 1 });
+  for (let i = 0; i < 2; i++) await assertRejects(send, BrokerUnavailableError, "away");
+  assertEquals((await publisher.history("alice")).last, 0, "nothing is sent that could not be waited for");
+  // And from then on without a subscription for each.
+  let subscriptions = 0;
+  broker.subscribe = (...args) => {
+    subscriptions++;
+    return subscribe.apply(broker, args);
+  };
+  for (let i = 0; i < 2; i++) assertEquals((await send()).acked, 0);
+  assertEquals(subscriptions, 1);
+  await broker.close();
+});
+
+Deno.test("A receipt is awaited no longer than its send, however that ends", async () => {
+  const broker = new MemoryBroker();
+  await using publisher = publisherOn(broker);
+  const { receipts } = publisher;
+  const waits: Wait[] = [];
+  const wait = receipts.wait.bind(receipts);
+  receipts.wait = async () => {
+    waits.push(await wait());
+    return waits.at(-1)!;
+  };
+  const send = (text: string, options: SendOptions) =>
+    publisher.send("alice", { kind: "text", text }, { waitAckMs: 1, ...options });
+
+  assertEquals((await send("nobody is there", {})).acked, 0);
+  await assertRejects(() => send("not sent", { expectOnline: true }), UserOfflineError);
+  await send("once", { idempotencyKey: "k" });
+  assertEquals((await send("once", { idempotencyKey: "k" })).repeated, true);
+  await assertRejects(() => send("other", { idempotencyKey: "k" }), IdempotencyConflictError);
+  await broker.subscribe("alice", new Recorder());
+  assertEquals((await send("time is up", {})).acked, 0);
+
+  assertEquals(waits.length, 6);
+  for (const wait of waits) {
+    // Whoever is still listed would hear it, and be listed for ever.
+    await receipts.confirm(wait.receipt, "a connection");
+    assertEquals((await wait.acked(1, 0)).acked, 0);
+  }
+  const { receipt, acked } = await wait();
+  await receipts.confirm(receipt, "a connection");
+  assertEquals((await acked(1, 0)).acked, 1, "one that is not over hears it");
+  await broker.close();
+});
+
+Deno.test("A receipt is owed for the last thousand messages that a client has not acknowledged, once each", async () => {
+  await using service = await Service.start({ USERWIRE_HISTORY: "2000" });
+  const { publisher } = service.server.app;
+  const confirmed: string[] = [];
+  publisher.receipts.confirm = (receipt) => {
+    confirmed.push(receipt);
+    return Promise.resolve();
+  };
+  await using alice = await Follower.open(service.socketUrl("alice"));
+  const given: string[] = [];
+  const wait = publisher.receipts.wait.bind(publisher.receipts);
+  publisher.receipts.wait = async () => {
+    const made = await wait();
+    given.push(made.receipt);
+    return made;
+  };
+  const send = (n: number) => publisher.send("alice", n, { waitAckMs: 1 });
+  await Promise.all(numbers(1, 1_010).map(send));
+  await alice.reaches(1_010);
+  for (const seq of [500, 500, 1_010, 1_010]) alice.send({ t: "ack", seq });
+  // What she said is heard before her leave.
+  await alice.disconnect();
+  assertEquals([confirmed.length, confirmed.join()], [1_000, given.slice(10).join()]);
+});

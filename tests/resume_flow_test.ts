@@ -3,11 +3,14 @@
  * told, are in the log.
  */
 import { assert, assertEquals } from "@std/assert";
+import { BrokerUnavailableError } from "../src/errors.ts";
+import { MemoryInbox } from "../src/inbox/memory.ts";
 import { formatEnvelope } from "../src/protocol.ts";
 import { until } from "./support/deadline.ts";
 import { type Accepted, Follower } from "./support/follower.ts";
+import { HeldIntervals } from "./support/held_timers.ts";
 import { instancesTest, numbers, send } from "./support/instances.ts";
-import type { Service } from "./support/service.ts";
+import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
 
 const { everywhere, onRedis } = instancesTest("Resume");
@@ -102,6 +105,36 @@ onRedis("finds a lost tail when it pings an idle client", async ({ here, redis }
   assertEquals(alice.gaps.map(({ from, to, why }) => [from, to, why]), [[3, 4, "trimmed"]]);
   alice.assertNoFault();
 }, { USERWIRE_PING_S: "1" });
+
+Deno.test("Resume goes on a second after the inbox could not be read, with all that came meanwhile", async () => {
+  using seconds = new HeldIntervals(1_000);
+  await using service = await Service.start();
+  await using alice = await Follower.open(url(service));
+  await send(service, 1);
+  await alice.reaches(1);
+  const { since } = MemoryInbox.prototype;
+  let reads = 0;
+  MemoryInbox.prototype.since = () => {
+    reads++;
+    return Promise.reject(new BrokerUnavailableError("away"));
+  };
+  try {
+    service.server.app.connections.verify();
+    await until(() => reads === 1, "the inbox to be read");
+    await send(service, 2);
+    seconds.run();
+    assertEquals(reads, 2, "no more often than once a second");
+  } finally {
+    MemoryInbox.prototype.since = since;
+  }
+  // The answer to the second read is no later than this one.
+  await send(service, 3);
+  assertEquals(alice.data, [1]);
+  seconds.run();
+  await alice.reaches(3);
+  assertEquals([alice.data, alice.gaps], [[1, 2, 3], []]);
+  alice.assertNoFault();
+});
 
 onRedis("logs what a raw client missed, and repeats nothing to it", async ({ here, there, redis }) => {
   await using alice = await openClient(url(here));

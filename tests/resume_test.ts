@@ -7,6 +7,7 @@ import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { parsePosition } from "../src/protocol.ts";
 import { until } from "./support/deadline.ts";
 import { Follower } from "./support/follower.ts";
+import { HeldSubscriptions } from "./support/held_subscriptions.ts";
 import { instancesTest, numbers, send, sendAll } from "./support/instances.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
@@ -81,6 +82,27 @@ everywhere("works right after the greeting, with nothing ever received", async (
   await alice.reaches(4);
   assertEquals(alice.messages[3]!.r, undefined);
   alice.assertNoFault();
+});
+
+Deno.test("Resume brings at once what is sent while the subscription is being confirmed, heard or not", async () => {
+  for (const hear of [false, true]) {
+    await using service = await Service.start();
+    await using alice = await Follower.open(url(service));
+    await send(service, 1);
+    await alice.reaches(1);
+    await alice.disconnect();
+    using subscriptions = new HeldSubscriptions({ hear });
+    const connecting = alice.connect(url(service));
+    await subscriptions.come(1);
+    await send(service, 2);
+    subscriptions.release();
+    await connecting;
+    // Else it would come only when a later message, or a ping into the silence, shows the hole.
+    assertEquals([alice.greetings[1]!.resumed, alice.greetings[1]!.replay], [true, 1]);
+    await alice.reaches(2);
+    assertEquals(alice.data, [1, 2]);
+    alice.assertNoFault();
+  }
 });
 
 everywhere(

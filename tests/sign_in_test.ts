@@ -105,3 +105,14 @@ Deno.test("A second token is not verified beside the first, and none is answered
   await first;
   assertEquals([stage.sent.length, stage.closedBy], [1, { code: 4403, why: "kicked" }]);
 });
+
+Deno.test("What goes wrong in a verification is told to the log, not to the client, who may try again", async () => {
+  const stage = new Stage();
+  stage.verified.reject(new TypeError("disk of the login service is full"));
+  for (const id of ["1", "2"]) await stage.signIn.refresh("fresh", id);
+  const refused = { t: "re", ok: false, err: "The token could not be verified" } as const;
+  assertEquals(stage.sent, [{ ...refused, id: "1" }, { ...refused, id: "2" }]);
+  const [said] = stage.log.records;
+  assertEquals([said?.level, said?.fields.reason], ["error", "disk of the login service is full"]);
+  assertEquals([stage.closedBy, stage.log.records.length], [undefined, 2]);
+});
