@@ -3,57 +3,12 @@
  * refused for good; whoever can't be known yet is told to come again; and users whose keys are known notice nothing.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { exportJWK, generateKeyPair, type JWK } from "jose";
-import { openVerifier, type Verify } from "../src/auth/jwt.ts";
 import { KeysUnavailableError, UnauthorizedError } from "../src/errors.ts";
-import { memoryLog } from "../src/log.ts";
-import { tokenFor } from "./support/closed.ts";
 import { until, withDeadline } from "./support/deadline.ts";
+import { fateOf, newPair, type Pair, Signer, verifierOf } from "./support/key_signer.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
-import { StandingClock } from "./support/standing_clock.ts";
 import { openClient } from "./support/ws_client.ts";
-
-interface Pair {
-  readonly jwk: JWK;
-  sign(options?: { kid?: string; claims?: Record<string, unknown> }): Promise<string>;
-}
-
-async function newPair(alg = "ES256"): Promise<Pair> {
-  const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true });
-  return {
-    jwk: { ...await exportJWK(publicKey), alg },
-    sign: ({ kid, claims = {} } = {}) =>
-      tokenFor("alice", claims, { alg, key: privateKey, ...(kid !== undefined && { kid }) }),
-  };
-}
-
-/** A signer of tokens, whose answer is whatever a test wants. */
-class Signer implements AsyncDisposable {
-  answer: (request: Request) => Response | Promise<Response>;
-  fetches = 0;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
-
-  constructor(...keys: unknown[]) {
-    this.answer = () => Response.json({ keys });
-    this.#server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
-      this.fetches++;
-      return this.answer(request);
-    });
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${this.#server.addr.port}/keys`;
-  }
-
-  publish(...keys: unknown[]): void {
-    this.answer = () => Response.json({ keys });
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#server.shutdown();
-  }
-}
 
 interface Tried {
   readonly status: number;
@@ -72,25 +27,6 @@ async function handshake(service: Service, token: string): Promise<Tried> {
 }
 
 const statusOf = async (service: Service, token: string) => (await handshake(service, token)).status;
-
-function verifierOf(signer: Signer, cooldownMs?: number) {
-  const log = memoryLog();
-  const verify = openVerifier({
-    jwksUrl: signer.url,
-    ...(cooldownMs !== undefined && { jwksCooldownMs: cooldownMs }),
-    algorithms: [],
-    clockToleranceS: 0,
-    maxLifeS: 3_600,
-    names: { fold: false, bare: false },
-    log,
-  })!;
-  return { verify, log };
-}
-
-/** What became of a token: the user, or the class of the error. */
-async function fateOf(verify: Verify, token: string): Promise<string> {
-  return await verify(token).then(({ username }) => username, (error: Error) => error.name);
-}
 
 Deno.test("A token without a key id is verified with whichever key fits, also while there are two", async () => {
   const [old, fresh, foreign] = [await newPair(), await newPair(), await newPair()];
@@ -164,127 +100,6 @@ Deno.test("Users whose keys are known notice neither an outage of the signer nor
   assertEquals(warnings.length, 1, "each trouble once");
 });
 
-Deno.test("A signer that could not be asked is not asked again for a second, and then once by all together", async () => {
-  const pair = await newPair();
-  await using signer = new Signer({ ...pair.jwk, kid: "k" });
-  const { answer } = signer;
-  signer.answer = () => new Response("", { status: 500 });
-  using clock = new StandingClock();
-  const { verify } = verifierOf(signer);
-  const token = await pair.sign({ kid: "k" });
-  const fates = () => Promise.all([1, 2, 3].map(() => fateOf(verify, token)));
-  const unavailable = Array(3).fill("KeysUnavailableError");
-  assertEquals([await fates(), signer.fetches], [unavailable, 1]);
-  clock.pass(999);
-  assertEquals([await fates(), signer.fetches], [unavailable, 1]);
-  clock.pass(1);
-  assertEquals([await fates(), signer.fetches], [unavailable, 2], "it failed again, which counts from now");
-  clock.pass(999);
-  signer.answer = answer;
-  assertEquals([await fates(), signer.fetches], [unavailable, 2]);
-  clock.pass(1);
-  assertEquals([await fates(), signer.fetches], [["alice", "alice", "alice"], 3]);
-});
-
-Deno.test("Keys are fetched anew after ten minutes, before a token is tried with them", async () => {
-  const [old, fresh] = [await newPair(), await newPair()];
-  await using signer = new Signer(old.jwk);
-  using clock = new StandingClock();
-  const { verify } = verifierOf(signer);
-  const [withdrawn, token] = [await old.sign(), await fresh.sign()];
-  assertEquals(await fateOf(verify, withdrawn), "alice");
-  signer.publish(fresh.jwk);
-  clock.pass(600_000);
-  assertEquals([await fateOf(verify, withdrawn), signer.fetches], ["alice", 1]);
-  clock.pass(1);
-  assertEquals([await fateOf(verify, withdrawn), signer.fetches], ["UnauthorizedError", 2]);
-  assertEquals([await fateOf(verify, token), signer.fetches], ["alice", 2]);
-});
-
-Deno.test("Keys that can't be fetched anew hold for an hour more, and nobody waits for a signer that is away", async () => {
-  const pair = await newPair();
-  await using signer = new Signer({ ...pair.jwk, kid: "k" });
-  const { answer } = signer;
-  using clock = new StandingClock();
-  const { verify } = verifierOf(signer);
-  const token = await pair.sign({ kid: "k" });
-  assertEquals(await fateOf(verify, token), "alice");
-  signer.answer = () => new Response("", { status: 500 });
-  clock.pass(600_001);
-  assertEquals([await fateOf(verify, token), signer.fetches], ["alice", 2]);
-  // From now on it takes its time to fail.
-  const asked = Promise.withResolvers<void>(), failed = Promise.withResolvers<Response>();
-  signer.answer = () => (asked.resolve(), failed.promise);
-  clock.pass(1_000);
-  const fate = fateOf(verify, token);
-  await withDeadline(asked.promise, 20_000, "the signer to be asked");
-  assertEquals(await withDeadline(fate, 20_000, "the token to be taken meanwhile"), "alice");
-  failed.resolve(new Response("", { status: 500 }));
-  clock.pass(3_600_000 - 1_001);
-  signer.answer = () => new Response("", { status: 500 });
-  assertEquals(await fateOf(verify, token), "alice", "for the last time");
-  clock.pass(1_001);
-  assertEquals(await fateOf(verify, token), "KeysUnavailableError");
-  signer.answer = answer;
-  clock.pass(1_000);
-  assertEquals(await fateOf(verify, token), "alice");
-  // It is there again: the newest keys are waited for, as before.
-  signer.publish();
-  clock.pass(600_001);
-  assertEquals(await fateOf(verify, token), "UnauthorizedError");
-});
-
-Deno.test("Keys that were on their way when a token came may be older than the token's key, which is asked for again", async () => {
-  const [old, fresh] = [await newPair(), await newPair()];
-  await using signer = new Signer();
-  const asked = Promise.withResolvers<void>(), answer = Promise.withResolvers<Response>();
-  signer.answer = () => (asked.resolve(), answer.promise);
-  using clock = new StandingClock();
-  const { verify } = verifierOf(signer);
-  const [first, second] = [await old.sign({ kid: "old" }), await fresh.sign({ kid: "fresh" })];
-  const before = fateOf(verify, first);
-  await withDeadline(asked.promise, 20_000, "the signer to be asked");
-  clock.pass(1);
-  const meanwhile = fateOf(verify, second);
-  clock.pass(1_000);
-  answer.resolve(Response.json({ keys: [{ ...old.jwk, kid: "old" }] }));
-  assertEquals([await before, await meanwhile, signer.fetches], ["alice", "KeysUnavailableError", 1]);
-  // The ten seconds began when they were asked for.
-  clock.pass(8_999);
-  signer.publish({ ...fresh.jwk, kid: "fresh" });
-  assertEquals([await fateOf(verify, second), signer.fetches], ["alice", 2]);
-});
-
-Deno.test("An unknown key is not looked for until the keys are ten seconds old, and it is said when that is", async () => {
-  const [old, fresh] = [await newPair(), await newPair()];
-  await using signer = new Signer({ ...old.jwk, kid: "old" });
-  using clock = new StandingClock();
-  const { verify } = verifierOf(signer);
-  assertEquals(await fateOf(verify, await old.sign({ kid: "old" })), "alice");
-  signer.publish({ ...old.jwk, kid: "old" }, { ...fresh.jwk, kid: "fresh" });
-  const token = await fresh.sign({ kid: "fresh" });
-  const retryAfter = () =>
-    verify(token).then(() => "taken", (error: unknown) => (error as KeysUnavailableError).retryAfterS);
-  clock.pass(1);
-  assertEquals(await retryAfter(), 10);
-  clock.pass(7_999);
-  assertEquals(await retryAfter(), 2);
-  clock.pass(1_999);
-  assertEquals(await retryAfter(), 1);
-  assertEquals(
-    await fateOf(verify, await fresh.sign({ kid: "old" })),
-    "UnauthorizedError",
-    "a forgery waits not",
-  );
-  assertEquals(signer.fetches, 1);
-  clock.pass(1);
-  assertEquals([await retryAfter(), signer.fetches], ["taken", 2]);
-  // Keys that were fetched for the token itself are as new as it gets.
-  clock.pass(10_000);
-  const foreign = await (await newPair()).sign({ kid: "foreign" });
-  assertEquals([await fateOf(verify, foreign), signer.fetches], ["UnauthorizedError", 3]);
-});
-
 Deno.test("A signer that is away is told as such: by status, code and metric", async () => {
   const pair = await newPair();
   await using signer = new Signer();
@@ -348,6 +163,41 @@ Deno.test("An answer of the signer without end is given up at 1 MiB", async () =
   await withDeadline(ended.promise, 5_000, "the transfer to end");
   assertMatch(String(log.records[0]!.fields?.reason), /more than 1048576 bytes/);
   assert(sent < 64 * 1024 * 1024, `${sent} bytes were sent`);
+});
+
+Deno.test("A key is tried only for what it is published for", async () => {
+  const [good, foreign] = [await newPair(), await newPair()];
+  const cases: [string, Pair, Record<string, unknown>][] = [
+    ["to encrypt", await newPair(), { use: "enc" }],
+    ["to sign only", await newPair(), { key_ops: ["sign"] }],
+    ["for another algorithm", await newPair("RS256"), { alg: "PS256" }],
+    ["of another curve than the token's", await newPair("ES384"), { alg: undefined }],
+  ];
+  for (const [what, pair, fields] of cases) {
+    await using signer = new Signer({ ...pair.jwk, ...fields }, good.jwk);
+    const { verify, log } = verifierOf(signer);
+    assertEquals(await fateOf(verify, await good.sign()), "alice", what);
+    const ofIt = what.startsWith("of") ? foreign : pair;
+    const { verify: anew } = verifierOf(signer);
+    assertEquals(await fateOf(anew, await ofIt.sign()), "UnauthorizedError", what);
+    assertEquals(log.records, [], what);
+  }
+  const uses = [{ use: "sig" }, { key_ops: ["verify"] }, { alg: undefined }, { kid: 7 }];
+  for (const fields of uses) {
+    await using signer = new Signer({ ...good.jwk, ...fields });
+    const { verify } = verifierOf(signer);
+    assertEquals(await fateOf(verify, await good.sign({ kid: "k" })), "alice", JSON.stringify(fields));
+  }
+});
+
+Deno.test("Of more than a hundred keys the first hundred are used, and the log says so", async () => {
+  const [last, beyond, other] = [await newPair(), await newPair(), await newPair()];
+  await using signer = new Signer(...Array(99).fill(other.jwk), last.jwk, beyond.jwk);
+  const { verify, log } = verifierOf(signer);
+  assertEquals(await fateOf(verify, await last.sign()), "alice");
+  assertMatch(String(log.records[0]!.fields.reason), /there are 101 keys, of which the first 100 are used/);
+  const { verify: anew } = verifierOf(signer);
+  assertEquals(await fateOf(anew, await beyond.sign()), "UnauthorizedError");
 });
 
 Deno.test("A broken key harms its own tokens only", async () => {
