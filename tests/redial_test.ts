@@ -49,15 +49,24 @@ class Host implements AsyncDisposable {
     return connection;
   }
 
+  /** Nothing is dialled again before this resolves. */
+  ready: Promise<void> = Promise.resolve();
+
   whenReady(): Promise<void> {
-    return Promise.resolve();
+    return this.ready;
   }
 
   isOld(): boolean {
     return false;
   }
 
-  onLost(): void {}
+  /** How many subscriptions are lost. */
+  lost = 0;
+
+  onLost(count: number): void {
+    this.lost += count;
+  }
+
   onConnected(): void {}
   onConfirmed(): void {}
   onClosed(): void {}
@@ -177,3 +186,104 @@ for (const { name, subscribe } of WAYS) {
     assert(tookMs > 100, `nine connections within ${tookMs} ms`);
   });
 }
+
+redisTest(
+  "RedisSubscription is missed from its loss to its return, or to the end of waiting for that",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using host = new Host(redis.url);
+    const recorder = new Recorder();
+    const { subscribe } = WAYS[0]!;
+    const subscription = await subscribe(host, recorder);
+    assertEquals(host.lost, 0);
+    const back = Promise.withResolvers<void>();
+    host.ready = back.promise;
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await recorder.isLost();
+    assertEquals(host.lost, 1);
+    back.resolve();
+    await recorder.isRestored();
+    assertEquals(host.lost, 0);
+    host.ready = new Promise(() => {});
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await recorder.isLost();
+    assertEquals(host.lost, 1);
+    await subscription.close();
+    assertEquals(host.lost, 0);
+    assertEquals(recorder.changes, ["lost", "restored", "lost"]);
+  },
+);
+
+redisTest(
+  "SharedConnection misses each listener that it lost until that is back or leaves, and no other",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using host = new Host(redis.url);
+    await using stack = new AsyncDisposableStack();
+    const connection = new SharedConnection(host);
+    stack.defer(() => connection.close());
+    const [staying, leaving, newcomer] = [new Recorder(), new Recorder(), new Recorder()];
+    await connection.subscribe("alice", staying, undefined);
+    const left = await connection.subscribe("alice", leaving, undefined);
+    const back = Promise.withResolvers<void>();
+    host.ready = back.promise;
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await leaving.isLost();
+    assertEquals(host.lost, 2);
+    const joining = connection.subscribe("alice", newcomer, undefined);
+    await left.close();
+    await left.close();
+    assertEquals(host.lost, 1);
+    back.resolve();
+    await staying.isRestored();
+    await joining;
+    assertEquals(host.lost, 0);
+    assertEquals(await redis.cli("PUBLISH", "alice", "hi"), 1);
+    await Promise.all([staying.received(1), newcomer.received(1)]);
+    assertEquals([leaving.changes, leaving.payloads, newcomer.changes], [["lost"], [], []]);
+  },
+);
+
+redisTest("RedisSubscription that is paused is not taken for dead, however long nobody reads", async () => {
+  await using redis = await RedisServer.start();
+  await using host = new Host(redis.url);
+  const recorder = new Recorder();
+  const subscription = new RedisSubscription("alice", recorder, host);
+  await host.attempt(undefined, (attempt) => subscription.open(attempt));
+  await redis.cli("CONFIG", "RESETSTAT");
+  const lookForLong = () => {
+    for (let i = 0; i < 10; i++) subscription.checkHealth();
+    subscription.ping();
+    subscription.cutIfSilent();
+  };
+  subscription.pause();
+  lookForLong();
+  for (const payload of ["1", "2"]) assertEquals(await redis.cli("PUBLISH", "alice", payload), 1);
+  lookForLong();
+  assertEquals([subscription.confirmed, recorder.payloads], [undefined, []]);
+  subscription.resume();
+  await recorder.received(2);
+  assertEquals([recorder.payloads, recorder.changes], [["1", "2"], []]);
+  assert(subscription.confirmed);
+  assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
+  await subscription.close();
+});
+
+redisTest("RedisSubscription that is cut while it is paused is dialled again, and stays paused", async () => {
+  await using redis = await RedisServer.start();
+  await using host = new Host(redis.url);
+  const recorder = new Recorder();
+  const subscription = new RedisSubscription("alice", recorder, host);
+  await host.attempt(undefined, (attempt) => subscription.open(attempt));
+  subscription.pause();
+  // What came before is waiting to be read.
+  await redis.cli("PUBLISH", "alice", "1");
+  subscription.cut();
+  await recorder.isRestored();
+  assertEquals(await redis.cli("PUBLISH", "alice", "2"), 1);
+  assertEquals([recorder.payloads, subscription.confirmed], [[], undefined]);
+  subscription.resume();
+  await recorder.received(1);
+  assertEquals([recorder.payloads, recorder.changes], [["2"], ["lost", "restored"]]);
+  await subscription.close();
+});

@@ -3,56 +3,12 @@
  * refused for good; whoever can't be known yet is told to come again; and users whose keys are known notice nothing.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { exportJWK, generateKeyPair, type JWK } from "jose";
-import { openVerifier, type Verify } from "../src/auth/jwt.ts";
 import { KeysUnavailableError, UnauthorizedError } from "../src/errors.ts";
-import { memoryLog } from "../src/log.ts";
-import { tokenFor } from "./support/closed.ts";
 import { until, withDeadline } from "./support/deadline.ts";
+import { fateOf, newPair, type Pair, Signer, verifierOf } from "./support/key_signer.ts";
 import { RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
 import { openClient } from "./support/ws_client.ts";
-
-interface Pair {
-  readonly jwk: JWK;
-  sign(options?: { kid?: string; claims?: Record<string, unknown> }): Promise<string>;
-}
-
-async function newPair(alg = "ES256"): Promise<Pair> {
-  const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true });
-  return {
-    jwk: { ...await exportJWK(publicKey), alg },
-    sign: ({ kid, claims = {} } = {}) =>
-      tokenFor("alice", claims, { alg, key: privateKey, ...(kid !== undefined && { kid }) }),
-  };
-}
-
-/** A signer of tokens, whose answer is whatever a test wants. */
-class Signer implements AsyncDisposable {
-  answer: (request: Request) => Response | Promise<Response>;
-  fetches = 0;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
-
-  constructor(...keys: unknown[]) {
-    this.answer = () => Response.json({ keys });
-    this.#server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
-      this.fetches++;
-      return this.answer(request);
-    });
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${this.#server.addr.port}/keys`;
-  }
-
-  publish(...keys: unknown[]): void {
-    this.answer = () => Response.json({ keys });
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#server.shutdown();
-  }
-}
 
 interface Tried {
   readonly status: number;
@@ -71,25 +27,6 @@ async function handshake(service: Service, token: string): Promise<Tried> {
 }
 
 const statusOf = async (service: Service, token: string) => (await handshake(service, token)).status;
-
-function verifierOf(signer: Signer, cooldownMs?: number) {
-  const log = memoryLog();
-  const verify = openVerifier({
-    jwksUrl: signer.url,
-    ...(cooldownMs !== undefined && { jwksCooldownMs: cooldownMs }),
-    algorithms: [],
-    clockToleranceS: 0,
-    maxLifeS: 3_600,
-    names: { fold: false, bare: false },
-    log,
-  })!;
-  return { verify, log };
-}
-
-/** What became of a token: the user, or the class of the error. */
-async function fateOf(verify: Verify, token: string): Promise<string> {
-  return await verify(token).then(({ username }) => username, (error: Error) => error.name);
-}
 
 Deno.test("A token without a key id is verified with whichever key fits, also while there are two", async () => {
   const [old, fresh, foreign] = [await newPair(), await newPair(), await newPair()];
@@ -226,6 +163,41 @@ Deno.test("An answer of the signer without end is given up at 1 MiB", async () =
   await withDeadline(ended.promise, 5_000, "the transfer to end");
   assertMatch(String(log.records[0]!.fields?.reason), /more than 1048576 bytes/);
   assert(sent < 64 * 1024 * 1024, `${sent} bytes were sent`);
+});
+
+Deno.test("A key is tried only for what it is published for", async () => {
+  const [good, foreign] = [await newPair(), await newPair()];
+  const cases: [string, Pair, Record<string, unknown>][] = [
+    ["to encrypt", await newPair(), { use: "enc" }],
+    ["to sign only", await newPair(), { key_ops: ["sign"] }],
+    ["for another algorithm", await newPair("RS256"), { alg: "PS256" }],
+    ["of another curve than the token's", await newPair("ES384"), { alg: undefined }],
+  ];
+  for (const [what, pair, fields] of cases) {
+    await using signer = new Signer({ ...pair.jwk, ...fields }, good.jwk);
+    const { verify, log } = verifierOf(signer);
+    assertEquals(await fateOf(verify, await good.sign()), "alice", what);
+    const ofIt = what.startsWith("of") ? foreign : pair;
+    const { verify: anew } = verifierOf(signer);
+    assertEquals(await fateOf(anew, await ofIt.sign()), "UnauthorizedError", what);
+    assertEquals(log.records, [], what);
+  }
+  const uses = [{ use: "sig" }, { key_ops: ["verify"] }, { alg: undefined }, { kid: 7 }];
+  for (const fields of uses) {
+    await using signer = new Signer({ ...good.jwk, ...fields });
+    const { verify } = verifierOf(signer);
+    assertEquals(await fateOf(verify, await good.sign({ kid: "k" })), "alice", JSON.stringify(fields));
+  }
+});
+
+Deno.test("Of more than a hundred keys the first hundred are used, and the log says so", async () => {
+  const [last, beyond, other] = [await newPair(), await newPair(), await newPair()];
+  await using signer = new Signer(...Array(99).fill(other.jwk), last.jwk, beyond.jwk);
+  const { verify, log } = verifierOf(signer);
+  assertEquals(await fateOf(verify, await last.sign()), "alice");
+  assertMatch(String(log.records[0]!.fields.reason), /there are 101 keys, of which the first 100 are used/);
+  const { verify: anew } = verifierOf(signer);
+  assertEquals(await fateOf(anew, await beyond.sign()), "UnauthorizedError");
 });
 
 Deno.test("A broken key harms its own tokens only", async () => {

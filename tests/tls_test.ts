@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ConfigError } from "../src/errors.ts";
-import { until } from "./support/deadline.ts";
+import { until, withDeadline } from "./support/deadline.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "./support/closed.ts";
 import { Certificates } from "./support/certificates.ts";
 import { OwnPort } from "./support/own_port.ts";
@@ -89,6 +89,54 @@ Deno.test("A new certificate is taken on SIGHUP, one that can't be used is not, 
   assertEquals((await back.nextJson()).replay, 1);
   assertEquals((await back.nextJson()).data, 7, "nothing was missed");
   for (let i = 0; i < 5; i++) assert(await isRefused());
+});
+
+/** Asks on a connection that stays open, and resolves with the whole answer. */
+async function ask(conn: Deno.Conn, path: string, headers: Record<string, string> = {}): Promise<string> {
+  const lines = Object.entries({ Host: "localhost", ...headers }).map((pair) => `${pair.join(": ")}\r\n`);
+  await conn.write(new TextEncoder().encode(`GET ${path} HTTP/1.1\r\n${lines.join("")}\r\n`));
+  const buffer = new Uint8Array(10_000);
+  let text = "";
+  const read = async () => {
+    for (;;) {
+      const end = text.indexOf("\r\n\r\n");
+      const length = Number(/^content-length: (\d+)/im.exec(text)?.[1] ?? 0);
+      if (end >= 0 && text.length >= end + 4 + length) return text;
+      const count = await conn.read(buffer);
+      if (count === null) return text;
+      text += new TextDecoder().decode(buffer.subarray(0, count));
+    }
+  };
+  return await withDeadline(read(), 20_000, `the answer to ${path}`, () => text);
+}
+
+Deno.test("A listener whose certificate was replaced takes no sockets on connections that it has from before", async () => {
+  await using certificates = await Certificates.make();
+  await using renewed = await Certificates.make();
+  const cert = certificates.cert("server"), key = certificates.key("server");
+  const env = { USERWIRE_TLS_CERT: cert, USERWIRE_TLS_KEY: key, USERWIRE_DRAIN_S: "60" };
+  await using service = await Service.start(env);
+  const { port } = service.server;
+  const dial = () => Deno.connectTls({ hostname: "localhost", port, caCerts: [certificates.ca] });
+  const handshake = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+  };
+  // It answers no close, and as long as it is there the old listener goes on.
+  using staying = await dial();
+  assertMatch(await ask(staying, "/ws?username=alice", handshake), /^HTTP\/1\.1 101 /);
+  using late = await dial();
+  assertMatch(await ask(late, "/healthz"), /^HTTP\/1\.1 200 /);
+
+  await Deno.copyFile(renewed.cert("server"), cert);
+  await Deno.copyFile(renewed.key("server"), key);
+  service.server.reload();
+  const refused = await ask(late, "/ws?username=bob", handshake);
+  assertMatch(refused, /^HTTP\/1\.1 503 [^]*"code":"draining"/);
+  assertMatch(refused, /connect again/);
+  assertMatch(await ask(late, "/healthz"), /^HTTP\/1\.1 200 /, "what is no socket is answered");
 });
 
 Deno.test("Certificates that can't be used are reported at the start, all at once, and not shown", async () => {

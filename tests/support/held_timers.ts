@@ -1,24 +1,45 @@
 /**
- * Timers of one length that never fire, for what is to happen at once and not when its timer says so. No machine is too
- * slow for that, as it is for "within half a second".
+ * Timers of one length that never fire by themselves, for what is to happen at once and not when its timer says so. No
+ * machine is too slow for that, as it is for "within half a second".
  *
  *     using _held = new HeldTimers(1_000);
  */
 export class HeldTimers implements Disposable {
+  readonly #set = new Map<ReturnType<typeof setTimeout>, () => void>();
   readonly #setTimeout = globalThis.setTimeout;
+  readonly #clearTimeout = globalThis.clearTimeout;
 
   /** @param ms Those that are set from now on for this long are held, in milliseconds and give or take one. */
   constructor(ms: number) {
-    const setTimeout = this.#setTimeout;
+    const [setTimeout, clearTimeout] = [this.#setTimeout, this.#clearTimeout];
     globalThis.setTimeout = ((callback: () => void, delayMs = 0, ...args: []) => {
       const id = setTimeout(callback, delayMs, ...args);
-      if (Math.abs(delayMs - ms) <= 1) clearTimeout(id);
+      if (Math.abs(delayMs - ms) > 1) return id;
+      clearTimeout(id);
+      this.#set.set(id, callback);
       return id;
     }) as typeof globalThis.setTimeout;
+    globalThis.clearTimeout = (id) => {
+      this.#set.delete(id as ReturnType<typeof setTimeout>);
+      clearTimeout(id);
+    };
+  }
+
+  /** How many are set, and neither cleared nor run. */
+  get count(): number {
+    return this.#set.size;
+  }
+
+  /** Runs each of them now, and for the last time. */
+  run(): void {
+    const callbacks = [...this.#set.values()];
+    this.#set.clear();
+    for (const callback of callbacks) callback();
   }
 
   [Symbol.dispose](): void {
     globalThis.setTimeout = this.#setTimeout;
+    globalThis.clearTimeout = this.#clearTimeout;
   }
 }
 
