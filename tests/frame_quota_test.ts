@@ -2,18 +2,18 @@
 import { assertEquals } from "@std/assert";
 import { FrameQuota } from "../src/frame_quota.ts";
 import { CLOSE } from "../src/protocol.ts";
-import { StoppedClock } from "./support/stopped_clock.ts";
+import { StandingClock } from "./support/standing_clock.ts";
 
 const LIMITS = { maxFrameBytes: 8, maxFramesPerSecond: 3, maxBytesPerSecond: 20 };
 
 /** A quota in the middle of the life of a process. */
-function make(clock: StoppedClock): FrameQuota {
+function make(clock: StandingClock): FrameQuota {
   clock.pass(10_000);
   return new FrameQuota(LIMITS);
 }
 
 Deno.test("A client may send so many frames and bytes in each second, and what it did not use is not saved up", () => {
-  using clock = new StoppedClock();
+  using clock = new StandingClock();
   const quota = make(clock);
   const take = (...sizes: number[]) => sizes.map((size) => quota.take("x".repeat(size)));
   for (const ms of [0, 1_000, 60_000]) {
@@ -31,7 +31,7 @@ Deno.test("A client may send so many frames and bytes in each second, and what i
 });
 
 Deno.test("A frame is measured in bytes, and one of the largest size is not too large", () => {
-  using clock = new StoppedClock();
+  using clock = new StandingClock();
   for (
     const [data, excess] of [
       ["x".repeat(8), undefined],

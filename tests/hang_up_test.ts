@@ -3,7 +3,7 @@ import { assertEquals } from "@std/assert";
 import { hangUp } from "../src/hang_up.ts";
 import { CLOSE } from "../src/protocol.ts";
 import { HeldIntervals } from "./support/held_timers.ts";
-import { StoppedClock } from "./support/stopped_clock.ts";
+import { StandingClock } from "./support/standing_clock.ts";
 import { StubSocket } from "./support/stub_socket.ts";
 
 const QUIET_MS = 50;
@@ -53,7 +53,7 @@ Deno.test("Hanging up waits until the peer has been quiet, but no longer than a 
 Deno.test("A peer that sends more than can have been on its way floods, and is closed at once", () => {
   for (const [count, size, ms] of [[10_000, 1, 0], [16, 65_536, 0], [0, 0, 1_000]] as const) {
     using quiet = new HeldIntervals(QUIET_MS);
-    using clock = new StoppedClock();
+    using clock = new StandingClock();
     const peer = new StubSocket();
     let floods = 0;
     hangUp(peer.socket, CLOSE.protocol, { whenQuiet: true, onFlood: () => floods++ });

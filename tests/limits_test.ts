@@ -17,7 +17,7 @@ import { ask, assertRefused } from "./support/bad_input.ts";
 import { call, CLOSED, tokenFor } from "./support/closed.ts";
 import { OPCODE, RawSocket } from "./support/raw_socket.ts";
 import { Service } from "./support/service.ts";
-import { StoppedClock } from "./support/stopped_clock.ts";
+import { StandingClock } from "./support/standing_clock.ts";
 import { until } from "./support/deadline.ts";
 import { openClient } from "./support/ws_client.ts";
 
@@ -125,7 +125,7 @@ function admissionAt(upgradesPerSecond: number): Admission {
 }
 
 Deno.test("Of handshakes an address has the rate again each second, and no more after a rest than a burst", () => {
-  using clock = new StoppedClock();
+  using clock = new StandingClock();
   const admission = admissionAt(5);
   /** How many get in at this moment. */
   const burst = () => {
@@ -141,7 +141,7 @@ Deno.test("Of handshakes an address has the rate again each second, and no more 
 });
 
 Deno.test("Of 20,000 addresses it is remembered how fast they came, and then the longest unseen is forgotten", () => {
-  using _clock = new StoppedClock();
+  using _clock = new StandingClock();
   const admission = admissionAt(1);
   const isRefused = (place: string) => admission.refuse(place) !== undefined;
   const othersCome = (name: string, count: number) => {
