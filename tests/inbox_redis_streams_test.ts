@@ -385,17 +385,20 @@ test("notes up to where an epoch holds also when the first to come is a send", a
 test("keeps the list of former epochs short over many timelines", async ({ redis, ours }) => {
   let place = await sendMany(ours.inbox, 1);
   const epochs = new Set<string>();
-  for (let life = 0; life < 20; life++) {
+  for (let life = 0; life < 30; life++) {
     epochs.add(place.epoch);
     // What a new timeline changes, without the wait for one.
     await redis.cli("HSET", "userwire:{alice}:position", "timeline", "0.before");
     place = await sendMany(ours.inbox, 1);
   }
   const stretch = await ours.inbox.since("alice", 0, 100);
-  assertEquals([stretch.epoch, stretch.last], [place.epoch, 21]);
+  assertEquals([stretch.epoch, stretch.last], [place.epoch, 31]);
   assert(stretch.former.length >= 10 && stretch.former.length < 20);
-  assertEquals(stretch.former.map(({ seq }) => seq), numbers(21 - stretch.former.length, 20));
+  assertEquals(stretch.former.map(({ seq }) => seq), numbers(31 - stretch.former.length, 30));
   for (const { epoch } of stretch.former) assert(epochs.has(epoch), `There was no ${epoch}`);
+  // No piece of one is left where the list was cut.
+  const kept = String(await redis.cli("HGET", "userwire:{alice}:position", "former"));
+  assertEquals(kept.split(",").length - 1, stretch.former.length, kept);
 });
 
 test("begins a new epoch on what another server's first timeline wrote, and none on a later one's", async (t) => {

@@ -159,62 +159,6 @@ Deno.test("A handshake that nobody waits for any more stands in nobody's way", a
   }
 });
 
-async function comeAll(turnstile: Turnstile, place: string, count: number): Promise<Client[]> {
-  const clients = Array.from({ length: count }, () => new Client());
-  for (const client of clients) client.come(turnstile, place).catch(() => {});
-  await new Promise((resolve) => setTimeout(resolve));
-  return clients;
-}
-
-/** @returns Those of so many that come at once that have their turn; none of them opens. */
-async function atOnce(turnstile: Turnstile, place: string, count: number): Promise<Client[]> {
-  return (await comeAll(turnstile, place, count)).filter(({ turn }) => turn);
-}
-
-async function openMany(turnstile: Turnstile, place: string, count: number): Promise<void> {
-  for (let i = 0; i < count; i++) (await new Client().come(turnstile, place)).open();
-}
-
-Deno.test("An address whose handshakes open has more turns at once, few beside those that opened; a loss ends that", async () => {
-  const turnstile = new Turnstile(() => {});
-  await openMany(turnstile, "1.1.1.1", 19);
-  const [first, second, ...others] = await atOnce(turnstile, "1.1.1.1", 2);
-  assertEquals(others, []);
-  first!.open();
-  second!.open();
-  assertEquals((await atOnce(turnstile, "1.1.1.1", 30)).length, 3);
-  await openMany(turnstile, "2.2.2.2", 1_000);
-  const all = await comeAll(turnstile, "2.2.2.2", 30);
-  const many = all.filter(({ turn }) => turn);
-  assertEquals(many.length, 16);
-  many[0]!.leave();
-  // Those that were let in may still open, and hand on no turn while there are too many.
-  for (const client of many.slice(1, 14)) client.turn!.end();
-  const waits = new Client();
-  const coming = waits.come(turnstile, "2.2.2.2");
-  await new Promise((resolve) => setTimeout(resolve));
-  assertEquals(waits.turn, undefined, "it waits for a random time");
-  waits.leave();
-  await assertRejects(() => coming);
-  for (const client of all) client.leave();
-  await new Promise((resolve) => setTimeout(resolve));
-});
-
-Deno.test("Addresses are forgotten, the oldest first, but for those that cost a descriptor", async () => {
-  const turnstile = new Turnstile(() => {});
-  (await new Client().come(turnstile, "lost")).leave();
-  await openMany(turnstile, "first", 40);
-  for (let i = 0; i < 20_000; i++) turnstile.left(`${i}`);
-  assertEquals(turnstile.size, 20_000);
-  assertEquals((await atOnce(turnstile, "first", 30)).length, 2, "what was earned is forgotten");
-  const client = new Client();
-  const coming = client.come(turnstile, "lost");
-  await new Promise((resolve) => setTimeout(resolve));
-  assertEquals(client.turn, undefined, "what was lost is not");
-  client.leave();
-  await assertRejects(() => coming);
-});
-
 // ---------------------------------------------------------------------------------------------------------
 // On a clock that the test turns, without chance: each random wait is as long as it may be
 
@@ -248,6 +192,59 @@ async function arrive(turnstile: Turnstile, count = 1, place = PLACE): Promise<C
 }
 
 const turnsOf = (clients: readonly Client[]) => clients.filter(({ turn }) => turn).length;
+
+/** @returns Those of so many that come at once that have their turn; none of them opens. */
+async function atOnce(turnstile: Turnstile, place: string, count: number): Promise<Client[]> {
+  return (await arrive(turnstile, count, place)).filter(({ turn }) => turn);
+}
+
+async function openMany(turnstile: Turnstile, place: string, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) (await new Client().come(turnstile, place)).open();
+}
+
+onClock(
+  "An address whose handshakes open has more turns at once, few beside those that opened; a loss ends that",
+  async (_clock, turnstile) => {
+    await openMany(turnstile, "1.1.1.1", 19);
+    const [first, second, ...others] = await atOnce(turnstile, "1.1.1.1", 2);
+    assertEquals(others, []);
+    first!.open();
+    second!.open();
+    assertEquals((await atOnce(turnstile, "1.1.1.1", 30)).length, 3);
+    await openMany(turnstile, "2.2.2.2", 1_000);
+    const all = await arrive(turnstile, 30, "2.2.2.2");
+    const many = all.filter(({ turn }) => turn);
+    assertEquals(many.length, 16);
+    many[0]!.leave();
+    // Those that were let in may still open, and hand on no turn while there are too many.
+    for (const client of many.slice(1, 14)) client.turn!.end();
+    const waits = new Client();
+    const coming = waits.come(turnstile, "2.2.2.2");
+    await settled();
+    assertEquals(waits.turn, undefined, "it waits for a random time");
+    waits.leave();
+    await assertRejects(() => coming);
+    for (const client of all) client.leave();
+    await settled();
+  },
+);
+
+onClock(
+  "Addresses are forgotten, the oldest first, but for those that cost a descriptor",
+  async (_clock, turnstile) => {
+    (await new Client().come(turnstile, "lost")).leave();
+    await openMany(turnstile, "first", 40);
+    for (let i = 0; i < 20_000; i++) turnstile.left(`${i}`);
+    assertEquals(turnstile.size, 20_000);
+    assertEquals((await atOnce(turnstile, "first", 30)).length, 2, "what was earned is forgotten");
+    const client = new Client();
+    const coming = client.come(turnstile, "lost");
+    await settled();
+    assertEquals(client.turn, undefined, "what was lost is not");
+    client.leave();
+    await assertRejects(() => coming);
+  },
+);
 
 /** Fails unless this client's turn comes when so many milliseconds have passed, and not before. */
 async function assertWaits(clock: TurnedClock, client: Client, ms: number): Promise<void> {

@@ -13,7 +13,8 @@ export class TurnedClock implements Disposable {
     clearTimeout: globalThis.clearTimeout,
   };
   readonly #timers = new Map<number, { readonly dueMs: number; readonly callback: () => void }>();
-  #nowMs = performance.now();
+  /** Whole milliseconds: sums of parts of one would fall short of what they make. */
+  #nowMs = Math.ceil(performance.now());
   #dateMs = Date.now();
   #made = 0;
 
