@@ -74,11 +74,12 @@ for (const { name: way, env } of [{ name: "dedicated", env: {} }, { name: "share
         using admin = await RedisCommands.connect({ port: redis.port });
         await admin.command(...begin);
         await isNotReady(service, why);
-        const said = () => [...service.logged("not ready"), ...service.logged("redis unavailable")];
-        await until(() => said().length === 1, "the log to say it");
+        // By the probe, by the connection for commands, or by both, as each meets it.
+        const said = () => ["not ready", "redis unavailable"].map((event) => service.logged(event).length);
+        await until(() => said().some((count) => count > 0), "the log to say it");
         await admin.command(...end);
         await isReady(service);
-        assertEquals(said().length, 1, "said once");
+        assert(said().every((count) => count <= 1), `each says it once, not ${said()}`);
       });
     }
   });
