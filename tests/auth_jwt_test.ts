@@ -29,6 +29,20 @@ const base64url = (value: unknown) =>
 
 const soon = () => Math.floor(Date.now() / 1_000) + 60;
 
+async function tokenOfLength(length: number, claims: Record<string, unknown>): Promise<string> {
+  // Base64 knows no text of 4n + 1 characters: where the claims can't reach the length, the head of the token can.
+  for (let kid = 1; kid <= 3; kid++) {
+    const of = (more: number) =>
+      tokenFor("alice", { ...claims, more: "x".repeat(more) }, { kid: "k".repeat(kid) });
+    const near = 6_000 - Math.ceil(((await of(6_000)).length - length) * 3 / 4);
+    for (let more = near - 3; more <= near + 3; more++) {
+      const token = await of(more);
+      if (token.length === length) return token;
+    }
+  }
+  throw new Error(`No token has ${length} characters`);
+}
+
 Deno.test("A token by a shared secret is taken when it is in order, and refused with the reason when not", async (t) => {
   await using service = await Service.start({
     ...CLOSED,
@@ -43,6 +57,7 @@ Deno.test("A token by a shared secret is taken when it is in order, and refused 
     "expired within the tolerance": [await tokenFor("alice", { ...good, lifeS: -2 }), undefined],
     "expired": [await tokenFor("alice", { ...good, lifeS: -10 }), /has expired/],
     "without an end": [await tokenFor("alice", { ...good, exp: undefined }), /lacks the claim "exp"/],
+    "for as long as may be": [await tokenFor("alice", { ...good, lifeS: 2_592_000 }), undefined],
     "for too long": [await tokenFor("alice", { ...good, lifeS: 2_592_100 }), /USERWIRE_MAX_TOKEN_LIFE_S/],
     "without a time of issue": [await tokenFor("alice", { ...good, iat: undefined }), undefined],
     "without a time of issue, for too long": [
@@ -93,6 +108,8 @@ Deno.test("A token by a shared secret is taken when it is in order, and refused 
     ],
     "no token at all": ["x", /not a valid/],
     "too long": [await tokenFor("alice", { ...good, more: "x".repeat(9_000) }), /too long/],
+    "as long as may be": [await tokenOfLength(8_192, good), undefined],
+    "longer by one": [await tokenOfLength(8_193, good), /too long/],
   };
   for (const [what, [token, says]] of Object.entries(cases)) {
     await t.step(what, async () => {
@@ -139,6 +156,7 @@ Deno.test("Settings that can't verify a token are refused at the start, all at o
   const jwk = JSON.stringify(await exportJWK(privateKey));
   const cases: [env: Record<string, string>, says: RegExp][] = [
     [{ USERWIRE_JWT_SECRET: "hunter2" }, /at least 32 bytes, but has 7/],
+    [{ USERWIRE_JWT_SECRET: "é".repeat(15) + "x" }, /at least 32 bytes, but has 31/],
     [
       { USERWIRE_JWT_SECRET: SECRET, USERWIRE_JWT_PUBLIC_KEY: pem },
       /USERWIRE_JWT_SECRET and USERWIRE_JWT_PUBLIC_KEY/,
@@ -161,6 +179,7 @@ Deno.test("Settings that can't verify a token are refused at the start, all at o
     assertMatch(message, says);
     assert(!/hunter2|"d"/.test(message), message);
   }
+  await using _longEnough = await Service.start({ USERWIRE_JWT_SECRET: "é".repeat(16) });
 });
 
 /** A login service that publishes its keys. */

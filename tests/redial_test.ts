@@ -231,6 +231,7 @@ redisTest(
     await leaving.isLost();
     assertEquals(host.lost, 2);
     const joining = connection.subscribe("alice", newcomer, undefined);
+    joining.catch(() => {}); // it may reject before it is awaited below
     await left.close();
     await left.close();
     assertEquals(host.lost, 1);
@@ -266,6 +267,14 @@ redisTest("RedisSubscription that is paused is not taken for dead, however long 
   assertEquals([recorder.payloads, recorder.changes], [["1", "2"], []]);
   assert(subscription.confirmed);
   assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
+  // Nor when it was asked for a sign of life just before.
+  subscription.ping();
+  subscription.pause();
+  subscription.cutIfSilent();
+  subscription.resume();
+  assertEquals(await redis.cli("PUBLISH", "alice", "3"), 1);
+  await recorder.received(3);
+  assertEquals(recorder.changes, []);
   await subscription.close();
 });
 

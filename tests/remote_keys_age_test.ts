@@ -62,16 +62,17 @@ Deno.test("Keys that can't be fetched anew hold for an hour more, and nobody wai
   clock.pass(600_001);
   assertEquals([await fateOf(verify, token), signer.fetches], ["alice", 2]);
   // From now on it takes its time to fail, and no limit of ours ends that.
-  const { timeout } = AbortSignal;
-  AbortSignal.timeout = () => new AbortController().signal;
-  using _limit = { [Symbol.dispose]: () => void (AbortSignal.timeout = timeout) };
   const asked = Promise.withResolvers<void>(), failed = Promise.withResolvers<Response>();
   signer.answer = () => (asked.resolve(), failed.promise);
+  const fail = () => failed.resolve(new Response("", { status: 500 }));
+  const { timeout } = AbortSignal;
+  AbortSignal.timeout = () => new AbortController().signal;
+  using _limit = { [Symbol.dispose]: () => void (AbortSignal.timeout = timeout, fail()) };
   clock.pass(1_000);
   const fate = fateOf(verify, token);
   await withDeadline(asked.promise, 20_000, "the signer to be asked");
   assertEquals(await withDeadline(fate, 20_000, "the token to be taken meanwhile"), "alice");
-  failed.resolve(new Response("", { status: 500 }));
+  fail();
   clock.pass(3_600_000 - 1_001);
   signer.answer = () => new Response("", { status: 500 });
   assertEquals(await fateOf(verify, token), "alice", "for the last time");
