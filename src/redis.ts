@@ -5,8 +5,7 @@
 import type { BrokerUnavailableError } from "./errors.ts";
 import { parseRedisUrl, type RedisAddress } from "./redis/address.ts";
 import { CommandConnection, type RedisOptions } from "./redis/command_connection.ts";
-import { PUBLISH, Publishes } from "./redis/publishes.ts";
-import { commandsOf, evaluateOn, FORBIDDEN, type Script } from "./redis/script.ts";
+import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./redis/script.ts";
 import { warningsOf } from "./redis/warnings.ts";
 import { explainCommand, isForbiddenWithin, isReply } from "./redis/words.ts";
 
@@ -20,9 +19,20 @@ export type { Ask, Watch } from "./redis/watch.ts";
 export { WarningsWatch } from "./redis/warnings_watch.ts";
 export { explain, explainReply, verbatim } from "./redis/words.ts";
 
+/** Not what PUBLISH answers is the count: that has whoever watches by pattern in it. */
+const PUBLISH = new Script(
+  `
+local channel = ARGV[1]
+local function count() return redis.call('PUBSUB', 'NUMSUB', channel)[2] end
+if ARGV[3] and count() == 0 then return 0 end
+if redis.call('PUBLISH', channel, ARGV[2]) == 0 then return 0 end
+return count()
+`,
+  { probe: (tag) => ({ keys: [], args: [tag, ""] }) },
+);
+
 export class Redis extends CommandConnection {
   readonly #scripts: Script[] = [];
-  readonly #publishes = new Publishes((args) => this.evaluateEach(PUBLISH, [], args));
   readonly #onScriptError = (script: Script, error: unknown) => {
     if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
   };
@@ -53,7 +63,8 @@ export class Redis extends CommandConnection {
     payload: string,
     options: { onlyIfHeard?: boolean } = {},
   ): Promise<number> {
-    return this.#publishes.publish(channel, payload, options.onlyIfHeard ?? false);
+    const args = options.onlyIfHeard ? [channel, payload, "1"] : [channel, payload];
+    return this.evaluate(PUBLISH, [], args) as Promise<number>;
   }
 
   /** @returns How many subscriptions each channel has, in the order asked. */
@@ -104,8 +115,6 @@ export class Redis extends CommandConnection {
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
-    // Scripts publish, too: what was sent first arrives first.
-    this.#publishes.flush();
     let bytes = 0;
     for (const arg of args) bytes += arg.length;
     return this.command((client) => evaluateOn(client, script, keys, args, this.#onScriptError), bytes);
