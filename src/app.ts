@@ -30,9 +30,9 @@ import denoJson from "../deno.json" with { type: "json" };
 export interface App {
   /**
    * Answers one request.
-   * @param peer Address at the other end of its connection.
+   * @param info What the server knows of its connection.
    */
-  handle(request: Request, peer: string): Response | Promise<Response>;
+  handle(request: Request, info: Deno.ServeHandlerInfo<Deno.NetAddr>): Response | Promise<Response>;
   readonly auth: Auth;
   readonly publisher: Publisher;
   readonly connections: Connections;
@@ -267,11 +267,11 @@ export function openApp(config: Config, options: AppOptions): App {
     },
     reloadRedis: backbone.reload,
 
-    handle(request, peer) {
-      const own = ownHostOf(request, peer);
-      if (wantsUpgrade(request)) return handshake(request, peer, own);
+    handle(request, info) {
+      const own = ownHostOf(request, info);
+      if (wantsUpgrade(request)) return handshake(request, info.remoteAddr.hostname, own);
       const told = (answer: Response) => {
-        if (answer instanceof Problem) refusals.note(request, peer, answer, false);
+        if (answer instanceof Problem) refusals.note(request, info.remoteAddr.hostname, answer, false);
         return answer;
       };
       const refusal = refuse(request, own);

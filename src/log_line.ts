@@ -45,7 +45,10 @@ const BARE = /^[\w.:/@+-]+$/;
  * One line of JSON: `time`, `level`, `event`, then the fields. A field that has one of these three names gets an
  * underscore behind it.
  */
-export function formatJson({ time, level, event, fields }: LogLine): string {
+export function formatJson(given: LogLine): string {
+  // The console and the file show the same one after the other.
+  if (given === lastLine) return lastText;
+  const { time, level, event, fields } = given;
   let line = `{"time":"${time}","level":"${level}","event":${jsonText(event)}`;
   for (const name of Object.keys(fields)) {
     const value = show(fields, name, json);
@@ -53,8 +56,12 @@ export function formatJson({ time, level, event, fields }: LogLine): string {
     const isTaken = name === "time" || name === "level" || name === "event";
     line += `,${jsonText(isTaken ? `${name}_` : cut(name))}:${value}`;
   }
-  return `${line}}`;
+  lastLine = given;
+  return lastText = `${line}}`;
 }
+
+let lastLine: LogLine | undefined;
+let lastText = "";
 
 /**
  * One line for people: time, level, event, then `name=value` with quotes where they are needed.

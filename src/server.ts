@@ -91,8 +91,8 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
   const tls = attempt(() => pemOf(config, FILES.tlsFiles));
   const redisTls = attempt(() => pemOf(config, FILES.redisFiles));
-  const handler: Handler = (request, { remoteAddr: { hostname } }) =>
-    app ? app.handle(request, hostname) : ready.promise.then((app) => app.handle(request, hostname));
+  const handler: Handler = (request, info) =>
+    app ? app.handle(request, info) : ready.promise.then((app) => app.handle(request, info));
   // Before anybody can connect: it may have to try how many files can be opened.
   const files = new OpenFiles();
   const gone = Promise.withResolvers<void>();

@@ -117,6 +117,7 @@ export function createRouter(options: RouterOptions): Router {
   app.onError((error, c) => failed(error, c.get("effect")));
 
   const sends = { publisher, auth, body: single };
+  const sendFailed = (error: Error) => failed(error, EFFECT_ON_FAILURE.send);
   return {
     answer(request, own) {
       // The router takes its time over long ones.
@@ -127,13 +128,7 @@ export function createRouter(options: RouterOptions): Router {
         `There is no path of ${length} characters here: none has more than ${MAX_PATH}`,
       );
     },
-    async send(request, target) {
-      try {
-        return await answerSend(request, target, sends);
-      } catch (error) {
-        return failed(error as Error, EFFECT_ON_FAILURE.send);
-      }
-    },
+    send: (request, target) => answerSend(request, target, sends).catch(sendFailed),
     close: () => deadlines.close(),
   };
 }
