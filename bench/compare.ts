@@ -6,8 +6,8 @@
  * What the figures mean, and what they do not: docs/performance.md.
  */
 import { parseArgs } from "node:util";
-import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
-import { RedisServer } from "../tests/support/redis_server.ts";
+import { findRedisServer, REDIS_MISSING } from "../testkit/programs.ts";
+import { RedisServer } from "../testkit/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { MAX_PAYLOAD_BYTES, MIN_PAYLOAD_BYTES } from "./load/mark.ts";
 import { assertLinux, load, warnWhenBusy } from "./machine.ts";

@@ -1,5 +1,5 @@
 /** A program of ours seen through V8's inspector: what its JavaScript does with time and with memory. */
-import { withDeadline } from "../tests/support/deadline.ts";
+import { withDeadline } from "../testkit/deadline.ts";
 
 const ANSWER_MS = 60_000;
 /** Microseconds between two looks at the stack. */

@@ -1,5 +1,5 @@
 /** A load generator in its own process, seen from the benchmark that started it. */
-import { withDeadline } from "../tests/support/deadline.ts";
+import { withDeadline } from "../testkit/deadline.ts";
 import type { Answer, Scenario } from "./load/generator.ts";
 import { linesOf } from "./load/lines.ts";
 import type { Scenarios, Setup } from "./load/scenarios.ts";

@@ -2,7 +2,7 @@
  * Takes one system through everything once: a Redis and two instances of their own, a load generator, then all of
  * it is ended. CPU and memory are read from outside, around what the generator does.
  */
-import { RedisServer } from "../tests/support/redis_server.ts";
+import { RedisServer } from "../testkit/redis_server.ts";
 import type { Delivered, Setup } from "./load/scenarios.ts";
 import { LoadProcess } from "./load_process.ts";
 import { cpuSeconds, memoryKib } from "./machine.ts";

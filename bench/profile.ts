@@ -4,8 +4,8 @@
  * strace, where it is installed, about calls of the kernel.
  */
 import { parseArgs } from "node:util";
-import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
-import { RedisServer } from "../tests/support/redis_server.ts";
+import { findRedisServer, REDIS_MISSING } from "../testkit/programs.ts";
+import { RedisServer } from "../testkit/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { type CpuProfile, type Heap, Inspector } from "./inspector.ts";
 import { LoadProcess } from "./load_process.ts";

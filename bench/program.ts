@@ -2,7 +2,7 @@
  * A program that a benchmark has started: its output is read, so that it never waits for a full pipe, and its end
  * is certain. Only processes started here are ever signalled, through their own handles.
  */
-import { withDeadline } from "../tests/support/deadline.ts";
+import { withDeadline } from "../testkit/deadline.ts";
 
 export interface ProgramOptions {
   readonly args: readonly string[];

@@ -17,8 +17,8 @@ import {
   replayFrameOf,
   seqOf,
   tagIn,
-} from "../src/protocol.ts";
-import { stamp } from "../src/inbox/inbox.ts";
+} from "../src/protocol/protocol.ts";
+import { stamp } from "../src/history/history.ts";
 import { Sink } from "./sink.ts";
 
 const TAG = "Zk3vx3Fq";

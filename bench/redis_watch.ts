@@ -1,6 +1,6 @@
 /** What Redis says about its clients and channels, asked often over one connection of its own. */
-import { until } from "../tests/support/deadline.ts";
-import { RedisCommands } from "../tests/support/redis_commands.ts";
+import { until } from "../testkit/deadline.ts";
+import { RedisCommands } from "../testkit/redis_commands.ts";
 
 export class RedisWatch implements Disposable {
   readonly #commands: RedisCommands;

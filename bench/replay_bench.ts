@@ -3,8 +3,8 @@
  * catch-up of 100 messages. Socket and inbox are stand-ins that cost next to nothing, so this is the merge alone;
  * the baseline hands the same envelopes over without it.
  */
-import type { Inbox, Stored, Stretch } from "../src/inbox/inbox.ts";
-import { Replay, type ReplayHost } from "../src/replay.ts";
+import type { Inbox, Stored, Stretch } from "../src/history/history.ts";
+import { Replay, type ReplayHost } from "../src/session/replay.ts";
 import { Sink } from "./sink.ts";
 
 const EPOCH = "Zk3vQ9aB";

@@ -5,7 +5,7 @@
  * Each iteration feeds and reads everything the name says; "in pieces of 61" cuts the stream as a slow network
  * would. No socket: the cost of the reads themselves is in `deno task compare`.
  */
-import { RespParser } from "../src/broker/resp.ts";
+import { RespParser } from "../src/redis/resp.ts";
 import { Sink } from "./sink.ts";
 
 const sink = new Sink();

@@ -6,7 +6,7 @@
  * Loopback only, bounded in time; exit code 1 when anything is not as it must be.
  */
 import { parseArgs } from "node:util";
-import { findRedisServer, REDIS_MISSING } from "../tests/support/programs.ts";
+import { findRedisServer, REDIS_MISSING } from "../testkit/programs.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { assertLinux, ephemeralPorts, openFileLimit, warnWhenBusy } from "./machine.ts";
 import { wholeNumber } from "./options.ts";

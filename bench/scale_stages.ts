@@ -1,6 +1,6 @@
 /** What `deno task scale` does and checks: very many sockets in one mode, and a Redis that has room for few. */
-import { until } from "../tests/support/deadline.ts";
-import { RedisServer } from "../tests/support/redis_server.ts";
+import { until } from "../testkit/deadline.ts";
+import { RedisServer } from "../testkit/redis_server.ts";
 import { LoadProcess } from "./load_process.ts";
 import { memoryKib } from "./machine.ts";
 import { RedisWatch } from "./redis_watch.ts";

@@ -12,8 +12,8 @@
  * each kind, 500), FILL (messages that fill the stalled ones, 60000).
  */
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
-import { Publisher } from "../src/publisher.ts";
-import { RedisServer } from "../tests/support/redis_server.ts";
+import { Publisher } from "../src/publisher/publisher.ts";
+import { RedisServer } from "../testkit/redis_server.ts";
 import { scratchFolder } from "./ending.ts";
 import type { Program } from "./program.ts";
 import { portOf, startUserwire } from "./systems.ts";

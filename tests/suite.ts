@@ -5,7 +5,7 @@
  *
  * Imports no package, so that it works before any was fetched.
  */
-import { Remains } from "./support/remains.ts";
+import { Remains } from "../testkit/remains.ts";
 
 /** How many files run at once, at least. */
 const MIN_JOBS = 6;

@@ -8,8 +8,8 @@
  *   `BrokerUnavailableError`.
  * - No error of these calls holds any part of a key, a token or a ticket.
  */
-import { ForbiddenError } from "../errors.ts";
-import type { Credential, Revocation } from "../protocol.ts";
+import { ForbiddenError } from "../protocol/errors.ts";
+import type { Credential, Revocation } from "../protocol/protocol.ts";
 
 /** Characters that a token's id may have: a longer one could not be revoked. */
 export const MAX_TOKEN_ID_LENGTH = 256;

@@ -5,9 +5,9 @@
  */
 import { createPublicKey } from "node:crypto";
 import { errors, type JWK, type JWTPayload, jwtVerify } from "jose";
-import { ConfigError, KeysUnavailableError, messageOf, UnauthorizedError } from "../errors.ts";
-import type { Log } from "../log.ts";
-import { type NameRules, parseUsername } from "../protocol.ts";
+import { ConfigError, KeysUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
+import { type NameRules, parseUsername } from "../protocol/protocol.ts";
 import { type Identity, MAX_TOKEN_ID_LENGTH } from "./auth.ts";
 import { RemoteKeys } from "./remote_keys.ts";
 

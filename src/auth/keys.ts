@@ -7,7 +7,7 @@
  * hashes are for passwords, which can be guessed; here one would only let strangers burn our processor.)
  */
 import { createHash, timingSafeEqual } from "node:crypto";
-import { ForbiddenError, UnauthorizedError } from "../errors.ts";
+import { ForbiddenError, UnauthorizedError } from "../protocol/errors.ts";
 import type { Caller, Scope } from "./auth.ts";
 
 export const SCOPES: readonly Scope[] = ["send", "read", "tickets", "admin"];

@@ -10,8 +10,8 @@
  */
 import { createPublicKey, type JsonWebKey } from "node:crypto";
 import { errors, importJWK, type JWK, type JWTPayload, jwtVerify, type JWTVerifyOptions } from "jose";
-import { KeysUnavailableError, messageOf } from "../errors.ts";
-import type { Log } from "../log.ts";
+import { KeysUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
 
 export interface RemoteKeysOptions {
   /** After keys were fetched, unknown ones make nobody fetch again for so long, in milliseconds. @default 10000 */

@@ -5,9 +5,15 @@
  * came in before hears it.
  */
 import { createHash } from "node:crypto";
-import { channelOf, CLOSE, formatCloseOrder, RESERVED_PREFIX, type Revocation } from "../protocol.ts";
+import {
+  channelOf,
+  CLOSE,
+  formatCloseOrder,
+  RESERVED_PREFIX,
+  type Revocation,
+} from "../protocol/protocol.ts";
 import { type Identity, isMeant, MAX_TICKET_TTL_S } from "./auth.ts";
-import type { Memos } from "./memos.ts";
+import type { Memos } from "./ttl_store.ts";
 
 /** Stands in an order to close where the moment will. */
 const PLACE = -1;

@@ -4,9 +4,9 @@
  * Stored by hash: whoever reads the store can't use them.
  */
 import { createHash } from "node:crypto";
-import { isTicket, RESERVED_PREFIX } from "../protocol.ts";
+import { isTicket, RESERVED_PREFIX } from "../protocol/protocol.ts";
 import type { Identity } from "./auth.ts";
-import type { Memos } from "./memos.ts";
+import type { Memos } from "./ttl_store.ts";
 
 const TICKET_BYTES = 32;
 

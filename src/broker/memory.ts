@@ -5,8 +5,8 @@
  * instance.
  */
 import { Buffer } from "node:buffer";
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
-import type { Log } from "../log.ts";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
 
 export class MemoryBroker implements Broker {

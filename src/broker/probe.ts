@@ -7,12 +7,12 @@
  * may be served all the same, as nothing refuses their messages until Redis does. *Unavailable* it is only when no
  * command can be sent, or none with a true answer; then sends are refused at once.
  */
-import { Deadlines } from "../deadlines.ts";
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
-import type { Log } from "../log.ts";
-import type { Redis } from "../redis.ts";
-import { Attempt } from "./attempt.ts";
-import type { RedisConnection } from "./redis_connection.ts";
+import { Deadlines } from "../async/deadlines.ts";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
+import type { Redis } from "../redis/commands.ts";
+import { Attempt } from "../async/attempt.ts";
+import type { RedisConnection } from "../redis/raw_connection.ts";
 
 export interface ProbeOptions {
   readonly redis: Redis;

@@ -5,7 +5,7 @@
  * once with an error for all of them. So an answer is about the first command that has not all of its answers.
  */
 import { Buffer } from "node:buffer";
-import { concat, encodeCommand, type Reply, ReplyError } from "./resp.ts";
+import { concat, encodeCommand, type Reply, ReplyError } from "../redis/resp.ts";
 import type { SharedChannel } from "./shared_channel.ts";
 
 /** A command that has not all of its answers. */

@@ -10,13 +10,13 @@
  * who had it before go on waiting, as for a connection that was lost.
  */
 import { setImmediate } from "node:timers";
-import type { Deadlines } from "../deadlines.ts";
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
-import { explainReply, verbatim } from "../redis.ts";
-import type { Attempt } from "./attempt.ts";
+import type { Deadlines } from "../async/deadlines.ts";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import { explainReply, verbatim } from "../redis/commands.ts";
+import type { Attempt } from "../async/attempt.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import { Redial } from "./redial.ts";
-import type { RedisConnection } from "./redis_connection.ts";
+import { Redial } from "../redis/reconnect.ts";
+import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Held } from "./self_check.ts";
 import { type Listener, SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";

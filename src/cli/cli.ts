@@ -6,7 +6,7 @@
  */
 import { Command, CommanderError } from "commander";
 import manifest from "../../deno.json" with { type: "json" };
-import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../errors.ts";
+import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
 import { addKey } from "./key.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";

@@ -4,8 +4,8 @@
  * a failure. Standard output carries messages only, all else goes to standard error.
  */
 import { type Command, InvalidArgumentError } from "commander";
-import { messageOf } from "../errors.ts";
-import { type MessageFrame, parseUsername, type ServerFrame, shouldReconnect } from "../protocol.ts";
+import { messageOf } from "../protocol/errors.ts";
+import { type MessageFrame, parseUsername, type ServerFrame, shouldReconnect } from "../protocol/protocol.ts";
 import { addServiceOptions, RefusalError, Service, type ServiceFlags } from "./service.ts";
 import { interruption, type Io, type Shell } from "./shell.ts";
 import { connect, type Ending } from "./socket.ts";

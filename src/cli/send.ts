@@ -3,8 +3,8 @@
  * user who is offline is an answer, not a failure.
  */
 import { type Command, Option } from "commander";
-import { InvalidMessageError } from "../errors.ts";
-import { isJson } from "../protocol.ts";
+import { InvalidMessageError } from "../protocol/errors.ts";
+import { isJson } from "../protocol/protocol.ts";
 import {
   addServiceOptions,
   type Counted,

@@ -3,9 +3,9 @@
  * `config.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out together.
  */
 import { type Command, Option } from "commander";
-import { readConfig, type Setting, SETTINGS } from "../config.ts";
-import { ConfigError } from "../errors.ts";
-import { furtherFaults, serve } from "../server.ts";
+import { readConfig, type Setting, SETTINGS } from "../config/settings.ts";
+import { ConfigError } from "../protocol/errors.ts";
+import { furtherFaults, serve } from "../server/server.ts";
 import type { Shell } from "./shell.ts";
 
 /** Adds the command. */

@@ -3,9 +3,9 @@
  * clear sentence for everything that can go wrong on the way. No retries: a command is run again by its user.
  */
 import { type Command, Option } from "commander";
-import { CLIENT_VARIABLES } from "../config.ts";
-import { ConfigError, InvalidUsernameError, messageOf } from "../errors.ts";
-import { BEARER_SUBPROTOCOL, parseUsername, SUBPROTOCOL } from "../protocol.ts";
+import { CLIENT_VARIABLES } from "../config/settings.ts";
+import { ConfigError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
+import { BEARER_SUBPROTOCOL, parseUsername, SUBPROTOCOL } from "../protocol/protocol.ts";
 import type { Shell } from "./shell.ts";
 
 const PATIENCE_MS = 10_000;

@@ -3,8 +3,14 @@
  * went silent, and it never waits for a peer that does not answer. Whether to connect again is the caller's
  * business.
  */
-import { InvalidFrameError } from "../errors.ts";
-import { type ByeFrame, formatFrame, parseServerFrame, type ServerFrame, SUBPROTOCOL } from "../protocol.ts";
+import { InvalidFrameError } from "../protocol/errors.ts";
+import {
+  type ByeFrame,
+  formatFrame,
+  parseServerFrame,
+  type ServerFrame,
+  SUBPROTOCOL,
+} from "../protocol/protocol.ts";
 
 /** How a connection ended. */
 export interface Ending {

@@ -8,7 +8,7 @@ import {
   parseUsername,
   type Position,
   SUBPROTOCOL,
-} from "../protocol.ts";
+} from "../protocol/protocol.ts";
 
 /** What a socket is opened with. */
 export interface Address {

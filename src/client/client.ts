@@ -5,7 +5,7 @@
  *
  * When to be connected is `Link`'s business, the pace of the application `Handover`'s.
  */
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../protocol/errors.ts";
 import {
   formatPosition,
   type GapFrame,
@@ -15,7 +15,7 @@ import {
   parseUsername,
   type Position,
   type ServerFrame,
-} from "../protocol.ts";
+} from "../protocol/protocol.ts";
 import { Acks } from "./acks.ts";
 import { type Address, addressOf, LONGEST_TICKET_MS, socketUrl, TicketUsedError } from "./address.ts";
 import { type Entry, Handover, type HandoverBound } from "./handover.ts";

@@ -9,8 +9,8 @@
  * The rule is that of the protocol: 1000 and 44xx stop, everything else comes back, after the `retry_ms` of a
  * `bye`, else with full jitter. The one exception is an expired token, which is exchanged once.
  */
-import { messageOf } from "../errors.ts";
-import { type ClientFrame, type HiFrame, type ServerFrame, shouldReconnect } from "../protocol.ts";
+import { messageOf } from "../protocol/errors.ts";
+import { type ClientFrame, type HiFrame, type ServerFrame, shouldReconnect } from "../protocol/protocol.ts";
 import { type Address, TicketUsedError } from "./address.ts";
 import { type Ending, Session, type SessionOptions } from "./session.ts";
 

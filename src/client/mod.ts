@@ -29,5 +29,5 @@ export type { HandoverBound } from "./handover.ts";
 export type { Backoff, Lost, State } from "./link.ts";
 export type { SocketConstructor } from "./session.ts";
 export { type Store, storedIn } from "./store.ts";
-export { InvalidUsernameError } from "../errors.ts";
-export { type ByeFrame, type GapFrame, type HiFrame, shouldReconnect } from "../protocol.ts";
+export { InvalidUsernameError } from "../protocol/errors.ts";
+export { type ByeFrame, type GapFrame, type HiFrame, shouldReconnect } from "../protocol/protocol.ts";

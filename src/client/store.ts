@@ -3,7 +3,7 @@
  * messages, never the connection: its errors are reported and the client goes on. One that does not answer is waited
  * for.
  */
-import { messageOf } from "../errors.ts";
+import { messageOf } from "../protocol/errors.ts";
 
 /** Keeps one position: that of one user in one program. */
 export interface Store {

@@ -1,9 +1,9 @@
 /** Reads request bodies, never more of them than is allowed. */
-import { InvalidMessageError, messageOf } from "../errors.ts";
-import { isJsonInSlices, type JsonBounds, JsonBoundsError, SMALL_JSON } from "../json_text.ts";
-import { CheckedJson } from "../payload.ts";
-import { isJson, type Payload } from "../protocol.ts";
-import type { Deadlines } from "../deadlines.ts";
+import { InvalidMessageError, messageOf } from "../protocol/errors.ts";
+import { isJsonInSlices, type JsonBounds, JsonBoundsError, SMALL_JSON } from "./json_text.ts";
+import { CheckedJson } from "../publisher/payload.ts";
+import { isJson, type Payload } from "../protocol/protocol.ts";
+import type { Deadlines } from "../async/deadlines.ts";
 
 /** The body is larger than allowed. */
 export class BodyTooLargeError extends Error {

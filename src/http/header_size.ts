@@ -1,5 +1,5 @@
 /** How large the headers of a request may be. */
-import { RUNTIME_HEADER_BYTES } from "../config.ts";
+import { RUNTIME_HEADER_BYTES } from "../config/settings.ts";
 import { type Problem, problem } from "./problem.ts";
 
 /**

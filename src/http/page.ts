@@ -1,7 +1,7 @@
 /** Serves the files of the console page, and the client for programs and pages of others. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Auth } from "../auth/auth.ts";
-import { UnauthorizedError } from "../errors.ts";
+import { UnauthorizedError } from "../protocol/errors.ts";
 import { assets } from "../web/assets.ts";
 import type { Env } from "./api/call.ts";
 import { bearerOf, passwordOf } from "./credentials.ts";

@@ -8,7 +8,7 @@ import {
   KeysUnavailableError,
   UnauthorizedError,
   UserOfflineError,
-} from "../errors.ts";
+} from "../protocol/errors.ts";
 
 export type ProblemCode = keyof typeof PROBLEMS;
 

@@ -2,8 +2,8 @@
  * A line in the log for who is refused: browsers hide the status of a refused handshake and blame CORS for a refused
  * call, so whoever runs the service has to find it here. One for each reason and origin, or address, a minute.
  */
-import { clientAddress, holderOf, type IpRange, parseRange } from "../addresses.ts";
-import type { Log } from "../log.ts";
+import { clientAddress, holderOf, type IpRange, parseRange } from "../net/addresses.ts";
+import type { Log } from "../log/log.ts";
 import type { Problem, ProblemCode } from "./problem.ts";
 
 /** How long the same is not told again, in milliseconds. */

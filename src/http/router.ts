@@ -4,10 +4,10 @@
  */
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { methodNotAllowed } from "hono/method-not-allowed";
-import { Deadlines } from "../deadlines.ts";
-import { messageOf } from "../errors.ts";
-import type { Log } from "../log.ts";
-import type { Metrics } from "../metrics.ts";
+import { Deadlines } from "../async/deadlines.ts";
+import { messageOf } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
+import type { Metrics } from "../metrics/metrics.ts";
 import { BatchFault } from "./api/batch_items.ts";
 import { type Api, authorize, type Env } from "./api/call.ts";
 import { CALLS } from "./api/calls.ts";
@@ -21,7 +21,7 @@ import {
   MediaTypeError,
 } from "./body.ts";
 import { writeDocument } from "./document.ts";
-import type { OwnHost } from "./own_host.ts";
+import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
 import { pathOf } from "./target.ts";

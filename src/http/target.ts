@@ -1,5 +1,5 @@
 /** What the address of a request says: whom it is about, and its query. */
-import { InvalidUsernameError } from "../errors.ts";
+import { InvalidUsernameError } from "../protocol/errors.ts";
 
 /** The path as it stands in the address, encoded as it is. */
 export function pathOf({ url }: Request): string {

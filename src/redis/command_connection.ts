@@ -5,16 +5,16 @@
  * as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a heartbeat finds
  * out when Redis has stopped answering.
  */
-import { BrokerUnavailableError, messageOf } from "../errors.ts";
-import type { Log } from "../log.ts";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
 import type { RedisAddress } from "./address.ts";
-import { Complaints } from "./complaints.ts";
-import { asUnavailable, type Client, isRefusal, newClient } from "./library.ts";
+import { Complaints } from "../log/warn_once.ts";
+import { asUnavailable, type Client, isRefusal, newClient } from "./client_library.ts";
 import { Outbox } from "./outbox.ts";
 import { evaluateOn } from "./script.ts";
 import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
 import type { Ask, Watch } from "./watch.ts";
-import { explain, isReadOnly, isReply, MAYBE_TLS, verbatim, weightOf } from "./words.ts";
+import { explain, isReadOnly, isReply, MAYBE_TLS, verbatim, weightOf } from "./error_text.ts";
 
 export interface RedisOptions {
   /** How long a command may take, in milliseconds. @default 3000 */

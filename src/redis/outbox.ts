@@ -3,7 +3,7 @@
  * somebody gives out by the megabyte is taken in portions, and the time that Redis has for a command begins when the
  * command is written, not when it came.
  */
-import { BrokerUnavailableError } from "../errors.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
 
 export interface OutboxOptions {
   /** How long an answer may take, and how long a command may wait for its turn, in milliseconds. */

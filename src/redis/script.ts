@@ -1,7 +1,7 @@
 /** Lua scripts, as they are known to Redis, and how it is found out which of their commands are forbidden. */
 import { createHash } from "node:crypto";
-import { messageOf } from "../errors.ts";
-import type { Client } from "./library.ts";
+import { messageOf } from "../protocol/errors.ts";
+import type { Client } from "./client_library.ts";
 
 /** What a script is called with when it is only tried. */
 export interface Trial {

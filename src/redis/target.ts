@@ -1,7 +1,7 @@
 /** Where Redis is dialled: at an address that stays, or at the one in a file, which may change while we run. */
-import { ConfigError, messageOf } from "../errors.ts";
-import type { Log } from "../log.ts";
-import { databaseFault, redisUrl } from "../setting.ts";
+import { ConfigError, messageOf } from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
+import { databaseFault, redisUrl } from "../config/kinds.ts";
 import { isSamePlace, parseRedisUrl, type RedisAddress, type RedisTls } from "./address.ts";
 
 export interface TargetOptions {

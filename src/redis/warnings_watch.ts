@@ -2,7 +2,7 @@
  * Knows what Redis is warned of. Asks at the start, after every reconnect, which may have led to another Redis, and
  * every minute, because settings change. The log has each warning once, and again when it had been cured.
  */
-import type { Log } from "../log.ts";
+import type { Log } from "../log/log.ts";
 
 /** What it needs of Redis. */
 export interface Watched {

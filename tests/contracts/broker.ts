@@ -7,7 +7,7 @@
  *       return Promise.resolve({ broker, dispose: () => broker.close() });
  *     });
  */
-import { withDeadline } from "../support/deadline.ts";
+import { withDeadline } from "../../testkit/deadline.ts";
 import { closingContract } from "./broker_closing.ts";
 import { deliveryContract } from "./broker_delivery.ts";
 import type { BrokerUnderTest, DeclareTest } from "./broker_under_test.ts";

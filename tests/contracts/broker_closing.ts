@@ -4,10 +4,10 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Subscription } from "../../src/broker/broker.ts";
-import { BrokerUnavailableError } from "../../src/errors.ts";
-import { until } from "../support/deadline.ts";
-import { Chance } from "../support/random.ts";
-import { Recorder } from "../support/recorder.ts";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import { until } from "../../testkit/deadline.ts";
+import { Chance } from "../../testkit/random.ts";
+import { Recorder } from "../../testkit/recorder.ts";
 import {
   assertCount,
   counted,

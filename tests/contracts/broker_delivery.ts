@@ -2,9 +2,9 @@
  * The first half of the contract of a broker: what is published arrives, with whom, in which order, and counted.
  */
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import { until } from "../support/deadline.ts";
-import { Chance } from "../support/random.ts";
-import { Recorder } from "../support/recorder.ts";
+import { until } from "../../testkit/deadline.ts";
+import { Chance } from "../../testkit/random.ts";
+import { Recorder } from "../../testkit/recorder.ts";
 import { assertCount, counted, countOf, type DeclareTest, sender } from "./broker_under_test.ts";
 
 export function deliveryContract(test: DeclareTest): void {

@@ -1,5 +1,5 @@
 /**
- * What every inbox must do: the guarantees of `src/inbox/inbox.ts`, each with at least one test. What holds only for
+ * What every inbox must do: the guarantees of `src/history/history.ts`, each with at least one test. What holds only for
  * one implementation is in its own test file.
  *
  *     inboxContract("MemoryInbox", (limits) => {
@@ -18,10 +18,10 @@ import type {
   InboxLimits,
   Stored,
   Stretch,
-} from "../../src/inbox/inbox.ts";
-import { formatEnvelope, type Payload, payloadOf, seqOf } from "../../src/protocol.ts";
-import { withDeadline } from "../support/deadline.ts";
-import { Recorder } from "../support/recorder.ts";
+} from "../../src/history/history.ts";
+import { formatEnvelope, type Payload, payloadOf, seqOf } from "../../src/protocol/protocol.ts";
+import { withDeadline } from "../../testkit/deadline.ts";
+import { Recorder } from "../../testkit/recorder.ts";
 
 /** An inbox to be tested, and what surrounds it. */
 export interface InboxUnderTest {

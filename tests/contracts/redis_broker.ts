@@ -11,10 +11,10 @@ import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from
 import type { Subscription } from "../../src/broker/broker.ts";
 import { outageContract } from "./redis_broker_outages.ts";
 import { counted } from "./broker_under_test.ts";
-import { BrokerUnavailableError } from "../../src/errors.ts";
-import { until, withDeadline } from "../support/deadline.ts";
-import { Recorder } from "../support/recorder.ts";
-import type { RedisServer } from "../support/redis_server.ts";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import { until, withDeadline } from "../../testkit/deadline.ts";
+import { Recorder } from "../../testkit/recorder.ts";
+import type { RedisServer } from "../../testkit/redis_server.ts";
 import {
   assertUnavailable,
   CALL_MS,

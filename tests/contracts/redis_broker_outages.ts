@@ -3,9 +3,9 @@
  */
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { counted } from "./broker_under_test.ts";
-import { BrokerUnavailableError } from "../../src/errors.ts";
-import { until, withDeadline } from "../support/deadline.ts";
-import { Recorder } from "../support/recorder.ts";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import { until, withDeadline } from "../../testkit/deadline.ts";
+import { Recorder } from "../../testkit/recorder.ts";
 import {
   assertUnavailable,
   CALL_MS,

@@ -4,9 +4,9 @@
  */
 import { assertRejects } from "@std/assert";
 import type { Broker } from "../../src/broker/broker.ts";
-import { BrokerUnavailableError } from "../../src/errors.ts";
-import { until, withDeadline } from "../support/deadline.ts";
-import { RedisServer, type RedisServerOptions, redisTest } from "../support/redis_server.ts";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import { until, withDeadline } from "../../testkit/deadline.ts";
+import { RedisServer, type RedisServerOptions, redisTest } from "../../testkit/redis_server.ts";
 
 /** A broker, and how to end it and all it stands on. */
 export interface OpenedRedisBroker {

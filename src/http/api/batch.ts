@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
-import { BrokerUnavailableError, InvalidMessageError, UserOfflineError } from "../../errors.ts";
-import { Slices } from "../../json_text.ts";
-import type { Publisher, SendResult } from "../../publisher.ts";
+import { BrokerUnavailableError, InvalidMessageError, UserOfflineError } from "../../protocol/errors.ts";
+import { Slices } from "../json_text.ts";
+import type { Publisher, SendResult } from "../../publisher/publisher.ts";
 import { readJsonText } from "../body.ts";
 import { EFFECT_ON_FAILURE, problemOf } from "../problem.ts";
 import { BatchItem, type Item, MAX_BATCH_ITEMS, readBatch } from "./batch_items.ts";

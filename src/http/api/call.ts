@@ -5,11 +5,11 @@
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
-import type { NameRules } from "../../protocol.ts";
-import type { Publisher } from "../../publisher.ts";
+import type { NameRules } from "../../protocol/protocol.ts";
+import type { Publisher } from "../../publisher/publisher.ts";
 import type { BodyLimits } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
-import type { OwnHost } from "../own_host.ts";
+import type { OwnHost } from "../../net/own_host.ts";
 import type { Effect } from "../problem.ts";
 import { usernameFrom } from "../target.ts";
 import type { Readiness } from "./shapes.ts";

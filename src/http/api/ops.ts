@@ -1,6 +1,6 @@
 /** `/healthz`, `/readyz` and `/metrics`: for whoever balances the load and whoever is on call. */
 import { createRoute, z } from "@hono/zod-openapi";
-import { METRICS_TYPE } from "../../metrics.ts";
+import { METRICS_TYPE } from "../../metrics/metrics.ts";
 import { authorize, type Call } from "./call.ts";
 import { json, no, Readiness, REFUSALS, SECURITY } from "./shapes.ts";
 

@@ -4,9 +4,9 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, type Auth } from "../../auth/auth.ts";
-import { InvalidMessageError } from "../../errors.ts";
-import type { Payload } from "../../protocol.ts";
-import type { Publisher, SendOptions } from "../../publisher.ts";
+import { InvalidMessageError } from "../../protocol/errors.ts";
+import type { Payload } from "../../protocol/protocol.ts";
+import type { Publisher, SendOptions } from "../../publisher/publisher.ts";
 import { type BodyLimits, readPayload } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";

@@ -1,0 +1,60 @@
+/** Something that takes a while and may be given up on the way: because its time is over, or nobody wants it any more. */
+import type { Deadline, Deadlines } from "./deadlines.ts";
+
+export class Attempt {
+  readonly #deadlines: Deadlines;
+  readonly #deadline: Deadline;
+  readonly #signal: AbortSignal | undefined;
+  readonly #abort: () => void;
+  #why: { reason: unknown } | undefined;
+  #reject: ((reason: unknown) => void) | undefined;
+
+  /**
+   * Begins it; call `end` when it is over.
+   * @param options.late Makes the error that says that its time is over.
+   * @param options.signal Gives it up, for the signal's reason.
+   * @throws the signal's reason.
+   */
+  constructor(deadlines: Deadlines, options: { late(): Error; signal: AbortSignal | undefined }) {
+    const { late, signal } = options;
+    signal?.throwIfAborted();
+    this.#deadlines = deadlines;
+    this.#deadline = deadlines.set(() => this.#giveUp(late()));
+    this.#signal = signal;
+    this.#abort = () => this.#giveUp(signal!.reason);
+    signal?.addEventListener("abort", this.#abort);
+  }
+
+  /**
+   * One step of it: the promise, or the reason why it is given up if that comes first. The promise itself goes on.
+   * @param tooLate Gets what the promise brings after that.
+   * @throws the reason.
+   */
+  step<T>(promise: Promise<T>, tooLate?: (value: T) => void): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#reject = reject;
+      promise.then((value) => {
+        if (!this.#why) return resolve(value);
+        tooLate?.(value);
+        reject(this.#why.reason);
+      }, reject);
+      if (this.#why) reject(this.#why.reason);
+    });
+  }
+
+  /** @throws the reason why it was given up, if it was. */
+  throwIfGivenUp(): void {
+    if (this.#why) throw this.#why.reason;
+  }
+
+  /** It is over: nothing gives it up any more. */
+  end(): void {
+    this.#deadlines.clear(this.#deadline);
+    this.#signal?.removeEventListener("abort", this.#abort);
+  }
+
+  #giveUp(reason: unknown): void {
+    this.#why ??= { reason };
+    this.#reject?.(reason);
+  }
+}

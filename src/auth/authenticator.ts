@@ -1,0 +1,120 @@
+/** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
+import type { Broker } from "../broker/broker.ts";
+import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../protocol/errors.ts";
+import type { Credential } from "../protocol/protocol.ts";
+import type { Redis } from "../redis/commands.ts";
+import type { Auth, Identity } from "./auth.ts";
+import { openVerifier, type TokenOptions, type Verify } from "./jwt.ts";
+import { KeyRing, type KnownKey, parseKeyLines } from "./keys.ts";
+import { MemoryMemos, RedisMemos } from "./ttl_store.ts";
+import { Revocations } from "./revocations.ts";
+import { Tickets } from "./tickets.ts";
+
+export interface AuthOptions {
+  /** Hash lines of API keys. */
+  apiKeys?: string | undefined;
+  /** Path of a file of them, absolute. */
+  apiKeysFile?: string | undefined;
+  tokens: TokenOptions;
+  channelPrefix: string;
+}
+
+/** What joins the instances; stays the caller's to close. */
+export interface AuthBackbone {
+  /** Where tickets and revocations are kept, and sockets are told; undefined for in memory. */
+  readonly redis: Redis | undefined;
+  /** Tells sockets what was revoked, where all is in memory. */
+  readonly broker: Broker;
+  /** As of `Tickets`. */
+  readonly line?: () => string;
+}
+
+/**
+ * Checks the settings. What it returns opens at once.
+ * @throws {ConfigError} with every fault of keys and tokens.
+ */
+export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => Auth {
+  const faults: string[] = [];
+  const keys = orFaults(() => readKeys(options), faults);
+  const verify = orFaults(() => openVerifier(options.tokens), faults);
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const ring = keys && new KeyRing(keys, { fold: options.tokens.names.fold ?? false });
+  return ({ redis, broker, line }) => {
+    const memos = redis ? new RedisMemos(redis) : new MemoryMemos(broker);
+    const prefix = { prefix: options.channelPrefix };
+    const tickets = new Tickets(memos, { ...prefix, ...(line && { line }) });
+    const revocations = new Revocations(memos, { ...prefix, ...options.tokens });
+
+    return {
+      isOpen: ring === undefined && verify === undefined,
+      takesTokens: verify !== undefined,
+
+      identify: (credential) => identityOf(credential, { verify, tickets }),
+
+      async useUp(ticket) {
+        if (!await tickets.useUp(ticket)) throw invalidTicket();
+      },
+
+      admit(key, scope) {
+        if (ring) return ring.admit(key, scope);
+        if (verify === undefined) return { name: "", mayAddress: () => true };
+        throw new UnauthorizedError(
+          "No API keys are configured: set USERWIRE_API_KEYS, see userwire key --help",
+        );
+      },
+
+      issueTicket: async (username, ttlS) =>
+        await tickets.issue(username, ttlS, await revocations.momentOf(username)),
+      revoke: (username, revocation) => revocations.add(username, revocation),
+      isRevoked: (identity) => revocations.has(identity),
+
+      reload() {
+        const fresh = readKeys(options);
+        if (fresh) ring!.replace(fresh);
+        return fresh?.length ?? 0;
+      },
+    };
+  };
+}
+
+async function identityOf(
+  { kind, text }: Credential,
+  { verify, tickets }: { verify: Verify | undefined; tickets: Tickets },
+): Promise<Identity> {
+  if (kind === "token") {
+    if (verify) return await verify(text);
+    throw new UnauthorizedError(
+      "Tokens can't be verified here: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or USERWIRE_JWKS_URL",
+    );
+  }
+  const identity = await tickets.find(text);
+  if (identity) return identity;
+  throw invalidTicket();
+}
+
+function invalidTicket(): UnauthorizedError {
+  return new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
+}
+
+/** Undefined when no keys are configured, which is not the same as none. */
+function readKeys({ apiKeys, apiKeysFile }: AuthOptions): KnownKey[] | undefined {
+  if (apiKeys === undefined && apiKeysFile === undefined) return undefined;
+  const sources: [name: string, parsed: ReturnType<typeof parseKeyLines>][] = [];
+  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", parseKeyLines(apiKeys, { commas: true })]);
+  if (apiKeysFile !== undefined) {
+    try {
+      sources.push(["USERWIRE_API_KEYS_FILE", parseKeyLines(Deno.readTextFileSync(apiKeysFile))]);
+    } catch (error) {
+      throw new ConfigError([`USERWIRE_API_KEYS_FILE: ${apiKeysFile} can't be read: ${messageOf(error)}`]);
+    }
+  }
+  const keys: KnownKey[] = [];
+  const faults: string[] = [];
+  for (const [name, parsed] of sources) {
+    keys.push(...parsed.keys);
+    faults.push(...parsed.faults.map((fault) => `${name}: ${fault}`));
+  }
+  if (faults.length > 0) throw new ConfigError(faults);
+  return keys;
+}

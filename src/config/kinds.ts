@@ -1,0 +1,193 @@
+/**
+ * The kinds of values that settings have: how each is read, what it must be in words, and how it is shown when it is
+ * secret. Which settings there are is in `config.ts`. Pure.
+ */
+import { isLoopback, parseRange } from "../net/addresses.ts";
+
+/** How the text of a setting becomes a value. */
+export interface Kind<Value> {
+  /** What the value must be, as the words after "must be". */
+  readonly expects: string;
+  /** Unit of a number, as a plural. */
+  readonly unit?: string;
+  /** Every value there is, when they are few words. */
+  readonly choices?: readonly string[];
+  /** Whether the flag alone, without a value, means "true". */
+  readonly bare?: true;
+  /** @returns Undefined when the text is no such value. */
+  parse(text: string): Value | undefined;
+  /** Makes the value safe to log. A kind that has this is secret. */
+  mask?(value: Value): string;
+}
+
+// deno-lint-ignore no-control-regex -- control characters are exactly what is refused
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+
+export const either = new Intl.ListFormat("en", { type: "disjunction" });
+
+export const text: Kind<string> = {
+  expects: "text without control characters",
+  parse: (given) => CONTROL.test(given) ? undefined : given,
+};
+
+export const word: Kind<string> = {
+  expects: "text without white space or control characters",
+  parse: (given) => CONTROL.test(given) || /\s/u.test(given) ? undefined : given,
+};
+
+/** What precedes usernames in channels and keys. Braces would tear a user's channel and keys into two slots. */
+export const prefix: Kind<string> = {
+  expects: "text without white space, control characters or braces that does not begin with userwire: or __",
+  parse(given) {
+    const isForbidden = CONTROL.test(given) || /[\s{}\ufffd]/u.test(given) || !given.isWellFormed();
+    return isForbidden || /^(?:userwire:|__)/.test(given) ? undefined : given;
+  },
+};
+
+export const yesOrNo: Kind<boolean> = {
+  expects: "true, false, 1 or 0",
+  bare: true,
+  parse: (given) => /^(?:true|1)$/i.test(given) ? true : /^(?:false|0)$/i.test(given) ? false : undefined,
+};
+
+export const host: Kind<string> = {
+  expects: "an address or a host name, without a port",
+  parse: (given) => /^(?:[\w.-]+|[\da-f]*:[\da-f]*:[\da-f:.]*(?:%\w+)?)$/i.test(given) ? given : undefined,
+};
+
+export const origins: Kind<readonly string[]> = {
+  expects:
+    "a comma separated list of origins such as https://app.example.com, https://*.example.com for all names " +
+    "below one, null, file://, or *",
+  parse(given) {
+    const found = itemsOf(given).map(originOf);
+    return found.every((origin) => origin !== undefined) ? Object.freeze(found) : undefined;
+  },
+};
+
+export const redisUrl: Kind<string> = {
+  expects: "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
+    "unix:///path/to/redis.sock, with special characters in the password percent-encoded",
+  parse: (given) => isRedisUrl(given) ? given : undefined,
+  // Greedy up to the last "@": a password may hold one itself. What follows a "?" is not needed to find Redis.
+  mask: (url) => url.replace(/[?#].*$/, "").replace(/^(\w+:\/\/).*@/, "$1***@"),
+};
+
+export const bytes = (min: number, max: number) => whole(min, max, "bytes");
+export const seconds = (min: number, max: number) => whole(min, max, "seconds");
+export const milliseconds = (min: number, max: number) => whole(min, max, "milliseconds");
+
+export function whole(min: number, max: number, unit?: string): Kind<number> {
+  return {
+    expects: `a whole number${unit === undefined ? "" : ` of ${unit}`} from ${min} to ${max}`,
+    ...(unit === undefined ? {} : { unit }),
+    parse(given) {
+      const value = /^\d{1,15}$/.test(given) ? Number(given) : NaN;
+      return value >= min && value <= max ? value : undefined;
+    },
+  };
+}
+
+export function oneOf<const Choice extends string>(...choices: readonly Choice[]): Kind<Choice> {
+  return {
+    expects: either.format(choices),
+    choices,
+    parse: (given) => choices.find((choice) => choice === given.toLowerCase()),
+  };
+}
+
+/** An origin as browsers write it: lower case, without the scheme's own port. */
+function originOf(given: string): string | undefined {
+  if (given === "*" || given === "null") return given;
+  if (/^file:\/\/\/?$/i.test(given)) return "file://";
+  const below = /^(https?:\/\/)\*\.([^*]*[a-z][^/*]*\/?)$/i.exec(given);
+  if (below) return originOf(below[1]! + below[2]!)?.replace("://", "://*.");
+  if (!/^[a-z][a-z\d+.-]*:\/\/[^\s/?#@*]+\/?$/i.test(given) || !URL.canParse(given)) return undefined;
+  const { origin, protocol, host } = new URL(given);
+  return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;
+}
+
+function isRedisUrl(given: string): boolean {
+  if (CONTROL.test(given) || /\s/u.test(given)) return false;
+  // URL refuses credentials without a host, which is how they are written for a socket.
+  if (given.startsWith("unix:")) return /^unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?$/.test(given);
+  if (!URL.canParse(given)) return false;
+  const url = new URL(given);
+  return (url.protocol === "redis:" || url.protocol === "rediss:") && url.hostname !== "" &&
+    /^(?:\/\d*)?$/.test(url.pathname) && isDecodable(url.username) && isDecodable(url.password);
+}
+
+/**
+ * What is wrong with a Redis that is shared by database number: undefined when nothing is.
+ * @param url One that `redisUrl` takes, or any other text.
+ */
+export function databaseFault(url: string, channelPrefix: string): string | undefined {
+  const database = url.startsWith("unix:")
+    ? Number(new URLSearchParams(/\?([^#]*)/.exec(url)?.[1]).get("db"))
+    : Number(/^rediss?:\/\/[^/]*\/(\d+)(?:[?#]|$)/.exec(URL.parse(url)?.href ?? "")?.[1] ?? 0);
+  if (channelPrefix !== "" || !(database > 0)) return undefined;
+  return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
+    "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
+}
+
+function isDecodable(given: string): boolean {
+  try {
+    decodeURIComponent(given);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Text of several lines; shown by no fault and no log. */
+export const secret: Kind<string> = {
+  expects: "text",
+  parse: (given) => given.includes("\u0000") ? undefined : given.trim() === "" ? undefined : given,
+  mask: () => "***",
+};
+
+/** Words separated by commas. */
+export const list: Kind<readonly string[]> = {
+  expects: "a comma separated list",
+  parse: (given) => CONTROL.test(given) ? undefined : Object.freeze(itemsOf(given)),
+};
+
+export const ranges: Kind<readonly string[]> = {
+  expects: "a comma separated list of addresses and ranges such as 10.0.0.0/8, fd00::/8",
+  parse(given) {
+    const found = itemsOf(given);
+    return found.every((range) => parseRange(range) !== undefined) ? Object.freeze(found) : undefined;
+  },
+};
+
+/** Where keys are fetched from. Whoever could change them on the way could be anyone, hence TLS. */
+export const keysUrl: Kind<string> = {
+  expects: "an https:// URL (http:// only on this machine)",
+  parse(given) {
+    if (CONTROL.test(given) || !URL.canParse(given)) return undefined;
+    const { protocol, hostname } = new URL(given);
+    const isNear = isLoopback(hostname.replace(/^\[(.*)\]$/, "$1"));
+    return protocol === "https:" || (protocol === "http:" && isNear) ? given : undefined;
+  },
+  // An address may carry a password or a key.
+  mask: (url) => new URL(url).origin,
+};
+
+/** Where clients find the service. Read as the start of the addresses of sockets, without a slash at its end. */
+export const publicUrl: Kind<string> = {
+  expects:
+    "an address such as wss://push.example.com or https://example.com/push, without user, query and the /ws " +
+    "that is added to it",
+  parse(given) {
+    if (!/^(?:ws|http)s?:\/\/[^\s?#@]+$/i.test(given) || CONTROL.test(given) || !URL.canParse(given)) {
+      return undefined;
+    }
+    const { protocol, host, pathname } = new URL(given);
+    const path = pathname.replace(/\/+$/, "");
+    return path.endsWith("/ws") ? undefined : `${protocol.replace("http", "ws")}//${host}${path}`;
+  },
+};
+
+function itemsOf(given: string): string[] {
+  return given.split(",").map((item) => item.trim()).filter((item) => item !== "");
+}

@@ -1,0 +1,300 @@
+/**
+ * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
+ * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from
+ * the same rows, so a new setting is one new row.
+ *
+ * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
+ * leaves this file except as the value itself: neither faults nor `describe` show it.
+ */
+import { isLoopback } from "../net/addresses.ts";
+import { ConfigError } from "../protocol/errors.ts";
+import {
+  bytes,
+  databaseFault,
+  either,
+  host,
+  keysUrl,
+  type Kind,
+  list,
+  milliseconds,
+  oneOf,
+  origins,
+  prefix,
+  publicUrl,
+  ranges,
+  redisUrl,
+  seconds,
+  secret,
+  text,
+  whole,
+  word,
+  yesOrNo,
+} from "./kinds.ts";
+import { PREFIX, unknownFlags, unknownVariables } from "./suggestions.ts";
+
+/** One row of the table. */
+export interface Setting<Value> {
+  readonly env: string;
+  /** Name of the flag, without the dashes: the variable's without `USERWIRE_`, in kebab case. */
+  readonly flag: string;
+  readonly kind: Kind<Value>;
+  /** Undefined when the setting may stay unset. */
+  readonly fallback: Value | undefined;
+  /** The default in words. */
+  readonly fallbackText: string;
+  readonly meaning: string;
+}
+
+const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
+
+/** Larger headers, in bytes, never come: Deno itself refuses the heads that hold them. */
+export const RUNTIME_HEADER_BYTES = 65_536;
+
+// ---------------------------------------------------------------------------------------------------------
+// The table
+
+/** Every setting, by its key in `Config`. */
+// deno-fmt-ignore -- one line each, however long
+export const SETTINGS = {
+  host: setting("HOST", host, "127.0.0.1", "Address to listen on"),
+  port: setting("PORT", whole(0, 65_535), 8765, "Port to listen on; 0 takes a free one"),
+  redisUrl: optional("REDIS_URL", redisUrl, "Redis to use; unset means a broker in memory, for a single instance"),
+  redisUrlFile: optional("REDIS_URL_FILE", text, "File that holds the URL instead; read again on SIGHUP, and when Redis refuses the login"),
+  redisCa: optional("REDIS_CA", text, "File of the CA that signed Redis' certificate (PEM); unset means the public ones"),
+  redisCert: optional("REDIS_CERT", text, "File of the certificate to show to Redis (PEM)"),
+  redisKey: optional("REDIS_KEY", text, "File of its private key (PEM)"),
+  logLevel: setting("LOG_LEVEL", oneOf("debug", "info", "warn", "error"), "info", "Least level that is logged"),
+  logDir: setting("LOG_DIR", text, "logs", "Folder of the log files"),
+  logFormat: setting("LOG_FORMAT", oneOf("pretty", "json"), "pretty", "Form of the lines on the console"),
+  logMaxBytes: setting("LOG_MAX_BYTES", bytes(1, GIB), 10 * MIB, "Size at which a log file is rotated"),
+  logRotate: setting("LOG_ROTATE", oneOf("size", "daily"), "size", "When a log file is rotated: at its size, or at midnight (UTC) too"),
+  logMaxFiles: setting("LOG_MAX_FILES", whole(2, 1000), 5, "Log files that are kept, the current one included"),
+  open: setting("USERWIRE_OPEN", yesOrNo, false, "Allow a HOST that other machines reach although nobody shows a key"),
+  apiKeys: optional("USERWIRE_API_KEYS", secret, "Who may call the API: lines made by `userwire key new`, comma separated"),
+  apiKeysFile: optional("USERWIRE_API_KEYS_FILE", text, "File of such lines, read again on SIGHUP"),
+  jwtSecret: optional("USERWIRE_JWT_SECRET", secret, "Secret that tokens of sockets are signed with (HS256, 384, 512)"),
+  jwtPublicKey: optional("USERWIRE_JWT_PUBLIC_KEY", secret, "Or the public key of their signer, in PEM or as a JWK"),
+  jwksUrl: optional("USERWIRE_JWKS_URL", keysUrl, "Or where the signer publishes its keys"),
+  jwtAlgorithms: setting("USERWIRE_JWT_ALGORITHMS", list, [], "Algorithms tokens may use; empty means all that suit the key"),
+  jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "What `iss` of a token must be"),
+  jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "What `aud` of a token must hold"),
+  jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "How far the signer's clock may be off"),
+  maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest validity of a token, from `iat` to `exp`; so long are revocations kept"),
+  tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Take `?token=` too, which ends up in the logs of proxies"),
+  ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "How long a ticket is good for"),
+  publicUrl: optional("USERWIRE_PUBLIC_URL", publicUrl, "Where clients connect, for the `url` of tickets; unset means where the ticket was asked for"),
+  page: setting("USERWIRE_PAGE", oneOf("on", "key", "off"), "on", "Whether the console page is there, or asks for a key"),
+  openapi: setting("USERWIRE_OPENAPI", oneOf("on", "key", "off"), "on", "Whether `/openapi.json` is there, or asks for a key"),
+  metrics: setting("USERWIRE_METRICS", oneOf("on", "key", "off"), "key", "Whether `/metrics` is there, or asks for a key, except in open mode"),
+  tlsCert: optional("USERWIRE_TLS_CERT", text, "File of the certificate chain (PEM) to serve https:// and wss:// with"),
+  tlsKey: optional("USERWIRE_TLS_KEY", text, "File of its private key (PEM)"),
+  node: optional("USERWIRE_NODE", word, "Name of this instance; unset means `<hostname>:<port>`"),
+  subscriptions: setting("USERWIRE_SUBSCRIPTIONS", oneOf("dedicated", "shared"), "dedicated", "Redis connections for subscriptions: one per socket, or some per process"),
+  sharedConnections: setting("USERWIRE_SHARED_CONNECTIONS", whole(1, 64), 1, "How many per process when shared"),
+  channelPrefix: setting("USERWIRE_CHANNEL_PREFIX", prefix, "", "What precedes the username in a channel's name"),
+  history: setting("USERWIRE_HISTORY", whole(0, 100_000), 100, "Messages kept of each user; 0 keeps none"),
+  historyTtlS: setting("USERWIRE_HISTORY_TTL_S", seconds(1, 2_592_000), 300, "How long they are kept"),
+  maxReplay: setting("USERWIRE_MAX_REPLAY", whole(1, 100_000), 300, "Most messages replayed to a returning client"),
+  usernameCase: setting("USERWIRE_USERNAME_CASE", oneOf("keep", "lower"), "keep", "Letter case of usernames"),
+  allowedOrigins: setting("USERWIRE_ALLOWED_ORIGINS", origins, [], "Other sites whose pages may connect and call; `https://*.example.com` is all below it, `*` is all"),
+  maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Most sockets open at once"),
+  maxConnectionsPerUser: setting("USERWIRE_MAX_CONNECTIONS_PER_USER", whole(0, 100_000), 20, "Most sockets of one user; 0 is no limit"),
+  onTooMany: setting("USERWIRE_ON_TOO_MANY", oneOf("refuse", "replace"), "refuse", "What a user's socket too many does: it is refused, or replaces the oldest"),
+  maxConnectionsPerAddress: setting("USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", whole(0, 1_000_000), 2_000, "Most sockets of one client address (IPv6: /64); 0 is no limit"),
+  upgradesPerSecond: setting("USERWIRE_UPGRADES_PER_SECOND", whole(0, 1_000_000), 500, "Handshakes a second of one client address, twice that in a burst; 0 is no limit"),
+  trustedProxies: setting("USERWIRE_TRUSTED_PROXIES", ranges, [], "Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed"),
+  maxFrameBytes: setting("USERWIRE_MAX_FRAME_BYTES", bytes(1, 64 * MIB), 65_536, "Largest frame from a client"),
+  maxFramesPerSecond: setting("USERWIRE_MAX_FRAMES_PER_SECOND", whole(1, 1_000_000), 100, "Most frames from a client"),
+  maxBytesPerSecond: setting("USERWIRE_MAX_BYTES_PER_SECOND", bytes(1, GIB), 4 * MIB, "Most bytes from a client"),
+  maxHeaderBytes: setting("USERWIRE_MAX_HEADER_BYTES", bytes(1024, RUNTIME_HEADER_BYTES), RUNTIME_HEADER_BYTES, "Largest headers of a request, all together; the default is what Deno takes"),
+  maxFanoutBytes: setting("USERWIRE_MAX_FANOUT_BYTES", bytes(1, 16 * GIB), 64 * MIB, "Most bytes that one batch sends: each payload times its users"),
+  maxBodyBytes: setting("USERWIRE_MAX_BODY_BYTES", bytes(1, 64 * MIB), 65_536, "Largest body of a request"),
+  bodyTimeoutS: setting("USERWIRE_BODY_TIMEOUT_S", seconds(1, 3600), 10, "Time the body of a request may take"),
+  maxBufferedBytes: setting("USERWIRE_MAX_BUFFERED_BYTES", bytes(1, GIB), MIB, "Unsent data that makes a reader slow"),
+  pingS: setting("USERWIRE_PING_S", seconds(1, 3600), 25, "Silence after which the server sends `p`"),
+  idleTimeoutS: setting("USERWIRE_IDLE_TIMEOUT_S", seconds(1, 3600), 30, "Silence after which a client is gone"),
+  identityTimeoutS: setting("USERWIRE_IDENTITY_TIMEOUT_S", seconds(1, 3600), 5, "Time a client has to say who it is"),
+  slowTimeoutS: setting("USERWIRE_SLOW_TIMEOUT_S", seconds(1, 3600), 10, "Time a slow reader has to catch up"),
+  redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time Redis has to answer"),
+  drainS: setting("USERWIRE_DRAIN_S", seconds(0, 3600), 10, "Time over which clients are sent away at the end"),
+} as const;
+
+/** Variables that only the commands speaking to a running service read. Known here so that `serve` knows them. */
+export const CLIENT_VARIABLES = {
+  url: { env: "USERWIRE_URL", fallback: "http://127.0.0.1:8765", meaning: "Address of the service" },
+  key: { env: "USERWIRE_KEY", fallback: "", meaning: "API key to call with" },
+  token: { env: "USERWIRE_TOKEN", fallback: "", meaning: "Token to connect with" },
+} as const;
+
+/** The settings as the service uses them. Made by `loadConfig`, frozen. */
+export type Config = {
+  readonly [Key in keyof typeof SETTINGS]: (typeof SETTINGS)[Key] extends Setting<infer Value> ? Value
+    : never;
+};
+
+function setting<Value>(
+  env: string,
+  kind: Kind<Value>,
+  fallback: NoInfer<Value>,
+  meaning: string,
+): Setting<Value> {
+  return {
+    env,
+    flag: env.replace(PREFIX, "").toLowerCase().replaceAll("_", "-"),
+    kind,
+    fallback,
+    fallbackText: [inWords(fallback), kind.unit].filter(Boolean).join(" "),
+    meaning: kind.choices === undefined ? meaning : `${meaning}: ${either.format(kind.choices)}`,
+  };
+}
+
+/** A setting without a default. */
+function optional<Value>(env: string, kind: Kind<Value>, meaning: string): Setting<Value | undefined> {
+  return setting<Value | undefined>(env, kind as Kind<Value | undefined>, undefined, meaning);
+}
+
+function inWords(value: unknown): string {
+  if (value === undefined) return "unset";
+  return value === "" || (Array.isArray(value) && value.length === 0) ? "empty" : String(value);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Loading
+
+/** Where settings come from. */
+export interface Sources {
+  /**
+   * Environment variables. Those that begin with `USERWIRE_` must all be known, unless they were made for a service of
+   * that name, see `unknown_names.ts`.
+   */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`. */
+  readonly flags?: Readonly<Record<string, string | boolean | undefined>>;
+}
+
+/** What was read, also when it can't be used: then what else is wrong can still be found. */
+export interface Reading {
+  /** Settings at fault have their defaults. */
+  readonly config: Config;
+  readonly faults: readonly string[];
+  /** Settings whose own value is none. */
+  readonly atFault: ReadonlySet<keyof Config>;
+}
+
+/**
+ * Reads the settings. A flag wins over its variable; an empty value means the default.
+ * @throws {ConfigError} with every fault found.
+ */
+export function loadConfig(sources: Sources): Config {
+  const { config, faults } = readConfig(sources);
+  if (faults.length > 0) throw new ConfigError(faults);
+  return config;
+}
+
+/** As `loadConfig`, but throws nothing. */
+export function readConfig(sources: Sources): Reading {
+  const { env = {}, flags = {} } = sources;
+  const faults: string[] = [];
+  const values: Record<string, unknown> = {};
+  const atFault = new Set<keyof Config>();
+
+  for (const [key, setting] of rows()) {
+    const flag = flags[setting.flag];
+    const given = flag ?? env[setting.env] ?? "";
+    const name = flag === undefined ? setting.env : `--${setting.flag}`;
+    if (given === "") {
+      values[key] = setting.fallback;
+    } else if (typeof given === "boolean" && !setting.kind.bare) {
+      atFault.add(key);
+      faults.push(`${name} needs a value: give ${setting.kind.expects}`);
+    } else {
+      values[key] = setting.kind.parse(String(given));
+      if (values[key] === undefined) {
+        atFault.add(key);
+        faults.push(faultOf(setting, name, String(given)));
+      }
+    }
+  }
+
+  faults.push(...faultsBetween(values as Config));
+  for (const [key, { fallback }] of rows()) if (atFault.has(key)) values[key] = fallback;
+  const settings = Object.values<Setting<unknown>>(SETTINGS);
+  const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
+  faults.push(...unknownVariables(env, variables));
+  faults.push(...unknownFlags(flags, settings.map(({ flag }) => flag)));
+  return { config: Object.freeze(values) as Config, faults, atFault };
+}
+
+/** What is wrong with settings that are right each on its own. One that is at fault itself is undefined here. */
+function faultsBetween(config: Config): string[] {
+  const faults: string[] = [];
+  const { host, open, apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl } = config;
+  const isClosed = [apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl].some((value) =>
+    value !== undefined
+  );
+  if (host !== undefined && !isLoopback(host) && open === false && !isClosed) {
+    faults.push(
+      `HOST "${host}" can be reached from other machines, where anyone could then listen as any user: set ` +
+        "USERWIRE_API_KEYS and a way to verify tokens such as USERWIRE_JWT_SECRET, or set USERWIRE_OPEN=true if " +
+        "that is meant, or leave HOST out for 127.0.0.1",
+    );
+  }
+  if (config.redisUrl !== undefined && config.redisUrlFile !== undefined) {
+    faults.push("REDIS_URL and REDIS_URL_FILE say the same thing: set one of them, and leave the other out");
+  }
+  const { redisUrl, channelPrefix } = config;
+  if (redisUrl !== undefined && channelPrefix !== undefined) {
+    const fault = databaseFault(redisUrl, channelPrefix);
+    if (fault !== undefined) faults.push(`${SETTINGS.redisUrl.env} ${fault}`);
+  }
+  const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;
+  for (const pair of pairs) {
+    const missing = pair.filter((key) => config[key] === undefined);
+    if (missing.length === 1) {
+      const given = pair.find((key) => key !== missing[0])!;
+      faults.push(
+        `${SETTINGS[given].env} needs ${SETTINGS[missing[0]!].env} beside it: set both, or neither`,
+      );
+    }
+  }
+  return faults;
+}
+
+function faultOf(setting: Setting<unknown>, name: string, given: string): string {
+  const { kind, fallback, fallbackText } = setting;
+  const found = kind.mask === undefined
+    ? JSON.stringify(given)
+    : "something else (not shown: it may hold a secret)";
+  const remedy = fallback === undefined ? "or leave it out" : `or leave it out (default: ${fallbackText})`;
+  return `${name} must be ${kind.expects}, but is ${found}: correct it, ${remedy}`;
+}
+
+function rows(): [keyof Config, Setting<unknown>][] {
+  return Object.entries(SETTINGS) as [keyof Config, Setting<unknown>][];
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Showing
+
+/** The values, safe to log: what may hold a secret is masked, what is unset is left out. */
+export function describe(config: Config): Record<string, unknown> {
+  const shown = rows()
+    .filter(([key]) => config[key] !== undefined)
+    .map(([key, { kind }]) => [key, kind.mask === undefined ? config[key] : kind.mask(config[key])]);
+  return Object.fromEntries(shown);
+}
+
+/** The table of settings in Markdown, aligned as `deno fmt` aligns it. */
+export function settingsTable(): string {
+  const lines = [
+    ["Variable", "Flag", "Default", "Meaning"],
+    ...rows().map((
+      [, { env, flag, fallbackText, meaning }],
+    ) => [`\`${env}\``, `\`--${flag}\``, fallbackText, meaning]),
+  ];
+  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((cells) => cells[column]!.length)));
+  const [head, ...body] = lines.map((cells) => cells.map((cell, column) => cell.padEnd(widths[column]!)));
+  const rule = widths.map((width) => "-".repeat(width));
+  return [head!, rule, ...body].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
+}

@@ -1,0 +1,142 @@
+/** What joins the instances: a broker and an inbox, both in memory or both on one Redis. Picks them by settings. */
+import type { Broker } from "../broker/broker.ts";
+import { MemoryBroker } from "../broker/memory.ts";
+import { Probe } from "../broker/probe.ts";
+import { NOT_COUNTING } from "../broker/redis.ts";
+import { DedicatedRedisBroker } from "../broker/dedicated.ts";
+import { SharedRedisBroker } from "../broker/shared.ts";
+import type { Inbox, InboxLimits } from "../history/history.ts";
+import { MemoryInbox } from "../history/memory.ts";
+import { RedisStreamsInbox } from "../history/redis_streams.ts";
+import type { Log } from "../log/log.ts";
+import { RESERVED_PREFIX } from "../protocol/protocol.ts";
+import { type FirstAttempt, Redis, RedisTarget, type RedisTls } from "../redis/commands.ts";
+
+export interface BackboneOptions {
+  /** Unset, and no file either: in memory. */
+  redisUrl?: string | undefined;
+  /** Absolute path of a file that holds the URL, which may change. */
+  redisUrlFile?: string | undefined;
+  /** For `rediss://` only. */
+  redisTls?: RedisTls | undefined;
+  /** How long a command or a subscription may take, in milliseconds. @default 3000 */
+  redisTimeoutMs?: number;
+  /** One Redis connection per socket, or some per process. @default "dedicated" */
+  subscriptions?: "dedicated" | "shared";
+  /** How many per process, when shared. @default 1 */
+  sharedConnections?: number;
+  /** Messages kept of each user; 0 keeps none. @default 100 */
+  history?: number;
+  /** How long they are kept, in seconds. @default 300 */
+  historyTtlS?: number;
+  /** What the names of channels begin with. @default "" */
+  channelPrefix?: string;
+  /** Try all the time whether what a service needs can be had, for `unready`. @default false */
+  probe?: boolean;
+  log?: Log;
+}
+
+export interface Backbone {
+  readonly broker: Broker;
+  readonly inbox: Inbox;
+  /** The connection for commands; none in memory. */
+  readonly redis: Redis | undefined;
+  /** How the first attempt to connect ends, waiting for it at most so long. */
+  firstAttempt(withinMs: number): Promise<FirstAttempt>;
+  /**
+   * Undefined when everything works as far as it was tried; else what does not, as a sentence without a full stop. It
+   * says something whenever `broker.unavailable` does, and more: `broker/probe.ts` says what the difference is.
+   */
+  unready(): string | undefined;
+  /**
+   * Reads the file with the URL again.
+   * @throws {ConfigError} when it holds none; the one before stays.
+   */
+  reload(): void;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens at once; a Redis that is away is connected to as soon as it is there.
+ * @throws {TypeError} when the URL is none of Redis.
+ */
+export function openBackbone(options: BackboneOptions): Backbone {
+  const { redisUrl: url, redisUrlFile: file } = options;
+  const { redisTimeoutMs: timeoutMs = 3_000, history = 100, historyTtlS = 300 } = options;
+  const limits: InboxLimits = { count: history, ttlMs: historyTtlS * 1_000 };
+  const log = options.log && { log: options.log };
+  if (url === undefined && file === undefined) {
+    const broker = new MemoryBroker({ ...log });
+    const inbox = new MemoryInbox(broker, { limits });
+    return {
+      broker,
+      inbox,
+      redis: undefined,
+      firstAttempt: () => Promise.resolve({ outcome: "ready" }),
+      unready: () => broker.unavailable(),
+      reload() {},
+      async close() {
+        await broker.close();
+        await inbox.close();
+      },
+    };
+  }
+  const target = new RedisTarget({
+    url,
+    file,
+    tls: options.redisTls,
+    channelPrefix: options.channelPrefix,
+    ...log,
+  });
+  const address = () => target.address;
+  const redis = Redis.open(address, { timeoutMs, onLoginRefused: () => target.onLoginRefused(), ...log });
+  const isShared = options.subscriptions === "shared";
+  const broker = isShared
+    ? new SharedRedisBroker({
+      address,
+      redis,
+      timeoutMs,
+      ...log,
+      connections: options.sharedConnections ?? 1,
+    })
+    : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
+  const inbox = new RedisStreamsInbox(redis, {
+    limits,
+    onCount: (channel, count) => broker.learnCount(channel, count),
+  });
+  const channel = `${options.channelPrefix ?? ""}${RESERVED_PREFIX}probe:${crypto.randomUUID()}`;
+  const probe = options.probe
+    ? new Probe({
+      redis,
+      channel,
+      dial: (attempt) => broker.dialProbe(channel, attempt),
+      onCounted: (counts) => broker.onCounted(counts),
+      ...log,
+    })
+    : undefined;
+  probe?.start();
+  return {
+    broker,
+    inbox,
+    redis,
+    async firstAttempt(withinMs) {
+      const endMs = performance.now() + withinMs;
+      const attempt = await redis.firstAttempt(withinMs);
+      if (attempt.outcome !== "ready" || !probe) return attempt;
+      await probe.first(endMs - performance.now());
+      if (isShared || probe.counts !== false) return attempt;
+      return { outcome: "refused", why: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
+    },
+    // What keeps subscriptions from being restored says more than that they are not.
+    unready: () => redis.unavailable() ?? redis.silence() ?? probe?.why() ?? broker.unavailable(),
+    reload() {
+      if (target.reload()) redis.dialAnew("REDIS_URL_FILE names another Redis");
+    },
+    async close() {
+      await probe?.close();
+      await broker.close();
+      await inbox.close();
+      await redis.close();
+    },
+  };
+}

@@ -1,0 +1,215 @@
+/**
+ * The contract of the inbox: each user's short durable history, which makes a message that was missed come later
+ * instead of never.
+ *
+ * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name
+ * that is made together with the counter. When the counter is lost, or was set back because the store
+ * came back with older data, a new epoch begins, so that an old position is recognised and never taken for a
+ * new one. Should that go unnoticed, a position proves itself: each message has a *tag*, some random characters, and
+ * a number that is given out a second time comes with another tag.
+ *
+ * Guarantees, for every implementation (`tests/contracts/inbox.ts` checks them):
+ *
+ * - `append` is one atomic step: it looks for the idempotency key, takes the next number, stores the message and
+ *   publishes it. The order in the inbox is the order on the channel, and what was published is stored already.
+ * - `since` shows one moment: `last` and the messages belong together.
+ * - A message leaves when there are more than `count` after it, or when its time is over; never earlier. What has
+ *   left is not returned. The counter outlives the messages.
+ * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
+ */
+import { EPOCH_MARK_LENGTH, type Position, stampOf } from "../protocol/protocol.ts";
+
+/** How much is kept of each user. */
+export interface InboxLimits {
+  /** Messages; 0 keeps nothing, and messages then have no sequence number. */
+  count: number;
+  /** How long a message is kept unless its sender says otherwise, in milliseconds. */
+  ttlMs: number;
+}
+
+/** A message to be appended: the envelope in two halves, between which its sequence number goes. */
+export interface Draft {
+  readonly id: string;
+  readonly head: string;
+  readonly tail: string;
+}
+
+/** A caller's key, and what tells one message or call from another with the same key. */
+export interface Idempotency {
+  readonly key: string;
+  readonly fingerprint: string;
+}
+
+export interface AppendOptions {
+  /** How long to keep this message, in milliseconds. @default the limit of the inbox */
+  ttlMs?: number;
+  /** Only if somebody listens; else nothing is stored, counted or published. */
+  expectOnline?: boolean;
+  /** Makes a repeated call return the first result and do nothing. Keys are unique per user. */
+  idempotency?: Idempotency;
+}
+
+/** What `append` did. */
+export type Appended =
+  | {
+    readonly outcome: "appended" | "repeated";
+    /** Id of the message; of the first one when this is a repetition. */
+    readonly id: string;
+    /** Undefined while nothing is kept. */
+    readonly position: Position | undefined;
+    /** How many subscriptions the channel has, counted in the same step. */
+    readonly reached: number;
+  }
+  /** Nobody listens, and `expectOnline` was asked for. */
+  | { readonly outcome: "offline" }
+  /** The idempotency key belongs to another message. */
+  | { readonly outcome: "conflict" };
+
+/** One stored message. */
+export interface Stored {
+  readonly seq: number;
+  /** The envelope as it was published. */
+  readonly envelope: string;
+}
+
+/** A stretch of an inbox, as it was at one moment. */
+export interface Stretch {
+  readonly epoch: string;
+  /** Epochs whose numbers this one goes on from, oldest first, each with the last number known to be its own. */
+  readonly former: readonly Position[];
+  /** Number of the newest message; 0 before the first. */
+  readonly last: number;
+  /** Messages in order, holes where some have left. */
+  readonly items: readonly Stored[];
+  /** The stretch holds all there is up to this number; `last` when it reaches the end. */
+  readonly through: number;
+  /** Tag of the newest message; "" before the first, or when it has none. */
+  readonly lastTag: string;
+  /** Tag of the message after which the stretch begins; "" when that is not known any more. */
+  readonly afterTag: string;
+}
+
+export interface SinceOptions {
+  /** Whether `afterTag` is wanted, which may take a look at one more message. @default false */
+  proof?: boolean;
+  /** Only look: no epoch begins where there is none, and the stretch then has an empty name for it. @default false */
+  peek?: boolean;
+}
+
+export interface Inbox {
+  readonly limits: InboxLimits;
+
+  /** @throws {BrokerUnavailableError} */
+  append(channel: string, draft: Draft, options?: AppendOptions): Promise<Appended>;
+
+  /**
+   * Appends one message for each of several channels: in their order, each in a step as `append`'s, whatever becomes of
+   * the others. Whoever else uses the store waits until all are done, so few at one time.
+   * @returns What became of each.
+   * @throws {BrokerUnavailableError} which is then true of all.
+   */
+  appendToAll(
+    channels: readonly string[],
+    draft: Draft,
+    options?: AppendOptions,
+  ): Promise<PromiseSettledResult<Appended>[]>;
+
+  /**
+   * Notes what a key stands for where one is for many appends: for longer than these remember it.
+   * @param prefix That of the installation's channels.
+   * @returns False when it stands for something else.
+   * @throws {BrokerUnavailableError}
+   */
+  claim(prefix: string, idempotency: Idempotency): Promise<boolean>;
+
+  /**
+   * Takes a claim back, when nothing was appended under it. The key is free when each call that claimed it has done so.
+   * @throws {BrokerUnavailableError}
+   */
+  release(prefix: string, idempotency: Idempotency): Promise<void>;
+
+  /**
+   * The messages after a sequence number, oldest first; begins the epoch when there is none.
+   * @param after Undefined for none: only the position is asked for.
+   * @param limit At most so many messages are looked at; fewer where they are large.
+   * @throws {BrokerUnavailableError}
+   */
+  since(
+    channel: string,
+    after: number | undefined,
+    limit: number,
+    options?: SinceOptions,
+  ): Promise<Stretch>;
+
+  /**
+   * Calls back when it turns out that the store was set back: positions had better be compared now. Left out where that
+   * can't be.
+   */
+  onSetBack?(listener: () => void): void;
+
+  /** Lets go of everything. */
+  close(): Promise<void>;
+}
+
+/** How long an idempotency key is remembered. */
+export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
+
+/** How long it is remembered what one stands for that is for many appends: until the last of these has forgotten it. */
+export const CLAIM_TTL_MS = IDEMPOTENCY_TTL_MS + 60_000;
+
+/** How long a counter is kept after its last use. */
+export const COUNTER_TTL_MS = 24 * 3_600_000;
+
+/** The envelope with its sequence number and tag. */
+export function stamp(draft: Draft, seq: number, tag: string): string {
+  return draft.head + stampOf(seq, tag) + draft.tail;
+}
+
+/**
+ * A tag for a message: what tells its epoch from others, then something random.
+ * @param random At least 8 random characters.
+ */
+export function tagOf(epoch: string, random: string): string {
+  return epoch.slice(0, EPOCH_MARK_LENGTH) + random.slice(EPOCH_MARK_LENGTH, 2 * EPOCH_MARK_LENGTH);
+}
+
+/** Characters of the part of an epoch's name that is its own. */
+const OWN_LENGTH = 8;
+
+/** Names made at one time: to ask for random bytes costs the same whether they are six or some thousand. */
+const STOCK = 512;
+let stock = "";
+let taken = 0;
+
+/** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
+export function newEpoch(): string {
+  return newEpochs(1);
+}
+
+/** As many names, one behind the other. */
+export function newEpochs(count: number): string {
+  const end = taken + count * OWN_LENGTH;
+  if (end > stock.length) {
+    const bytes = new Uint8Array(Math.max(count, STOCK) * OWN_LENGTH * 3 / 4);
+    stock = crypto.getRandomValues(bytes).toBase64({ alphabet: "base64url" });
+    taken = 0;
+    return newEpochs(count);
+  }
+  return stock.slice(taken, taken = end);
+}
+
+/** The part of an epoch's name that is its own. */
+export function ownNameOf(epoch: string): string {
+  return epoch.slice(0, OWN_LENGTH);
+}
+
+/**
+ * Where an epoch began that goes on from another: up to this number both have the same messages. Its name is made of its
+ * own name, that of the other, and the number.
+ * @returns Position whose epoch is the other's own name; undefined for an epoch that began from nothing.
+ */
+export function originOf(epoch: string): Position | undefined {
+  const other = epoch.slice(OWN_LENGTH, 2 * OWN_LENGTH);
+  const seq = epoch.slice(2 * OWN_LENGTH);
+  return /^\d+$/.test(seq) ? { epoch: other, seq: Number(seq) } : undefined;
+}

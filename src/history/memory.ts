@@ -1,0 +1,189 @@
+/** The inbox inside one process, for a service of a single instance. It forgets everything when the process ends. */
+import type { Broker } from "../broker/broker.ts";
+import {
+  type Appended,
+  type AppendOptions,
+  CLAIM_TTL_MS,
+  COUNTER_TTL_MS,
+  type Draft,
+  type Idempotency,
+  IDEMPOTENCY_TTL_MS,
+  type Inbox,
+  type InboxLimits,
+  newEpoch,
+  type SinceOptions,
+  stamp,
+  type Stored,
+  type Stretch,
+  tagOf,
+} from "./history.ts";
+
+interface Box {
+  readonly epoch: string;
+  last: number;
+  lastTag: string;
+  entries: (Stored & { readonly tag: string; readonly endsMs: number })[];
+  usedMs: number;
+}
+
+type Result = Appended & { outcome: "appended" | "offline" };
+
+interface Remembered {
+  readonly fingerprint: string;
+  readonly result: Promise<Result>;
+  readonly endsMs: number;
+}
+
+interface Claim {
+  readonly fingerprint: string;
+  /** That may have sent something. */
+  calls: number;
+  readonly endsMs: number;
+}
+
+const SWEEP_MS = 60_000;
+
+export class MemoryInbox implements Inbox {
+  readonly limits: InboxLimits;
+  readonly #broker: Broker;
+  readonly #now: () => number;
+  readonly #boxes = new Map<string, Box>();
+  readonly #remembered = new Map<string, Remembered>();
+  readonly #claims = new Map<string, Claim>();
+  #sweptMs: number;
+
+  /** @param options.now The clock, in milliseconds; for tests. */
+  constructor(broker: Broker, options: { limits: InboxLimits; now?: () => number }) {
+    this.#broker = broker;
+    this.limits = options.limits;
+    this.#now = options.now ?? Date.now;
+    this.#sweptMs = this.#now();
+  }
+
+  async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
+    const { idempotency } = options;
+    this.#sweep();
+    const key = idempotency && JSON.stringify([channel, idempotency.key]);
+    if (key !== undefined) {
+      const before = this.#remembered.get(key);
+      if (before && before.endsMs > this.#now()) {
+        if (before.fingerprint !== idempotency!.fingerprint) return { outcome: "conflict" };
+        const result = await before.result;
+        return result.outcome === "offline" ? result : { ...result, outcome: "repeated" };
+      }
+    }
+    const result = this.#append(channel, draft, options);
+    if (key !== undefined) {
+      // Before anything is awaited, or a second send with this key could slip in.
+      this.#remembered.set(key, {
+        fingerprint: idempotency!.fingerprint,
+        result,
+        endsMs: this.#now() + IDEMPOTENCY_TTL_MS,
+      });
+      // A send that did nothing is not remembered: the retry is to send.
+      const forget = () => this.#remembered.delete(key);
+      result.then(({ outcome }) => outcome === "offline" && forget(), forget);
+    }
+    return await result;
+  }
+
+  appendToAll(
+    channels: readonly string[],
+    draft: Draft,
+    options?: AppendOptions,
+  ): Promise<PromiseSettledResult<Appended>[]> {
+    return Promise.allSettled(channels.map((channel) => this.append(channel, draft, options)));
+  }
+
+  claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
+    this.#sweep();
+    const name = JSON.stringify([prefix, key]);
+    const claim = this.#claims.get(name);
+    const before = claim && claim.endsMs > this.#now() ? claim : undefined;
+    if (before && before.fingerprint !== fingerprint) return Promise.resolve(false);
+    const calls = (before?.calls ?? 0) + 1;
+    this.#claims.set(name, { fingerprint, calls, endsMs: this.#now() + CLAIM_TTL_MS });
+    return Promise.resolve(true);
+  }
+
+  release(prefix: string, { key, fingerprint }: Idempotency): Promise<void> {
+    const claim = this.#claims.get(JSON.stringify([prefix, key]));
+    if (claim?.fingerprint === fingerprint && --claim.calls === 0) {
+      this.#claims.delete(JSON.stringify([prefix, key]));
+    }
+    return Promise.resolve();
+  }
+
+  // deno-lint-ignore require-await -- async so that a fault is a rejection, as the contract says
+  async since(
+    channel: string,
+    after: number | undefined,
+    limit: number,
+    options: SinceOptions = {},
+  ): Promise<Stretch> {
+    if (options.peek && !this.#boxes.has(channel)) {
+      return { epoch: "", former: [], last: 0, items: [], through: 0, lastTag: "", afterTag: "" };
+    }
+    const box = this.#box(channel);
+    const { epoch, last, lastTag } = box;
+    const afterTag = after === last ? lastTag : box.entries.find(({ seq }) => seq === after)?.tag ?? "";
+    const place = { epoch, former: [], last, lastTag, afterTag };
+    if (after === undefined) return { ...place, items: [], through: last };
+    const nowMs = this.#now();
+    const looked = box.entries.filter(({ seq }) => seq > after).slice(0, limit);
+    return {
+      ...place,
+      items: looked.filter(({ endsMs }) => endsMs > nowMs).map(({ seq, envelope }) => ({ seq, envelope })),
+      through: looked.length < limit ? box.last : looked.at(-1)!.seq,
+    };
+  }
+
+  close(): Promise<void> {
+    this.#boxes.clear();
+    this.#remembered.clear();
+    this.#claims.clear();
+    return Promise.resolve();
+  }
+
+  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<Result> {
+    // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
+    if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
+      return { outcome: "offline" };
+    }
+    if (this.limits.count === 0) {
+      const reached = await this.#broker.publish(channel, draft.head + draft.tail);
+      return { outcome: "appended", id: draft.id, position: undefined, reached };
+    }
+    const box = this.#box(channel);
+    const seq = ++box.last;
+    const tag = box.lastTag = tagOf(box.epoch, newEpoch());
+    const envelope = stamp(draft, seq, tag);
+    box.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
+    if (box.entries.length > this.limits.count) box.entries.splice(0, box.entries.length - this.limits.count);
+    const reached = await this.#broker.publish(channel, envelope);
+    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq }, reached };
+  }
+
+  #box(channel: string): Box {
+    let box = this.#boxes.get(channel);
+    if (!box) {
+      this.#boxes.set(channel, box = { epoch: newEpoch(), last: 0, lastTag: "", entries: [], usedMs: 0 });
+    }
+    box.usedMs = this.#now();
+    return box;
+  }
+
+  /** Lets go of what has outlived its time, now and then, so that many users seen once do not add up. */
+  #sweep(): void {
+    const nowMs = this.#now();
+    // A clock that was set back must not keep it from that until it has caught up.
+    if (Math.abs(nowMs - this.#sweptMs) < SWEEP_MS) return;
+    this.#sweptMs = nowMs;
+    for (const [channel, box] of this.#boxes) {
+      box.entries = box.entries.filter(({ endsMs }) => endsMs > nowMs);
+      if (box.entries.length === 0 && nowMs - box.usedMs > COUNTER_TTL_MS) this.#boxes.delete(channel);
+    }
+    for (const [key, { endsMs }] of this.#remembered) if (endsMs <= nowMs) this.#remembered.delete(key);
+    for (const [name, { endsMs }] of this.#claims) if (endsMs <= nowMs) this.#claims.delete(name);
+  }
+}

@@ -1,0 +1,301 @@
+/**
+ * The timeline of the data in Redis: an unbroken run of writes, under a name that is kept there. As long as nothing
+ * that was accepted is lost it stays the same, through restarts, failovers and new connections. When the data was set
+ * back (an older copy, a replica that lagged) a new timeline begins, and with it a new epoch of every user.
+ *
+ * Nothing is believed of a server's identity: a process can become a copy of another and keep its run id. What is
+ * looked for is the data itself. A log, a snapshot and a replica all hold what was written up to some moment, and nothing
+ * after it: so where an append is, everything before it is too. Each process remembers the last append that it was
+ * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
+ * those that it knows of are still there.
+ *
+ *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
+ *                                                on which somebody waits who remembers; mark: of the server's memory
+ *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
+ *     userwire:{userwire:timeline}:mark:<mark>   string that only this server's memory has as it is
+ *
+ * The mark tells at once, between two looks, that other data has taken the place of that which was looked at. It is written
+ * so that neither a log nor a replica gets it, and a snapshot brings it back in another encoding: one that is still as it
+ * was written has been in this memory ever since. Each append asks for it first, and is not done without it.
+ *
+ * When an append is gone from a server that was not replaced, and what the processes told each other is still there, only
+ * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly. Who comes from
+ * another server, where it went on alone, does begin one, however long others have been here.
+ *
+ * When the server's life is another than the one that was written down, whoever misses nothing waits a moment, for another
+ * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
+ * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
+ */
+import { type Ask, inboxKey, positionKey, Script, type ServerInfo, type Watch } from "../redis/commands.ts";
+
+/** An append that was answered. */
+interface Known {
+  readonly channel: string;
+  readonly seq: number;
+  readonly tag: string;
+  /** When this process learned of it, on the clock of `performance.now()`. */
+  readonly atMs: number;
+}
+
+const TIMELINE_KEY = "userwire:{userwire:timeline}";
+const LAST_KEY = `${TIMELINE_KEY}:last`;
+/** How long a timeline is remembered while no process runs. Every counter has ended before. */
+const TTL_MS = 60 * 24 * 3_600_000;
+/** Counters live for a day after their last use: a younger append that is not there was lost. */
+const MEMORY_MS = 23 * 3_600_000;
+/** How long a process waits for others: those dial again, or look, within a second. */
+const PATIENCE_MS = 1_200;
+/** How long a process without memory waits for one that has it, and waits itself. */
+const LONG_PATIENCE_MS = 2_500;
+const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
+/** Characters of a run id that name the first timeline; what was stored before there were timelines names its run. */
+const SEED_LENGTH = 12;
+
+const LOOK = new Script(`
+local timeline, last = KEYS[1], KEYS[2]
+local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local known_mark, new_mark = ARGV[11], ARGV[12]
+local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark')
+local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- A Redis that takes no writes just now, for want of memory, a disk or replicas, can be looked at all the same: it is
+-- written down the next time.
+local failed
+local function write(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return true end
+  local is_passing = false
+  for _, why in ipairs({'OOM', 'MISCONF', 'NOREPLICAS'}) do
+    if string.find(reply.err, '^%-?' .. why) then is_passing = true end
+  end
+  if not is_passing then failed = reply end
+  return false, is_passing
+end
+
+local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
+local mark_key = timeline .. ':mark:'
+if is_in_memory(mark_key .. mark) then
+  -- Read, so that it is not among those that were used least, and go first where Redis evicts.
+  redis.call('GET', mark_key .. mark)
+  if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end
+elseif new_mark == '' or not name and #KEYS == 2 then
+  -- As long as nothing was ever appended there is nothing to tell apart, and no key is made.
+  mark = ''
+elseif redis.set_repl then
+  redis.set_repl(redis.REPL_NONE)
+  local is_set, is_passing = write('SET', mark_key .. new_mark, 'm', 'PX', ttl)
+  -- What was appended to is kept raw, however short it is.
+  if is_set then redis.pcall('APPEND', mark_key .. new_mark, 'm') end
+  redis.set_repl(redis.REPL_ALL)
+  failed = nil
+  if is_in_memory(mark_key .. new_mark) and write('HSET', timeline, 'mark', new_mark) then
+    mark = new_mark
+    if not name then write('PEXPIRE', timeline, ttl) end
+  else
+    mark = is_passing and '' or 'none'
+  end
+else
+  mark = 'none'
+end
+local is_marked = mark ~= '' and mark ~= 'none'
+if life == '' then
+  -- It does not say who it is: the mark does.
+  life = is_marked and mark or ''
+  is_other = has_memory == '1' and known_mark ~= '' and mark ~= known_mark and '1' or '0'
+end
+
+-- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
+-- and a single key may have been evicted from data that is whole.
+local function is_there(position, inbox, seq, tag)
+  -- One user's key may hold something else, of somebody else: that is not for all to suffer.
+  local now = redis.pcall('HMGET', position, 'seq', 'tag')
+  if not now[1] then return written == life end
+  if tonumber(now[1]) < tonumber(seq) then return false end
+  if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
+  local entry = redis.pcall('XRANGE', inbox, seq .. '-0', seq .. '-0')[1]
+  return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
+end
+
+local is_whole = true
+for i = 3, #KEYS, 2 do
+  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 10], ARGV[i + 11]) then is_whole = false end
+end
+
+local records = redis.call('HGETALL', last)
+local newest = 0
+for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(records[i], '^%d+'))) end
+-- Told is when the newest was told that this process knows of. Where it has not looked before, others may have gone on
+-- while it was elsewhere: that their words are there says nothing of what it was told itself.
+local is_same_data = is_whole or
+  is_other == '0' and written == life and name == known and told > 0 and newest >= told
+
+local found = name
+-- A later timeline has a greater number, whatever the clock says: so whoever has not heard of it yet is recognised.
+local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
+local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
+if has_memory == '1' then
+  if name and number_of(name) < number_of(known) then is_whole, is_same_data = false, false end
+  if is_same_data then
+    if written ~= life and life ~= '' and is_other == '1' and patience == '0' then
+      if name then write('HSET', timeline, 'waits', life) end
+      return {'', ''}
+    end
+    name = name or known
+  elseif number_of(name) <= number_of(known) then
+    name = later
+  end
+elseif not name then
+  -- Whoever looks at this server comes to the same name. It is written down with the first append.
+  name = '1.' .. fresh
+elseif written ~= life and life ~= '' then
+  if patience == '0' or patience == '1' and waits == life then return {'', ''} end
+  name = later
+end
+local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
+if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') then
+  if write('HSET', timeline, 'name', name, 'life', life) then write('PEXPIRE', timeline, ttl) end
+end
+
+local day_ago = now - 86400000
+local reply = {name, is_whole and '1' or '0', '', mark}
+for i = 1, #records, 2 do
+  if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
+    write('HDEL', last, records[i])
+  elseif records[i] ~= me then
+    reply[#reply + 1] = records[i]
+    reply[#reply + 1] = records[i + 1]
+  end
+end
+-- What was lost is not told: others would look for it again.
+if record ~= '' and is_whole and write('HSET', last, me, string.format('%.0f', now) .. ' ' .. record) then
+  newest = now
+  write('PEXPIRE', last, ttl)
+end
+if failed then return failed end
+reply[3] = string.format('%.0f', newest)
+return reply
+`);
+
+export class Timeline implements Watch {
+  readonly #me = crypto.randomUUID();
+  #name = "";
+  /** Of the server that was looked at last. */
+  #life = "";
+  readonly #onNew: (() => void)[] = [];
+  /** Whether this process has looked before: then it knows what has to be there. */
+  #hasMemory = false;
+  #own: Known | undefined;
+  #isOwnTold = true;
+  /** Of the memory that was looked at last; "" for none. */
+  #mark = "";
+  /** Whether there can be one. */
+  #isMarkable = true;
+  /** When the newest append was told that was there at the last look, on Redis' clock; 0 for none. */
+  #told = "0";
+  readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
+  /** Since when it waits for a word of others, on the clock of `performance.now()`, and on which life of Redis. */
+  #waits: { readonly life: string; readonly sinceMs: number } | undefined;
+
+  /** Its name; "" before Redis was looked at. */
+  get name(): string {
+    return this.#name;
+  }
+
+  /** Key that is kept raw as long as the data is that which was looked at; undefined where that can't be told. */
+  get markKey(): string | undefined {
+    return this.#mark === "" ? undefined : `${TIMELINE_KEY}:mark:${this.#mark}`;
+  }
+
+  /** Calls back when another timeline began. */
+  onNew(listener: () => void): void {
+    this.#onNew.push(listener);
+  }
+
+  /**
+   * An append was answered: from now on it has to be there.
+   * @returns Whether it had better be looked now, for that is the first one, and can be marked.
+   */
+  appended(channel: string, seq: number, tag: string): boolean {
+    const isFirst = this.#own === undefined;
+    // Known since when, is known with the next look.
+    this.#own = { channel, seq, tag, atMs: Infinity };
+    this.#isOwnTold = false;
+    return isFirst && this.#mark === "" && this.#isMarkable;
+  }
+
+  /** Looks whether all that is known of is there. */
+  async look(ask: Ask, server: ServerInfo, isGreeting = true): Promise<string | undefined> {
+    const nowMs = performance.now();
+    if (this.#own?.atMs === Infinity) this.#own = { ...this.#own, atMs: nowMs };
+    const own = this.#own;
+    const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
+      .filter((one) => one !== undefined)
+      .filter(({ atMs }) => nowMs - atMs < MEMORY_MS);
+    if (this.#waits?.life !== server.life) this.#waits = undefined;
+    const waitedMs = this.#waits ? nowMs - this.#waits.sinceMs : 0;
+    const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
+    const [name, isWhole, told, mark, ...records] = await ask(
+      LOOK,
+      [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
+      [
+        server.life,
+        this.#name,
+        this.#hasMemory ? randomName() : server.field("run_id")?.slice(0, SEED_LENGTH) ?? "",
+        this.#hasMemory ? "1" : "0",
+        String(patience),
+        this.#me,
+        own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
+        String(TTL_MS),
+        this.#hasMemory && server.life !== this.#life ? "1" : "0",
+        this.#told,
+        this.#mark,
+        // Where there can be none it is not tried each second: Redis notes each refusal.
+        isGreeting || this.#isMarkable ? randomName() : "",
+        ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
+      ],
+    ) as string[];
+    if (name === "") {
+      this.#waits ??= { life: server.life, sinceMs: nowMs };
+      return UNKNOWN_YET;
+    }
+    this.#waits = undefined;
+    if (own === this.#own) this.#isOwnTold = true;
+    if (isWhole !== "1") this.#forget(own);
+    const isNew = this.#hasMemory && name !== this.#name;
+    this.#name = name!;
+    this.#life = server.life;
+    this.#told = told!;
+    this.#mark = mark === "none" ? "" : mark!;
+    if (isGreeting || mark === "none") this.#isMarkable = mark !== "none";
+    this.#hasMemory = true;
+    this.#learn(records, nowMs);
+    if (isNew) { for (const listener of this.#onNew) listener(); }
+    return undefined;
+  }
+
+  /** What was lost is known to be: it is not looked for again. */
+  #forget(own: Known | undefined): void {
+    if (this.#own === own) this.#own = undefined;
+    this.#others.clear();
+  }
+
+  #learn(records: readonly string[], nowMs: number): void {
+    const seen = new Set<string>();
+    for (let i = 0; i < records.length; i += 2) {
+      const [name, record] = [records[i]!, records[i + 1]!];
+      seen.add(name);
+      if (this.#others.get(name)?.record === record) continue;
+      const [, seq, tag, channel] = /^\d+ (\d+) (\S*) (.*)$/s.exec(record) ?? [];
+      if (channel === undefined) continue;
+      this.#others.set(name, { record, known: { channel, seq: Number(seq), tag: tag!, atMs: nowMs } });
+    }
+    for (const name of this.#others.keys()) if (!seen.has(name)) this.#others.delete(name);
+  }
+}
+
+function randomName(): string {
+  return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
+}

@@ -1,0 +1,53 @@
+/**
+ * What a log is, and logs that write nowhere. The one that writes is opened in `log_file.ts`: apart from this, because
+ * whoever imports only the type of a log, as the publisher does, must not need the log package.
+ */
+import type { LogFields, LogLevel } from "./format.ts";
+
+export type { LogFields, LogLevel } from "./format.ts";
+
+/** Where an app says what happens to it. No method throws. */
+export interface Log {
+  /** Events below this level are dropped: look here before building costly fields. */
+  readonly level: LogLevel;
+  /** Says that something happened. The event is a short constant text such as "connection opened". */
+  debug(event: string, fields?: LogFields): void;
+  info(event: string, fields?: LogFields): void;
+  warn(event: string, fields?: LogFields): void;
+  error(event: string, fields?: LogFields): void;
+  /** Writes what is buffered to the file. */
+  flush(): void;
+  /** Flushes, stops the timer and lets go of the file. Later events reach the console only. Idempotent. */
+  close(): void;
+}
+
+/** A log that swallows everything, for tests. */
+export const silentLog: Log = Object.freeze(
+  { level: "error", debug() {}, info() {}, warn() {}, error() {}, flush() {}, close() {} },
+);
+
+/** One event in memory. Fields that were undefined are left out. */
+export interface MemoryRecord {
+  level: LogLevel;
+  event: string;
+  fields: LogFields;
+}
+
+/** A log that only keeps its events, of all levels and as they were given, for tests. */
+export function memoryLog(): Log & { readonly records: MemoryRecord[] } {
+  const records: MemoryRecord[] = [];
+  const keep = (level: LogLevel) => (event: string, fields: LogFields = {}) => {
+    const known = Object.entries(fields).filter(([, value]) => value !== undefined);
+    records.push({ level, event, fields: Object.fromEntries(known) });
+  };
+  return {
+    level: "debug",
+    records,
+    debug: keep("debug"),
+    info: keep("info"),
+    warn: keep("warn"),
+    error: keep("error"),
+    flush() {},
+    close() {},
+  };
+}

@@ -1,0 +1,162 @@
+/**
+ * What this process has done and how it is, in numbers: their names, and the text in which Prometheus reads them.
+ *
+ * Whoever does something bumps a field; the text is made of the fields when it is asked for. Labels have few values,
+ * and none says who a user is.
+ */
+import { CLOSE } from "../protocol/protocol.ts";
+
+/** What is asked when the text is made. */
+export interface MetricsOptions {
+  version: string;
+  isBrokerAvailable(): boolean;
+  /** How often Redis came back. */
+  redisReconnects(): number;
+  /** Files the process has open, and may have. */
+  files: { readonly count: number; readonly limit: number | undefined };
+  /** Sockets that Deno never lets go of. */
+  lostSockets(): number;
+}
+
+/** What the numbers of a family mean; see Prometheus' documentation. */
+interface Family {
+  readonly type: "counter" | "gauge" | "histogram";
+  readonly name: string;
+  readonly help: string;
+  /** Its samples: what follows the name, and the number. */
+  samples(): Iterable<readonly [suffix: string, value: number]>;
+}
+
+export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
+/** Upper bounds in seconds: a send takes about a millisecond, and some seconds until Redis is given up. */
+const SEND_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
+
+/** Close codes with a meaning. Clients may send any: the rest is one label, "other". */
+const CLOSE_CODES: ReadonlySet<number> = new Set([
+  ...Array.from({ length: 15 }, (_, i) => 1_000 + i),
+  ...Object.values(CLOSE).map(({ code }) => code),
+  0,
+]);
+
+export class Metrics {
+  readonly open = { raw: 0, v1: 0 };
+  readonly opened = { raw: 0, v1: 0 };
+  readonly gaps = { trimmed: 0, epoch: 0 };
+  readonly sends = { reached: 0, stored: 0, offline: 0, repeated: 0, refused: 0, unavailable: 0 };
+  delivered = 0;
+  deliveredBytes = 0;
+  replayed = 0;
+  missed = 0;
+  interruptions = 0;
+  readonly #closed: Record<string, number> = {};
+  readonly #failed: Record<string, number> = {};
+  readonly #refused: Record<string, number> = {};
+  /** How many sends took no longer than each bound, and longer than the one before; last, those above all. */
+  readonly #sendBuckets: number[] = [...SEND_BUCKETS, Infinity].fill(0);
+  #sendSeconds = 0;
+  readonly #families: readonly Family[];
+
+  constructor(options: MetricsOptions) {
+    // deno-fmt-ignore -- one line each, however long
+    this.#families = [
+      byLabel("gauge", "userwire_connections", "Sockets that are open now.", "mode", () => this.open),
+      byLabel("counter", "userwire_connections_opened_total", "Sockets that were opened: their user known, their subscription confirmed.", "mode", () => this.opened),
+      byLabel("counter", "userwire_connections_closed_total", "Those that were closed, by close code; 0 is a connection that broke.", "code", () => this.#closed),
+      byLabel("counter", "userwire_connections_failed_total", "Sockets that were closed before they counted as opened, by close code.", "code", () => this.#failed),
+      byLabel("counter", "userwire_handshakes_refused_total", "Handshakes that were answered with a problem, by its code.", "code", () => this.#refused),
+      byLabel("counter", "userwire_sends_total", "Messages that were to be sent, by what became of them.", "outcome", () => this.sends),
+      { type: "histogram", name: "userwire_send_duration_seconds", help: "Time until the broker had answered a send; the wait for receipts does not count.", samples: () => this.#sendDurations() },
+      single("counter", "userwire_messages_delivered_total", "Messages that were written to sockets.", () => this.delivered),
+      single("counter", "userwire_delivered_bytes_total", "Size of these messages, as the broker brought them.", () => this.deliveredBytes),
+      single("counter", "userwire_messages_replayed_total", "Those of them that came from the history.", () => this.replayed),
+      byLabel("counter", "userwire_gaps_total", "Gaps that were announced to sockets.", "why", () => this.gaps),
+      single("counter", "userwire_messages_missed_total", "Messages that sockets did not get, as far as their number is known.", () => this.missed),
+      single("gauge", "userwire_broker_available", "1 while messages can be sent, else 0.", () => Number(options.isBrokerAvailable())),
+      single("counter", "userwire_redis_reconnects_total", "Times that Redis came back.", () => options.redisReconnects()),
+      single("counter", "userwire_subscription_interruptions_total", "Times that the subscription of a socket was lost.", () => this.interruptions),
+      single("gauge", "userwire_lost_sockets", "Sockets whose client left in the middle of its handshake and that hold a descriptor for good.", () => options.lostSockets()),
+      single("gauge", "userwire_open_files", "Files that the process has open, sockets included; at least so many where the system does not tell.", () => options.files.count),
+      { type: "gauge", name: "userwire_open_files_limit", help: "How many it may have; missing when that is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
+      byLabel("gauge", "userwire_build_info", "Always 1.", "version", () => ({ [options.version]: 1 })),
+      // Names that every program has, so that dashboards know them.
+      single("gauge", "process_start_time_seconds", "Start of the process, in Unix seconds.", () => performance.timeOrigin / 1_000),
+      single("gauge", "process_resident_memory_bytes", "Resident memory.", () => Deno.memoryUsage().rss),
+    ];
+  }
+
+  /** Everything, in the text format of Prometheus. */
+  text(): string {
+    let text = "";
+    for (const { type, name, help, samples } of this.#families) {
+      text += `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
+      for (const [suffix, value] of samples()) text += `${name}${suffix} ${value}\n`;
+    }
+    return text;
+  }
+
+  /** A session is live. */
+  onOpen(mode: "raw" | "v1"): void {
+    this.open[mode]++;
+    this.opened[mode]++;
+  }
+
+  /** A live session has ended. */
+  onClose(mode: "raw" | "v1", code: number): void {
+    this.open[mode]--;
+    bump(this.#closed, labelOf(code));
+  }
+
+  /** A socket was closed before its session was live. */
+  onFail(code: number): void {
+    bump(this.#failed, labelOf(code));
+  }
+
+  /** A handshake was answered with a problem of this code. */
+  onRefuse(code: string): void {
+    bump(this.#refused, code);
+  }
+
+  /** The broker has answered a send. */
+  onAnswer(seconds: number): void {
+    let bucket = 0;
+    while (bucket < SEND_BUCKETS.length && seconds > SEND_BUCKETS[bucket]!) bucket++;
+    this.#sendBuckets[bucket]!++;
+    this.#sendSeconds += seconds;
+  }
+
+  *#sendDurations(): Iterable<[string, number]> {
+    let count = 0;
+    for (const [i, inBucket] of this.#sendBuckets.entries()) {
+      count += inBucket;
+      yield [`_bucket{le="${SEND_BUCKETS[i] ?? "+Inf"}"}`, count];
+    }
+    yield ["_sum", this.#sendSeconds];
+    yield ["_count", count];
+  }
+}
+
+function single(type: "counter" | "gauge", name: string, help: string, read: () => number): Family {
+  return { type, name, help, samples: () => [["", read()]] };
+}
+
+/** A sample for each value of a label. All of them are ours, so nothing in them has to be escaped. */
+function byLabel(
+  type: "counter" | "gauge",
+  name: string,
+  help: string,
+  label: string,
+  read: () => Readonly<Record<string, number>>,
+): Family {
+  const samples = () =>
+    Object.entries(read()).map(([value, count]) => [`{${label}="${value}"}`, count] as const);
+  return { type, name, help, samples };
+}
+
+function bump(counts: Record<string, number>, label: string): void {
+  counts[label] = (counts[label] ?? 0) + 1;
+}
+
+function labelOf(code: number): string {
+  return CLOSE_CODES.has(code) ? String(code) : "other";
+}

@@ -1,0 +1,160 @@
+/**
+ * Receipts: how a sender learns that clients have a message, when another instance may hold their sockets.
+ *
+ * A sender that waits listens on a channel of its own and puts its name into the envelope; the connection whose
+ * client acknowledges publishes there. One subscription per process, opened when the first sender waits.
+ *
+ * Where the broker counts instances, the sender can't know from its count how many sockets there are to wait for. There
+ * each instance says, on the same channel, to how many it handed the message. So two kinds of words come:
+ *
+ *     key connection       the client of this connection has the message
+ *     "handed" key number  one instance handed the message to so many sockets
+ *
+ * The key is the sender's name for the message, a number: who does not know the second kind finds no such message.
+ */
+import type { Broker, Subscription } from "../broker/broker.ts";
+import { RESERVED_PREFIX } from "../protocol/protocol.ts";
+
+/** A sender's wait for receipts of one message. */
+export interface Wait extends Disposable {
+  /** Goes into the envelope. */
+  readonly receipt: string;
+  /**
+   * Resolves as soon as all sockets have acknowledged, or when time is up.
+   * @param reached What the broker counted: sockets or instances.
+   * @param timeoutMs Time there is, in milliseconds.
+   */
+  acked(reached: number, timeoutMs: number): Promise<Acked>;
+}
+
+/** Who has acknowledged a message. */
+export interface Acked {
+  /** How many sockets have. */
+  acked: number;
+  /** Of how many; missing when an instance has not said how many it handed the message to. */
+  sockets?: number;
+}
+
+interface Waiting {
+  /** Those that have acknowledged. */
+  readonly connections: Set<string>;
+  /** Instances that have said to how many sockets they handed the message, and how many that are together. */
+  instances: number;
+  sockets: number;
+  onNews: () => void;
+}
+
+const HANDED = "handed";
+
+export class Receipts {
+  readonly #broker: Broker;
+  readonly #prefix: string;
+  readonly #name = crypto.randomUUID();
+  readonly #waiting = new Map<string, Waiting>();
+  /** How many sockets of this instance were handed a message just now, by receipt. */
+  readonly #handed = new Map<string, number>();
+  #subscription: Promise<Subscription> | undefined;
+  #count = 0;
+
+  /** @param options.channelPrefix Put before the channel's name, as before usernames. */
+  constructor(broker: Broker, options: { channelPrefix?: string } = {}) {
+    this.#broker = broker;
+    this.#prefix = `${options.channelPrefix ?? ""}${RESERVED_PREFIX}receipts:`;
+  }
+
+  /**
+   * Begins to listen for receipts of a message that is about to be sent.
+   * @throws {BrokerUnavailableError}
+   */
+  async wait(): Promise<Wait> {
+    await this.#listen();
+    const key = String(++this.#count);
+    const waiting: Waiting = { connections: new Set(), instances: 0, sockets: 0, onNews: () => {} };
+    const { connections } = waiting;
+    this.#waiting.set(key, waiting);
+    return {
+      receipt: `${this.#name}.${key}`,
+      acked: async (reached, timeoutMs) => {
+        const sockets = () => this.#socketsOf(waiting, reached);
+        const isDone = () => connections.size >= (sockets() ?? Infinity);
+        if (!isDone()) {
+          const { promise, resolve } = Promise.withResolvers<void>();
+          waiting.onNews = () => isDone() && resolve();
+          const timer = setTimeout(resolve, timeoutMs);
+          await promise;
+          clearTimeout(timer);
+        }
+        const known = sockets();
+        return { ...(known !== undefined && { sockets: known }), acked: connections.size };
+      },
+      [Symbol.dispose]: () => void this.#waiting.delete(key),
+    };
+  }
+
+  /**
+   * Tells the sender that a connection's client has the message.
+   * @throws {BrokerUnavailableError}
+   */
+  async confirm(receipt: string, connection: string): Promise<void> {
+    await this.#tell(receipt, (key) => `${key} ${connection}`);
+  }
+
+  /**
+   * One more socket of this instance was handed the message. Where the broker counts instances, tells the sender how
+   * many were, once for all of them.
+   * @throws {BrokerUnavailableError}
+   */
+  async handed(receipt: string): Promise<void> {
+    if (this.#broker.counted === "sockets") return;
+    const before = this.#handed.get(receipt);
+    this.#handed.set(receipt, (before ?? 0) + 1);
+    if (before !== undefined) return;
+    // The broker hands a message to all of them in one turn.
+    await Promise.resolve();
+    const sockets = this.#handed.get(receipt);
+    this.#handed.delete(receipt);
+    await this.#tell(receipt, (key) => `${HANDED} ${key} ${sockets}`);
+  }
+
+  async close(): Promise<void> {
+    const subscription = await this.#subscription?.catch(() => undefined);
+    await subscription?.close();
+  }
+
+  /** How many sockets a message was handed to; undefined while an instance has not said so. */
+  #socketsOf({ instances, sockets }: Waiting, reached: number): number | undefined {
+    if (this.#broker.counted === "nodes" && instances < reached) return undefined;
+    // Among the sockets that a broker counts may be instances whose subscriptions are shared.
+    return reached - instances + sockets;
+  }
+
+  async #tell(receipt: string, word: (key: string) => string): Promise<void> {
+    const [name, key] = receipt.split(".") as [string, string];
+    await this.#broker.publish(this.#prefix + name, word(key));
+  }
+
+  #listen(): Promise<Subscription> {
+    return this.#subscription ??= this.#broker.subscribe(this.#prefix + this.#name, {
+      message: (payload) => {
+        const words = String(payload).split(" ");
+        const isHanded = words[0] === HANDED;
+        const [key, said] = (isHanded ? words.slice(1) : words) as [string, string];
+        const waiting = this.#waiting.get(key);
+        if (!waiting) return; // it is over
+        if (isHanded) {
+          waiting.instances++;
+          waiting.sockets += Number(said);
+        } else {
+          waiting.connections.add(said);
+        }
+        waiting.onNews();
+      },
+      // A word that is missed ends in a timeout, which the sender is told.
+      lost() {},
+      restored() {},
+    }).catch((error: unknown) => {
+      this.#subscription = undefined;
+      throw error;
+    });
+  }
+}

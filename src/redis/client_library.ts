@@ -1,0 +1,53 @@
+/** The client library, which no other file imports: how it is set up here, and what commands become that it fails. */
+import { createClient } from "redis";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { RedisAddress } from "./address.ts";
+import { classOf, explain, isReply } from "./error_text.ts";
+
+/** A connection on which nothing came for so long is given up and dialled again. */
+const SILENCE_MS = 5_000;
+
+export type Client = ReturnType<typeof newClient>;
+
+/** A client that dials once, when it is told to. */
+export function newClient(address: RedisAddress) {
+  const { transport, hostname, port, path, tls, username, password, database } = address;
+  return createClient({
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password }),
+    database,
+    // RESP2 needs no greeting and is spoken by every Redis.
+    RESP: 2,
+    maintNotifications: "disabled",
+    disableClientInfo: true,
+    // A command given while there is no connection fails at once, so that the caller can say so.
+    disableOfflineQueue: true,
+    // Its own deadlines cost a signal and a timer for each command; ours are in `outbox.ts`.
+    commandOptions: { timeout: 0 },
+    socket: {
+      ...(transport === "unix" ? { path } : { host: hostname, port }),
+      ...(transport === "tls" && { tls: true as const, ...tls }),
+      connectTimeout: 3_000,
+      socketTimeout: SILENCE_MS,
+      // When to try again is decided in `command_connection.ts` too.
+      reconnectStrategy: false,
+    },
+  });
+}
+
+/** Whether Redis answered and would not let us in. */
+export function isRefusal(error: unknown): boolean {
+  return /^(WRONGPASS|NOAUTH|NOPERM|ERR AUTH|ERR invalid password|ERR Client sent AUTH)/.test(
+    messageOf(error),
+  );
+}
+
+/** The error that a command is rejected with when the library rejects it with the one given. */
+export function asUnavailable(error: unknown): BrokerUnavailableError {
+  const name = classOf(error);
+  const isUnsent = name === "ClientOfflineError" || name === "ClientClosedError";
+  return new BrokerUnavailableError(explain(error), {
+    outcome: isReply(error) || isUnsent ? "refused" : "unknown",
+    cause: error,
+  });
+}

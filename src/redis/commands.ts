@@ -1,0 +1,172 @@
+/**
+ * What is asked of Redis: publishing, counting, and whatever is stored there. All of it goes on one connection, which
+ * `redis/` keeps. Subscriptions have connections of their own, in `broker/`.
+ */
+import type { BrokerUnavailableError } from "../protocol/errors.ts";
+import { parseRedisUrl, type RedisAddress } from "./address.ts";
+import { CommandConnection, type RedisOptions } from "./command_connection.ts";
+import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./script.ts";
+import { warningsOf } from "./warnings.ts";
+import { explainCommand, isForbiddenWithin, isReply } from "./error_text.ts";
+
+export { parseRedisUrl, type RedisAddress, type RedisTls } from "./address.ts";
+export type { FirstAttempt, RedisOptions } from "./command_connection.ts";
+export { idempotencyKey, inboxKey, positionKey } from "./keys.ts";
+export { RedisTarget } from "./target.ts";
+export { Script, type ScriptOptions, type Trial } from "./script.ts";
+export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
+export type { Ask, Watch } from "./watch.ts";
+export { WarningsWatch } from "./warnings_watch.ts";
+export { explain, explainReply, verbatim } from "./error_text.ts";
+
+/**
+ * The count is the subscribers of the channel. PUBLISH counts those who watch by pattern too, so its answer is taken only
+ * while there are none: NUMPAT costs a third of NUMSUB.
+ */
+const PUBLISH = new Script(
+  `
+local channel = ARGV[1]
+if ARGV[3] and redis.call('PUBSUB', 'NUMSUB', channel)[2] == 0 then return 0 end
+local reached = redis.call('PUBLISH', channel, ARGV[2])
+if reached == 0 or redis.call('PUBSUB', 'NUMPAT') == 0 then return reached end
+return redis.call('PUBSUB', 'NUMSUB', channel)[2]
+`,
+  { probe: (tag) => ({ keys: [], args: [tag, ""] }) },
+);
+
+export class Redis extends CommandConnection {
+  readonly #scripts: Script[] = [];
+  readonly #onScriptError = (script: Script, error: unknown) => {
+    if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
+  };
+  readonly #target: () => RedisAddress;
+
+  private constructor(target: () => RedisAddress, options: RedisOptions) {
+    super(target, options);
+    this.#target = target;
+  }
+
+  /**
+   * Starts connecting and returns at once; see `unavailable`.
+   * @param target A URL; or where to dial, asked anew for each dial.
+   */
+  static open(target: string | (() => RedisAddress), options: RedisOptions = {}): Redis {
+    const address = typeof target === "string" ? parseRedisUrl(target) : undefined;
+    const redis = new Redis(typeof target === "string" ? () => address! : target, options);
+    redis.prepare(PUBLISH);
+    return redis;
+  }
+
+  /**
+   * @param options.onlyIfHeard Publishes nothing when nobody is subscribed.
+   * @returns How many subscriptions the channel has; whoever watches by pattern is none.
+   */
+  publish(
+    channel: string,
+    payload: string,
+    options: { onlyIfHeard?: boolean } = {},
+  ): Promise<number> {
+    const args = options.onlyIfHeard ? [channel, payload, "1"] : [channel, payload];
+    return this.evaluate(PUBLISH, [], args) as Promise<number>;
+  }
+
+  /** @returns How many subscriptions each channel has, in the order asked. */
+  async subscriberCounts(channels: readonly string[]): Promise<number[]> {
+    if (channels.length === 0) return [];
+    const counts = await this.command((client) =>
+      client.sendCommand<unknown[]>(["PUBSUB", "NUMSUB", ...channels])
+    );
+    // The reply alternates names and numbers.
+    return channels.map((_, i) => Number(counts[2 * i + 1]));
+  }
+
+  /** How many connections Redis has, and how many it takes: Infinity when it does not say, as before 6.2. */
+  async clients(): Promise<{ connected: number; max: number }> {
+    const info = await this.command((client) => client.info("clients"));
+    return {
+      connected: Number(/^connected_clients:(\d+)/m.exec(info)?.[1]),
+      max: Number(/^maxclients:(\d+)/m.exec(info)?.[1] ?? Infinity),
+    };
+  }
+
+  /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
+  async warnings(): Promise<string[]> {
+    const info = await this.command((client) => client.info());
+    const save = await this.command(async (client) => {
+      // An ACL user of its own should not have that right, and Redis notes each trial.
+      if (this.#target().username !== undefined) return undefined;
+      try {
+        return (await client.configGet("save")).save;
+      } catch (error) {
+        // Managed services forbid it.
+        if (isReply(error)) return undefined;
+        throw error;
+      }
+    });
+    return warningsOf(info, save);
+  }
+
+  /**
+   * Makes scripts known to Redis on every connection from the next one on, before anything is sent on it. Without that
+   * the first batch after a restart would be told a thousand times that the script is not there.
+   */
+  prepare(...scripts: Script[]): void {
+    this.#scripts.push(...scripts);
+    // Not SCRIPT LOAD, which is a right of its own.
+    for (const { source } of scripts) this.greetWith(["EVAL", source, "0"]);
+  }
+
+  /** Runs a script, alone and whole; all keys must share a hash slot. */
+  evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
+    let bytes = 0;
+    for (const arg of args) bytes += arg.length;
+    return this.command((client) => evaluateOn(client, script, keys, args, this.#onScriptError), bytes);
+  }
+
+  /**
+   * Runs a script that answers for each of several things: where Redis refused one, a `BrokerUnavailableError` stands in
+   * its place.
+   */
+  async evaluateEach(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown[]> {
+    const replies = await this.evaluate(script, keys, args) as unknown[];
+    const refusal = replies.find(isReply);
+    if (refusal === undefined) return replies;
+    this.#onScriptError(script, refusal);
+    return replies.map((reply) => isReply(reply) ? this.failure(reply).error : reply);
+  }
+
+  /**
+   * Tries each script that was prepared, as it says itself.
+   * @param tag Of this process alone, see `ScriptOptions.probe`.
+   * @returns Why one of them can't do its work, as a sentence without a full stop; undefined when all can.
+   */
+  async tryScripts(tag: string): Promise<string | undefined> {
+    for (const script of this.#scripts) {
+      const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
+      try {
+        await this.command((client) => {
+          const trial = evaluateOn(client, script, keys, args);
+          // Right behind it: nobody else should find what was only tried.
+          if (keys.length > 0) client.sendCommand(["DEL", ...keys]).catch(() => {});
+          return trial;
+        });
+      } catch (error) {
+        const { cause, message } = error as BrokerUnavailableError;
+        return isForbiddenWithin(cause) ? await this.#forbidden(script, tag).catch(() => message) : message;
+      }
+    }
+    return undefined;
+  }
+
+  /** Finds out and tells the log which of a script's commands are forbidden; resolves with that in words. */
+  async #forbidden(script: Script, tag = "probe"): Promise<string> {
+    const commands = commandsOf(script);
+    const found = await this.command((client) =>
+      evaluateOn(client, FORBIDDEN, [`userwire:{${tag}}:rights`], commands)
+    ) as string[];
+    const missing = found.length > 0 ? found : commands;
+    const why = explainCommand(missing.join(found.length > 0 ? " and " : " or "), true);
+    this.complain("redis refused a command", why, `Not granted: ${missing.join(", ")}`);
+    return why;
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * What is wrong with Redis, in words of our own: they reach handshakes and `/readyz`, which need no key, so they name
+ * no address, no host and no user. What Redis, the system or the client library say is for the log.
+ */
+import { messageOf } from "../protocol/errors.ts";
+
+type Words = readonly (readonly [said: RegExp, words: string])[];
+
+/** By the beginning of Redis' error replies. */
+const REPLIES: Words = [
+  [/^WRONGPASS|^ERR invalid password/, "Redis refused the password or the user"],
+  [/^NOAUTH/, "Redis wants a password"],
+  [/^ERR (Client sent )?AUTH/, "Redis was given a password but has none configured"],
+  [
+    /^NOPERM|^ERR (ACL failure|The user executing)/,
+    "Redis does not grant its user the rights that are needed: docs/security.md lists them",
+  ],
+  [/^ERR max number of clients/, "Redis has as many clients as its maxclients allows: raise it"],
+  [/^DENIED/, "Redis is in protected mode, which serves its own machine only: give it a password"],
+  [/^LOADING/, "Redis is loading its data"],
+  [/^OOM/, "Redis has as much data as its maxmemory allows: raise it"],
+  [/^MISCONF/, "Redis can't save its data, and so takes no more"],
+  [/^READONLY/, "Redis is a replica, which only its master may change: REDIS_URL must lead to the master"],
+  [/^(MASTERDOWN|NOREPLICAS)/, "Redis misses its master or its replicas"],
+  [/^(MOVED|ASK|CROSSSLOT|CLUSTERDOWN|TRYAGAIN)/, "Redis is a node of a cluster, and does not keep all keys"],
+  [/^BUSY/, "Redis is busy with a script"],
+  [/^ERR DB index|^ERR invalid DB/, "Redis has no database of the number in REDIS_URL"],
+  [/^ERR unknown command/, "Redis does not know a command that is needed"],
+];
+
+/** What Redis says in front of the error of a command within a script, before version 7. */
+const IN_SCRIPT = /^ERR Error running script \(call to \w+\): (?:@\w+: ?\d+: ?)+-?/;
+/** How Redis names a command that is forbidden or unknown. */
+const NAMED = /^(?:NOPERM|ERR ACL failure).*'([\w|-]+)' command|^ERR unknown command [`']([\w|-]+)['`]/is;
+
+/** So the library fails when an error reply comes that answers nothing, and keeps the reply to itself. */
+const UNASKED = /reading 'reject'/;
+/** Added where whoever answers at a port without TLS has never said a word. */
+export const MAYBE_TLS =
+  ", before it had said anything: if that port speaks TLS, write rediss:// in REDIS_URL";
+const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is it a Redis port?";
+
+/** By class, code and message of an error. */
+const TROUBLES: Words = [
+  [/ECONNREFUSED|^ConnectionRefused/, "the connection is refused: nobody listens there"],
+  [/ENOTFOUND|EAI_|failed to lookup address/, "the host in REDIS_URL is not found"],
+  [
+    /EADDRNOTAVAIL|^AddrNotAvailable/,
+    "this machine has no free port left for connections to it: widen net.ipv4.ip_local_port_range",
+  ],
+  [/ENETUNREACH|EHOSTUNREACH|unreachable/i, "there is no way to its address"],
+  [/ENOENT|^NotFound/, "its socket file is not there"],
+  [/EACCES|EPERM|^PermissionDenied/, "this process may not connect to it"],
+  [/EMFILE|ENFILE|Too many open files/, "this process has as many files open as it may: raise its limit"],
+  [
+    /ETIMEDOUT|^ConnectionTimeoutError|^TimedOut/,
+    "it did not take the connection in time; with rediss://, does that port speak TLS?",
+  ],
+  [/^SocketTimeoutError/, "it has been silent for too long"],
+  [/alert: CertificateRequired/, "it wants to see a client certificate: set REDIS_CERT and REDIS_KEY"],
+  [/fatal alert/, "it refuses the TLS connection: check REDIS_CERT and its settings for TLS"],
+  [/altname|not valid for name/i, "its certificate is for another host than the one in REDIS_URL"],
+  [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID|Expired|NotValidYet/, "its certificate is not valid at this time"],
+  [
+    /certificate|UNABLE_TO_|SELF_SIGNED/i,
+    "its certificate is not from an authority trusted here: set REDIS_CA",
+  ],
+  [/ERR_SSL|corrupt message/, "what answers at REDIS_URL does not speak TLS: is it the TLS port?"],
+  [/ECONNRESET|EPIPE|^ConnectionReset|^BrokenPipe|^ConnectionAborted/, "the connection was reset"],
+  [/^SocketClosedUnexpectedlyError|UnexpectedEof|unexpected eof/i, "it closed the connection"],
+  [/^(ClientOffline|ClientClosed|DisconnectsClient)Error/, "there is no connection to it"],
+  // Redis says both to whoever connects.
+  [
+    UNASKED,
+    "it refuses whoever connects: it has as many clients as its maxclients allows, or is in protected mode",
+  ],
+  [/Unknown RESP type 2[12] /, "what answers at REDIS_URL speaks TLS: write rediss:// in it"],
+  [/Unknown RESP type|reading 'resolve'|^RespError/, NO_REDIS],
+];
+
+/** A sentence without a full stop. */
+export function explain(error: unknown): string {
+  if (isReply(error)) return explainReply(messageOf(error));
+  const text = fullTextOf(error);
+  const words = TROUBLES.find(([said]) => said.test(text))?.[1];
+  return `Redis is not available: ${words ?? "the log says more"}`;
+}
+
+/** The same for the text of an error reply. */
+export function explainReply(text: string): string {
+  const said = withoutScript(text);
+  const words = REPLIES.find(([pattern]) => pattern.test(said))?.[1];
+  if (words === undefined) return "Redis answered with an error: the log says more";
+  const command = NAMED.exec(said);
+  return command ? explainCommand(command[1] ?? command[2]!, command[1] !== undefined) : words;
+}
+
+/** Why a command can't be had: forbidden, or unknown. */
+export function explainCommand(name: string, isForbidden: boolean): string {
+  const command = name.toUpperCase().replace("|", " ");
+  return isForbidden
+    ? `Redis does not grant its user the rights that are needed, as ${command}: docs/security.md lists them`
+    : `Redis does not know a command that is needed: ${command}`;
+}
+
+/** An error reply without what says that it came from within a script. */
+export function withoutScript(text: string): string {
+  return text.replace(IN_SCRIPT, "");
+}
+
+/** Whether a user may not do what a script does, and Redis does not say which command of it. */
+export function isForbiddenWithin(error: unknown): boolean {
+  return isReply(error) &&
+    /^ERR The user executing the script can't run/.test(withoutScript(messageOf(error)));
+}
+
+/** Whether the server is one that only its master may change. */
+export function isReadOnly(error: unknown): boolean {
+  return isReply(error) && withoutScript(messageOf(error)).startsWith("READONLY");
+}
+
+/** Whether it is Redis itself that says no. */
+export function isReply(error: unknown): boolean {
+  const name = classOf(error);
+  return name.endsWith("ErrorReply") || name === "SimpleError";
+}
+
+/**
+ * How much is learned from it: from a hang-up little, from a refusal unasked more, from all else most. What comes first
+ * on a connection is often the reason of what comes after.
+ */
+export function weightOf(error: unknown): 0 | 1 | 2 {
+  if (isReply(error)) return 2;
+  const text = fullTextOf(error);
+  if (/ECONNRESET|EPIPE|^SocketClosedUnexpectedlyError/.test(text)) return 0;
+  return UNASKED.test(text) ? 1 : 2;
+}
+
+/** What was said, for the log: all but the password, which Redis repeats when it does not know AUTH. */
+export function verbatim(text: string): string {
+  if (UNASKED.test(text)) return "an error before anything was asked";
+  return text.replace(/,? with args beginning with:.*$/s, "");
+}
+
+/** Its class, as the library tells its errors apart by nothing else. */
+export function classOf(error: unknown): string {
+  return error instanceof Error ? error.constructor.name : "";
+}
+
+function fullTextOf(error: unknown): string {
+  const { code } = Object(error);
+  return `${classOf(error)} ${code ?? ""} ${messageOf(error)}`;
+}

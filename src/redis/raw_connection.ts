@@ -1,0 +1,159 @@
+/**
+ * One connection to Redis at the level of bytes: dial, log in, send commands, read replies. The subscriptions
+ * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
+ */
+import { BrokerUnavailableError } from "../protocol/errors.ts";
+import { explain, explainReply, type RedisAddress, verbatim } from "./commands.ts";
+import type { Attempt } from "../async/attempt.ts";
+import type { Slots } from "../async/semaphore.ts";
+import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
+
+export interface OpenOptions {
+  /** Sent together with the login, in one write. */
+  commands?: readonly Uint8Array[];
+  /** How many replies the commands have. */
+  replies?: number;
+  /** Bounds how many dial at one time. */
+  slots?: Slots;
+  /** Where the read buffer begins, in bytes. */
+  bufferSize?: number;
+  /** What `CLIENT LIST` shows it as. @default "userwire-subscription" */
+  name?: string;
+  /** Redis refused the login. */
+  onLoginRefused?(): void;
+}
+
+/**
+ * What is said of the connection, and only happens to be the answer to its naming. Whatever else that answer says, by an
+ * ACL, for its age, or in the words of a proxy: a Redis that lets us not name the connection serves it all the same.
+ */
+const OF_CONNECTION = /^(NOAUTH|DENIED|ERR max number of clients)/;
+/** What a Redis says that does not let us in. */
+const LOGIN_REFUSED = /^(WRONGPASS|NOAUTH|ERR (Client sent )?AUTH|ERR invalid password)/;
+
+export class RedisConnection {
+  readonly parser: RespParser;
+  /** Whether a message has come on it; whoever reads says so. */
+  hasDelivered = false;
+  readonly #conn: Deno.Conn;
+  #closed = false;
+  /** Which time of dialling it is of; whoever dials counts them. */
+  generation = 0;
+
+  private constructor(conn: Deno.Conn, bufferSize: number | undefined) {
+    this.#conn = conn;
+    this.parser = new RespParser(bufferSize === undefined ? {} : { bufferSize });
+  }
+
+  /**
+   * Dials, logs in, sends the commands and waits for their replies.
+   * @param attempt Covers the waiting for a slot too: while Redis hangs, nobody waits for those before him.
+   * @throws {BrokerUnavailableError} also when Redis answers with an error.
+   * @throws the reason why the attempt was given up.
+   */
+  static async open(
+    address: RedisAddress,
+    attempt: Attempt,
+    options: OpenOptions = {},
+  ): Promise<RedisConnection> {
+    const { slots } = options;
+    const work = async () => {
+      const conn = await attempt.step(dial(address), (conn) => conn.close());
+      const connection = new RedisConnection(conn, options.bufferSize);
+      try {
+        await attempt.step(connection.#greet(address, options));
+        return connection;
+      } catch (error) {
+        connection.close();
+        throw error;
+      }
+    };
+    try {
+      return await (slots ? slots.run(work, attempt) : work());
+    } catch (error) {
+      attempt.throwIfGivenUp();
+      if (error instanceof BrokerUnavailableError) throw error;
+      throw new BrokerUnavailableError(explain(error), { cause: error });
+    }
+  }
+
+  async #greet(address: RedisAddress, options: OpenOptions): Promise<void> {
+    const { commands = [], replies = 0, name = "userwire-subscription", onLoginRefused } = options;
+    const login = loginOf(address);
+    await this.write(concat([...login, naming(name), ...commands]));
+    for (let i = 0; i < login.length + 1 + replies; i++) {
+      const reply = await this.#reply();
+      if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
+      if (LOGIN_REFUSED.test(reply.text)) onLoginRefused?.();
+      throw new BrokerUnavailableError(explainReply(reply.text), { cause: verbatim(reply.text) });
+    }
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length;) at += await this.#conn.write(at === 0 ? bytes : bytes.subarray(at));
+  }
+
+  /**
+   * Reads what Redis sent into the parser's space, and says how much: `parser.filled` wants to know. Null at the end of
+   * the stream.
+   */
+  read(): Promise<number | null> {
+    return this.#conn.read(this.parser.space());
+  }
+
+  /** Says that nothing more will be sent; Redis answers by hanging up, which ends the reading. */
+  async closeWrite(): Promise<void> {
+    if ("closeWrite" in this.#conn) await (this.#conn as Deno.TcpConn).closeWrite();
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  /** Lets go of the connection at once. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#conn.close();
+  }
+
+  async #reply(): Promise<Reply> {
+    for (;;) {
+      const reply = this.parser.next();
+      if (reply !== undefined) return reply;
+      const count = await this.read();
+      if (count === null) throw new BrokerUnavailableError("Redis closed the connection");
+      this.parser.filled(count);
+    }
+  }
+}
+
+const namings = new Map<string, Uint8Array>();
+
+/** The command that names a connection; there are few names, and many connections. */
+function naming(name: string): Uint8Array {
+  const known = namings.get(name);
+  if (known) return known;
+  const command = encodeCommand("CLIENT", "SETNAME", name);
+  namings.set(name, command);
+  return command;
+}
+
+/** The commands that log in; none when there is neither user nor password. */
+function loginOf({ username, password }: RedisAddress): Uint8Array[] {
+  // A user without a password is let in with any.
+  if (username !== undefined) return [encodeCommand("AUTH", username, password ?? "")];
+  return password === undefined ? [] : [encodeCommand("AUTH", password)];
+}
+
+/** Not with Deno's own `signal`: it is there for TCP only, and in 2.9 leaks the connection when it meets the end of the dial. */
+function dial({ transport, hostname, port, path, tls }: RedisAddress): Promise<Deno.Conn> {
+  if (transport === "tcp") return Deno.connect({ hostname, port });
+  if (transport === "unix") return Deno.connect({ transport, path });
+  return Deno.connectTls({
+    hostname,
+    port,
+    ...(tls?.ca !== undefined && { caCerts: [tls.ca] }),
+    ...(tls?.cert !== undefined && { cert: tls.cert, key: tls.key! }),
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * Who the client of a session has shown to be, and for how long that holds: until the token ends, unless a fresh one
+ * takes its place, or until it is revoked. Ends the session when it no longer does.
+ *
+ * A revocation may be missed: its order came while the subscription was lost, or for a token that was still being
+ * verified. Then whoever keeps revocations is asked. How a session begins is not its business: the handshake has
+ * checked the first identity.
+ */
+import { type Identity, isMeant } from "../auth/auth.ts";
+import {
+  BrokerUnavailableError,
+  KeysUnavailableError,
+  messageOf,
+  UnauthorizedError,
+} from "../protocol/errors.ts";
+import type { Log } from "../log/log.ts";
+import { CLOSE, type CloseOrder, type CloseReason, type ReplyFrame } from "../protocol/protocol.ts";
+
+/** What it needs from the session. */
+export interface SignedIn {
+  readonly id: string;
+  readonly username: string;
+  readonly state: "opening" | "live" | "closing" | "closed";
+  /** Only while it is live. */
+  send(frame: ReplyFrame): void;
+  close(reason: CloseReason): void;
+}
+
+/** What it needs from the house. */
+export interface SignInHost {
+  readonly log: Log;
+  /**
+   * Who shows this token.
+   * @throws {UnauthorizedError | KeysUnavailableError | BrokerUnavailableError}
+   */
+  authenticate(token: string): Promise<Identity>;
+  /** Whether what let a client in has been revoked. @throws {BrokerUnavailableError} */
+  isRevoked(identity: Identity): Promise<boolean>;
+}
+
+export class SignIn {
+  readonly #session: SignedIn;
+  readonly #host: SignInHost;
+  /** Undefined for a client that only said a name, in open mode. */
+  #identity: Identity | undefined;
+  #isRefreshing = false;
+  /** An order to close may have been missed. */
+  #mayBeRevoked = false;
+
+  constructor(session: SignedIn, host: SignInHost) {
+    this.#session = session;
+    this.#host = host;
+  }
+
+  /** Unix seconds at which the token ends, if there is one. */
+  get exp(): number | undefined {
+    return this.#identity?.exp;
+  }
+
+  /** Takes what the client was let in by. */
+  begin(identity: Identity): void {
+    this.#identity = identity;
+  }
+
+  /** Puts a fresh token in the place of the one that ends, and answers the request. Never rejects. */
+  async refresh(token: string, id: string): Promise<void> {
+    const session = this.#session;
+    const refuse = (err: string) => {
+      if (session.state === "live") session.send({ t: "re", id, ok: false, err });
+    };
+    if (this.#isRefreshing) return refuse("A token is being verified already: wait for its answer");
+    this.#isRefreshing = true;
+    try {
+      const identity = await this.#host.authenticate(token);
+      if (session.state !== "live") return;
+      if (identity.username !== session.username) {
+        refuse("The token is for another user");
+        return session.close(CLOSE.forbidden);
+      }
+      this.#identity = identity;
+      session.send({ t: "re", id, ok: true, data: { exp: identity.exp } });
+    } catch (error) {
+      const isExpected = error instanceof UnauthorizedError || error instanceof KeysUnavailableError ||
+        error instanceof BrokerUnavailableError;
+      if (!isExpected) {
+        this.#host.log.error("token not verified", { conn: session.id, reason: messageOf(error) });
+      }
+      refuse(isExpected ? error.message : "The token could not be verified");
+    } finally {
+      this.#isRefreshing = false;
+    }
+  }
+
+  /** An order to close arrived: for every session of the user, or for those that were let in by what is revoked. */
+  obey({ revoked, code, why }: CloseOrder): void {
+    if (revoked === undefined || (this.#identity && isMeant(revoked, this.#identity))) {
+      return this.#session.close({ code, why });
+    }
+    // The token that is being verified may have been looked up just before it was revoked.
+    if (this.#isRefreshing) this.#mayBeRevoked = true;
+  }
+
+  /** Orders may have been missed: asks, with the next tick, whether one was. */
+  verify(): void {
+    this.#mayBeRevoked = true;
+  }
+
+  /** Once a second, while the session is live. */
+  tick(): void {
+    const identity = this.#identity;
+    if (!identity) return;
+    // Not at `exp`: who was let in by a clock that is off is not thrown out by it either.
+    if (identity.takenUntil !== undefined && Date.now() >= identity.takenUntil * 1_000) {
+      return this.#session.close(CLOSE.tokenExpired);
+    }
+    // A token that is being verified is asked about when it has taken its place.
+    if (this.#mayBeRevoked && !this.#isRefreshing) this.#ask(identity);
+  }
+
+  /** Asked again with the next tick when there was no answer. */
+  #ask(identity: Identity): void {
+    this.#mayBeRevoked = false;
+    this.#host.isRevoked(identity).then((isRevoked) => {
+      if (isRevoked) this.#session.close(CLOSE.revoked);
+    }, () => {
+      this.#mayBeRevoked = true;
+    });
+  }
+}

@@ -1,0 +1,402 @@
+/**
+ * What one framed connection has had, and what it gets next: merges live messages with those from the inbox, so
+ * that each comes once and in order, and states exactly what can't come.
+ *
+ * It has no socket and no timer. Three things drive it: live messages, answers of the inbox, and its owner's word
+ * that something may be amiss (`verify`) or that there is room again (`resume`).
+ *
+ *     reading ──▶ live ──▶ reading …        a hole, a reconnect, or a doubt
+ *        │          │
+ *        ▼          ▼
+ *      full / failed ──▶ reading            `resume`
+ *
+ * *reading*: the inbox is being read; live messages queue, a few of them. *live*: each message goes straight
+ * through. *full*: the client takes no more, live messages are left to the inbox. *failed*: the inbox could not
+ * be read.
+ *
+ * It rests on two promises: what was heard on the channel is stored already, so a read that is issued later covers
+ * it; and the channel is in order, so a number that is not higher than the one before, and the number 1, may be of a
+ * new epoch. The tag of a message tells its epoch, too: one of another epoch is a reason to read, and is never handed over
+ * by itself. What the inbox then does not know comes from another installation, or from a server that was replaced.
+ *
+ * A position is compared with the tag that the inbox has for its number, where it has one: another tag shows that the number
+ * was given out a second time, whatever the epoch is called.
+ */
+import { type Inbox, originOf, ownNameOf, type Stored, type Stretch } from "../history/history.ts";
+import { formatPlace, type GapFrame, isOfEpoch, type Position, tagIn } from "../protocol/protocol.ts";
+
+export interface ReplayHost {
+  /**
+   * Hands an envelope to the client; false when the client takes no more now.
+   * @param byteLength Size of the envelope; undefined when it was read from the inbox.
+   */
+  deliver(envelope: string, byteLength: number | undefined): boolean;
+  gap(frame: GapFrame): void;
+  /** A message came on the channel that is not of this installation's history. Called for the first of such. */
+  onForeign(): void;
+  /** The inbox could not be read; `resume` tries again. */
+  onReadFailed(error: unknown): void;
+}
+
+export interface ReplayOptions {
+  channel: string;
+  /** Messages that a resume replays at most; older ones become a gap. */
+  maxReplay: number;
+}
+
+interface Queued extends Stored {
+  readonly tag: string;
+  readonly byteLength: number;
+}
+
+/** What `hi` says. */
+export interface ReplayStart {
+  pos: string;
+  tag?: string;
+  resumed: boolean;
+  replay: number;
+}
+
+/** Messages read at one time: at first, and when the client takes few or all of them. */
+const FIRST_BATCH = 64;
+const MIN_BATCH = 4;
+const MAX_BATCH = 128;
+/** Live messages that wait while the inbox is read. More than that is read from the inbox again. */
+const MAX_QUEUED = 64;
+
+export class Replay {
+  readonly #inbox: Inbox;
+  readonly #host: ReplayHost;
+  readonly #options: ReplayOptions;
+  #state: "reading" | "live" | "full" | "failed" | "stopped" = "reading";
+  /** The last message that was delivered or announced as missing. */
+  #epoch = "";
+  #seq = 0;
+  /** Tag of that message; "" when it is not known. */
+  #tag = "";
+  #queue: Queued[] = [];
+  /** The number heard last on the channel, delivered or not. */
+  #heard = 0;
+  /** The read under way is not the last: the queue does not hold all, or not of this epoch, or somebody doubts. */
+  #again = false;
+  #batch = FIRST_BATCH;
+  #first: Stretch | undefined;
+  #wanted: Position | undefined;
+  /** Tag of the last message that is not of this epoch, and whether the inbox was read since and knows nothing of it. */
+  #strange = "";
+  #isForeign = false;
+
+  constructor(inbox: Inbox, host: ReplayHost, options: ReplayOptions) {
+    this.#inbox = inbox;
+    this.#host = host;
+    this.#options = options;
+  }
+
+  /** Where the client stands. */
+  get position(): Position {
+    return { epoch: this.#epoch, seq: this.#seq, ...(this.#tag !== "" && { tag: this.#tag }) };
+  }
+
+  get isLive(): boolean {
+    return this.#state === "live";
+  }
+
+  /** Whether the client took no more; `resume` when it does again. */
+  get isFull(): boolean {
+    return this.#state === "full";
+  }
+
+  /** Whether the inbox could not be read; `resume` tries again. */
+  get hasFailed(): boolean {
+    return this.#state === "failed";
+  }
+
+  /**
+   * Reads the first stretch. With a position to resume from, call it when the subscription is confirmed, so that
+   * nothing falls in between; without one before it is, since what was handed to the subscription is to be delivered.
+   * @param wanted The position to resume from, if any.
+   * @throws {BrokerUnavailableError}
+   */
+  async open(wanted: Position | undefined): Promise<void> {
+    this.#wanted = wanted;
+    const proof = wanted?.tag !== undefined;
+    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, this.#batch, { proof });
+  }
+
+  /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
+  start(): ReplayStart {
+    const first = this.#first!;
+    this.#epoch = first.epoch;
+    if (this.#keepOwn()) this.#again = true;
+    const wanted = this.#wanted;
+    const resumed = wanted !== undefined && holds(first, wanted);
+    if (wanted) {
+      this.#standAt(resumed ? wanted.seq : placeIn(first, wanted), first, wanted.seq);
+      if (resumed && this.#tag === "") this.#tag = wanted.tag ?? "";
+      // What was read began at a number of another epoch.
+      if (!resumed) this.#first = undefined;
+    } else {
+      // Nothing is owed to a new client from before the first message that its subscription got.
+      const heard = this.#again ? undefined : this.#queue[0];
+      this.#standAt(Math.max(first.last, (heard?.seq ?? 0) - 1), first);
+      // What was read is from before the subscription: what came since may even be of another epoch.
+      if (heard) this.#first = undefined;
+    }
+    const replay = Math.max(0, Math.min(first.last - this.#seq, this.#options.maxReplay));
+    return { ...this.#place(), resumed, replay };
+  }
+
+  /** Announces what the start could not take up, replays, and goes live. */
+  begin(): void {
+    const first = this.#first;
+    const wanted = this.#wanted;
+    this.#wanted = undefined;
+    this.#first = undefined;
+    if (this.#isStopped) return;
+    if (wanted && !first) this.#host.gap(this.#epochGap(wanted));
+    void this.#run(first, { cap: wanted !== undefined });
+  }
+
+  /** A live message arrived. */
+  live(seq: number, envelope: string, byteLength: number): void {
+    const tag = tagIn(envelope);
+    // Before the start it is not known yet which epoch it is.
+    if (this.#epoch !== "" && !isOfEpoch(tag, this.#epoch)) return this.#onStranger(tag);
+    const isDoubtful = seq === 1 || seq <= this.#heard;
+    this.#heard = seq;
+    if (this.#state === "live") {
+      // Ahead, some are missing. Behind, it was in the last stretch that was read.
+      if (isDoubtful || seq > this.#seq + 1) {
+        this.#queue.push({ seq, envelope, tag, byteLength });
+        this.verify();
+      } else if (seq === this.#seq + 1 && !this.#hand(seq, envelope, tag, byteLength)) {
+        this.#fill();
+      }
+    } else if (this.#state === "reading") {
+      if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, tag, byteLength });
+      else this.#again = true;
+      if (isDoubtful) this.#again = true;
+    }
+    // Else it waits in the inbox.
+  }
+
+  /** Compares with the inbox, and delivers or announces what is missing. */
+  verify(): void {
+    if (this.#state === "live") void this.#run();
+    else this.#again = true;
+  }
+
+  /** There is room again, or the inbox may be readable again. */
+  resume(): void {
+    if (this.#state === "full" || this.#state === "failed") void this.#run();
+  }
+
+  /** Delivers nothing more. */
+  stop(): void {
+    this.#state = "stopped";
+    this.#queue = [];
+  }
+
+  get #isStopped(): boolean {
+    return this.#state === "stopped";
+  }
+
+  async #run(stretch?: Stretch, options: { cap?: boolean } = {}): Promise<void> {
+    this.#state = "reading";
+    let { cap = false } = options;
+    let heard: Queued[] = [];
+    for (;;) {
+      if (!stretch) {
+        heard = this.#queue;
+        this.#queue = [];
+        this.#again = false;
+        try {
+          const proof = this.#tag !== "";
+          stretch = await this.#inbox.since(this.#options.channel, this.#seq, this.#batch, { proof });
+        } catch (error) {
+          if (this.#isStopped) return;
+          this.#state = "failed";
+          this.#host.onReadFailed(error);
+          return;
+        }
+        if (this.#isStopped) return;
+      }
+      if (cap && holds(stretch, this.position)) {
+        cap = false;
+        this.#skipTo(stretch.last - this.#options.maxReplay, stretch);
+      }
+      if (!this.#apply(stretch, [...heard, ...this.#queue])) return this.#fill();
+      const isEnd = stretch.through >= stretch.last;
+      stretch = undefined;
+      if (!isEnd || this.#again) continue;
+      if (!this.#drainQueue()) return this.#fill();
+      // Something is left in the queue only behind a hole.
+      if (this.#queue.length > 0 || this.#again) continue;
+      if (!this.#isStopped) this.#state = "live";
+      this.#judgeStrangers();
+      return;
+    }
+  }
+
+  /** A message that is not of this epoch: a new one may have begun. */
+  #onStranger(tag: string): void {
+    const isKnown = isOfEpoch(tag, this.#strange);
+    this.#strange = tag;
+    if (isKnown && this.#isForeign) return;
+    this.#isForeign = false;
+    if (this.#state === "live" || this.#state === "reading") this.verify();
+  }
+
+  /** The inbox was read since they came: what it does not know is not ours. */
+  #judgeStrangers(): void {
+    if (this.#strange === "" || this.#isForeign) return;
+    if (isOfEpoch(this.#strange, this.#epoch)) {
+      this.#strange = "";
+    } else {
+      this.#isForeign = true;
+      this.#host.onForeign();
+    }
+  }
+
+  /** Of what has waited, keeps what may be of this epoch; says whether there was anything else. */
+  #keepOwn(): boolean {
+    const queue = this.#queue;
+    this.#queue = queue.filter(({ tag }) => isOfEpoch(tag, this.#epoch));
+    return this.#queue.length < queue.length;
+  }
+
+  #fill(): void {
+    if (this.#isStopped) return;
+    this.#state = "full";
+    this.#queue = [];
+  }
+
+  /**
+   * Delivers a stretch; false when the client takes no more.
+   * @param heard What came live, and so is no replay.
+   */
+  #apply(stretch: Stretch, heard: readonly Queued[]): boolean {
+    const before = this.position;
+    if (!holds(stretch, before)) {
+      this.#epoch = stretch.epoch;
+      this.#standAt(placeIn(stretch, before), stretch, before.seq);
+      this.#keepOwn();
+      this.#host.gap(this.#epochGap(before));
+      // It was read from a place in the old epoch: the next one is read from the right place.
+      this.#again = true;
+      return true;
+    }
+    for (const [i, { seq, envelope }] of stretch.items.entries()) {
+      if (seq <= this.#seq) continue;
+      this.#skipTo(seq - 1, stretch);
+      const live = heard.find((message) => message.seq === seq && message.envelope === envelope);
+      if (!this.#hand(seq, envelope, tagIn(envelope), live?.byteLength)) {
+        // The rest was read for nothing: next time about as many as it takes.
+        this.#batch = Math.max(MIN_BATCH, Math.min(2 * i, MAX_BATCH));
+        return false;
+      }
+    }
+    if (stretch.through < stretch.last) this.#batch = Math.min(2 * this.#batch, MAX_BATCH);
+    this.#skipTo(stretch.through, stretch);
+    return true;
+  }
+
+  /** Delivers what waited, as far as it is next; false when the client takes no more. */
+  #drainQueue(): boolean {
+    const queue = this.#queue;
+    let taken = 0;
+    for (; taken < queue.length; taken++) {
+      const { seq, envelope, tag, byteLength } = queue[taken]!;
+      if (seq <= this.#seq) continue;
+      if (seq > this.#seq + 1) break;
+      if (!this.#hand(seq, envelope, tag, byteLength)) return false;
+    }
+    this.#queue = queue.slice(taken);
+    return true;
+  }
+
+  #hand(seq: number, envelope: string, tag: string, byteLength: number | undefined): boolean {
+    if (this.#isStopped || !this.#host.deliver(envelope, byteLength)) return false;
+    this.#seq = seq;
+    this.#tag = tag;
+    return true;
+  }
+
+  /** Takes a place, with its tag if the stretch tells it. */
+  #standAt(seq: number, { last, lastTag, afterTag }: Stretch, after?: number): void {
+    this.#seq = seq;
+    this.#tag = seq === last ? lastTag : seq === after ? afterTag : "";
+  }
+
+  #place(): { pos: string; tag?: string } {
+    return { pos: formatPlace(this.position), ...(this.#tag !== "" && { tag: this.#tag }) };
+  }
+
+  /** Announces everything up to a number as missing. */
+  #skipTo(seq: number, stretch: Stretch): void {
+    if (seq <= this.#seq || this.#isStopped) return;
+    const from = this.#seq + 1;
+    this.#standAt(seq, stretch);
+    this.#host.gap({
+      t: "gap",
+      from,
+      to: seq,
+      count: seq - from + 1,
+      why: "trimmed",
+      ...this.#place(),
+    });
+  }
+
+  #epochGap(before: Position): GapFrame {
+    return {
+      t: "gap",
+      from: before.seq + 1,
+      to: null,
+      count: null,
+      why: "epoch",
+      ...this.#place(),
+    };
+  }
+}
+
+/** Whether a stretch that was read after a position goes on from it: of the same epoch, and with the same message there. */
+function holds(stretch: Stretch, { epoch, seq, tag }: Position): boolean {
+  return stretch.epoch === epoch && seq <= stretch.last && isSame(tag, stretch.afterTag);
+}
+
+/** Whether two tags are of one message, as far as both are known. */
+function isSame(tag: string | undefined, other: string): boolean {
+  return tag === undefined || tag === "" || other === "" || tag === other;
+}
+
+/**
+ * Where a position of another epoch stands in this one. When the numbers go on from that epoch, what the client
+ * has up to the break counts; else nothing does, and all there is will be new to it.
+ */
+function placeIn(stretch: Stretch, before: Position): number {
+  // Some numbers were given out a second time, and nothing tells from which on. Without a tag it is only a broken client
+  // that is ahead of the counter.
+  if (before.epoch === stretch.epoch) return before.tag ? 0 : stretch.last;
+  const { afterTag } = stretch;
+  if (before.tag !== undefined && before.tag === afterTag) return before.seq;
+  const seq = agreedIn(stretch, before);
+  // That number is said to be of the old epoch, and is not the client's: it was given out again before anybody noticed.
+  return seq === before.seq && !isSame(before.tag, afterTag) ? 0 : seq;
+}
+
+/** Up to where an epoch has what a client has of another, by what is known of where they come from. */
+function agreedIn({ epoch, former, last }: Stretch, before: Position): number {
+  const index = former.findIndex(({ epoch }) => epoch === before.epoch);
+  if (index >= 0) return lowest(before, former.slice(index));
+  // The epoch was lost before it was saved: what counts is where it came from.
+  const origin = originOf(before.epoch);
+  if (!origin) return 0;
+  const has = { epoch: origin.epoch, seq: Math.min(before.seq, origin.seq) };
+  if (ownNameOf(epoch) === origin.epoch) return lowest(has, [{ epoch: origin.epoch, seq: last }]);
+  const since = former.findIndex(({ epoch }) => ownNameOf(epoch) === origin.epoch);
+  return since < 0 ? 0 : lowest(has, former.slice(since));
+}
+
+function lowest(position: Position, others: readonly Position[]): number {
+  return Math.min(position.seq, ...others.map(({ seq }) => seq));
+}

@@ -1,0 +1,235 @@
+/**
+ * The built client in a real Chromium, as pages use it: imported from the service by a page of the service and by one
+ * of another site, through offline times, reloads and restarts; and what the console page makes of it.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { type Browser, type BrowserContext, chromium, type Page } from "../packages/playwright.ts";
+import { stretched, until } from "../../testkit/deadline.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
+import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
+import { Service } from "../../testkit/service.ts";
+
+const executablePath = findChromium();
+if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
+
+/** The scenarios share one browser, which takes longer to start than any of them to run. */
+const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
+
+function browserTest(name: string, run: (browser: Browser) => Promise<void>): void {
+  scenarios.push([name, run]);
+}
+
+Deno.test({
+  name: "Client in a browser",
+  ignore: executablePath === undefined,
+  async fn(t) {
+    await using browser = await chromium.launch({
+      executablePath: executablePath!,
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+    });
+    for (const [name, run] of scenarios) await t.step(name, () => run(browser));
+  },
+});
+
+/** A message as a page notes it. */
+interface Told {
+  data?: unknown;
+  bytes?: number[];
+  replayed: boolean;
+}
+
+/** A tab with a page, and the client in it, if the page has made one. */
+class Tab implements AsyncDisposable {
+  readonly page: Page;
+  readonly context: BrowserContext;
+  readonly #faults: string[] = [];
+
+  private constructor(context: BrowserContext, page: Page) {
+    this.context = context;
+    this.page = page;
+    page.setDefaultTimeout(stretched(10_000));
+    page.on("pageerror", (error) => this.#faults.push(String(error)));
+  }
+
+  static async open(browser: Browser, url: string): Promise<Tab> {
+    const context = await browser.newContext();
+    const tab = new Tab(context, await context.newPage());
+    await tab.page.goto(url);
+    return tab;
+  }
+
+  /**
+   * Makes a client in the page that notes what it is told.
+   * @param options The options of `connect` as JavaScript.
+   */
+  async connect(options = `{ user: "alice" }`): Promise<void> {
+    await this.page.evaluate(`(async () => {
+      const { connect, storedIn } = await import("/client.js");
+      globalThis.told = { data: [], states: [], gaps: [], lost: [] };
+      globalThis.client = connect("/", { backoff: { baseMs: 20, maxMs: 100 }, ...${options} });
+      client.on("state", (state) => told.states.push(state));
+      client.on("gap", (gap) => told.gaps.push(gap));
+      client.on("lost", ({ code, opened }) => told.lost.push([code, opened]));
+      client.on("message", ({ data, replayed }) => {
+        told.data.push(data instanceof Uint8Array ? { bytes: [...data], replayed } : { data, replayed });
+      });
+    })()`);
+  }
+
+  told(): Promise<{ data: Told[]; states: string[]; gaps: unknown[]; lost: unknown[] }> {
+    return this.page.evaluate("told");
+  }
+
+  /** Resolves when the expression is true in the page. Its policy forbids what Playwright's own way needs: eval. */
+  async holds(expression: string): Promise<void> {
+    await until(
+      async () => Boolean(await this.page.evaluate(expression)),
+      `${expression} in the page`,
+      10_000,
+    );
+  }
+
+  async state(state: string): Promise<void> {
+    await this.holds(`client.state === ${JSON.stringify(state)}`);
+  }
+
+  async received(count: number): Promise<void> {
+    await this.holds(`told.data.length >= ${count}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.context.close();
+    assertEquals(this.#faults, [], "The browser reported errors");
+  }
+}
+
+browserTest("Client gets every kind of message in a page of the service", async (browser) => {
+  await using service = await Service.start();
+  await using tab = await Tab.open(browser, service.server.url);
+  await tab.connect();
+  await tab.state("open");
+  await service.send("alice", { order: 7 });
+  await service.send("alice", "text");
+  await service.send("alice", Uint8Array.of(0, 255));
+  await tab.received(3);
+  const { data, states } = await tab.told();
+  assertEquals(data, [
+    { data: { order: 7 }, replayed: false },
+    { data: "text", replayed: false },
+    { bytes: [0, 255], replayed: false },
+  ]);
+  assertEquals(states.at(-1), "open");
+  assertMatch(await tab.page.evaluate("client.position"), /\.3\.[\w-]{8}$/);
+  await tab.page.evaluate("client.close()");
+  await service.isEmpty();
+});
+
+browserTest("Client in a browser that goes offline and comes back misses nothing", async (browser) => {
+  await using service = await Service.start();
+  await using tab = await Tab.open(browser, service.server.url);
+  await tab.connect();
+  await tab.state("open");
+  await service.send("alice", 1);
+  await tab.received(1);
+  await tab.context.setOffline(true);
+  await tab.state("offline");
+  await until(async () => await service.sockets("alice") === 0, "the service to see her go");
+  await service.send("alice", 2);
+  await tab.context.setOffline(false);
+  await tab.state("open");
+  await service.send("alice", 3);
+  await tab.received(3);
+  const { data, gaps } = await tab.told();
+  assertEquals([data.map(({ data }) => data), gaps], [[1, 2, 3], []]);
+});
+
+browserTest("Client in a browser comes back when its service does", async (browser) => {
+  using port = OwnPort.take();
+  await using service = await Service.start({ PORT: `${port}` });
+  await using tab = await Tab.open(browser, service.server.url);
+  await tab.connect();
+  await tab.state("open");
+  await service.server.shutdown();
+  await tab.holds("told.lost.length >= 3");
+  await using again = await Service.start({ PORT: `${port}` });
+  await tab.state("open");
+  await again.send("alice", 1);
+  await tab.received(1);
+  const { lost, gaps } = await tab.told();
+  // Browsers don't say why a handshake failed.
+  assertEquals(lost.slice(0, 3), [[1012, true], [1006, false], [1006, false]]);
+  assertEquals(gaps.length, 1, "A service in memory has forgotten the epoch");
+});
+
+browserTest("Client goes on after a reload, by what the browser kept", async (browser) => {
+  await using service = await Service.start();
+  await using tab = await Tab.open(browser, service.server.url);
+  const options = `{ user: "alice", store: storedIn(localStorage, "alice") }`;
+  await tab.connect(options);
+  await tab.state("open");
+  await service.send("alice", 1);
+  await tab.received(1);
+  await tab.holds(`localStorage.getItem("alice")?.split(".")[1] === "1"`);
+  await tab.page.reload();
+  await until(async () => await service.sockets("alice") === 0, "the service to see her go");
+  await service.send("alice", 2);
+  await tab.connect(options);
+  await tab.received(1);
+  assertEquals((await tab.told()).data, [{ data: 2, replayed: true }]);
+});
+
+browserTest("Client can be imported by a page of another site that may connect", async (browser) => {
+  const html = (service: string) =>
+    `<!doctype html><title>app</title><output></output>
+    <script type="module">
+      import { connect } from "${service}client.js";
+      const output = document.querySelector("output");
+      for await (const { data } of connect("${service}", { user: "alice" })) output.append(data);
+    </script>`;
+  let page = "";
+  const site = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+    return new Response(page, { headers: { "content-type": "text/html" } });
+  });
+  try {
+    const origin = `http://127.0.0.1:${site.addr.port}`;
+    await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: origin });
+    page = html(service.server.url);
+    await using tab = await Tab.open(browser, origin);
+    await until(async () => await service.sockets("alice") === 1, "the page to connect");
+    await service.send("alice", "hello");
+    await tab.page.locator("output", { hasText: "hello" }).waitFor();
+  } finally {
+    await site.shutdown();
+  }
+});
+
+browserTest(
+  "Console page resumes a connection that was closed, and shows what is missing",
+  async (browser) => {
+    await using service = await Service.start({ USERWIRE_HISTORY: "2" });
+    await using tab = await Tab.open(browser, `${service.server.url}?user=alice`);
+    const { page } = tab;
+    await page.getByRole("button", { name: "Connect", exact: true }).click();
+    const card = page.getByRole("article", { name: "alice, connection 1", exact: true });
+    await card.getByText("Open", { exact: true }).waitFor();
+    await service.send("alice", "first");
+    await card.locator("pre", { hasText: "first" }).waitFor();
+    await card.getByRole("button", { name: "Disconnect" }).click();
+    await service.isEmpty();
+    for (const text of ["second", "third", "fourth", "fifth"]) await service.send("alice", text);
+    await card.getByRole("button", { name: "Reconnect" }).click();
+    await card.locator(".messages > li").nth(3).waitFor();
+    const items = await card.locator(".messages > li").allInnerTexts();
+    assertMatch(items[0]!, /replay[^]*fifth$/);
+    assertMatch(items[1]!, /replay[^]*fourth$/);
+    assertEquals(items[2], "2 messages came too late to be kept: seq 2 to 3");
+    assertMatch(items[3]!, /first$/);
+    assert(!/replay/.test(items[3]!));
+    assertMatch(await card.innerText(), /userwire\.v1 · 3 messages/);
+
+    await tab.context.setOffline(true);
+    await card.getByText("Offline: back when the network is").waitFor();
+    await tab.context.setOffline(false);
+    await card.getByText("Open", { exact: true }).waitFor();
+  },
+);

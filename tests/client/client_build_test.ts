@@ -1,0 +1,52 @@
+/** The built client: that it is the one in the source, that it is small, and that the service hands it out. */
+import { assert, assertEquals } from "@std/assert";
+import { buildClient } from "../../deploy/client.ts";
+import { assets } from "../../src/web/assets.ts";
+import { Service } from "../../testkit/service.ts";
+
+const MAX_GZIPPED_BYTES = 8 * 1024;
+
+async function gzippedBytes(text: string): Promise<number> {
+  const stream = new Response(text).body!.pipeThrough(new CompressionStream("gzip"));
+  return (await new Response(stream).bytes()).length;
+}
+
+Deno.test("Built client is the one in the source", async () => {
+  const built = await buildClient();
+  const kept = await Deno.readTextFile(new URL("../../src/web/client.js", import.meta.url));
+  assert(built === kept, `src/web/client.js is not what src/client/ builds to: run "deno task client"`);
+});
+
+Deno.test("Built client is one module of at most 8 KiB, gzipped, that imports nothing", async () => {
+  const text = assets.get("/client.js")!.body;
+  const bytes = await gzippedBytes(text);
+  assert(bytes <= MAX_GZIPPED_BYTES, `It has ${bytes} bytes`);
+  assertEquals(text.match(/\bimport\b|\brequire\b|\bDeno\b|\bprocess\b|node:|npm:/g), null);
+});
+
+Deno.test("Built client exports what the source exports", async () => {
+  const [built, source] = await Promise.all([
+    import("../../src/web/client.js"),
+    import("../../src/client/mod.ts"),
+  ]);
+  assertEquals(Object.keys(built).sort(), Object.keys(source).sort());
+});
+
+Deno.test("Service serves the client to its own page and to those of sites that may connect", async () => {
+  await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: "https://app.example" });
+  const body = assets.get("/client.js")!.body;
+  for (const headers of [{}, { origin: "https://app.example" }] as { origin?: string }[]) {
+    const response = await service.fetch("/client.js", { headers });
+    assertEquals(response.status, 200);
+    assertEquals(response.headers.get("content-type"), "text/javascript; charset=utf-8");
+    // Modules of other sites are fetched with CORS.
+    assertEquals(response.headers.get("access-control-allow-origin"), headers.origin ?? "*");
+    assertEquals(await response.text(), body);
+  }
+  const refused = await service.fetch("/client.js", { headers: { origin: "https://other.example" } });
+  assertEquals(refused.status, 403);
+  await refused.body?.cancel();
+  const page = await service.fetch("/page.js");
+  assertEquals(page.headers.get("access-control-allow-origin"), null);
+  await page.body?.cancel();
+});

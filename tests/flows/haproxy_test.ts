@@ -1,0 +1,154 @@
+/**
+ * The settings of `deploy/haproxy.cfg` in a real HAProxy: an endless message ends there, honest users behind the same
+ * HAProxy notice nothing of it, and what the service may decide itself it gets to see, byte for byte.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { fragmentsAtProxy } from "../programs/hostile/attacks.ts";
+import { isEndured, Siege } from "../programs/hostile/siege.ts";
+import { CLOSED, KEY } from "../../testkit/closed.ts";
+import { withDeadline } from "../../testkit/deadline.ts";
+import { startHaProxy } from "../../testkit/ha_proxy.ts";
+import { findHaProxy, findRedisServer, HAPROXY_MISSING } from "../../testkit/programs.ts";
+import { encodeFrame, OPCODE, RawSocket } from "../../testkit/raw_socket.ts";
+import { endureRollingRestart } from "../../testkit/rolling_restart.ts";
+import { Service } from "../../testkit/service.ts";
+
+const ignore = findHaProxy() === undefined;
+if (ignore) console.warn(HAPROXY_MISSING);
+
+const MIB = 2 ** 20;
+/** As in `hostile_test.ts`: what a message takes on a busy machine is no measure below this many milliseconds. */
+const TRIES = 3;
+const FLOOR_MS = 1_000;
+const MAX_GROWTH_MIB = 50;
+
+Deno.test({
+  name: "Behind HAProxy messages in endless fragments are cut off, and harm nobody else",
+  ignore: ignore || Deno.build.os !== "linux", // which says how much memory a process has
+  async fn() {
+    await using siege = await Siege.begin({}, { behindProxy: true, windows: 1 });
+    for (const opcode of [OPCODE.text, OPCODE.binary]) {
+      // One after the other, for as long as one window at least.
+      const once = fragmentsAtProxy(64, Infinity, opcode);
+      const attack = async (target: Parameters<typeof once>[0]) => {
+        for (let i = 0; i < 20; i++) await once(target);
+      };
+      let findings = await siege.endure(attack);
+      for (let i = 1; i < TRIES && !isEndured(findings, FLOOR_MS); i++) findings = await siege.endure(attack);
+      const [before, after] = findings.memory;
+      assert(isEndured(findings, FLOOR_MS) && after - before < MAX_GROWTH_MIB, JSON.stringify(findings));
+    }
+    assertEquals(siege.service.records.filter(({ level }) => level === "error"), []);
+  },
+});
+
+Deno.test({
+  name: "HAProxy passes messages of up to 1 MiB on as they are, in frames of any form",
+  ignore,
+  async fn() {
+    await using service = await Service.start({ USERWIRE_MAX_FRAME_BYTES: `${2 * MIB}` });
+    await using proxy = await startHaProxy([service.server.url]);
+    const url = `${proxy.url.replace("http:", "ws:")}ws?username=alice`;
+    const ping = { opcode: OPCODE.ping, payload: "!" };
+
+    await using alice = await RawSocket.open(url);
+    assertEquals(alice.answer.status, 101);
+    const isAlive = async () => {
+      alice.sendText("ping");
+      // Only a proxy that has counted right has seen this frame begin where it does.
+      assertEquals(await alice.readText(), "pong");
+    };
+    for (const length of [0, 1, 125, 126, 127, 65_535, 65_536, MIB]) {
+      alice.send({ opcode: OPCODE.binary, payload: new Uint8Array(length) });
+      await isAlive();
+    }
+    // The head of a frame may come in any number of packets.
+    for (
+      const byte of encodeFrame({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) }).subarray(0, 14)
+    ) {
+      alice.sendBytes(Uint8Array.of(byte));
+    }
+    alice.sendBytes(new Uint8Array(70_000));
+    await isAlive();
+    // 1 MiB in fragments, with control frames in between.
+    alice.send({ opcode: OPCODE.binary, payload: new Uint8Array(MIB / 2), fin: false });
+    alice.send(ping);
+    alice.send({ opcode: OPCODE.continuation, payload: new Uint8Array(MIB / 2), fin: false });
+    alice.send(ping);
+    alice.send({ opcode: OPCODE.continuation });
+    await isAlive();
+    assertEquals((await service.send("alice", "x".repeat(60_000))).body.sockets, 1);
+    assertEquals((await alice.readText()).length, 60_000, "the other way nothing is counted");
+  },
+});
+
+Deno.test({
+  name:
+    "HAProxy ends connections with more than 1 MiB in a message, and leaves smaller excess to the service",
+  ignore,
+  async fn() {
+    await using service = await Service.start();
+    await using proxy = await startHaProxy([service.server.url]);
+    const url = `${proxy.url.replace("http:", "ws:")}ws?username=alice`;
+    const half = { payload: new Uint8Array(MIB / 2), fin: false };
+    const tooMuch: Parameters<RawSocket["send"]>[0][][] = [
+      [{ opcode: OPCODE.binary, payload: "x", claimedLength: MIB + 1 }],
+      [{ opcode: OPCODE.text, payload: "x", claimedLength: 2 ** 40 }],
+      [{ opcode: OPCODE.binary, ...half }, { opcode: OPCODE.continuation, ...half }, {
+        opcode: OPCODE.continuation,
+        payload: "x",
+      }],
+    ];
+    for (const frames of tooMuch) {
+      await using socket = await RawSocket.open(url);
+      for (const frame of frames) socket.send(frame);
+      await withDeadline(socket.ended, 20_000, "the connection to end");
+    }
+    await using socket = await RawSocket.open(url);
+    socket.send({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) });
+    assertEquals((await socket.readClose()).code, 1009);
+  },
+});
+
+Deno.test({
+  name: "HAProxy says how and where it was called itself, whatever the caller says about that",
+  ignore,
+  async fn() {
+    await using service = await Service.start({ ...CLOSED, USERWIRE_TRUSTED_PROXIES: "127.0.0.1" });
+    await using proxy = await startHaProxy([service.server.url]);
+    const response = await fetch(`${proxy.url}v1/tickets`, {
+      method: "POST",
+      headers: {
+        "authorization": `Bearer ${KEY.key}`,
+        "content-type": "application/json",
+        "x-forwarded-proto": "https",
+        "x-forwarded-host": "evil.example",
+      },
+      body: '{"user":"alice"}',
+    });
+    const { ticket, url } = await response.json();
+    assertEquals(url, `${proxy.url.replace("http:", "ws:")}ws?ticket=${ticket}`);
+  },
+});
+
+Deno.test({
+  name: "HAProxy ends a request whose head does not come to its end",
+  ignore,
+  async fn() {
+    await using service = await Service.start();
+    await using proxy = await startHaProxy([service.server.url]);
+    using client = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(proxy.url).port) });
+    const start = "GET /ws?username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nX-Slow: ";
+    await client.write(new TextEncoder().encode(start));
+    // The settings give it ten seconds.
+    const answer = await withDeadline(new Response(client.readable).text(), 20_000, "HAProxy to hang up");
+    assertEquals(answer.split("\r\n", 1)[0], "HTTP/1.1 408 Request Time-out");
+    assertEquals(service.server.app.connections.size, 0);
+  },
+});
+
+Deno.test({
+  name: "Behind HAProxy a rolling restart of two instances fails no send and no handshake, and loses nothing",
+  ignore: ignore || findRedisServer() === undefined,
+  fn: () => endureRollingRestart(startHaProxy, { until: "seen" }),
+});

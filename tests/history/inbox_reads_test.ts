@@ -1,0 +1,76 @@
+/** Reads of histories: how many are under way at one time, whoever comes back at once. */
+import { assertEquals } from "@std/assert";
+import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import type { Redis } from "../../src/redis/commands.ts";
+import { draftOf, numbers, seqsOf } from "../contracts/inbox.ts";
+import { withDeadline } from "../../testkit/deadline.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+
+/** One test with its own server, where alice has three messages. */
+function test(claim: string, body: (backbone: Backbone) => Promise<void>): void {
+  redisTest(`RedisStreamsInbox ${claim}`, async () => {
+    await using redis = await RedisServer.start();
+    const backbone = openBackbone({ redisUrl: redis.url });
+    try {
+      await backbone.firstAttempt(20_000);
+      for (const n of numbers(1, 3)) await backbone.inbox.append("alice", draftOf(`${n}`));
+      await withDeadline(body(backbone), 60_000, "the test to end");
+    } finally {
+      await backbone.close();
+    }
+  });
+}
+
+/** Counts what is asked of Redis and not answered yet; `before` may wait, or fail, in front of each question. */
+function countQuestions(redis: Redis, before: () => Promise<void>) {
+  const count = { underWay: 0, most: 0, asked: 0 };
+  const evaluate = redis.evaluate.bind(redis);
+  redis.evaluate = async (...question) => {
+    count.asked++;
+    count.most = Math.max(count.most, ++count.underWay);
+    try {
+      await before();
+      return await evaluate(...question);
+    } finally {
+      count.underWay--;
+    }
+  };
+  return count;
+}
+
+test("has few reads of messages under way at one time, and answers all", async ({ inbox, redis }) => {
+  const gate = Promise.withResolvers<void>();
+  const count = countQuestions(redis!, () => gate.promise);
+  const read = () => numbers(1, 100).map(() => inbox.since("alice", 0, 10));
+  const reads = read();
+  assertEquals(count.underWay, 8);
+  // A position alone waits for none of them.
+  const place = inbox.since("bob", undefined, 10);
+  assertEquals(count.underWay, 9);
+  gate.resolve();
+  assertEquals((await place).last, 0);
+  for (const stretch of await Promise.all(reads)) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  assertEquals(count, { underWay: 0, most: 9, asked: 101 });
+  // Those that come later are not more either, although others have waited.
+  count.most = 0;
+  const later = [...read(), ...read()];
+  assertEquals(count.underWay, 8);
+  for (const stretch of await Promise.all(later)) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  assertEquals(count, { underWay: 0, most: 8, asked: 301 });
+});
+
+test("gives the place of a read that failed to the next one", async ({ inbox, redis }) => {
+  let isAway = true;
+  const count = countQuestions(redis!, async () => {
+    await null;
+    if (isAway) throw new BrokerUnavailableError("away");
+  });
+  const read = () => inbox.since("alice", 0, 10);
+  const failed = await withDeadline(Promise.allSettled(numbers(1, 30).map(read)), 20_000, "30 reads to fail");
+  assertEquals(new Set(failed.map(({ status }) => status)), new Set(["rejected"]));
+  isAway = false;
+  const reads = await withDeadline(Promise.all(numbers(1, 30).map(read)), 20_000, "30 reads");
+  for (const stretch of reads) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  assertEquals(count, { underWay: 0, most: 8, asked: 60 });
+});

@@ -1,0 +1,112 @@
+/**
+ * The OpenAPI document in other people's hands: it passes the recommended rules of a linter, and a client that is
+ * generated from it, type-checked, calls every operation.
+ */
+import { assertEquals } from "@std/assert";
+import { createConfig, lintFromString } from "../packages/redocly.ts";
+import openapiTypescript, { astToString } from "../packages/openapi_typescript.ts";
+import { CLOSED, KEY } from "../../testkit/closed.ts";
+import { Service } from "../../testkit/service.ts";
+import { openClient } from "../../testkit/ws_client.ts";
+
+Deno.test("/openapi.json passes the recommended rules of Redocly", async () => {
+  await using service = await Service.start();
+  const source = await (await service.fetch("/openapi.json")).text();
+  const problems = await lintFromString({
+    source,
+    absoluteRef: "openapi.json",
+    config: await createConfig({ extends: ["recommended"] }),
+  });
+  assertEquals(problems.map(({ severity, ruleId, message }) => `${severity} ${ruleId}: ${message}`), []);
+});
+
+/** Written as somebody would who has nothing but the generated types. */
+const PROGRAM = `
+import createClient from "openapi-fetch";
+import type { paths } from "../schema.ts";
+
+const { URL: baseUrl = "", KEY = "" } = Deno.env.toObject();
+const api = createClient<paths>({ baseUrl, headers: { authorization: \`Bearer \${KEY}\` } });
+const statuses: Record<string, number> = {};
+function note<T extends { response: Response; error?: unknown }>(name: string, answer: T): T {
+  statuses[name] = answer.response.status;
+  if (answer.error !== undefined) console.error(name, answer.error);
+  return answer;
+}
+const alice = { path: { username: "alice" } };
+
+const sent = note("sendMessage", await api.POST("/v1/users/{username}/messages", {
+  params: { ...alice, query: { ttl: 60, wait: "ack", timeout: 1 }, header: { "idempotency-key": "k" } },
+  body: { order: 7 },
+}));
+const seq: number | undefined = sent.data?.seq;
+const batch = note("sendMessages", await api.POST("/v1/messages", {
+  params: { header: { "idempotency-key": "k" } },
+  body: {
+    items: [
+      { to: "alice", data: { order: 8 }, ttl: 60, id: "x" },
+      { to: ["alice", "bob"], text: "hi", expect: "online" },
+      { to: "alice", base64: "AA==" },
+    ],
+  },
+}));
+const reached: number | undefined = batch.data?.results[0]?.sockets;
+note("getUser", await api.GET("/v1/users/{username}", { params: alice }));
+note("headUser", await api.HEAD("/v1/users/{username}", { params: alice }));
+note("getOnline", await api.POST("/v1/users/online", { body: { users: ["alice", "bob"] } }));
+const history = note("getMessages", await api.GET("/v1/users/{username}/messages", {
+  params: { ...alice, query: { after: "0", limit: 2 } },
+}));
+const items: number | undefined = history.data?.items.length;
+note("createTicket", await api.POST("/v1/tickets", { body: { user: "alice", ttl: 30 } }));
+note("createRevocation", await api.POST("/v1/users/{username}/revocations", {
+  params: alice,
+  body: { jti: "x" },
+}));
+note("closeConnections", await api.DELETE("/v1/users/{username}/connections", {
+  params: { ...alice, query: { code: 4403, why: "enough" } },
+}));
+note("getHealth", await api.GET("/healthz"));
+note("getReadiness", await api.GET("/readyz"));
+note("getMetrics", await api.GET("/metrics", { parseAs: "text" }));
+// @ts-expect-error -- what the document does not know the client does not take
+void (() => api.GET("/nowhere"));
+// @ts-expect-error -- a number, not text
+void (() => api.GET("/v1/users/{username}/messages", { params: { ...alice, query: { limit: "2" } } }));
+console.log(JSON.stringify({ statuses, seq, reached, items }));
+`;
+
+Deno.test("A TypeScript client generated from /openapi.json calls every operation", async () => {
+  await using service = await Service.start(CLOSED);
+  const ticket = await (await service.fetch("/v1/tickets", {
+    method: "POST",
+    headers: { authorization: `Bearer ${KEY.key}`, "content-type": "application/json" },
+    body: '{"user":"alice"}',
+  })).json();
+  await using _alice = await openClient(ticket.url);
+  const document = await (await service.fetch("/openapi.json")).json();
+  const folder = await Deno.makeTempDir({ prefix: "userwire-openapi-" });
+  try {
+    await Deno.writeTextFile(`${folder}/schema.ts`, astToString(await openapiTypescript(document)));
+    await Deno.writeTextFile(`${folder}/program.ts`, PROGRAM);
+    const { href } = new URL("../packages/openapi_fetch.ts", import.meta.url);
+    await Deno.writeTextFile(`${folder}/deno.json`, JSON.stringify({ imports: { "openapi-fetch": href } }));
+    const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--check", "--allow-net", "--allow-env", `${folder}/program.ts`],
+      cwd: folder,
+      env: { URL: service.server.url, KEY: KEY.key, NO_COLOR: "1" },
+      stdin: "null",
+    }).output();
+    const decoder = new TextDecoder();
+    if (!success) throw new Error(decoder.decode(stderr));
+    const { statuses, ...rest } = JSON.parse(decoder.decode(stdout));
+    const ids = Object.values(document.paths as Record<string, Record<string, { operationId: string }>>)
+      .flatMap((path) => Object.values(path).map(({ operationId }) => operationId));
+    assertEquals(Object.keys(statuses).sort(), ids.sort(), "every operation is called");
+    const failed = Object.entries(statuses).filter(([, status]) => Number(status) >= 300);
+    assertEquals(failed, [], decoder.decode(stderr));
+    assertEquals(rest, { seq: 1, reached: 1, items: 2 });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});

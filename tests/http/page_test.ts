@@ -1,0 +1,458 @@
+/**
+ * The console page, in a real Chromium against a real service. Each scenario has a window of its own, and fails when
+ * the browser reports an error that the test did not ask for: a script error, a missing file, a breach of the
+ * content security policy.
+ *
+ * How its sockets stay connected is the client's work, and tested there.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import {
+  type Browser,
+  type BrowserContext,
+  chromium,
+  type Locator,
+  type Page,
+} from "../packages/playwright.ts";
+import { CLOSE } from "../../src/protocol/protocol.ts";
+import { assets } from "../../src/web/assets.ts";
+import { CLOSE_MEANINGS } from "../../src/web/socket.js";
+import { CLOSED, KEY } from "../../testkit/closed.ts";
+import { stretched, until } from "../../testkit/deadline.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
+import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
+import { Service } from "../../testkit/service.ts";
+
+const executablePath = findChromium();
+if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
+
+/**
+ * What the browser itself writes about a request or a socket that fails: refused, cut off, or answered 503 by a
+ * service on its way out, whichever of them it meets.
+ */
+const UNANSWERED = /^Failed to load resource: |^WebSocket connection to '[^']*' failed: /;
+
+/** The scenarios share one browser, which takes longer to start than any of them to run. */
+const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
+
+function browserTest(name: string, run: (browser: Browser) => Promise<void>): void {
+  scenarios.push([name, run]);
+}
+
+Deno.test({
+  name: "Console page",
+  ignore: executablePath === undefined,
+  async fn(t) {
+    await using browser = await launch();
+    for (const [name, run] of scenarios) await t.step(name, () => run(browser));
+  },
+});
+
+/** A Chromium with an empty profile, which goes when it is closed. */
+function launch(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: executablePath!,
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+}
+
+/** The page in a window that shares nothing with others, and the few gestures the tests share. */
+class ConsolePage implements AsyncDisposable {
+  readonly page: Page;
+  readonly #context: BrowserContext;
+  readonly #faults: string[] = [];
+  readonly #forgiven: RegExp[] = [];
+
+  private constructor(context: BrowserContext, page: Page) {
+    this.#context = context;
+    this.page = page;
+    page.setDefaultTimeout(stretched(10_000));
+    page.on("console", (message) => {
+      if (message.type() === "error" || message.type() === "warning") this.#faults.push(message.text());
+    });
+    page.on("pageerror", (error) => this.#faults.push(String(error)));
+    page.on("dialog", (dialog) => {
+      this.#faults.push(`dialog: ${dialog.message()}`);
+      void dialog.dismiss();
+    });
+  }
+
+  static async open(
+    browser: Browser,
+    url: string,
+    viewport = { width: 1280, height: 800 },
+  ): Promise<ConsolePage> {
+    const context = await browser.newContext({ viewport });
+    const console = new ConsolePage(context, await context.newPage());
+    await console.page.goto(url);
+    await console.page.locator('#service[data-state="ready"]').waitFor();
+    return console;
+  }
+
+  /** The card of a user's nth connection. */
+  card(username: string, number: number): Locator {
+    return this.page.getByRole("article", { name: `${username}, connection ${number}`, exact: true });
+  }
+
+  /** Connects each name once, in the order given, and waits until all of them are open. */
+  async connect(names: string, wire: "userwire.v1" | "raw" = "userwire.v1"): Promise<void> {
+    const before = await this.page.getByRole("article").count();
+    await this.page.getByLabel("Username").fill(names);
+    await this.page.getByRole("radio", { name: wire, exact: true }).check();
+    await this.page.getByRole("button", { name: "Connect", exact: true }).click();
+    const count = before + names.split(" ").length;
+    await this.page.locator('.card[data-state="open"]').nth(count - 1).waitFor();
+  }
+
+  /** Sends with Ctrl+Enter and returns what the page says became of it. */
+  async send(to: string, payload: string, type: "JSON" | "Text" = "JSON"): Promise<string> {
+    const { page } = this;
+    const sent = await page.locator("#sends > li").count();
+    await page.getByLabel("To", { exact: true }).fill(to);
+    await page.getByRole("radio", { name: type, exact: true }).check();
+    await page.getByLabel("Payload", { exact: true }).fill(payload);
+    await page.keyboard.press("Control+Enter");
+    await page.locator("#sends > li").nth(sent).waitFor();
+    return await page.locator("#send-outcome").innerText();
+  }
+
+  /** The payloads that a card shows, newest first, once there are that many. */
+  async payloads(card: Locator, count: number): Promise<string[]> {
+    await card.locator(".messages > li").nth(count - 1).waitFor();
+    return await card.locator(".messages pre").allInnerTexts();
+  }
+
+  /** How much wider than the window the page is, in pixels. */
+  async overflow(): Promise<number> {
+    return await this.page.evaluate("document.documentElement.scrollWidth - innerWidth");
+  }
+
+  /** Faults that match are no faults: the test causes them. The browser may report them later than it met them. */
+  forgive(pattern: RegExp): void {
+    this.#forgiven.push(pattern);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#context.close();
+    const faults = this.#faults.filter((fault) => !this.#forgiven.some((pattern) => pattern.test(fault)));
+    assertEquals(faults, [], "The browser reported errors");
+  }
+}
+
+browserTest(
+  "Console page's demo shows a message that reaches both of alice's sockets and not bob's",
+  async (browser) => {
+    await using service = await Service.start();
+    await using console = await ConsolePage.open(browser, service.server.url);
+    const { page } = console;
+
+    await page.getByRole("button", { name: "Run the demo" }).click();
+    await page.getByText("alice reached 2 sockets").waitFor();
+    const hello = JSON.stringify({ type: "hello", text: "Hello, alice!" }, null, 2);
+    assertEquals(await console.payloads(console.card("alice", 1), 1), [hello]);
+    assertEquals(await console.payloads(console.card("alice", 2), 1), [hello]);
+    assertEquals(await service.sockets("alice"), 2);
+
+    // What bob gets next is the first thing he gets.
+    assertMatch(await console.send("bob", "1"), /^bob reached 1 socket\n/);
+    assertEquals(await console.payloads(console.card("bob", 1), 1), ["1"]);
+    assertEquals(await page.locator("#sends > li .result").allInnerTexts(), ["1 socket", "2 sockets"]);
+  },
+);
+
+browserTest("Console page shows where the instance stands, and what is special about it", async (browser) => {
+  await using service = await Service.start({ USERWIRE_NODE: "here" });
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+
+  assertEquals(await page.title(), "Userwire · here");
+  assertMatch(
+    (await page.locator("#service").innerText()).replaceAll(/\s+/g, " "),
+    /^Ready Instance here Broker memory Connections 0$/,
+  );
+  assert(await page.getByText("Anyone who can reach this address can read and send as anyone").isVisible());
+  assert(await page.getByText("One instance only").isVisible());
+  await console.connect("alice");
+  await page.locator("#service-connections", { hasText: /^1$/ }).waitFor();
+});
+
+browserTest(
+  "Console page shows each message once, on both wires, newest first and with every digit",
+  async (browser) => {
+    await using service = await Service.start();
+    await using console = await ConsolePage.open(browser, service.server.url);
+    await console.connect("alice");
+    await console.connect("alice bob", "raw");
+
+    assertMatch(await console.send("alice", '{"n":12345678901234567890}'), /^alice reached 2 sockets\n/);
+    assertMatch(await console.send("alice", "plain\ntext", "Text"), /^alice reached 2 sockets\n/);
+    await service.send("alice", new Uint8Array([0, 255]));
+    const expected = ["AP8=", "plain\ntext", '{\n  "n": 12345678901234567890\n}'];
+    assertEquals(await console.payloads(console.card("alice", 1), 3), expected);
+    assertEquals(await console.payloads(console.card("alice", 2), 3), expected);
+    assertEquals(await console.card("bob", 1).locator(".messages > li").count(), 0);
+    assertMatch(await console.card("alice", 1).innerText(), /userwire\.v1 · 3 messages/);
+  },
+);
+
+browserTest("Console page says that a user is offline, and why a message was refused", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+
+  assertMatch(await console.send("nobody", "1"), /^nobody is offline: kept for when they come back\n/);
+  assertEquals(await console.page.locator("#sends > li .result").allInnerTexts(), ["offline, kept"]);
+  const refusal = (await service.send("nobody", "x").then(() =>
+    service.fetch("/v1/users/nobody/messages", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: "{not json",
+    })
+  ).then((response) => response.json())).detail;
+  assertEquals(await console.send("nobody", "{not json"), `Not sent: ${refusal} (400)`);
+  assertMatch(await console.page.locator("#send-payload-hint").innerText(), /^Not valid JSON yet/);
+  console.forgive(/status of 400/);
+});
+
+browserTest("Console page says that a message to nobody was not kept where nothing is", async (browser) => {
+  await using service = await Service.start({ USERWIRE_HISTORY: "0" });
+  await using console = await ConsolePage.open(browser, service.server.url);
+  assertMatch(await console.send("nobody", "1"), /^nobody is offline: reached nobody\n/);
+});
+
+browserTest(
+  "Console page's messages are items of a list in a log, for who hears the page",
+  async (browser) => {
+    await using service = await Service.start();
+    await using console = await ConsolePage.open(browser, service.server.url);
+    await console.connect("alice");
+    await service.send("alice", 1);
+    await service.send("alice", 2);
+    const log = console.page.getByRole("log", { name: "Messages to alice, connection 1" });
+    await log.getByRole("list").getByRole("listitem").nth(1).waitFor();
+    // What is a log by its role is no list, whatever its tag says; items outside of one are nothing.
+    assertEquals(await console.page.locator("ol[role], ul[role]").count(), 0);
+  },
+);
+
+browserTest("Console page leaves the focus on Send after it has sent", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  await page.getByLabel("To", { exact: true }).fill("alice");
+  const button = page.getByRole("button", { name: "Send", exact: true });
+  await button.focus();
+  for (const count of [1, 2]) {
+    await page.keyboard.press("Enter");
+    await page.locator("#sends > li").nth(count - 1).waitFor();
+    assertEquals(await page.evaluate("document.activeElement.id"), "send-button");
+  }
+});
+
+browserTest("Console page's cards take a key that was put right at their next attempt", async (browser) => {
+  await using service = await Service.start(CLOSED);
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  const field = page.getByLabel("API key");
+  await field.waitFor();
+  await page.getByLabel("Username").fill("alice");
+  await page.getByRole("button", { name: "Connect", exact: true }).click();
+  await console.card("alice", 1).getByText(/an API key or a token is needed/).first().waitFor();
+  await field.fill("uw_wrong");
+  await console.card("alice", 1).getByText(/\(401\)/).first().waitFor();
+  await field.fill(KEY.key);
+  await console.card("alice", 1).getByText("Open", { exact: true }).waitFor({ timeout: stretched(30_000) });
+  console.forgive(/status of 401|Can't get a token/);
+});
+
+browserTest("Console page shows hostile names and payloads as text", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const username = `<img/src=x/onerror="alert(1)">`;
+  const payload = `<img src=x onerror="alert(1)"><script>alert(2)</script>`;
+  await console.connect(username);
+
+  assertEquals(
+    (await console.send(username, payload, "Text")).split("\n")[0],
+    `${username} reached 1 socket`,
+  );
+  const json = `{"__proto__": ${JSON.stringify(payload)}, "<b>": ["</pre>"]}`;
+  await console.send(username, json);
+  const card = console.card(username, 1);
+  assertEquals(await console.payloads(card, 2), [JSON.stringify(JSON.parse(json), null, 2), payload]);
+  assertEquals(await card.locator(".name").innerText(), username);
+  assertEquals(await console.page.locator("img").count(), 1, "The logo is the only image");
+  assertEquals(await console.page.locator("script").count(), 1);
+});
+
+browserTest("Console page disconnects, reconnects and removes a connection", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  await console.connect("alice bob");
+  const alice = console.card("alice", 1);
+
+  await alice.getByRole("button", { name: "Disconnect" }).click();
+  await alice.getByText("Disconnected", { exact: true }).waitFor();
+  await until(async () => await service.sockets("alice") === 0, "alice to be gone");
+  await alice.getByRole("button", { name: "Reconnect" }).click();
+  await alice.getByText("Open", { exact: true }).waitFor();
+  assertEquals(await service.sockets("alice"), 1);
+
+  await alice.getByRole("button", { name: "Remove" }).press("Enter");
+  await alice.waitFor({ state: "detached" });
+  await until(async () => await service.sockets("alice") === 0, "alice to be gone");
+  // Who works with the keyboard is on the next card now, and with no card left at the way to begin.
+  await page.keyboard.press("Enter");
+  await console.card("bob", 1).waitFor({ state: "detached" });
+  assertEquals(await page.locator(":focus").innerText(), "Run the demo");
+  await service.isEmpty();
+});
+
+browserTest("Console page says that the instance restarts, and comes back by itself", async (browser) => {
+  using port = OwnPort.take();
+  await using service = await Service.start({ PORT: `${port}` });
+  await using console = await ConsolePage.open(browser, service.server.url);
+  await console.connect("alice bob");
+  const card = console.card("alice", 1);
+
+  console.forgive(UNANSWERED);
+  // What the page says passes, maybe before anybody looks: so all of it is written down.
+  await console.page.evaluate(`
+    globalThis.said = [];
+    new MutationObserver(() => said.push(document.body.innerText)).observe(document.body, {
+      subtree: true, childList: true, characterData: true, attributes: true,
+    });
+  `);
+  await service.server.shutdown();
+  // Whether it finds the instance on its way out or gone depends on when it asks.
+  for (const words of [/^Closed 1012: restart/m, /^Back in \d+ s$/m, /^(Unreachable|Not ready)$/m]) {
+    const said = async () => await console.page.evaluate("said") as string[];
+    await until(
+      async () => (await said()).some((text) => words.test(text)),
+      `the page to say ${words}`,
+      30_000,
+    );
+  }
+  await using _again = await Service.start({ PORT: `${port}` });
+  await card.getByText("Open", { exact: true }).waitFor({ timeout: stretched(30_000) });
+  await console.card("bob", 1).getByText("Open", { exact: true }).waitFor({ timeout: stretched(30_000) });
+  assertMatch(await console.send("alice", "1"), /^alice reached 1 socket\n/);
+});
+
+browserTest(
+  "Console page refuses a username that the protocol forbids, and takes names from its address",
+  async (browser) => {
+    await using service = await Service.start();
+    await using console = await ConsolePage.open(browser, `${service.server.url}?user=alice#user=bob`);
+    const { page } = console;
+    const field = page.getByLabel("Username");
+    assertEquals(await field.inputValue(), "alice bob");
+    assertEquals(await page.getByLabel("To", { exact: true }).inputValue(), "alice");
+
+    for (
+      const [name, why] of [["", /^Who/], ["a{b}", /braces/], ["userwire:x", /reserved/], [
+        "é".repeat(65),
+        /130/,
+      ]]
+    ) {
+      await field.fill(name as string);
+      await field.press("Enter");
+      assertMatch(await page.getByRole("alert").innerText(), why as RegExp);
+    }
+    assertEquals(await page.getByRole("article").count(), 0);
+  },
+);
+
+browserTest("Console page's curl command is one that a shell reads as meant", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  const payload = `@it's "quoted" $(echo no)\n\\ \`echo no\``;
+  await page.getByLabel("To", { exact: true }).fill("o'neil/é");
+  await page.getByRole("radio", { name: "Text", exact: true }).check();
+  await page.getByLabel("Payload", { exact: true }).fill(payload);
+  await page.getByText("The same from a terminal").click();
+
+  const command = await page.locator("#curl").innerText();
+  const { stdout } = await new Deno.Command("sh", {
+    args: ["-c", `curl() { printf '%s\\0' "$@"; }; ${command}`],
+  }).output();
+  assertEquals(new TextDecoder().decode(stdout).split("\0"), [
+    `${service.server.url}v1/users/o'neil%2F%C3%A9/messages`,
+    "-H",
+    "content-type: text/plain; charset=utf-8",
+    "--data-raw",
+    payload,
+    "",
+  ]);
+  await page.getByRole("button", { name: "Copy" }).click();
+  await page.getByRole("button", { name: "Copied" }).waitFor();
+});
+
+for (const width of [320, 360]) {
+  browserTest(`Console page fits a phone of ${width} pixels`, (browser) => assertFits(browser, width));
+}
+
+async function assertFits(browser: Browser, width: number): Promise<void> {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url, { width, height: 740 });
+  assertEquals(await console.overflow(), 0, "Before anything");
+
+  await console.page.getByText("The same from a terminal").click();
+  const longest = "w".repeat(128);
+  await console.connect(longest);
+  await console.send(longest, JSON.stringify({ long: "x".repeat(5_000), lines: Array(50).fill(0) }));
+  await console.send("nobody", "y".repeat(5_000), "Text");
+  await console.payloads(console.card(longest, 1), 1);
+  assertEquals(await console.overflow(), 0, "With long names and payloads");
+  await console.page.getByRole("button", { name: /^Show all/ }).click();
+  assertEquals(await console.overflow(), 0, "Unfolded");
+}
+
+browserTest("Console page does not go on counting the sockets of a service that is away", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  await console.connect("alice");
+  await page.locator("#service-connections", { hasText: /^1$/ }).waitFor();
+  console.forgive(UNANSWERED);
+  await service.server.shutdown();
+  await until(async () => {
+    await page.evaluate("dispatchEvent(new Event('focus'))");
+    return await page.locator("#service-state").innerText() === "Unreachable";
+  }, "the page to notice");
+  assertEquals(await page.locator("#service-connections").innerText(), "–");
+});
+
+Deno.test("Page assets are all that the page refers to, with nothing inline", async () => {
+  const folder = new URL("../../src/web/", import.meta.url);
+  for await (const { name } of Deno.readDir(folder)) {
+    if (name === "assets.ts") continue;
+    const asset = assets.get(name === "index.html" ? "/" : `/${name}`);
+    assertEquals(asset?.body, await Deno.readTextFile(new URL(name, folder)), name);
+  }
+  const html = assets.get("/")!.body;
+  for (const [, path] of html.matchAll(/(?:href|src)="([^"]+)"/g)) {
+    assert(path === "/openapi.json" || assets.has(path!), path);
+  }
+  assertEquals(html.match(/<script(?! type="module" src=)|<style|\sstyle=|\son\w+=/gi), null);
+  assertEquals(new Set([...assets.values()].map(({ etag }) => etag)).size, assets.size);
+  for (const [path, { body }] of assets) {
+    if (!path.endsWith(".js")) continue;
+    for (const [, module] of body.matchAll(/from "\.([^"]+)"/g)) {
+      assert(assets.has(module!), `${path}: ${module}`);
+    }
+    assertEquals(body.match(/innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(/), null, path);
+  }
+});
+
+Deno.test("Page has words for every close code of the protocol", () => {
+  for (const { code } of Object.values(CLOSE)) assert(CLOSE_MEANINGS.has(code), String(code));
+});

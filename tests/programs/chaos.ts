@@ -1,0 +1,161 @@
+/**
+ * Two real instances, real Redis servers, a proxy in front of each, 200 clients, a sender that never gives up, and one fault
+ * after the other. At the end the books must balance: what each client received, together with what it was told
+ * is missing, is what was accepted; nothing twice, everything in order; and what senders were told of `sockets` is what
+ * there was (`chaos/ledger.ts` says what exactly).
+ *
+ *     deno task chaos [--messages N | --seconds N] [--minutes 15] [--seed N] [--users 200] [--rate 500]
+ *                     [--faults "part of a name,another"] [--shared] [--without-proof]
+ *
+ * Without `--messages` and `--seconds` each fault happens once; with `--messages` it goes on until so many are accepted; with
+ * `--seconds` it ends then, whatever has happened. `--minutes` ends it in any case.
+ *
+ * `--shared` lets the instances share their subscriptions; what answers count is then instances, of which each user has one.
+ *
+ * `--without-proof` runs copies of the product that believe what they should not (`chaos/without_proof.ts`), and expects that
+ * each of them loses messages: it shows that the books can find that.
+ *
+ * Prints a table of faults and the balance; exit code 1 when the books don't balance. Talks to loopback only, and ends only
+ * processes that it started.
+ */
+import { parseArgs } from "node:util";
+import type { Kind, Verdict, Violation } from "./chaos/ledger.ts";
+import { runStage, type Stage, type StageResult, type Tally } from "./chaos/stage.ts";
+import { stagesOf } from "./chaos/stages.ts";
+import { copyWithout, CREDULITIES } from "./chaos/without_proof.ts";
+import { Chance } from "../../testkit/random.ts";
+
+/** So many violations are printed, of each kind. */
+const SHOWN = 8;
+
+const { values } = parseArgs({
+  options: {
+    messages: { type: "string" },
+    seconds: { type: "string" },
+    minutes: { type: "string", default: "15" },
+    seed: { type: "string", default: String(crypto.getRandomValues(new Uint32Array(1))[0]) },
+    users: { type: "string", default: "200" },
+    rate: { type: "string", default: "500" },
+    faults: { type: "string", default: "" },
+    shared: { type: "boolean", default: false },
+    "without-proof": { type: "boolean", default: false },
+  },
+});
+const users = Number(values.users);
+const rate = Number(values.rate);
+const limitMs = Math.min(Number(values.seconds ?? Infinity), 60 * Number(values.minutes)) * 1_000;
+const messages = Number(values.messages ?? (values.seconds === undefined ? 0 : Infinity));
+const isWithoutProof = values["without-proof"];
+const names = values.faults.split(",").map((name) => name.trim()).filter((name) => name !== "");
+const ask = `${users} users, ${rate} messages/s, --seed ${values.seed}`;
+Deno.env.set("TEST_SEED", values.seed);
+const beginMs = performance.now();
+
+if (isWithoutProof) {
+  let lossless = 0;
+  for (const { name, patch, faults } of CREDULITIES) {
+    console.log(`\nchaos ${name}: ${ask}`);
+    await using copy = await copyWithout(patch);
+    const { violations } = await play(stagesOf(names.length === 0 ? faults : names), copy.root);
+    const lost = count(violations, "lost");
+    console.log(lost > 0 ? `\n${lost} were lost ${name}, and that was found` : `\nNo loss was found ${name}`);
+    if (lost === 0) lossless++;
+  }
+  Deno.exitCode = lossless === 0 ? 0 : 1;
+} else {
+  console.log(`chaos: ${ask}`);
+  const { violations } = await play(stagesOf(names));
+  Deno.exitCode = violations.length > 0 ? 1 : 0;
+}
+
+/** Runs the stages one after the other, and prints what came of them. */
+async function play(stages: readonly Stage[], root?: URL): Promise<{ violations: readonly Violation[] }> {
+  const results: StageResult[] = [];
+  await Chance.run(async (chance) => {
+    const startMs = performance.now();
+    const leftMs = beginMs + limitMs - startMs;
+    const faultCount = stages.reduce((sum, { faults }) => sum + Object.keys(faults).length, 0);
+    let faultsBefore = 0;
+    for (const stage of stages) {
+      // Each gets its share of the time and of the messages, and what those before it left over.
+      faultsBefore += Object.keys(stage.faults).length;
+      const share = faultsBefore / faultCount;
+      const accepted = results.reduce((sum, result) => sum + result.accepted, 0);
+      console.log(`${stage.name} …`);
+      results.push(
+        await runStage(stage, {
+          ...{ chance, users, rate, root, isShared: values.shared },
+          messages: messages * share - accepted,
+          endMs: startMs + leftMs * share,
+        }),
+      );
+    }
+  });
+  const tallies = new Map(results.flatMap((result) => [...result.tallies]));
+  const violations = results.flatMap(({ verdict }) => verdict.violations);
+  const never = [...tallies].filter(([, { times }]) => times === 0).map(([name]) => name);
+  if (never.length > 0 && values.seconds === undefined) {
+    violations.push({ kind: "other", text: `There was no time for: ${never.join("; ")}` });
+  }
+  printFaults(tallies);
+  printBalance(results, violations);
+  printViolations(results, violations);
+  return { violations };
+}
+
+function printFaults(tallies: ReadonlyMap<string, Tally>): void {
+  console.log(`\n| fault | times | gaps: trimmed | gaps: epoch | all well after |`);
+  console.log(`| --- | ---: | ---: | ---: | ---: |`);
+  for (const [name, { times, gaps, wellMs }] of tallies) {
+    console.log(
+      `| ${name} | ${times} | ${gaps.trimmed} | ${gaps.epoch} | ${(wellMs / 1_000).toFixed(1)} s |`,
+    );
+  }
+}
+
+function printBalance(results: readonly StageResult[], violations: readonly Violation[]): void {
+  const sum = (pick: (verdict: Verdict) => number) =>
+    results.reduce((total, { verdict }) => total + pick(verdict), 0);
+  const rows: [string, number | string][] = [
+    ["accepted", results.reduce((total, { accepted }) => total + accepted, 0)],
+    ["of these to users with a client", sum(({ accepted }) => accepted)],
+    ["received", sum(({ received }) => received)],
+    ["told to be missing", sum(({ told }) => told)],
+    ["of these under way when that was told", sum(({ toldUnderWay }) => toldUnderWay)],
+    ["lost in silence", count(violations, "lost")],
+    ["doubled", count(violations, "doubled")],
+    ["disordered", count(violations, "disordered")],
+    ["at another place than the sender was told", count(violations, "misplaced")],
+    ["wrong counts", `${count(violations, "miscounted")} of ${sum(({ compared }) => compared)} compared`],
+    ["counts not compared, for the client was disturbed", sum(({ excused }) => excused)],
+    ["counted, and told to be missing", sum(({ countedButTold }) => countedButTold)],
+    ["other violations", count(violations, "other")],
+    [
+      "came again after a gap that led back within an epoch",
+      sum(({ againAfterSetBack }) => againAfterSetBack),
+    ],
+    ["places given out twice", sum(({ placesGivenTwice }) => placesGivenTwice)],
+    ["retries of the sender", results.reduce((total, { retries }) => total + retries, 0)],
+    [
+      "sent again because Redis lost the idempotency key",
+      sum(({ sentAgainAfterLoss }) => sentAgainAfterLoss),
+    ],
+    ["seconds", Math.round((performance.now() - beginMs) / 1_000)],
+  ];
+  console.log(`\n| balance | |\n| --- | ---: |`);
+  for (const [name, value] of rows) console.log(`| ${name} | ${value} |`);
+  console.log(`| **violations** | **${violations.length}** |`);
+}
+
+function printViolations(results: readonly StageResult[], violations: readonly Violation[]): void {
+  if (violations.length === 0) return;
+  for (const [kind, ones] of Map.groupBy(violations, ({ kind }) => kind)) {
+    console.log(`\n${kind}: ${ones.length}`);
+    for (const { text } of ones.slice(0, SHOWN)) console.log(`- ${text}`);
+  }
+  for (const { story } of results) console.log(`\n${story.join("\n")}`);
+}
+
+function count(violations: readonly Violation[], kind: Kind): number {
+  return violations.filter((violation) => violation.kind === kind).length;
+}

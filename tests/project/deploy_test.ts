@@ -1,0 +1,115 @@
+/** `deploy/userwire.service` and `deploy/Dockerfile`, as far as they can be tried without systemd and an engine. */
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import manifest from "../../deno.json" with { type: "json" };
+import { loadConfig, SETTINGS } from "../../src/config/settings.ts";
+import { KEY } from "../../testkit/closed.ts";
+import { ProcessService } from "../../testkit/process_service.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+const UNIT = new URL("deploy/userwire.service", ROOT);
+/** Where both say that the project is. */
+const HOME = "/opt/userwire/";
+const decoder = new TextDecoder();
+
+/** Every value that a name has in the unit, in order. */
+function valuesIn(unit: string, name: string): string[] {
+  return [...unit.matchAll(new RegExp(`^${name}=(.*)$`, "gm"))].map(([, value]) => value!);
+}
+
+/** The program that a path of the unit or the image stands for. */
+async function assertProgram(path: string): Promise<void> {
+  assert(path.startsWith(HOME), path);
+  const { isFile, mode } = await Deno.stat(new URL(path.slice(HOME.length), ROOT));
+  assert(isFile && (mode! & 0o111) === 0o111, `${path} can be run`);
+}
+
+async function hasSystemd(): Promise<boolean> {
+  const look = () => new Deno.Command("systemd-analyze", { args: ["--version"] }).output();
+  return await look().then(({ success }) => success, () => false);
+}
+
+Deno.test({
+  name: "systemd understands every line of deploy/userwire.service",
+  ignore: !await hasSystemd(),
+  async fn() {
+    const dir = await Deno.makeTempDir({ prefix: "userwire-unit-" });
+    try {
+      const path = `${dir}/userwire.service`;
+      await Deno.writeTextFile(path, (await Deno.readTextFile(UNIT)).replaceAll(HOME, ROOT.pathname));
+      const { code, stderr } = await new Deno.Command("systemd-analyze", { args: ["verify", path] }).output();
+      // Of a line that it passes over it only says so.
+      assertEquals([code, decoder.decode(stderr)], [0, ""]);
+    } finally {
+      await Deno.remove(dir, { recursive: true });
+    }
+  },
+});
+
+Deno.test("deploy/userwire.service starts a program that exists, with settings that exist, and room for its sockets", async () => {
+  const unit = await Deno.readTextFile(UNIT);
+  const [program, ...others] = valuesIn(unit, "ExecStart");
+  assertEquals(others, []);
+  await assertProgram(program!);
+  const names = valuesIn(unit, "Environment").map((pair) => pair.split("=")[0]);
+  const known = ["DENO_DIR", ...Object.values(SETTINGS).map(({ env }) => env)];
+  assertEquals(names.filter((name) => !known.includes(name!)), []);
+
+  const { maxConnections, drainS } = loadConfig({ env: {} });
+  const [files] = valuesIn(unit, "LimitNOFILE").map(Number);
+  assertGreater(files! * 0.9, 2 * maxConnections);
+  assert(files! <= 32_768, "the service looks for its limit up to there");
+  assertGreater(Number(valuesIn(unit, "TimeoutStopSec")[0]), drainS + 2);
+});
+
+Deno.test("The program answers the signals of deploy/userwire.service as it says", async () => {
+  const unit = await Deno.readTextFile(UNIT);
+  await using service = await ProcessService.start({ USERWIRE_DRAIN_S: "0" }, { through: "bin" });
+  const [, reload] = /^kill -(\w+) \$MAINPID$/.exec(valuesIn(unit, "ExecReload")[0]!)!;
+  service.signal(`SIG${reload}` as Deno.Signal);
+  await service.logged("reloaded");
+  service.signal(valuesIn(unit, "KillSignal")[0]! as Deno.Signal);
+  assertEquals((await service.ended()).code, 0);
+  assertEquals(valuesIn(unit, "Restart"), ["on-failure"]);
+});
+
+Deno.test("What deploy/Dockerfile copies is all that the program needs, and its command runs there", async () => {
+  const steps = (await Deno.readTextFile(new URL("deploy/Dockerfile", ROOT))).split("\n");
+  const all = (name: string) =>
+    steps.filter((step) => step.startsWith(`${name} `)).map((step) => step.slice(name.length + 1));
+  const [, version] = /needs Deno (\d+\.\d+) /.exec(await Deno.readTextFile(new URL("bin/userwire", ROOT)))!;
+  assertEquals(all("FROM").map((base) => base.replace(/\.\d+$/, "")), [`denoland/deno:${version}`]);
+  const dir = await Deno.makeTempDir({ prefix: "userwire-image-" });
+  try {
+    for (const step of all("COPY")) {
+      const words = step.split(" ");
+      const to = words.pop()!;
+      for (const from of words) {
+        // A folder's content goes into the folder, a file into "./".
+        const target = to === "./" ? `${dir}/${from}` : `${dir}/${to}`;
+        const source = new URL(from, ROOT).pathname;
+        const { success } = await new Deno.Command("cp", { args: ["-R", source, target] }).output();
+        assert(success, step);
+      }
+    }
+    const fetching = all("RUN").find((step) => step.startsWith("deno "))!.split(" ");
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), { args: fetching.slice(1), cwd: dir })
+      .output();
+    assertEquals(code, 0, decoder.decode(stderr));
+
+    const [entry, ...args] = JSON.parse(all("ENTRYPOINT")[0]!) as string[];
+    await assertProgram(entry!);
+    assertEquals(args, []);
+    const set = Object.fromEntries(all("ENV").map((step) => step.split("=") as [string, string]));
+    assertEquals(Object.keys(set), ["HOST", "LOG_DIR"]);
+    assertEquals(all("EXPOSE"), [String(loadConfig({ env: {} }).port)]);
+    await using service = await ProcessService.start({ HOST: set.HOST!, USERWIRE_API_KEYS: KEY.line }, {
+      through: "bin",
+      root: new URL(`file://${dir}/`),
+    });
+    assertEquals((await service.logged("listening")).version, manifest.version);
+    service.signal("SIGTERM");
+    assertEquals((await service.ended()).code, 0);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+});

@@ -1,0 +1,38 @@
+/** What a start fetches: `deno task` takes all of deno.lock and all imports of deno.json, needed or not. */
+import { assert, assertEquals } from "@std/assert";
+import manifest from "../../deno.json" with { type: "json" };
+
+interface Lock {
+  readonly npm: Readonly<Record<string, { integrity: string }>>;
+}
+
+async function read(path: string): Promise<Lock> {
+  return JSON.parse(await Deno.readTextFile(new URL(path, import.meta.url)));
+}
+
+Deno.test("The tests run with the very packages that the program is locked to", async () => {
+  const program = await read("../../deno.lock");
+  const tests = await read("../deno.lock");
+  for (const [name, { integrity }] of Object.entries(program.npm)) {
+    assertEquals(tests.npm[name]?.integrity, integrity, `${name}: take it over into tests/deno.lock`);
+  }
+  const suite = await Deno.readTextFile(new URL("../suite.ts", import.meta.url));
+  assert(suite.includes('"--lock=tests/deno.lock"'));
+});
+
+Deno.test("deno.json imports no package that only tests need", async () => {
+  const root = new URL("../../", import.meta.url).pathname;
+  let sources = await Deno.readTextFile(`${root}main.ts`);
+  const folders = [`${root}src`];
+  for (const folder of folders) {
+    for await (const { name, isDirectory } of Deno.readDir(folder)) {
+      if (isDirectory) folders.push(`${folder}/${name}`);
+      else if (name.endsWith(".ts")) sources += await Deno.readTextFile(`${folder}/${name}`);
+    }
+  }
+  // The first is asked for; the second is a peer of what checks requests.
+  const idle = Object.keys(manifest.imports).filter((name) =>
+    name !== "@std/assert" && name !== "zod" && !sources.includes(`from "${name}"`)
+  );
+  assertEquals(idle, []);
+});
