@@ -10,14 +10,14 @@ import {
   formatEnvelope,
   frameOf,
   isEnvelope,
-  parseClientFrame,
-  parseUsername,
   type Payload,
   payloadOf,
   replayFrameOf,
   seqOf,
   tagIn,
-} from "../src/protocol/protocol.ts";
+} from "../src/protocol/envelope.ts";
+import { parseClientFrame } from "../src/protocol/frames.ts";
+import { parseUsername } from "../src/protocol/username.ts";
 import { stamp } from "../src/history/history.ts";
 import { Sink } from "./sink.ts";
 

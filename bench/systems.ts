@@ -1,6 +1,6 @@
 /** The rows of `deno task compare`: which systems there are, how an instance is started, and how one talks to it. */
 import { PERMISSIONS, V8_FLAGS } from "../deploy/compile.ts";
-import { SUBPROTOCOL } from "../src/protocol/protocol.ts";
+import { SUBPROTOCOL } from "../src/protocol/frames.ts";
 import type { Peers } from "./peers.ts";
 import { Program } from "./program.ts";
 

@@ -6,14 +6,8 @@
  * It uses nothing of the product but the types of the frames.
  */
 import { assertEquals } from "@std/assert";
-import type {
-  ClientFrame,
-  GapFrame,
-  HiFrame,
-  MessageFrame,
-  Position,
-  ServerFrame,
-} from "../src/protocol/protocol.ts";
+import type { ClientFrame, GapFrame, HiFrame, MessageFrame, ServerFrame } from "../src/protocol/frames.ts";
+import type { Position } from "../src/protocol/position.ts";
 import { Bell, type Seen, until, withDeadline } from "./deadline.ts";
 
 /** A message that a backend was told is sent. */

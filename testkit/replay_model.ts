@@ -7,7 +7,9 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { type Inbox, type SinceOptions, stamp, type Stored, type Stretch } from "../src/history/history.ts";
-import { formatPlace, type GapFrame, parsePosition, type Position, tagIn } from "../src/protocol/protocol.ts";
+import { tagIn } from "../src/protocol/envelope.ts";
+import type { GapFrame } from "../src/protocol/frames.ts";
+import { formatPlace, parsePosition, type Position } from "../src/protocol/position.ts";
 import { Replay, type ReplayStart } from "../src/session/replay.ts";
 
 /** A read on its way: first to the store, then back. */

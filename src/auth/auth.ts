@@ -9,7 +9,8 @@
  * - No error of these calls holds any part of a key, a token or a ticket.
  */
 import { ForbiddenError } from "../protocol/errors.ts";
-import type { Credential, Revocation } from "../protocol/protocol.ts";
+import type { Revocation } from "../protocol/close_codes.ts";
+import type { Credential } from "../protocol/credentials.ts";
 
 /** Characters that a token's id may have: a longer one could not be revoked. */
 export const MAX_TOKEN_ID_LENGTH = 256;

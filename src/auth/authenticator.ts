@@ -1,7 +1,7 @@
 /** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
 import type { Broker } from "../broker/broker.ts";
 import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../protocol/errors.ts";
-import type { Credential } from "../protocol/protocol.ts";
+import type { Credential } from "../protocol/credentials.ts";
 import type { Redis } from "../redis/commands.ts";
 import type { Auth, Identity } from "./auth.ts";
 import { openVerifier, type TokenOptions, type Verify } from "./jwt.ts";

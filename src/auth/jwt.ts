@@ -7,7 +7,7 @@ import { createPublicKey } from "node:crypto";
 import { errors, type JWK, type JWTPayload, jwtVerify } from "jose";
 import { ConfigError, KeysUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
-import { type NameRules, parseUsername } from "../protocol/protocol.ts";
+import { type NameRules, parseUsername } from "../protocol/username.ts";
 import { type Identity, MAX_TOKEN_ID_LENGTH } from "./auth.ts";
 import { RemoteKeys } from "./remote_keys.ts";
 

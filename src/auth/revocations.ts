@@ -5,13 +5,9 @@
  * came in before hears it.
  */
 import { createHash } from "node:crypto";
-import {
-  channelOf,
-  CLOSE,
-  formatCloseOrder,
-  RESERVED_PREFIX,
-  type Revocation,
-} from "../protocol/protocol.ts";
+import { CLOSE, type Revocation } from "../protocol/close_codes.ts";
+import { formatCloseOrder } from "../protocol/envelope.ts";
+import { channelOf, RESERVED_PREFIX } from "../protocol/username.ts";
 import { type Identity, isMeant, MAX_TICKET_TTL_S } from "./auth.ts";
 import type { Memos } from "./ttl_store.ts";
 

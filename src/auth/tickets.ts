@@ -4,7 +4,8 @@
  * Stored by hash: whoever reads the store can't use them.
  */
 import { createHash } from "node:crypto";
-import { isTicket, RESERVED_PREFIX } from "../protocol/protocol.ts";
+import { isTicket } from "../protocol/credentials.ts";
+import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { Identity } from "./auth.ts";
 import type { Memos } from "./ttl_store.ts";
 

@@ -5,7 +5,9 @@
  */
 import { type Command, InvalidArgumentError } from "commander";
 import { messageOf } from "../protocol/errors.ts";
-import { type MessageFrame, parseUsername, type ServerFrame, shouldReconnect } from "../protocol/protocol.ts";
+import { shouldReconnect } from "../protocol/close_codes.ts";
+import type { MessageFrame, ServerFrame } from "../protocol/frames.ts";
+import { parseUsername } from "../protocol/username.ts";
 import { addServiceOptions, RefusalError, Service, type ServiceFlags } from "./service.ts";
 import { interruption, type Io, type Shell } from "./shell.ts";
 import { connect, type Ending } from "./socket.ts";

@@ -4,7 +4,7 @@
  */
 import { type Command, Option } from "commander";
 import { InvalidMessageError } from "../protocol/errors.ts";
-import { isJson } from "../protocol/protocol.ts";
+import { isJson } from "../protocol/json.ts";
 import {
   addServiceOptions,
   type Counted,

@@ -5,7 +5,9 @@
 import { type Command, Option } from "commander";
 import { CLIENT_VARIABLES } from "../config/settings.ts";
 import { ConfigError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
-import { BEARER_SUBPROTOCOL, parseUsername, SUBPROTOCOL } from "../protocol/protocol.ts";
+import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
+import { SUBPROTOCOL } from "../protocol/frames.ts";
+import { parseUsername } from "../protocol/username.ts";
 import type { Shell } from "./shell.ts";
 
 const PATIENCE_MS = 10_000;

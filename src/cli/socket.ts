@@ -10,7 +10,7 @@ import {
   parseServerFrame,
   type ServerFrame,
   SUBPROTOCOL,
-} from "../protocol/protocol.ts";
+} from "../protocol/frames.ts";
 
 /** How a connection ended. */
 export interface Ending {

@@ -2,13 +2,10 @@
  * Where a client connects: makes the address of a socket out of whatever form the application gave, and the
  * subprotocols out of a token. No I/O; faults that would only show as a refused handshake, for ever, are found here.
  */
-import {
-  BEARER_SUBPROTOCOL,
-  formatPosition,
-  parseUsername,
-  type Position,
-  SUBPROTOCOL,
-} from "../protocol/protocol.ts";
+import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
+import { SUBPROTOCOL } from "../protocol/frames.ts";
+import { formatPosition, type Position } from "../protocol/position.ts";
+import { parseUsername } from "../protocol/username.ts";
 
 /** What a socket is opened with. */
 export interface Address {

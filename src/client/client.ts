@@ -6,16 +6,9 @@
  * When to be connected is `Link`'s business, the pace of the application `Handover`'s.
  */
 import { messageOf } from "../protocol/errors.ts";
-import {
-  formatPosition,
-  type GapFrame,
-  type HiFrame,
-  type MessageFrame,
-  parsePosition,
-  parseUsername,
-  type Position,
-  type ServerFrame,
-} from "../protocol/protocol.ts";
+import type { GapFrame, HiFrame, MessageFrame, ServerFrame } from "../protocol/frames.ts";
+import { formatPosition, parsePosition, type Position } from "../protocol/position.ts";
+import { parseUsername } from "../protocol/username.ts";
 import { Acks } from "./acks.ts";
 import { type Address, addressOf, LONGEST_TICKET_MS, socketUrl, TicketUsedError } from "./address.ts";
 import { type Entry, Handover, type HandoverBound } from "./handover.ts";

@@ -10,7 +10,8 @@
  * `bye`, else with full jitter. The one exception is an expired token, which is exchanged once.
  */
 import { messageOf } from "../protocol/errors.ts";
-import { type ClientFrame, type HiFrame, type ServerFrame, shouldReconnect } from "../protocol/protocol.ts";
+import { shouldReconnect } from "../protocol/close_codes.ts";
+import type { ClientFrame, HiFrame, ServerFrame } from "../protocol/frames.ts";
 import { type Address, TicketUsedError } from "./address.ts";
 import { type Ending, Session, type SessionOptions } from "./session.ts";
 

@@ -30,4 +30,5 @@ export type { Backoff, Lost, State } from "./link.ts";
 export type { SocketConstructor } from "./session.ts";
 export { type Store, storedIn } from "./store.ts";
 export { InvalidUsernameError } from "../protocol/errors.ts";
-export { type ByeFrame, type GapFrame, type HiFrame, shouldReconnect } from "../protocol/protocol.ts";
+export { shouldReconnect } from "../protocol/close_codes.ts";
+export type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";

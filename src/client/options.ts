@@ -1,5 +1,5 @@
 /** What a client is given, and what it gives. Types only. */
-import type { ByeFrame, GapFrame, HiFrame } from "../protocol/protocol.ts";
+import type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
 import type { HandoverBound } from "./handover.ts";
 import type { Backoff, Lost, State } from "./link.ts";
 import type { SocketConstructor } from "./session.ts";

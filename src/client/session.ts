@@ -5,7 +5,7 @@
  * Whether to connect again is `Link`'s business, what the frames mean is `Client`'s.
  */
 import { InvalidFrameError } from "../protocol/errors.ts";
-import { type ByeFrame, type ClientFrame, formatFrame, type ServerFrame } from "../protocol/protocol.ts";
+import { type ByeFrame, type ClientFrame, formatFrame, type ServerFrame } from "../protocol/frames.ts";
 import type { Address } from "./address.ts";
 
 /** What sockets are made with: the global `WebSocket`, or one like it. */

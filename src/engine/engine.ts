@@ -9,7 +9,7 @@ import type { Inbox, InboxLimits } from "../history/history.ts";
 import { MemoryInbox } from "../history/memory.ts";
 import { RedisStreamsInbox } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
-import { RESERVED_PREFIX } from "../protocol/protocol.ts";
+import { RESERVED_PREFIX } from "../protocol/username.ts";
 import { type FirstAttempt, Redis, RedisTarget, type RedisTls } from "../redis/commands.ts";
 
 export interface BackboneOptions {

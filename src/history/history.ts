@@ -17,7 +17,8 @@
  *   left is not returned. The counter outlives the messages.
  * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
  */
-import { EPOCH_MARK_LENGTH, type Position, stampOf } from "../protocol/protocol.ts";
+import { EPOCH_MARK_LENGTH, stampOf } from "../protocol/envelope.ts";
+import type { Position } from "../protocol/position.ts";
 
 /** How much is kept of each user. */
 export interface InboxLimits {

@@ -17,7 +17,8 @@
  * timeline that ends before its epochs were saved (`originOf`).
  */
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { parsePosition, type Position, RESERVED_PREFIX } from "../protocol/protocol.ts";
+import { parsePosition, type Position } from "../protocol/position.ts";
+import { RESERVED_PREFIX } from "../protocol/username.ts";
 import {
   explainReply,
   idempotencyKey,

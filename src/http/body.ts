@@ -2,7 +2,8 @@
 import { InvalidMessageError, messageOf } from "../protocol/errors.ts";
 import { isJsonInSlices, type JsonBounds, JsonBoundsError, SMALL_JSON } from "./json_text.ts";
 import { CheckedJson } from "../publisher/payload.ts";
-import { isJson, type Payload } from "../protocol/protocol.ts";
+import type { Payload } from "../protocol/envelope.ts";
+import { isJson } from "../protocol/json.ts";
 import type { Deadlines } from "../async/deadlines.ts";
 
 /** The body is larger than allowed. */

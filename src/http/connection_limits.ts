@@ -6,7 +6,7 @@
 import { clientAddress, holderOf, type IpRange, parseRange } from "../net/addresses.ts";
 import type { Identity } from "../auth/auth.ts";
 import type { Connections } from "../session/registry.ts";
-import { CLOSE } from "../protocol/protocol.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
 import { problem } from "./problem.ts";
 
 export interface AdmissionLimits {

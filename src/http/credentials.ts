@@ -1,6 +1,6 @@
 /** Where clients put what they are let in by: tokens and tickets of sockets, keys of callers. Reads, never checks. */
 import { UnauthorizedError } from "../protocol/errors.ts";
-import { BEARER_SUBPROTOCOL, type Credential, credentialOf } from "../protocol/protocol.ts";
+import { BEARER_SUBPROTOCOL, type Credential, credentialOf } from "../protocol/credentials.ts";
 
 /** The token in `Authorization: Bearer …`; undefined when there is none. */
 export function bearerOf(request: Request): string | undefined {

@@ -10,19 +10,16 @@ import { Connection, type Mode } from "../session/session.ts";
 import type { Connections } from "../session/registry.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import { Newcomer } from "../session/pending_session.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
 import {
   BEARER_SUBPROTOCOL,
-  channelOf,
-  CLOSE,
-  type NameRules,
   parseCredentialFrame,
   parseIdentityFrame,
   parseOffer,
-  parsePosition,
-  parseUsername,
-  type Position,
-  SUBPROTOCOL,
-} from "../protocol/protocol.ts";
+} from "../protocol/credentials.ts";
+import { SUBPROTOCOL } from "../protocol/frames.ts";
+import { parsePosition, type Position } from "../protocol/position.ts";
+import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
 import { Replay } from "../session/replay.ts";
 import type { Admission } from "./connection_limits.ts";
 import { credentialIn } from "./credentials.ts";

@@ -3,7 +3,7 @@
  * seconds of work in which nobody else is served: millions of empty lists, hundreds of thousands of names. Here a text is
  * checked in short slices with the others, and taken apart without building anything.
  */
-import { isJson } from "../protocol/protocol.ts";
+import { isJson } from "../protocol/json.ts";
 
 /** Up to so many characters `JSON.parse` takes no longer than a few milliseconds, whatever they are. */
 export const SMALL_JSON = 65_536;

@@ -4,7 +4,7 @@
  * Whoever does something bumps a field; the text is made of the fields when it is asked for. Labels have few values,
  * and none says who a user is.
  */
-import { CLOSE } from "../protocol/protocol.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
 
 /** What is asked when the text is made. */
 export interface MetricsOptions {

@@ -2,7 +2,7 @@
  * The errors that a caller is expected to catch. Everything else is a built-in class.
  *
  * The tables that turn them into answers live elsewhere: error → HTTP status in `http/problem.ts`,
- * reason → close code in `protocol.ts`.
+ * reason → close code in `close_codes.ts`.
  */
 
 /** The settings can't be used. Lists every fault found, so that one start shows them all. */

@@ -1,6 +1,7 @@
 /** What can be sent, and the payload it becomes. Everything else is refused before anything is sent. */
 import { InvalidMessageError, messageOf } from "../protocol/errors.ts";
-import { isJson, type Payload } from "../protocol/protocol.ts";
+import type { Payload } from "../protocol/envelope.ts";
+import { isJson } from "../protocol/json.ts";
 
 /**
  * What a backend may send:

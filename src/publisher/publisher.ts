@@ -25,16 +25,9 @@ import {
 } from "../protocol/errors.ts";
 import type { Appended, AppendOptions, Draft, Inbox } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
-import {
-  channelOf,
-  type CloseOrder,
-  formatCloseOrder,
-  formatEnvelope,
-  frameOf,
-  type NameRules,
-  parseUsername,
-  type Payload,
-} from "../protocol/protocol.ts";
+import type { CloseOrder } from "../protocol/close_codes.ts";
+import { formatCloseOrder, formatEnvelope, frameOf, type Payload } from "../protocol/envelope.ts";
+import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts, type Wait } from "./receipts.ts";
 import { type Line, Turns } from "../async/turns.ts";

@@ -13,7 +13,7 @@
  * The key is the sender's name for the message, a number: who does not know the second kind finds no such message.
  */
 import type { Broker, Subscription } from "../broker/broker.ts";
-import { RESERVED_PREFIX } from "../protocol/protocol.ts";
+import { RESERVED_PREFIX } from "../protocol/username.ts";
 
 /** A sender's wait for receipts of one message. */
 export interface Wait extends Disposable {

@@ -11,7 +11,7 @@ import { openLog } from "../log/file.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
 import { absolutePath } from "../config/paths.ts";
 import { type Pem, readPem } from "../config/pem.ts";
-import { CLOSE } from "../protocol/protocol.ts";
+import { CLOSE } from "../protocol/close_codes.ts";
 
 /** A running service. */
 export interface Server {

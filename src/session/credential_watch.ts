@@ -14,7 +14,8 @@ import {
   UnauthorizedError,
 } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
-import { CLOSE, type CloseOrder, type CloseReason, type ReplyFrame } from "../protocol/protocol.ts";
+import { CLOSE, type CloseOrder, type CloseReason } from "../protocol/close_codes.ts";
+import type { ReplyFrame } from "../protocol/frames.ts";
 
 /** What it needs from the session. */
 export interface SignedIn {

@@ -5,7 +5,7 @@
  * Whether the peer answers is not its business: there may never be an answer.
  */
 import { letGo } from "./inbound_quota.ts";
-import type { CloseReason } from "../protocol/protocol.ts";
+import type { CloseReason } from "../protocol/close_codes.ts";
 
 /** Room for the reason in a Close frame (RFC 6455, 5.5). */
 const MAX_REASON_BYTES = 123;

@@ -1,6 +1,6 @@
 /** What one client may send: how large a frame, and how many frames and bytes a second. Counts, never closes. */
 import { Buffer } from "node:buffer";
-import { CLOSE, type CloseReason } from "../protocol/protocol.ts";
+import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
 
 export interface FrameLimits {
   /** Largest inbound frame, in bytes. */

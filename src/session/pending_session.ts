@@ -12,7 +12,7 @@ import {
 } from "../protocol/errors.ts";
 import { FrameQuota, letGo } from "./inbound_quota.ts";
 import { hangUp } from "./hang_up.ts";
-import { CLOSE, type CloseReason } from "../protocol/protocol.ts";
+import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
 
 export interface NewcomerOptions {
   /** Seconds the client has to say who it is. */

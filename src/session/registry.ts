@@ -9,7 +9,7 @@ import type { Connection, ConnectionHost, ConnectionLimits, Session } from "./se
 import { messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
-import type { CloseReason } from "../protocol/protocol.ts";
+import type { CloseReason } from "../protocol/close_codes.ts";
 import type { Receipts } from "../publisher/receipts.ts";
 
 export interface ConnectionsOptions {

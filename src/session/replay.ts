@@ -23,7 +23,9 @@
  * was given out a second time, whatever the epoch is called.
  */
 import { type Inbox, originOf, ownNameOf, type Stored, type Stretch } from "../history/history.ts";
-import { formatPlace, type GapFrame, isOfEpoch, type Position, tagIn } from "../protocol/protocol.ts";
+import { isOfEpoch, tagIn } from "../protocol/envelope.ts";
+import type { GapFrame } from "../protocol/frames.ts";
+import { formatPlace, type Position } from "../protocol/position.ts";
 
 export interface ReplayHost {
   /**

@@ -21,24 +21,25 @@ import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
 import { type FrameLimits, FrameQuota, letGo } from "./inbound_quota.ts";
 import { hangUp } from "./hang_up.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
 import {
-  CLOSE,
   closeOrderOf,
-  type CloseReason,
-  formatFrame,
   frameOf,
-  type GapFrame,
   isEnvelope,
-  parseClientFrame,
   payloadOf,
-  PING_FRAME,
-  PROTOCOL_VERSION,
   receiptOf,
   replayFrameOf,
   seqOf,
-  type ServerFrame,
   wrapForeign,
-} from "../protocol/protocol.ts";
+} from "../protocol/envelope.ts";
+import {
+  formatFrame,
+  type GapFrame,
+  parseClientFrame,
+  PING_FRAME,
+  PROTOCOL_VERSION,
+  type ServerFrame,
+} from "../protocol/frames.ts";
 import type { Replay, ReplayHost } from "./replay.ts";
 import { SendBuffer } from "./send_buffer.ts";
 import { type SignedIn, SignIn, type SignInHost } from "./credential_watch.ts";

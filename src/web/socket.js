@@ -36,7 +36,7 @@ export const CLOSE_MEANINGS = new Map([
  * @typedef {{ kind: "json" | "text" | "binary", data: unknown, id?: string, ts?: number, seq?: number,
  *   replayed?: boolean }} Message
  *   `data` is text for "text", base64 for "binary"; a raw socket gives its text as it came, as "text".
- * @typedef {import("../protocol/protocol.ts").GapFrame} Gap
+ * @typedef {import("../protocol/frames.ts").GapFrame} Gap
  * @typedef {{ state(state: State): void, message(message: Message): void, gap(gap: Gap): void,
  *   hello(hello: { conn: string, node: string }): void }} Listener
  * @typedef {{ open(): void, close(): void }} UserSocket

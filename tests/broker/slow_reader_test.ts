@@ -3,7 +3,7 @@
  * hundred of them are in `bench/stalled.ts`, and `slow_reader_end_test.ts` says when they are given up.
  */
 import { assert, assertEquals } from "@std/assert";
-import type { GapFrame, MessageFrame } from "../../src/protocol/protocol.ts";
+import type { GapFrame, MessageFrame } from "../../src/protocol/frames.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";

@@ -19,7 +19,7 @@ import type {
   Stored,
   Stretch,
 } from "../../src/history/history.ts";
-import { formatEnvelope, type Payload, payloadOf, seqOf } from "../../src/protocol/protocol.ts";
+import { formatEnvelope, type Payload, payloadOf, seqOf } from "../../src/protocol/envelope.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 

@@ -4,7 +4,7 @@
  * instances; each client comes back by itself to the other one. `tests/programs/chaos.ts` does it long and at random.
  */
 import { assert, assertEquals } from "@std/assert";
-import { formatEnvelope } from "../../src/protocol/protocol.ts";
+import { formatEnvelope } from "../../src/protocol/envelope.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { ProcessService } from "../../testkit/process_service.ts";

@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { MemoryInbox } from "../../src/history/memory.ts";
-import { formatEnvelope } from "../../src/protocol/protocol.ts";
+import { formatEnvelope } from "../../src/protocol/envelope.ts";
 import { until } from "../../testkit/deadline.ts";
 import { type Accepted, Follower } from "../../testkit/follower.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Inbox } from "../../src/history/history.ts";
-import { payloadOf } from "../../src/protocol/protocol.ts";
+import { payloadOf } from "../../src/protocol/envelope.ts";
 import { draftOf, inList, placeOf, seqsOf, textsOf } from "../contracts/inbox.ts";
 import { until } from "../../testkit/deadline.ts";
 import { numbers } from "../../testkit/instances.ts";

@@ -4,7 +4,7 @@
  * means a clear refusal, not a socket without ears.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
-import { CLOSE } from "../../src/protocol/protocol.ts";
+import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until } from "../../testkit/deadline.ts";
 import { HeldSubscriptions } from "../../testkit/held_subscriptions.ts";

@@ -13,7 +13,7 @@ import {
   type Locator,
   type Page,
 } from "../packages/playwright.ts";
-import { CLOSE } from "../../src/protocol/protocol.ts";
+import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { assets } from "../../src/web/assets.ts";
 import { CLOSE_MEANINGS } from "../../src/web/socket.js";
 import { CLOSED, KEY } from "../../testkit/closed.ts";

@@ -180,7 +180,7 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
       'import type { Broker } from "./broker.ts";\nimport type { Log } from "../log/log.ts";\n' +
       'import { Semaphore } from "../async/semaphore.ts";\nclass Shared implements Broker {}',
     ],
-    ["src/broker/broker.ts", 'import type { CloseOrder } from "../protocol/protocol.ts";'],
+    ["src/broker/broker.ts", 'import type { CloseOrder } from "../protocol/close_codes.ts";'],
     ["src/redis/commands.ts", 'import { CommandConnection } from "./command_connection.ts";'],
     ["src/redis/command_connection.ts", 'import { newClient } from "./client_library.ts";'],
     ["src/redis/client_library.ts", 'import { createClient } from "redis";'],

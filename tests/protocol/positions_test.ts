@@ -1,6 +1,6 @@
 /** Positions as text: what is one, and that it comes back as it was written. */
 import { assertEquals } from "@std/assert";
-import { formatPlace, formatPosition, parsePosition, type Position } from "../../src/protocol/protocol.ts";
+import { formatPlace, formatPosition, parsePosition, type Position } from "../../src/protocol/position.ts";
 
 const POSITIONS: [text: string, position: Position][] = [
   ["e.0", { epoch: "e", seq: 0 }],

@@ -5,28 +5,25 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
 import fc from "../packages/fast_check.ts";
 import { InvalidFrameError, InvalidUsernameError } from "../../src/protocol/errors.ts";
+import { CLOSE, type CloseReason, shouldReconnect } from "../../src/protocol/close_codes.ts";
+import { parseIdentityFrame, parseOffer } from "../../src/protocol/credentials.ts";
 import {
-  channelOf,
-  type ClientFrame,
-  CLOSE,
-  type CloseReason,
   formatEnvelope,
-  formatFrame,
   frameOf,
   isEnvelope,
-  isJson,
-  type NameRules,
-  parseClientFrame,
-  parseIdentityFrame,
-  parseOffer,
-  parseServerFrame,
-  parseUsername,
   type Payload,
   payloadOf,
-  type ServerFrame,
-  shouldReconnect,
   wrapForeign,
-} from "../../src/protocol/protocol.ts";
+} from "../../src/protocol/envelope.ts";
+import {
+  type ClientFrame,
+  formatFrame,
+  parseClientFrame,
+  parseServerFrame,
+  type ServerFrame,
+} from "../../src/protocol/frames.ts";
+import { isJson } from "../../src/protocol/json.ts";
+import { channelOf, type NameRules, parseUsername } from "../../src/protocol/username.ts";
 
 // ---------------------------------------------------------------------------------------------------------
 // Usernames

@@ -11,7 +11,7 @@ import {
   InvalidMessageError,
   InvalidUsernameError,
 } from "../../src/protocol/errors.ts";
-import type { Payload } from "../../src/protocol/protocol.ts";
+import type { Payload } from "../../src/protocol/envelope.ts";
 import type { Sendable } from "../../src/publisher/payload.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";

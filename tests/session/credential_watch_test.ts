@@ -6,7 +6,8 @@ import { assertEquals } from "@std/assert";
 import type { Identity } from "../../src/auth/auth.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../src/log/log.ts";
-import { CLOSE, type CloseReason, type ReplyFrame } from "../../src/protocol/protocol.ts";
+import { CLOSE, type CloseReason } from "../../src/protocol/close_codes.ts";
+import type { ReplyFrame } from "../../src/protocol/frames.ts";
 import { type SignedIn, SignIn, type SignInHost } from "../../src/session/credential_watch.ts";
 
 const REVOKED = { ...CLOSE.revoked, revoked: { jti: "fresh" } };

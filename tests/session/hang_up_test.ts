@@ -1,7 +1,7 @@
 /** How a socket is closed so that its peer learns why, by a clock that the test turns. */
 import { assertEquals } from "@std/assert";
 import { hangUp } from "../../src/session/hang_up.ts";
-import { CLOSE } from "../../src/protocol/protocol.ts";
+import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 import { StubSocket } from "../../testkit/stub_socket.ts";

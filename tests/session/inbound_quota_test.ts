@@ -1,7 +1,7 @@
 /** What a client may send in a second, to the frame and the byte, by a clock that the test turns. */
 import { assertEquals } from "@std/assert";
 import { FrameQuota } from "../../src/session/inbound_quota.ts";
-import { CLOSE } from "../../src/protocol/protocol.ts";
+import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 
 const LIMITS = { maxFrameBytes: 8, maxFramesPerSecond: 3, maxBytesPerSecond: 20 };

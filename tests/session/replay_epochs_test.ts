@@ -4,7 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Inbox, Stretch } from "../../src/history/history.ts";
-import type { Position } from "../../src/protocol/protocol.ts";
+import type { Position } from "../../src/protocol/position.ts";
 import { Replay, type ReplayStart } from "../../src/session/replay.ts";
 import { World } from "../../testkit/replay_model.ts";
 

@@ -6,7 +6,8 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "../packages/fast_check.ts";
-import type { GapFrame, Position } from "../../src/protocol/protocol.ts";
+import type { GapFrame } from "../../src/protocol/frames.ts";
+import type { Position } from "../../src/protocol/position.ts";
 import { Replay } from "../../src/session/replay.ts";
 import { World, type WorldOptions } from "../../testkit/replay_model.ts";
 

@@ -4,7 +4,7 @@
  * in `faults_test.ts`.
  */
 import { assertEquals, assertMatch, assertNotEquals } from "@std/assert";
-import { parsePosition } from "../../src/protocol/protocol.ts";
+import { parsePosition } from "../../src/protocol/position.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { HeldSubscriptions } from "../../testkit/held_subscriptions.ts";

@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { Connection, type ConnectionHost } from "../../src/session/session.ts";
 import { memoryLog } from "../../src/log/log.ts";
-import { CLOSE } from "../../src/protocol/protocol.ts";
+import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { StubSocket } from "../../testkit/stub_socket.ts";
 
 /** A connection that is opening, and what its house and its handshake are told. */

@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer";
 import { z } from "@hono/zod-openapi";
 import { membersOf, partsOf, Slices } from "../json_text.ts";
 import { CheckedJson } from "../../publisher/payload.ts";
-import type { Payload } from "../../protocol/protocol.ts";
+import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { ProblemCode } from "../problem.ts";
 import { check, id, MAX_TTL_S, username } from "./shapes.ts";

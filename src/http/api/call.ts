@@ -5,7 +5,7 @@
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
-import type { NameRules } from "../../protocol/protocol.ts";
+import type { NameRules } from "../../protocol/username.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { BodyLimits } from "../body.ts";
 import { bearerOf } from "../credentials.ts";

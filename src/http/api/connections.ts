@@ -1,7 +1,7 @@
 /** `DELETE /v1/users/{username}/connections`: closes a user's sockets, on all instances. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
-import { CLOSE } from "../../protocol/protocol.ts";
+import { CLOSE } from "../../protocol/close_codes.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
 import { queryOf } from "../target.ts";
 import { authorize, type Call, usernameIn } from "./call.ts";

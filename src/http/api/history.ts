@@ -1,7 +1,7 @@
 /** `GET /v1/users/{username}/messages`: what is kept of a user's messages. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
-import { parsePosition } from "../../protocol/protocol.ts";
+import { parsePosition } from "../../protocol/position.ts";
 import { problem } from "../problem.ts";
 import { queryOf } from "../target.ts";
 import { authorize, type Call, usernameIn } from "./call.ts";

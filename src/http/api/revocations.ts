@@ -1,7 +1,7 @@
 /** `POST /v1/users/{username}/revocations`: lets tokens in no more, and closes the sockets that they let in. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, MAX_TOKEN_ID_LENGTH } from "../../auth/auth.ts";
-import { parseUsername } from "../../protocol/protocol.ts";
+import { parseUsername } from "../../protocol/username.ts";
 import { readJson } from "../body.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
 import { authorize, type Call, usernameIn } from "./call.ts";

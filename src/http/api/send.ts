@@ -5,7 +5,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, type Auth } from "../../auth/auth.ts";
 import { InvalidMessageError } from "../../protocol/errors.ts";
-import type { Payload } from "../../protocol/protocol.ts";
+import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher, SendOptions } from "../../publisher/publisher.ts";
 import { type BodyLimits, readPayload } from "../body.ts";
 import { bearerOf } from "../credentials.ts";

@@ -1,7 +1,7 @@
 /** `POST /v1/tickets`: a ticket, with which one socket connects as a user. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, MAX_TICKET_TTL_S } from "../../auth/auth.ts";
-import { parseUsername } from "../../protocol/protocol.ts";
+import { parseUsername } from "../../protocol/username.ts";
 import { readJson } from "../body.ts";
 import { problem } from "../problem.ts";
 import { authorize, type Call } from "./call.ts";

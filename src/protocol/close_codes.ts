@@ -1,0 +1,45 @@
+/** Why connections end: close codes and reasons, and the order to close. */
+
+/**
+ * Why a connection ends. A client may apply one rule blindly: 1000 and 44xx mean stop, everything else means
+ * come back, after `retry_ms` if a `bye` frame gave it.
+ */
+export const CLOSE = {
+  /** The instance restarts or is stopped. */
+  restart: { code: 1012, why: "restart" },
+  tooBig: { code: 1009, why: "frame too big" },
+  overloaded: { code: 1013, why: "overloaded or broker unavailable" },
+  protocol: { code: 4400, why: "protocol violation" },
+  unauthorized: { code: 4401, why: "token or ticket not valid" },
+  /** The one reason after which a client gets a new token, once, and comes back. */
+  tokenExpired: { code: 4401, why: "token_expired" },
+  revoked: { code: 4401, why: "revoked" },
+  forbidden: { code: 4403, why: "forbidden" },
+  kicked: { code: 4403, why: "kicked" },
+  noIdentity: { code: 4408, why: "no identity in time" },
+  replaced: { code: 4409, why: "replaced by a newer connection" },
+  tooFast: { code: 4429, why: "too many frames" },
+  tooMuch: { code: 4429, why: "too many bytes" },
+  tooMany: { code: 4429, why: "too many connections" },
+  slow: { code: 4508, why: "slow reader" },
+} as const satisfies Record<string, CloseReason>;
+
+export interface CloseReason {
+  readonly code: number;
+  /** Short text, also the label in logs; at most 123 bytes, the limit of a Close frame (RFC 6455, 5.5). */
+  readonly why: string;
+}
+
+/** An order to close a user's connections. */
+export interface CloseOrder extends CloseReason {
+  /** Set when it is meant only for those that were let in by what has been revoked. */
+  readonly revoked?: Revocation;
+}
+
+/** What is let in no more: one token by its id (`jti`), or all issued before a time in Unix seconds. */
+export type Revocation = { readonly jti: string } | { readonly before: number };
+
+/** Whether a client should come back after this code. */
+export function shouldReconnect(code: number): boolean {
+  return code !== 1000 && !(code >= 4400 && code < 4500);
+}

@@ -1,0 +1,174 @@
+/**
+ * The envelope: what a publisher of ours writes to a channel. It stays between publisher, broker and the instance that holds
+ * the socket; no client ever sees it.
+ *
+ * The envelope is what a publisher of ours writes to a channel:
+ *
+ *     U+0001 "uw1" kind frame                 kind "j" JSON, "t" text, "b" binary
+ *     U+0001 "uw1" KIND receipt ";" frame     the same in capitals: the sender waits for a receipt
+ *     U+0001 "uw1" "k" close                  an order to close the user's connections
+ *
+ * `frame` is the finished `m` frame, which begins with `seq` and `tag` when it has a number, and whose last field is
+ * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
+ * stringify. A payload that does not start with the mark
+ * comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
+ */
+import type { CloseOrder } from "./close_codes.ts";
+import { isJson } from "./json.ts";
+
+const MARK = "\u0001uw1";
+const KIND_AT = MARK.length;
+const FRAME_HEAD = '{"t":"m",';
+const ACK_FIELD = '"ack":1,';
+const SEQ_FIELD = '"seq":';
+const TAG_FIELD = ',"tag":"';
+const DATA_FIELD = ',"data":';
+const ENCODING_FIELD = ',"enc":"base64"';
+
+const SMALL_A = 0x61, SMALL_B = 0x62, SMALL_J = 0x6a, SMALL_K = 0x6b, SMALL_T = 0x74;
+const ZERO = 0x30, NINE = 0x39;
+/** Turns a small letter's code into its capital's. */
+const CAPITAL = 0x20;
+
+/** What kind of payload a message carries. */
+export type PayloadKind = "json" | "text" | "binary";
+
+/** A payload with its kind. `json` holds JSON text as it was given, not a parsed value. */
+export type Payload =
+  | { readonly kind: "json" | "text"; readonly text: string }
+  | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
+
+export interface EnvelopeOptions {
+  /** Message id: letters, digits, and `._:-` only. */
+  id: string;
+  /** Unix milliseconds. */
+  ts: number;
+  /** Where a receipt goes when a client has the message; no semicolon in it. */
+  receipt?: string | undefined;
+}
+
+/** Characters of a message's tag. */
+const TAG_LENGTH = 8;
+/** Those at its beginning that it has in common with its epoch. */
+export const EPOCH_MARK_LENGTH = 4;
+
+/** What an inbox puts between the two halves of an envelope. */
+export function stampOf(seq: number, tag: string): string {
+  return `${SEQ_FIELD}${seq}${TAG_FIELD}${tag}",`;
+}
+
+/** Writes the envelope in two halves, between which an inbox puts `stampOf`. */
+export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
+  const { id, ts, receipt } = options;
+  let kind = "j", encoding = "", data: string;
+  switch (payload.kind) {
+    case "json":
+      data = payload.text;
+      break;
+    case "text":
+      kind = "t";
+      data = JSON.stringify(payload.text);
+      break;
+    case "binary":
+      kind = "b";
+      encoding = ENCODING_FIELD;
+      data = `"${payload.bytes.toBase64()}"`;
+  }
+  const head = receipt === undefined
+    ? MARK + kind + FRAME_HEAD
+    : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;
+  return { head, tail: `"id":"${id}","ts":${ts}${encoding}${DATA_FIELD}${data}}` };
+}
+
+/** Writes the order to close every connection of a user, or those that it says. */
+export function formatCloseOrder(order: CloseOrder): string {
+  return `${MARK}k${JSON.stringify(order)}`;
+}
+
+/** Whether a channel's payload is an envelope of ours. */
+export function isEnvelope(payload: string): boolean {
+  return payload.charCodeAt(0) === 1 && payload.startsWith(MARK);
+}
+
+/** The order to close that an envelope is, if it is one. */
+export function closeOrderOf(envelope: string): CloseOrder | undefined {
+  if (envelope.charCodeAt(KIND_AT) !== SMALL_K) return undefined;
+  return JSON.parse(envelope.slice(KIND_AT + 1));
+}
+
+/** Where the receipt of an envelope goes, if its sender waits for one. */
+export function receiptOf(envelope: string): string | undefined {
+  if (envelope.charCodeAt(KIND_AT) >= SMALL_A) return undefined;
+  return envelope.slice(KIND_AT + 1, envelope.indexOf(";"));
+}
+
+/** The sequence number in an envelope; 0 when it was sent without an inbox. */
+export function seqOf(envelope: string): number {
+  let seq = 0;
+  for (let at = seqAt(envelope);; at++) {
+    const digit = envelope.charCodeAt(at);
+    if (!(digit >= ZERO && digit <= NINE)) return seq;
+    seq = seq * 10 + digit - ZERO;
+  }
+}
+
+/** The tag in an envelope that has a sequence number; "" when it was written before there were tags. */
+export function tagIn(envelope: string): string {
+  let at = seqAt(envelope);
+  while (envelope.charCodeAt(at) <= NINE && envelope.charCodeAt(at) >= ZERO) at++;
+  if (!envelope.startsWith(TAG_FIELD, at)) return "";
+  at += TAG_FIELD.length;
+  return envelope.slice(at, at + TAG_LENGTH);
+}
+
+/** Whether a message with this tag may be of this epoch: one without a tag may be of any. */
+export function isOfEpoch(tag: string, epoch: string): boolean {
+  return tag === "" || tag.startsWith(epoch.slice(0, EPOCH_MARK_LENGTH));
+}
+
+/** The `m` frame inside an envelope. */
+export function frameOf(envelope: string): string {
+  return envelope.slice(frameAt(envelope));
+}
+
+/** The same, marked as replayed. */
+export function replayFrameOf(envelope: string): string {
+  return `${FRAME_HEAD}"r":1,${envelope.slice(frameAt(envelope) + FRAME_HEAD.length)}`;
+}
+
+/** The payload inside an envelope: what a raw socket gets. */
+export function payloadOf(envelope: string): string | Uint8Array<ArrayBuffer> {
+  const data = envelope.slice(envelope.indexOf(DATA_FIELD) + DATA_FIELD.length, -1);
+  switch (envelope.charCodeAt(KIND_AT) | CAPITAL) {
+    case SMALL_J:
+      return data;
+    case SMALL_T: // the only kind whose raw form differs from its JSON form
+      return JSON.parse(data);
+    case SMALL_B:
+      return Uint8Array.fromBase64(data.slice(1, -1));
+    default:
+      throw new TypeError("An envelope of an unknown kind has no payload");
+  }
+}
+
+/** Where the digits of the sequence number begin; -1 when there is none. */
+function seqAt(envelope: string): number {
+  let at = frameAt(envelope) + FRAME_HEAD.length;
+  if (envelope.startsWith(ACK_FIELD, at)) at += ACK_FIELD.length;
+  return envelope.startsWith(SEQ_FIELD, at) ? at + SEQ_FIELD.length : -1;
+}
+
+function frameAt(envelope: string): number {
+  return envelope.charCodeAt(KIND_AT) >= SMALL_A ? KIND_AT + 1 : envelope.indexOf(";") + 1;
+}
+
+/**
+ * The `m` frame for a payload that was published without an envelope: no `seq` and no `id` are known. JSON
+ * stays JSON, other text becomes a string, bytes become base64.
+ */
+export function wrapForeign(payload: string | Uint8Array, ts: number): string {
+  if (typeof payload !== "string") {
+    return `{"t":"m","ts":${ts}${ENCODING_FIELD}${DATA_FIELD}"${payload.toBase64()}"}`;
+  }
+  return `{"t":"m","ts":${ts}${DATA_FIELD}${isJson(payload) ? payload : JSON.stringify(payload)}}`;
+}

@@ -1,0 +1,153 @@
+/** The frames of the subprotocol `userwire.v1`, as they are sent and read. `docs/protocol.md` describes them. */
+import { InvalidFrameError } from "./errors.ts";
+import { parseObject } from "./json.ts";
+
+/** The subprotocol of framed sockets. A socket that offers none is raw. */
+export const SUBPROTOCOL = "userwire.v1";
+
+/** Version number in `hi`. */
+export const PROTOCOL_VERSION = 1;
+
+// ---------------------------------------------------------------------------------------------------------
+// Frames from the server
+
+/** First frame on every `userwire.v1` socket. */
+export interface HiFrame {
+  t: "hi";
+  v: number;
+  /** Id of this connection. */
+  conn: string;
+  user: string;
+  /** Name of the instance. */
+  node: string;
+  /** Position before the first message that follows, while the inbox is on: `<epoch>.<seq>`. */
+  pos?: string;
+  /** What proves it, when that is known: to resume from it give `<pos>.<tag>`. */
+  tag?: string;
+  /** Whether the position asked for was taken up. */
+  resumed: boolean;
+  /** At most so many messages are replayed before live ones; gaps may take the place of some. */
+  replay: number;
+  /** Seconds of silence after which the server sends `p`. */
+  ping: number;
+  /** Largest frame a client may send, in bytes. */
+  max: number;
+  /** Unix seconds at which the token ends. */
+  exp?: number;
+}
+
+/** A message. `seq` only while the inbox is on, `id` only when one of our publishers sent it. */
+export interface MessageFrame {
+  t: "m";
+  seq?: number;
+  /** Some characters that are this message's alone: to resume after it give `<epoch>.<seq>.<tag>`. */
+  tag?: string;
+  id?: string;
+  /** Unix milliseconds of the send, or of the arrival when the message had no envelope. */
+  ts: number;
+  /** Set when `data` is bytes in base64. */
+  enc?: "base64";
+  data: unknown;
+  /** 1 on replay. */
+  r?: 1;
+  /** 1 when the sender waits for a receipt: acknowledge at once. */
+  ack?: 1;
+}
+
+/**
+ * What cannot be delivered. `trimmed`: the messages `from` to `to` have left the history. `epoch`: the history
+ * itself was lost or set back; everything after `from - 1` of the old epoch may be missing, and nobody knows how
+ * much that is.
+ */
+export type GapFrame =
+  | { t: "gap"; from: number; to: number; count: number; why: "trimmed"; pos: string; tag?: string }
+  /** `pos` and `tag` are the position after the gap, as in `hi`. */
+  | { t: "gap"; from: number; to: null; count: null; why: "epoch"; pos: string; tag?: string };
+
+/** Answer to a client's request. */
+export interface ReplyFrame {
+  t: "re";
+  id: string;
+  ok: boolean;
+  data?: unknown;
+  err?: string;
+}
+
+/** Sign of life. */
+export interface PingFrame {
+  t: "p";
+}
+
+/** Last frame before the server closes. */
+export interface ByeFrame {
+  t: "bye";
+  code: number;
+  why: string;
+  /** When to come back, in milliseconds from now. */
+  retry_ms?: number;
+}
+
+export type ServerFrame = HiFrame | MessageFrame | GapFrame | ReplyFrame | PingFrame | ByeFrame;
+
+/** Frames a client sends. Other types are ignored. */
+export type ClientFrame =
+  | { t: "ack"; seq: number }
+  | { t: "auth"; token: string; id?: string }
+  | { t: "p" };
+
+/** Characters of a request's id that come back in `re`. */
+const MAX_REQUEST_ID = 64;
+
+/** The frame `p`, written once. */
+export const PING_FRAME = '{"t":"p"}';
+
+/** Writes a frame; `t` comes first because every frame literal starts with it. */
+export function formatFrame(frame: ServerFrame | ClientFrame): string {
+  return JSON.stringify(frame);
+}
+
+/**
+ * Reads a frame from a client.
+ * @returns Undefined for a frame of an unknown type, which a newer client may send.
+ * @throws {InvalidFrameError} when it is not a JSON object with a string `t`, or a field has the wrong type.
+ */
+export function parseClientFrame(text: string): ClientFrame | undefined {
+  const frame = parseObject(text);
+  switch (frame.t) {
+    case "p":
+      return { t: "p" };
+    case "ack":
+      if (!Number.isSafeInteger(frame.seq) || (frame.seq as number) < 0) {
+        throw new InvalidFrameError('Frame "ack" needs "seq", a whole number from 0 on');
+      }
+      return { t: "ack", seq: frame.seq as number };
+    case "auth":
+      if (typeof frame.token !== "string") {
+        throw new InvalidFrameError('Frame "auth" needs "token", a string');
+      }
+      return {
+        t: "auth",
+        token: frame.token,
+        ...(typeof frame.id === "string" && { id: frame.id.slice(0, MAX_REQUEST_ID) }),
+      };
+    default:
+      if (typeof frame.t !== "string") {
+        throw new InvalidFrameError('A frame needs "t", a string that names its type');
+      }
+      return undefined;
+  }
+}
+
+/**
+ * Reads a frame from the server. For clients.
+ * @throws {InvalidFrameError}
+ */
+export function parseServerFrame(text: string): ServerFrame | undefined {
+  const frame = parseObject(text);
+  if (typeof frame.t !== "string") {
+    throw new InvalidFrameError('A frame needs "t", a string that names its type');
+  }
+  return SERVER_FRAMES.has(frame.t) ? frame as unknown as ServerFrame : undefined;
+}
+
+const SERVER_FRAMES: ReadonlySet<string> = new Set(["hi", "m", "gap", "re", "p", "bye"]);

@@ -1,0 +1,97 @@
+/** Usernames, and the channels they become. Pure; clients may use it. */
+import { InvalidUsernameError } from "./errors.ts";
+
+export const MAX_USERNAME_BYTES = 128;
+
+/** Names that start with this are the service's own keys and channels, never a user's. */
+export const RESERVED_PREFIX = "userwire:";
+
+const encoder = new TextEncoder();
+// deno-lint-ignore no-control-regex -- control characters are exactly what is refused
+const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\s{}]/u;
+// deno-lint-ignore no-control-regex -- all of ASCII
+const ASCII = /^[\u0000-\u007f]*$/;
+
+/** With what Redis' own channels begin: `__keyevent@0__:set`, `__sentinel__:hello`, `__redis__:invalidate`. */
+const REDIS_PREFIX = "__";
+
+/** Which names an installation takes. */
+export interface NameRules {
+  /** Lower-case names first, as the setting `USERWIRE_USERNAME_CASE=lower` asks. @default false */
+  readonly fold?: boolean;
+  /** Names are channels of a Redis as they stand, without a prefix: none may be one of Redis' own. @default false */
+  readonly bare?: boolean;
+}
+
+/**
+ * Checks a username and returns it. Usernames are compared byte for byte; no Unicode normalisation.
+ * @throws {InvalidUsernameError}
+ */
+export function parseUsername(text: unknown, rules: NameRules = {}): string {
+  if (typeof text !== "string") throw new InvalidUsernameError("A username must be a string");
+  const username = rules.fold ? foldCase(text) : text;
+  if (username === "") throw new InvalidUsernameError("A username must not be empty");
+  if (!username.isWellFormed()) {
+    throw new InvalidUsernameError("A username must be valid Unicode: it holds half of a surrogate pair");
+  }
+  // Decoders put U+FFFD in place of broken bytes: names that were broken in different ways would become one user.
+  if (username.includes("\ufffd")) {
+    throw new InvalidUsernameError("A username must be valid Unicode: it could not be read as UTF-8");
+  }
+  // A UTF-16 unit takes at most three bytes, so short names need no encoding to be measured.
+  if (username.length * 3 > MAX_USERNAME_BYTES) {
+    const bytes = encoder.encode(username).length;
+    if (bytes > MAX_USERNAME_BYTES) {
+      throw new InvalidUsernameError(
+        `A username must have at most ${MAX_USERNAME_BYTES} bytes: this one has ${bytes}`,
+      );
+    }
+  }
+  if (FORBIDDEN.test(username)) {
+    throw new InvalidUsernameError("A username must not hold white space, control characters or braces");
+  }
+  if (username === "." || username === "..") {
+    throw new InvalidUsernameError("A username must not be one or two dots: no URL could hold it");
+  }
+  if (username.startsWith(RESERVED_PREFIX)) {
+    throw new InvalidUsernameError(
+      `A username must not start with "${RESERVED_PREFIX}": such names are reserved`,
+    );
+  }
+  if (rules.bare && username.startsWith(REDIS_PREFIX)) {
+    throw new InvalidUsernameError(
+      `A username must not start with "${REDIS_PREFIX}": such channels are those of Redis itself; ` +
+        "with USERWIRE_CHANNEL_PREFIX set they are free",
+    );
+  }
+  return username;
+}
+
+/**
+ * The text in lower case. A letter is refused when another capital has the same lower case, as the Kelvin sign has
+ * that of K, or when it becomes several characters, as the dotted İ does: two users would become one.
+ * @throws {InvalidUsernameError}
+ */
+function foldCase(text: string): string {
+  if (!ASCII.test(text)) {
+    for (const letter of text) {
+      const small = letter.toLowerCase();
+      if (small === letter) continue;
+      const capital = small.toUpperCase();
+      // A small letter whose capital is written in several characters, such as ß, has this one capital only.
+      const isOnlyCapital = capital === letter || [...capital].length > 1;
+      if ([...small].length === 1 && isOnlyCapital) continue;
+      const code = letter.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0");
+      throw new InvalidUsernameError(
+        `A username must not hold U+${code} where letter case does not count: its lower case is that of another ` +
+          "letter too",
+      );
+    }
+  }
+  return text.toLowerCase();
+}
+
+/** The channel of a user: the prefix of the installation, then the username as it is. */
+export function channelOf(username: string, prefix = ""): string {
+  return prefix + username;
+}
