@@ -138,7 +138,7 @@ export class RedisServer implements AsyncDisposable {
     options: { keepData?: boolean; from?: DataCopy; signal?: "SIGTERM" | "SIGKILL" } = {},
   ): Promise<void> {
     if (this.#child !== undefined) {
-      if (options.keepData && !this.#options.appendOnly) await this.cli("SAVE");
+      if (options.keepData) await this.#save();
       await this.stop(options);
     }
     if (!options.keepData) await this.#removeData();
@@ -150,11 +150,21 @@ export class RedisServer implements AsyncDisposable {
   async copyData(): Promise<DataCopy> {
     // Else files may be replaced while they are copied.
     if (this.#options.appendOnly) await this.cli("CONFIG", "SET", "auto-aof-rewrite-percentage", 0);
-    else await this.cli("SAVE");
+    await this.#save();
     const dir = `${this.#dir}/copies/${++this.#copies}`;
     await Deno.mkdir(dir, { recursive: true });
     for (const name of DATA) await copyIfThere(`${this.#dir}/${name}`, `${dir}/${name}`);
     return { dir };
+  }
+
+  /** Resolves when all that was answered is in a file, though not on the disk. */
+  async #save(): Promise<void> {
+    if (!this.#options.appendOnly) return void await this.cli("SAVE");
+    // While an fsync takes its time on a busy disk, Redis holds back what it has answered already.
+    await until(
+      async () => /^aof_buffer_length:0\r?$/m.test(String(await this.cli("INFO", "persistence"))),
+      "all that was answered to be in the append-only file",
+    );
   }
 
   /** Becomes a replica of another server, also when it is restarted; of none when it is not given. */
