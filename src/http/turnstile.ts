@@ -15,7 +15,7 @@ import type { Handshake } from "../session/session.ts";
 /** Handshakes of one address that are answered and not open yet, one more for each so many that opened, and at most. */
 const AT_ONCE = 2;
 const OPENED_PER_MORE = 20;
-const MAX_AT_ONCE = 16;
+const MAX_AT_ONCE = 64;
 /** For so long an address counts as one whose clients leave. */
 const WARY_MS = 60_000;
 /** Longest wait of an address whose clients leave, how much longer it is for each lost descriptor, and its bound. */
