@@ -34,8 +34,6 @@ export class Outbox {
   readonly #waiting = new Set<Letter>();
   #bytes = 0;
   #answeredAtMs = -Infinity;
-  /** Since the last look at the clock: to ask it for each answer would cost each command half a microsecond. */
-  #isAnswered = false;
 
   constructor(options: OutboxOptions) {
     this.#options = options;
@@ -54,7 +52,7 @@ export class Outbox {
     return this.#post(issue, 0, true);
   }
 
-  /** When `check` was called first after the last answer, on the clock of `performance.now()`. */
+  /** When the last answer came, on the clock of `performance.now()`. */
   get answeredAtMs(): number {
     return this.#answeredAtMs;
   }
@@ -65,10 +63,6 @@ export class Outbox {
    */
   check(nowMs: number): boolean {
     const { timeoutMs } = this.#options;
-    if (this.#isAnswered) {
-      this.#isAnswered = false;
-      this.#answeredAtMs = nowMs;
-    }
     const late = new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, {
       outcome: "unknown",
     });
@@ -122,7 +116,7 @@ export class Outbox {
     this.#written.delete(letter);
     // Also of one that was late: until then it was on its way.
     this.#bytes -= letter.bytes;
-    if (isAnswer) this.#isAnswered = true;
+    if (isAnswer) this.#answeredAtMs = performance.now();
     if (this.#waiting.size === 0) return;
     for (const next of this.#waiting) {
       if (!this.#hasRoom(next.bytes)) break;

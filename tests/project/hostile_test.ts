@@ -100,7 +100,7 @@ Deno.test("No trick with a path reaches another user, a file or a call without i
       "/%2e%2e/%2e%2e/main.ts",
       "/page.js%00.html",
       "/.env",
-      "/src/config.ts",
+      "/src/config/settings.ts",
       "http://other.example/v1/users/bob/messages%20",
     ],
   ];
