@@ -71,7 +71,7 @@ export class Metrics {
       single("counter", "userwire_delivered_bytes_total", "Bytes of messages written to WebSocket connections, envelope included.", () => this.deliveredBytes),
       single("counter", "userwire_messages_replayed_total", "Messages written to WebSocket connections from the history (replays).", () => this.replayed),
       byLabel("counter", "userwire_gaps_total", "Gap frames sent to clients, by reason.", "why", () => this.gaps),
-      single("counter", "userwire_messages_missed_total", "Messages that gap frames announced as missed, where their number is known.", () => this.missed),
+      single("counter", "userwire_messages_missed_total", "Messages that connections missed, where their number is known.", () => this.missed),
       single("gauge", "userwire_broker_available", "Whether the broker accepts sends: 1 if it does, 0 if not.", () => Number(options.isBrokerAvailable())),
       single("counter", "userwire_redis_reconnects_total", "Reconnections to Redis after the connection for commands was lost.", () => options.redisReconnects()),
       single("counter", "userwire_subscription_interruptions_total", "Subscriptions of WebSocket connections that were lost, each time.", () => this.interruptions),
