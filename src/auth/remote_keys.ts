@@ -202,7 +202,7 @@ export class RemoteKeys {
     // Reasons may hold what the signer wrote: not more of them than can be read.
     if (this.#logged.size >= MAX_KEYS) this.#logged.clear();
     this.#logged.set(reason, nowMs);
-    this.#log.warn("keys for tokens: trouble", { reason });
+    this.#log.warn("problem with token keys", { reason });
   }
 }
 

@@ -69,7 +69,7 @@ export abstract class RedisBroker implements Broker {
       confirmed: (channel) => this.confirmed(channel),
       onFound: (channels) => {
         const reason = "Redis does not count them where messages are published: they are dialled again";
-        this.log?.warn("subscriptions astray", { channels, reason });
+        this.log?.warn("subscriptions found on another server", { channels, reason });
       },
       dialAnew: () => this.redis.dialAnew("Redis does not count our subscriptions"),
     });
@@ -120,7 +120,7 @@ export abstract class RedisBroker implements Broker {
   onCounted(counts: boolean): void {
     this.#isCounting = counts;
     const reason = "This Redis does not count its subscribers: the numbers of instances reached are not true";
-    if (!counts) this.log?.warn("subscribers not counted", { reason });
+    if (!counts) this.log?.warn("redis does not count subscribers", { reason });
   }
 
   async close(): Promise<void> {

@@ -72,7 +72,7 @@ export class RefusalLog {
     }
     this.#told.set(key, { atMs: nowMs, more: 0 });
     if (this.#uncounted > 0) {
-      this.#log.warn("more was refused than is told one by one", { times: this.#uncounted });
+      this.#log.warn("refusals not logged one by one", { times: this.#uncounted });
       this.#uncounted = 0;
     }
     // Neither the address of the request nor its other headers: tokens may stand there.

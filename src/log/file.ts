@@ -321,7 +321,7 @@ class LogFile implements Outlet {
   }
 
   #recover(): void {
-    const line = trouble("log file is written again", { file: this.#path, lost_at_most: this.#lost });
+    const line = trouble("log file writable again", { file: this.#path, lost_at_most: this.#lost });
     this.#file.log(formatJson(line));
     this.#file.flush();
     this.#isFailing = false;

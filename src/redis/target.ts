@@ -52,7 +52,7 @@ export class RedisTarget {
     const before = this.#address;
     this.#url = url;
     this.#address = this.#parsed();
-    this.#options.log?.info("redis address read again");
+    this.#options.log?.info("redis address reloaded");
     return !isSamePlace(before, this.#address);
   }
 
@@ -66,7 +66,7 @@ export class RedisTarget {
     } catch (error) {
       if (messageOf(error) === this.#fault) return;
       this.#fault = messageOf(error);
-      this.#options.log?.error("not reloaded", { reason: this.#fault });
+      this.#options.log?.error("settings not reloaded", { reason: this.#fault });
     }
   }
 

@@ -45,7 +45,7 @@ export class WarningsWatch implements Disposable {
       const warnings = await this.#redis.warnings();
       for (const warning of warnings) {
         if (!this.#warnings.includes(warning)) {
-          this.#log.warn("redis may lose what it keeps", { reason: warning });
+          this.#log.warn("redis may lose data", { reason: warning });
         }
       }
       this.#warnings = warnings;

@@ -170,7 +170,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     const keys = orFaults(() => running.auth.reload(), again);
     const fresh = orFaults(() => pemOf(config, FILES.tlsFiles), again);
     orFaults(() => running.reloadRedis(), again);
-    for (const fault of again) log!.error("not reloaded", { reason: fault });
+    for (const fault of again) log!.error("settings not reloaded", { reason: fault });
     if (keys !== undefined) log!.info("reloaded", { api_keys: keys });
     if (fresh && (fresh.cert !== listener!.tls?.cert || fresh.key !== listener!.tls?.key)) renew(fresh);
   }
@@ -183,7 +183,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     const again: string[] = [];
     const old = listener!;
     const next = orFaults(() => new Listener(config, { tls: fresh, port, handler, onEnd }), again);
-    for (const fault of again) log!.error("not reloaded", { reason: fault });
+    for (const fault of again) log!.error("settings not reloaded", { reason: fault });
     if (!next) return;
     listener = next;
     old.isRetired = true;
@@ -426,7 +426,7 @@ function announce(
   if (config.redisUrl === undefined && config.redisUrlFile === undefined) {
     log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
   }
-  for (const wide of wideOrigins(config.allowedOrigins)) log.warn("an origin on the list is wide", wide);
+  for (const wide of wideOrigins(config.allowedOrigins)) log.warn("allowed origin is wide", wide);
   if (!auth.isOpen) {
     log.info("closed mode: callers need a key, sockets a token or a ticket", { tokens: auth.takesTokens });
     return;

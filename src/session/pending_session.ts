@@ -53,7 +53,7 @@ export class Newcomer implements Session {
     this.#over = true;
     this.#host.onEnd(this);
     this.#host.metrics.onFail(reason.code);
-    this.#host.log.info("socket closed before its client said who it is", {
+    this.#host.log.info("connection closed before the client identified itself", {
       code: reason.code,
       why: reason.why,
     });

@@ -156,7 +156,7 @@ export class Connections implements ConnectionHost {
     const nowMs = performance.now();
     if (nowMs - this.#foreignSaidMs < FOREIGN_AGAIN_MS) return;
     this.#foreignSaidMs = nowMs;
-    this.log.warn("foreign messages", {
+    this.log.warn("messages of another installation", {
       user: username,
       reason:
         "Another installation publishes on the same channels: give each a USERWIRE_CHANNEL_PREFIX of its own",
@@ -166,7 +166,7 @@ export class Connections implements ConnectionHost {
   onHanded(receipt: string): void {
     this.#receipts.handed(receipt).catch((error: unknown) => {
       // As above.
-      this.log.warn("sender not told of its sockets", { reason: messageOf(error) });
+      this.log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
     });
   }
 

@@ -373,7 +373,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   }
 
   onReadFailed(error: unknown): void {
-    this.#host.log.debug("inbox not readable", {
+    this.#host.log.debug("history not readable", {
       conn: this.id,
       user: this.username,
       reason: messageOf(error),
@@ -519,7 +519,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     this.#host.onEnd(this);
     if (opened) metrics.onClose(this.mode, reason.code ?? 0);
     else if (this.#socket && reason.code !== undefined) metrics.onFail(reason.code);
-    log.info(opened ? "connection closed" : "connection given up while opening", {
+    log.info(opened ? "connection closed" : "connection failed while opening", {
       conn: this.id,
       user: this.username,
       code: reason.code,

@@ -77,6 +77,6 @@ redisTest(
     assertEquals(alice.data, [1, 2, 3, 4, 5].map((n) => `prod ${n}`));
     assertEquals(alice.gaps, []);
     alice.assertNoFault();
-    await until(() => service.logged("foreign messages").length === 1, "the log to say it");
+    await until(() => service.logged("messages of another installation").length === 1, "the log to say it");
   },
 );

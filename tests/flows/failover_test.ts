@@ -117,7 +117,11 @@ for (const { name, env } of WAYS) {
       await first.cli("CLIENT", "KILL", "TYPE", "pubsub");
     }
     await using bob = await openClient(service.socketUrl("bob"));
-    await until(() => service.logged("subscriptions astray").length > 0, "it to be found", WAIT_MS);
+    await until(
+      () => service.logged("subscriptions found on another server").length > 0,
+      "it to be found",
+      WAIT_MS,
+    );
     await new Truth(second).untilCount("bob", 1, WAIT_MS);
     await new Truth(second).untilCount("alice", 1, WAIT_MS);
     await reaches(service, "bob", bob, "after");

@@ -143,7 +143,7 @@ redisTest("Clients that leave while Redis hangs leave nothing behind", async () 
 
   await service.isEmpty(2_000);
   assertEquals(
-    service.logged("connection given up while opening").map(({ fields }) => fields.why),
+    service.logged("connection failed while opening").map(({ fields }) => fields.why),
     sockets.map(() => "the client left"),
   );
   redis.resume();
@@ -186,7 +186,7 @@ Deno.test("A client that says its name and leaves before its subscription is con
     assertEquals(connections.countOf("user0"), 0);
     subscriptions.release();
     await subscriptions.are(20, 0);
-    assertEquals(service.logged("connection given up while opening").length, 20);
+    assertEquals(service.logged("connection failed while opening").length, 20);
     assertEquals(service.logged("connection opened"), []);
   }
 });

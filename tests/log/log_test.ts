@@ -570,9 +570,9 @@ Deno.test({
     assertEquals(failed.event, "log file can't be written");
     assertStringIncludes(failed.error.message, "No space left");
     assertEquals(failed.file, `${folder.path}/app.log`);
-    assertEquals(recovered.event, "log file is written again");
+    assertEquals(recovered.event, "log file writable again");
     assertEquals(recovered.lost_at_most, 2000);
-    assertEquals(folder.events(), ["log file is written again", "written"]);
+    assertEquals(folder.events(), ["log file writable again", "written"]);
   },
 });
 
@@ -619,7 +619,7 @@ Deno.test({
     assertEquals(code, 0);
     const [, recovered] = err.map((line) => JSON.parse(line));
     assertEquals(recovered.lost_at_most, 200_000);
-    assertEquals(folder.events(), ["log file is written again", "written"]);
+    assertEquals(folder.events(), ["log file writable again", "written"]);
   },
 });
 
@@ -726,8 +726,8 @@ Deno.test("Log whose folder was deleted makes it again and says how many events 
   assertEquals(code, 0, err.join("\n"));
   const [recovered, ...more] = err.map((line) => JSON.parse(line));
   assertEquals(more, []);
-  assertObjectMatch(recovered, { event: "log file is written again", lost_at_most: 2 });
-  assertEquals(folder.events("logs/app.log"), ["log file is written again", "kept"]);
+  assertObjectMatch(recovered, { event: "log file writable again", lost_at_most: 2 });
+  assertEquals(folder.events("logs/app.log"), ["log file writable again", "kept"]);
 });
 
 Deno.test("Log whose folder can't be made again says so once and goes on when it can", async () => {
@@ -750,8 +750,8 @@ Deno.test("Log whose folder can't be made again says so once and goes on when it
   const [failed, recovered, ...more] = err.map((line) => JSON.parse(line));
   assertEquals(more, []);
   assertEquals(failed.event, "log file can't be written");
-  assertObjectMatch(recovered, { event: "log file is written again", lost_at_most: 5000 });
-  assertEquals(folder.events("logs/app.log"), ["log file is written again", "kept"]);
+  assertObjectMatch(recovered, { event: "log file writable again", lost_at_most: 5000 });
+  assertEquals(folder.events("logs/app.log"), ["log file writable again", "kept"]);
 });
 
 Deno.test("Log that can't rename its files says so once and goes on when it can", async () => {
@@ -774,8 +774,8 @@ Deno.test("Log that can't rename its files says so once and goes on when it can"
   const [failed, recovered, ...more] = err.map((line) => JSON.parse(line));
   assertEquals(more, []);
   assertEquals(failed.event, "log file can't be written");
-  assertEquals(recovered.event, "log file is written again");
-  assertEquals(folder.events().slice(-2), ["log file is written again", "after"]);
+  assertEquals(recovered.event, "log file writable again");
+  assertEquals(folder.events().slice(-2), ["log file writable again", "after"]);
   const written = [...folder.lines("app.log.1"), ...folder.lines()].filter((line) => line.event === "line");
   assertGreater(written.length, 0);
   assertGreater(written.length + recovered.lost_at_most, 499, "more is missing than was admitted");

@@ -1,6 +1,7 @@
 /** What a start fetches: `deno task` takes all of deno.lock and all imports of deno.json, needed or not. */
 import { assert, assertEquals } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
+import { TempFolder } from "../../testkit/temp_folder.ts";
 
 interface Lock {
   readonly npm: Readonly<Record<string, { integrity: string }>>;
@@ -36,3 +37,34 @@ Deno.test("deno.json imports no package that only tests need", async () => {
   );
   assertEquals(idle, []);
 });
+
+Deno.test("A cold start fetches the packages of deno.lock, and no others", async () => {
+  using cache = new TempFolder("cold");
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["task", "start", "--version"],
+    cwd: new URL("../../", import.meta.url),
+    env: { DENO_DIR: cache.path },
+  }).output();
+  assertEquals(code, 0, new TextDecoder().decode(stderr));
+  const locked = Object.keys((await read("../../deno.lock")).npm).map((name) =>
+    /^@?[^@]+@[^_]+/.exec(name)![0]
+  );
+  assertEquals(packagesIn(`${cache}/npm`), locked.sort());
+});
+
+/** The packages in a cache, which keeps each in `<host>/<name>/<version>`; a name with a scope is two folders. */
+function packagesIn(cache: string): string[] {
+  const foldersIn = (path: string) => [...Deno.readDirSync(path)].filter((one) => one.isDirectory);
+  const packages: string[] = [];
+  for (const { name: host } of foldersIn(cache)) {
+    const names = foldersIn(`${cache}/${host}`).flatMap(({ name }) =>
+      name.startsWith("@")
+        ? foldersIn(`${cache}/${host}/${name}`).map((inner) => `${name}/${inner.name}`)
+        : name
+    );
+    for (const name of names) {
+      packages.push(...foldersIn(`${cache}/${host}/${name}`).map((version) => `${name}@${version.name}`));
+    }
+  }
+  return packages.sort();
+}

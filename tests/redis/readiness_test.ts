@@ -229,8 +229,11 @@ redisTest("A password that changes is taken from REDIS_URL_FILE, without a resta
   await redis.cli("CONFIG", "SET", "requirepass", "new");
   await isNotReady(service, /password/);
   await Deno.writeTextFile(file, "http://nonsense");
-  await until(() => service.logged("not reloaded").length === 1, "the fault to be logged", WAIT_MS);
-  assertMatch(String(service.logged("not reloaded")[0]!.fields.reason), /^REDIS_URL_FILE: .* must hold /);
+  await until(() => service.logged("settings not reloaded").length === 1, "the fault to be logged", WAIT_MS);
+  assertMatch(
+    String(service.logged("settings not reloaded")[0]!.fields.reason),
+    /^REDIS_URL_FILE: .* must hold /,
+  );
   const url = redis.url.replace("redis://", "redis://:new@");
   await Deno.writeTextFile(file, `${url}\n`);
   await isReady(service);

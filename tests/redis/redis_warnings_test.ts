@@ -99,7 +99,7 @@ redisTest("A Redis that may lose what it keeps is said at the start, in the log 
   assertEquals([status, warnings.length], [200, 2]);
   assertMatch(warnings[0]!, /maxmemory-policy volatile-lru/);
   assertMatch(warnings[1]!, /keeps nothing on disk/);
-  const said = () => service.logged("redis may lose what it keeps");
+  const said = () => service.logged("redis may lose data");
   assertEquals(
     said().map(({ level, fields }) => [level, fields.reason]),
     warnings.map((text) => ["warn", text]),
@@ -118,7 +118,7 @@ redisTest(
     for (const url of [redis.url, redis.url.replace("redis://", "redis://userwire:pw@")]) {
       await using service = await Service.start({ ...CLOSED, REDIS_URL: url });
       assertEquals((await service.readiness()).warnings, []);
-      assertEquals(service.logged("redis may lose what it keeps"), []);
+      assertEquals(service.logged("redis may lose data"), []);
     }
     assertEquals(await redis.cli("ACL", "LOG"), []);
   },
