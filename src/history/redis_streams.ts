@@ -1,5 +1,5 @@
 /**
- * The inbox in Redis: per user a stream whose ids are the sequence numbers, a counter with its epoch, and the
+ * The history in Redis: per user a stream whose ids are the sequence numbers, a counter with its epoch, and the
  * idempotency keys. All keys of a user share the hash slot of the user's channel.
  *
  *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, timeline, former
@@ -8,7 +8,7 @@
  *     userwire:<prefix>call:<key>     string  what a key of many sends stands for, and of how many calls
  *
  * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
- * not at all. A message to many users is one script for a page of them, which does that for one after the other: most of
+ * not at all. A message to many users is one script for a portion of them, which does that for one after the other: most of
  * what a send costs this process is the call. Times are those of Redis' own clock.
  *
  * `timeline` tells an unbroken run of writes from the next one (`timeline.ts` says how). When the data was set back, the
@@ -21,8 +21,8 @@ import { parsePosition, type Position } from "../protocol/position.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import {
   explainReply,
+  historyKey,
   idempotencyKey,
-  inboxKey,
   OTHER_DATA,
   positionKey,
   type Redis,
@@ -34,15 +34,15 @@ import {
   type AppendOptions,
   CLAIM_TTL_MS,
   COUNTER_TTL_MS,
-  type Draft,
+  type History,
+  type HistoryLimits,
   type Idempotency,
   IDEMPOTENCY_TTL_MS,
-  type Inbox,
-  type InboxLimits,
   newEpoch,
   newEpochs,
+  type OutgoingMessage,
+  type Page,
   type SinceOptions,
-  type Stretch,
 } from "./history.ts";
 import { Timeline } from "./timeline.ts";
 
@@ -63,7 +63,7 @@ if not epoch then
     redis.call('DEL', position)
     return ends
   end
-  redis.call('DEL', inbox)
+  redis.call('DEL', history)
 elseif before[3] == timeline then
   -- As it should be.
 elseif (before[3] or '') == '' and
@@ -111,7 +111,7 @@ function slackOf(ttl: string): string {
   return `math.min(math.floor(${ttl} / 8), 3600000)`;
 }
 
-const ADD = "'XADD', inbox, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
+const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
 
 /** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
 const APPEND_IT = `
@@ -135,7 +135,7 @@ local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
-  left = redis.call('PTTL', inbox)
+  left = redis.call('PTTL', history)
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
@@ -151,17 +151,17 @@ if count > 0 then
     -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew. It must be
     -- possible to give it an end again.
     failed, left = nil, -1
-    ${unlessFailed("'PEXPIRE', inbox, keep")}
+    ${unlessFailed("'PEXPIRE', history, keep")}
     if not failed then
-      local entries = redis.call('XRANGE', inbox, '-', (tonumber(seq) - 1) .. '-0')
-      redis.call('DEL', inbox)
-      for _, entry in ipairs(entries) do redis.call('XADD', inbox, entry[1], unpack(entry[2])) end
+      local entries = redis.call('XRANGE', history, '-', (tonumber(seq) - 1) .. '-0')
+      redis.call('DEL', history)
+      for _, entry in ipairs(entries) do redis.call('XADD', history, entry[1], unpack(entry[2])) end
     end
     ${unlessFailed(ADD, "is_stored = true")}
   end
   -- The position ends a counter's life after the history: so it need not be looked at.
   if left < ttl then
-    ${unlessFailed("'PEXPIRE', inbox, keep + slack")}
+    ${unlessFailed("'PEXPIRE', history, keep + slack")}
     ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
   end
 else
@@ -186,9 +186,9 @@ if failed then
   end
   -- A stream that was not there has no end yet.
   if is_stored and (left == -2 or not was[1]) then
-    ${unlessFailed("'DEL', inbox")}
+    ${unlessFailed("'DEL', history")}
   elseif is_stored then
-    ${unlessFailed("'XDEL', inbox, seq .. '-0'")}
+    ${unlessFailed("'XDEL', history, seq .. '-0'")}
   end
   if is_counted and was[1] then
     ${
@@ -207,7 +207,7 @@ return {'appended', id, seq, kept_epoch, reached, tag}
 
 const APPEND = `
 ${MESSAGE}
-local position, inbox, memory = KEYS[2], KEYS[3], KEYS[4]
+local position, history, memory = KEYS[2], KEYS[3], KEYS[4]
 local channel, epoch_if_new = ARGV[12], ARGV[13]
 ${APPEND_IT}`;
 
@@ -216,7 +216,7 @@ const APPEND_TO_ALL = `
 ${MESSAGE}
 local random, users = ARGV[12], #ARGV - 12
 local random_each, keys_each = #random / users, (#KEYS - 1) / users
-local function append(position, inbox, memory, channel, epoch_if_new)
+local function append(position, history, memory, channel, epoch_if_new)
 ${APPEND_IT}
 end
 local results = {}
@@ -237,7 +237,7 @@ return results
 const MAX_READ_BYTES = 256 * 1024;
 
 const SINCE = `
-local position, inbox = KEYS[1], KEYS[2]
+local position, history = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local count = tonumber(ARGV[9])
@@ -247,7 +247,7 @@ if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '
 ${OPEN_POSITION}
 if redis.call('PTTL', position) < counter_ttl then
   local slack = ${slackOf("counter_ttl")}
-  redis.call('PEXPIRE', position, counter_ttl + math.max(0, redis.call('PTTL', inbox)) + slack)
+  redis.call('PEXPIRE', position, counter_ttl + math.max(0, redis.call('PTTL', history)) + slack)
 end
 local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
 local result = {epoch, former, last, last, last_tag, '', reached}
@@ -256,7 +256,7 @@ if after == '' then return result end
 if after == last then
   result[6] = last_tag
 elseif wants_proof == '1' then
-  local entry = redis.call('XRANGE', inbox, after .. '-0', after .. '-0')[1]
+  local entry = redis.call('XRANGE', history, after .. '-0', after .. '-0')[1]
   result[6] = entry and string.match(entry[2][2], '^.-"seq":' .. after .. ',"tag":"([%w_-]+)"') or ''
 end
 local time = redis.call('TIME')
@@ -267,7 +267,7 @@ local from = string.format('%.0f', math.max(tonumber(after), tonumber(last) - co
 local looked, bytes, portion = 0, 0, 8
 while looked < limit do
   local wanted = math.min(portion, limit - looked)
-  local entries = redis.call('XRANGE', inbox, '(' .. from .. '-0', '+', 'COUNT', wanted)
+  local entries = redis.call('XRANGE', history, '(' .. from .. '-0', '+', 'COUNT', wanted)
   for _, entry in ipairs(entries) do
     local is_there = tonumber(entry[2][4]) > now
     if is_there then bytes = bytes + #entry[2][2] end
@@ -334,8 +334,8 @@ type AppendReply = [
   tag?: string,
 ];
 
-export class RedisStreamsInbox implements Inbox {
-  readonly limits: InboxLimits;
+export class RedisStreamsHistory implements History {
+  readonly limits: HistoryLimits;
   readonly #redis: Redis;
   readonly #timeline: Timeline;
   readonly #onCount: (channel: string, count: number) => void;
@@ -354,7 +354,7 @@ export class RedisStreamsInbox implements Inbox {
    */
   constructor(
     redis: Redis,
-    options: { limits: InboxLimits; onCount?: (channel: string, count: number) => void },
+    options: { limits: HistoryLimits; onCount?: (channel: string, count: number) => void },
   ) {
     this.#redis = redis;
     this.#onCount = options.onCount ?? (() => {});
@@ -363,7 +363,7 @@ export class RedisStreamsInbox implements Inbox {
     const { count } = options.limits;
     this.#append = new Script(APPEND, {
       probe: (tag) => ({
-        keys: [positionKey(tag), positionKey(tag), inboxKey(tag), idempotencyKey(tag, "trial")],
+        keys: [positionKey(tag), positionKey(tag), historyKey(tag), idempotencyKey(tag, "trial")],
         args: [
           ...["", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial"],
           ...["0", newEpoch(), "1", "", tag, newEpoch()],
@@ -372,7 +372,7 @@ export class RedisStreamsInbox implements Inbox {
     });
     this.#since = new Script(SINCE, {
       probe: (tag) => ({
-        keys: [positionKey(tag), inboxKey(tag)],
+        keys: [positionKey(tag), historyKey(tag)],
         args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1"],
       }),
     });
@@ -382,11 +382,11 @@ export class RedisStreamsInbox implements Inbox {
     redis.watchWith(this.#timeline);
   }
 
-  async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
+  async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
     if (this.#looked) await this.#isLookedAt();
     const run = () =>
       this.#redis.evaluate(this.#append, this.#keys([channel], options), [
-        ...this.#message(draft, options),
+        ...this.#message(message, options),
         channel,
         newEpoch(),
       ]);
@@ -397,14 +397,14 @@ export class RedisStreamsInbox implements Inbox {
 
   async appendToAll(
     channels: readonly string[],
-    draft: Draft,
+    message: OutgoingMessage,
     options: AppendOptions = {},
   ): Promise<PromiseSettledResult<Appended>[]> {
     if (this.#looked) await this.#isLookedAt();
     // Of one slot, where the keys are spread over several servers: a script has only those of its own.
     const run = () =>
       this.#redis.evaluateEach(this.#appendToAll, this.#keys(channels, options), [
-        ...this.#message(draft, options),
+        ...this.#message(message, options),
         newEpochs(channels.length),
         ...channels,
       ]);
@@ -438,18 +438,18 @@ export class RedisStreamsInbox implements Inbox {
   #keys(channels: readonly string[], { idempotency }: AppendOptions): string[] {
     const keys = [this.#timeline.markKey ?? positionKey(channels[0]!)];
     for (const channel of channels) {
-      keys.push(positionKey(channel), inboxKey(channel));
+      keys.push(positionKey(channel), historyKey(channel));
       if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
     }
     return keys;
   }
 
   /** What `MESSAGE` reads. */
-  #message(draft: Draft, { ttlMs, expectOnline, idempotency }: AppendOptions): string[] {
+  #message(message: OutgoingMessage, { ttlMs, expectOnline, idempotency }: AppendOptions): string[] {
     return [
-      draft.head,
-      draft.tail,
-      draft.id,
+      message.head,
+      message.tail,
+      message.id,
       String(this.limits.count),
       String(ttlMs ?? this.limits.ttlMs),
       String(COUNTER_TTL_MS),
@@ -487,7 +487,7 @@ export class RedisStreamsInbox implements Inbox {
     after: number | undefined,
     limit: number,
     options: SinceOptions = {},
-  ): Promise<Stretch> {
+  ): Promise<Page> {
     const read = () => this.#read(channel, after, limit, options);
     // Without a number it brings no message.
     return after === undefined ? read() : this.#inTurn(read);
@@ -520,8 +520,8 @@ export class RedisStreamsInbox implements Inbox {
     after: number | undefined,
     limit: number,
     { proof = false, peek = false }: SinceOptions,
-  ): Promise<Stretch> {
-    const reply = await this.#redis.evaluate(this.#since, [positionKey(channel), inboxKey(channel)], [
+  ): Promise<Page> {
+    const reply = await this.#redis.evaluate(this.#since, [positionKey(channel), historyKey(channel)], [
       after === undefined ? "" : String(after),
       String(limit),
       String(COUNTER_TTL_MS),
@@ -532,7 +532,7 @@ export class RedisStreamsInbox implements Inbox {
       channel,
       String(this.limits.count),
     ]) as string[];
-    const [epoch, former, last, through, lastTag, afterTag] = reply as [
+    const [epoch, former, last, upTo, lastTag, afterTag] = reply as [
       string,
       string,
       string,
@@ -545,10 +545,10 @@ export class RedisStreamsInbox implements Inbox {
     for (let i = 7; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
     return {
       epoch,
-      former: parseFormer(former),
+      previousEpochs: parsePositions(former),
       last: Number(last),
       items,
-      through: Number(through),
+      upTo: Number(upTo),
       lastTag,
       afterTag,
     };
@@ -559,6 +559,6 @@ function claimKey(prefix: string, key: string): string {
   return `${RESERVED_PREFIX}${prefix}call:${key}`;
 }
 
-function parseFormer(text: string): Position[] {
+function parsePositions(text: string): Position[] {
   return text.split(",").flatMap((position) => parsePosition(position) ?? []);
 }

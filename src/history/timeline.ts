@@ -26,7 +26,7 @@
  * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
  * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
  */
-import { type Ask, inboxKey, positionKey, Script, type ServerInfo, type Watch } from "../redis/commands.ts";
+import { type Ask, historyKey, positionKey, Script, type ServerInfo, type Watch } from "../redis/commands.ts";
 
 /** An append that was answered. */
 interface Known {
@@ -109,13 +109,13 @@ end
 
 -- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
 -- and a single key may have been evicted from data that is whole.
-local function is_there(position, inbox, seq, tag)
+local function is_there(position, history, seq, tag)
   -- One user's key may hold something else, of somebody else: that is not for all to suffer.
   local now = redis.pcall('HMGET', position, 'seq', 'tag')
   if not now[1] then return written == life end
   if tonumber(now[1]) < tonumber(seq) then return false end
   if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
-  local entry = redis.pcall('XRANGE', inbox, seq .. '-0', seq .. '-0')[1]
+  local entry = redis.pcall('XRANGE', history, seq .. '-0', seq .. '-0')[1]
   return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
 end
 
@@ -239,7 +239,11 @@ export class Timeline implements Watch {
     const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
     const [name, isWhole, told, mark, ...records] = await ask(
       LOOK,
-      [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
+      [
+        TIMELINE_KEY,
+        LAST_KEY,
+        ...known.flatMap(({ channel }) => [positionKey(channel), historyKey(channel)]),
+      ],
       [
         server.life,
         this.#name,

@@ -52,12 +52,12 @@ const TAG_LENGTH = 8;
 /** Those at its beginning that it has in common with its epoch. */
 export const EPOCH_MARK_LENGTH = 4;
 
-/** What an inbox puts between the two halves of an envelope. */
-export function stampOf(seq: number, tag: string): string {
+/** What a history puts between the two halves of an envelope. */
+export function seqFields(seq: number, tag: string): string {
   return `${SEQ_FIELD}${seq}${TAG_FIELD}${tag}",`;
 }
 
-/** Writes the envelope in two halves, between which an inbox puts `stampOf`. */
+/** Writes the envelope in two halves, between which a history puts `seqFields`. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
   const { id, ts, receipt } = options;
   let kind = "j", encoding = "", data: string;
@@ -102,7 +102,7 @@ export function receiptOf(envelope: string): string | undefined {
   return envelope.slice(KIND_AT + 1, envelope.indexOf(";"));
 }
 
-/** The sequence number in an envelope; 0 when it was sent without an inbox. */
+/** The sequence number in an envelope; 0 when it was sent without a history. */
 export function seqOf(envelope: string): number {
   let seq = 0;
   for (let at = seqAt(envelope);; at++) {

@@ -23,7 +23,7 @@ import {
   InvalidMessageError,
   UserOfflineError,
 } from "../protocol/errors.ts";
-import type { Appended, AppendOptions, Draft, Inbox } from "../history/history.ts";
+import type { Appended, AppendOptions, History, OutgoingMessage } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";
 import { formatCloseOrder, formatEnvelope, frameOf, type Payload } from "../protocol/envelope.ts";
@@ -43,7 +43,7 @@ export type Count = { sockets: number; nodes?: never } | { nodes: number; socket
 export type SendResult = Count & {
   /** Id of the message, the same that clients see in its `m` frame. */
   id: string;
-  /** Place in the user's inbox; missing when no history is kept. */
+  /** Place in the user's history; missing when no history is kept. */
   seq?: number;
   epoch?: string;
   /** How many sockets' clients have acknowledged it; only when that was waited for. */
@@ -81,8 +81,8 @@ export type ManySendOptions =
   /** Tells each of the sends from others, see `claim`. */
   & Pick<AppendOptions, "idempotency">;
 
-/** A stretch of a user's history. */
-export interface History {
+/** A page of a user's history. */
+export interface HistoryPage {
   epoch: string;
   /** Numbers of the first and last message there are; 0 when there is none. */
   first: number;
@@ -94,11 +94,11 @@ export interface History {
 }
 
 /**
- * A message to many users goes out in pages of so many of them and so many bytes: Redis does nothing else meanwhile, for
+ * A message to many users goes out in portions of so many of them and so many bytes: Redis does nothing else meanwhile, for
  * some milliseconds.
  */
-const PAGE_SENDS = 100;
-const PAGE_BYTES = 128 * 1024;
+const PORTION_SENDS = 100;
+const PORTION_BYTES = 128 * 1024;
 
 const MESSAGE_ID = /^[\w.:-]{1,64}$/;
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
@@ -106,17 +106,17 @@ const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 export class Publisher implements AsyncDisposable {
   readonly receipts: Receipts;
   readonly #broker: Broker;
-  readonly #inbox: Inbox;
+  readonly #history: History;
   readonly #prefix: string;
   readonly #names: NameRules;
   readonly #metrics: Metrics | undefined;
   readonly #turns = new Turns();
   #closeBackbone: () => Promise<void> = () => Promise.resolve();
 
-  /** A publisher on a broker and an inbox that stay the caller's to close. */
-  constructor(broker: Broker, inbox: Inbox, options: PublisherOptions = {}) {
+  /** A publisher on a broker and a history that stay the caller's to close. */
+  constructor(broker: Broker, history: History, options: PublisherOptions = {}) {
     this.#broker = broker;
-    this.#inbox = inbox;
+    this.#history = history;
     this.#prefix = options.channelPrefix ?? "";
     this.#names = {
       fold: options.foldUsernames ?? false,
@@ -147,14 +147,14 @@ export class Publisher implements AsyncDisposable {
       await backbone.close();
       throw new Error(`Can't open a publisher: ${attempt.why}`, { cause: attempt.detail });
     }
-    const publisher = new Publisher(backbone.broker, backbone.inbox, options);
+    const publisher = new Publisher(backbone.broker, backbone.history, options);
     publisher.#closeBackbone = backbone.close;
     return publisher;
   }
 
   /** Whether messages are kept for users who are away. */
   get keepsHistory(): boolean {
-    return this.#inbox.limits.count > 0;
+    return this.#history.limits.count > 0;
   }
 
   /**
@@ -169,9 +169,9 @@ export class Publisher implements AsyncDisposable {
   async send(username: string, message: Sendable, options: SendOptions = {}): Promise<SendResult> {
     const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
     const { waitAckMs } = options;
-    if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
+    if (waitAckMs === undefined) return this.#append(channel, outgoingMessage(payload, id), appendOptions);
     using wait = await this.receipts.wait();
-    const result = await this.#append(channel, draftOf(payload, id, wait), appendOptions);
+    const result = await this.#append(channel, outgoingMessage(payload, id, wait), appendOptions);
     if (result.repeated) return result;
     return { ...result, ...await wait.acked(result.nodes ?? result.sockets, waitAckMs) };
   }
@@ -191,15 +191,15 @@ export class Publisher implements AsyncDisposable {
     options: ManySendOptions & { line?: Line } = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
     const { id, line = this.line(), ...appendOptions } = options;
-    const draft = draftOf(payloadFrom(message), checkedId(id));
-    const bytes = draft.head.length + draft.tail.length;
-    const size = Math.max(1, Math.min(PAGE_SENDS, Math.floor(PAGE_BYTES / bytes)));
+    const outgoing = outgoingMessage(payloadFrom(message), checkedId(id));
+    const bytes = outgoing.head.length + outgoing.tail.length;
+    const size = Math.max(1, Math.min(PORTION_SENDS, Math.floor(PORTION_BYTES / bytes)));
     const channels = usernames.map((username) => this.channel(username));
     const sending = [];
     for (let at = 0; at < channels.length; at += size) {
-      const page = channels.slice(at, at + size);
-      const send = () => this.#appendToAll(page, draft, appendOptions);
-      sending.push(line.run(send, page.length * bytes, page.length));
+      const portion = channels.slice(at, at + size);
+      const send = () => this.#appendToAll(portion, outgoing, appendOptions);
+      sending.push(line.run(send, portion.length * bytes, portion.length));
     }
     return (await Promise.all(sending)).flat();
   }
@@ -219,7 +219,7 @@ export class Publisher implements AsyncDisposable {
     if (why !== undefined) throw new BrokerUnavailableError(why);
     let isOurs: boolean;
     try {
-      isOurs = await this.#inbox.claim(this.#prefix, { key, fingerprint });
+      isOurs = await this.#history.claim(this.#prefix, { key, fingerprint });
     } catch (error) {
       if (!(error instanceof BrokerUnavailableError)) throw error;
       // Whether it was noted or not, the sends have not begun: that is what the caller has to know.
@@ -235,7 +235,7 @@ export class Publisher implements AsyncDisposable {
    */
   async release(key: string, fingerprint: string): Promise<void> {
     try {
-      await this.#inbox.release(this.#prefix, { key, fingerprint });
+      await this.#history.release(this.#prefix, { key, fingerprint });
     } catch (error) {
       if (!(error instanceof BrokerUnavailableError)) throw error;
     }
@@ -275,17 +275,17 @@ export class Publisher implements AsyncDisposable {
    * @param options.after Sequence number after which to begin. @default 0
    * @param options.limit At most so many messages. @default 100
    */
-  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<History> {
+  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<HistoryPage> {
     const { after = 0, limit = 100 } = options;
     const channel = this.channel(username);
     // Whoever only looks at users makes no keys for those who never were.
-    let stretch = await this.#inbox.since(channel, after, limit, { peek: true, proof: after > 0 });
-    const { epoch, last, afterTag } = stretch;
-    const items = [...stretch.items];
+    let page = await this.#history.since(channel, after, limit, { peek: true, proof: after > 0 });
+    const { epoch, last, afterTag } = page;
+    const items = [...page.items];
     // What has left is passed over, so one look may find less than there is.
-    while (items.length < limit && stretch.through < stretch.last && stretch.epoch === epoch) {
-      stretch = await this.#inbox.since(channel, stretch.through, limit - items.length, { peek: true });
-      if (stretch.epoch === epoch) items.push(...stretch.items);
+    while (items.length < limit && page.upTo < page.last && page.epoch === epoch) {
+      page = await this.#history.since(channel, page.upTo, limit - items.length, { peek: true });
+      if (page.epoch === epoch) items.push(...page.items);
     }
     return {
       epoch,
@@ -344,7 +344,7 @@ export class Publisher implements AsyncDisposable {
     }
   }
 
-  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<SendResult> {
+  async #append(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<SendResult> {
     let outcome: keyof Metrics["sends"] = "refused";
     try {
       // While subscriptions are being restored the number would be too small.
@@ -352,9 +352,9 @@ export class Publisher implements AsyncDisposable {
       if (why !== undefined) throw new BrokerUnavailableError(why);
       const startMs = performance.now();
       const appended: Appended = this.keepsHistory || options.idempotency
-        ? await this.#inbox.append(channel, draft, options)
+        ? await this.#history.append(channel, message, options)
         // Nothing to store and nothing to remember: the answer of a plain publish says it all.
-        : published(draft, await this.#publish(channel, draft, options), options);
+        : published(message, await this.#publish(channel, message, options), options);
       this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
       outcome = outcomeOf(appended);
       return this.#resultOf(appended);
@@ -366,19 +366,21 @@ export class Publisher implements AsyncDisposable {
     }
   }
 
-  /** One step for all of them: a page of a message to many. */
+  /** One step for all of them: a portion of a message to many. */
   async #appendToAll(
     channels: readonly string[],
-    draft: Draft,
+    message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    if (channels.length === 1) return await Promise.allSettled([this.#append(channels[0]!, draft, options)]);
+    if (channels.length === 1) {
+      return await Promise.allSettled([this.#append(channels[0]!, message, options)]);
+    }
     let appended: PromiseSettledResult<Appended>[];
     try {
       const why = this.#broker.unavailable();
       if (why !== undefined) throw new BrokerUnavailableError(why);
       const startMs = performance.now();
-      appended = await this.#inbox.appendToAll(channels, draft, options);
+      appended = await this.#history.appendToAll(channels, message, options);
       this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
     } catch (reason) {
       appended = channels.map(() => ({ status: "rejected", reason }));
@@ -419,12 +421,16 @@ export class Publisher implements AsyncDisposable {
     if (this.#metrics) this.#metrics.sends[outcome]++;
   }
 
-  #publish(channel: string, { head, tail }: Draft, { expectOnline = false }: AppendOptions): Promise<number> {
+  #publish(
+    channel: string,
+    { head, tail }: OutgoingMessage,
+    { expectOnline = false }: AppendOptions,
+  ): Promise<number> {
     return this.#broker.publish(channel, head + tail, { onlyIfHeard: expectOnline });
   }
 }
 
-function published({ id }: Draft, reached: number, { expectOnline }: AppendOptions): Appended {
+function published({ id }: OutgoingMessage, reached: number, { expectOnline }: AppendOptions): Appended {
   if (reached === 0 && expectOnline) return { outcome: "offline" };
   return { outcome: "appended", id, position: undefined, reached };
 }
@@ -449,7 +455,7 @@ function checkedId(id: string = crypto.randomUUID()): string {
   return id;
 }
 
-function draftOf(payload: Payload, id: string, wait?: Wait): Draft {
+function outgoingMessage(payload: Payload, id: string, wait?: Wait): OutgoingMessage {
   return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
 }
 
