@@ -1,5 +1,6 @@
 /** The history inside one process, for a service of a single instance. It forgets everything when the process ends. */
 import type { Broker } from "../broker/broker.ts";
+import { newEpoch, tagOf } from "./epochs.ts";
 import {
   type Appended,
   type AppendOptions,
@@ -9,12 +10,10 @@ import {
   type HistoryLimits,
   type Idempotency,
   IDEMPOTENCY_TTL_MS,
-  newEpoch,
   type OutgoingMessage,
   type Page,
   type SinceOptions,
   type Stored,
-  tagOf,
   withSeq,
 } from "./history.ts";
 

@@ -22,7 +22,8 @@
  * A position is compared with the tag that the history has for its number, where it has one: another tag shows that the number
  * was given out a second time, whatever the epoch is called.
  */
-import { type History, originOf, ownNameOf, type Page, type Stored } from "../history/history.ts";
+import { originOf, ownNameOf } from "../history/epochs.ts";
+import type { History, Page, Stored } from "../history/history.ts";
 import { isOfEpoch, tagIn } from "../protocol/envelope.ts";
 import type { GapFrame } from "../protocol/frames.ts";
 import { formatPlace, type Position } from "../protocol/position.ts";

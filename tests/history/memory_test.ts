@@ -1,7 +1,8 @@
 /** The history in memory: the contract, on a clock that the test moves, and what takes longer than a test may. */
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { MemoryBroker } from "../../src/broker/memory.ts";
-import { type HistoryLimits, newEpochs } from "../../src/history/history.ts";
+import { newEpochs } from "../../src/history/epochs.ts";
+import type { HistoryLimits } from "../../src/history/history.ts";
 import { MemoryHistory } from "../../src/history/memory.ts";
 import { historyContract, outgoing, placeOf, textsOf } from "../contracts/history.ts";
 

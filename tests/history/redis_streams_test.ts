@@ -6,7 +6,8 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { setImmediate } from "node:timers";
 import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
-import { type History, type HistoryLimits, originOf, ownNameOf } from "../../src/history/history.ts";
+import { originOf, ownNameOf } from "../../src/history/epochs.ts";
+import type { History, HistoryLimits } from "../../src/history/history.ts";
 import { payloadOf } from "../../src/protocol/envelope.ts";
 import { parsePosition, type Position } from "../../src/protocol/position.ts";
 import { historyContract, numbers, outgoing, placeOf, seqsOf, textsOf } from "../contracts/history.ts";
