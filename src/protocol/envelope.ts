@@ -30,6 +30,10 @@ const ZERO = 0x30, NINE = 0x39;
 /** Turns a small letter's code into its capital's. */
 const CAPITAL = 0x20;
 
+/** Ids of messages, and what to say of a text that is none. */
+export const MESSAGE_ID = /^[\w.:-]{1,64}$/;
+export const MESSAGE_ID_RULE = "must have 1 to 64 letters, digits or . _ : -";
+
 /** What kind of payload a message carries. */
 export type PayloadKind = "json" | "text" | "binary";
 
@@ -39,7 +43,7 @@ export type Payload =
   | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
 
 export interface EnvelopeOptions {
-  /** Message id: letters, digits, and `._:-` only. */
+  /** Message id, as `MESSAGE_ID` says. */
   id: string;
   /** Unix milliseconds. */
   ts: number;

@@ -11,7 +11,7 @@ import {
   UserOfflineError,
 } from "../../src/protocol/errors.ts";
 import { MemoryHistory } from "../../src/history/memory.ts";
-import { Publisher, type SendOptions } from "../../src/publisher/publisher.ts";
+import { Publisher, type SendOptions } from "../../src/publisher/mod.ts";
 import type { Wait } from "../../src/publisher/receipts.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
