@@ -18,7 +18,7 @@ import {
 } from "../src/protocol/envelope.ts";
 import { parseClientFrame } from "../src/protocol/frames.ts";
 import { parseUsername } from "../src/protocol/username.ts";
-import { stamp } from "../src/history/history.ts";
+import { withSeq } from "../src/history/history.ts";
 import { Sink } from "./sink.ts";
 
 const TAG = "Zk3vx3Fq";
@@ -59,9 +59,9 @@ Deno.bench("formatEnvelope of json with a receipt", { group: WRITING }, () => {
 // Reading
 
 for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".repeat(9_998)}"`]] as const) {
-  const draft = { id: options.id, ...formatEnvelope({ kind: "json", text: data }, options) };
+  const message = { id: options.id, ...formatEnvelope({ kind: "json", text: data }, options) };
   // Redis hands over flat strings, not ropes.
-  const envelope = new TextDecoder().decode(encoder.encode(stamp(draft, 123_456, TAG)));
+  const envelope = new TextDecoder().decode(encoder.encode(withSeq(message, 123_456, TAG)));
   const frame = frameOf(envelope);
   const group = `An envelope of ${size} to a socket`;
 
@@ -77,12 +77,12 @@ for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".r
     sink.take(tagIn(envelope));
     encode(frameOf(envelope));
   });
-  Deno.bench("replayFrameOf: framed, from the inbox", { group }, () => encode(replayFrameOf(envelope)));
+  Deno.bench("replayFrameOf: framed, from the history", { group }, () => encode(replayFrameOf(envelope)));
   Deno.bench("payloadOf: raw", { group }, () => encode(payloadOf(envelope) as string));
 }
 
 const SEQ = "The sequence number of an envelope";
-const envelope = stamp({ id: options.id, ...formatEnvelope(json, options) }, 123_456, TAG);
+const envelope = withSeq({ id: options.id, ...formatEnvelope(json, options) }, 123_456, TAG);
 const frame = frameOf(envelope);
 Deno.bench("JSON.parse", { group: SEQ, baseline: true }, () => sink.take(JSON.parse(frame).seq));
 Deno.bench("seqOf", { group: SEQ }, () => sink.take(seqOf(envelope)));

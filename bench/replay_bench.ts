@@ -1,9 +1,9 @@
 /**
  * What it costs that a framed client gets each message once and in order: a live message through `Replay`, and a
- * catch-up of 100 messages. Socket and inbox are stand-ins that cost next to nothing, so this is the merge alone;
+ * catch-up of 100 messages. Socket and history are stand-ins that cost next to nothing, so this is the merge alone;
  * the baseline hands the same envelopes over without it.
  */
-import type { Inbox, Stored, Stretch } from "../src/history/history.ts";
+import type { History, Page, Stored } from "../src/history/history.ts";
 import { Replay, type ReplayHost } from "../src/session/replay.ts";
 import { Sink } from "./sink.ts";
 
@@ -27,15 +27,15 @@ const host: ReplayHost = {
   },
 };
 
-/** An inbox whose every answer is the same stretch. */
-function inboxOf(items: readonly Stored[]): Inbox {
+/** A history whose every answer is the same page. */
+function historyOf(items: readonly Stored[]): History {
   const last = items.at(-1)?.seq ?? 0;
-  const stretch: Stretch = {
+  const page: Page = {
     epoch: EPOCH,
-    former: [],
+    previousEpochs: [],
     last,
     items,
-    through: last,
+    upTo: last,
     lastTag: "",
     afterTag: "",
   };
@@ -45,7 +45,7 @@ function inboxOf(items: readonly Stored[]): Inbox {
     appendToAll: () => Promise.reject(new Error("Nothing is sent here")),
     claim: () => Promise.reject(new Error("Nothing is sent here")),
     release: () => Promise.reject(new Error("Nothing is sent here")),
-    since: () => Promise.resolve(stretch),
+    since: () => Promise.resolve(page),
     close: () => Promise.resolve(),
   };
 }
@@ -59,7 +59,7 @@ const options = { channel: "alice", maxReplay: 300 };
 // Live
 
 const LIVE = "A live message";
-const live = new Replay(inboxOf([]), host, options);
+const live = new Replay(historyOf([]), host, options);
 await live.open(undefined);
 live.start();
 live.begin();
@@ -74,11 +74,11 @@ Deno.bench("Replay.live()", { group: LIVE }, () => live.live(++seq, envelope, en
 // Catching up
 
 const items: Stored[] = Array.from({ length: CATCH_UP }, (_, i) => ({ seq: i + 1, envelope }));
-const inbox = inboxOf(items);
+const history = historyOf(items);
 
-/** Opens at position 0, gets everything from the inbox, then lives on. */
+/** Opens at position 0, gets everything from the history, then lives on. */
 async function catchUp(): Promise<void> {
-  const replay = new Replay(inbox, host, options);
+  const replay = new Replay(history, host, options);
   await replay.open({ epoch: EPOCH, seq: 0 });
   replay.start();
   replay.begin();
@@ -87,7 +87,7 @@ async function catchUp(): Promise<void> {
 
 const GROUP = `A catch-up of ${CATCH_UP} messages`;
 Deno.bench("deliver() alone", { group: GROUP, baseline: true }, async () => {
-  await inbox.since("alice", 0, CATCH_UP);
+  await history.since("alice", 0, CATCH_UP);
   for (const { envelope } of items) host.deliver(envelope, undefined);
 });
 Deno.bench("Replay: open, start, begin", { group: GROUP }, catchUp);

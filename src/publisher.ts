@@ -1,2 +1,2 @@
-/** The publisher by the path under which it has always been imported. Everything of it is in `publisher/`. */
-export * from "./publisher/publisher.ts";
+/** The publisher by the path under which a backend imports it. Everything of it is in `publisher/`. */
+export * from "./publisher/mod.ts";

@@ -6,7 +6,7 @@
  * client stands and covers nothing that is still stored. `finish` checks that nothing is missing.
  */
 import { assert, assertEquals } from "@std/assert";
-import { type Inbox, type SinceOptions, stamp, type Stored, type Stretch } from "../src/history/history.ts";
+import { type History, type Page, type SinceOptions, type Stored, withSeq } from "../src/history/history.ts";
 import { tagIn } from "../src/protocol/envelope.ts";
 import type { GapFrame } from "../src/protocol/frames.ts";
 import { formatPlace, parsePosition, type Position } from "../src/protocol/position.ts";
@@ -17,8 +17,8 @@ interface Read {
   readonly after: number | undefined;
   readonly limit: number;
   readonly options: SinceOptions;
-  readonly answer: PromiseWithResolvers<Stretch>;
-  stretch: Stretch | undefined;
+  readonly answer: PromiseWithResolvers<Page>;
+  page: Page | undefined;
 }
 
 export interface WorldOptions {
@@ -65,7 +65,7 @@ export class World {
   readonly #names = new Map<string, string[]>();
   #epoch: string;
   #last = 0;
-  #former: Position[] = [];
+  #previousEpochs: Position[] = [];
   #stored: Named[] = [];
   /** Tag of the newest message, also when it is stored no more. */
   #lastTag = "";
@@ -99,7 +99,7 @@ export class World {
     this.#epoch = this.#epochName(1);
     this.#names.set(this.#epoch, []);
     const onlyTheWorld = () => Promise.reject(new TypeError("Only the world appends"));
-    const inbox: Inbox = {
+    const history: History = {
       limits: { count: this.#keep, ttlMs: 1 },
       append: onlyTheWorld,
       appendToAll: onlyTheWorld,
@@ -107,8 +107,8 @@ export class World {
       release: onlyTheWorld,
       since: (_channel, after, limit, options = {}) => {
         this.readCount++;
-        const answer = Promise.withResolvers<Stretch>();
-        this.#reads.push({ after, limit, options, answer, stretch: undefined });
+        const answer = Promise.withResolvers<Page>();
+        this.#reads.push({ after, limit, options, answer, page: undefined });
         return answer.promise;
       },
       close: () => Promise.resolve(),
@@ -120,7 +120,7 @@ export class World {
       onForeign: () => void this.foreigners++,
       onReadFailed() {},
     };
-    this.replay = new Replay(inbox, host, { channel: "alice", maxReplay: this.#maxReplay });
+    this.replay = new Replay(history, host, { channel: "alice", maxReplay: this.#maxReplay });
   }
 
   /** Where the store stands. */
@@ -173,7 +173,7 @@ export class World {
   /** The store restarts from an older copy, `count` messages back; the subscription breaks. */
   rollBack(count: number): void {
     this.#setBack(count);
-    this.#begin([...this.#former, { epoch: this.#epoch, seq: this.#last }]);
+    this.#begin([...this.#previousEpochs, { epoch: this.#epoch, seq: this.#last }]);
   }
 
   /** The same, and the store does not notice. */
@@ -213,18 +213,18 @@ export class World {
 
   /** The oldest read reaches the store. */
   carryOut(): void {
-    const read = this.#reads.find(({ stretch }) => stretch === undefined);
-    if (read) read.stretch = this.#since(read.after, read.limit, read.options);
+    const read = this.#reads.find(({ page }) => page === undefined);
+    if (read) read.page = this.#since(read.after, read.limit, read.options);
   }
 
   /** The oldest answer reaches the replay, which acts on it. */
   async answer(): Promise<void> {
-    const index = this.#reads.findIndex(({ stretch }) => stretch !== undefined);
+    const index = this.#reads.findIndex(({ page }) => page !== undefined);
     if (index < 0) return;
     const [read] = this.#reads.splice(index, 1);
-    this.#told = read!.stretch!.last;
-    this.readMessages += read!.stretch!.items.length;
-    read!.answer.resolve(read!.stretch!);
+    this.#told = read!.page!.last;
+    this.readMessages += read!.page!.items.length;
+    read!.answer.resolve(read!.page!);
     await settled();
   }
 
@@ -239,7 +239,7 @@ export class World {
   async rest(): Promise<void> {
     const allowed = this.readCount + SPARE_READS + this.#last / 32;
     while (this.#reads.length > 0) {
-      assert(this.readCount <= allowed, "It reads the inbox for ever");
+      assert(this.readCount <= allowed, "It reads the history for ever");
       this.carryOut();
       await this.answer();
     }
@@ -394,9 +394,9 @@ export class World {
     this.#lastTag = this.#tags.get(this.#names.get(this.#epoch)![this.#last - 1] ?? "") ?? "";
   }
 
-  #begin(former: Position[]): void {
-    const names = former.length === 0 ? [] : this.#names.get(this.#epoch)!.slice(0, this.#last);
-    this.#former = former;
+  #begin(previousEpochs: Position[]): void {
+    const names = previousEpochs.length === 0 ? [] : this.#names.get(this.#epoch)!.slice(0, this.#last);
+    this.#previousEpochs = previousEpochs;
     this.#epoch = this.#epochName(this.#names.size + 1);
     this.#names.set(this.#epoch, names);
   }
@@ -406,27 +406,27 @@ export class World {
     if (!this.#isTagged) return { seq, name, envelope: name };
     const tag = this.#epoch + name.slice(1).padStart(4, "0");
     this.#tags.set(name, this.#lastTag = tag);
-    const draft = { id: name, head: '\u0001uw1j{"t":"m",', tail: `"id":"${name}","ts":1,"data":0}` };
-    return { seq, name, envelope: stamp(draft, seq, tag) };
+    const message = { id: name, head: '\u0001uw1j{"t":"m",', tail: `"id":"${name}","ts":1,"data":0}` };
+    return { seq, name, envelope: withSeq(message, seq, tag) };
   }
 
   #epochName(n: number): string {
     return this.#isTagged ? `e${String(n).padStart(3, "0")}` : `e${n}`;
   }
 
-  #since(after: number | undefined, limit: number, { proof = false }: SinceOptions): Stretch {
+  #since(after: number | undefined, limit: number, { proof = false }: SinceOptions): Page {
     const { envelope = "" } = this.#stored.find(({ seq }) => proof && seq === after) ?? {};
     const place = {
       epoch: this.#epoch,
-      former: this.#former,
+      previousEpochs: this.#previousEpochs,
       last: this.#last,
       lastTag: this.#lastTag,
       afterTag: after === this.#last ? this.#lastTag : tagIn(envelope),
     };
     const { last } = place;
-    if (after === undefined) return { ...place, items: [], through: last };
+    if (after === undefined) return { ...place, items: [], upTo: last };
     const items = this.#stored.filter(({ seq }) => seq > after).slice(0, limit);
-    return { ...place, items, through: items.length < limit ? last : items.at(-1)!.seq };
+    return { ...place, items, upTo: items.length < limit ? last : items.at(-1)!.seq };
   }
 }
 

@@ -39,7 +39,7 @@ export async function openStalledRaw(service: Service): Promise<RawSocket> {
   return raw;
 }
 
-/** Clients that no inbox can bring up to date. */
+/** Clients that no history can bring up to date. */
 export const NO_WAY_BACK: [who: string, open: (service: Service) => Promise<RawSocket>, history: string][] = [
   ["v1, history 0", openStalled, "0"],
   ["raw, history 0", openStalledRaw, "0"],

@@ -1,13 +1,13 @@
-/** What joins the instances: a broker and an inbox, both in memory or both on one Redis. Picks them by settings. */
+/** What joins the instances: a broker and a history, both in memory or both on one Redis. Picks them by settings. */
 import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
 import { Probe } from "../broker/probe.ts";
 import { NOT_COUNTING } from "../broker/redis.ts";
 import { DedicatedRedisBroker } from "../broker/dedicated.ts";
 import { SharedRedisBroker } from "../broker/shared.ts";
-import type { Inbox, InboxLimits } from "../history/history.ts";
-import { MemoryInbox } from "../history/memory.ts";
-import { RedisStreamsInbox } from "../history/redis_streams.ts";
+import type { History, HistoryLimits } from "../history/history.ts";
+import { MemoryHistory } from "../history/memory.ts";
+import { RedisStreamsHistory } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import { type FirstAttempt, Redis, RedisTarget, type RedisTls } from "../redis/commands.ts";
@@ -38,7 +38,7 @@ export interface BackboneOptions {
 
 export interface Backbone {
   readonly broker: Broker;
-  readonly inbox: Inbox;
+  readonly history: History;
   /** The connection for commands; none in memory. */
   readonly redis: Redis | undefined;
   /** How the first attempt to connect ends, waiting for it at most so long. */
@@ -62,22 +62,22 @@ export interface Backbone {
  */
 export function openBackbone(options: BackboneOptions): Backbone {
   const { redisUrl: url, redisUrlFile: file } = options;
-  const { redisTimeoutMs: timeoutMs = 3_000, history = 100, historyTtlS = 300 } = options;
-  const limits: InboxLimits = { count: history, ttlMs: historyTtlS * 1_000 };
+  const { redisTimeoutMs: timeoutMs = 3_000, history: count = 100, historyTtlS = 300 } = options;
+  const limits: HistoryLimits = { count, ttlMs: historyTtlS * 1_000 };
   const log = options.log && { log: options.log };
   if (url === undefined && file === undefined) {
     const broker = new MemoryBroker({ ...log });
-    const inbox = new MemoryInbox(broker, { limits });
+    const history = new MemoryHistory(broker, { limits });
     return {
       broker,
-      inbox,
+      history,
       redis: undefined,
       firstAttempt: () => Promise.resolve({ outcome: "ready" }),
       unready: () => broker.unavailable(),
       reload() {},
       async close() {
         await broker.close();
-        await inbox.close();
+        await history.close();
       },
     };
   }
@@ -100,7 +100,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
       connections: options.sharedConnections ?? 1,
     })
     : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
-  const inbox = new RedisStreamsInbox(redis, {
+  const history = new RedisStreamsHistory(redis, {
     limits,
     onCount: (channel, count) => broker.learnCount(channel, count),
   });
@@ -117,7 +117,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
   probe?.start();
   return {
     broker,
-    inbox,
+    history,
     redis,
     async firstAttempt(withinMs) {
       const endMs = performance.now() + withinMs;
@@ -135,7 +135,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     async close() {
       await probe?.close();
       await broker.close();
-      await inbox.close();
+      await history.close();
       await redis.close();
     },
   };

@@ -1,5 +1,5 @@
 /**
- * The contract of the inbox: each user's short durable history, which makes a message that was missed come later
+ * The contract of the history: the last messages of each user, kept for a while, so that one that was missed comes later
  * instead of never.
  *
  * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name
@@ -8,20 +8,20 @@
  * new one. Should that go unnoticed, a position proves itself: each message has a *tag*, some random characters, and
  * a number that is given out a second time comes with another tag.
  *
- * Guarantees, for every implementation (`tests/contracts/inbox.ts` checks them):
+ * Guarantees, for every implementation (`tests/contracts/history.ts` checks them):
  *
  * - `append` is one atomic step: it looks for the idempotency key, takes the next number, stores the message and
- *   publishes it. The order in the inbox is the order on the channel, and what was published is stored already.
+ *   publishes it. The order in the history is the order on the channel, and what was published is stored already.
  * - `since` shows one moment: `last` and the messages belong together.
  * - A message leaves when there are more than `count` after it, or when its time is over; never earlier. What has
  *   left is not returned. The counter outlives the messages.
  * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
  */
-import { EPOCH_MARK_LENGTH, stampOf } from "../protocol/envelope.ts";
+import { seqFields } from "../protocol/envelope.ts";
 import type { Position } from "../protocol/position.ts";
 
 /** How much is kept of each user. */
-export interface InboxLimits {
+export interface HistoryLimits {
   /** Messages; 0 keeps nothing, and messages then have no sequence number. */
   count: number;
   /** How long a message is kept unless its sender says otherwise, in milliseconds. */
@@ -29,7 +29,7 @@ export interface InboxLimits {
 }
 
 /** A message to be appended: the envelope in two halves, between which its sequence number goes. */
-export interface Draft {
+export interface OutgoingMessage {
   readonly id: string;
   readonly head: string;
   readonly tail: string;
@@ -42,7 +42,7 @@ export interface Idempotency {
 }
 
 export interface AppendOptions {
-  /** How long to keep this message, in milliseconds. @default the limit of the inbox */
+  /** How long to keep this message, in milliseconds. @default the limit of the history */
   ttlMs?: number;
   /** Only if somebody listens; else nothing is stored, counted or published. */
   expectOnline?: boolean;
@@ -73,35 +73,35 @@ export interface Stored {
   readonly envelope: string;
 }
 
-/** A stretch of an inbox, as it was at one moment. */
-export interface Stretch {
+/** A page of a history, as it was at one moment. */
+export interface Page {
   readonly epoch: string;
   /** Epochs whose numbers this one goes on from, oldest first, each with the last number known to be its own. */
-  readonly former: readonly Position[];
+  readonly previousEpochs: readonly Position[];
   /** Number of the newest message; 0 before the first. */
   readonly last: number;
   /** Messages in order, holes where some have left. */
   readonly items: readonly Stored[];
-  /** The stretch holds all there is up to this number; `last` when it reaches the end. */
-  readonly through: number;
+  /** The page holds all there is up to this number; `last` when it reaches the end. */
+  readonly upTo: number;
   /** Tag of the newest message; "" before the first, or when it has none. */
   readonly lastTag: string;
-  /** Tag of the message after which the stretch begins; "" when that is not known any more. */
+  /** Tag of the message after which the page begins; "" when that is not known any more. */
   readonly afterTag: string;
 }
 
 export interface SinceOptions {
   /** Whether `afterTag` is wanted, which may take a look at one more message. @default false */
   proof?: boolean;
-  /** Only look: no epoch begins where there is none, and the stretch then has an empty name for it. @default false */
+  /** Only look: no epoch begins where there is none, and the page then has an empty name for it. @default false */
   peek?: boolean;
 }
 
-export interface Inbox {
-  readonly limits: InboxLimits;
+export interface History {
+  readonly limits: HistoryLimits;
 
   /** @throws {BrokerUnavailableError} */
-  append(channel: string, draft: Draft, options?: AppendOptions): Promise<Appended>;
+  append(channel: string, message: OutgoingMessage, options?: AppendOptions): Promise<Appended>;
 
   /**
    * Appends one message for each of several channels: in their order, each in a step as `append`'s, whatever becomes of
@@ -111,7 +111,7 @@ export interface Inbox {
    */
   appendToAll(
     channels: readonly string[],
-    draft: Draft,
+    message: OutgoingMessage,
     options?: AppendOptions,
   ): Promise<PromiseSettledResult<Appended>[]>;
 
@@ -140,7 +140,7 @@ export interface Inbox {
     after: number | undefined,
     limit: number,
     options?: SinceOptions,
-  ): Promise<Stretch>;
+  ): Promise<Page>;
 
   /**
    * Calls back when it turns out that the store was set back: positions had better be compared now. Left out where that
@@ -162,55 +162,6 @@ export const CLAIM_TTL_MS = IDEMPOTENCY_TTL_MS + 60_000;
 export const COUNTER_TTL_MS = 24 * 3_600_000;
 
 /** The envelope with its sequence number and tag. */
-export function stamp(draft: Draft, seq: number, tag: string): string {
-  return draft.head + stampOf(seq, tag) + draft.tail;
-}
-
-/**
- * A tag for a message: what tells its epoch from others, then something random.
- * @param random At least 8 random characters.
- */
-export function tagOf(epoch: string, random: string): string {
-  return epoch.slice(0, EPOCH_MARK_LENGTH) + random.slice(EPOCH_MARK_LENGTH, 2 * EPOCH_MARK_LENGTH);
-}
-
-/** Characters of the part of an epoch's name that is its own. */
-const OWN_LENGTH = 8;
-
-/** Names made at one time: to ask for random bytes costs the same whether they are six or some thousand. */
-const STOCK = 512;
-let stock = "";
-let taken = 0;
-
-/** A name for a new epoch: short, since it travels with each position, and not guessable from others. */
-export function newEpoch(): string {
-  return newEpochs(1);
-}
-
-/** As many names, one behind the other. */
-export function newEpochs(count: number): string {
-  const end = taken + count * OWN_LENGTH;
-  if (end > stock.length) {
-    const bytes = new Uint8Array(Math.max(count, STOCK) * OWN_LENGTH * 3 / 4);
-    stock = crypto.getRandomValues(bytes).toBase64({ alphabet: "base64url" });
-    taken = 0;
-    return newEpochs(count);
-  }
-  return stock.slice(taken, taken = end);
-}
-
-/** The part of an epoch's name that is its own. */
-export function ownNameOf(epoch: string): string {
-  return epoch.slice(0, OWN_LENGTH);
-}
-
-/**
- * Where an epoch began that goes on from another: up to this number both have the same messages. Its name is made of its
- * own name, that of the other, and the number.
- * @returns Position whose epoch is the other's own name; undefined for an epoch that began from nothing.
- */
-export function originOf(epoch: string): Position | undefined {
-  const other = epoch.slice(OWN_LENGTH, 2 * OWN_LENGTH);
-  const seq = epoch.slice(2 * OWN_LENGTH);
-  return /^\d+$/.test(seq) ? { epoch: other, seq: Number(seq) } : undefined;
+export function withSeq(message: OutgoingMessage, seq: number, tag: string): string {
+  return message.head + seqFields(seq, tag) + message.tail;
 }

@@ -1,24 +1,23 @@
-/** The inbox inside one process, for a service of a single instance. It forgets everything when the process ends. */
+/** The history inside one process, for a service of a single instance. It forgets everything when the process ends. */
 import type { Broker } from "../broker/broker.ts";
+import { newEpoch, tagOf } from "./epochs.ts";
 import {
   type Appended,
   type AppendOptions,
   CLAIM_TTL_MS,
   COUNTER_TTL_MS,
-  type Draft,
+  type History,
+  type HistoryLimits,
   type Idempotency,
   IDEMPOTENCY_TTL_MS,
-  type Inbox,
-  type InboxLimits,
-  newEpoch,
+  type OutgoingMessage,
+  type Page,
   type SinceOptions,
-  stamp,
   type Stored,
-  type Stretch,
-  tagOf,
+  withSeq,
 } from "./history.ts";
 
-interface Box {
+interface UserHistory {
   readonly epoch: string;
   last: number;
   lastTag: string;
@@ -43,24 +42,24 @@ interface Claim {
 
 const SWEEP_MS = 60_000;
 
-export class MemoryInbox implements Inbox {
-  readonly limits: InboxLimits;
+export class MemoryHistory implements History {
+  readonly limits: HistoryLimits;
   readonly #broker: Broker;
   readonly #now: () => number;
-  readonly #boxes = new Map<string, Box>();
+  readonly #histories = new Map<string, UserHistory>();
   readonly #remembered = new Map<string, Remembered>();
   readonly #claims = new Map<string, Claim>();
   #sweptMs: number;
 
   /** @param options.now The clock, in milliseconds; for tests. */
-  constructor(broker: Broker, options: { limits: InboxLimits; now?: () => number }) {
+  constructor(broker: Broker, options: { limits: HistoryLimits; now?: () => number }) {
     this.#broker = broker;
     this.limits = options.limits;
     this.#now = options.now ?? Date.now;
     this.#sweptMs = this.#now();
   }
 
-  async append(channel: string, draft: Draft, options: AppendOptions = {}): Promise<Appended> {
+  async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
     const { idempotency } = options;
     this.#sweep();
     const key = idempotency && JSON.stringify([channel, idempotency.key]);
@@ -72,7 +71,7 @@ export class MemoryInbox implements Inbox {
         return result.outcome === "offline" ? result : { ...result, outcome: "repeated" };
       }
     }
-    const result = this.#append(channel, draft, options);
+    const result = this.#append(channel, message, options);
     if (key !== undefined) {
       // Before anything is awaited, or a second send with this key could slip in.
       this.#remembered.set(key, {
@@ -89,10 +88,10 @@ export class MemoryInbox implements Inbox {
 
   appendToAll(
     channels: readonly string[],
-    draft: Draft,
+    message: OutgoingMessage,
     options?: AppendOptions,
   ): Promise<PromiseSettledResult<Appended>[]> {
-    return Promise.allSettled(channels.map((channel) => this.append(channel, draft, options)));
+    return Promise.allSettled(channels.map((channel) => this.append(channel, message, options)));
   }
 
   claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
@@ -120,57 +119,62 @@ export class MemoryInbox implements Inbox {
     after: number | undefined,
     limit: number,
     options: SinceOptions = {},
-  ): Promise<Stretch> {
-    if (options.peek && !this.#boxes.has(channel)) {
-      return { epoch: "", former: [], last: 0, items: [], through: 0, lastTag: "", afterTag: "" };
+  ): Promise<Page> {
+    if (options.peek && !this.#histories.has(channel)) {
+      return { epoch: "", previousEpochs: [], last: 0, items: [], upTo: 0, lastTag: "", afterTag: "" };
     }
-    const box = this.#box(channel);
-    const { epoch, last, lastTag } = box;
-    const afterTag = after === last ? lastTag : box.entries.find(({ seq }) => seq === after)?.tag ?? "";
-    const place = { epoch, former: [], last, lastTag, afterTag };
-    if (after === undefined) return { ...place, items: [], through: last };
+    const history = this.#historyOf(channel);
+    const { epoch, last, lastTag } = history;
+    const afterTag = after === last ? lastTag : history.entries.find(({ seq }) => seq === after)?.tag ?? "";
+    const place = { epoch, previousEpochs: [], last, lastTag, afterTag };
+    if (after === undefined) return { ...place, items: [], upTo: last };
     const nowMs = this.#now();
-    const looked = box.entries.filter(({ seq }) => seq > after).slice(0, limit);
+    const looked = history.entries.filter(({ seq }) => seq > after).slice(0, limit);
     return {
       ...place,
       items: looked.filter(({ endsMs }) => endsMs > nowMs).map(({ seq, envelope }) => ({ seq, envelope })),
-      through: looked.length < limit ? box.last : looked.at(-1)!.seq,
+      upTo: looked.length < limit ? history.last : looked.at(-1)!.seq,
     };
   }
 
   close(): Promise<void> {
-    this.#boxes.clear();
+    this.#histories.clear();
     this.#remembered.clear();
     this.#claims.clear();
     return Promise.resolve();
   }
 
-  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<Result> {
+  async #append(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<Result> {
     // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
     if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
       return { outcome: "offline" };
     }
     if (this.limits.count === 0) {
-      const reached = await this.#broker.publish(channel, draft.head + draft.tail);
-      return { outcome: "appended", id: draft.id, position: undefined, reached };
+      const reached = await this.#broker.publish(channel, message.head + message.tail);
+      return { outcome: "appended", id: message.id, position: undefined, reached };
     }
-    const box = this.#box(channel);
-    const seq = ++box.last;
-    const tag = box.lastTag = tagOf(box.epoch, newEpoch());
-    const envelope = stamp(draft, seq, tag);
-    box.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
-    if (box.entries.length > this.limits.count) box.entries.splice(0, box.entries.length - this.limits.count);
+    const history = this.#historyOf(channel);
+    const seq = ++history.last;
+    const tag = history.lastTag = tagOf(history.epoch, newEpoch());
+    const envelope = withSeq(message, seq, tag);
+    history.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
+    if (history.entries.length > this.limits.count) {
+      history.entries.splice(0, history.entries.length - this.limits.count);
+    }
     const reached = await this.#broker.publish(channel, envelope);
-    return { outcome: "appended", id: draft.id, position: { epoch: box.epoch, seq }, reached };
+    return { outcome: "appended", id: message.id, position: { epoch: history.epoch, seq }, reached };
   }
 
-  #box(channel: string): Box {
-    let box = this.#boxes.get(channel);
-    if (!box) {
-      this.#boxes.set(channel, box = { epoch: newEpoch(), last: 0, lastTag: "", entries: [], usedMs: 0 });
+  #historyOf(channel: string): UserHistory {
+    let history = this.#histories.get(channel);
+    if (!history) {
+      this.#histories.set(
+        channel,
+        history = { epoch: newEpoch(), last: 0, lastTag: "", entries: [], usedMs: 0 },
+      );
     }
-    box.usedMs = this.#now();
-    return box;
+    history.usedMs = this.#now();
+    return history;
   }
 
   /** Lets go of what has outlived its time, now and then, so that many users seen once do not add up. */
@@ -179,9 +183,11 @@ export class MemoryInbox implements Inbox {
     // A clock that was set back must not keep it from that until it has caught up.
     if (Math.abs(nowMs - this.#sweptMs) < SWEEP_MS) return;
     this.#sweptMs = nowMs;
-    for (const [channel, box] of this.#boxes) {
-      box.entries = box.entries.filter(({ endsMs }) => endsMs > nowMs);
-      if (box.entries.length === 0 && nowMs - box.usedMs > COUNTER_TTL_MS) this.#boxes.delete(channel);
+    for (const [channel, history] of this.#histories) {
+      history.entries = history.entries.filter(({ endsMs }) => endsMs > nowMs);
+      if (history.entries.length === 0 && nowMs - history.usedMs > COUNTER_TTL_MS) {
+        this.#histories.delete(channel);
+      }
     }
     for (const [key, { endsMs }] of this.#remembered) if (endsMs <= nowMs) this.#remembered.delete(key);
     for (const [name, { endsMs }] of this.#claims) if (endsMs <= nowMs) this.#claims.delete(name);

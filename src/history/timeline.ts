@@ -26,7 +26,8 @@
  * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
  * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
  */
-import { type Ask, inboxKey, positionKey, Script, type ServerInfo, type Watch } from "../redis/commands.ts";
+import { type Ask, historyKey, positionKey, type ServerInfo, type Watch } from "../redis/commands.ts";
+import { LOOK } from "./timeline_script.ts";
 
 /** An append that was answered. */
 interface Known {
@@ -50,134 +51,6 @@ const LONG_PATIENCE_MS = 2_500;
 const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
 /** Characters of a run id that name the first timeline; what was stored before there were timelines names its run. */
 const SEED_LENGTH = 12;
-
-const LOOK = new Script(`
-local timeline, last = KEYS[1], KEYS[2]
-local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
-local known_mark, new_mark = ARGV[11], ARGV[12]
-local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark')
-local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
--- A Redis that takes no writes just now, for want of memory, a disk or replicas, can be looked at all the same: it is
--- written down the next time.
-local failed
-local function write(...)
-  local reply = redis.pcall(...)
-  if type(reply) ~= 'table' or not reply.err then return true end
-  local is_passing = false
-  for _, why in ipairs({'OOM', 'MISCONF', 'NOREPLICAS'}) do
-    if string.find(reply.err, '^%-?' .. why) then is_passing = true end
-  end
-  if not is_passing then failed = reply end
-  return false, is_passing
-end
-
-local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
-local mark_key = timeline .. ':mark:'
-if is_in_memory(mark_key .. mark) then
-  -- Read, so that it is not among those that were used least, and go first where Redis evicts.
-  redis.call('GET', mark_key .. mark)
-  if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end
-elseif new_mark == '' or not name and #KEYS == 2 then
-  -- As long as nothing was ever appended there is nothing to tell apart, and no key is made.
-  mark = ''
-elseif redis.set_repl then
-  redis.set_repl(redis.REPL_NONE)
-  local is_set, is_passing = write('SET', mark_key .. new_mark, 'm', 'PX', ttl)
-  -- What was appended to is kept raw, however short it is.
-  if is_set then redis.pcall('APPEND', mark_key .. new_mark, 'm') end
-  redis.set_repl(redis.REPL_ALL)
-  failed = nil
-  if is_in_memory(mark_key .. new_mark) and write('HSET', timeline, 'mark', new_mark) then
-    mark = new_mark
-    if not name then write('PEXPIRE', timeline, ttl) end
-  else
-    mark = is_passing and '' or 'none'
-  end
-else
-  mark = 'none'
-end
-local is_marked = mark ~= '' and mark ~= 'none'
-if life == '' then
-  -- It does not say who it is: the mark does.
-  life = is_marked and mark or ''
-  is_other = has_memory == '1' and known_mark ~= '' and mark ~= known_mark and '1' or '0'
-end
-
--- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
--- and a single key may have been evicted from data that is whole.
-local function is_there(position, inbox, seq, tag)
-  -- One user's key may hold something else, of somebody else: that is not for all to suffer.
-  local now = redis.pcall('HMGET', position, 'seq', 'tag')
-  if not now[1] then return written == life end
-  if tonumber(now[1]) < tonumber(seq) then return false end
-  if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
-  local entry = redis.pcall('XRANGE', inbox, seq .. '-0', seq .. '-0')[1]
-  return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
-end
-
-local is_whole = true
-for i = 3, #KEYS, 2 do
-  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 10], ARGV[i + 11]) then is_whole = false end
-end
-
-local records = redis.call('HGETALL', last)
-local newest = 0
-for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(records[i], '^%d+'))) end
--- Told is when the newest was told that this process knows of. Where it has not looked before, others may have gone on
--- while it was elsewhere: that their words are there says nothing of what it was told itself.
-local is_same_data = is_whole or
-  is_other == '0' and written == life and name == known and told > 0 and newest >= told
-
-local found = name
--- A later timeline has a greater number, whatever the clock says: so whoever has not heard of it yet is recognised.
-local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
-local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
-if has_memory == '1' then
-  if name and number_of(name) < number_of(known) then is_whole, is_same_data = false, false end
-  if is_same_data then
-    if written ~= life and life ~= '' and is_other == '1' and patience == '0' then
-      if name then write('HSET', timeline, 'waits', life) end
-      return {'', ''}
-    end
-    name = name or known
-  elseif number_of(name) <= number_of(known) then
-    name = later
-  end
-elseif not name then
-  -- Whoever looks at this server comes to the same name. It is written down with the first append.
-  name = '1.' .. fresh
-elseif written ~= life and life ~= '' then
-  if patience == '0' or patience == '1' and waits == life then return {'', ''} end
-  name = later
-end
-local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
-if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') then
-  if write('HSET', timeline, 'name', name, 'life', life) then write('PEXPIRE', timeline, ttl) end
-end
-
-local day_ago = now - 86400000
-local reply = {name, is_whole and '1' or '0', '', mark}
-for i = 1, #records, 2 do
-  if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
-    write('HDEL', last, records[i])
-  elseif records[i] ~= me then
-    reply[#reply + 1] = records[i]
-    reply[#reply + 1] = records[i + 1]
-  end
-end
--- What was lost is not told: others would look for it again.
-if record ~= '' and is_whole and write('HSET', last, me, string.format('%.0f', now) .. ' ' .. record) then
-  newest = now
-  write('PEXPIRE', last, ttl)
-end
-if failed then return failed end
-reply[3] = string.format('%.0f', newest)
-return reply
-`);
 
 export class Timeline implements Watch {
   readonly #me = crypto.randomUUID();
@@ -239,7 +112,11 @@ export class Timeline implements Watch {
     const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
     const [name, isWhole, told, mark, ...records] = await ask(
       LOOK,
-      [TIMELINE_KEY, LAST_KEY, ...known.flatMap(({ channel }) => [positionKey(channel), inboxKey(channel)])],
+      [
+        TIMELINE_KEY,
+        LAST_KEY,
+        ...known.flatMap(({ channel }) => [positionKey(channel), historyKey(channel)]),
+      ],
       [
         server.life,
         this.#name,

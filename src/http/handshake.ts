@@ -5,7 +5,7 @@
  */
 import type { Auth, Identity } from "../auth/auth.ts";
 import type { Broker } from "../broker/broker.ts";
-import type { Inbox } from "../history/history.ts";
+import type { History } from "../history/history.ts";
 import { Connection, type Mode } from "../session/session.ts";
 import type { Connections } from "../session/registry.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
@@ -28,7 +28,7 @@ import type { Turn, Turnstile } from "./turnstile.ts";
 
 export interface UpgradeOptions {
   broker: Broker;
-  inbox: Inbox;
+  history: History;
   /** Messages that a resume replays at most. */
   maxReplay: number;
   connections: Connections;
@@ -151,7 +151,7 @@ async function openConnection(
   identity: Identity,
   options: UpgradeOptions & { place: string; mode: Mode; resume: Position | undefined },
 ): Promise<Response> {
-  const { broker, inbox, connections, admission, turnstile } = options;
+  const { broker, history, connections, admission, turnstile } = options;
   const { username } = identity;
   // It may have taken a while to find out who it is. From here to the join nobody can come in between.
   const noRoom = options.isDraining() ? draining() : admission.noRoom(options.place);
@@ -166,11 +166,11 @@ async function openConnection(
     // The signal fires when the client leaves before it was answered.
     const { signal } = request;
     const channel = channelOf(username, options.channelPrefix);
-    if (options.mode === "v1" && inbox.limits.count > 0) {
+    if (options.mode === "v1" && history.limits.count > 0) {
       const { resume } = options;
-      const replay = new Replay(inbox, connection, { channel, maxReplay: options.maxReplay });
+      const replay = new Replay(history, connection, { channel, maxReplay: options.maxReplay });
       connection.attachReplay(replay);
-      // A new client starts where the inbox stands before anything is handed to its subscription. What a returning
+      // A new client starts where the history stands before anything is handed to its subscription. What a returning
       // one missed is read once nothing more can be missed.
       if (!resume) await replay.open(undefined);
       connection.attachSubscription(await broker.subscribe(channel, connection, { signal }));

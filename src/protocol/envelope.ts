@@ -30,6 +30,10 @@ const ZERO = 0x30, NINE = 0x39;
 /** Turns a small letter's code into its capital's. */
 const CAPITAL = 0x20;
 
+/** Ids of messages, and what to say of a text that is none. */
+export const MESSAGE_ID = /^[\w.:-]{1,64}$/;
+export const MESSAGE_ID_RULE = "must have 1 to 64 letters, digits or . _ : -";
+
 /** What kind of payload a message carries. */
 export type PayloadKind = "json" | "text" | "binary";
 
@@ -39,7 +43,7 @@ export type Payload =
   | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
 
 export interface EnvelopeOptions {
-  /** Message id: letters, digits, and `._:-` only. */
+  /** Message id, as `MESSAGE_ID` says. */
   id: string;
   /** Unix milliseconds. */
   ts: number;
@@ -52,12 +56,12 @@ const TAG_LENGTH = 8;
 /** Those at its beginning that it has in common with its epoch. */
 export const EPOCH_MARK_LENGTH = 4;
 
-/** What an inbox puts between the two halves of an envelope. */
-export function stampOf(seq: number, tag: string): string {
+/** What a history puts between the two halves of an envelope. */
+export function seqFields(seq: number, tag: string): string {
   return `${SEQ_FIELD}${seq}${TAG_FIELD}${tag}",`;
 }
 
-/** Writes the envelope in two halves, between which an inbox puts `stampOf`. */
+/** Writes the envelope in two halves, between which a history puts `seqFields`. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
   const { id, ts, receipt } = options;
   let kind = "j", encoding = "", data: string;
@@ -102,7 +106,7 @@ export function receiptOf(envelope: string): string | undefined {
   return envelope.slice(KIND_AT + 1, envelope.indexOf(";"));
 }
 
-/** The sequence number in an envelope; 0 when it was sent without an inbox. */
+/** The sequence number in an envelope; 0 when it was sent without a history. */
 export function seqOf(envelope: string): number {
   let seq = 0;
   for (let at = seqAt(envelope);; at++) {

@@ -20,7 +20,7 @@ export interface HiFrame {
   user: string;
   /** Name of the instance. */
   node: string;
-  /** Position before the first message that follows, while the inbox is on: `<epoch>.<seq>`. */
+  /** Position before the first message that follows, while a history is kept: `<epoch>.<seq>`. */
   pos?: string;
   /** What proves it, when that is known: to resume from it give `<pos>.<tag>`. */
   tag?: string;
@@ -36,7 +36,7 @@ export interface HiFrame {
   exp?: number;
 }
 
-/** A message. `seq` only while the inbox is on, `id` only when one of our publishers sent it. */
+/** A message. `seq` only while a history is kept, `id` only when one of our publishers sent it. */
 export interface MessageFrame {
   t: "m";
   seq?: number;

@@ -1,56 +1,37 @@
 /**
- * The backend's single way to send. The HTTP API uses it, and a backend written in Deno can import it and skip the
- * HTTP:
+ * The backend's single way to send. The HTTP API uses it, and so does a backend that imports it (`mod.ts`).
  *
- * ```ts ignore
- * import { Publisher } from "../userwire/src/publisher.ts";
- *
- * await using publisher = await Publisher.open({ redisUrl: "redis://127.0.0.1:6379" });
- * const { sockets } = await publisher.send("alice", { order: 7 });
- * if (sockets === 0) console.log("alice is offline");
- * ```
- *
- * It never asks "is she there?" before it sends: the answer could be stale one moment later. The reply of the
- * publish itself says how many sockets were reached.
+ * It owns how a message is checked, written and put on its way, and what the caller is told of it. It promises that what it
+ * rejects before sending was not sent, and says of everything else how many sockets were reached. It never asks "is she
+ * there?" before it sends: the answer could be stale one moment later, and the reply of the publish itself says it. It knows
+ * broker and history by their contracts, and nothing of HTTP, sessions or sockets.
  */
-import { createHash } from "node:crypto";
-import { type BackboneOptions, openBackbone } from "../engine/engine.ts";
+import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
+import { databaseFault, prefix } from "../config/kinds.ts";
+import { type BackboneOptions, openBackbone } from "../engine/engine.ts";
+import type { AppendOptions, History } from "../history/history.ts";
+import type { Metrics } from "../metrics/metrics.ts";
+import type { CloseOrder } from "../protocol/close_codes.ts";
+import { formatCloseOrder, frameOf, type Payload } from "../protocol/envelope.ts";
 import {
   BrokerUnavailableError,
   ConfigError,
   IdempotencyConflictError,
   InvalidMessageError,
-  UserOfflineError,
 } from "../protocol/errors.ts";
-import type { Appended, AppendOptions, Draft, Inbox } from "../history/history.ts";
-import type { Metrics } from "../metrics/metrics.ts";
-import type { CloseOrder } from "../protocol/close_codes.ts";
-import { formatCloseOrder, formatEnvelope, frameOf, type Payload } from "../protocol/envelope.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
+import { Appender } from "./appender.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
-import { Receipts, type Wait } from "./receipts.ts";
-import { type Line, Turns } from "../async/turns.ts";
-import { databaseFault, prefix } from "../config/kinds.ts";
-
-/**
- * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
- * other's name. Where receipts are waited for, the sockets are known there too, once each instance has said its own.
- */
-export type Count = { sockets: number; nodes?: never } | { nodes: number; sockets?: number };
-
-/** What became of a message. */
-export type SendResult = Count & {
-  /** Id of the message, the same that clients see in its `m` frame. */
-  id: string;
-  /** Place in the user's inbox; missing when no history is kept. */
-  seq?: number;
-  epoch?: string;
-  /** How many sockets' clients have acknowledged it; only when that was waited for. */
-  acked?: number;
-  /** This is the result of an earlier send with the same idempotency key; nothing was sent now. */
-  repeated?: true;
-};
+import { Receipts } from "./receipts.ts";
+import {
+  checkedId,
+  idempotencyOf,
+  type ManySendOptions,
+  outgoingMessage,
+  type SendOptions,
+  type SendResult,
+} from "./send.ts";
 
 /** How a publisher turns a username into a channel. */
 export interface PublisherOptions {
@@ -62,27 +43,8 @@ export interface PublisherOptions {
   metrics?: Metrics;
 }
 
-export interface SendOptions {
-  /** Id of the message: 1–64 of letters, digits and `._:-`. @default a random UUID */
-  id?: string;
-  /** How long the message is kept for a user who is away, in milliseconds. @default the history's */
-  ttlMs?: number;
-  /** Only send when the user is online. @default false */
-  expectOnline?: boolean;
-  /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. */
-  idempotencyKey?: string;
-  /** Wait so many milliseconds for the clients to acknowledge; needs a history. */
-  waitAckMs?: number;
-}
-
-/** What may be said of a message to many users. */
-export type ManySendOptions =
-  & Pick<SendOptions, "id" | "ttlMs" | "expectOnline">
-  /** Tells each of the sends from others, see `claim`. */
-  & Pick<AppendOptions, "idempotency">;
-
-/** A stretch of a user's history. */
-export interface History {
+/** A page of a user's history. */
+export interface HistoryPage {
   epoch: string;
   /** Numbers of the first and last message there are; 0 when there is none. */
   first: number;
@@ -94,35 +56,32 @@ export interface History {
 }
 
 /**
- * A message to many users goes out in pages of so many of them and so many bytes: Redis does nothing else meanwhile, for
+ * A message to many users goes out in portions of so many of them and so many bytes: Redis does nothing else meanwhile, for
  * some milliseconds.
  */
-const PAGE_SENDS = 100;
-const PAGE_BYTES = 128 * 1024;
-
-const MESSAGE_ID = /^[\w.:-]{1,64}$/;
-const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
+const PORTION_SENDS = 100;
+const PORTION_BYTES = 128 * 1024;
 
 export class Publisher implements AsyncDisposable {
   readonly receipts: Receipts;
   readonly #broker: Broker;
-  readonly #inbox: Inbox;
+  readonly #history: History;
   readonly #prefix: string;
   readonly #names: NameRules;
-  readonly #metrics: Metrics | undefined;
+  readonly #appender: Appender;
   readonly #turns = new Turns();
   #closeBackbone: () => Promise<void> = () => Promise.resolve();
 
-  /** A publisher on a broker and an inbox that stay the caller's to close. */
-  constructor(broker: Broker, inbox: Inbox, options: PublisherOptions = {}) {
+  /** A publisher on a broker and a history that stay the caller's to close. */
+  constructor(broker: Broker, history: History, options: PublisherOptions = {}) {
     this.#broker = broker;
-    this.#inbox = inbox;
+    this.#history = history;
     this.#prefix = options.channelPrefix ?? "";
     this.#names = {
       fold: options.foldUsernames ?? false,
       bare: this.#prefix === "" && broker.kind === "redis",
     };
-    this.#metrics = options.metrics;
+    this.#appender = new Appender(broker, history, options.metrics);
     this.receipts = new Receipts(broker, { channelPrefix: this.#prefix });
   }
 
@@ -147,14 +106,14 @@ export class Publisher implements AsyncDisposable {
       await backbone.close();
       throw new Error(`Can't open a publisher: ${attempt.why}`, { cause: attempt.detail });
     }
-    const publisher = new Publisher(backbone.broker, backbone.inbox, options);
+    const publisher = new Publisher(backbone.broker, backbone.history, options);
     publisher.#closeBackbone = backbone.close;
     return publisher;
   }
 
   /** Whether messages are kept for users who are away. */
   get keepsHistory(): boolean {
-    return this.#inbox.limits.count > 0;
+    return this.#history.limits.count > 0;
   }
 
   /**
@@ -169,9 +128,12 @@ export class Publisher implements AsyncDisposable {
   async send(username: string, message: Sendable, options: SendOptions = {}): Promise<SendResult> {
     const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
     const { waitAckMs } = options;
-    if (waitAckMs === undefined) return this.#append(channel, draftOf(payload, id), appendOptions);
+    if (waitAckMs === undefined) {
+      return this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
+    }
     using wait = await this.receipts.wait();
-    const result = await this.#append(channel, draftOf(payload, id, wait), appendOptions);
+    const outgoing = outgoingMessage(payload, id, wait.receipt);
+    const result = await this.#appender.append(channel, outgoing, appendOptions);
     if (result.repeated) return result;
     return { ...result, ...await wait.acked(result.nodes ?? result.sockets, waitAckMs) };
   }
@@ -191,15 +153,15 @@ export class Publisher implements AsyncDisposable {
     options: ManySendOptions & { line?: Line } = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
     const { id, line = this.line(), ...appendOptions } = options;
-    const draft = draftOf(payloadFrom(message), checkedId(id));
-    const bytes = draft.head.length + draft.tail.length;
-    const size = Math.max(1, Math.min(PAGE_SENDS, Math.floor(PAGE_BYTES / bytes)));
+    const outgoing = outgoingMessage(payloadFrom(message), checkedId(id));
+    const bytes = outgoing.head.length + outgoing.tail.length;
+    const size = Math.max(1, Math.min(PORTION_SENDS, Math.floor(PORTION_BYTES / bytes)));
     const channels = usernames.map((username) => this.channel(username));
     const sending = [];
     for (let at = 0; at < channels.length; at += size) {
-      const page = channels.slice(at, at + size);
-      const send = () => this.#appendToAll(page, draft, appendOptions);
-      sending.push(line.run(send, page.length * bytes, page.length));
+      const portion = channels.slice(at, at + size);
+      const send = () => this.#appender.appendToAll(portion, outgoing, appendOptions);
+      sending.push(line.run(send, portion.length * bytes, portion.length));
     }
     return (await Promise.all(sending)).flat();
   }
@@ -215,11 +177,10 @@ export class Publisher implements AsyncDisposable {
    * @throws {BrokerUnavailableError} whose outcome is always "refused", for nothing is sent by this.
    */
   async claim(key: string, fingerprint: string): Promise<void> {
-    const why = this.#broker.unavailable();
-    if (why !== undefined) throw new BrokerUnavailableError(why);
+    this.#appender.assertAvailable();
     let isOurs: boolean;
     try {
-      isOurs = await this.#inbox.claim(this.#prefix, { key, fingerprint });
+      isOurs = await this.#history.claim(this.#prefix, { key, fingerprint });
     } catch (error) {
       if (!(error instanceof BrokerUnavailableError)) throw error;
       // Whether it was noted or not, the sends have not begun: that is what the caller has to know.
@@ -235,7 +196,7 @@ export class Publisher implements AsyncDisposable {
    */
   async release(key: string, fingerprint: string): Promise<void> {
     try {
-      await this.#inbox.release(this.#prefix, { key, fingerprint });
+      await this.#history.release(this.#prefix, { key, fingerprint });
     } catch (error) {
       if (!(error instanceof BrokerUnavailableError)) throw error;
     }
@@ -275,17 +236,17 @@ export class Publisher implements AsyncDisposable {
    * @param options.after Sequence number after which to begin. @default 0
    * @param options.limit At most so many messages. @default 100
    */
-  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<History> {
+  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<HistoryPage> {
     const { after = 0, limit = 100 } = options;
     const channel = this.channel(username);
     // Whoever only looks at users makes no keys for those who never were.
-    let stretch = await this.#inbox.since(channel, after, limit, { peek: true, proof: after > 0 });
-    const { epoch, last, afterTag } = stretch;
-    const items = [...stretch.items];
+    let page = await this.#history.since(channel, after, limit, { peek: true, proof: after > 0 });
+    const { epoch, last, afterTag } = page;
+    const items = [...page.items];
     // What has left is passed over, so one look may find less than there is.
-    while (items.length < limit && stretch.through < stretch.last && stretch.epoch === epoch) {
-      stretch = await this.#inbox.since(channel, stretch.through, limit - items.length, { peek: true });
-      if (stretch.epoch === epoch) items.push(...stretch.items);
+    while (items.length < limit && page.upTo < page.last && page.epoch === epoch) {
+      page = await this.#history.since(channel, page.upTo, limit - items.length, { peek: true });
+      if (page.epoch === epoch) items.push(...page.items);
     }
     return {
       epoch,
@@ -302,6 +263,11 @@ export class Publisher implements AsyncDisposable {
    */
   async closeConnections(username: string, order: CloseOrder): Promise<number> {
     return await this.#broker.publish(this.channel(username), formatCloseOrder(order));
+  }
+
+  /** Counts a send that was refused: here, or by the caller because there was no payload to hand over. */
+  countRefused(): void {
+    this.#appender.count("refused");
   }
 
   /** Closes what `open` opened. */
@@ -339,129 +305,8 @@ export class Publisher implements AsyncDisposable {
         },
       };
     } catch (error) {
-      this.#count("refused");
+      this.countRefused();
       throw error;
     }
   }
-
-  async #append(channel: string, draft: Draft, options: AppendOptions): Promise<SendResult> {
-    let outcome: keyof Metrics["sends"] = "refused";
-    try {
-      // While subscriptions are being restored the number would be too small.
-      const why = this.#broker.unavailable();
-      if (why !== undefined) throw new BrokerUnavailableError(why);
-      const startMs = performance.now();
-      const appended: Appended = this.keepsHistory || options.idempotency
-        ? await this.#inbox.append(channel, draft, options)
-        // Nothing to store and nothing to remember: the answer of a plain publish says it all.
-        : published(draft, await this.#publish(channel, draft, options), options);
-      this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
-      outcome = outcomeOf(appended);
-      return this.#resultOf(appended);
-    } catch (error) {
-      if (error instanceof BrokerUnavailableError) outcome = "unavailable";
-      throw error;
-    } finally {
-      this.#count(outcome);
-    }
-  }
-
-  /** One step for all of them: a page of a message to many. */
-  async #appendToAll(
-    channels: readonly string[],
-    draft: Draft,
-    options: AppendOptions,
-  ): Promise<PromiseSettledResult<SendResult>[]> {
-    if (channels.length === 1) return await Promise.allSettled([this.#append(channels[0]!, draft, options)]);
-    let appended: PromiseSettledResult<Appended>[];
-    try {
-      const why = this.#broker.unavailable();
-      if (why !== undefined) throw new BrokerUnavailableError(why);
-      const startMs = performance.now();
-      appended = await this.#inbox.appendToAll(channels, draft, options);
-      this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
-    } catch (reason) {
-      appended = channels.map(() => ({ status: "rejected", reason }));
-    }
-    return appended.map((one) => {
-      if (one.status === "rejected") {
-        this.#count(one.reason instanceof BrokerUnavailableError ? "unavailable" : "refused");
-        return one;
-      }
-      this.#count(outcomeOf(one.value));
-      try {
-        return { status: "fulfilled", value: this.#resultOf(one.value) };
-      } catch (reason) {
-        return { status: "rejected", reason };
-      }
-    });
-  }
-
-  /** @throws {UserOfflineError | IdempotencyConflictError} when nothing was sent. */
-  #resultOf(appended: Appended): SendResult {
-    if (appended.outcome === "offline") {
-      throw new UserOfflineError(`No socket is open for this user: nothing was sent`);
-    }
-    if (appended.outcome === "conflict") {
-      throw new IdempotencyConflictError("This idempotency key was used for another message: use a new key");
-    }
-    const { outcome, id, position, reached } = appended;
-    const count: Count = this.counted === "sockets" ? { sockets: reached } : { nodes: reached };
-    return { id, ...position, ...count, ...(outcome === "repeated" && { repeated: true }) };
-  }
-
-  /** Somebody else has found that a message can't be sent. */
-  countRefused(): void {
-    this.#count("refused");
-  }
-
-  #count(outcome: keyof Metrics["sends"]): void {
-    if (this.#metrics) this.#metrics.sends[outcome]++;
-  }
-
-  #publish(channel: string, { head, tail }: Draft, { expectOnline = false }: AppendOptions): Promise<number> {
-    return this.#broker.publish(channel, head + tail, { onlyIfHeard: expectOnline });
-  }
-}
-
-function published({ id }: Draft, reached: number, { expectOnline }: AppendOptions): Appended {
-  if (reached === 0 && expectOnline) return { outcome: "offline" };
-  return { outcome: "appended", id, position: undefined, reached };
-}
-
-function outcomeOf(appended: Appended): keyof Metrics["sends"] {
-  switch (appended.outcome) {
-    case "appended":
-      if (appended.reached > 0) return "reached";
-      return appended.position === undefined ? "offline" : "stored";
-    case "conflict":
-      return "refused";
-    default:
-      return appended.outcome;
-  }
-}
-
-/** The id of the message. @throws {InvalidMessageError} when it is none. */
-function checkedId(id: string = crypto.randomUUID()): string {
-  if (!MESSAGE_ID.test(id)) {
-    throw new InvalidMessageError("A message id must have 1 to 64 letters, digits or . _ : -");
-  }
-  return id;
-}
-
-function draftOf(payload: Payload, id: string, wait?: Wait): Draft {
-  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt: wait?.receipt }) };
-}
-
-function idempotencyOf(key: string, payload: Payload): { key: string; fingerprint: string } {
-  if (!IDEMPOTENCY_KEY.test(key)) {
-    throw new InvalidMessageError(
-      "An idempotency key must have 1 to 128 visible ASCII characters without spaces",
-    );
-  }
-  const hash = createHash("sha256").update(payload.kind);
-  return {
-    key,
-    fingerprint: hash.update(payload.kind === "binary" ? payload.bytes : payload.text).digest("base64url"),
-  };
 }

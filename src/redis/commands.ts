@@ -11,7 +11,7 @@ import { explainCommand, isForbiddenWithin, isReply } from "./error_text.ts";
 
 export { parseRedisUrl, type RedisAddress, type RedisTls } from "./address.ts";
 export type { FirstAttempt, RedisOptions } from "./command_connection.ts";
-export { idempotencyKey, inboxKey, positionKey } from "./keys.ts";
+export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
 export { RedisTarget } from "./target.ts";
 export { Script, type ScriptOptions, type Trial } from "./script.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";

@@ -6,7 +6,7 @@ export function positionKey(channel: string): string {
 }
 
 /** The history. */
-export function inboxKey(channel: string): string {
+export function historyKey(channel: string): string {
   return `userwire:{${channel}}:inbox`;
 }
 

@@ -104,7 +104,7 @@ export function openApp(config: Config, options: AppOptions): App {
     redisUrlFile: config.redisUrlFile && absolutePath(config.redisUrlFile, Deno.cwd()),
     probe: true,
   });
-  const { broker, inbox } = backbone;
+  const { broker, history } = backbone;
   const auth = authWith({ ...backbone, line: () => backbone.redis?.server?.life ?? "" });
   const watch = backbone.redis && new WarningsWatch(backbone.redis, log);
   const metrics = new Metrics({
@@ -114,7 +114,7 @@ export function openApp(config: Config, options: AppOptions): App {
     files,
     lostSockets: () => connections.lost,
   });
-  const publisher = new Publisher(broker, inbox, { channelPrefix, foldUsernames, metrics });
+  const publisher = new Publisher(broker, history, { channelPrefix, foldUsernames, metrics });
   const turnstile = new Turnstile((place) => connections.lose(place));
   const connections: Connections = new Connections({
     node,
@@ -128,7 +128,7 @@ export function openApp(config: Config, options: AppOptions): App {
     hasFlooded: (place) => turnstile.hasFlooded(place),
   });
   // Whoever is connected is told now, not with the next message.
-  inbox.onSetBack?.(() => connections.verify());
+  history.onSetBack?.(() => connections.verify());
   let isDraining = false;
   const isOwnHost = auth.isOpen && isLoopback(config.host)
     ? hostGuard(config.host, allowedOrigins)
@@ -171,7 +171,7 @@ export function openApp(config: Config, options: AppOptions): App {
 
   const upgrades: UpgradeOptions = {
     broker,
-    inbox,
+    history,
     maxReplay: config.maxReplay,
     connections,
     auth,

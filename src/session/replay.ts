@@ -1,8 +1,8 @@
 /**
- * What one framed connection has had, and what it gets next: merges live messages with those from the inbox, so
+ * What one framed connection has had, and what it gets next: merges live messages with those from the history, so
  * that each comes once and in order, and states exactly what can't come.
  *
- * It has no socket and no timer. Three things drive it: live messages, answers of the inbox, and its owner's word
+ * It has no socket and no timer. Three things drive it: live messages, answers of the history, and its owner's word
  * that something may be amiss (`verify`) or that there is room again (`resume`).
  *
  *     reading ──▶ live ──▶ reading …        a hole, a reconnect, or a doubt
@@ -10,19 +10,20 @@
  *        ▼          ▼
  *      full / failed ──▶ reading            `resume`
  *
- * *reading*: the inbox is being read; live messages queue, a few of them. *live*: each message goes straight
- * through. *full*: the client takes no more, live messages are left to the inbox. *failed*: the inbox could not
+ * *reading*: the history is being read; live messages queue, a few of them. *live*: each message goes straight
+ * through. *full*: the client takes no more, live messages are left to the history. *failed*: the history could not
  * be read.
  *
  * It rests on two promises: what was heard on the channel is stored already, so a read that is issued later covers
  * it; and the channel is in order, so a number that is not higher than the one before, and the number 1, may be of a
  * new epoch. The tag of a message tells its epoch, too: one of another epoch is a reason to read, and is never handed over
- * by itself. What the inbox then does not know comes from another installation, or from a server that was replaced.
+ * by itself. What the history then does not know comes from another installation, or from a server that was replaced.
  *
- * A position is compared with the tag that the inbox has for its number, where it has one: another tag shows that the number
+ * A position is compared with the tag that the history has for its number, where it has one: another tag shows that the number
  * was given out a second time, whatever the epoch is called.
  */
-import { type Inbox, originOf, ownNameOf, type Stored, type Stretch } from "../history/history.ts";
+import { originOf, ownNameOf } from "../history/epochs.ts";
+import type { History, Page, Stored } from "../history/history.ts";
 import { isOfEpoch, tagIn } from "../protocol/envelope.ts";
 import type { GapFrame } from "../protocol/frames.ts";
 import { formatPlace, type Position } from "../protocol/position.ts";
@@ -30,13 +31,13 @@ import { formatPlace, type Position } from "../protocol/position.ts";
 export interface ReplayHost {
   /**
    * Hands an envelope to the client; false when the client takes no more now.
-   * @param byteLength Size of the envelope; undefined when it was read from the inbox.
+   * @param byteLength Size of the envelope; undefined when it was read from the history.
    */
   deliver(envelope: string, byteLength: number | undefined): boolean;
   gap(frame: GapFrame): void;
   /** A message came on the channel that is not of this installation's history. Called for the first of such. */
   onForeign(): void;
-  /** The inbox could not be read; `resume` tries again. */
+  /** The history could not be read; `resume` tries again. */
   onReadFailed(error: unknown): void;
 }
 
@@ -63,11 +64,11 @@ export interface ReplayStart {
 const FIRST_BATCH = 64;
 const MIN_BATCH = 4;
 const MAX_BATCH = 128;
-/** Live messages that wait while the inbox is read. More than that is read from the inbox again. */
+/** Live messages that wait while the history is read. More than that is read from the history again. */
 const MAX_QUEUED = 64;
 
 export class Replay {
-  readonly #inbox: Inbox;
+  readonly #history: History;
   readonly #host: ReplayHost;
   readonly #options: ReplayOptions;
   #state: "reading" | "live" | "full" | "failed" | "stopped" = "reading";
@@ -82,14 +83,14 @@ export class Replay {
   /** The read under way is not the last: the queue does not hold all, or not of this epoch, or somebody doubts. */
   #again = false;
   #batch = FIRST_BATCH;
-  #first: Stretch | undefined;
+  #first: Page | undefined;
   #wanted: Position | undefined;
-  /** Tag of the last message that is not of this epoch, and whether the inbox was read since and knows nothing of it. */
+  /** Tag of the last message that is not of this epoch, and whether the history was read since and knows nothing of it. */
   #strange = "";
   #isForeign = false;
 
-  constructor(inbox: Inbox, host: ReplayHost, options: ReplayOptions) {
-    this.#inbox = inbox;
+  constructor(history: History, host: ReplayHost, options: ReplayOptions) {
+    this.#history = history;
     this.#host = host;
     this.#options = options;
   }
@@ -108,13 +109,13 @@ export class Replay {
     return this.#state === "full";
   }
 
-  /** Whether the inbox could not be read; `resume` tries again. */
+  /** Whether the history could not be read; `resume` tries again. */
   get hasFailed(): boolean {
     return this.#state === "failed";
   }
 
   /**
-   * Reads the first stretch. With a position to resume from, call it when the subscription is confirmed, so that
+   * Reads the first page. With a position to resume from, call it when the subscription is confirmed, so that
    * nothing falls in between; without one before it is, since what was handed to the subscription is to be delivered.
    * @param wanted The position to resume from, if any.
    * @throws {BrokerUnavailableError}
@@ -122,7 +123,7 @@ export class Replay {
   async open(wanted: Position | undefined): Promise<void> {
     this.#wanted = wanted;
     const proof = wanted?.tag !== undefined;
-    this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, this.#batch, { proof });
+    this.#first = await this.#history.since(this.#options.channel, wanted?.seq, this.#batch, { proof });
   }
 
   /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
@@ -167,7 +168,7 @@ export class Replay {
     const isDoubtful = seq === 1 || seq <= this.#heard;
     this.#heard = seq;
     if (this.#state === "live") {
-      // Ahead, some are missing. Behind, it was in the last stretch that was read.
+      // Ahead, some are missing. Behind, it was in the last page that was read.
       if (isDoubtful || seq > this.#seq + 1) {
         this.#queue.push({ seq, envelope, tag, byteLength });
         this.verify();
@@ -179,16 +180,16 @@ export class Replay {
       else this.#again = true;
       if (isDoubtful) this.#again = true;
     }
-    // Else it waits in the inbox.
+    // Else it waits in the history.
   }
 
-  /** Compares with the inbox, and delivers or announces what is missing. */
+  /** Compares with the history, and delivers or announces what is missing. */
   verify(): void {
     if (this.#state === "live") void this.#run();
     else this.#again = true;
   }
 
-  /** There is room again, or the inbox may be readable again. */
+  /** There is room again, or the history may be readable again. */
   resume(): void {
     if (this.#state === "full" || this.#state === "failed") void this.#run();
   }
@@ -203,18 +204,18 @@ export class Replay {
     return this.#state === "stopped";
   }
 
-  async #run(stretch?: Stretch, options: { cap?: boolean } = {}): Promise<void> {
+  async #run(page?: Page, options: { cap?: boolean } = {}): Promise<void> {
     this.#state = "reading";
     let { cap = false } = options;
     let heard: Queued[] = [];
     for (;;) {
-      if (!stretch) {
+      if (!page) {
         heard = this.#queue;
         this.#queue = [];
         this.#again = false;
         try {
           const proof = this.#tag !== "";
-          stretch = await this.#inbox.since(this.#options.channel, this.#seq, this.#batch, { proof });
+          page = await this.#history.since(this.#options.channel, this.#seq, this.#batch, { proof });
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
@@ -223,13 +224,13 @@ export class Replay {
         }
         if (this.#isStopped) return;
       }
-      if (cap && holds(stretch, this.position)) {
+      if (cap && holds(page, this.position)) {
         cap = false;
-        this.#skipTo(stretch.last - this.#options.maxReplay, stretch);
+        this.#skipTo(page.last - this.#options.maxReplay, page);
       }
-      if (!this.#apply(stretch, [...heard, ...this.#queue])) return this.#fill();
-      const isEnd = stretch.through >= stretch.last;
-      stretch = undefined;
+      if (!this.#apply(page, [...heard, ...this.#queue])) return this.#fill();
+      const isEnd = page.upTo >= page.last;
+      page = undefined;
       if (!isEnd || this.#again) continue;
       if (!this.#drainQueue()) return this.#fill();
       // Something is left in the queue only behind a hole.
@@ -249,7 +250,7 @@ export class Replay {
     if (this.#state === "live" || this.#state === "reading") this.verify();
   }
 
-  /** The inbox was read since they came: what it does not know is not ours. */
+  /** The history was read since they came: what it does not know is not ours. */
   #judgeStrangers(): void {
     if (this.#strange === "" || this.#isForeign) return;
     if (isOfEpoch(this.#strange, this.#epoch)) {
@@ -274,23 +275,23 @@ export class Replay {
   }
 
   /**
-   * Delivers a stretch; false when the client takes no more.
+   * Delivers a page; false when the client takes no more.
    * @param heard What came live, and so is no replay.
    */
-  #apply(stretch: Stretch, heard: readonly Queued[]): boolean {
+  #apply(page: Page, heard: readonly Queued[]): boolean {
     const before = this.position;
-    if (!holds(stretch, before)) {
-      this.#epoch = stretch.epoch;
-      this.#standAt(placeIn(stretch, before), stretch, before.seq);
+    if (!holds(page, before)) {
+      this.#epoch = page.epoch;
+      this.#standAt(placeIn(page, before), page, before.seq);
       this.#keepOwn();
       this.#host.gap(this.#epochGap(before));
       // It was read from a place in the old epoch: the next one is read from the right place.
       this.#again = true;
       return true;
     }
-    for (const [i, { seq, envelope }] of stretch.items.entries()) {
+    for (const [i, { seq, envelope }] of page.items.entries()) {
       if (seq <= this.#seq) continue;
-      this.#skipTo(seq - 1, stretch);
+      this.#skipTo(seq - 1, page);
       const live = heard.find((message) => message.seq === seq && message.envelope === envelope);
       if (!this.#hand(seq, envelope, tagIn(envelope), live?.byteLength)) {
         // The rest was read for nothing: next time about as many as it takes.
@@ -298,8 +299,8 @@ export class Replay {
         return false;
       }
     }
-    if (stretch.through < stretch.last) this.#batch = Math.min(2 * this.#batch, MAX_BATCH);
-    this.#skipTo(stretch.through, stretch);
+    if (page.upTo < page.last) this.#batch = Math.min(2 * this.#batch, MAX_BATCH);
+    this.#skipTo(page.upTo, page);
     return true;
   }
 
@@ -324,8 +325,8 @@ export class Replay {
     return true;
   }
 
-  /** Takes a place, with its tag if the stretch tells it. */
-  #standAt(seq: number, { last, lastTag, afterTag }: Stretch, after?: number): void {
+  /** Takes a place, with its tag if the page tells it. */
+  #standAt(seq: number, { last, lastTag, afterTag }: Page, after?: number): void {
     this.#seq = seq;
     this.#tag = seq === last ? lastTag : seq === after ? afterTag : "";
   }
@@ -335,10 +336,10 @@ export class Replay {
   }
 
   /** Announces everything up to a number as missing. */
-  #skipTo(seq: number, stretch: Stretch): void {
+  #skipTo(seq: number, page: Page): void {
     if (seq <= this.#seq || this.#isStopped) return;
     const from = this.#seq + 1;
-    this.#standAt(seq, stretch);
+    this.#standAt(seq, page);
     this.#host.gap({
       t: "gap",
       from,
@@ -361,9 +362,9 @@ export class Replay {
   }
 }
 
-/** Whether a stretch that was read after a position goes on from it: of the same epoch, and with the same message there. */
-function holds(stretch: Stretch, { epoch, seq, tag }: Position): boolean {
-  return stretch.epoch === epoch && seq <= stretch.last && isSame(tag, stretch.afterTag);
+/** Whether a page that was read after a position goes on from it: of the same epoch, and with the same message there. */
+function holds(page: Page, { epoch, seq, tag }: Position): boolean {
+  return page.epoch === epoch && seq <= page.last && isSame(tag, page.afterTag);
 }
 
 /** Whether two tags are of one message, as far as both are known. */
@@ -375,28 +376,28 @@ function isSame(tag: string | undefined, other: string): boolean {
  * Where a position of another epoch stands in this one. When the numbers go on from that epoch, what the client
  * has up to the break counts; else nothing does, and all there is will be new to it.
  */
-function placeIn(stretch: Stretch, before: Position): number {
+function placeIn(page: Page, before: Position): number {
   // Some numbers were given out a second time, and nothing tells from which on. Without a tag it is only a broken client
   // that is ahead of the counter.
-  if (before.epoch === stretch.epoch) return before.tag ? 0 : stretch.last;
-  const { afterTag } = stretch;
+  if (before.epoch === page.epoch) return before.tag ? 0 : page.last;
+  const { afterTag } = page;
   if (before.tag !== undefined && before.tag === afterTag) return before.seq;
-  const seq = agreedIn(stretch, before);
+  const seq = agreedIn(page, before);
   // That number is said to be of the old epoch, and is not the client's: it was given out again before anybody noticed.
   return seq === before.seq && !isSame(before.tag, afterTag) ? 0 : seq;
 }
 
 /** Up to where an epoch has what a client has of another, by what is known of where they come from. */
-function agreedIn({ epoch, former, last }: Stretch, before: Position): number {
-  const index = former.findIndex(({ epoch }) => epoch === before.epoch);
-  if (index >= 0) return lowest(before, former.slice(index));
+function agreedIn({ epoch, previousEpochs, last }: Page, before: Position): number {
+  const index = previousEpochs.findIndex(({ epoch }) => epoch === before.epoch);
+  if (index >= 0) return lowest(before, previousEpochs.slice(index));
   // The epoch was lost before it was saved: what counts is where it came from.
   const origin = originOf(before.epoch);
   if (!origin) return 0;
   const has = { epoch: origin.epoch, seq: Math.min(before.seq, origin.seq) };
   if (ownNameOf(epoch) === origin.epoch) return lowest(has, [{ epoch: origin.epoch, seq: last }]);
-  const since = former.findIndex(({ epoch }) => ownNameOf(epoch) === origin.epoch);
-  return since < 0 ? 0 : lowest(has, former.slice(since));
+  const since = previousEpochs.findIndex(({ epoch }) => ownNameOf(epoch) === origin.epoch);
+  return since < 0 ? 0 : lowest(has, previousEpochs.slice(since));
 }
 
 function lowest(position: Position, others: readonly Position[]): number {

@@ -175,7 +175,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     this.#signIn.begin(identity);
   }
 
-  /** Gives a framed connection its place in the inbox, opened. Before its socket. */
+  /** Gives a framed connection its place in the history, opened. Before its socket. */
   attachReplay(replay: Replay): void {
     this.#replay = replay;
   }
@@ -248,7 +248,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   }
 
   restored(): void {
-    // Whatever was sent meanwhile is in the inbox, but for orders to close.
+    // Whatever was sent meanwhile is in the history, but for orders to close.
     this.#replay?.verify();
     this.#signIn.verify();
     this.#host.log.debug("subscription restored", { conn: this.id, user: this.username });
@@ -310,7 +310,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
       : payload;
     if (this.#write(frame, byteLength)) return;
     if (this.#replay) {
-      // The inbox needs the subscription no less than before: only this message is lost.
+      // The history needs the subscription no less than before: only this message is lost.
       this.#miss(1);
     } else if (this.#subscription?.pause) {
       // This message waits here, what follows waits in Redis.
@@ -380,7 +380,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     });
   }
 
-  /** Goes on with what waits in the inbox, if the client has taken enough; whether it needs no more asking. */
+  /** Goes on with what waits in the history, if the client has taken enough; whether it needs no more asking. */
   hasRoom(): boolean {
     if (this.#state !== "live") return true;
     if (!this.#buffer!.hasRoom) return false;

@@ -65,7 +65,7 @@ redisTest(
     await using stack = new AsyncDisposableStack();
     stack.defer(() => other.close());
     await other.firstAttempt(5_000);
-    const staging = new Publisher(other.broker, other.inbox);
+    const staging = new Publisher(other.broker, other.history);
     await using alice = await Follower.open(service.socketUrl("alice"));
 
     await service.send("alice", "prod 1");

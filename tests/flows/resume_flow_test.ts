@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
-import { MemoryInbox } from "../../src/history/memory.ts";
+import { MemoryHistory } from "../../src/history/memory.ts";
 import { formatEnvelope } from "../../src/protocol/envelope.ts";
 import { until } from "../../testkit/deadline.ts";
 import { type Accepted, Follower } from "../../testkit/follower.ts";
@@ -106,26 +106,26 @@ onRedis("finds a lost tail when it pings an idle client", async ({ here, redis }
   alice.assertNoFault();
 }, { USERWIRE_PING_S: "1" });
 
-Deno.test("Resume goes on a second after the inbox could not be read, with all that came meanwhile", async () => {
+Deno.test("Resume goes on a second after the history could not be read, with all that came meanwhile", async () => {
   using seconds = new HeldIntervals(1_000);
   await using service = await Service.start();
   await using alice = await Follower.open(url(service));
   await send(service, 1);
   await alice.reaches(1);
-  const { since } = MemoryInbox.prototype;
+  const { since } = MemoryHistory.prototype;
   let reads = 0;
-  MemoryInbox.prototype.since = () => {
+  MemoryHistory.prototype.since = () => {
     reads++;
     return Promise.reject(new BrokerUnavailableError("away"));
   };
   try {
     service.server.app.connections.verify();
-    await until(() => reads === 1, "the inbox to be read");
+    await until(() => reads === 1, "the history to be read");
     await send(service, 2);
     seconds.run();
     assertEquals(reads, 2, "no more often than once a second");
   } finally {
-    MemoryInbox.prototype.since = since;
+    MemoryHistory.prototype.since = since;
   }
   // The answer to the second read is no later than this one.
   await send(service, 3);

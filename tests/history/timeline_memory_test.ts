@@ -1,7 +1,7 @@
 /** What a process remembers of appends for its next look at Redis: what it asks for, what it tells, and for how long. */
 import { assertEquals } from "@std/assert";
 import { Timeline } from "../../src/history/timeline.ts";
-import { inboxKey, positionKey } from "../../src/redis/commands.ts";
+import { historyKey, positionKey } from "../../src/redis/commands.ts";
 import { readInfo } from "../../src/redis/server_info.ts";
 import { TurnedClock } from "../../testkit/turned_clock.ts";
 
@@ -37,7 +37,7 @@ function stage() {
 }
 
 const keysOf = (...channels: string[]) =>
-  channels.flatMap((channel) => [positionKey(channel), inboxKey(channel)]);
+  channels.flatMap((channel) => [positionKey(channel), historyKey(channel)]);
 
 Deno.test("Timeline tells of its last append once, and of one that comes during a look with the next", async () => {
   const { timeline, look } = stage();

@@ -78,7 +78,7 @@ for (const mode of Object.keys(MODES) as Mode[]) {
         }
         const got: string[] = [];
         while (got.at(-1) !== reached.at(-1)) got.push(await nextPayload(client, mode));
-        // A framed client also gets what was stored between its place in the inbox and its subscription.
+        // A framed client also gets what was stored between its place in the history and its subscription.
         if (mode === "raw") assertEquals(got, reached);
         else assertEquals(got.slice(-reached.length), reached);
         assertEquals(got, got.map((_, i) => String(Number(got[0]) + i)), "whole and in order");

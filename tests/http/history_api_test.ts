@@ -1,5 +1,5 @@
 /**
- * The parts of the HTTP API that came with the inbox: reading a history, sends for those who are there, times of their
+ * The parts of the HTTP API that came with the history: reading it, sends for those who are there, times of their
  * own, closing a user's connections; and that each says which field of a request is wrong.
  */
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";

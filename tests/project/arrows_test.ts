@@ -37,7 +37,7 @@ const ROOMS: readonly Room[] = [
   {
     name: "history",
     only: ["broker", "redis", "async", "protocol"],
-    doors: ["history.ts"],
+    doors: ["history.ts", "epochs.ts"],
     opensTo: ["engine"],
     typesOf: ["broker"],
   },

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { MemoryBroker } from "../../src/broker/memory.ts";
-import { MemoryInbox } from "../../src/history/memory.ts";
+import { MemoryHistory } from "../../src/history/memory.ts";
 import {
   BrokerUnavailableError,
   ConfigError,
@@ -113,7 +113,10 @@ Deno.test("Publisher.send refuses what can't be sent, before it is sent", async 
   const broker = new MemoryBroker();
   const recorder = new Recorder();
   await broker.subscribe("alice", recorder);
-  await using publisher = new Publisher(broker, new MemoryInbox(broker, { limits: { count: 0, ttlMs: 1 } }));
+  await using publisher = new Publisher(
+    broker,
+    new MemoryHistory(broker, { limits: { count: 0, ttlMs: 1 } }),
+  );
 
   for (const text of ["", "{", "undefined", "{'a':1}", "1 2"]) {
     await assertRejects(
@@ -370,15 +373,15 @@ Deno.test("Publisher.sendToAll sends also what is larger than a page", async () 
 
 Deno.test("Publisher.history is of one epoch, also when another begins while it is read", async () => {
   const broker = new MemoryBroker();
-  const inbox = new MemoryInbox(broker, { limits: { count: 9, ttlMs: 60_000 } });
-  await using publisher = new Publisher(broker, inbox);
+  const history = new MemoryHistory(broker, { limits: { count: 9, ttlMs: 60_000 } });
+  await using publisher = new Publisher(broker, history);
   for (let n = 1; n <= 4; n++) await publisher.send("alice", n);
-  const since = inbox.since.bind(inbox);
+  const since = history.since.bind(history);
   let reads = 0;
   // The store hands out two at a time, and is set back in between.
-  inbox.since = async (channel, after, limit, options) => {
-    const stretch = await since(channel, after, Math.min(limit, 2), options);
-    return ++reads === 1 ? stretch : { ...stretch, epoch: "another" };
+  history.since = async (channel, after, limit, options) => {
+    const page = await since(channel, after, Math.min(limit, 2), options);
+    return ++reads === 1 ? page : { ...page, epoch: "another" };
   };
   const { frames, first } = await publisher.history("alice");
   assertEquals([first, frames.map((frame) => JSON.parse(frame).data), reads], [1, [1, 2], 2]);

@@ -10,8 +10,8 @@ import {
   IdempotencyConflictError,
   UserOfflineError,
 } from "../../src/protocol/errors.ts";
-import { MemoryInbox } from "../../src/history/memory.ts";
-import { Publisher, type SendOptions } from "../../src/publisher/publisher.ts";
+import { MemoryHistory } from "../../src/history/memory.ts";
+import { Publisher, type SendOptions } from "../../src/publisher/mod.ts";
 import type { Wait } from "../../src/publisher/receipts.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
@@ -261,7 +261,7 @@ onRedis("makes each instance say once how many sockets it has, also while they o
 
 /** A publisher in memory with a history, on a broker that stays the caller's. */
 function publisherOn(broker: MemoryBroker): Publisher {
-  return new Publisher(broker, new MemoryInbox(broker, { limits: { count: 9, ttlMs: 60_000 } }));
+  return new Publisher(broker, new MemoryHistory(broker, { limits: { count: 9, ttlMs: 60_000 } }));
 }
 
 Deno.test("A receipt can be waited for again as soon as the broker is back", async () => {

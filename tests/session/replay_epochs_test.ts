@@ -3,12 +3,12 @@
  * same messages, and not one further; where nobody knows, nothing does.
  */
 import { assertEquals } from "@std/assert";
-import type { Inbox, Stretch } from "../../src/history/history.ts";
+import type { History, Page } from "../../src/history/history.ts";
 import type { Position } from "../../src/protocol/position.ts";
 import { Replay, type ReplayStart } from "../../src/session/replay.ts";
 import { World } from "../../testkit/replay_model.ts";
 
-/** Names as an inbox gives them: eight characters; then, of an epoch that goes on from another, the other's and a number. */
+/** Names as a history gives them: eight characters; then, of an epoch that goes on from another, the other's and a number. */
 const A = "aaaaaaaa";
 const B = `bbbbbbbb${A}5`;
 /** It goes on from B. */
@@ -18,35 +18,35 @@ const LOST = `xxxxxxxx${A}5`;
 const LOST_OF_B = "yyyyyyyybbbbbbbb8";
 
 /** What the history says: its epoch and those before it, its newest number, and the tag at the client's. */
-type History = Partial<Pick<Stretch, "former" | "last" | "afterTag">> & Pick<Stretch, "epoch">;
+type Known = Partial<Pick<Page, "previousEpochs" | "last" | "afterTag">> & Pick<Page, "epoch">;
 
-async function startOf(wanted: Position, history: History): Promise<ReplayStart> {
-  const { last = 20, former = [], afterTag = "", epoch } = history;
-  const stretch = { epoch, former, last, items: [], through: last, lastTag: "", afterTag };
-  const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
+async function startOf(wanted: Position, known: Known): Promise<ReplayStart> {
+  const { last = 20, previousEpochs = [], afterTag = "", epoch } = known;
+  const page = { epoch, previousEpochs, last, items: [], upTo: last, lastTag: "", afterTag };
+  const history = { since: () => Promise.resolve(page) } as unknown as History;
   const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
-  const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
+  const replay = new Replay(history, host, { channel: "alice", maxReplay: 100 });
   await replay.open(wanted);
   const start = replay.start();
   replay.stop();
   return start;
 }
 
-type Case = readonly [wanted: Position, history: History, seq: number];
+type Case = readonly [wanted: Position, known: Known, seq: number];
 
 /** @param cases Each with the number after which the client stands. */
 function test(claim: string, cases: readonly Case[]): void {
   Deno.test(`Replay ${claim}`, async () => {
-    for (const [wanted, history, seq] of cases) {
-      const what = `${Deno.inspect(wanted)} in ${Deno.inspect(history)}`;
-      const { pos, resumed } = await startOf(wanted, history);
-      assertEquals([pos, resumed], [`${history.epoch}.${seq}`, false], what);
+    for (const [wanted, known, seq] of cases) {
+      const what = `${Deno.inspect(wanted)} in ${Deno.inspect(known)}`;
+      const { pos, resumed } = await startOf(wanted, known);
+      assertEquals([pos, resumed], [`${known.epoch}.${seq}`, false], what);
     }
   });
 }
 
-const fromA = { epoch: B, former: [{ epoch: A, seq: 5 }] };
-const fromAAndB = { epoch: C, former: [{ epoch: A, seq: 5 }, { epoch: B, seq: 8 }] };
+const fromA = { epoch: B, previousEpochs: [{ epoch: A, seq: 5 }] };
+const fromAAndB = { epoch: C, previousEpochs: [{ epoch: A, seq: 5 }, { epoch: B, seq: 8 }] };
 
 test("counts what a client has of a former epoch, up to where that holds", [
   [{ epoch: A, seq: 0 }, fromA, 0],
@@ -59,19 +59,19 @@ test("counts what a client has of a former epoch, up to where that holds", [
 ]);
 
 test("counts no more of a former epoch than each one since has kept", [
-  [{ epoch: A, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 9 }, { epoch: B, seq: 6 }] }, 6],
-  [{ epoch: B, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 3 }, { epoch: B, seq: 8 }] }, 8],
+  [{ epoch: A, seq: 9 }, { epoch: C, previousEpochs: [{ epoch: A, seq: 9 }, { epoch: B, seq: 6 }] }, 6],
+  [{ epoch: B, seq: 9 }, { epoch: C, previousEpochs: [{ epoch: A, seq: 3 }, { epoch: B, seq: 8 }] }, 8],
 ]);
 
 test("counts of an epoch that was lost before it was saved what that had from another, and no more", [
   // The history goes on from the same one, and knew more of it when it began.
-  [{ epoch: LOST, seq: 4 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 4],
-  [{ epoch: LOST, seq: 5 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 5],
-  [{ epoch: LOST, seq: 6 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 5],
-  [{ epoch: LOST, seq: 9 }, { epoch: B, former: [{ epoch: A, seq: 7 }] }, 5],
+  [{ epoch: LOST, seq: 4 }, { epoch: B, previousEpochs: [{ epoch: A, seq: 7 }] }, 4],
+  [{ epoch: LOST, seq: 5 }, { epoch: B, previousEpochs: [{ epoch: A, seq: 7 }] }, 5],
+  [{ epoch: LOST, seq: 6 }, { epoch: B, previousEpochs: [{ epoch: A, seq: 7 }] }, 5],
+  [{ epoch: LOST, seq: 9 }, { epoch: B, previousEpochs: [{ epoch: A, seq: 7 }] }, 5],
   // Or less.
-  [{ epoch: LOST, seq: 9 }, { epoch: B, former: [{ epoch: A, seq: 3 }] }, 3],
-  [{ epoch: LOST, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 9 }, { epoch: B, seq: 2 }] }, 2],
+  [{ epoch: LOST, seq: 9 }, { epoch: B, previousEpochs: [{ epoch: A, seq: 3 }] }, 3],
+  [{ epoch: LOST, seq: 9 }, { epoch: C, previousEpochs: [{ epoch: A, seq: 9 }, { epoch: B, seq: 2 }] }, 2],
 ]);
 
 test("counts the same where the other epoch goes on itself", [
@@ -82,8 +82,12 @@ test("counts the same where the other epoch goes on itself", [
 ]);
 
 test("knows an epoch by its own name, whatever that goes on from", [
-  [{ epoch: LOST_OF_B, seq: 9 }, { epoch: C, former: [{ epoch: A, seq: 5 }, { epoch: B, seq: 12 }] }, 8],
-  [{ epoch: LOST_OF_B, seq: 7 }, { epoch: C, former: [{ epoch: B, seq: 12 }] }, 7],
+  [
+    { epoch: LOST_OF_B, seq: 9 },
+    { epoch: C, previousEpochs: [{ epoch: A, seq: 5 }, { epoch: B, seq: 12 }] },
+    8,
+  ],
+  [{ epoch: LOST_OF_B, seq: 7 }, { epoch: C, previousEpochs: [{ epoch: B, seq: 12 }] }, 7],
 ]);
 
 test("counts nothing of an epoch of which nobody knows where it came from", [
@@ -181,12 +185,12 @@ Deno.test("Replay looks once for each epoch that it does not know, however many 
 Deno.test("Replay takes a message for heard only when it is the one that was", async () => {
   for (const [heard, byteLength] of [["new", 7], ["old", undefined]] as const) {
     const items = [{ seq: 5, envelope: "new" }];
-    const stretch = { epoch: A, former: [], last: 5, items, through: 5, lastTag: "", afterTag: "" };
-    const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
+    const page = { epoch: A, previousEpochs: [], last: 5, items, upTo: 5, lastTag: "", afterTag: "" };
+    const history = { since: () => Promise.resolve(page) } as unknown as History;
     const delivered: unknown[] = [];
     const deliver = (...args: unknown[]) => delivered.push(args) > 0;
     const host = { deliver, gap() {}, onForeign() {}, onReadFailed() {} };
-    const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
+    const replay = new Replay(history, host, { channel: "alice", maxReplay: 100 });
     await replay.open({ epoch: A, seq: 4 });
     replay.live(5, heard, 7);
     replay.start();

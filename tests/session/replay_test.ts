@@ -142,7 +142,7 @@ async function opened(options: WorldOptions & { sent?: number; wanted?: Position
   return world;
 }
 
-Deno.test("Replay starts a new client where the inbox stands, and delivers what its subscription got", async () => {
+Deno.test("Replay starts a new client where the history stands, and delivers what its subscription got", async () => {
   const world = new World();
   world.send(3);
   await world.open({
@@ -231,19 +231,19 @@ Deno.test("Replay goes on with an epoch that came from the client's, from where 
 
 Deno.test("Replay trusts no number of an epoch in which the client's was given out again", async () => {
   // The epoch began when up to 11 were there, and by then 9 was another message than the client's.
-  const former = [{ epoch: "e1", seq: 11 }];
+  const previousEpochs = [{ epoch: "e1", seq: 11 }];
   for (const [tag, pos] of [["mine", "e2.9"], ["other", "e2.0"], ["", "e2.9"]] as const) {
     const since = () =>
       Promise.resolve({
         epoch: "e2",
-        former,
+        previousEpochs,
         last: 11,
         items: [],
-        through: 11,
+        upTo: 11,
         lastTag: "last",
         afterTag: tag,
       });
-    const inbox = {
+    const history = {
       limits: { count: 1, ttlMs: 1 },
       append: since as never,
       appendToAll: since as never,
@@ -253,7 +253,7 @@ Deno.test("Replay trusts no number of an epoch in which the client's was given o
       close: async () => {},
     };
     const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
-    const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
+    const replay = new Replay(history, host, { channel: "alice", maxReplay: 100 });
     await replay.open({ epoch: "e1", seq: 9, tag: "mine" });
     assertEquals(replay.start().pos, pos, `The history has "${tag}"`);
     replay.stop();
@@ -373,7 +373,7 @@ Deno.test("Replay doubts a number that is not higher than the one before", async
   await world.finish();
 });
 
-Deno.test("Replay leaves live messages to the inbox while the client is full, and holds none of them", async () => {
+Deno.test("Replay leaves live messages to the history while the client is full, and holds none of them", async () => {
   const world = await opened();
   world.send(1);
   world.hear(1);

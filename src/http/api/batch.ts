@@ -2,9 +2,10 @@
 import { createHash } from "node:crypto";
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
-import { BrokerUnavailableError, InvalidMessageError, UserOfflineError } from "../../protocol/errors.ts";
+import { BrokerUnavailableError, UserOfflineError } from "../../protocol/errors.ts";
 import { Slices } from "../json_text.ts";
-import type { Publisher, SendResult } from "../../publisher/publisher.ts";
+import type { Publisher } from "../../publisher/publisher.ts";
+import { assertIdempotencyKey, type SendResult } from "../../publisher/send.ts";
 import { readJsonText } from "../body.ts";
 import { EFFECT_ON_FAILURE, problemOf } from "../problem.ts";
 import { BatchItem, type Item, MAX_BATCH_ITEMS, readBatch } from "./batch_items.ts";
@@ -98,11 +99,7 @@ interface Repeatable {
  */
 function repeatableBy(key: string | null, body: string, caller: string): Repeatable | undefined {
   if (key === null) return undefined;
-  if (!/^[\x21-\x7e]{1,128}$/.test(key)) {
-    throw new InvalidMessageError(
-      "An idempotency key must have 1 to 128 visible ASCII characters without spaces",
-    );
-  }
+  assertIdempotencyKey(key);
   // No key of a single send has a space in it.
   return {
     key: `call ${caller} ${key}`,

@@ -1,5 +1,6 @@
 /** Shapes that several calls of the HTTP API share: they validate requests and write `/openapi.json`. */
 import { z } from "@hono/zod-openapi";
+import { MESSAGE_ID, MESSAGE_ID_RULE } from "../../protocol/envelope.ts";
 
 /** Longest time a message is kept, in seconds. */
 export const MAX_TTL_S = 2_592_000;
@@ -17,7 +18,7 @@ export const username = z.string().openapi({
   example: "alice",
 });
 
-export const id = z.string().regex(/^[\w.:-]{1,64}$/, "must have 1 to 64 letters, digits or . _ : -");
+export const id = z.string().regex(MESSAGE_ID, MESSAGE_ID_RULE);
 
 export const UserParameter = z.object({
   username: username.openapi({ param: { name: "username", in: "path" } }),

@@ -3,18 +3,18 @@ import { assertEquals } from "@std/assert";
 import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Redis } from "../../src/redis/commands.ts";
-import { draftOf, numbers, seqsOf } from "../contracts/inbox.ts";
+import { numbers, outgoing, seqsOf } from "../contracts/history.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 /** One test with its own server, where alice has three messages. */
 function test(claim: string, body: (backbone: Backbone) => Promise<void>): void {
-  redisTest(`RedisStreamsInbox ${claim}`, async () => {
+  redisTest(`RedisStreamsHistory ${claim}`, async () => {
     await using redis = await RedisServer.start();
     const backbone = openBackbone({ redisUrl: redis.url });
     try {
       await backbone.firstAttempt(20_000);
-      for (const n of numbers(1, 3)) await backbone.inbox.append("alice", draftOf(`${n}`));
+      for (const n of numbers(1, 3)) await backbone.history.append("alice", outgoing(`${n}`));
       await withDeadline(body(backbone), 60_000, "the test to end");
     } finally {
       await backbone.close();
@@ -39,38 +39,38 @@ function countQuestions(redis: Redis, before: () => Promise<void>) {
   return count;
 }
 
-test("has few reads of messages under way at one time, and answers all", async ({ inbox, redis }) => {
+test("has few reads of messages under way at one time, and answers all", async ({ history, redis }) => {
   const gate = Promise.withResolvers<void>();
   const count = countQuestions(redis!, () => gate.promise);
-  const read = () => numbers(1, 100).map(() => inbox.since("alice", 0, 10));
+  const read = () => numbers(1, 100).map(() => history.since("alice", 0, 10));
   const reads = read();
   assertEquals(count.underWay, 8);
   // A position alone waits for none of them.
-  const place = inbox.since("bob", undefined, 10);
+  const place = history.since("bob", undefined, 10);
   assertEquals(count.underWay, 9);
   gate.resolve();
   assertEquals((await place).last, 0);
-  for (const stretch of await Promise.all(reads)) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  for (const page of await Promise.all(reads)) assertEquals(seqsOf(page), [1, 2, 3]);
   assertEquals(count, { underWay: 0, most: 9, asked: 101 });
   // Those that come later are not more either, although others have waited.
   count.most = 0;
   const later = [...read(), ...read()];
   assertEquals(count.underWay, 8);
-  for (const stretch of await Promise.all(later)) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  for (const page of await Promise.all(later)) assertEquals(seqsOf(page), [1, 2, 3]);
   assertEquals(count, { underWay: 0, most: 8, asked: 301 });
 });
 
-test("gives the place of a read that failed to the next one", async ({ inbox, redis }) => {
+test("gives the place of a read that failed to the next one", async ({ history, redis }) => {
   let isAway = true;
   const count = countQuestions(redis!, async () => {
     await null;
     if (isAway) throw new BrokerUnavailableError("away");
   });
-  const read = () => inbox.since("alice", 0, 10);
+  const read = () => history.since("alice", 0, 10);
   const failed = await withDeadline(Promise.allSettled(numbers(1, 30).map(read)), 20_000, "30 reads to fail");
   assertEquals(new Set(failed.map(({ status }) => status)), new Set(["rejected"]));
   isAway = false;
   const reads = await withDeadline(Promise.all(numbers(1, 30).map(read)), 20_000, "30 reads");
-  for (const stretch of reads) assertEquals(seqsOf(stretch), [1, 2, 3]);
+  for (const page of reads) assertEquals(seqsOf(page), [1, 2, 3]);
   assertEquals(count, { underWay: 0, most: 8, asked: 60 });
 });

@@ -1,11 +1,11 @@
 /**
- * What every inbox must do: the guarantees of `src/history/history.ts`, each with at least one test. What holds only for
+ * What every history must do: the guarantees of `src/history/history.ts`, each with at least one test. What holds only for
  * one implementation is in its own test file.
  *
- *     inboxContract("MemoryInbox", (limits) => {
+ *     historyContract("MemoryHistory", (limits) => {
  *       const broker = new MemoryBroker();
- *       const inbox = new MemoryInbox(broker, { limits });
- *       return Promise.resolve({ inbox, broker, elapse, dispose: () => broker.close() });
+ *       const history = new MemoryHistory(broker, { limits });
+ *       return Promise.resolve({ history, broker, elapse, dispose: () => broker.close() });
  *     });
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
@@ -13,24 +13,24 @@ import type { Broker } from "../../src/broker/broker.ts";
 import type {
   Appended,
   AppendOptions,
-  Draft,
-  Inbox,
-  InboxLimits,
+  History,
+  HistoryLimits,
+  OutgoingMessage,
+  Page,
   Stored,
-  Stretch,
 } from "../../src/history/history.ts";
 import { formatEnvelope, type Payload, payloadOf, seqOf } from "../../src/protocol/envelope.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 
-/** An inbox to be tested, and what surrounds it. */
-export interface InboxUnderTest {
-  readonly inbox: Inbox;
+/** A history to be tested, and what surrounds it. */
+export interface HistoryUnderTest {
+  readonly history: History;
   /** The broker it publishes on. */
   readonly broker: Broker;
-  /** Another inbox on the same store, as a second instance has; left out where there can be none. */
-  readonly peer?: Inbox;
-  /** Resolves when the clock that the inbox goes by is so many milliseconds ahead. */
+  /** Another history on the same store, as a second instance has; left out where there can be none. */
+  readonly peer?: History;
+  /** Resolves when the clock that the history goes by is so many milliseconds ahead. */
   elapse(ms: number): Promise<void>;
   /** Ends all of it. */
   dispose(): Promise<void>;
@@ -41,31 +41,31 @@ export interface ContractOptions {
   readonly test?: (name: string, fn: () => Promise<void>) => void;
 }
 
-/** What a test gets: the inbox, a channel of its own, and short forms of what every test does. */
-interface Bench extends InboxUnderTest {
+/** What a test gets: the history, a channel of its own, and short forms of what every test does. */
+interface Bench extends HistoryUnderTest {
   readonly channel: string;
   append(text: string, options?: AppendOptions): Promise<Appended>;
-  since(after: number | undefined, limit?: number): Promise<Stretch>;
+  since(after: number | undefined, limit?: number): Promise<Page>;
   subscribe(channel?: string): Promise<Recorder>;
 }
 
 const TEST_MS = 30_000;
-const LIMITS: InboxLimits = { count: 100, ttlMs: 60_000 };
+const LIMITS: HistoryLimits = { count: 100, ttlMs: 60_000 };
 
 /** A message as a publisher writes it. */
-export function draftOf(payload: string | Payload, id: string = crypto.randomUUID()): Draft {
+export function outgoing(payload: string | Payload, id: string = crypto.randomUUID()): OutgoingMessage {
   const whole: Payload = typeof payload === "string" ? { kind: "text", text: payload } : payload;
   return { id, ...formatEnvelope(whole, { id, ts: Date.now() }) };
 }
 
-/** The texts in a stretch. */
-export function textsOf(stretch: Stretch): unknown[] {
-  return stretch.items.map(({ envelope }) => payloadOf(envelope));
+/** The texts in a page. */
+export function textsOf(page: Page): unknown[] {
+  return page.items.map(({ envelope }) => payloadOf(envelope));
 }
 
-/** The sequence numbers in a stretch. */
-export function seqsOf(stretch: Stretch): number[] {
-  return stretch.items.map(({ seq }) => seq);
+/** The sequence numbers in a page. */
+export function seqsOf(page: Page): number[] {
+  return page.items.map(({ seq }) => seq);
 }
 
 /** The position of a message that was appended, or an error that says what became of it. */
@@ -84,9 +84,9 @@ export function numbers(first: number, last: number): number[] {
  * @param name Name of the implementation; each test's name begins with it.
  * @param open Called for each test.
  */
-export function inboxContract(
+export function historyContract(
   name: string,
-  open: (limits: InboxLimits) => Promise<InboxUnderTest>,
+  open: (limits: HistoryLimits) => Promise<HistoryUnderTest>,
   options: ContractOptions = {},
 ): void {
   const declare = options.test ?? Deno.test;
@@ -95,7 +95,7 @@ export function inboxContract(
   function test(
     claim: string,
     body: (t: Bench) => Promise<void>,
-    limits: Partial<InboxLimits> = {},
+    limits: Partial<HistoryLimits> = {},
   ): void {
     testOn(claim, body, limits);
     testOn(`in a list ${claim}`, body, limits, inList);
@@ -104,18 +104,18 @@ export function inboxContract(
   function testOn(
     claim: string,
     body: (t: Bench) => Promise<void>,
-    limits: Partial<InboxLimits> = {},
-    way = (inbox: Inbox) => inbox,
+    limits: Partial<HistoryLimits> = {},
+    way = (history: History) => history,
   ): void {
     declare(`${name} ${claim}`, async () => {
       const under = await open({ ...LIMITS, ...limits });
-      const opened = { ...under, inbox: way(under.inbox), ...(under.peer && { peer: way(under.peer) }) };
+      const opened = { ...under, history: way(under.history), ...(under.peer && { peer: way(under.peer) }) };
       const channel = `test-${crypto.randomUUID()}`;
       const bench: Bench = {
         ...opened,
         channel,
-        append: (text, options) => opened.inbox.append(channel, draftOf(text), options),
-        since: (after, limit = 1_000) => opened.inbox.since(channel, after, limit),
+        append: (text, options) => opened.history.append(channel, outgoing(text), options),
+        since: (after, limit = 1_000) => opened.history.since(channel, after, limit),
         async subscribe(where = channel) {
           const recorder = new Recorder();
           await opened.broker.subscribe(where, recorder);
@@ -131,15 +131,15 @@ export function inboxContract(
   }
 
   // -------------------------------------------------------------------------------------------------------
-  // Numbers, epochs and stretches
+  // Numbers, epochs and pages
 
   test("numbers messages from 1 without holes, within one epoch", async (t) => {
     const appended = [];
     for (const n of numbers(1, 20)) appended.push(await t.append(`m${n}`));
     assertEquals(appended.map((one) => placeOf(one).seq), numbers(1, 20));
-    const { epoch, former, last, items, through } = await t.since(0);
+    const { epoch, previousEpochs, last, items, upTo } = await t.since(0);
     assertEquals(new Set(appended.map((one) => placeOf(one).epoch)), new Set([epoch]));
-    assertEquals([former, last, through], [[], 20, 20]);
+    assertEquals([previousEpochs, last, upTo], [[], 20, 20]);
     assertEquals(items.map(({ seq }) => seq), numbers(1, 20));
     assertEquals(items.map(({ envelope }) => seqOf(envelope)), numbers(1, 20));
   });
@@ -147,7 +147,7 @@ export function inboxContract(
   test("counts each channel for itself", async (t) => {
     await t.append("one");
     await t.append("two");
-    const other = await t.inbox.append(`${t.channel}-other`, draftOf("elsewhere"));
+    const other = await t.history.append(`${t.channel}-other`, outgoing("elsewhere"));
     assertEquals(placeOf(other).seq, 1);
     assertNotEquals(placeOf(other).epoch, (await t.since(0)).epoch);
   });
@@ -163,16 +163,16 @@ export function inboxContract(
 
   test("has a position before the first message, and keeps to it", async (t) => {
     const before = await t.since(undefined);
-    assertEquals([before.former, before.last, before.items, before.through], [[], 0, [], 0]);
+    assertEquals([before.previousEpochs, before.last, before.items, before.upTo], [[], 0, [], 0]);
     assertEquals(placeOf(await t.append("first")), { epoch: before.epoch, seq: 1 });
     const after = await t.since(undefined);
-    assertEquals([after.epoch, after.last, after.items, after.through], [before.epoch, 1, [], 1]);
+    assertEquals([after.epoch, after.last, after.items, after.upTo], [before.epoch, 1, [], 1]);
     assertEquals(seqsOf(await t.since(0)), [1]);
   });
 
   test("since begins after a number and stops at the limit", async (t) => {
     for (const n of numbers(1, 10)) await t.append(`m${n}`);
-    const cases: [after: number, limit: number, seqs: number[], through: number][] = [
+    const cases: [after: number, limit: number, seqs: number[], upTo: number][] = [
       [0, 100, numbers(1, 10), 10],
       [0, 10, numbers(1, 10), 10],
       [0, 4, numbers(1, 4), 4],
@@ -182,21 +182,21 @@ export function inboxContract(
       [11, 4, [], 10],
       [999_999_999_999_999, 4, [], 10],
     ];
-    for (const [after, limit, seqs, through] of cases) {
-      const stretch = await t.since(after, limit);
-      assertEquals([after, seqsOf(stretch), stretch.through, stretch.last], [after, seqs, through, 10]);
+    for (const [after, limit, seqs, upTo] of cases) {
+      const page = await t.since(after, limit);
+      assertEquals([after, seqsOf(page), page.upTo, page.last], [after, seqs, upTo, 10]);
     }
   });
 
   test("since shows one moment, while others append", async (t) => {
-    const sender = t.peer ?? t.inbox;
-    const sending = Promise.all(numbers(1, 100).map((n) => sender.append(t.channel, draftOf(`m${n}`))));
+    const sender = t.peer ?? t.history;
+    const sending = Promise.all(numbers(1, 100).map((n) => sender.append(t.channel, outgoing(`m${n}`))));
     let last = 0;
     while (last < 100) {
-      const stretch = await t.since(0);
-      last = stretch.last;
-      assertEquals(seqsOf(stretch), numbers(1, last));
-      assertEquals(stretch.through, last);
+      const page = await t.since(0);
+      last = page.last;
+      assertEquals(seqsOf(page), numbers(1, last));
+      assertEquals(page.upTo, last);
     }
     await sending;
   });
@@ -206,30 +206,30 @@ export function inboxContract(
 
   test("stores and publishes 200 messages of two senders in one order", async (t) => {
     const recorder = await t.subscribe();
-    const senders = [t.inbox, t.peer ?? t.inbox];
+    const senders = [t.history, t.peer ?? t.history];
     const texts = numbers(1, 200).map((n) => `m${n}`);
     const appended = await Promise.all(
-      texts.map((text, i) => senders[i % 2]!.append(t.channel, draftOf(text))),
+      texts.map((text, i) => senders[i % 2]!.append(t.channel, outgoing(text))),
     );
     await recorder.received(200);
-    const stretch = await t.since(0);
-    assertEquals(seqsOf(stretch), numbers(1, 200));
-    assertEquals(recorder.payloads, stretch.items.map(({ envelope }) => envelope));
+    const page = await t.since(0);
+    assertEquals(seqsOf(page), numbers(1, 200));
+    assertEquals(recorder.payloads, page.items.map(({ envelope }) => envelope));
     assertEquals(appended.map((one) => placeOf(one).seq).toSorted((a, b) => a - b), numbers(1, 200));
-    assertEquals(textsOf(stretch).toSorted(), texts.toSorted());
+    assertEquals(textsOf(page).toSorted(), texts.toSorted());
     for (const [i, one] of appended.entries()) {
-      assertEquals(payloadOf(stretch.items[placeOf(one).seq - 1]!.envelope), texts[i]);
+      assertEquals(payloadOf(page.items[placeOf(one).seq - 1]!.envelope), texts[i]);
     }
   }, { count: 200 });
 
   test("has stored what it publishes by the time a subscriber hears it", async (t) => {
-    const found: Promise<Stretch>[] = [];
+    const found: Promise<Page>[] = [];
     const recorder = new Recorder((payload) => found.push(t.since(seqOf(payload as string) - 1)));
     await t.broker.subscribe(t.channel, recorder);
     await Promise.all(numbers(1, 50).map((n) => t.append(`m${n}`)));
     await recorder.received(50);
-    for (const [i, stretch] of (await Promise.all(found)).entries()) {
-      assertEquals(stretch.items[0]?.envelope, recorder.payloads[i]);
+    for (const [i, page] of (await Promise.all(found)).entries()) {
+      assertEquals(page.items[0]?.envelope, recorder.payloads[i]);
     }
   });
 
@@ -239,9 +239,9 @@ export function inboxContract(
   test("keeps exactly the newest messages that the limit allows", async (t) => {
     for (const n of numbers(1, 12)) {
       await t.append(`m${n}`);
-      const stretch = await t.since(0);
-      assertEquals(seqsOf(stretch), numbers(Math.max(1, n - 4), n));
-      assertEquals([stretch.last, stretch.through], [n, n]);
+      const page = await t.since(0);
+      assertEquals(seqsOf(page), numbers(Math.max(1, n - 4), n));
+      assertEquals([page.last, page.upTo], [n, n]);
     }
     assertEquals(seqsOf(await t.since(3, 2)), [8, 9]);
   }, { count: 5 });
@@ -256,7 +256,7 @@ export function inboxContract(
     assertEquals(textsOf(await t.since(0)), ["old"]);
     await t.elapse(200);
     const empty = await t.since(0);
-    assertEquals([empty.items, empty.last, empty.through], [[], 1, 1]);
+    assertEquals([empty.items, empty.last, empty.upTo], [[], 1, 1]);
     assertEquals(placeOf(await t.append("new")), { epoch: before.epoch, seq: 2 });
     assertEquals(textsOf(await t.since(0)), ["new"]);
   }, { ttlMs: 200 });
@@ -274,10 +274,10 @@ export function inboxContract(
     await t.elapse(400);
     const later = await t.since(0);
     assertEquals([textsOf(later), seqsOf(later)], [["long", "long too"], [1, 4]]);
-    assertEquals([later.last, later.through], [5, 5]);
+    assertEquals([later.last, later.upTo], [5, 5]);
     // What has left is passed over, and counts towards the limit of a look.
-    assertEquals([seqsOf(await t.since(1, 2)), (await t.since(1, 2)).through], [[], 3]);
-    assertEquals([seqsOf(await t.since(3, 2)), (await t.since(3, 2)).through], [[4], 5]);
+    assertEquals([seqsOf(await t.since(1, 2)), (await t.since(1, 2)).upTo], [[], 3]);
+    assertEquals([seqsOf(await t.since(3, 2)), (await t.since(3, 2)).upTo], [[4], 5]);
   }, { ttlMs: 400 });
 
   test("keeps a message for its own long time although later ones are short", async (t) => {
@@ -292,17 +292,17 @@ export function inboxContract(
 
   test("keeps nothing and numbers nothing when its limit is 0", async (t) => {
     const recorder = await t.subscribe();
-    const draft = draftOf("once or never");
-    assertEquals(await t.inbox.append(t.channel, draft), {
+    const message = outgoing("once or never");
+    assertEquals(await t.history.append(t.channel, message), {
       outcome: "appended",
-      id: draft.id,
+      id: message.id,
       position: undefined,
       reached: 1,
     });
     await recorder.received(1);
-    assertEquals(recorder.payloads, [draft.head + draft.tail]);
-    const { last, items, through } = await t.since(0);
-    assertEquals([last, items, through], [0, [], 0]);
+    assertEquals(recorder.payloads, [message.head + message.tail]);
+    const { last, items, upTo } = await t.since(0);
+    assertEquals([last, items, upTo], [0, [], 0]);
   }, { count: 0 });
 
   for (const count of [100, 0]) {
@@ -325,7 +325,7 @@ export function inboxContract(
       const recorder = await t.subscribe();
       const first = await t.append("m", { idempotency: { key: "k", fingerprint: "f" } });
       await t.subscribe();
-      const again = await (t.peer ?? t.inbox).append(t.channel, draftOf("m"), {
+      const again = await (t.peer ?? t.history).append(t.channel, outgoing("m"), {
         idempotency: { key: "k", fingerprint: "f" },
       });
       assertEquals(again, { ...first, outcome: "repeated" } as Appended);
@@ -340,10 +340,10 @@ export function inboxContract(
       for (const expectOnline of [false, true]) {
         const key = `k-${expectOnline}`;
         const recorder = await t.subscribe(`${t.channel}-${key}`);
-        const inboxes = [t.inbox, t.peer ?? t.inbox];
+        const histories = [t.history, t.peer ?? t.history];
         const results = await Promise.all(
           numbers(0, 19).map((n) =>
-            inboxes[n % 2]!.append(`${t.channel}-${key}`, draftOf("m"), {
+            histories[n % 2]!.append(`${t.channel}-${key}`, outgoing("m"), {
               expectOnline,
               idempotency: { key, fingerprint: "f" },
             })
@@ -352,7 +352,7 @@ export function inboxContract(
         const outcomes = results.map(({ outcome }) => outcome);
         assertEquals(outcomes.toSorted(), ["appended", ...Array(19).fill("repeated")]);
         assertEquals(new Set(results.map((one) => "id" in one && one.id)).size, 1);
-        await t.inbox.append(`${t.channel}-${key}`, draftOf("end"));
+        await t.history.append(`${t.channel}-${key}`, outgoing("end"));
         await recorder.received(2);
         assertEquals(recorder.payloads.map((payload) => payloadOf(payload as string)), ["m", "end"]);
       }
@@ -362,7 +362,7 @@ export function inboxContract(
   test("a key belongs to one user", async (t) => {
     const idempotency = { key: "k", fingerprint: "f" };
     const here = await t.append("m", { idempotency });
-    const there = await t.inbox.append(`${t.channel}-other`, draftOf("m"), { idempotency });
+    const there = await t.history.append(`${t.channel}-other`, outgoing("m"), { idempotency });
     assertEquals([here.outcome, there.outcome], ["appended", "appended"]);
   });
 
@@ -383,22 +383,28 @@ export function inboxContract(
       const [alice, bob, carol] = numbers(1, 3).map((n) => `${t.channel}-${n}`) as [string, string, string];
       const heard = [await t.subscribe(alice), await t.subscribe(carol), await t.subscribe(carol)];
       const idempotency = { key: "k", fingerprint: "f" };
-      await t.inbox.append(alice, draftOf("x"), { idempotency: { ...idempotency, fingerprint: "other" } });
-      const first = await t.inbox.append(carol, draftOf("m"), { idempotency });
-      const draft = draftOf("m");
+      await t.history.append(alice, outgoing("x"), { idempotency: { ...idempotency, fingerprint: "other" } });
+      const first = await t.history.append(carol, outgoing("m"), { idempotency });
+      const message = outgoing("m");
       // Who is named twice gets it once, as with two calls.
       const list = [carol, bob, alice, `${t.channel}-4`, bob];
-      const results = await t.inbox.appendToAll(list, draft, { idempotency });
+      const results = await t.history.appendToAll(list, message, { idempotency });
       const [repeated, appended, conflict, other, again] = results.map(fulfilled);
       assertEquals(repeated, { ...first, outcome: "repeated" } as Appended);
       assertEquals(conflict, { outcome: "conflict" });
       assertEquals(again, { ...appended, outcome: "repeated" } as Appended);
       for (const one of [appended, other]) {
         assert(one!.outcome === "appended");
-        assertEquals([one!.id, one!.reached, one!.position?.seq], [draft.id, 0, count === 0 ? undefined : 1]);
+        assertEquals([one!.id, one!.reached, one!.position?.seq], [
+          message.id,
+          0,
+          count === 0 ? undefined : 1,
+        ]);
       }
       if (count > 0) assertNotEquals(placeOf(appended!).epoch, placeOf(other!).epoch);
-      const online = await t.inbox.appendToAll([bob, carol, alice], draftOf("end"), { expectOnline: true });
+      const online = await t.history.appendToAll([bob, carol, alice], outgoing("end"), {
+        expectOnline: true,
+      });
       assertEquals(online.map(fulfilled).map((one) => "reached" in one ? one.reached : one.outcome), [
         "offline",
         2,
@@ -410,27 +416,27 @@ export function inboxContract(
         ["m", "end"],
         ["m", "end"],
       ]);
-      assertEquals(textsOf(await t.inbox.since(bob, 0, 10)), count === 0 ? [] : ["m"]);
+      assertEquals(textsOf(await t.history.since(bob, 0, 10)), count === 0 ? [] : ["m"]);
     }, { count });
   }
 
   testOn("appends for lists of two senders in one order", async (t) => {
     const channels = numbers(1, 20).map((n) => `${t.channel}-${n}`);
-    const senders = [t.inbox, t.peer ?? t.inbox];
+    const senders = [t.history, t.peer ?? t.history];
     const texts = numbers(1, 30).map((n) => `m${n}`);
-    await Promise.all(texts.map((text, i) => senders[i % 2]!.appendToAll(channels, draftOf(text))));
+    await Promise.all(texts.map((text, i) => senders[i % 2]!.appendToAll(channels, outgoing(text))));
     for (const channel of channels) {
-      const stretch = await t.inbox.since(channel, 0, 100);
-      assertEquals(seqsOf(stretch), numbers(1, 30));
+      const page = await t.history.since(channel, 0, 100);
+      assertEquals(seqsOf(page), numbers(1, 30));
       const bySender = [0, 1].map((sender) =>
-        textsOf(stretch).filter((text) => texts.indexOf(String(text)) % 2 === sender)
+        textsOf(page).filter((text) => texts.indexOf(String(text)) % 2 === sender)
       );
       assertEquals(bySender, [0, 1].map((sender) => texts.filter((_, i) => i % 2 === sender)));
     }
   });
 
   testOn("appends for an empty list to nobody", async (t) => {
-    assertEquals(await t.inbox.appendToAll([], draftOf("m")), []);
+    assertEquals(await t.history.appendToAll([], outgoing("m")), []);
   });
 
   // -------------------------------------------------------------------------------------------------------
@@ -439,18 +445,18 @@ export function inboxContract(
   testOn("a claim holds against another call, until all that made it have taken it back", async (t) => {
     const ours = { key: "k", fingerprint: "ours" };
     const theirs = { key: "k", fingerprint: "theirs" };
-    const peer = t.peer ?? t.inbox;
-    assertEquals([await t.inbox.claim("", ours), await peer.claim("", ours)], [true, true]);
-    await t.inbox.release("", ours);
-    assertEquals(await t.inbox.claim("", theirs), false);
+    const peer = t.peer ?? t.history;
+    assertEquals([await t.history.claim("", ours), await peer.claim("", ours)], [true, true]);
+    await t.history.release("", ours);
+    assertEquals(await t.history.claim("", theirs), false);
     // Who has no claim takes none back.
-    await t.inbox.release("", theirs);
-    await t.inbox.release("another", ours);
+    await t.history.release("", theirs);
+    await t.history.release("another", ours);
     assertEquals(await peer.claim("", theirs), false);
     await peer.release("", ours);
-    assertEquals([await peer.claim("", theirs), await t.inbox.claim("", ours)], [true, false]);
-    await t.inbox.release("", { key: "never claimed", fingerprint: "ours" });
-    assertEquals(await t.inbox.claim("", { key: "never claimed", fingerprint: "theirs" }), true);
+    assertEquals([await peer.claim("", theirs), await t.history.claim("", ours)], [true, false]);
+    await t.history.release("", { key: "never claimed", fingerprint: "ours" });
+    assertEquals(await t.history.claim("", { key: "never claimed", fingerprint: "theirs" }), true);
   });
 
   // -------------------------------------------------------------------------------------------------------
@@ -468,15 +474,15 @@ export function inboxContract(
       { kind: "binary", bytes: new Uint8Array(1 << 20).fill(255) },
     ];
     const recorder = await t.subscribe();
-    for (const payload of payloads) await t.inbox.append(t.channel, draftOf(payload));
+    for (const payload of payloads) await t.history.append(t.channel, outgoing(payload));
     await recorder.received(payloads.length);
     const items: Stored[] = [];
     // Large ones come in several reads.
-    for (let through = 0; through < payloads.length;) {
-      const stretch = await t.since(through);
-      assert(stretch.items.length > 0, "each read brings something");
-      items.push(...stretch.items);
-      through = stretch.through;
+    for (let upTo = 0; upTo < payloads.length;) {
+      const page = await t.since(upTo);
+      assert(page.items.length > 0, "each read brings something");
+      items.push(...page.items);
+      upTo = page.upTo;
     }
     assertEquals(items.length, payloads.length);
     for (const [i, payload] of payloads.entries()) {
@@ -492,21 +498,21 @@ export function inboxContract(
   });
 }
 
-/** The same inbox, where each message goes to a list of three users: the one that is meant is the second. */
-export function inList(inbox: Inbox): Inbox {
+/** The same history, where each message goes to a list of three users: the one that is meant is the second. */
+export function inList(history: History): History {
   return {
-    limits: inbox.limits,
-    async append(channel, draft, options) {
+    limits: history.limits,
+    async append(channel, message, options) {
       const channels = [`${channel}-before`, channel, `${channel}-after`];
-      const results = await inbox.appendToAll(channels, draft, options);
+      const results = await history.appendToAll(channels, message, options);
       assertEquals(results.length, 3);
       return fulfilled(results[1]!);
     },
-    appendToAll: (...args) => inbox.appendToAll(...args),
-    claim: (...args) => inbox.claim(...args),
-    release: (...args) => inbox.release(...args),
-    since: (...args) => inbox.since(...args),
-    close: () => inbox.close(),
+    appendToAll: (...args) => history.appendToAll(...args),
+    claim: (...args) => history.claim(...args),
+    release: (...args) => history.release(...args),
+    since: (...args) => history.since(...args),
+    close: () => history.close(),
   };
 }
 

@@ -1,0 +1,175 @@
+/**
+ * The scripts that append: to one user's history, and to those of several users, one after the other. Both number the
+ * message, store it and publish it, or do nothing.
+ */
+import { historyKey, idempotencyKey, positionKey, Script } from "../redis/commands.ts";
+import { newEpoch } from "./epochs.ts";
+import type { Appended } from "./history.ts";
+import { OPEN_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
+
+/** What both answer for each user. */
+export type AppendReply = [
+  outcome: Appended["outcome"] | "unknown" | "replaced",
+  id: string,
+  seq: string,
+  epoch: string,
+  reached: string | number,
+  tag?: string,
+];
+
+/** What is to be appended, as all users have it. */
+const MESSAGE = `
+local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
+local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local timeline, expect_online = ARGV[7], ARGV[8]
+local fingerprint, memory_ttl = ARGV[9], tonumber(ARGV[10])
+-- Other data has taken the place of that which was looked at: nothing may be numbered in it.
+if ARGV[11] == '1' and redis.call('OBJECT', 'ENCODING', KEYS[1]) ~= 'raw' then return {'replaced'} end
+`;
+
+/**
+ * Lua that runs a command, unless one has failed before. Not a function of the script: with its arguments a call costs as
+ * much as a command.
+ * @param andThen What is done when it has succeeded.
+ */
+function unlessFailed(command: string, andThen = ""): string {
+  return `if not failed then
+    local reply = redis.pcall(${command})
+    if type(reply) == 'table' then failed = reply else ${andThen} end
+  end`;
+}
+
+const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
+
+/** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
+const APPEND_IT = `
+if memory then
+  local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
+  if first[1] then
+    if first[1] ~= fingerprint then return {'conflict'} end
+    return {'repeated', first[2], first[3], first[4], first[5]}
+  end
+end
+
+-- Not what PUBLISH answers: that counts whoever watches by pattern, too.
+local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
+if expect_online == '1' and reached == 0 then return {'offline'} end
+
+-- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
+-- None of these commands answers with a table, unless it is an error.
+local failed
+local seq, kept_epoch, payload, tag = '', '', '', ''
+local is_counted, is_stored, is_remembered, was, left
+if count > 0 then
+  local time = redis.call('TIME')
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
+  left = redis.call('PTTL', history)
+  local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
+  ${OPEN_POSITION}
+  was, is_counted = before, not before[1]
+  seq = string.format('%.0f', tonumber(last) + 1)
+  -- Four characters tell the epoch, four the message. One more message stays than is shown: should this one be undone,
+  -- the oldest must not have left for it.
+  tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
+  payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
+  kept_epoch = epoch
+  ${unlessFailed("'HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag", "is_counted = true")}
+  ${unlessFailed(ADD, "is_stored = true")}
+  if failed and not is_stored and string.find(failed.err, 'equal or smaller', 1, true) then
+    -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew. It must be
+    -- possible to give it an end again.
+    failed, left = nil, -1
+    ${unlessFailed("'PEXPIRE', history, keep")}
+    if not failed then
+      local entries = redis.call('XRANGE', history, '-', (tonumber(seq) - 1) .. '-0')
+      redis.call('DEL', history)
+      for _, entry in ipairs(entries) do redis.call('XADD', history, entry[1], unpack(entry[2])) end
+    end
+    ${unlessFailed(ADD, "is_stored = true")}
+  end
+  -- The position ends a counter's life after the history: so it need not be looked at.
+  if left < ttl then
+    ${unlessFailed("'PEXPIRE', history, keep + slack")}
+    ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
+  end
+else
+  payload = head .. tail
+end
+if memory then
+  ${
+  unlessFailed(
+    "'HSET', memory, 'fingerprint', fingerprint, 'id', id, 'seq', seq, 'epoch', kept_epoch, 'reached', reached",
+    "is_remembered = true",
+  )
+}
+  ${unlessFailed("'PEXPIRE', memory, memory_ttl")}
+end
+${unlessFailed("'PUBLISH', channel, payload")}
+
+if failed then
+  local why = failed
+  failed = nil
+  if is_remembered then
+    ${unlessFailed("'DEL', memory")}
+  end
+  -- A stream that was not there has no end yet.
+  if is_stored and (left == -2 or not was[1]) then
+    ${unlessFailed("'DEL', history")}
+  elseif is_stored then
+    ${unlessFailed("'XDEL', history, seq .. '-0'")}
+  end
+  if is_counted and was[1] then
+    ${
+  unlessFailed(
+    "'HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '', " +
+      "'tag', was[5] or ''",
+  )
+}
+  elseif is_counted then
+    ${unlessFailed("'DEL', position")}
+  end
+  return failed and {'unknown', why.err} or why
+end
+return {'appended', id, seq, kept_epoch, reached, tag}
+`;
+
+const APPEND = `
+${MESSAGE}
+local position, history, memory = KEYS[2], KEYS[3], KEYS[4]
+local channel, epoch_if_new = ARGV[12], ARGV[13]
+${APPEND_IT}`;
+
+/** @param count How many messages are kept of each user: what it is tried with has to match. */
+export function appendScript(count: number): Script {
+  return new Script(APPEND, {
+    probe: (tag) => ({
+      keys: [positionKey(tag), positionKey(tag), historyKey(tag), idempotencyKey(tag, "trial")],
+      args: [
+        ...["", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial"],
+        ...["0", newEpoch(), "1", "", tag, newEpoch()],
+      ],
+    }),
+  });
+}
+
+/** Appends it for one user after the other: what fails for one is undone for that one, and said in its place. */
+export const APPEND_TO_ALL = new Script(`
+${MESSAGE}
+local random, users = ARGV[12], #ARGV - 12
+local random_each, keys_each = #random / users, (#KEYS - 1) / users
+local function append(position, history, memory, channel, epoch_if_new)
+${APPEND_IT}
+end
+local results = {}
+for i = 1, users do
+  local key = 1 + (i - 1) * keys_each
+  local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[12 + i],
+    string.sub(random, (i - 1) * random_each + 1, i * random_each))
+  -- Redis before 7 raises its errors as text; so does Lua.
+  if not is_done and type(result) ~= 'table' then
+    result = {err = 'ERR Error running script (call to append): ' .. result}
+  end
+  results[i] = result
+end
+return results
+`);

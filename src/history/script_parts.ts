@@ -1,0 +1,48 @@
+/** Pieces of Lua that several scripts of the history share. */
+
+/**
+ * Lua that sees to it that the position is of this timeline. Reads `position`, `history`, `timeline`, `epoch_if_new` and
+ * `counter_ttl` of the script around it; leaves `epoch`, `last` and `former`, and in `before` what was there.
+ * Every key gets its end in the same step as its first value: what comes after may fail.
+ */
+export const OPEN_POSITION = `
+local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag')
+local epoch, last, former = before[1], before[2] or '0', before[4] or ''
+if not epoch then
+  epoch = epoch_if_new
+  -- First: it needs memory, and what comes after a write is not refused for want of it.
+  redis.call('HSET', position, 'epoch', epoch, 'seq', last, 'timeline', timeline)
+  local ends = redis.pcall('PEXPIRE', position, counter_ttl)
+  if type(ends) == 'table' and ends.err then
+    -- No key stays for ever.
+    redis.call('DEL', position)
+    return ends
+  end
+  redis.call('DEL', history)
+elseif before[3] == timeline then
+  -- As it should be.
+elseif (before[3] or '') == '' and
+  string.sub(redis.call('HMGET', position, 'run')[1] or '', 1, 12) == string.match(timeline, '%.(.*)') then
+  -- It was written before there were timelines, by the run of Redis that began the first one.
+  redis.call('HSET', position, 'timeline', timeline)
+elseif string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) == '1.' or
+  tonumber(string.match(timeline, '^%d*')) > (tonumber(string.match(before[3] or '', '^%d+')) or 0) then
+  -- Later ones have greater numbers; the first ones of two servers both have 1.
+  former = former .. epoch .. '.' .. last .. ','
+  -- Bounded, and cut between two of them: the oldest of many are of no use to anybody any more.
+  if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end
+  epoch = epoch_if_new .. string.sub(epoch, 1, #epoch_if_new) .. last
+  redis.call('HSET', position, 'epoch', epoch, 'timeline', timeline, 'former', former)
+end
+`;
+
+/**
+ * Lua for a slack in milliseconds: ends are set so much later than they have to be, and not again as long as they are late
+ * enough, so that who gets many messages has them set now and then.
+ */
+export function slackOf(ttl: string): string {
+  return `math.min(math.floor(${ttl} / 8), 3600000)`;
+}
+
+/** How long keys live on which scripts are only tried, in milliseconds. */
+export const TRIAL_TTL_MS = "1000";

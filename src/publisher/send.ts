@@ -1,0 +1,94 @@
+/**
+ * One send: what may be said of it, how it is checked and written before anything goes out, and what it came to. Pure, but
+ * for the time of day and random ids.
+ */
+import { createHash } from "node:crypto";
+import type { Appended, AppendOptions, Idempotency, OutgoingMessage } from "../history/history.ts";
+import { IdempotencyConflictError, InvalidMessageError, UserOfflineError } from "../protocol/errors.ts";
+import { formatEnvelope, MESSAGE_ID, MESSAGE_ID_RULE, type Payload } from "../protocol/envelope.ts";
+
+/**
+ * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
+ * other's name. Where receipts are waited for, the sockets are known there too, once each instance has said its own.
+ */
+export type Count = { sockets: number; nodes?: never } | { nodes: number; sockets?: number };
+
+export interface SendOptions {
+  /** Id of the message: 1–64 of letters, digits and `._:-`. @default a random UUID */
+  id?: string;
+  /** How long the message is kept for a user who is away, in milliseconds. @default the history's */
+  ttlMs?: number;
+  /** Only send when the user is online. @default false */
+  expectOnline?: boolean;
+  /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. */
+  idempotencyKey?: string;
+  /** Wait so many milliseconds for the clients to acknowledge; needs a history. */
+  waitAckMs?: number;
+}
+
+/** What may be said of a message to many users. */
+export type ManySendOptions =
+  & Pick<SendOptions, "id" | "ttlMs" | "expectOnline">
+  /** Tells each of the sends from others, see `Publisher.claim`. */
+  & Pick<AppendOptions, "idempotency">;
+
+/** What became of a message. */
+export type SendResult = Count & {
+  /** Id of the message, the same that clients see in its `m` frame. */
+  id: string;
+  /** Place in the user's history; missing when none is kept. */
+  seq?: number;
+  epoch?: string;
+  /** How many sockets' clients have acknowledged it; only when that was waited for. */
+  acked?: number;
+  /** This is the result of an earlier send with the same idempotency key; nothing was sent now. */
+  repeated?: true;
+};
+
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
+
+/** Returns the id of a message. @throws {InvalidMessageError} when it is none. */
+export function checkedId(id: string = crypto.randomUUID()): string {
+  if (!MESSAGE_ID.test(id)) throw new InvalidMessageError(`A message id ${MESSAGE_ID_RULE}`);
+  return id;
+}
+
+/** @throws {InvalidMessageError} when it is no idempotency key. */
+export function assertIdempotencyKey(key: string): void {
+  if (IDEMPOTENCY_KEY.test(key)) return;
+  throw new InvalidMessageError(
+    "An idempotency key must have 1 to 128 visible ASCII characters without spaces",
+  );
+}
+
+/** The caller's key, and what tells this payload from another with the same key. @throws {InvalidMessageError} */
+export function idempotencyOf(key: string, payload: Payload): Idempotency {
+  assertIdempotencyKey(key);
+  const hash = createHash("sha256").update(payload.kind);
+  return {
+    key,
+    fingerprint: hash.update(payload.kind === "binary" ? payload.bytes : payload.text).digest("base64url"),
+  };
+}
+
+/** Writes the message, as of now. @param receipt Where receipts go, if the sender waits for them. */
+export function outgoingMessage(payload: Payload, id: string, receipt?: string): OutgoingMessage {
+  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt }) };
+}
+
+/**
+ * What the caller is told.
+ * @param counted What the broker counts.
+ * @throws {UserOfflineError | IdempotencyConflictError} when nothing was sent.
+ */
+export function resultOf(appended: Appended, counted: "sockets" | "nodes"): SendResult {
+  if (appended.outcome === "offline") {
+    throw new UserOfflineError("No socket is open for this user: nothing was sent");
+  }
+  if (appended.outcome === "conflict") {
+    throw new IdempotencyConflictError("This idempotency key was used for another message: use a new key");
+  }
+  const { outcome, id, position, reached } = appended;
+  const count: Count = counted === "sockets" ? { sockets: reached } : { nodes: reached };
+  return { id, ...position, ...count, ...(outcome === "repeated" && { repeated: true }) };
+}
