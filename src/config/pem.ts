@@ -4,7 +4,6 @@
  */
 import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
-import { absolutePath } from "./paths.ts";
 import { type Config, SETTINGS } from "./settings.ts";
 
 /** PEM text; a certificate is never without its key. */
@@ -41,7 +40,7 @@ function readPem(config: Config, files: Partial<Record<keyof Pem, FileSetting>>)
     const { env } = SETTINGS[setting];
     let text: string;
     try {
-      text = Deno.readTextFileSync(absolutePath(path, Deno.cwd()));
+      text = Deno.readTextFileSync(path);
     } catch (error) {
       faults.push(`${env}: ${path} can't be read: ${messageOf(error)}`);
       return undefined;

@@ -1,4 +1,5 @@
 /** The wiring: opens what the settings ask for, in order, and closes it in reverse. Knows every part, does nothing. */
+import { resolve } from "node:path";
 import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
 import { type Backbone, openBackbone } from "../engine/engine.ts";
@@ -13,7 +14,6 @@ import type { UpgradeOptions } from "../http/handshake.ts";
 import type { Log } from "../log/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
-import { absolutePath } from "../config/paths.ts";
 import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
@@ -55,7 +55,7 @@ export const VERSION: string = denoJson.version;
 export function authOf(config: Config, log: Log): ReturnType<typeof prepareAuth> {
   return prepareAuth({
     apiKeys: config.apiKeys,
-    apiKeysFile: config.apiKeysFile && absolutePath(config.apiKeysFile, Deno.cwd()),
+    apiKeysFile: config.apiKeysFile && resolve(config.apiKeysFile),
     tokens: {
       secret: config.jwtSecret,
       publicKey: config.jwtPublicKey,
@@ -88,7 +88,7 @@ export function openApp(config: Config, options: AppOptions): App {
     ...config,
     log,
     redisTls: options.redisTls,
-    redisUrlFile: config.redisUrlFile && absolutePath(config.redisUrlFile, Deno.cwd()),
+    redisUrlFile: config.redisUrlFile && resolve(config.redisUrlFile),
     probe: true,
   });
   const { broker, inbox } = backbone;

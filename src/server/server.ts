@@ -2,7 +2,7 @@
  * A service from its start to its end: listens, opens the log and the app, and closes them in reverse order. Faults that
  * only a start can find are reported all at once. Knows no signals and ends no process: that is `run.ts`.
  */
-import { absolutePath } from "../config/paths.ts";
+import { resolve } from "node:path";
 import { type Pem, redisTlsOf, tlsOf } from "../config/pem.ts";
 import type { Config } from "../config/settings.ts";
 import type { Log } from "../log/log.ts";
@@ -203,7 +203,7 @@ class RunningServer implements Server {
 function openLogAs(name: string, config: Config): Log {
   return openLog({
     level: config.logLevel,
-    dir: absolutePath(config.logDir, Deno.cwd()),
+    dir: resolve(config.logDir),
     name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}`,
     format: config.logFormat,
     maxBytes: config.logMaxBytes,

@@ -83,7 +83,7 @@ async function run(
   const output = child.output().finally(() => clearTimeout(kill));
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(
-    `import { openLog } from "../src/log_file.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
+    `import { openLog } from "./src/log/file.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
   ));
   await writer.close();
   const { code, stdout, stderr } = await output;
@@ -804,7 +804,7 @@ Deno.test("silentLog takes everything and shows nothing", async () => {
   const { code, out, err } = await run(
     "",
     `
-    const { silentLog } = await import("../src/log.ts");
+    const { silentLog } = await import("./src/log/log.ts");
     for (const level of ["debug", "info", "warn", "error"]) silentLog[level]("event", { a: 1 });
     silentLog.flush();
     silentLog.close();
