@@ -2,7 +2,7 @@
  * The kinds of values that settings have: how each is read, what it must be in words, and whether it is secret. Which
  * settings there are is in `settings.ts`. Pure.
  */
-import { isLoopback, parseRange } from "../net/addresses.ts";
+import { isLoopback, isRange } from "../net/addresses.ts";
 
 /** How the text of a setting becomes a value. */
 export interface Kind<Value> {
@@ -155,7 +155,7 @@ export const ranges: Kind<readonly string[]> = {
   expects: "a comma separated list of addresses and ranges such as 10.0.0.0/8, fd00::/8",
   parse(given) {
     const found = itemsOf(given);
-    return found.every((range) => parseRange(range) !== undefined) ? Object.freeze(found) : undefined;
+    return found.every(isRange) ? Object.freeze(found) : undefined;
   },
 };
 
