@@ -5,14 +5,8 @@
 import { type Command, Option } from "commander";
 import { InvalidMessageError } from "../protocol/errors.ts";
 import { isJson } from "../protocol/json.ts";
-import {
-  addServiceOptions,
-  type Counted,
-  inWords,
-  parseAddressee,
-  Service,
-  type ServiceFlags,
-} from "./service.ts";
+import { parseUsername } from "../protocol/username.ts";
+import { addServiceOptions, type Counted, inWords, Service, type ServiceFlags } from "./service.ts";
 import type { Io, Shell } from "./shell.ts";
 
 interface SendOptions extends ServiceFlags {
@@ -35,7 +29,7 @@ export function addSend(program: Command, shell: Shell): void {
 
   addServiceOptions(command);
   command.action(async (user: string, given: string | undefined, options: SendOptions) => {
-    const username = parseAddressee(user);
+    const username = parseUsername(user);
     if (options.binary && given !== undefined && given !== "-") {
       command.error("error: --binary reads standard input: leave the payload out");
     }

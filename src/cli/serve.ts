@@ -1,11 +1,12 @@
 /**
  * `userwire serve`: runs the service until it is told to stop. Every setting is a flag, made from the table in
- * `config.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out together.
+ * `config/settings.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out together.
  */
 import { type Command, Option } from "commander";
 import { readConfig, type Setting, SETTINGS } from "../config/settings.ts";
 import { ConfigError } from "../protocol/errors.ts";
-import { furtherFaults, serve } from "../server/server.ts";
+import { furtherFaults } from "../server/check.ts";
+import { serve } from "../server/run.ts";
 import type { Shell } from "./shell.ts";
 
 /** Adds the command. */

@@ -4,10 +4,9 @@
  */
 import { type Command, Option } from "commander";
 import { CLIENT_VARIABLES } from "../config/settings.ts";
-import { ConfigError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
+import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
-import { parseUsername } from "../protocol/username.ts";
 import type { Shell } from "./shell.ts";
 
 const PATIENCE_MS = 10_000;
@@ -204,20 +203,6 @@ export class Service {
   #strange(path: string): Error {
     return new Error(`${new URL(path, this.#base)} did not answer as Userwire does: check --url`);
   }
-}
-
-/**
- * Checks the name of a user who is to be sent to.
- * @throws {InvalidUsernameError}
- */
-export function parseAddressee(text: string): string {
-  // As a segment of a path these two mean another path, even when they are percent-encoded.
-  if (text === "." || text === "..") {
-    throw new InvalidUsernameError(
-      `A message can't be addressed to "${text}": it has a meaning of its own in a URL`,
-    );
-  }
-  return parseUsername(text);
 }
 
 /** A number with what it counts: with shared subscriptions a service counts instances. */

@@ -1,8 +1,8 @@
 /**
- * The kinds of values that settings have: how each is read, what it must be in words, and how it is shown when it is
- * secret. Which settings there are is in `config.ts`. Pure.
+ * The kinds of values that settings have: how each is read, what it must be in words, and whether it is secret. Which
+ * settings there are is in `settings.ts`. Pure.
  */
-import { isLoopback, parseRange } from "../net/addresses.ts";
+import { isLoopback, isRange } from "../net/addresses.ts";
 
 /** How the text of a setting becomes a value. */
 export interface Kind<Value> {
@@ -16,8 +16,8 @@ export interface Kind<Value> {
   readonly bare?: true;
   /** @returns Undefined when the text is no such value. */
   parse(text: string): Value | undefined;
-  /** Makes the value safe to log. A kind that has this is secret. */
-  mask?(value: Value): string;
+  /** Whether the value may hold a password or a key, and must not be shown. */
+  readonly isSecret?: true;
 }
 
 // deno-lint-ignore no-control-regex -- control characters are exactly what is refused
@@ -68,9 +68,8 @@ export const origins: Kind<readonly string[]> = {
 export const redisUrl: Kind<string> = {
   expects: "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
     "unix:///path/to/redis.sock, with special characters in the password percent-encoded",
+  isSecret: true,
   parse: (given) => isRedisUrl(given) ? given : undefined,
-  // Greedy up to the last "@": a password may hold one itself. What follows a "?" is not needed to find Redis.
-  mask: (url) => url.replace(/[?#].*$/, "").replace(/^(\w+:\/\/).*@/, "$1***@"),
 };
 
 export const bytes = (min: number, max: number) => whole(min, max, "bytes");
@@ -139,11 +138,11 @@ function isDecodable(given: string): boolean {
   }
 }
 
-/** Text of several lines; shown by no fault and no log. */
+/** Text, which may have several lines. */
 export const secret: Kind<string> = {
   expects: "text",
+  isSecret: true,
   parse: (given) => given.includes("\u0000") ? undefined : given.trim() === "" ? undefined : given,
-  mask: () => "***",
 };
 
 /** Words separated by commas. */
@@ -156,21 +155,20 @@ export const ranges: Kind<readonly string[]> = {
   expects: "a comma separated list of addresses and ranges such as 10.0.0.0/8, fd00::/8",
   parse(given) {
     const found = itemsOf(given);
-    return found.every((range) => parseRange(range) !== undefined) ? Object.freeze(found) : undefined;
+    return found.every(isRange) ? Object.freeze(found) : undefined;
   },
 };
 
 /** Where keys are fetched from. Whoever could change them on the way could be anyone, hence TLS. */
 export const keysUrl: Kind<string> = {
   expects: "an https:// URL (http:// only on this machine)",
+  isSecret: true,
   parse(given) {
     if (CONTROL.test(given) || !URL.canParse(given)) return undefined;
     const { protocol, hostname } = new URL(given);
     const isNear = isLoopback(hostname.replace(/^\[(.*)\]$/, "$1"));
     return protocol === "https:" || (protocol === "http:" && isNear) ? given : undefined;
   },
-  // An address may carry a password or a key.
-  mask: (url) => new URL(url).origin,
 };
 
 /** Where clients find the service. Read as the start of the addresses of sockets, without a slash at its end. */

@@ -4,19 +4,7 @@
  */
 import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
-import { absolutePath } from "./paths.ts";
-
-/** Paths by the names of their settings. */
-export interface PemPaths {
-  ca?: Named | undefined;
-  cert?: Named | undefined;
-  key?: Named | undefined;
-}
-
-interface Named {
-  readonly env: string;
-  readonly path: string;
-}
+import { type Config, SETTINGS } from "./settings.ts";
 
 /** PEM text; a certificate is never without its key. */
 export interface Pem {
@@ -26,33 +14,51 @@ export interface Pem {
 }
 
 /**
- * @returns Undefined when no path is given.
+ * What clients are served with; undefined when that is plain HTTP.
  * @throws {ConfigError}
  */
-export function readPem(paths: PemPaths, cwd: string): Pem | undefined {
+export function tlsOf(config: Config): Pem | undefined {
+  return readPem(config, { cert: "tlsCert", key: "tlsKey" });
+}
+
+/**
+ * What Redis is called with, beside the public certificate authorities; undefined when that is nothing.
+ * @throws {ConfigError}
+ */
+export function redisTlsOf(config: Config): Pem | undefined {
+  return readPem(config, { ca: "redisCa", cert: "redisCert", key: "redisKey" });
+}
+
+type FileSetting = "tlsCert" | "tlsKey" | "redisCa" | "redisCert" | "redisKey";
+
+/** @param files The settings that name the files. */
+function readPem(config: Config, files: Partial<Record<keyof Pem, FileSetting>>): Pem | undefined {
   const faults: string[] = [];
-  const read = (named: Named | undefined, parse: (text: string) => unknown, what: string) => {
-    if (named === undefined) return undefined;
+  const read = (setting: FileSetting | undefined, parse: (text: string) => unknown, what: string) => {
+    const path = setting && config[setting];
+    if (setting === undefined || path === undefined) return undefined;
+    const { env } = SETTINGS[setting];
     let text: string;
     try {
-      text = Deno.readTextFileSync(absolutePath(named.path, cwd));
+      text = Deno.readTextFileSync(path);
     } catch (error) {
-      faults.push(`${named.env}: ${named.path} can't be read: ${messageOf(error)}`);
+      faults.push(`${env}: ${path} can't be read: ${messageOf(error)}`);
       return undefined;
     }
     try {
       parse(text);
       return text;
     } catch {
-      faults.push(`${named.env}: ${named.path} must hold ${what} in PEM, but does not`);
+      faults.push(`${env}: ${path} must hold ${what} in PEM, but does not`);
       return undefined;
     }
   };
-  const ca = read(paths.ca, (text) => new X509Certificate(text), "a certificate");
-  const cert = read(paths.cert, (text) => new X509Certificate(text), "a certificate");
-  const key = read(paths.key, createPrivateKey, "a private key without a passphrase");
+  const ca = read(files.ca, (text) => new X509Certificate(text), "a certificate");
+  const cert = read(files.cert, (text) => new X509Certificate(text), "a certificate");
+  const key = read(files.key, createPrivateKey, "a private key without a passphrase");
   if (cert !== undefined && key !== undefined && !belongTogether(cert, key)) {
-    faults.push(`${paths.key!.env}: the key in ${paths.key!.path} is not the one of the certificate`);
+    const { env } = SETTINGS[files.key!];
+    faults.push(`${env}: the key in ${config[files.key!]} is not the one of the certificate`);
   }
   if (faults.length > 0) throw new ConfigError(faults);
   if (ca === undefined && cert === undefined) return undefined;

@@ -1,10 +1,10 @@
 /**
  * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
- * read; the ways of reading are in `setting.ts`. The flags of `serve`, its help and the README's table are made from
+ * read; the ways of reading are in `kinds.ts`. The flags of `serve`, its help and the README's table are made from
  * the same rows, so a new setting is one new row.
  *
  * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
- * leaves this file except as the value itself: neither faults nor `describe` show it.
+ * leaves this file except as the value itself: no fault shows it.
  */
 import { isLoopback } from "../net/addresses.ts";
 import { ConfigError } from "../protocol/errors.ts";
@@ -30,7 +30,7 @@ import {
   word,
   yesOrNo,
 } from "./kinds.ts";
-import { PREFIX, unknownFlags, unknownVariables } from "./suggestions.ts";
+import { PREFIX, unknownVariables } from "./suggestions.ts";
 
 /** One row of the table. */
 export interface Setting<Value> {
@@ -166,7 +166,7 @@ function inWords(value: unknown): string {
 export interface Sources {
   /**
    * Environment variables. Those that begin with `USERWIRE_` must all be known, unless they were made for a service of
-   * that name, see `unknown_names.ts`.
+   * that name, see `suggestions.ts`.
    */
   readonly env?: Readonly<Record<string, string>>;
   /** Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`. */
@@ -222,7 +222,6 @@ export function readConfig(sources: Sources): Reading {
   const settings = Object.values<Setting<unknown>>(SETTINGS);
   const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
   faults.push(...unknownVariables(env, variables));
-  faults.push(...unknownFlags(flags, settings.map(({ flag }) => flag)));
   return { config: Object.freeze(values) as Config, faults, atFault };
 }
 
@@ -263,9 +262,7 @@ function faultsBetween(config: Config): string[] {
 
 function faultOf(setting: Setting<unknown>, name: string, given: string): string {
   const { kind, fallback, fallbackText } = setting;
-  const found = kind.mask === undefined
-    ? JSON.stringify(given)
-    : "something else (not shown: it may hold a secret)";
+  const found = !kind.isSecret ? JSON.stringify(given) : "something else (not shown: it may hold a secret)";
   const remedy = fallback === undefined ? "or leave it out" : `or leave it out (default: ${fallbackText})`;
   return `${name} must be ${kind.expects}, but is ${found}: correct it, ${remedy}`;
 }
@@ -276,14 +273,6 @@ function rows(): [keyof Config, Setting<unknown>][] {
 
 // ---------------------------------------------------------------------------------------------------------
 // Showing
-
-/** The values, safe to log: what may hold a secret is masked, what is unset is left out. */
-export function describe(config: Config): Record<string, unknown> {
-  const shown = rows()
-    .filter(([key]) => config[key] !== undefined)
-    .map(([key, { kind }]) => [key, kind.mask === undefined ? config[key] : kind.mask(config[key])]);
-  return Object.fromEntries(shown);
-}
 
 /** The table of settings in Markdown, aligned as `deno fmt` aligns it. */
 export function settingsTable(): string {

@@ -1,5 +1,5 @@
 /**
- * Names of variables and flags that no setting has: which of them are mistakes, and what may have been meant. Pure.
+ * Environment variables that no setting has: which of them are mistakes, and what may have been meant. Pure.
  */
 
 /** Variables that begin with this are ours alone, so an unknown one is a mistake. */
@@ -21,19 +21,6 @@ export function unknownVariables(env: Readonly<Record<string, string>>, known: r
     .filter((name) => name.startsWith(PREFIX) && env[name] !== "" && !known.includes(name))
     .filter((name) => !services.some((service) => isMade(name, service, env)))
     .map((name) => `${name} is not a setting: ${remedy(nearest(name, known))}`);
-}
-
-/**
- * One fault for each flag that was given and means nothing; both without their dashes.
- * @param known Every flag that means something.
- */
-export function unknownFlags(flags: Readonly<Record<string, unknown>>, known: readonly string[]): string[] {
-  return Object.keys(flags)
-    .filter((name) => flags[name] !== undefined && !known.includes(name))
-    .map((name) => {
-      const meant = nearest(name, known);
-      return `--${name} is not a flag: ${remedy(meant && `--${meant}`)}`;
-    });
 }
 
 function remedy(meant: string | undefined): string {

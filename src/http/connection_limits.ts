@@ -3,7 +3,7 @@
  * who it is, of one user once that is known. Counts the sockets of this process; a user's are then counted over all
  * instances too, see `isOverQuota`.
  */
-import { clientAddress, holderOf, type IpRange, parseRange } from "../net/addresses.ts";
+import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { Identity } from "../auth/auth.ts";
 import type { Connections } from "../session/registry.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
@@ -35,14 +35,14 @@ interface Bucket {
 export class Admission {
   readonly #connections: Connections;
   readonly #limits: AdmissionLimits;
-  readonly #trusted: readonly IpRange[];
+  readonly #trusted: AddressRanges;
   /** In the order in which they were last used. */
   readonly #buckets = new Map<string, Bucket>();
 
   constructor(connections: Connections, limits: AdmissionLimits) {
     this.#connections = connections;
     this.#limits = limits;
-    this.#trusted = limits.trustedProxies.map((range) => parseRange(range)!);
+    this.#trusted = new AddressRanges(limits.trustedProxies);
   }
 
   /**
@@ -50,7 +50,7 @@ export class Admission {
    * @param peer Address at the other end of its connection.
    */
   placeOf(request: Request, peer: string): string {
-    return holderOf(clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted));
+    return addressKey(clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted));
   }
 
   /** The refusal of a handshake from there; undefined when it may go on. */

@@ -2,7 +2,7 @@
  * A line in the log for who is refused: browsers hide the status of a refused handshake and blame CORS for a refused
  * call, so whoever runs the service has to find it here. One for each reason and origin, or address, a minute.
  */
-import { clientAddress, holderOf, type IpRange, parseRange } from "../net/addresses.ts";
+import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { Log } from "../log/log.ts";
 import type { Problem, ProblemCode } from "./problem.ts";
 
@@ -36,7 +36,7 @@ interface Told {
 
 export class RefusalLog {
   readonly #log: Log;
-  readonly #trusted: readonly IpRange[];
+  readonly #trusted: AddressRanges;
   readonly #now: () => number;
   /** In the order in which they were told. */
   readonly #told = new Map<string, Told>();
@@ -45,7 +45,7 @@ export class RefusalLog {
   /** @param options.now The clock, in milliseconds. */
   constructor(log: Log, options: { trustedProxies: readonly string[]; now?: () => number }) {
     this.#log = log;
-    this.#trusted = options.trustedProxies.map((range) => parseRange(range)!);
+    this.#trusted = new AddressRanges(options.trustedProxies);
     this.#now = options.now ?? (() => performance.now());
   }
 
@@ -54,7 +54,7 @@ export class RefusalLog {
     if (isHandshake ? UNTOLD.has(code) : !TOLD.has(code)) return;
     const address = clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted);
     const origin = originIn(request);
-    const key = `${code} ${isHandshake} ${origin ?? holderOf(address)}`;
+    const key = `${code} ${isHandshake} ${origin ?? addressKey(address)}`;
     const nowMs = this.#now();
     const before = this.#told.get(key);
     if (before !== undefined && nowMs - before.atMs < QUIET_MS) {

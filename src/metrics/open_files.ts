@@ -50,7 +50,7 @@ export class OpenFiles {
   }
 
   /** As a sentence. */
-  get why(): string {
+  get reason(): string {
     return `The process has ${this.count} files open of ${this.#limit} that it may: raise the limit (ulimit -n)`;
   }
 }

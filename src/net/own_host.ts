@@ -2,7 +2,7 @@
  * By which name a client called this service. One function decides it, for origins, for the names that open mode
  * answers to, and for the addresses in answers: two readings of the same request would be a way in between them.
  */
-import { isTrusted, parseRange } from "./addresses.ts";
+import { AddressRanges } from "./addresses.ts";
 
 /** The name in a request, read and checked. */
 export interface OwnHost {
@@ -26,7 +26,7 @@ export interface OwnHost {
 export function ownHostReader(
   trustedProxies: readonly string[],
 ): (request: Request, info: { remoteAddr: { hostname: string } }) => OwnHost | undefined {
-  const trusted = trustedProxies.map((range) => parseRange(range)!);
+  const trusted = new AddressRanges(trustedProxies);
   // Nearly all requests come by the same name as the one before.
   let lastText: string | undefined;
   let lastProtocol: string | undefined;
@@ -54,10 +54,10 @@ export function ownHostReader(
       const host = header === null ? direct : parseHost(header);
       if (host?.hostname !== direct?.hostname || host?.port !== direct?.port) return undefined;
     }
-    if (direct === undefined || trusted.length === 0) return direct;
+    if (direct === undefined || trustedProxies.length === 0) return direct;
     const forwardedHost = headers.get("x-forwarded-host"), forwardedProto = headers.get("x-forwarded-proto");
     if (
-      forwardedHost === null && forwardedProto === null || !isTrusted(info.remoteAddr.hostname, trusted)
+      forwardedHost === null && forwardedProto === null || !trusted.has(info.remoteAddr.hostname)
     ) {
       return direct;
     }

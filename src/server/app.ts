@@ -1,26 +1,19 @@
 /** The wiring: opens what the settings ask for, in order, and closes it in reverse. Knows every part, does nothing. */
-import { isLoopback } from "../net/addresses.ts";
+import { resolve } from "node:path";
 import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
 import { type Backbone, openBackbone } from "../engine/engine.ts";
 import type { Config } from "../config/settings.ts";
 import { Connections } from "../session/registry.ts";
 import { Admission } from "../http/connection_limits.ts";
-import { isPreflight, preflightAnswer, share, varyByOrigin } from "../http/cors.ts";
-import { headerGuard } from "../http/header_size.ts";
-import { hostGuard, originJudge } from "../net/origin.ts";
-import { type OwnHost, ownHostReader } from "../net/own_host.ts";
-import { Problem, problem } from "../http/problem.ts";
 import { publicAddress } from "../net/public_url.ts";
-import { RefusalLog } from "../http/refusal_log.ts";
-import { sendTarget } from "../http/api/send.ts";
 import { createRouter } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
-import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "../http/handshake.ts";
+import { type ConnectionInfo, FrontDoor } from "../http/front_door.ts";
+import type { UpgradeOptions } from "../http/handshake.ts";
 import type { Log } from "../log/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
-import { absolutePath } from "../config/paths.ts";
 import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
@@ -29,11 +22,8 @@ import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
 
 export interface App {
-  /**
-   * Answers one request.
-   * @param info What the server knows of its connection.
-   */
-  handle(request: Request, info: Deno.ServeHandlerInfo<Deno.NetAddr>): Response | Promise<Response>;
+  /** Answers one request. */
+  handle(request: Request, info: ConnectionInfo): Response | Promise<Response>;
   readonly auth: Auth;
   readonly publisher: Publisher;
   readonly connections: Connections;
@@ -59,16 +49,13 @@ export interface AppOptions {
   redisTls?: Pem | undefined;
 }
 
-/** Answered whatever is scarce. */
-const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
-
 export const VERSION: string = denoJson.version;
 
 /** Checks keys and tokens and opens nothing. @throws {ConfigError} with every fault. */
 export function authOf(config: Config, log: Log): ReturnType<typeof prepareAuth> {
   return prepareAuth({
     apiKeys: config.apiKeys,
-    apiKeysFile: config.apiKeysFile && absolutePath(config.apiKeysFile, Deno.cwd()),
+    apiKeysFile: config.apiKeysFile && resolve(config.apiKeysFile),
     tokens: {
       secret: config.jwtSecret,
       publicKey: config.jwtPublicKey,
@@ -94,14 +81,14 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 export function openApp(config: Config, options: AppOptions): App {
   const { node, log, files } = options;
   const foldUsernames = config.usernameCase === "lower";
-  const { channelPrefix, allowedOrigins } = config;
+  const { channelPrefix } = config;
   const names = namesOf(config);
   const authWith = authOf(config, log);
   const backbone = openBackbone({
     ...config,
     log,
     redisTls: options.redisTls,
-    redisUrlFile: config.redisUrlFile && absolutePath(config.redisUrlFile, Deno.cwd()),
+    redisUrlFile: config.redisUrlFile && resolve(config.redisUrlFile),
     probe: true,
   });
   const { broker, history } = backbone;
@@ -130,13 +117,6 @@ export function openApp(config: Config, options: AppOptions): App {
   // Whoever is connected is told now, not with the next message.
   history.onSetBack?.(() => connections.verify());
   let isDraining = false;
-  const isOwnHost = auth.isOpen && isLoopback(config.host)
-    ? hostGuard(config.host, allowedOrigins)
-    : () => true;
-  const ownHostOf = ownHostReader(config.trustedProxies);
-  const judge = originJudge(allowedOrigins);
-  const refusals = new RefusalLog(log, config);
-  const refuseLargeHeaders = headerGuard(config.maxHeaderBytes);
 
   const router = createRouter({
     publisher,
@@ -154,12 +134,12 @@ export function openApp(config: Config, options: AppOptions): App {
     version: VERSION,
     log,
     readiness() {
-      const why = isDraining
+      const reason = isDraining
         ? "The instance is shutting down"
-        : backbone.unready() ?? (files.areScarce ? files.why : undefined);
+        : backbone.unready() ?? (files.areScarce ? files.reason : undefined);
       return {
-        ready: why === undefined,
-        ...(why !== undefined && { why }),
+        ready: reason === undefined,
+        ...(reason !== undefined && { why: reason }),
         broker: broker.kind,
         node,
         open: auth.isOpen,
@@ -185,79 +165,10 @@ export function openApp(config: Config, options: AppOptions): App {
     isDraining: () => isDraining,
   };
 
-  /** What can be refused whatever is asked for. */
-  function refuse(request: Request, own: OwnHost | undefined): Problem | undefined {
-    // Who asks how things are is to learn it.
-    if (files.areScarce && !PROBES.has(URL.parse(request.url)?.pathname ?? "")) {
-      return problem("out_of_files", files.why, { connection: "close" });
-    }
-    const tooLarge = refuseLargeHeaders(request);
-    if (tooLarge) return tooLarge;
-    if (own === undefined) {
-      return problem(
-        "invalid_request",
-        "The Host header names no host: it must be a host, with a port or without, and nothing else",
-      );
-    }
-    if (isOwnHost(own)) return undefined;
-    return problem(
-      "misdirected",
-      "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
-        "which you call it to USERWIRE_ALLOWED_ORIGINS",
-    );
-  }
-
-  /** The refusal of a web page; undefined for one that may, and for what is none. */
-  function refusePage(origin: string | null, own: OwnHost, what: "call" | "connect"): Problem | undefined {
-    if (origin === null || judge(origin, own) !== "refused") return undefined;
-    return problem(
-      "origin_not_allowed",
-      `Pages of this origin may not ${what}: add it to USERWIRE_ALLOWED_ORIGINS. If it is the service's own, a proxy ` +
-        `changes the Host header: let it pass on the one it got`,
-    );
-  }
-
-  async function handshake(
-    request: Request,
-    peer: string,
-    own: OwnHost | undefined,
-  ): Promise<Response> {
-    const answer = refuse(request, own) ?? refusePage(request.headers.get("origin"), own!, "connect") ??
-      await upgrade(request, peer, upgrades);
-    if (answer instanceof Problem) {
-      metrics.onRefuse(answer.code);
-      refusals.note(request, peer, answer, true);
-    }
-    return answer;
-  }
-
-  /** Answers a call that comes from a web page. */
-  async function answerPage(request: Request, origin: string, own: OwnHost): Promise<Response> {
-    const refusal = refusePage(origin, own, "call");
-    const standing = refusal ? "refused" : judge(origin, own);
-    const answer = refusal ??
-      (standing === "listed" && isPreflight(request)
-        ? preflightAnswer(request)
-        : await answerCall(request, own));
-    if (standing === "listed") share(answer, origin);
-    varyByOrigin(answer);
-    return answer;
-  }
-
-  function answerCall(request: Request, own: OwnHost): Response | Promise<Response> {
-    const target = sendTarget(request);
-    if (target !== undefined) return router.send(request, target);
-    if (isSocketOnly(request)) {
-      return problem(
-        "upgrade_required",
-        "Connect with a WebSocket client; a proxy in between must speak HTTP/1.1 and pass Upgrade and Connection on",
-        { upgrade: "websocket" },
-      );
-    }
-    return router.answer(request, own);
-  }
+  const frontDoor = new FrontDoor({ router, upgrades, auth, metrics, files, log, config });
 
   return {
+    handle: (request, info) => frontDoor.handle(request, info),
     publisher,
     connections,
     auth,
@@ -267,23 +178,6 @@ export function openApp(config: Config, options: AppOptions): App {
       return attempt;
     },
     reloadRedis: backbone.reload,
-
-    handle(request, info) {
-      const own = ownHostOf(request, info);
-      if (wantsUpgrade(request)) return handshake(request, info.remoteAddr.hostname, own);
-      const told = (answer: Response) => {
-        if (answer instanceof Problem) refusals.note(request, info.remoteAddr.hostname, answer, false);
-        return answer;
-      };
-      const refusal = refuse(request, own);
-      if (refusal) return told(refusal);
-      const origin = request.headers.get("origin");
-      const answer = origin === null ? answerCall(request, own!) : answerPage(request, origin, own!);
-      // What only a POST gets is kept by no cache.
-      const mayBeKept = origin === null && request.method !== "POST";
-      const last = mayBeKept ? (answer: Response) => (varyByOrigin(answer), told(answer)) : told;
-      return answer instanceof Promise ? answer.then(last) : last(answer);
-    },
 
     async drain(windowMs) {
       isDraining = true;
@@ -297,13 +191,4 @@ export function openApp(config: Config, options: AppOptions): App {
       await backbone.close();
     },
   };
-}
-
-/**
- * Whether only a socket can be meant. At "/" there is the console page too, but a proxy that takes the Upgrade header
- * away leaves the key.
- */
-function isSocketOnly(request: Request): boolean {
-  const { pathname } = new URL(request.url);
-  return SOCKET_PATHS.has(pathname) && (pathname !== "/" || request.headers.has("sec-websocket-key"));
 }

@@ -108,7 +108,7 @@ export class Connections implements ConnectionHost {
     return this.#byPlace.get(place) ?? 0;
   }
 
-  /** @param place Where its client is: `holderOf` its address. */
+  /** @param place Where its client is: `addressKey` of its address. */
   join(session: Session, place: string): void {
     this.#live.add(session);
     this.#places.set(session, place);

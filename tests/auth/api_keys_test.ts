@@ -305,9 +305,9 @@ Deno.test("The page and the document can be turned off, or put behind a key", as
   assertEquals(await statuses(byKey, { authorization: `${basic}x` }), [401, 401, 401, 200, 200]);
 });
 
-Deno.test("The settings that hold secrets are masked, and no others", () => {
-  const masked = Object.values(SETTINGS).filter(({ kind }) => kind.mask !== undefined).map(({ env }) => env);
-  assertEquals(masked, [
+Deno.test("The settings that hold secrets are known as such, and no others", () => {
+  const secret = Object.values(SETTINGS).filter(({ kind }) => kind.isSecret).map(({ env }) => env);
+  assertEquals(secret, [
     "REDIS_URL",
     "USERWIRE_API_KEYS",
     "USERWIRE_JWT_SECRET",

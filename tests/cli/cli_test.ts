@@ -63,7 +63,7 @@ Deno.test("send refuses what makes no sense with exit code 2, and sends nothing"
       new Terminal({ input: new Uint8Array([255]) }),
       /^error: Standard input is not UTF-8 text/,
     ],
-    [["..", "x"], new Terminal(), /^error: A message can't be addressed to ".."/],
+    [["..", "x"], new Terminal(), /^error: A username must not be one or two dots/],
     [["a b", "x"], new Terminal(), /^error: A username must not hold white space/],
     [[], new Terminal(), /^error: missing required argument 'user'/],
     [["alice", "x", "y"], new Terminal(), /^error: too many arguments for 'send'/],

@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { loadConfig } from "../../src/config/settings.ts";
 import { OpenFiles } from "../../src/metrics/open_files.ts";
-import { serve } from "../../src/server/server.ts";
+import { serve } from "../../src/server/run.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";

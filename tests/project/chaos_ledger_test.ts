@@ -350,7 +350,7 @@ Deno.test("A count other than none is wrong for a user without a client, whateve
 });
 
 Deno.test("A copy of the product is patched as told, and a patch that does not fit stops everything", async () => {
-  const file = "src/config/paths.ts";
+  const file = "src/log/log.ts";
   const text = await Deno.readTextFile(new URL(`../../${file}`, import.meta.url));
   {
     await using copy = await copyWithout([{ file, find: text, replace: "// $& is taken as it is\n" }]);

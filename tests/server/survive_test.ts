@@ -10,7 +10,7 @@ Deno.test("Service outlives exceptions that nobody catches, also those that can'
   const dir = folder.path;
   const program = `
     import { loadConfig } from "./src/config/settings.ts";
-    import { serve } from "./src/server/server.ts";
+    import { serve } from "./src/server/run.ts";
     const dir = ${JSON.stringify(dir)};
     const stop = new AbortController();
     const env = { PORT: "0", USERWIRE_NODE: "faulty", USERWIRE_DRAIN_S: "0", LOG_DIR: dir };

@@ -1,34 +1,9 @@
 /** Where files go that settings name: to the working directory, whether Deno runs the program or it was compiled. */
 import { assertEquals, assertGreater, assertMatch } from "@std/assert";
 import { cp } from "node:fs/promises";
-import { absolutePath } from "../../src/config/paths.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-
-Deno.test("absolutePath sees a relative path from the working directory, in both ways of running", () => {
-  const cases: [how: string, given: string, cwd: string, path: string][] = [
-    [
-      "deno task start: Deno's working directory is the project's root",
-      "logs",
-      "/srv/project",
-      "/srv/project/logs",
-    ],
-    ["deno run ../project/main.ts", "logs", "/srv/elsewhere", "/srv/elsewhere/logs"],
-    ["/usr/local/bin/userwire, compiled", "logs", "/var/lib/userwire", "/var/lib/userwire/logs"],
-    ["compiled, started by the system", "logs", "/", "/logs"],
-    ["a way there", "./a/../../logs/", "/srv/project", "/srv/logs"],
-    ["here", ".", "/srv/project", "/srv/project"],
-  ];
-  for (const [how, given, cwd, path] of cases) assertEquals(absolutePath(given, cwd), path, how);
-});
-
-Deno.test("absolutePath leaves an absolute path alone, whatever the working directory", () => {
-  for (const cwd of ["/", "/srv/project"]) {
-    assertEquals(absolutePath("/var/log/userwire", cwd), "/var/log/userwire");
-    assertEquals(absolutePath("/", cwd), "/");
-  }
-});
 
 Deno.test("Sources find no file by where they or the program lie, which is nowhere in a compiled binary", async () => {
   let sources = 0;

@@ -1,0 +1,171 @@
+/**
+ * The HTTP front door: every request comes in here. It refuses what can be refused whatever is asked for, passes
+ * handshakes to `handshake.ts`, sends straight to their call and the rest to the router, adds what browsers need to share
+ * an answer with a page, and logs refusals. It must not know what a call does, nor who a user is.
+ */
+import type { Auth } from "../auth/auth.ts";
+import { type Config, RUNTIME_HEADER_BYTES } from "../config/settings.ts";
+import type { Log } from "../log/log.ts";
+import type { Metrics } from "../metrics/metrics.ts";
+import type { OpenFiles } from "../metrics/open_files.ts";
+import { isLoopback } from "../net/addresses.ts";
+import { hostGuard, originJudge } from "../net/origin.ts";
+import { type OwnHost, ownHostReader } from "../net/own_host.ts";
+import { sendTarget } from "./api/send.ts";
+import { isPreflight, preflightAnswer, share, varyByOrigin } from "./cors.ts";
+import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./handshake.ts";
+import { Problem, problem } from "./problem.ts";
+import { RefusalLog } from "./refusal_log.ts";
+import type { Router } from "./router.ts";
+
+export interface FrontDoorOptions {
+  readonly router: Router;
+  readonly upgrades: UpgradeOptions;
+  readonly auth: Auth;
+  readonly metrics: Metrics;
+  readonly files: OpenFiles;
+  readonly log: Log;
+  readonly config: Pick<Config, "host" | "allowedOrigins" | "trustedProxies" | "maxHeaderBytes">;
+}
+
+/** What the server knows of the connection that a request came by. */
+export type ConnectionInfo = Deno.ServeHandlerInfo<Deno.NetAddr>;
+
+/** Answered even when file descriptors are scarce: monitoring must see why nothing else is. */
+const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
+
+export class FrontDoor {
+  readonly #options: FrontDoorOptions;
+  readonly #ownHostOf: ReturnType<typeof ownHostReader>;
+  readonly #isOwnHost: ReturnType<typeof hostGuard>;
+  readonly #judge: ReturnType<typeof originJudge>;
+  readonly #refusals: RefusalLog;
+
+  constructor(options: FrontDoorOptions) {
+    const { auth, log, config } = options;
+    const { host, allowedOrigins, trustedProxies } = config;
+    this.#options = options;
+    this.#ownHostOf = ownHostReader(trustedProxies);
+    this.#isOwnHost = auth.isOpen && isLoopback(host) ? hostGuard(host, allowedOrigins) : () => true;
+    this.#judge = originJudge(allowedOrigins);
+    this.#refusals = new RefusalLog(log, config);
+  }
+
+  /** Answers one request. */
+  handle(request: Request, info: ConnectionInfo): Response | Promise<Response> {
+    const own = this.#ownHostOf(request, info);
+    if (wantsUpgrade(request)) return this.#handshake(request, info.remoteAddr.hostname, own);
+    const noted = (answer: Response) => {
+      if (answer instanceof Problem) this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
+      return answer;
+    };
+    const refusal = this.#refuse(request, own);
+    if (refusal) return noted(refusal);
+    const origin = request.headers.get("origin");
+    const answer = origin === null
+      ? this.#answerCall(request, own!)
+      : this.#answerPage(request, origin, own!);
+    // No cache keeps the answer to a POST, so it need not say what it varies by.
+    const isCacheable = origin === null && request.method !== "POST";
+    const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
+    return answer instanceof Promise ? answer.then(last) : last(answer);
+  }
+
+  /** The refusal that does not depend on what is asked for; undefined when there is none. */
+  #refuse(request: Request, own: OwnHost | undefined): Problem | undefined {
+    const { files, config } = this.#options;
+    if (files.areScarce && !PROBES.has(URL.parse(request.url)?.pathname ?? "")) {
+      return problem("out_of_files", files.reason, { connection: "close" });
+    }
+    const tooLarge = refuseLargeHeaders(request, config.maxHeaderBytes);
+    if (tooLarge) return tooLarge;
+    if (own === undefined) {
+      return problem(
+        "invalid_request",
+        "The Host header names no host: it must be a host, with a port or without, and nothing else",
+      );
+    }
+    if (this.#isOwnHost(own)) return undefined;
+    return problem(
+      "misdirected",
+      "In open mode on this machine only its own names are answered: call it localhost, or add the origin by " +
+        "which you call it to USERWIRE_ALLOWED_ORIGINS",
+    );
+  }
+
+  /** The refusal of a web page; undefined for a page that is allowed, and for a request from no page. */
+  #refusePage(origin: string | null, own: OwnHost, what: "call" | "connect"): Problem | undefined {
+    if (origin === null || this.#judge(origin, own) !== "refused") return undefined;
+    return problem(
+      "origin_not_allowed",
+      `Pages of this origin may not ${what}: add it to USERWIRE_ALLOWED_ORIGINS. If it is the service's own, a proxy ` +
+        `changes the Host header: let it pass on the one it got`,
+    );
+  }
+
+  async #handshake(request: Request, peer: string, own: OwnHost | undefined): Promise<Response> {
+    const answer = this.#refuse(request, own) ??
+      this.#refusePage(request.headers.get("origin"), own!, "connect") ??
+      await upgrade(request, peer, this.#options.upgrades);
+    if (answer instanceof Problem) {
+      this.#options.metrics.onRefuse(answer.code);
+      this.#refusals.note(request, peer, answer, true);
+    }
+    return answer;
+  }
+
+  /** Answers a call from a web page. */
+  async #answerPage(request: Request, origin: string, own: OwnHost): Promise<Response> {
+    const refusal = this.#refusePage(origin, own, "call");
+    const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
+    const answer = refusal ??
+      (isListed && isPreflight(request) ? preflightAnswer(request) : await this.#answerCall(request, own));
+    if (isListed) share(answer, origin);
+    varyByOrigin(answer);
+    return answer;
+  }
+
+  #answerCall(request: Request, own: OwnHost): Response | Promise<Response> {
+    const { router } = this.#options;
+    const target = sendTarget(request);
+    if (target !== undefined) return router.send(request, target);
+    if (isSocketOnly(request)) {
+      return problem(
+        "upgrade_required",
+        "Connect with a WebSocket client; a proxy in between must speak HTTP/1.1 and pass Upgrade and Connection on",
+        { upgrade: "websocket" },
+      );
+    }
+    return router.answer(request, own);
+  }
+}
+
+/** The refusal of a request whose headers have more bytes than this in all; undefined for smaller ones. */
+function refuseLargeHeaders({ headers }: Request, maxBytes: number): Problem | undefined {
+  // Reading every header costs 2 µs or more, beside the 30 of a send: not done where Deno refuses larger ones itself.
+  if (maxBytes >= RUNTIME_HEADER_BYTES) return undefined;
+  const bytes = headerBytes(headers);
+  if (bytes <= maxBytes) return undefined;
+  return problem(
+    "headers_too_large",
+    `The headers have ${bytes} bytes of at most ${maxBytes}: send fewer or shorter ones, or raise ` +
+      "USERWIRE_MAX_HEADER_BYTES",
+  );
+}
+
+/** The bytes of all headers as HTTP/1.1 writes them, a line each; values of the same name are one, joined by ", ". */
+function headerBytes(headers: Headers): number {
+  let bytes = 0;
+  // A character is a byte here. Four more are the colon, the space and the end of the line.
+  headers.forEach((value, name) => bytes += name.length + value.length + 4);
+  return bytes;
+}
+
+/**
+ * Whether the request only makes sense as a handshake. "/" serves the console page too, but there a proxy that dropped
+ * the Upgrade header leaves the key of the handshake behind.
+ */
+function isSocketOnly(request: Request): boolean {
+  const { pathname } = new URL(request.url);
+  return SOCKET_PATHS.has(pathname) && (pathname !== "/" || request.headers.has("sec-websocket-key"));
+}
