@@ -8,7 +8,6 @@ export class StubSocket extends EventTarget {
   readonly closes: [code: number, reason: string][] = [];
   onopen: (() => void) | null = null;
   onmessage: ((event: { data: unknown }) => void) | null = null;
-  onclose: (() => void) | null = null;
 
   /** The same, as the product knows it. */
   get socket(): WebSocket {
@@ -33,20 +32,22 @@ export class StubSocket extends EventTarget {
 
   /** A frame comes from its client. */
   frame(data: unknown): void {
-    this.onmessage?.({ data });
+    // A handler that is set meanwhile is for the next one.
+    const { onmessage } = this;
+    this.dispatchEvent(new MessageEvent("message", { data }));
+    onmessage?.({ data });
   }
 
   /** It is open. */
   open(): void {
     this.readyState = WebSocket.OPEN;
-    this.onopen?.();
     this.dispatchEvent(new Event("open"));
+    this.onopen?.();
   }
 
   /** It is gone. */
-  end(): void {
+  end(code = 0): void {
     this.readyState = WebSocket.CLOSED;
-    this.onclose?.();
-    this.dispatchEvent(new Event("close"));
+    this.dispatchEvent(new CloseEvent("close", { code }));
   }
 }

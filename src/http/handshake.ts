@@ -6,7 +6,8 @@
 import type { Auth, Identity } from "../auth/auth.ts";
 import type { Broker } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
-import { Connection, type Mode } from "../session/session.ts";
+import { Connection } from "../session/session.ts";
+import { WebSocketTransport } from "../session/websocket_transport.ts";
 import type { Connections } from "../session/registry.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import { Newcomer } from "../session/pending_session.ts";
@@ -77,7 +78,6 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
   if (!isFramed && offer.length > 0) {
     return problem("invalid_handshake", `A token among the subprotocols needs "${SUBPROTOCOL}" beside it`);
   }
-  const mode: Mode = isFramed ? "v1" : "raw";
   const from = url.searchParams.get("resume");
   const resume = from === null ? undefined : parsePosition(from);
   if (from !== null && resume === undefined) {
@@ -100,7 +100,7 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
         return problem("unauthorized", `Names are not taken on trust here: ${howToShow(auth)}`);
       }
       identity = { username: parseUsername(name, options.names) };
-    } else if (mode === "raw") {
+    } else if (!isFramed) {
       return await openNewcomer(request, place, options);
     } else if (auth.isOpen) {
       return problem("invalid_handshake", `Who is connecting? Add "?username=…" to the address`);
@@ -112,7 +112,7 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
     if (answer) return answer;
     throw error;
   }
-  return await openConnection(request, identity, { ...options, place, mode, resume });
+  return await openConnection(request, identity, { ...options, place, isFramed, resume });
 }
 
 /** As the end of a sentence. */
@@ -149,7 +149,7 @@ function draining(): Response {
 async function openConnection(
   request: Request,
   identity: Identity,
-  options: UpgradeOptions & { place: string; mode: Mode; resume: Position | undefined },
+  options: UpgradeOptions & { place: string; isFramed: boolean; resume: Position | undefined },
 ): Promise<Response> {
   const { broker, history, connections, admission, turnstile } = options;
   const { username } = identity;
@@ -157,7 +157,8 @@ async function openConnection(
   const noRoom = options.isDraining() ? draining() : admission.noRoom(options.place);
   if (noRoom) return noRoom;
   if (admission.isFull(identity)) return admission.tooMany(identity);
-  const connection = new Connection(username, options.mode, connections);
+  const transport = newTransport(request, options.isFramed, options);
+  const connection = new Connection(transport, username, connections);
   if (isShown(identity)) connection.attachIdentity(identity);
   // Joined first: it counts against the limit while its subscription is being confirmed.
   connections.join(connection, options.place);
@@ -166,7 +167,7 @@ async function openConnection(
     // The signal fires when the client leaves before it was answered.
     const { signal } = request;
     const channel = channelOf(username, options.channelPrefix);
-    if (options.mode === "v1" && history.limits.count > 0) {
+    if (options.isFramed && history.limits.count > 0) {
       const { resume } = options;
       const replay = new Replay(history, connection, { channel, maxReplay: options.maxReplay });
       connection.attachReplay(replay);
@@ -181,7 +182,7 @@ async function openConnection(
     const refusal = await checkIn(identity, channel, options);
     signal.throwIfAborted();
     if (refusal) {
-      connection.abandon("refused");
+      connection.fail("refused");
       return refusal;
     }
     const passing = turnstile.pass(options.place, signal);
@@ -195,13 +196,12 @@ async function openConnection(
     admission.makeRoom(identity);
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
     // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
-    if (options.mode === "v1") response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
-    connection.attachSocket(socket, turn);
-    onUnanswered(signal, socket, () => connection.abandon("the client left"), turn);
+    if (options.isFramed) response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
+    transport.attach(socket, turn);
     return response;
   } catch (error) {
     turn?.end();
-    connection.abandon(request.signal.aborted ? "the client left" : messageOf(error));
+    connection.fail(messageOf(error));
     if (request.signal.aborted) {
       turnstile.left(options.place);
       return new Response(null, { status: 400 });
@@ -262,9 +262,8 @@ async function openNewcomer(request: Request, place: string, options: UpgradeOpt
     turn.end();
     return problem("invalid_handshake", messageOf(error));
   }
-  const { socket, response } = upgraded;
-  const newcomer = new Newcomer(socket, connections, {
-    handshake: turn,
+  const transport = newTransport(request, false, options);
+  const newcomer = new Newcomer(transport, connections, {
     timeoutS: options.identityTimeoutS,
     identify(text) {
       const credential = parseCredentialFrame(text);
@@ -276,10 +275,9 @@ async function openNewcomer(request: Request, place: string, options: UpgradeOpt
     },
     onIdentity(identity) {
       const isFull = admission.isFull(identity);
-      const connection = new Connection(identity.username, "raw", connections);
+      const connection = new Connection(transport, identity.username, connections);
       if (isShown(identity)) connection.attachIdentity(identity);
       connections.join(connection, place);
-      connection.attachSocket(socket);
       if (isFull) return connection.close(CLOSE.tooMany);
       const channel = channelOf(identity.username, options.channelPrefix);
       const open = async () => {
@@ -299,18 +297,17 @@ async function openNewcomer(request: Request, place: string, options: UpgradeOpt
     },
   });
   connections.join(newcomer, place);
-  onUnanswered(request.signal, socket, () => newcomer.abandon(), turn);
-  return response;
+  transport.attach(upgraded.socket, turn);
+  return upgraded.response;
 }
 
-/**
- * Deno says in one way only that a handshake could not be answered: by the request's signal, which fires at no other
- * time from then on. The socket never opens, and never closes.
- */
-function onUnanswered(signal: AbortSignal, socket: WebSocket, abandon: () => void, turn: Turn): void {
-  signal.addEventListener("abort", () => {
-    if (socket.readyState !== WebSocket.CONNECTING) return;
-    abandon();
-    turn.lost();
-  }, { once: true });
+/** A transport that learns when the client leaves before it was answered: Deno says so by the request's signal only. */
+function newTransport(
+  { signal }: Request,
+  isFramed: boolean,
+  { connections }: UpgradeOptions,
+): WebSocketTransport {
+  const transport = new WebSocketTransport(isFramed, connections.limits.maxBufferedBytes);
+  signal.addEventListener("abort", () => transport.abandon(), { once: true });
+  return transport;
 }

@@ -10,7 +10,7 @@
  * - From then on handshakes of that address wait for a random time, longer for each one lost: whoever resets can't know
  *   when, and most of the waits end with the news that the client has left.
  */
-import type { Handshake } from "../session/session.ts";
+import type { Handshake } from "../session/websocket_transport.ts";
 
 /** Handshakes of one address that are answered and not open yet, one more for each so many that opened, and at most. */
 const AT_ONCE = 2;

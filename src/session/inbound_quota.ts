@@ -23,14 +23,8 @@ export class FrameQuota {
     this.#limits = limits;
   }
 
-  /** Why this frame is too much, and then its memory is free; undefined when it is not. */
+  /** Why this frame is too much; undefined when it is not. */
   take(data: string | ArrayBuffer): CloseReason | undefined {
-    const excess = this.#count(data);
-    if (excess) letGo(data);
-    return excess;
-  }
-
-  #count(data: string | ArrayBuffer): CloseReason | undefined {
     const { maxFrameBytes, maxFramesPerSecond, maxBytesPerSecond } = this.#limits;
     const size = sizeOf(data, maxFrameBytes);
     if (size > maxFrameBytes) return CLOSE.tooBig;
@@ -44,14 +38,6 @@ export class FrameQuota {
     if (++this.#frames > maxFramesPerSecond) return CLOSE.tooFast;
     return (this.#bytes += size) > maxBytesPerSecond ? CLOSE.tooMuch : undefined;
   }
-}
-
-/**
- * Frees the memory of a frame that nobody reads, at once; again does no harm. Fragments are put together before we see
- * them, whatever their sum; the garbage collector, for which a buffer is a small object, may leave gigabytes lying about for minutes.
- */
-export function letGo(data: unknown): void {
-  if (data instanceof ArrayBuffer && !data.detached) data.transfer(0);
 }
 
 /** Size of a frame in bytes; exact only where it decides. */

@@ -3,30 +3,28 @@
  * Then the socket is handed on, and this is over.
  */
 import type { Identity } from "../auth/auth.ts";
-import type { CloseOptions, ConnectionHost, Handshake, Session } from "./session.ts";
+import type { ConnectionHost, Session } from "./session.ts";
 import {
   BrokerUnavailableError,
   KeysUnavailableError,
   messageOf,
   UnauthorizedError,
 } from "../protocol/errors.ts";
-import { FrameQuota, letGo } from "./inbound_quota.ts";
-import { hangUp } from "./hang_up.ts";
+import { FrameQuota } from "./inbound_quota.ts";
 import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
+import type { CloseOptions, Transport, TransportEvents } from "./transport.ts";
 
 export interface NewcomerOptions {
   /** Seconds the client has to say who it is. */
   timeoutS: number;
   /** Who says this in the first frame. An answer that needs no waiting lets no later frame be missed. */
   identify(text: string): Identity | Promise<Identity>;
-  /** Of its handshake. */
-  readonly handshake: Handshake;
-  /** Takes over the socket. */
+  /** Takes over the transport. */
   onIdentity(identity: Identity): void;
 }
 
-export class Newcomer implements Session {
-  readonly #socket: WebSocket;
+export class Newcomer implements Session, TransportEvents {
+  readonly #transport: Transport;
   readonly #host: ConnectionHost;
   readonly #options: NewcomerOptions;
   readonly #quota: FrameQuota;
@@ -34,14 +32,12 @@ export class Newcomer implements Session {
   #over = false;
   #isVerifying = false;
 
-  constructor(socket: WebSocket, host: ConnectionHost, options: NewcomerOptions) {
-    this.#socket = socket;
+  constructor(transport: Transport, host: ConnectionHost, options: NewcomerOptions) {
+    this.#transport = transport;
     this.#host = host;
     this.#options = options;
     this.#quota = new FrameQuota(host.limits);
-    socket.onmessage = (event) => this.#onFrame(event.data);
-    socket.onclose = () => this.#leave();
-    socket.addEventListener("open", () => options.handshake.opened(), { once: true });
+    transport.events = this;
   }
 
   tick(): void {
@@ -58,27 +54,19 @@ export class Newcomer implements Session {
       why: reason.why,
     });
     const whenQuiet = options.whenQuiet === true && this.#host.isPatient(this);
-    hangUp(this.#socket, reason, { whenQuiet, onFlood: () => this.#host.onFlood(this) });
-    // When the client left before the handshake was answered, Deno never says anything.
-    if (this.#socket.readyState === WebSocket.CONNECTING) this.#leave();
+    this.#transport.close(reason, { whenQuiet });
   }
 
-  /** Ends it without a word: its client had left before the handshake was answered. */
-  abandon(): void {
-    if (!this.#over) this.#leave();
-  }
+  opened(): void {}
 
-  #onFrame(data: string | ArrayBuffer): void {
-    if (this.#over) return letGo(data);
+  frame(data: string | ArrayBuffer): void {
+    if (this.#over) return;
     const excess = this.#quota.take(data);
     if (excess) return this.close(excess, { whenQuiet: true });
     // Asked before it is known who asks, too: that says nothing about who it is, and gives no more time to say it.
-    if (data === "ping") return this.#socket.send("pong");
-    if (this.#isVerifying) return letGo(data);
-    if (typeof data !== "string") {
-      letGo(data);
-      return this.close(CLOSE.protocol, { whenQuiet: true });
-    }
+    if (data === "ping") return this.#transport.send("pong");
+    if (this.#isVerifying) return;
+    if (typeof data !== "string") return this.close(CLOSE.protocol, { whenQuiet: true });
     try {
       const identity = this.#options.identify(data);
       if (!(identity instanceof Promise)) return this.#handOver(identity);
@@ -89,18 +77,20 @@ export class Newcomer implements Session {
     }
   }
 
-  #handOver(identity: Identity): void {
-    if (this.#over) return;
-    this.#leave();
-    this.#socket.onmessage = this.#socket.onclose = null;
-    if (this.#socket.readyState === WebSocket.OPEN) this.#options.onIdentity(identity);
+  flooded(): void {
+    this.#host.onFlood(this);
   }
 
-  #leave(): void {
-    this.#options.handshake.end();
+  gone(): void {
     if (!this.#over) this.#host.onEnd(this);
     this.#over = true;
     this.#host.onSocketGone(this);
+  }
+
+  #handOver(identity: Identity): void {
+    if (this.#over || this.#transport.state !== "open") return;
+    this.gone();
+    this.#options.onIdentity(identity);
   }
 
   #refuse(error: unknown): void {

@@ -1,25 +1,24 @@
 /**
- * One client session from open to closed. It owns a WebSocket and a subscription and frees both on one path,
+ * One client session from open to closed. It owns a transport and a subscription and frees both on one path,
  * whatever ends the session. What a framed client has had and gets next is kept in its `Replay`; who the client is,
- * in its `SignIn`; what it has not taken yet, in its `SendBuffer`.
+ * in its `SignIn`.
  *
- * It knows one socket and one user, and nothing about who sent a message or why. It has no timer of its own:
+ * It knows one transport and one user, and nothing about who sent a message or why. It has no timer of its own:
  * `Connections` calls `tick()` once a second.
  *
  *     opening ──▶ live ──▶ closing ──▶ closed
  *        └───────────────────▲
  *
- * *opening*: the subscription is being confirmed or the socket is not open yet; messages queue. *live*: messages
- * go to the socket; those of a framed client through its replay, which may be reading or full for a while.
- * *closing*: everything is freed but the socket, which has been asked to close. *closed*: the socket is gone too.
+ * *opening*: the subscription is being confirmed or the transport is not open yet; messages queue. *live*: messages
+ * go to the transport; those of a framed client through its replay, which may be reading or full for a while.
+ * *closing*: everything is freed but the transport, which has been asked to close. *closed*: it is gone too.
  * Deno can't terminate a socket whose peer does not answer, so nothing ever waits for *closed* without a deadline.
  */
 import { Buffer } from "node:buffer";
 import type { Identity } from "../auth/auth.ts";
 import type { Subscriber, Subscription } from "../broker/broker.ts";
 import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
-import { type FrameLimits, FrameQuota, letGo } from "./inbound_quota.ts";
-import { hangUp } from "./hang_up.ts";
+import { type FrameLimits, FrameQuota } from "./inbound_quota.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
 import {
@@ -41,8 +40,8 @@ import {
   type ServerFrame,
 } from "../protocol/frames.ts";
 import type { Replay, ReplayHost } from "./replay.ts";
-import { SendBuffer } from "./send_buffer.ts";
 import { type SignedIn, SignIn, type SignInHost } from "./credential_watch.ts";
+import type { CloseOptions, Transport, TransportEvents } from "./transport.ts";
 
 /** `v1` speaks frames (`userwire.v1`); `raw` gets payloads as they are. */
 export type Mode = "raw" | "v1";
@@ -62,13 +61,6 @@ export interface Session {
   verify?(): void;
 }
 
-export interface CloseOptions {
-  /** When the client should come back, in milliseconds from now. */
-  retryMs?: number;
-  /** As in `hangUp`. @default false */
-  whenQuiet?: boolean;
-}
-
 export interface ConnectionLimits extends FrameLimits {
   /** Bytes that may wait for the client before it counts as a slow reader. */
   maxBufferedBytes: number;
@@ -76,14 +68,6 @@ export interface ConnectionLimits extends FrameLimits {
   pingS: number;
   /** Seconds without progress after which a slow reader is closed. */
   slowTimeoutS: number;
-}
-
-/** Told how the handshake of a session goes on, by the session. */
-export interface Handshake {
-  /** The socket is open. */
-  opened(): void;
-  /** Nobody waits for it to open any more. */
-  end(): void;
 }
 
 /** What a connection needs from the house it lives in. */
@@ -122,20 +106,15 @@ const MAX_PAUSE_TIMEOUTS = 6;
 /** While the subscription is not read, revocations are asked for each time so many ticks have passed. */
 const PAUSED_VERIFY_TICKS = 5;
 
-/** A socket on which `open` did not fire this many ticks after the handshake was answered has lost its client. */
-const OPEN_TICKS = 3;
-
-export class Connection implements Subscriber, Session, ReplayHost, SignedIn, EventListenerObject {
+export class Connection implements Subscriber, Session, ReplayHost, SignedIn, TransportEvents {
   readonly id: string = crypto.randomUUID();
   readonly mode: Mode;
   readonly username: string;
+  readonly #transport: Transport;
   readonly #host: ConnectionHost;
   readonly #signIn: SignIn;
   readonly #quota: FrameQuota;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
-  #socket: WebSocket | undefined;
-  #handshake: Handshake | undefined;
-  #buffer: SendBuffer | undefined;
   #subscription: Subscription | undefined;
   #replay: Replay | undefined;
   /** Messages without a sequence number, or for a raw client, that came while opening or paused. */
@@ -154,16 +133,17 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   #receipts: { seq: number; receipt: string }[] = [];
   #ignoredFrames = 0;
 
-  #openingTicks = 0;
   #idleTicks = 0;
   #pausedTicks = 0;
 
-  constructor(username: string, mode: Mode, host: ConnectionHost) {
+  constructor(transport: Transport, username: string, host: ConnectionHost) {
     this.username = username;
-    this.mode = mode;
+    this.mode = transport.isFramed ? "v1" : "raw";
+    this.#transport = transport;
     this.#host = host;
     this.#signIn = new SignIn(this, host);
     this.#quota = new FrameQuota(host.limits);
+    transport.events = this;
   }
 
   get state(): "opening" | "live" | "closing" | "closed" {
@@ -175,7 +155,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     this.#signIn.begin(identity);
   }
 
-  /** Gives a framed connection its place in the history, opened. Before its socket. */
+  /** Gives a framed connection its place in the history, opened. Before its transport opens. */
   attachReplay(replay: Replay): void {
     this.#replay = replay;
   }
@@ -187,38 +167,10 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     else this.#goLive();
   }
 
-  /** Gives the connection its socket, which is open already, or whose handshake has been answered. */
-  attachSocket(socket: WebSocket, handshake?: Handshake): void {
-    this.#socket = socket;
-    this.#handshake = handshake;
-    this.#buffer = new SendBuffer(socket, this.#host.limits.maxBufferedBytes);
-    // One listener, this object, for all: a function per event would be a fifth of an idle socket's heap.
-    socket.addEventListener("message", this);
-    socket.addEventListener("close", this);
-    if (socket.readyState === WebSocket.OPEN) this.#goLive();
-    else socket.addEventListener("open", this);
-  }
-
-  /** From its socket. A broken one closes too, which is where that is handled. */
-  handleEvent(event: Event): void {
-    switch (event.type) {
-      case "message":
-        return this.#onFrame((event as MessageEvent).data);
-      case "close":
-        return this.#onSocketClose((event as CloseEvent).code);
-      case "open":
-        this.#handshake?.opened();
-        this.#handshake = undefined;
-        return this.#goLive();
-    }
-  }
-
-  /** Ends a session that never got an open socket. */
-  abandon(why: string): void {
-    this.#end({ why });
-    // It may open all the same, when nobody waits for it any more.
-    if (this.#socket) hangUp(this.#socket, CLOSE.overloaded);
-    this.#settle();
+  /** Ends a session whose client was never answered. */
+  fail(reason: string): void {
+    this.#end({ why: reason });
+    this.#transport.close(CLOSE.overloaded);
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -262,9 +214,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   // To the client
 
   #goLive(): void {
-    if (this.#state !== "opening" || !this.#subscription || this.#socket?.readyState !== WebSocket.OPEN) {
-      return;
-    }
+    if (this.#state !== "opening" || !this.#subscription || this.#transport.state !== "open") return;
     this.#state = "live";
     this.#openedMs = performance.now();
     const { log, limits, metrics, node } = this.#host;
@@ -383,7 +333,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   /** Goes on with what waits in the history, if the client has taken enough; whether it needs no more asking. */
   hasRoom(): boolean {
     if (this.#state !== "live") return true;
-    if (!this.#buffer!.hasRoom) return false;
+    if (!this.#transport.hasRoom) return false;
     if (this.#isPaused) this.#unpause();
     if (this.#replay?.isFull) this.#replay.resume();
     return !this.#isPaused && !this.#replay?.isFull;
@@ -391,7 +341,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
 
   /** False when the client has not taken what it was given before. */
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
-    if (!this.#buffer!.write(frame)) return false;
+    if (!this.#transport.write(frame)) return false;
     this.#messages++;
     this.#bytes += byteLength;
     this.#idleTicks = 0;
@@ -408,18 +358,22 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
 
   /** Sends a frame that is no message, however much waits. */
   send(frame: ServerFrame): void {
-    this.#socket!.send(formatFrame(frame));
+    this.#transport.send(formatFrame(frame));
   }
 
   // ------------------------------------------------------------------------------------------------------
   // From the client
 
-  #onFrame(data: string | ArrayBuffer): void {
-    if (this.#state === "closing" || this.#state === "closed") return letGo(data);
+  opened(): void {
+    this.#goLive();
+  }
+
+  frame(data: string | ArrayBuffer): void {
+    if (this.#state === "closing" || this.#state === "closed") return;
     const excess = this.#quota.take(data);
     if (excess) return this.close(excess, { whenQuiet: true });
     if (this.mode === "raw") {
-      if (data === "ping") this.#socket!.send("pong");
+      if (data === "ping") this.#transport.send("pong");
       else this.#ignoredFrames++;
       return;
     }
@@ -448,14 +402,8 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
    * into silence.
    */
   tick(isLate: boolean): void {
-    if (this.#state === "opening") {
-      // Deno says nothing when the client left before the handshake was answered: no open, no close.
-      if (this.#socket?.readyState !== WebSocket.CONNECTING || isLate) return;
-      if (++this.#openingTicks >= OPEN_TICKS) {
-        this.abandon("the client left");
-      }
-      return;
-    }
+    if (this.#state === "closing" || this.#state === "closed") return;
+    const stuckTicks = this.#transport.tick(isLate);
     if (this.#state !== "live") return;
     const { limits } = this.#host;
     // Between two looks a client that catches up takes all there is: one found paused each time is still behind.
@@ -467,11 +415,11 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     if (this.#pausedTicks % PAUSED_VERIFY_TICKS === 1) this.#signIn.verify();
     this.#signIn.tick();
     if (this.#state !== "live") return;
-    if (this.#buffer!.tick() >= limits.slowTimeoutS) return this.close(CLOSE.slow);
+    if (stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
     if (this.#replay?.hasFailed) this.#replay.resume();
     if (++this.#idleTicks >= limits.pingS && this.mode === "v1") {
       this.#idleTicks = 0;
-      this.#socket!.send(PING_FRAME);
+      this.#transport.send(PING_FRAME);
       // A message may have been lost with none after it to show the hole.
       this.#replay?.verify();
     }
@@ -480,33 +428,29 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
   // ------------------------------------------------------------------------------------------------------
   // The end
 
-  /** Frees everything at once and asks the socket to close. */
+  /** Frees everything at once and asks the transport to close. */
   close(reason: CloseReason, options: CloseOptions = {}): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#end(reason);
-    const socket = this.#socket;
-    if (!socket) return this.#settle();
-    if (socket.readyState === WebSocket.OPEN && this.mode === "v1") {
-      const retry = options.retryMs === undefined ? {} : { retry_ms: Math.round(options.retryMs) };
-      this.send({ t: "bye", code: reason.code, why: reason.why, ...retry });
-    }
     const whenQuiet = options.whenQuiet === true && this.#host.isPatient(this);
-    hangUp(socket, reason, { whenQuiet, onFlood: () => this.#host.onFlood(this) });
-    // One that is not open yet may never be, and Deno would not say so.
-    if (socket.readyState === WebSocket.CONNECTING) this.#settle();
+    this.#transport.close(reason, { ...options, whenQuiet });
   }
 
-  #onSocketClose(code: number): void {
-    // After an idle timeout Deno fires `close` twice.
-    if (this.#state === "closed") return;
-    this.#end({
-      code,
-      why: code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client",
-    });
-    this.#settle();
+  flooded(): void {
+    this.#host.onFlood(this);
   }
 
-  /** Frees everything but the socket, once. */
+  gone(code: number | undefined): void {
+    this.#end(
+      code === undefined
+        ? { why: "the client left" }
+        : { code, why: code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client" },
+    );
+    this.#state = "closed";
+    this.#host.onSocketGone(this);
+  }
+
+  /** Frees everything but the transport, once. */
   #end(reason: Partial<CloseReason>): void {
     if (this.#state === "closing" || this.#state === "closed") return;
     const opened = this.#state === "live";
@@ -518,7 +462,7 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
     const { log, metrics } = this.#host;
     this.#host.onEnd(this);
     if (opened) metrics.onClose(this.mode, reason.code ?? 0);
-    else if (this.#socket && reason.code !== undefined) metrics.onFail(reason.code);
+    else if (this.#transport.state !== "unanswered" && reason.code !== undefined) metrics.onFail(reason.code);
     log.info(opened ? "connection closed" : "connection failed while opening", {
       conn: this.id,
       user: this.username,
@@ -531,12 +475,5 @@ export class Connection implements Subscriber, Session, ReplayHost, SignedIn, Ev
       missed: this.#missed || undefined,
       ignored_frames: this.#ignoredFrames || undefined,
     });
-  }
-
-  #settle(): void {
-    if (this.#state === "closed") return;
-    this.#state = "closed";
-    this.#handshake?.end();
-    this.#host.onSocketGone(this);
   }
 }

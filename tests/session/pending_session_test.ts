@@ -8,6 +8,7 @@ import type { ConnectionHost } from "../../src/session/session.ts";
 import { UnauthorizedError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../src/log/log.ts";
 import { Newcomer } from "../../src/session/pending_session.ts";
+import { WebSocketTransport } from "../../src/session/websocket_transport.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { StubSocket } from "../../testkit/stub_socket.ts";
 
@@ -17,6 +18,8 @@ const ALICE: Identity = { username: "alice" };
 class Stage {
   readonly peer = new StubSocket();
   readonly told: string[] = [];
+  /** What its successor heard of its client. */
+  readonly taken: unknown[] = [];
   readonly verified = Promise.withResolvers<Identity>();
   /** Whom the first frame names. */
   identify: () => Identity | Promise<Identity> = () => this.verified.promise;
@@ -33,14 +36,24 @@ class Stage {
       onEnd: () => this.told.push("end"),
       onSocketGone: () => this.told.push("gone"),
     };
-    this.newcomer = new Newcomer(this.peer.socket, host as unknown as ConnectionHost, {
+    const transport = new WebSocketTransport(false, 1_000);
+    this.newcomer = new Newcomer(transport, host as unknown as ConnectionHost, {
       timeoutS: 2,
       identify: () => this.identify(),
-      handshake: {
-        opened: () => void this.told.push("opened"),
-        end: () => void this.told.push("no handshake"),
+      onIdentity: ({ username }) => {
+        this.told.push(username);
+        transport.events = {
+          opened() {},
+          flooded() {},
+          gone() {},
+          frame: (data) => void this.taken.push(data),
+        };
       },
-      onIdentity: ({ username }) => void this.told.push(username),
+    });
+    transport.attach(this.peer.socket, {
+      opened: () => void this.told.push("opened"),
+      end: () => void this.told.push("no handshake"),
+      lost: () => void this.told.push("lost"),
     });
   }
 
@@ -71,18 +84,19 @@ Deno.test("A newcomer that is known is handed over with its socket, and hears no
   peer.frame("not heard while it is not known who says it");
   assertEquals([told, peer.sent], [[], ["pong"]]);
   await stage.verify();
-  assertEquals(told, ["no handshake", "end", "gone", "alice"]);
-  assertEquals([peer.onmessage, peer.onclose], [null, null]);
+  assertEquals(told, ["end", "gone", "alice"]);
+  peer.frame("more");
+  assertEquals([stage.taken, peer.sent], [["more"], ["pong"]]);
   for (let i = 0; i < 5; i++) newcomer.tick();
   newcomer.close({ code: 1012, why: "restart" });
-  assertEquals([peer.closes, told.length], [[], 4]);
+  assertEquals([peer.closes, told.length], [[], 3]);
 
   const named = new Stage();
   named.identify = () => ALICE;
   named.peer.frame("alice");
   assertEquals(
     named.told,
-    ["no handshake", "end", "gone", "alice"],
+    ["end", "gone", "alice"],
     "at once: the next frame is the socket's",
   );
 });

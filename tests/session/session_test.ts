@@ -3,6 +3,7 @@ import { assertEquals } from "@std/assert";
 import { Connection, type ConnectionHost } from "../../src/session/session.ts";
 import { memoryLog } from "../../src/log/log.ts";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
+import { WebSocketTransport } from "../../src/session/websocket_transport.ts";
 import { StubSocket } from "../../testkit/stub_socket.ts";
 
 /** A connection that is opening, and what its house and its handshake are told. */
@@ -21,11 +22,15 @@ function make() {
     onEnd: () => told.push("end"),
     onSocketGone: () => told.push("gone"),
   };
-  const connection = new Connection("alice", "raw", host as unknown as ConnectionHost);
+  const transport = new WebSocketTransport(false, host.limits.maxBufferedBytes);
+  const connection = new Connection(transport, "alice", host as unknown as ConnectionHost);
   const peer = new StubSocket();
   peer.readyState = WebSocket.CONNECTING;
-  const handshake = { opened: () => void told.push("opened"), end: () => void told.push("no handshake") };
-  connection.attachSocket(peer.socket, handshake);
+  transport.attach(peer.socket, {
+    opened: () => void told.push("opened"),
+    end: () => void told.push("no handshake"),
+    lost: () => void told.push("lost"),
+  });
   return { connection, peer, told };
 }
 
@@ -34,7 +39,7 @@ Deno.test("A connection that does not open for three seconds has lost its client
   for (const isLate of [true, false, true, false, true, true]) connection.tick(isLate);
   assertEquals([connection.state, told], ["opening", []]);
   connection.tick(false);
-  assertEquals([connection.state, told], ["closed", ["end", "no handshake", "gone"]]);
+  assertEquals([connection.state, told], ["closed", ["no handshake", "end", "gone"]]);
   for (let i = 0; i < 5; i++) connection.tick(false);
   // It opens all the same, and nobody waits for it.
   peer.open();
