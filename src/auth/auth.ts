@@ -1,6 +1,7 @@
 /**
  * The contract of who is let in. Two questions that have nothing to do with each other: who a *socket* is, shown by
- * a token or a ticket, and who *calls the API*, shown by a key.
+ * a token or a ticket, and who *calls the API*, shown by a key. The room owns keys, tokens, tickets and revocations, and
+ * where those are kept. It knows nothing of HTTP, sessions or sockets: a revocation reaches these as an order on a channel.
  *
  * - Neither keys nor a way to verify tokens configured: *open mode*. Whoever gets through may be and do anything.
  * - Keys only: sockets come in with tickets. Tokens only: the API answers nobody but says what to configure.
@@ -69,25 +70,25 @@ export interface Auth {
 
   /**
    * Who shows this. Does not look at revocations: ask `isRevoked` once the user's orders to close are heard, so that
-   * none slips in between. Does not use a ticket up: that is `useUp`.
+   * none slips in between. Does not use a ticket up: that is `redeem`.
    * @throws {UnauthorizedError | BrokerUnavailableError}
    * @throws {KeysUnavailableError} when the keys that verify tokens are not known yet.
    */
-  identify(credential: Credential): Promise<Identity>;
+  authenticate(credential: Credential): Promise<Identity>;
 
   /**
    * Uses a ticket up: of many who show it one gets past this. The last step before a socket is let in, so that whoever
    * is refused for another reason may come again with the same ticket.
    * @throws {UnauthorizedError | BrokerUnavailableError}
    */
-  useUp(ticket: string): Promise<void>;
+  redeem(ticket: string): Promise<void>;
 
   /**
    * Who calls with this key.
    * @throws {UnauthorizedError} when there is no such key.
    * @throws {ForbiddenError} when the key does not allow it.
    */
-  admit(key: string | undefined, scope: Scope | "any"): Caller;
+  authorize(key: string | undefined, scope: Scope | "any"): Caller;
 
   /**
    * A ticket with which one socket gets in as this user, within the time given.

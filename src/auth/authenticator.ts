@@ -1,4 +1,4 @@
-/** Makes the one `Auth` of a process out of the settings: reads the keys, picks the store. */
+/** Makes the one `Auth` of a process out of the settings: reads the keys, opens the verifier of tokens, picks the store. */
 import type { Broker } from "../broker/broker.ts";
 import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../protocol/errors.ts";
 import type { Credential } from "../protocol/credentials.ts";
@@ -6,7 +6,8 @@ import type { Redis } from "../redis/commands.ts";
 import type { Auth, Identity } from "./auth.ts";
 import { openVerifier, type TokenOptions, type Verify } from "./jwt.ts";
 import { KeyRing, type KnownKey, parseKeyLines } from "./keys.ts";
-import { MemoryMemos, RedisMemos } from "./ttl_store.ts";
+import { MemoryTtlStore } from "./ttl_store_memory.ts";
+import { RedisTtlStore } from "./ttl_store_redis.ts";
 import { Revocations } from "./revocations.ts";
 import { Tickets } from "./tickets.ts";
 
@@ -20,7 +21,7 @@ export interface AuthOptions {
 }
 
 /** What joins the instances; stays the caller's to close. */
-export interface AuthBackbone {
+export interface AuthContext {
   /** Where tickets and revocations are kept, and sockets are told; undefined for in memory. */
   readonly redis: Redis | undefined;
   /** Tells sockets what was revoked, where all is in memory. */
@@ -33,7 +34,7 @@ export interface AuthBackbone {
  * Checks the settings. What it returns opens at once.
  * @throws {ConfigError} with every fault of keys and tokens.
  */
-export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => Auth {
+export function prepareAuth(options: AuthOptions): (context: AuthContext) => Auth {
   const faults: string[] = [];
   const keys = orFaults(() => readKeys(options), faults);
   const verify = orFaults(() => openVerifier(options.tokens), faults);
@@ -41,23 +42,23 @@ export function prepareAuth(options: AuthOptions): (backbone: AuthBackbone) => A
 
   const ring = keys && new KeyRing(keys, { fold: options.tokens.names.fold ?? false });
   return ({ redis, broker, line }) => {
-    const memos = redis ? new RedisMemos(redis) : new MemoryMemos(broker);
+    const store = redis ? new RedisTtlStore(redis) : new MemoryTtlStore(broker);
     const prefix = { prefix: options.channelPrefix };
-    const tickets = new Tickets(memos, { ...prefix, ...(line && { line }) });
-    const revocations = new Revocations(memos, { ...prefix, ...options.tokens });
+    const tickets = new Tickets(store, { ...prefix, ...(line && { line }) });
+    const revocations = new Revocations(store, { ...prefix, ...options.tokens });
 
     return {
       isOpen: ring === undefined && verify === undefined,
       takesTokens: verify !== undefined,
 
-      identify: (credential) => identityOf(credential, { verify, tickets }),
+      authenticate: (credential) => identityOf(credential, { verify, tickets }),
 
-      async useUp(ticket) {
-        if (!await tickets.useUp(ticket)) throw invalidTicket();
+      async redeem(ticket) {
+        if (!await tickets.redeem(ticket)) throw invalidTicket();
       },
 
-      admit(key, scope) {
-        if (ring) return ring.admit(key, scope);
+      authorize(key, scope) {
+        if (ring) return ring.authorize(key, scope);
         if (verify === undefined) return { name: "", mayAddress: () => true };
         throw new UnauthorizedError(
           "No API keys are configured: set USERWIRE_API_KEYS, see userwire key --help",

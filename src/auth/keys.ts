@@ -10,7 +10,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { ForbiddenError, UnauthorizedError } from "../protocol/errors.ts";
 import type { Caller, Scope } from "./auth.ts";
 
-export const SCOPES: readonly Scope[] = ["send", "read", "tickets", "admin"];
+const SCOPES: readonly Scope[] = ["send", "read", "tickets", "admin"];
 
 const PREFIX = "uw_";
 const KEY_BYTES = 32;
@@ -125,8 +125,8 @@ export class KeyRing {
     this.#keys = keys;
   }
 
-  /** As `Auth.admit`. */
-  admit(key: string | undefined, scope: Scope | "any"): Caller {
+  /** As `Auth.authorize`. */
+  authorize(key: string | undefined, scope: Scope | "any"): Caller {
     if (key === undefined) {
       throw new UnauthorizedError('This call needs an API key: send it as "Authorization: Bearer <key>"');
     }

@@ -9,13 +9,13 @@ import { CLOSE, type Revocation } from "../protocol/close_codes.ts";
 import { formatCloseOrder } from "../protocol/envelope.ts";
 import { channelOf, RESERVED_PREFIX } from "../protocol/username.ts";
 import { type Identity, isMeant, MAX_TICKET_TTL_S } from "./auth.ts";
-import type { Memos } from "./ttl_store.ts";
+import type { TtlStore } from "./ttl_store.ts";
 
 /** Stands in an order to close where the moment will. */
 const PLACE = -1;
 
 export class Revocations {
-  readonly #memos: Memos;
+  readonly #store: TtlStore;
   readonly #prefix: string;
   readonly #toleranceS: number;
   readonly #keepMs: number;
@@ -25,8 +25,8 @@ export class Revocations {
    * @param options.maxLifeS Longest life of a token, in seconds.
    * @param options.clockToleranceS How far the clocks of the signer, of Redis and of each instance may be apart.
    */
-  constructor(memos: Memos, options: { prefix: string; maxLifeS: number; clockToleranceS: number }) {
-    this.#memos = memos;
+  constructor(store: TtlStore, options: { prefix: string; maxLifeS: number; clockToleranceS: number }) {
+    this.#store = store;
     this.#prefix = options.prefix;
     this.#toleranceS = options.clockToleranceS;
     // The youngest thing that is meant was issued when its signer's clock was ahead (once), is taken beyond its end
@@ -41,14 +41,14 @@ export class Revocations {
     const order = (revoked: Revocation) => formatCloseOrder({ ...CLOSE.revoked, revoked });
     if (revoked !== "now" && "jti" in revoked) {
       const notice = { channel, payload: order(revoked) };
-      await this.#memos.put(this.#jtiName(username, revoked.jti), "1", this.#keepMs, notice);
+      await this.#store.set(this.#jtiName(username, revoked.jti), "1", this.#keepMs, notice);
       return revoked;
     }
     // An earlier moment takes nothing back.
     const moment = revoked === "now" ? { aheadS: this.#toleranceS } : { at: revoked.before };
     const [head, tail] = order({ before: PLACE }).split(String(PLACE)) as [string, string];
     const name = this.#beforeName(username);
-    return { before: await this.#memos.raise(name, moment, this.#keepMs, { channel, head, tail }) };
+    return { before: await this.#store.setMax(name, moment, this.#keepMs, { channel, head, tail }) };
   }
 
   /** As `Auth.isRevoked`. */
@@ -56,13 +56,13 @@ export class Revocations {
     const { username, jti } = identity;
     const names = [this.#beforeName(username)];
     if (jti !== undefined) names.push(this.#jtiName(username, jti));
-    const [before, byId] = await this.#memos.read(names);
+    const [before, byId] = await this.#store.getMany(names);
     return byId !== undefined || (before !== undefined && isMeant({ before: Number(before) }, identity));
   }
 
   /** Up to which moment all that was issued to a user is revoked, in Unix seconds; 0 when nothing is. */
   async momentOf(username: string): Promise<number> {
-    return Number((await this.#memos.read([this.#beforeName(username)]))[0] ?? 0);
+    return Number((await this.#store.getMany([this.#beforeName(username)]))[0] ?? 0);
   }
 
   #beforeName(username: string): string {

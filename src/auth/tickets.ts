@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { isTicket } from "../protocol/credentials.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { Identity } from "./auth.ts";
-import type { Memos } from "./ttl_store.ts";
+import type { TtlStore } from "./ttl_store.ts";
 
 const TICKET_BYTES = 32;
 
@@ -30,12 +30,12 @@ interface Stored {
 }
 
 export class Tickets {
-  readonly #memos: Memos;
+  readonly #store: TtlStore;
   readonly #prefix: string;
   readonly #line: () => string;
 
-  constructor(memos: Memos, options: TicketsOptions) {
-    this.#memos = memos;
+  constructor(store: TtlStore, options: TicketsOptions) {
+    this.#store = store;
     this.#prefix = `${RESERVED_PREFIX}${options.prefix}ticket:`;
     this.#line = options.line ?? (() => "");
   }
@@ -51,23 +51,23 @@ export class Tickets {
     const name = this.#name(ticket);
     const line = this.#line();
     // By the clock that revocations go by.
-    const iat = Math.max(after, await this.#memos.now(name));
+    const iat = Math.max(after, await this.#store.now(name));
     const stored: Stored = { username, iat, ...(line !== "" && { line }) };
-    await this.#memos.put(name, JSON.stringify(stored), ttlS * 1_000);
+    await this.#store.set(name, JSON.stringify(stored), ttlS * 1_000);
     return ticket;
   }
 
   /** Whom a ticket lets in, who then has to use it up; undefined when it was used, is too old or was never one. */
   async find(ticket: string): Promise<Identity | undefined> {
     if (!isTicket(ticket)) return undefined;
-    const [text] = await this.#memos.read([this.#name(ticket)]);
+    const [text] = await this.#store.getMany([this.#name(ticket)]);
     const stored = this.#valid(text);
     return stored && { username: stored.username, iat: stored.iat, ticket };
   }
 
   /** Whether it was still there; of many at once one hears so. */
-  async useUp(ticket: string): Promise<boolean> {
-    return this.#valid(await this.#memos.take(this.#name(ticket))) !== undefined;
+  async redeem(ticket: string): Promise<boolean> {
+    return this.#valid(await this.#store.take(this.#name(ticket))) !== undefined;
   }
 
   #valid(text: string | undefined): Stored | undefined {

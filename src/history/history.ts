@@ -1,6 +1,7 @@
 /**
  * The contract of the history: the last messages of each user, kept for a while, so that one that was missed comes later
- * instead of never.
+ * instead of never. The room owns numbers, epochs and tags, where messages are kept, and how a lost or set back store is
+ * recognised. It knows channels, not users; envelopes, not payloads; and nothing of who reads, nor why.
  *
  * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name
  * that is made together with the counter. When the counter is lost, or was set back because the store
@@ -73,7 +74,7 @@ export interface Stored {
   readonly envelope: string;
 }
 
-/** A page of a history, as it was at one moment. */
+/** Part of a user's history, in order, as it was at one moment. */
 export interface Page {
   readonly epoch: string;
   /** Epochs whose numbers this one goes on from, oldest first, each with the last number known to be its own. */
@@ -91,9 +92,9 @@ export interface Page {
 }
 
 export interface SinceOptions {
-  /** Whether `afterTag` is wanted, which may take a look at one more message. @default false */
+  /** Look up `afterTag`, for which one more message may have to be read. @default false */
   proof?: boolean;
-  /** Only look: no epoch begins where there is none, and the page then has an empty name for it. @default false */
+  /** Write nothing: where there is no epoch none begins, and the page has an empty name for it. @default false */
   peek?: boolean;
 }
 

@@ -90,7 +90,7 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
     const isNamed = auth.isOpen && name !== null;
     const credential = isNamed ? undefined : credentialIn(request, offer, options);
     if (credential) {
-      identity = await auth.identify(credential);
+      identity = await auth.authenticate(credential);
       // A client that says who it is and shows another's token is confused, and should learn it.
       if (name !== null && parseUsername(name, options.names) !== identity.username) {
         return problem("forbidden", `The ${credential.kind} is for another user than "username" says`);
@@ -230,7 +230,7 @@ async function checkIn(
   ]);
   if (isRevoked) return problem("unauthorized", "The token or ticket has been revoked: get a new one");
   if (admission.isOverQuota(identity, counts[0]!)) return admission.tooMany(identity);
-  if (identity.ticket !== undefined) await auth.useUp(identity.ticket);
+  if (identity.ticket !== undefined) await auth.redeem(identity.ticket);
   return undefined;
 }
 
@@ -267,7 +267,7 @@ async function openNewcomer(request: Request, place: string, options: UpgradeOpt
     timeoutS: options.identityTimeoutS,
     identify(text) {
       const credential = parseCredentialFrame(text);
-      if (credential) return auth.identify(credential);
+      if (credential) return auth.authenticate(credential);
       if (auth.isOpen) return { username: parseIdentityFrame(text, options.names) };
       throw new UnauthorizedError(
         `Names are not taken on trust here: the first frame must be {"token": "…"} or {"ticket": "…"}`,

@@ -32,7 +32,7 @@ export function servePage(app: OpenAPIHono<Env>, { auth, page }: PageOptions): v
     app.get(path, (c) => {
       if (page === "key" && path !== CLIENT_PATH) {
         try {
-          auth.admit(passwordOf(c.req.raw) ?? bearerOf(c.req.raw), "any");
+          auth.authorize(passwordOf(c.req.raw) ?? bearerOf(c.req.raw), "any");
         } catch (error) {
           if (!(error instanceof UnauthorizedError)) throw error;
           // The one place where a browser asks a person: the key is the password, the name does not matter.

@@ -1,8 +1,6 @@
 /**
- * The envelope: what a publisher of ours writes to a channel. It stays between publisher, broker and the instance that holds
- * the socket; no client ever sees it.
- *
- * The envelope is what a publisher of ours writes to a channel:
+ * The envelope: what a publisher of ours writes to a channel. It stays between publisher, history, broker and the instance
+ * that holds the socket; no client ever sees it.
  *
  *     U+0001 "uw1" kind frame                 kind "j" JSON, "t" text, "b" binary
  *     U+0001 "uw1" KIND receipt ";" frame     the same in capitals: the sender waits for a receipt
@@ -10,8 +8,7 @@
  *
  * `frame` is the finished `m` frame, which begins with `seq` and `tag` when it has a number, and whose last field is
  * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
- * stringify. A payload that does not start with the mark
- * comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
+ * stringify. What does not start with the mark comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
  */
 import type { CloseOrder } from "./close_codes.ts";
 import { isJson } from "./json.ts";
@@ -34,9 +31,6 @@ const CAPITAL = 0x20;
 export const MESSAGE_ID = /^[\w.:-]{1,64}$/;
 export const MESSAGE_ID_RULE = "must have 1 to 64 letters, digits or . _ : -";
 
-/** What kind of payload a message carries. */
-export type PayloadKind = "json" | "text" | "binary";
-
 /** A payload with its kind. `json` holds JSON text as it was given, not a parsed value. */
 export type Payload =
   | { readonly kind: "json" | "text"; readonly text: string }
@@ -56,12 +50,12 @@ const TAG_LENGTH = 8;
 /** Those at its beginning that it has in common with its epoch. */
 export const EPOCH_MARK_LENGTH = 4;
 
-/** What a history puts between the two halves of an envelope. */
+/** The fields of a number and its tag, which go between the two halves of an envelope. */
 export function seqFields(seq: number, tag: string): string {
   return `${SEQ_FIELD}${seq}${TAG_FIELD}${tag}",`;
 }
 
-/** Writes the envelope in two halves, between which a history puts `seqFields`. */
+/** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
   const { id, ts, receipt } = options;
   let kind = "j", encoding = "", data: string;

@@ -1,4 +1,11 @@
-/** The frames of the subprotocol `userwire.v1`, as they are sent and read. `docs/protocol.md` describes them. */
+/**
+ * The frames of the subprotocol `userwire.v1`, as they are sent and read. `docs/protocol.md` describes them.
+ *
+ * This room owns what crosses a boundary as text: frames, usernames, positions, credentials, close codes, the envelope
+ * between publisher and instance, and the errors that callers catch. It promises that every reader either understands a
+ * text or throws an error that says why in a sentence. All of it is pure, and imports nothing of ours: no socket, no Redis,
+ * no settings. Clients share all but the envelope.
+ */
 import { InvalidFrameError } from "./errors.ts";
 import { parseObject } from "./json.ts";
 
@@ -18,7 +25,7 @@ export interface HiFrame {
   /** Id of this connection. */
   conn: string;
   user: string;
-  /** Name of the instance. */
+  /** Name of the node. */
   node: string;
   /** Position before the first message that follows, while a history is kept: `<epoch>.<seq>`. */
   pos?: string;

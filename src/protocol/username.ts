@@ -1,7 +1,7 @@
 /** Usernames, and the channels they become. Pure; clients may use it. */
 import { InvalidUsernameError } from "./errors.ts";
 
-export const MAX_USERNAME_BYTES = 128;
+const MAX_USERNAME_BYTES = 128;
 
 /** Names that start with this are the service's own keys and channels, never a user's. */
 export const RESERVED_PREFIX = "userwire:";

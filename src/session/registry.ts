@@ -129,7 +129,7 @@ export class Connections implements ConnectionHost {
   }
 
   async authenticate(token: string): Promise<Identity> {
-    const identity = await this.#auth.identify({ kind: "token", text: token });
+    const identity = await this.#auth.authenticate({ kind: "token", text: token });
     if (await this.isRevoked(identity)) {
       throw new UnauthorizedError("The token has been revoked: get a new one");
     }

@@ -83,7 +83,7 @@ Deno.test("A key with a pattern addresses no other user, wherever the name stand
 Deno.test("A pattern matches whole names; a star stands for any text, also for none", () => {
   const matches = (users: string, name: string, fold = false) => {
     const { key, line } = newKey("k", { scopes: ["send"], users });
-    return new KeyRing(parseKeyLines(line).keys, { fold }).admit(key, "send").mayAddress(name);
+    return new KeyRing(parseKeyLines(line).keys, { fold }).authorize(key, "send").mayAddress(name);
   };
   const yes = [["*", "a"], ["a", "a"], ["a*", "a"], ["a*", "abc"], ["*c", "abc"], ["a*c", "ac"], [
     "a*b*c",

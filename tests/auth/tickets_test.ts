@@ -3,7 +3,8 @@
  * revoked is let in nowhere, and what it let in before is closed everywhere.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { MemoryMemos, RedisMemos } from "../../src/auth/ttl_store.ts";
+import { MemoryTtlStore } from "../../src/auth/ttl_store_memory.ts";
+import { RedisTtlStore } from "../../src/auth/ttl_store_redis.ts";
 import { Tickets } from "../../src/auth/tickets.ts";
 import { MemoryBroker } from "../../src/broker/memory.ts";
 import { Redis } from "../../src/redis/commands.ts";
@@ -138,11 +139,11 @@ redisTest("A ticket is not used up by a socket for which Redis has no room", asy
 });
 
 Deno.test("A ticket ends when its time is up", async () => {
-  const tickets = new Tickets(new MemoryMemos(new MemoryBroker()), { prefix: "" });
+  const tickets = new Tickets(new MemoryTtlStore(new MemoryBroker()), { prefix: "" });
   const short = await tickets.issue("alice", 0.01), long = await tickets.issue("alice", 60);
   const endsMs = Date.now() + 11;
   await until(() => Date.now() >= endsMs, "its time to be up");
-  assertEquals([await tickets.find(short), await tickets.useUp(short)], [undefined, false]);
+  assertEquals([await tickets.find(short), await tickets.redeem(short)], [undefined, false]);
   assertEquals((await tickets.find(long))?.username, "alice");
   for (const junk of ["", "x", "*", "../x", "a".repeat(10_000)]) {
     assertEquals(await tickets.find(junk), undefined);
@@ -510,42 +511,26 @@ redisTest("A ticket from before the store was set back is refused, used or not",
   try {
     await client.whenReady();
     let line = "a";
-    const tickets = new Tickets(new RedisMemos(client), { prefix: "", line: () => line });
+    const tickets = new Tickets(new RedisTtlStore(client), { prefix: "", line: () => line });
     const used = await tickets.issue("alice", 60), unused = await tickets.issue("alice", 60);
     const keys = await redis.cli("KEYS", "userwire:ticket:*") as string[];
     const before = await Promise.all(keys.map((key) => redis.cli("GET", key)));
-    assertEquals([(await tickets.find(used))?.username, await tickets.useUp(used)], ["alice", true]);
+    assertEquals([(await tickets.find(used))?.username, await tickets.redeem(used)], ["alice", true]);
     // As in a Redis that starts from an older snapshot.
     for (const [i, key] of keys.entries()) await redis.cli("SET", key, String(before[i]), "EX", "60");
     line = "b";
-    assertEquals([await tickets.find(used), await tickets.useUp(used)], [undefined, false], "it was used");
-    assertEquals([await tickets.find(unused), await tickets.useUp(unused)], [undefined, false]);
+    assertEquals([await tickets.find(used), await tickets.redeem(used)], [undefined, false], "it was used");
+    assertEquals([await tickets.find(unused), await tickets.redeem(unused)], [undefined, false]);
     const fresh = await tickets.issue("alice", 60);
     assertEquals(Object.keys(await tickets.find(fresh) ?? {}), ["username", "iat", "ticket"]);
-    assertEquals(await tickets.useUp(fresh), true);
+    assertEquals(await tickets.redeem(fresh), true);
     // One that is found before the store is set back is not used up after it.
     const late = await tickets.issue("alice", 60);
     assert(await tickets.find(late));
     line = "c";
-    assertEquals(await tickets.useUp(late), false);
+    assertEquals(await tickets.redeem(late), false);
   } finally {
     await client.close();
-  }
-});
-
-Deno.test("In memory a memo ends when its time is up, and is swept away, when the clock is set back too", async () => {
-  const memos = new MemoryMemos(new MemoryBroker());
-  await memos.put("a", "1", 10);
-  const endsMs = performance.now() + 11;
-  await until(() => performance.now() >= endsMs, "its time to be up");
-  const { now } = Date;
-  Date.now = () => now() - 3_600_000;
-  try {
-    assertEquals(await memos.read(["a"]), [undefined]);
-    for (let i = 0; i < 256; i++) await memos.put("b", "1", 10);
-    assertEquals(memos.size, 1);
-  } finally {
-    Date.now = now;
   }
 });
 

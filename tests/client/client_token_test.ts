@@ -162,7 +162,7 @@ for (const [way, settings] of [["with keys only", {}], ["with tokens too", CLOSE
     await using service = await Service.start({ USERWIRE_API_KEYS: KEY.line, ...settings });
     const { auth } = service.server.app;
     const old = await auth.issueTicket("alice", 1);
-    await auth.useUp(old);
+    await auth.redeem(old);
     const tickets = [old, "x".repeat(43)];
     let asked = 0;
     const client = connect(service.server.url, {

@@ -57,7 +57,7 @@ export interface Call {
  * @throws {UnauthorizedError | ForbiddenError} when the key is not known, or not for this.
  */
 export function authorize(c: CallContext, api: Api, scope: Scope | "any"): Caller {
-  return api.auth.admit(bearerOf(c.req.raw), scope);
+  return api.auth.authorize(bearerOf(c.req.raw), scope);
 }
 
 /** The third part of the path, which is the username. Hono's own parameter would pass broken encodings on. */

@@ -126,7 +126,7 @@ export function sendTarget(request: Request): string | undefined {
  * @throws as `Publisher.send` and `readPayload`.
  */
 export async function answerSend(request: Request, target: string, context: SendContext): Promise<Response> {
-  const caller = context.auth.admit(bearerOf(request), "send");
+  const caller = context.auth.authorize(bearerOf(request), "send");
   const options: SendOptions = {};
   const query = queryOf(request);
   if (query !== undefined) {

@@ -1,0 +1,117 @@
+/** The store in Redis, for many instances, and for those that restart: each entry is a string that expires. */
+import { type Redis, Script } from "../redis/commands.ts";
+import { LATER_S, type Moment, type MomentNotice, type Notice, type TtlStore } from "./ttl_store.ts";
+
+/** Where a script is tried, and how long what it sets there lives, in milliseconds. */
+const TRIAL_MS = "1000";
+const trialKey = (tag: string) => `userwire:{${tag}}:memo`;
+
+/**
+ * Begins a script that sets an entry. What was there is known before anything is written, so that it can be put back.
+ * An entry never ends earlier than the one whose place it takes.
+ */
+const RECALL = `
+local known = redis.call('GET', KEYS[1])
+local left = redis.call('PTTL', KEYS[1])
+`;
+/**
+ * Ends it. The entry first: what can't be written is not told. What can't be told, as where an ACL forbids the channel,
+ * is taken back; by writing, for which no other right is needed. Told by Redis itself, because a broker holds what it
+ * publishes back for a while after an outage, until it can count right.
+ */
+const WRITE = `
+redis.call('SET', KEYS[1], text, 'PX', string.format('%.0f', math.max(ttl, left)))
+if channel then
+  local heard = redis.pcall('PUBLISH', channel, payload)
+  if type(heard) == 'table' and heard.err then
+    if not known then redis.call('SET', KEYS[1], '', 'PX', 1)
+    else redis.call('SET', KEYS[1], known, 'PX', string.format('%.0f', left < 0 and ttl or math.max(1, left))) end
+    return heard
+  end
+end
+return text
+`;
+const SET = new Script(
+  `
+${RECALL}
+local text, ttl, channel, payload = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+${WRITE}
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", TRIAL_MS, tag, ""] }) },
+);
+/** By Redis' clock: those of the instances may differ, and whoever is ahead must be meant too. */
+const SET_MAX = new Script(
+  `
+${RECALL}
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local before = tonumber(known or '') or -1
+local moment
+if ARGV[1] == '' then moment = math.max(before + ${LATER_S.toFixed(6)}, now + tonumber(ARGV[2]))
+else moment = math.max(before, tonumber(ARGV[1])) end
+local text = string.format('%.6f', moment)
+local ttl = math.ceil(tonumber(ARGV[3]) + math.max(0, moment - now) * 1000)
+local channel, payload = ARGV[4], ARGV[5] .. text .. ARGV[6]
+${WRITE}
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", "0", TRIAL_MS, tag, "", ""] }) },
+);
+const GET_MANY = new Script(
+  `
+local texts = {}
+for i, key in ipairs(KEYS) do texts[i] = redis.call('GET', key) or '' end
+return texts
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: [] }) },
+);
+const TAKE = new Script(
+  `
+local text = redis.call('GET', KEYS[1])
+if text then redis.call('DEL', KEYS[1]) end
+return text
+`,
+  { probe: (tag) => ({ keys: [trialKey(tag)], args: [] }) },
+);
+const NOW = new Script("return redis.call('TIME')", {
+  probe: (tag) => ({ keys: [trialKey(tag)], args: [] }),
+});
+
+export class RedisTtlStore implements TtlStore {
+  readonly #redis: Redis;
+
+  /** @param redis Stays the caller's to close. */
+  constructor(redis: Redis) {
+    this.#redis = redis;
+    redis.prepare(SET, SET_MAX, GET_MANY, TAKE, NOW);
+  }
+
+  async set(name: string, text: string, ttlMs: number, notice?: Notice): Promise<void> {
+    const words = notice ? [notice.channel, notice.payload] : [];
+    await this.#redis.evaluate(SET, [name], [text, String(Math.ceil(ttlMs)), ...words]);
+  }
+
+  async setMax(name: string, moment: Moment, ttlMs: number, notice: MomentNotice): Promise<number> {
+    const [at, aheadS] = "at" in moment ? [String(moment.at), "0"] : ["", String(moment.aheadS)];
+    const { channel, head, tail } = notice;
+    return Number(
+      await this.#redis.evaluate(SET_MAX, [name], [
+        ...[at, aheadS, String(Math.ceil(ttlMs))],
+        ...[channel, head, tail],
+      ]),
+    );
+  }
+
+  async getMany(names: readonly string[]): Promise<(string | undefined)[]> {
+    const texts = await this.#redis.evaluate(GET_MANY, names, []) as string[];
+    return texts.map((text) => text === "" ? undefined : text);
+  }
+
+  async take(name: string): Promise<string | undefined> {
+    return await this.#redis.evaluate(TAKE, [name], []) as string | null ?? undefined;
+  }
+
+  async now(name: string): Promise<number> {
+    const [seconds, micros] = await this.#redis.evaluate(NOW, [name], []) as [string, string];
+    return Number(seconds) + Number(micros) / 1_000_000;
+  }
+}
