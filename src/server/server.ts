@@ -12,6 +12,7 @@ import { OpenFiles } from "../metrics/open_files.ts";
 import { absolutePath } from "../config/paths.ts";
 import { type Pem, readPem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
+import { sendAway } from "../session/drain.ts";
 
 /** A running service. */
 export interface Server {
@@ -190,7 +191,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     log!.info("certificate replaced: clients are told to come back", { sockets: running.connections.size });
     retiring = Promise.all([
       retiring,
-      running.connections.sendAway(CLOSE.restart, config.drainS * 1_000).then(() => old.shutdown()),
+      sendAway(running.connections, CLOSE.restart, config.drainS * 1_000).then(() => old.shutdown()),
     ]).then(() => {});
   }
   return { url, port, node, app, log, reload, failed: gone.promise, shutdown: () => ending ??= end() };

@@ -27,7 +27,8 @@ import { isOfEpoch, tagIn } from "../protocol/envelope.ts";
 import type { GapFrame } from "../protocol/frames.ts";
 import { formatPlace, type Position } from "../protocol/position.ts";
 
-export interface ReplayHost {
+/** Where the replay sends what it has put in order. */
+export interface ReplayOutput {
   /**
    * Hands an envelope to the client; false when the client takes no more now.
    * @param byteLength Size of the envelope; undefined when it was read from the inbox.
@@ -52,7 +53,7 @@ interface Queued extends Stored {
 }
 
 /** What `hi` says. */
-export interface ReplayStart {
+export interface ReplayGreeting {
   pos: string;
   tag?: string;
   resumed: boolean;
@@ -68,7 +69,7 @@ const MAX_QUEUED = 64;
 
 export class Replay {
   readonly #inbox: Inbox;
-  readonly #host: ReplayHost;
+  readonly #output: ReplayOutput;
   readonly #options: ReplayOptions;
   #state: "reading" | "live" | "full" | "failed" | "stopped" = "reading";
   /** The last message that was delivered or announced as missing. */
@@ -88,9 +89,9 @@ export class Replay {
   #strange = "";
   #isForeign = false;
 
-  constructor(inbox: Inbox, host: ReplayHost, options: ReplayOptions) {
+  constructor(inbox: Inbox, output: ReplayOutput, options: ReplayOptions) {
     this.#inbox = inbox;
-    this.#host = host;
+    this.#output = output;
     this.#options = options;
   }
 
@@ -119,14 +120,14 @@ export class Replay {
    * @param wanted The position to resume from, if any.
    * @throws {BrokerUnavailableError}
    */
-  async open(wanted: Position | undefined): Promise<void> {
+  async load(wanted: Position | undefined): Promise<void> {
     this.#wanted = wanted;
     const proof = wanted?.tag !== undefined;
     this.#first = await this.#inbox.since(this.#options.channel, wanted?.seq, this.#batch, { proof });
   }
 
-  /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
-  start(): ReplayStart {
+  /** Fixes where the connection starts. Call once, after `load`, when the client can be written to; then `run`. */
+  greeting(): ReplayGreeting {
     const first = this.#first!;
     this.#epoch = first.epoch;
     if (this.#keepOwn()) this.#again = true;
@@ -149,14 +150,14 @@ export class Replay {
   }
 
   /** Announces what the start could not take up, replays, and goes live. */
-  begin(): void {
+  run(): void {
     const first = this.#first;
     const wanted = this.#wanted;
     this.#wanted = undefined;
     this.#first = undefined;
     if (this.#isStopped) return;
-    if (wanted && !first) this.#host.gap(this.#epochGap(wanted));
-    void this.#run(first, { cap: wanted !== undefined });
+    if (wanted && !first) this.#output.gap(this.#epochGap(wanted));
+    void this.#readOn(first, { cap: wanted !== undefined });
   }
 
   /** A live message arrived. */
@@ -172,7 +173,7 @@ export class Replay {
         this.#queue.push({ seq, envelope, tag, byteLength });
         this.verify();
       } else if (seq === this.#seq + 1 && !this.#hand(seq, envelope, tag, byteLength)) {
-        this.#fill();
+        this.#pause();
       }
     } else if (this.#state === "reading") {
       if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, tag, byteLength });
@@ -184,13 +185,13 @@ export class Replay {
 
   /** Compares with the inbox, and delivers or announces what is missing. */
   verify(): void {
-    if (this.#state === "live") void this.#run();
+    if (this.#state === "live") void this.#readOn();
     else this.#again = true;
   }
 
   /** There is room again, or the inbox may be readable again. */
   resume(): void {
-    if (this.#state === "full" || this.#state === "failed") void this.#run();
+    if (this.#state === "full" || this.#state === "failed") void this.#readOn();
   }
 
   /** Delivers nothing more. */
@@ -203,7 +204,7 @@ export class Replay {
     return this.#state === "stopped";
   }
 
-  async #run(stretch?: Stretch, options: { cap?: boolean } = {}): Promise<void> {
+  async #readOn(stretch?: Stretch, options: { cap?: boolean } = {}): Promise<void> {
     this.#state = "reading";
     let { cap = false } = options;
     let heard: Queued[] = [];
@@ -218,7 +219,7 @@ export class Replay {
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
-          this.#host.onReadFailed(error);
+          this.#output.onReadFailed(error);
           return;
         }
         if (this.#isStopped) return;
@@ -227,11 +228,11 @@ export class Replay {
         cap = false;
         this.#skipTo(stretch.last - this.#options.maxReplay, stretch);
       }
-      if (!this.#apply(stretch, [...heard, ...this.#queue])) return this.#fill();
+      if (!this.#apply(stretch, [...heard, ...this.#queue])) return this.#pause();
       const isEnd = stretch.through >= stretch.last;
       stretch = undefined;
       if (!isEnd || this.#again) continue;
-      if (!this.#drainQueue()) return this.#fill();
+      if (!this.#drainQueue()) return this.#pause();
       // Something is left in the queue only behind a hole.
       if (this.#queue.length > 0 || this.#again) continue;
       if (!this.#isStopped) this.#state = "live";
@@ -256,7 +257,7 @@ export class Replay {
       this.#strange = "";
     } else {
       this.#isForeign = true;
-      this.#host.onForeign();
+      this.#output.onForeign();
     }
   }
 
@@ -267,7 +268,7 @@ export class Replay {
     return this.#queue.length < queue.length;
   }
 
-  #fill(): void {
+  #pause(): void {
     if (this.#isStopped) return;
     this.#state = "full";
     this.#queue = [];
@@ -283,7 +284,7 @@ export class Replay {
       this.#epoch = stretch.epoch;
       this.#standAt(placeIn(stretch, before), stretch, before.seq);
       this.#keepOwn();
-      this.#host.gap(this.#epochGap(before));
+      this.#output.gap(this.#epochGap(before));
       // It was read from a place in the old epoch: the next one is read from the right place.
       this.#again = true;
       return true;
@@ -318,7 +319,7 @@ export class Replay {
   }
 
   #hand(seq: number, envelope: string, tag: string, byteLength: number | undefined): boolean {
-    if (this.#isStopped || !this.#host.deliver(envelope, byteLength)) return false;
+    if (this.#isStopped || !this.#output.deliver(envelope, byteLength)) return false;
     this.#seq = seq;
     this.#tag = tag;
     return true;
@@ -339,7 +340,7 @@ export class Replay {
     if (seq <= this.#seq || this.#isStopped) return;
     const from = this.#seq + 1;
     this.#standAt(seq, stretch);
-    this.#host.gap({
+    this.#output.gap({
       t: "gap",
       from,
       to: seq,

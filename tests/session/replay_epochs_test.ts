@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import type { Inbox, Stretch } from "../../src/history/history.ts";
 import type { Position } from "../../src/protocol/position.ts";
-import { Replay, type ReplayStart } from "../../src/session/replay.ts";
+import { Replay, type ReplayGreeting } from "../../src/session/replay.ts";
 import { World } from "../../testkit/replay_model.ts";
 
 /** Names as an inbox gives them: eight characters; then, of an epoch that goes on from another, the other's and a number. */
@@ -20,14 +20,14 @@ const LOST_OF_B = "yyyyyyyybbbbbbbb8";
 /** What the history says: its epoch and those before it, its newest number, and the tag at the client's. */
 type History = Partial<Pick<Stretch, "former" | "last" | "afterTag">> & Pick<Stretch, "epoch">;
 
-async function startOf(wanted: Position, history: History): Promise<ReplayStart> {
+async function startOf(wanted: Position, history: History): Promise<ReplayGreeting> {
   const { last = 20, former = [], afterTag = "", epoch } = history;
   const stretch = { epoch, former, last, items: [], through: last, lastTag: "", afterTag };
   const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
-  const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
-  const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
-  await replay.open(wanted);
-  const start = replay.start();
+  const output = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
+  const replay = new Replay(inbox, output, { channel: "alice", maxReplay: 100 });
+  await replay.load(wanted);
+  const start = replay.greeting();
   replay.stop();
   return start;
 }
@@ -185,12 +185,12 @@ Deno.test("Replay takes a message for heard only when it is the one that was", a
     const inbox = { since: () => Promise.resolve(stretch) } as unknown as Inbox;
     const delivered: unknown[] = [];
     const deliver = (...args: unknown[]) => delivered.push(args) > 0;
-    const host = { deliver, gap() {}, onForeign() {}, onReadFailed() {} };
-    const replay = new Replay(inbox, host, { channel: "alice", maxReplay: 100 });
-    await replay.open({ epoch: A, seq: 4 });
+    const output = { deliver, gap() {}, onForeign() {}, onReadFailed() {} };
+    const replay = new Replay(inbox, output, { channel: "alice", maxReplay: 100 });
+    await replay.load({ epoch: A, seq: 4 });
     replay.live(5, heard, 7);
-    replay.start();
-    replay.begin();
+    replay.greeting();
+    replay.run();
     assertEquals([delivered, replay.isLive], [[["new", byteLength]], true]);
     replay.stop();
   }
