@@ -4,14 +4,14 @@
  * the baseline hands the same envelopes over without it.
  */
 import type { History, Page, Stored } from "../src/history/history.ts";
-import { Replay, type ReplayHost } from "../src/session/replay.ts";
+import { Replay, type ReplayOutput } from "../src/session/replay.ts";
 import { Sink } from "./sink.ts";
 
 const EPOCH = "Zk3vQ9aB";
 const CATCH_UP = 100;
 const sink = new Sink();
 
-const host: ReplayHost = {
+const output: ReplayOutput = {
   deliver(envelope) {
     sink.take(envelope);
     return true;
@@ -59,14 +59,14 @@ const options = { channel: "alice", maxReplay: 300 };
 // Live
 
 const LIVE = "A live message";
-const live = new Replay(historyOf([]), host, options);
-await live.open(undefined);
-live.start();
-live.begin();
+const live = new Replay(historyOf([]), output, options);
+await live.load(undefined);
+live.greeting();
+live.run();
 let seq = 0;
 
 Deno.bench("deliver() alone", { group: LIVE, baseline: true }, () => {
-  host.deliver(envelope, envelope.length);
+  output.deliver(envelope, envelope.length);
 });
 Deno.bench("Replay.live()", { group: LIVE }, () => live.live(++seq, envelope, envelope.length));
 
@@ -78,16 +78,16 @@ const history = historyOf(items);
 
 /** Opens at position 0, gets everything from the history, then lives on. */
 async function catchUp(): Promise<void> {
-  const replay = new Replay(history, host, options);
-  await replay.open({ epoch: EPOCH, seq: 0 });
-  replay.start();
-  replay.begin();
+  const replay = new Replay(history, output, options);
+  await replay.load({ epoch: EPOCH, seq: 0 });
+  replay.greeting();
+  replay.run();
   if (!replay.isLive || replay.position.seq !== CATCH_UP) throw new Error("The catch-up did not end");
 }
 
 const GROUP = `A catch-up of ${CATCH_UP} messages`;
 Deno.bench("deliver() alone", { group: GROUP, baseline: true }, async () => {
   await history.since("alice", 0, CATCH_UP);
-  for (const { envelope } of items) host.deliver(envelope, undefined);
+  for (const { envelope } of items) output.deliver(envelope, undefined);
 });
-Deno.bench("Replay: open, start, begin", { group: GROUP }, catchUp);
+Deno.bench("Replay: load, greeting, run", { group: GROUP }, catchUp);

@@ -10,7 +10,7 @@ import { type History, type Page, type SinceOptions, type Stored, withSeq } from
 import { tagIn } from "../src/protocol/envelope.ts";
 import type { GapFrame } from "../src/protocol/frames.ts";
 import { formatPlace, parsePosition, type Position } from "../src/protocol/position.ts";
-import { Replay, type ReplayStart } from "../src/session/replay.ts";
+import { Replay, type ReplayGreeting } from "../src/session/replay.ts";
 
 /** A read on its way: first to the store, then back. */
 interface Read {
@@ -48,7 +48,7 @@ export class World {
   readonly log: (string | GapFrame)[] = [];
   /** The names of those that came as replays. */
   readonly replayed: string[] = [];
-  start: ReplayStart | undefined;
+  start: ReplayGreeting | undefined;
   hasRoom = true;
   readCount = 0;
   /** How often a message was taken for another installation's. */
@@ -113,14 +113,14 @@ export class World {
       },
       close: () => Promise.resolve(),
     };
-    const host = {
+    const output = {
       deliver: (envelope: string, byteLength: number | undefined) =>
         this.#checked(() => this.#deliver(envelope, byteLength === undefined)),
       gap: (frame: GapFrame) => void this.#checked(() => this.#gap(frame)),
       onForeign: () => void this.foreigners++,
       onReadFailed() {},
     };
-    this.replay = new Replay(history, host, { channel: "alice", maxReplay: this.#maxReplay });
+    this.replay = new Replay(history, output, { channel: "alice", maxReplay: this.#maxReplay });
   }
 
   /** Where the store stands. */
@@ -259,7 +259,7 @@ export class World {
   ): Promise<void> {
     const { wanted } = options;
     this.#isResume = wanted !== undefined;
-    const opening = this.replay.open(wanted);
+    const opening = this.replay.load(wanted);
     if (!wanted) {
       await this.rest();
       const last = this.#last;
@@ -270,12 +270,12 @@ export class World {
     await options.meanwhile?.();
     await this.rest();
     await opening;
-    this.start = this.replay.start();
+    this.start = this.replay.greeting();
     const at = parsePosition(this.start.pos)!;
     const { epoch, seq } = wanted && !this.start.resumed ? wanted : at;
     this.#seen = { epoch, seq };
     for (const name of this.#names.get(epoch)?.slice(0, seq) ?? []) this.#had.add(name);
-    this.replay.begin();
+    this.replay.run();
     await settled();
   }
 

@@ -5,11 +5,12 @@
  */
 import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { Identity } from "../auth/auth.ts";
-import type { Connections } from "../session/registry.ts";
+import type { UserLimit } from "../session/open_session.ts";
+import type { Registry } from "../session/registry.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { problem } from "./problem.ts";
 
-export interface AdmissionLimits {
+export interface ConnectionLimitsOptions {
   /** Sockets of one user; 0 is no limit. */
   maxConnectionsPerUser: number;
   /** What one too many does. */
@@ -32,15 +33,15 @@ interface Bucket {
   atMs: number;
 }
 
-export class Admission {
-  readonly #connections: Connections;
-  readonly #limits: AdmissionLimits;
+export class ConnectionLimits implements UserLimit {
+  readonly #registry: Registry;
+  readonly #limits: ConnectionLimitsOptions;
   readonly #trusted: AddressRanges;
   /** In the order in which they were last used. */
   readonly #buckets = new Map<string, Bucket>();
 
-  constructor(connections: Connections, limits: AdmissionLimits) {
-    this.#connections = connections;
+  constructor(registry: Registry, limits: ConnectionLimitsOptions) {
+    this.#registry = registry;
     this.#limits = limits;
     this.#trusted = new AddressRanges(limits.trustedProxies);
   }
@@ -49,31 +50,31 @@ export class Admission {
    * Where the client of a request is.
    * @param peer Address at the other end of its connection.
    */
-  placeOf(request: Request, peer: string): string {
+  addressKeyOf(request: Request, peer: string): string {
     return addressKey(clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted));
   }
 
   /** The refusal of a handshake from there; undefined when it may go on. */
-  refuse(place: string): Response | undefined {
-    if (!this.#takeFrom(place)) {
+  refuse(addressKey: string): Response | undefined {
+    if (!this.#takeFrom(addressKey)) {
       return problem("too_many_requests", "Too many handshakes come from this address: slow down");
     }
-    return this.noRoom(place);
+    return this.noRoom(addressKey);
   }
 
   /**
    * The refusal of one more socket from there, as long as this process or the address has all it may. Holds only until
    * somebody else joins: asked again right before that.
    */
-  noRoom(place: string): Response | undefined {
-    if (this.#connections.isFull) {
+  noRoom(addressKey: string): Response | undefined {
+    if (this.#registry.isFull) {
       return problem(
         "full",
         "The instance holds as many sockets as it may: try another, or raise USERWIRE_MAX_CONNECTIONS",
       );
     }
     const { maxConnectionsPerAddress: max } = this.#limits;
-    if (max > 0 && this.#connections.countAt(place) >= max) {
+    if (max > 0 && this.#registry.countAt(addressKey) >= max) {
       return problem(
         "too_many_connections",
         "This address holds as many sockets as it may: close some, or raise USERWIRE_MAX_CONNECTIONS_PER_ADDRESS; " +
@@ -88,13 +89,7 @@ export class Admission {
     return identity.maxConnections ?? (this.#limits.maxConnectionsPerUser || Infinity);
   }
 
-  /** Whether the user has, in this process, all the sockets it may, and a further one is refused. */
-  isFull(identity: Identity): boolean {
-    return this.#limits.onTooMany === "refuse" &&
-      this.#connections.countOf(identity.username) >= this.quotaOf(identity);
-  }
-
-  /** Whether the user's sockets of all instances, the new one counted, are too many. */
+  /** Whether so many sockets of the user, the new one counted, are too many. */
   isOverQuota(identity: Identity, sockets: number): boolean {
     return this.#limits.onTooMany === "refuse" && sockets > this.quotaOf(identity);
   }
@@ -102,7 +97,7 @@ export class Admission {
   /** Makes room for the newest socket of a user by closing the oldest, in this process. */
   makeRoom(identity: Identity): void {
     if (this.#limits.onTooMany !== "replace") return;
-    const sessions = this.#connections.ofUser(identity.username);
+    const sessions = this.#registry.ofUser(identity.username);
     const excess = Math.max(0, sessions.length - this.quotaOf(identity));
     for (const session of sessions.slice(0, excess)) session.close(CLOSE.replaced);
   }
@@ -116,15 +111,15 @@ export class Admission {
     );
   }
 
-  #takeFrom(place: string): boolean {
+  #takeFrom(addressKey: string): boolean {
     const { upgradesPerSecond: rate } = this.#limits;
     if (rate === 0) return true;
     const nowMs = performance.now();
-    const bucket = this.#buckets.get(place) ?? { left: rate * BURST_S, atMs: nowMs };
+    const bucket = this.#buckets.get(addressKey) ?? { left: rate * BURST_S, atMs: nowMs };
     bucket.left = Math.min(rate * BURST_S, bucket.left + (nowMs - bucket.atMs) / 1_000 * rate);
     bucket.atMs = nowMs;
-    this.#buckets.delete(place);
-    this.#buckets.set(place, bucket);
+    this.#buckets.delete(addressKey);
+    this.#buckets.set(addressKey, bucket);
     if (this.#buckets.size > MAX_BUCKETS) {
       const [oldest] = this.#buckets.keys();
       this.#buckets.delete(oldest!);

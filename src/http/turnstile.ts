@@ -23,11 +23,11 @@ const WAIT_MS = 400;
 const WAIT_PER_LOSS_MS = 50;
 const MAX_WAIT_MS = 2_000;
 /** Addresses that are remembered, beside those that cost a descriptor. */
-const MAX_PLACES = 20_000;
+const MAX_ADDRESSES = 20_000;
 /** Addresses that are looked at, when one too many is remembered, for one to forget. */
 const FORGET_TRIES = 10;
 
-interface Place {
+interface Address {
   /** Answered and not open yet. */
   answered: number;
   /** Those whose turn has not come, first come first. */
@@ -45,8 +45,8 @@ interface Place {
 interface Waiter {
   /** Whether it has waited for a random time: nobody does so twice. */
   hasPaused: boolean;
-  /** @param why Its turn has come; or it is to wait for a random time. */
-  wake(why: "turn" | "pause"): void;
+  /** @param order Its turn has come; or it is to wait for a random time. */
+  wake(order: "turn" | "pause"): void;
 }
 
 /**
@@ -55,15 +55,15 @@ interface Waiter {
  */
 export class Turn implements Handshake {
   readonly #turnstile: TurnKeeper;
-  readonly #place: string;
-  readonly #entry: Place;
+  readonly #addressKey: string;
+  readonly #entry: Address;
   #isOver = false;
   /** Whether it can't be lost any more. */
   #isSafe = false;
 
-  constructor(turnstile: TurnKeeper, place: string, entry: Place) {
+  constructor(turnstile: TurnKeeper, addressKey: string, entry: Address) {
     this.#turnstile = turnstile;
-    this.#place = place;
+    this.#addressKey = addressKey;
     this.#entry = entry;
   }
 
@@ -76,73 +76,73 @@ export class Turn implements Handshake {
   end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#turnstile.onTurnOver(this.#place, this.#entry);
+    this.#turnstile.onTurnOver(this.#addressKey, this.#entry);
   }
 
   /** The client had left: the socket will never open, and Deno never lets go of it. */
   lost(): void {
     if (this.#isSafe) return;
     this.#isSafe = true;
-    this.#turnstile.onTurnLost(this.#place, this.#entry);
+    this.#turnstile.onTurnLost(this.#addressKey, this.#entry);
     this.end();
   }
 }
 
 /** Whoever gives turns is told what became of them. */
 interface TurnKeeper {
-  onTurnOver(place: string, entry: Place): void;
-  onTurnLost(place: string, entry: Place): void;
+  onTurnOver(addressKey: string, entry: Address): void;
+  onTurnLost(addressKey: string, entry: Address): void;
 }
 
 export class Turnstile implements TurnKeeper {
-  readonly #places = new Map<string, Place>();
-  readonly #onLoss: (place: string) => void;
+  readonly #addresses = new Map<string, Address>();
+  readonly #onLoss: (addressKey: string) => void;
 
   /** @param onLoss A descriptor is lost, because of a client there. */
-  constructor(onLoss: (place: string) => void) {
+  constructor(onLoss: (addressKey: string) => void) {
     this.#onLoss = onLoss;
   }
 
   /** How many addresses are remembered. */
   get size(): number {
-    return this.#places.size;
+    return this.#addresses.size;
   }
 
   /**
    * Resolves when a handshake from there may be answered.
    * @throws The signal's reason, when the client leaves before.
    */
-  pass(place: string, signal: AbortSignal): Turn | Promise<Turn> {
-    const entry = this.#entryOf(place);
+  pass(addressKey: string, signal: AbortSignal): Turn | Promise<Turn> {
+    const entry = this.#entryOf(addressKey);
     // Nearly always nobody is in the way, and nothing has to be awaited.
     if (entry.waiting.size === 0 && hasRoom(entry) && isUnsuspected(entry) && !signal.aborted) {
       entry.answered++;
-      return new Turn(this, place, entry);
+      return new Turn(this, addressKey, entry);
     }
-    return this.#wait(place, entry, signal);
+    return this.#wait(addressKey, entry, signal);
   }
 
   /** A client floods: the next ones of its address wait, and are not heard out when they are refused. */
-  flooded(place: string): void {
-    this.left(place);
-    this.#entryOf(place).floodMs = performance.now();
+  flooded(addressKey: string): void {
+    this.left(addressKey);
+    this.#entryOf(addressKey).floodMs = performance.now();
   }
 
   /** Whether a client of that address flooded not long ago. */
-  hasFlooded(place: string): boolean {
-    return performance.now() - (this.#places.get(place)?.floodMs ?? -Infinity) < WARY_MS;
+  hasFlooded(addressKey: string): boolean {
+    return performance.now() - (this.#addresses.get(addressKey)?.floodMs ?? -Infinity) < WARY_MS;
   }
 
   /** A client left in the middle of its handshake: the next ones of its address wait. */
-  left(place: string): void {
-    const entry = this.#entryOf(place);
+  left(addressKey: string): void {
+    const entry = this.#entryOf(addressKey);
     entry.leftMs = performance.now();
     entry.opened = 0;
-    this.#places.delete(place);
-    this.#places.set(place, entry);
+    this.#addresses.delete(addressKey);
+    this.#addresses.set(addressKey, entry);
   }
 
-  async #wait(place: string, entry: Place, signal: AbortSignal): Promise<Turn> {
+  async #wait(addressKey: string, entry: Address, signal: AbortSignal): Promise<Turn> {
     const ms = waitOf(entry);
     const waiter: Waiter = { hasPaused: ms > 0, wake: () => {} };
     if (ms > 0) await pause(ms, signal);
@@ -156,28 +156,28 @@ export class Turnstile implements TurnKeeper {
       waiter.wake = resolve;
       entry.waiting.add(waiter);
       // That its client has left is seen when its turn has come: a listener costs more than most turns take.
-      const why = await promise;
-      if (why === "turn") {
+      const order = await promise;
+      if (order === "turn") {
         if (!signal.aborted) break;
-        this.onTurnOver(place, entry);
+        this.onTurnOver(addressKey, entry);
       } else {
         waiter.hasPaused = true;
         await pause(waitOf(entry), signal);
       }
     }
     if (signal.aborted) {
-      this.left(place);
+      this.left(addressKey);
       signal.throwIfAborted();
     }
     // It may have been forgotten meanwhile.
-    this.#places.set(place, entry);
-    return new Turn(this, place, entry);
+    this.#addresses.set(addressKey, entry);
+    return new Turn(this, addressKey, entry);
   }
 
-  onTurnLost(place: string, entry: Place): void {
+  onTurnLost(addressKey: string, entry: Address): void {
     entry.lost++;
-    this.left(place);
-    this.#onLoss(place);
+    this.left(addressKey);
+    this.#onLoss(addressKey);
     // Whoever waits beside those that were lost is no better than they.
     for (const waiter of entry.waiting) {
       if (waiter.hasPaused) continue;
@@ -187,7 +187,7 @@ export class Turnstile implements TurnKeeper {
   }
 
   /** A turn goes to who waits at once, so that nobody can come in between. */
-  onTurnOver(place: string, entry: Place): void {
+  onTurnOver(addressKey: string, entry: Address): void {
     entry.answered--;
     for (const next of entry.waiting) {
       if (!hasRoom(entry)) return;
@@ -196,15 +196,15 @@ export class Turnstile implements TurnKeeper {
       next.wake("turn");
     }
     if (entry.answered === 0 && entry.opened === 0 && isUnsuspected(entry)) {
-      this.#places.delete(place);
+      this.#addresses.delete(addressKey);
     }
   }
 
-  #entryOf(place: string): Place {
-    let entry = this.#places.get(place);
+  #entryOf(addressKey: string): Address {
+    let entry = this.#addresses.get(addressKey);
     if (!entry) {
       entry = { answered: 0, waiting: new Set(), opened: 0, lost: 0, leftMs: -Infinity, floodMs: -Infinity };
-      this.#places.set(place, entry);
+      this.#addresses.set(addressKey, entry);
       this.#forgetOldest();
     }
     return entry;
@@ -212,28 +212,28 @@ export class Turnstile implements TurnKeeper {
 
   #forgetOldest(): void {
     let tries = FORGET_TRIES;
-    for (const [place, entry] of this.#places) {
-      if (this.#places.size <= MAX_PLACES || tries-- === 0) return;
-      this.#places.delete(place);
+    for (const [addressKey, entry] of this.#addresses) {
+      if (this.#addresses.size <= MAX_ADDRESSES || tries-- === 0) return;
+      this.#addresses.delete(addressKey);
       const isNeeded = entry.answered > 0 || entry.waiting.size > 0 || entry.lost > 0;
       // To the end: it is not looked at again before all others.
-      if (isNeeded) this.#places.set(place, entry);
+      if (isNeeded) this.#addresses.set(addressKey, entry);
     }
   }
 }
 
 /** Whether one more may be answered now. */
-function hasRoom({ answered, opened }: Place): boolean {
+function hasRoom({ answered, opened }: Address): boolean {
   return answered < Math.min(MAX_AT_ONCE, AT_ONCE + Math.floor(opened / OPENED_PER_MORE));
 }
 
 /** Whether nothing is known against an address, or not any more. */
-function isUnsuspected({ lost, leftMs }: Place): boolean {
+function isUnsuspected({ lost, leftMs }: Address): boolean {
   return lost === 0 && (leftMs === -Infinity || performance.now() - leftMs > WARY_MS);
 }
 
 /** A random time, and none for an address whose clients stay. */
-function waitOf(entry: Place): number {
+function waitOf(entry: Address): number {
   if (isUnsuspected(entry)) return 0;
   const isWary = performance.now() - entry.leftMs < WARY_MS;
   return Math.random() * Math.min(MAX_WAIT_MS, (isWary ? WAIT_MS : 0) + entry.lost * WAIT_PER_LOSS_MS);

@@ -4,8 +4,11 @@ import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
 import { type Backbone, openBackbone } from "../engine/engine.ts";
 import type { Config } from "../config/settings.ts";
-import { Connections } from "../session/registry.ts";
-import { Admission } from "../http/connection_limits.ts";
+import { foreignWarning, type SessionContext } from "../session/context.ts";
+import { drain } from "../session/drain.ts";
+import { sessionOpener } from "../session/open_session.ts";
+import { Registry } from "../session/registry.ts";
+import { ConnectionLimits } from "../http/connection_limits.ts";
 import { publicAddress } from "../net/public_url.ts";
 import { createRouter } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
@@ -26,7 +29,7 @@ export interface App {
   handle(request: Request, info: ConnectionInfo): Response | Promise<Response>;
   readonly auth: Auth;
   readonly publisher: Publisher;
-  readonly connections: Connections;
+  readonly connections: Registry;
   /** How the first attempt to reach the broker ends. */
   firstAttempt: Backbone["firstAttempt"];
   /** Reads the file with the address of Redis again. @throws {ConfigError} */
@@ -102,18 +105,23 @@ export function openApp(config: Config, options: AppOptions): App {
     lostSockets: () => connections.lost,
   });
   const publisher = new Publisher(broker, history, { channelPrefix, foldUsernames, metrics });
-  const turnstile = new Turnstile((place) => connections.lose(place));
-  const connections: Connections = new Connections({
+  const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
+  const connections: Registry = new Registry({
+    maxConnections: config.maxConnections,
+    onFlood: (addressKey) => turnstile.flooded(addressKey),
+    hasFlooded: (addressKey) => turnstile.hasFlooded(addressKey),
+  });
+  const sessions: SessionContext = {
     node,
     limits: config,
-    maxConnections: config.maxConnections,
+    log,
+    metrics,
+    registry: connections,
     auth,
     receipts: publisher.receipts,
-    metrics,
-    log,
-    onFlood: (place) => turnstile.flooded(place),
-    hasFlooded: (place) => turnstile.hasFlooded(place),
-  });
+    onForeign: foreignWarning(log),
+  };
+  const limits = new ConnectionLimits(connections, config);
   // Whoever is connected is told now, not with the next message.
   history.onSetBack?.(() => connections.verify());
   let isDraining = false;
@@ -150,15 +158,21 @@ export function openApp(config: Config, options: AppOptions): App {
   });
 
   const upgrades: UpgradeOptions = {
-    broker,
-    history,
-    maxReplay: config.maxReplay,
-    connections,
+    sessions,
+    openSession: sessionOpener({
+      context: sessions,
+      broker,
+      history,
+      auth,
+      limit: limits,
+      maxReplay: config.maxReplay,
+      channelPrefix,
+    }),
     auth,
-    admission: new Admission(connections, config),
+    limits,
+    broker,
     turnstile,
     tokenInQuery: config.tokenInQuery,
-    channelPrefix,
     names,
     idleTimeoutS: config.idleTimeoutS,
     identityTimeoutS: config.identityTimeoutS,
@@ -181,7 +195,7 @@ export function openApp(config: Config, options: AppOptions): App {
 
     async drain(windowMs) {
       isDraining = true;
-      return await connections.drain(CLOSE.restart, windowMs);
+      return await drain(connections, CLOSE.restart, windowMs);
     },
 
     async close() {

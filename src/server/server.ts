@@ -8,6 +8,7 @@ import type { Config } from "../config/settings.ts";
 import type { Log } from "../log/log.ts";
 import { openLog } from "../log/file.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
+import { sendAway } from "../session/drain.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { ConfigError, orFaults } from "../protocol/errors.ts";
 import { type App, openApp } from "./app.ts";
@@ -178,7 +179,7 @@ class RunningServer implements Server {
     this.log.info("certificate replaced: clients are told to come back", { sockets: connections.size });
     this.#retiring = Promise.all([
       this.#retiring,
-      connections.sendAway(CLOSE.restart, this.#config.drainS * 1_000).then(() => old.shutdown()),
+      sendAway(connections, CLOSE.restart, this.#config.drainS * 1_000).then(() => old.shutdown()),
     ]);
   }
 

@@ -1,12 +1,12 @@
 /**
- * Who the client of a session has shown to be, and for how long that holds: until the token ends, unless a fresh one
- * takes its place, or until it is revoked. Ends the session when it no longer does.
+ * Expiry, refresh and revocation of what let a session in: who its client has shown to be, and for how long that holds.
+ * That is until the token ends, unless a fresh one takes its place, or until it is revoked; then the session is ended.
  *
  * A revocation may be missed: its order came while the subscription was lost, or for a token that was still being
- * verified. Then whoever keeps revocations is asked. How a session begins is not its business: the handshake has
- * checked the first identity.
+ * verified. Then whoever keeps revocations is asked. How a session begins is not its business: the first identity has
+ * been checked.
  */
-import { type Identity, isMeant } from "../auth/auth.ts";
+import { type Auth, type Identity, isMeant } from "../auth/auth.ts";
 import {
   BrokerUnavailableError,
   KeysUnavailableError,
@@ -17,8 +17,8 @@ import type { Log } from "../log/log.ts";
 import { CLOSE, type CloseOrder, type CloseReason } from "../protocol/close_codes.ts";
 import type { ReplyFrame } from "../protocol/frames.ts";
 
-/** What it needs from the session. */
-export interface SignedIn {
+/** What it needs of the session. */
+export interface WatchedSession {
   readonly id: string;
   readonly username: string;
   readonly state: "opening" | "live" | "closing" | "closed";
@@ -27,30 +27,29 @@ export interface SignedIn {
   close(reason: CloseReason): void;
 }
 
-/** What it needs from the house. */
-export interface SignInHost {
+/** What it needs of the process. */
+export interface CredentialContext {
   readonly log: Log;
-  /**
-   * Who shows this token.
-   * @throws {UnauthorizedError | KeysUnavailableError | BrokerUnavailableError}
-   */
-  authenticate(token: string): Promise<Identity>;
-  /** Whether what let a client in has been revoked. @throws {BrokerUnavailableError} */
-  isRevoked(identity: Identity): Promise<boolean>;
+  readonly auth: Pick<Auth, "authenticate" | "isRevoked">;
 }
 
-export class SignIn {
-  readonly #session: SignedIn;
-  readonly #host: SignInHost;
+/** Whether the identity was shown, by a token or a ticket, and not just said. */
+export function isShown({ exp, iat }: Identity): boolean {
+  return exp !== undefined || iat !== undefined;
+}
+
+export class CredentialWatch {
+  readonly #session: WatchedSession;
+  readonly #context: CredentialContext;
   /** Undefined for a client that only said a name, in open mode. */
   #identity: Identity | undefined;
   #isRefreshing = false;
   /** An order to close may have been missed. */
   #mayBeRevoked = false;
 
-  constructor(session: SignedIn, host: SignInHost) {
+  constructor(session: WatchedSession, context: CredentialContext) {
     this.#session = session;
-    this.#host = host;
+    this.#context = context;
   }
 
   /** Unix seconds at which the token ends, if there is one. */
@@ -58,8 +57,8 @@ export class SignIn {
     return this.#identity?.exp;
   }
 
-  /** Takes what the client was let in by. */
-  begin(identity: Identity): void {
+  /** Watches what the client was let in by. */
+  start(identity: Identity): void {
     this.#identity = identity;
   }
 
@@ -72,7 +71,7 @@ export class SignIn {
     if (this.#isRefreshing) return refuse("A token is being verified already: wait for its answer");
     this.#isRefreshing = true;
     try {
-      const identity = await this.#host.authenticate(token);
+      const identity = await this.#authenticate(token);
       if (session.state !== "live") return;
       if (identity.username !== session.username) {
         refuse("The token is for another user");
@@ -84,7 +83,7 @@ export class SignIn {
       const isExpected = error instanceof UnauthorizedError || error instanceof KeysUnavailableError ||
         error instanceof BrokerUnavailableError;
       if (!isExpected) {
-        this.#host.log.error("token not verified", { conn: session.id, reason: messageOf(error) });
+        this.#context.log.error("token not verified", { conn: session.id, reason: messageOf(error) });
       }
       refuse(isExpected ? error.message : "The token could not be verified");
     } finally {
@@ -92,8 +91,21 @@ export class SignIn {
     }
   }
 
+  /**
+   * Who shows this token.
+   * @throws {UnauthorizedError | KeysUnavailableError | BrokerUnavailableError}
+   */
+  async #authenticate(token: string): Promise<Identity> {
+    const { auth } = this.#context;
+    const identity = await auth.authenticate({ kind: "token", text: token });
+    if (await auth.isRevoked(identity)) {
+      throw new UnauthorizedError("The token has been revoked: get a new one");
+    }
+    return identity;
+  }
+
   /** An order to close arrived: for every session of the user, or for those that were let in by what is revoked. */
-  obey({ revoked, code, why }: CloseOrder): void {
+  onCloseOrder({ revoked, code, why }: CloseOrder): void {
     if (revoked === undefined || (this.#identity && isMeant(revoked, this.#identity))) {
       return this.#session.close({ code, why });
     }
@@ -102,7 +114,7 @@ export class SignIn {
   }
 
   /** Orders may have been missed: asks, with the next tick, whether one was. */
-  verify(): void {
+  recheck(): void {
     this.#mayBeRevoked = true;
   }
 
@@ -121,7 +133,7 @@ export class SignIn {
   /** Asked again with the next tick when there was no answer. */
   #ask(identity: Identity): void {
     this.#mayBeRevoked = false;
-    this.#host.isRevoked(identity).then((isRevoked) => {
+    this.#context.auth.isRevoked(identity).then((isRevoked) => {
       if (isRevoked) this.#session.close(CLOSE.revoked);
     }, () => {
       this.#mayBeRevoked = true;

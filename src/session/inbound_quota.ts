@@ -2,7 +2,7 @@
 import { Buffer } from "node:buffer";
 import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
 
-export interface FrameLimits {
+export interface InboundLimits {
   /** Largest inbound frame, in bytes. */
   maxFrameBytes: number;
   /** Inbound frames per second. */
@@ -13,13 +13,13 @@ export interface FrameLimits {
 
 const SECOND_MS = 1_000;
 
-export class FrameQuota {
-  readonly #limits: FrameLimits;
+export class InboundQuota {
+  readonly #limits: InboundLimits;
   #frames = 0;
   #bytes = 0;
   #startMs = 0;
 
-  constructor(limits: FrameLimits) {
+  constructor(limits: InboundLimits) {
     this.#limits = limits;
   }
 

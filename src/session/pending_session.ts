@@ -1,20 +1,21 @@
 /**
- * A raw socket whose client has not said who it is. Its first frame does, or it is closed in time.
- * Then the socket is handed on, and this is over.
+ * A raw client that has not said who it is. Its first frame does, or it is closed in time. Then its transport is handed
+ * on, and this is over: what a session is and does is not its business.
  */
 import type { Identity } from "../auth/auth.ts";
-import type { ConnectionHost, Session } from "./session.ts";
+import type { SessionContext } from "./context.ts";
 import {
   BrokerUnavailableError,
   KeysUnavailableError,
   messageOf,
   UnauthorizedError,
 } from "../protocol/errors.ts";
-import { FrameQuota } from "./inbound_quota.ts";
+import { InboundQuota } from "./inbound_quota.ts";
 import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
+import type { Member } from "./registry.ts";
 import type { CloseOptions, Transport, TransportEvents } from "./transport.ts";
 
-export interface NewcomerOptions {
+export interface PendingSessionOptions {
   /** Seconds the client has to say who it is. */
   timeoutS: number;
   /** Who says this in the first frame. An answer that needs no waiting lets no later frame be missed. */
@@ -23,20 +24,20 @@ export interface NewcomerOptions {
   onIdentity(identity: Identity): void;
 }
 
-export class Newcomer implements Session, TransportEvents {
+export class PendingSession implements Member, TransportEvents {
   readonly #transport: Transport;
-  readonly #host: ConnectionHost;
-  readonly #options: NewcomerOptions;
-  readonly #quota: FrameQuota;
+  readonly #context: SessionContext;
+  readonly #options: PendingSessionOptions;
+  readonly #quota: InboundQuota;
   #ticks = 0;
   #over = false;
   #isVerifying = false;
 
-  constructor(transport: Transport, host: ConnectionHost, options: NewcomerOptions) {
+  constructor(transport: Transport, context: SessionContext, options: PendingSessionOptions) {
     this.#transport = transport;
-    this.#host = host;
+    this.#context = context;
     this.#options = options;
-    this.#quota = new FrameQuota(host.limits);
+    this.#quota = new InboundQuota(context.limits);
     transport.events = this;
   }
 
@@ -47,13 +48,13 @@ export class Newcomer implements Session, TransportEvents {
   close(reason: CloseReason, options: CloseOptions = {}): void {
     if (this.#over) return;
     this.#over = true;
-    this.#host.onEnd(this);
-    this.#host.metrics.onFail(reason.code);
-    this.#host.log.info("connection closed before the client identified itself", {
+    this.#context.registry.onEnd(this);
+    this.#context.metrics.onFail(reason.code);
+    this.#context.log.info("socket closed before its client said who it is", {
       code: reason.code,
       why: reason.why,
     });
-    const whenQuiet = options.whenQuiet === true && this.#host.isPatient(this);
+    const whenQuiet = options.whenQuiet === true && this.#context.registry.isPatient(this);
     this.#transport.close(reason, { whenQuiet });
   }
 
@@ -78,13 +79,13 @@ export class Newcomer implements Session, TransportEvents {
   }
 
   flooded(): void {
-    this.#host.onFlood(this);
+    this.#context.registry.onFlood(this);
   }
 
   gone(): void {
-    if (!this.#over) this.#host.onEnd(this);
+    if (!this.#over) this.#context.registry.onEnd(this);
     this.#over = true;
-    this.#host.onSocketGone(this);
+    this.#context.registry.onGone(this);
   }
 
   #handOver(identity: Identity): void {

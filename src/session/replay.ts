@@ -28,7 +28,8 @@ import { isOfEpoch, tagIn } from "../protocol/envelope.ts";
 import type { GapFrame } from "../protocol/frames.ts";
 import { formatPlace, type Position } from "../protocol/position.ts";
 
-export interface ReplayHost {
+/** Where the replay sends what it has put in order. */
+export interface ReplayOutput {
   /**
    * Hands an envelope to the client; false when the client takes no more now.
    * @param byteLength Size of the envelope; undefined when it was read from the history.
@@ -53,7 +54,7 @@ interface Queued extends Stored {
 }
 
 /** What `hi` says. */
-export interface ReplayStart {
+export interface ReplayGreeting {
   pos: string;
   tag?: string;
   resumed: boolean;
@@ -69,7 +70,7 @@ const MAX_QUEUED = 64;
 
 export class Replay {
   readonly #history: History;
-  readonly #host: ReplayHost;
+  readonly #output: ReplayOutput;
   readonly #options: ReplayOptions;
   #state: "reading" | "live" | "full" | "failed" | "stopped" = "reading";
   /** The last message that was delivered or announced as missing. */
@@ -89,9 +90,9 @@ export class Replay {
   #strange = "";
   #isForeign = false;
 
-  constructor(history: History, host: ReplayHost, options: ReplayOptions) {
+  constructor(history: History, output: ReplayOutput, options: ReplayOptions) {
     this.#history = history;
-    this.#host = host;
+    this.#output = output;
     this.#options = options;
   }
 
@@ -120,14 +121,14 @@ export class Replay {
    * @param wanted The position to resume from, if any.
    * @throws {BrokerUnavailableError}
    */
-  async open(wanted: Position | undefined): Promise<void> {
+  async load(wanted: Position | undefined): Promise<void> {
     this.#wanted = wanted;
     const proof = wanted?.tag !== undefined;
     this.#first = await this.#history.since(this.#options.channel, wanted?.seq, this.#batch, { proof });
   }
 
-  /** Fixes where the connection starts. Call once, after `open`, when the client can be written to; then `begin`. */
-  start(): ReplayStart {
+  /** Fixes where the connection starts. Call once, after `load`, when the client can be written to; then `run`. */
+  greeting(): ReplayGreeting {
     const first = this.#first!;
     this.#epoch = first.epoch;
     if (this.#keepOwn()) this.#again = true;
@@ -150,14 +151,14 @@ export class Replay {
   }
 
   /** Announces what the start could not take up, replays, and goes live. */
-  begin(): void {
+  run(): void {
     const first = this.#first;
     const wanted = this.#wanted;
     this.#wanted = undefined;
     this.#first = undefined;
     if (this.#isStopped) return;
-    if (wanted && !first) this.#host.gap(this.#epochGap(wanted));
-    void this.#run(first, { cap: wanted !== undefined });
+    if (wanted && !first) this.#output.gap(this.#epochGap(wanted));
+    void this.#readOn(first, { cap: wanted !== undefined });
   }
 
   /** A live message arrived. */
@@ -173,7 +174,7 @@ export class Replay {
         this.#queue.push({ seq, envelope, tag, byteLength });
         this.verify();
       } else if (seq === this.#seq + 1 && !this.#hand(seq, envelope, tag, byteLength)) {
-        this.#fill();
+        this.#pause();
       }
     } else if (this.#state === "reading") {
       if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, tag, byteLength });
@@ -185,13 +186,13 @@ export class Replay {
 
   /** Compares with the history, and delivers or announces what is missing. */
   verify(): void {
-    if (this.#state === "live") void this.#run();
+    if (this.#state === "live") void this.#readOn();
     else this.#again = true;
   }
 
   /** There is room again, or the history may be readable again. */
   resume(): void {
-    if (this.#state === "full" || this.#state === "failed") void this.#run();
+    if (this.#state === "full" || this.#state === "failed") void this.#readOn();
   }
 
   /** Delivers nothing more. */
@@ -204,7 +205,7 @@ export class Replay {
     return this.#state === "stopped";
   }
 
-  async #run(page?: Page, options: { cap?: boolean } = {}): Promise<void> {
+  async #readOn(page?: Page, options: { cap?: boolean } = {}): Promise<void> {
     this.#state = "reading";
     let { cap = false } = options;
     let heard: Queued[] = [];
@@ -219,7 +220,7 @@ export class Replay {
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
-          this.#host.onReadFailed(error);
+          this.#output.onReadFailed(error);
           return;
         }
         if (this.#isStopped) return;
@@ -228,11 +229,11 @@ export class Replay {
         cap = false;
         this.#skipTo(page.last - this.#options.maxReplay, page);
       }
-      if (!this.#apply(page, [...heard, ...this.#queue])) return this.#fill();
+      if (!this.#apply(page, [...heard, ...this.#queue])) return this.#pause();
       const isEnd = page.upTo >= page.last;
       page = undefined;
       if (!isEnd || this.#again) continue;
-      if (!this.#drainQueue()) return this.#fill();
+      if (!this.#drainQueue()) return this.#pause();
       // Something is left in the queue only behind a hole.
       if (this.#queue.length > 0 || this.#again) continue;
       if (!this.#isStopped) this.#state = "live";
@@ -257,7 +258,7 @@ export class Replay {
       this.#strange = "";
     } else {
       this.#isForeign = true;
-      this.#host.onForeign();
+      this.#output.onForeign();
     }
   }
 
@@ -268,7 +269,7 @@ export class Replay {
     return this.#queue.length < queue.length;
   }
 
-  #fill(): void {
+  #pause(): void {
     if (this.#isStopped) return;
     this.#state = "full";
     this.#queue = [];
@@ -284,7 +285,7 @@ export class Replay {
       this.#epoch = page.epoch;
       this.#standAt(placeIn(page, before), page, before.seq);
       this.#keepOwn();
-      this.#host.gap(this.#epochGap(before));
+      this.#output.gap(this.#epochGap(before));
       // It was read from a place in the old epoch: the next one is read from the right place.
       this.#again = true;
       return true;
@@ -319,7 +320,7 @@ export class Replay {
   }
 
   #hand(seq: number, envelope: string, tag: string, byteLength: number | undefined): boolean {
-    if (this.#isStopped || !this.#host.deliver(envelope, byteLength)) return false;
+    if (this.#isStopped || !this.#output.deliver(envelope, byteLength)) return false;
     this.#seq = seq;
     this.#tag = tag;
     return true;
@@ -340,7 +341,7 @@ export class Replay {
     if (seq <= this.#seq || this.#isStopped) return;
     const from = this.#seq + 1;
     this.#standAt(seq, page);
-    this.#host.gap({
+    this.#output.gap({
       t: "gap",
       from,
       to: seq,

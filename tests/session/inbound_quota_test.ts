@@ -1,15 +1,15 @@
 /** What a client may send in a second, to the frame and the byte, by a clock that the test turns. */
 import { assertEquals } from "@std/assert";
-import { FrameQuota } from "../../src/session/inbound_quota.ts";
+import { InboundQuota } from "../../src/session/inbound_quota.ts";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 
 const LIMITS = { maxFrameBytes: 8, maxFramesPerSecond: 3, maxBytesPerSecond: 20 };
 
 /** A quota in the middle of the life of a process. */
-function make(clock: StandingClock): FrameQuota {
+function make(clock: StandingClock): InboundQuota {
   clock.pass(10_000);
-  return new FrameQuota(LIMITS);
+  return new InboundQuota(LIMITS);
 }
 
 Deno.test("A client may send so many frames and bytes in each second, and what it did not use is not saved up", () => {

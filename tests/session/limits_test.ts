@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { addressKey, AddressRanges, clientAddress, isLoopback, isRange } from "../../src/net/addresses.ts";
-import type { Connections } from "../../src/session/registry.ts";
-import { Admission } from "../../src/http/connection_limits.ts";
+import type { Registry } from "../../src/session/registry.ts";
+import { ConnectionLimits } from "../../src/http/connection_limits.ts";
 import { ask, assertRefused } from "../../testkit/bad_input.ts";
 import { call, CLOSED, tokenFor } from "../../testkit/closed.ts";
 import { OPCODE, RawSocket } from "../../testkit/raw_socket.ts";
@@ -106,9 +106,9 @@ for (const [setting, status] of PLACES) {
 }
 
 /** Addresses that come in turn, and nobody has a socket. */
-function admissionAt(upgradesPerSecond: number): Admission {
-  const nobody = { isFull: false, countAt: () => 0 } as unknown as Connections;
-  return new Admission(nobody, {
+function limitsAt(upgradesPerSecond: number): ConnectionLimits {
+  const nobody = { isFull: false, countAt: () => 0 } as unknown as Registry;
+  return new ConnectionLimits(nobody, {
     maxConnectionsPerUser: 0,
     onTooMany: "refuse",
     maxConnectionsPerAddress: 0,
@@ -119,11 +119,11 @@ function admissionAt(upgradesPerSecond: number): Admission {
 
 Deno.test("Of handshakes an address has the rate again each second, and no more after a rest than a burst", () => {
   using clock = new StandingClock();
-  const admission = admissionAt(5);
+  const limits = limitsAt(5);
   /** How many get in at this moment. */
   const burst = () => {
     let count = 0;
-    while (count < 100 && !admission.refuse("a")) count++;
+    while (count < 100 && !limits.refuse("a")) count++;
     return count;
   };
   assertEquals(burst(), 10);
@@ -135,8 +135,8 @@ Deno.test("Of handshakes an address has the rate again each second, and no more 
 
 Deno.test("Of 20,000 addresses it is remembered how fast they came, and then the longest unseen is forgotten", () => {
   using _clock = new StandingClock();
-  const admission = admissionAt(1);
-  const isRefused = (place: string) => admission.refuse(place) !== undefined;
+  const limits = limitsAt(1);
+  const isRefused = (addressKey: string) => limits.refuse(addressKey) !== undefined;
   const othersCome = (name: string, count: number) => {
     for (let i = 0; i < count; i++) assert(!isRefused(`${name} ${i}`));
   };

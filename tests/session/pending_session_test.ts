@@ -4,17 +4,17 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Identity } from "../../src/auth/auth.ts";
-import type { ConnectionHost } from "../../src/session/session.ts";
+import type { SessionContext } from "../../src/session/context.ts";
 import { UnauthorizedError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../src/log/log.ts";
-import { Newcomer } from "../../src/session/pending_session.ts";
+import { PendingSession } from "../../src/session/pending_session.ts";
 import { WebSocketTransport } from "../../src/session/websocket_transport.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { StubSocket } from "../../testkit/stub_socket.ts";
 
 const ALICE: Identity = { username: "alice" };
 
-/** A newcomer that has two seconds, and a house that writes down what it is told. */
+/** A pending session that has two seconds, and a process that writes down what it is told. */
 class Stage {
   readonly peer = new StubSocket();
   readonly told: string[] = [];
@@ -23,21 +23,23 @@ class Stage {
   readonly verified = Promise.withResolvers<Identity>();
   /** Whom the first frame names. */
   identify: () => Identity | Promise<Identity> = () => this.verified.promise;
-  readonly newcomer: Newcomer;
+  readonly pending: PendingSession;
 
   constructor(state: number = WebSocket.OPEN) {
     this.peer.readyState = state;
-    const host = {
+    const context = {
       limits: { maxFrameBytes: 100, maxFramesPerSecond: 100, maxBytesPerSecond: 1_000 },
       log: memoryLog(),
       metrics: { onFail: (code: number) => this.told.push(`failed ${code}`) },
-      isPatient: () => true,
-      onFlood: () => this.told.push("flood"),
-      onEnd: () => this.told.push("end"),
-      onSocketGone: () => this.told.push("gone"),
+      registry: {
+        isPatient: () => true,
+        onFlood: () => this.told.push("flood"),
+        onEnd: () => this.told.push("end"),
+        onGone: () => this.told.push("gone"),
+      },
     };
     const transport = new WebSocketTransport(false, 1_000);
-    this.newcomer = new Newcomer(transport, host as unknown as ConnectionHost, {
+    this.pending = new PendingSession(transport, context as unknown as SessionContext, {
       timeoutS: 2,
       identify: () => this.identify(),
       onIdentity: ({ username }) => {
@@ -64,11 +66,11 @@ class Stage {
   }
 }
 
-Deno.test("A newcomer has the whole time that it is said to have", () => {
-  const { newcomer, peer, told } = new Stage();
+Deno.test("A pending has the whole time that it is said to have", () => {
+  const { pending, peer, told } = new Stage();
   // The first second may be over right after it came.
   for (const closes of [0, 0, 1, 1]) {
-    newcomer.tick();
+    pending.tick();
     assertEquals(peer.closes.length, closes);
   }
   assertEquals([peer.closes, told], [[[4408, "no identity in time"]], ["end", "failed 4408"]]);
@@ -76,9 +78,9 @@ Deno.test("A newcomer has the whole time that it is said to have", () => {
   assertEquals(told.slice(2), ["no handshake", "gone"]);
 });
 
-Deno.test("A newcomer that is known is handed over with its socket, and hears nothing more of it", async () => {
+Deno.test("A pending session that is known is handed over with its socket, and hears nothing more of it", async () => {
   const stage = new Stage();
-  const { newcomer, peer, told } = stage;
+  const { pending, peer, told } = stage;
   peer.frame("token");
   peer.frame("ping");
   peer.frame("not heard while it is not known who says it");
@@ -87,8 +89,8 @@ Deno.test("A newcomer that is known is handed over with its socket, and hears no
   assertEquals(told, ["end", "gone", "alice"]);
   peer.frame("more");
   assertEquals([stage.taken, peer.sent], [["more"], ["pong"]]);
-  for (let i = 0; i < 5; i++) newcomer.tick();
-  newcomer.close({ code: 1012, why: "restart" });
+  for (let i = 0; i < 5; i++) pending.tick();
+  pending.close({ code: 1012, why: "restart" });
   assertEquals([peer.closes, told.length], [[], 3]);
 
   const named = new Stage();
@@ -101,7 +103,7 @@ Deno.test("A newcomer that is known is handed over with its socket, and hears no
   );
 });
 
-Deno.test("A newcomer that is refused while it is verified is not let in afterwards", async () => {
+Deno.test("A pending session that is refused while it is verified is not let in afterwards", async () => {
   using quiet = new HeldIntervals(50);
   const stage = new Stage();
   const { peer, told } = stage;
@@ -114,7 +116,7 @@ Deno.test("A newcomer that is refused while it is verified is not let in afterwa
   assertEquals([told.length, peer.closes], [2, [[1009, "frame too big"]]]);
 });
 
-Deno.test("A newcomer that leaves while it is verified is let in nowhere, and ends once", async () => {
+Deno.test("A pending session that leaves while it is verified is let in nowhere, and ends once", async () => {
   const stage = new Stage();
   stage.peer.frame("token");
   stage.peer.end();
@@ -122,7 +124,7 @@ Deno.test("A newcomer that leaves while it is verified is let in nowhere, and en
   assertEquals(stage.told, ["no handshake", "end", "gone"]);
 });
 
-Deno.test("A newcomer that is refused learns why", async () => {
+Deno.test("A pending session that is refused learns why", async () => {
   using quiet = new HeldIntervals(50);
   const stage = new Stage();
   stage.peer.frame("token");
@@ -147,9 +149,9 @@ Deno.test("A newcomer that is refused learns why", async () => {
   ]]]);
 });
 
-Deno.test("A newcomer that is closed before it is open is not waited for", () => {
-  const { newcomer, peer, told } = new Stage(WebSocket.CONNECTING);
-  newcomer.close({ code: 1012, why: "restart" });
+Deno.test("A pending session that is closed before it is open is not waited for", () => {
+  const { pending, peer, told } = new Stage(WebSocket.CONNECTING);
+  pending.close({ code: 1012, why: "restart" });
   assertEquals(told, ["end", "failed 1012", "no handshake", "gone"]);
   // It may open all the same.
   peer.open();

@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import type { History, Page } from "../../src/history/history.ts";
 import type { Position } from "../../src/protocol/position.ts";
-import { Replay, type ReplayStart } from "../../src/session/replay.ts";
+import { Replay, type ReplayGreeting } from "../../src/session/replay.ts";
 import { World } from "../../testkit/replay_model.ts";
 
 /** Names as a history gives them: eight characters; then, of an epoch that goes on from another, the other's and a number. */
@@ -20,14 +20,14 @@ const LOST_OF_B = "yyyyyyyybbbbbbbb8";
 /** What the history says: its epoch and those before it, its newest number, and the tag at the client's. */
 type Known = Partial<Pick<Page, "previousEpochs" | "last" | "afterTag">> & Pick<Page, "epoch">;
 
-async function startOf(wanted: Position, known: Known): Promise<ReplayStart> {
+async function startOf(wanted: Position, known: Known): Promise<ReplayGreeting> {
   const { last = 20, previousEpochs = [], afterTag = "", epoch } = known;
   const page = { epoch, previousEpochs, last, items: [], upTo: last, lastTag: "", afterTag };
   const history = { since: () => Promise.resolve(page) } as unknown as History;
-  const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
-  const replay = new Replay(history, host, { channel: "alice", maxReplay: 100 });
-  await replay.open(wanted);
-  const start = replay.start();
+  const output = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
+  const replay = new Replay(history, output, { channel: "alice", maxReplay: 100 });
+  await replay.load(wanted);
+  const start = replay.greeting();
   replay.stop();
   return start;
 }
@@ -189,12 +189,12 @@ Deno.test("Replay takes a message for heard only when it is the one that was", a
     const history = { since: () => Promise.resolve(page) } as unknown as History;
     const delivered: unknown[] = [];
     const deliver = (...args: unknown[]) => delivered.push(args) > 0;
-    const host = { deliver, gap() {}, onForeign() {}, onReadFailed() {} };
-    const replay = new Replay(history, host, { channel: "alice", maxReplay: 100 });
-    await replay.open({ epoch: A, seq: 4 });
+    const output = { deliver, gap() {}, onForeign() {}, onReadFailed() {} };
+    const replay = new Replay(history, output, { channel: "alice", maxReplay: 100 });
+    await replay.load({ epoch: A, seq: 4 });
     replay.live(5, heard, 7);
-    replay.start();
-    replay.begin();
+    replay.greeting();
+    replay.run();
     assertEquals([delivered, replay.isLive], [[["new", byteLength]], true]);
     replay.stop();
   }

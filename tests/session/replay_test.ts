@@ -254,8 +254,8 @@ Deno.test("Replay trusts no number of an epoch in which the client's was given o
     };
     const host = { deliver: () => true, gap() {}, onForeign() {}, onReadFailed() {} };
     const replay = new Replay(history, host, { channel: "alice", maxReplay: 100 });
-    await replay.open({ epoch: "e1", seq: 9, tag: "mine" });
-    assertEquals(replay.start().pos, pos, `The history has "${tag}"`);
+    await replay.load({ epoch: "e1", seq: 9, tag: "mine" });
+    assertEquals(replay.greeting().pos, pos, `The history has "${tag}"`);
     replay.stop();
   }
 });

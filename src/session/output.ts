@@ -1,0 +1,157 @@
+/**
+ * The last step of a delivery: gives one client its messages through the transport, counts them, and knows which of
+ * them have a sender that waits for a receipt. In which order and whether at all is decided above, in `Replay` and
+ * `BestEffort`.
+ */
+import { Buffer } from "node:buffer";
+import { messageOf } from "../protocol/errors.ts";
+import {
+  frameOf,
+  isEnvelope,
+  payloadOf,
+  receiptOf,
+  replayFrameOf,
+  seqOf,
+  wrapForeign,
+} from "../protocol/envelope.ts";
+import { formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
+import type { SessionContext } from "./context.ts";
+import type { ReplayOutput } from "./replay.ts";
+import type { Transport } from "./transport.ts";
+
+/** Whose messages they are. */
+export interface OutputOwner {
+  readonly id: string;
+  readonly username: string;
+  /** The client takes no more now. */
+  onFull(): void;
+}
+
+/** Receipts that wait for a client to acknowledge; one that never does must not fill the memory. */
+const MAX_RECEIPTS = 1_000;
+
+export class Output implements ReplayOutput {
+  readonly #owner: OutputOwner;
+  readonly #transport: Transport;
+  readonly #context: SessionContext;
+  /** Messages that were written, and their bytes. */
+  messages = 0;
+  bytes = 0;
+  /** Messages that were left out and that the client can't be told of. */
+  missed = 0;
+  #silentTicks = 0;
+  /** To be confirmed when the client acknowledges; undefined while there are none. */
+  #receipts: { seq: number; receipt: string }[] | undefined;
+
+  constructor(owner: OutputOwner, transport: Transport, context: SessionContext) {
+    this.#owner = owner;
+    this.#transport = transport;
+    this.#context = context;
+  }
+
+  deliver(envelope: string, byteLength: number | undefined): boolean {
+    const isReplayed = byteLength === undefined;
+    const frame = isReplayed ? replayFrameOf(envelope) : frameOf(envelope);
+    if (!this.#write(frame, byteLength ?? Buffer.byteLength(envelope))) {
+      this.#owner.onFull();
+      return false;
+    }
+    if (isReplayed) this.#context.metrics.replayed++;
+    const receipt = receiptOf(envelope);
+    if (receipt !== undefined) {
+      const receipts = this.#receipts ??= [];
+      receipts.push({ seq: seqOf(envelope), receipt });
+      if (receipts.length > MAX_RECEIPTS) receipts.shift();
+    }
+    return true;
+  }
+
+  /** Writes a message that has no place in the history, or whose client does not care; false when the client takes no more now. */
+  pass(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
+    const { isFramed } = this.#transport;
+    const frame = typeof payload === "string" && isEnvelope(payload)
+      ? isFramed ? frameOf(payload) : payloadOf(payload)
+      : isFramed
+      ? wrapForeign(payload, Date.now())
+      : payload;
+    return this.#write(frame, byteLength);
+  }
+
+  /** Writes a frame that is no message, however much waits. */
+  send(frame: ServerFrame): void {
+    this.#transport.send(formatFrame(frame));
+  }
+
+  gap(frame: GapFrame): void {
+    const { log, metrics } = this.#context;
+    metrics.gaps[frame.why]++;
+    metrics.missed += frame.count ?? 0;
+    log.info("gap", { ...this.#who, from: frame.from, to: frame.to, why: frame.why });
+    this.send(frame);
+  }
+
+  miss(count: number): void {
+    this.missed += count;
+    this.#context.metrics.missed += count;
+  }
+
+  onForeign(): void {
+    this.#context.onForeign(this.#owner.username);
+  }
+
+  onReadFailed(error: unknown): void {
+    this.#context.log.debug("history not readable", { ...this.#who, reason: messageOf(error) });
+  }
+
+  /** A message whose sender waits for receipts has arrived. Once for each, before it is known when it is delivered. */
+  onHanded(receipt: string): void {
+    const { receipts, log } = this.#context;
+    receipts.handed(receipt).catch((error: unknown) => {
+      // The sender's wait ends in a timeout.
+      log.warn("sender not told of its sockets", { reason: messageOf(error) });
+    });
+  }
+
+  /** The client has every message up to this number. */
+  acknowledge(seq: number): void {
+    if (!this.#receipts) return;
+    for (const entry of this.#receipts) if (entry.seq <= seq) this.#confirm(entry.receipt);
+    this.#receipts = this.#receipts.filter((entry) => entry.seq > seq);
+  }
+
+  /** Called once a second: whether no message was written in so many of them; then counts anew. */
+  wasSilent(seconds: number): boolean {
+    if (++this.#silentTicks < seconds) return false;
+    this.#silentTicks = 0;
+    return true;
+  }
+
+  /** Lets go of what was kept for the client. */
+  stop(): void {
+    this.#receipts = undefined;
+  }
+
+  get #who(): { conn: string; user: string } {
+    return { conn: this.#owner.id, user: this.#owner.username };
+  }
+
+  /** False when the client has not taken what it was given before. */
+  #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
+    if (!this.#transport.write(frame)) return false;
+    this.messages++;
+    this.bytes += byteLength;
+    this.#silentTicks = 0;
+    const { metrics } = this.#context;
+    metrics.delivered++;
+    metrics.deliveredBytes += byteLength;
+    return true;
+  }
+
+  #confirm(receipt: string): void {
+    const { receipts, log } = this.#context;
+    receipts.confirm(receipt, this.#owner.id).catch((error: unknown) => {
+      // As above.
+      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) });
+    });
+  }
+}
