@@ -48,7 +48,7 @@ const ROOMS: readonly Room[] = [
     opensTo: ["engine"],
     typesOf: ["log"],
   },
-  { name: "client", only: ["async", "protocol"], doors: [] },
+  { name: "client", only: ["async", "protocol"], doors: ["mod.ts"] },
   { name: "web", only: [], doors: ["assets.ts"] },
   { name: "redis", only: ["config", "log", "async", "protocol"] },
   { name: "metrics" },
