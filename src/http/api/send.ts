@@ -10,8 +10,7 @@ import type { Publisher, SendOptions } from "../../publisher/publisher.ts";
 import { type BodyLimits, readPayload } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
-import { queryOf, usernameFrom } from "../target.ts";
-import { type Call, segmentOf } from "./call.ts";
+import { type Call, queryOf, segmentOf, usernameFrom } from "./call.ts";
 import {
   BODY_REFUSALS,
   check,
