@@ -1,6 +1,6 @@
 /**
  * A running service, as the commands `send`, `listen` and `who` see it: its address, its HTTP calls, and one
- * clear sentence for everything that can go wrong on the way. No retries: a command is run again by its user.
+ * sentence for each thing that can go wrong on the way. No retries: a command is run again by its user.
  */
 import { type Command, Option } from "commander";
 import type { Identity } from "../client/mod.ts";
@@ -14,7 +14,7 @@ const PATIENCE_MS = 10_000;
 
 const { url: URL_VARIABLE, key: KEY_VARIABLE, token: TOKEN_VARIABLE } = CLIENT_VARIABLES;
 
-/** What the options say that every command that speaks to a service has; each wins over its variable. */
+/** The options of every command that speaks to a service; each wins over its variable. */
 export interface ServiceFlags {
   readonly url?: string;
   readonly key?: string;

@@ -1,6 +1,6 @@
 /**
- * Finds who answers a request: the calls of `api/`, the document, the page. What nobody answers is a problem, and what goes
- * wrong becomes one here. Sockets are in `handshake.ts`.
+ * Routes a request to the calls of `api/`, the document or the page. A path that nobody serves is a problem, and errors
+ * become problems here. Sockets are in `handshake.ts`.
  */
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { methodNotAllowed } from "hono/method-not-allowed";
@@ -92,7 +92,7 @@ export function createRouter(options: RouterOptions): Router {
   }
 
   if (options.openapi !== "off") {
-    // Written once, for whoever asks need show nothing.
+    // Written once: anybody may ask for it, and it takes as long as a hundred sends.
     let document: string | undefined;
     app.get("/openapi.json", (c) => {
       if (options.openapi === "key") authorize(c, api, "any");

@@ -16,13 +16,13 @@ const BUFFER_BYTES = 256 * 1024;
  */
 const URGENT_PER_INTERVAL = 10;
 
-/** A rotating file that can be let go of while the disk is full, and does not spoil the exit code then. */
+/** A rotating file that can be closed while the disk is full, without an exception that would spoil the exit code. */
 class RotatingFile extends RotatingFileHandler {
   override destroy(): void {
     try {
       super.destroy();
     } catch {
-      // The flush before has said it already.
+      // The flush before has reported it already.
     }
   }
 }
@@ -39,7 +39,7 @@ export class LogFile {
   #urgent = 0;
   #isClosed = false;
   #isFailing = false;
-  /** The buffer is, and the disk takes none of it. */
+  /** The buffer is full, and the disk takes none of it. */
   #isFull = false;
   /** The handler lost its open file in a rotation that went wrong. */
   #isStale = false;

@@ -18,7 +18,7 @@ export interface Log {
   error(event: string, fields?: LogFields): void;
   /** Writes what is buffered to the file. */
   flush(): void;
-  /** Flushes, stops the timer and lets go of the file. Later events reach the console only. Idempotent. */
+  /** Flushes, stops the timer and closes the file. Later events reach the console only. Idempotent. */
   close(): void;
 }
 

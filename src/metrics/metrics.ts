@@ -1,12 +1,11 @@
 /**
- * What this process has done and how it is, in numbers: their names, and the text in which Prometheus reads them.
- *
- * Whoever does something bumps a field; the text is made of the fields when it is asked for. Labels have few values,
- * and none says who a user is.
+ * Counters and gauges of this process: their names, and the text format in which Prometheus reads them. The rooms above
+ * bump fields, and the text is made of the fields when it is asked for. The room owns what the numbers are called; it
+ * must not know who a user is: labels have few values, and none names one.
  */
 import { CLOSE } from "../protocol/close_codes.ts";
 
-/** What is asked when the text is made. */
+/** Read when the text is made. */
 export interface MetricsOptions {
   version: string;
   isBrokerAvailable(): boolean;
@@ -14,7 +13,7 @@ export interface MetricsOptions {
   redisReconnects(): number;
   /** Files the process has open, and may have. */
   files: { readonly count: number; readonly limit: number | undefined };
-  /** Sockets that Deno never lets go of. */
+  /** Sockets that Deno never releases. */
   lostSockets(): number;
 }
 
@@ -60,28 +59,28 @@ export class Metrics {
   constructor(options: MetricsOptions) {
     // deno-fmt-ignore -- one line each, however long
     this.#families = [
-      byLabel("gauge", "userwire_connections", "Sockets that are open now.", "mode", () => this.open),
-      byLabel("counter", "userwire_connections_opened_total", "Sockets that were opened: their user known, their subscription confirmed.", "mode", () => this.opened),
-      byLabel("counter", "userwire_connections_closed_total", "Those that were closed, by close code; 0 is a connection that broke.", "code", () => this.#closed),
-      byLabel("counter", "userwire_connections_failed_total", "Sockets that were closed before they counted as opened, by close code.", "code", () => this.#failed),
-      byLabel("counter", "userwire_handshakes_refused_total", "Handshakes that were answered with a problem, by its code.", "code", () => this.#refused),
-      byLabel("counter", "userwire_sends_total", "Messages that were to be sent, by what became of them.", "outcome", () => this.sends),
-      { type: "histogram", name: "userwire_send_duration_seconds", help: "Time until the broker had answered a send; the wait for receipts does not count.", samples: () => this.#sendDurations() },
-      single("counter", "userwire_messages_delivered_total", "Messages that were written to sockets.", () => this.delivered),
-      single("counter", "userwire_delivered_bytes_total", "Size of these messages, as the broker brought them.", () => this.deliveredBytes),
-      single("counter", "userwire_messages_replayed_total", "Those of them that came from the history.", () => this.replayed),
-      byLabel("counter", "userwire_gaps_total", "Gaps that were announced to sockets.", "why", () => this.gaps),
-      single("counter", "userwire_messages_missed_total", "Messages that sockets did not get, as far as their number is known.", () => this.missed),
-      single("gauge", "userwire_broker_available", "1 while messages can be sent, else 0.", () => Number(options.isBrokerAvailable())),
-      single("counter", "userwire_redis_reconnects_total", "Times that Redis came back.", () => options.redisReconnects()),
-      single("counter", "userwire_subscription_interruptions_total", "Times that the subscription of a socket was lost.", () => this.interruptions),
-      single("gauge", "userwire_lost_sockets", "Sockets whose client left in the middle of its handshake and that hold a descriptor for good.", () => options.lostSockets()),
-      single("gauge", "userwire_open_files", "Files that the process has open, sockets included; at least so many where the system does not tell.", () => options.files.count),
-      { type: "gauge", name: "userwire_open_files_limit", help: "How many it may have; missing when that is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
-      byLabel("gauge", "userwire_build_info", "Always 1.", "version", () => ({ [options.version]: 1 })),
+      byLabel("gauge", "userwire_connections", "WebSocket connections open now, by mode.", "mode", () => this.open),
+      byLabel("counter", "userwire_connections_opened_total", "WebSocket connections opened (user known, subscription confirmed), by mode.", "mode", () => this.opened),
+      byLabel("counter", "userwire_connections_closed_total", "WebSocket connections closed after they were open, by close code; 0: the connection broke.", "code", () => this.#closed),
+      byLabel("counter", "userwire_connections_failed_total", "WebSocket connections closed before they counted as opened, by close code.", "code", () => this.#failed),
+      byLabel("counter", "userwire_handshakes_refused_total", "WebSocket handshakes refused, by problem code.", "code", () => this.#refused),
+      byLabel("counter", "userwire_sends_total", "Messages the API was asked to send, by outcome.", "outcome", () => this.sends),
+      { type: "histogram", name: "userwire_send_duration_seconds", help: "Seconds until the broker answered a send, without the wait for receipts.", samples: () => this.#sendDurations() },
+      single("counter", "userwire_messages_delivered_total", "Messages written to WebSocket connections; a message to two connections counts twice.", () => this.delivered),
+      single("counter", "userwire_delivered_bytes_total", "Bytes of the messages written to WebSocket connections, as they came from the broker.", () => this.deliveredBytes),
+      single("counter", "userwire_messages_replayed_total", "Messages written to WebSocket connections that came from the history (replays).", () => this.replayed),
+      byLabel("counter", "userwire_gaps_total", "Gaps announced to WebSocket connections, by reason.", "why", () => this.gaps),
+      single("counter", "userwire_messages_missed_total", "Messages that WebSocket connections did not get, as far as their number is known.", () => this.missed),
+      single("gauge", "userwire_broker_available", "Whether messages can be sent: 1 if the broker is available, else 0.", () => Number(options.isBrokerAvailable())),
+      single("counter", "userwire_redis_reconnects_total", "Reconnects to Redis.", () => options.redisReconnects()),
+      single("counter", "userwire_subscription_interruptions_total", "Subscriptions of WebSocket connections that were lost.", () => this.interruptions),
+      single("gauge", "userwire_lost_sockets", "Sockets whose client left during the handshake and that hold a file descriptor until the process ends.", () => options.lostSockets()),
+      single("gauge", "userwire_open_files", "File descriptors the process has open, sockets included; a lower bound where the system does not tell.", () => options.files.count),
+      { type: "gauge", name: "userwire_open_files_limit", help: "File descriptors the process may have open; missing when that is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
+      byLabel("gauge", "userwire_build_info", "Version of Userwire, as a label; the value is always 1.", "version", () => ({ [options.version]: 1 })),
       // Names that every program has, so that dashboards know them.
-      single("gauge", "process_start_time_seconds", "Start of the process, in Unix seconds.", () => performance.timeOrigin / 1_000),
-      single("gauge", "process_resident_memory_bytes", "Resident memory.", () => Deno.memoryUsage().rss),
+      single("gauge", "process_start_time_seconds", "Start of the process in Unix seconds.", () => performance.timeOrigin / 1_000),
+      single("gauge", "process_resident_memory_bytes", "Resident memory of the process in bytes.", () => Deno.memoryUsage().rss),
     ];
   }
 
