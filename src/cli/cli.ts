@@ -1,6 +1,7 @@
 /**
- * The command line: picks the command, and turns whatever ends it into an exit code and clear words on standard
- * error. It reads no environment and ends no process by itself; both are the caller's.
+ * The command line: picks the command, and turns its end into an exit code and one clear error on standard error. The
+ * room owns arguments, output and exit codes, and asks a service only through its HTTP API and our client. It reads no
+ * environment and ends no process by itself; both are the caller's.
  *
  * Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used.
  */
@@ -31,7 +32,7 @@ export async function run(
     await program(shell).parseAsync(withCommand(args), { from: "user" });
     return shell.exitCode;
   } catch (error) {
-    // Whoever read our output has seen enough, as in `userwire listen alice | head -1`.
+    // The reader of our output has closed it, as in `userwire listen alice | head -1`.
     if (error instanceof Deno.errors.BrokenPipe) return 0;
     // Commander has written its message already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
@@ -47,7 +48,7 @@ function program(shell: Shell): Command {
     .exitOverride()
     .configureOutput({
       writeOut: (text) => io.out(text),
-      writeErr: (text) => complain(io, text),
+      writeErr: (text) => writeError(io, text),
       getOutHelpWidth: () => io.columns,
       getErrHelpWidth: () => io.columns,
     })
@@ -83,12 +84,12 @@ function withCommand(args: readonly string[]): string[] {
 const PROGRAM_FLAGS: ReadonlySet<string> = new Set(["-h", "--help", "-V", "--version"]);
 
 function report(error: unknown, { env, io }: Shell): number {
-  complain(io, `error: ${inWords(error, { hasStack: env.LOG_LEVEL === "debug" })}\n`);
+  writeError(io, `error: ${inWords(error, { hasStack: env.LOG_LEVEL === "debug" })}\n`);
   return USER_FAULTS.some((kind) => error instanceof kind) ? 2 : 1;
 }
 
 /** Where standard error takes nothing, as on a full disk, the exit code alone has to say it. */
-function complain(io: Io, text: string): void {
+function writeError(io: Io, text: string): void {
   try {
     io.err(text);
   } catch {

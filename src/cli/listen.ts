@@ -1,16 +1,23 @@
 /**
- * `userwire listen`: connects to a running service as one user and prints what that user is sent, one line a
- * message. A connection that breaks is made again by the rule of the close codes; one that never came about is
- * a failure. Standard output carries messages only, all else goes to standard error.
+ * `userwire listen`: connects to a running service as one user, with our own client, and prints what that user is sent,
+ * one line a message. A connection that breaks is made again by the client, from where it was; one that never came about
+ * is a failure. Standard output carries messages only, all else goes to standard error.
  */
 import { type Command, InvalidArgumentError } from "commander";
-import { messageOf } from "../protocol/errors.ts";
-import { shouldReconnect } from "../protocol/close_codes.ts";
-import type { MessageFrame, ServerFrame } from "../protocol/frames.ts";
+import {
+  type Client,
+  connect,
+  type GapFrame,
+  type Identity,
+  type Lost,
+  shouldReconnect,
+  type SocketConstructor,
+} from "../client/mod.ts";
+import { InvalidFrameError } from "../protocol/errors.ts";
+import { type MessageFrame, SUBPROTOCOL } from "../protocol/frames.ts";
 import { parseUsername } from "../protocol/username.ts";
 import { addServiceOptions, RefusalError, Service, type ServiceFlags } from "./service.ts";
 import { interruption, type Io, type Shell } from "./shell.ts";
-import { connect, type Ending } from "./socket.ts";
 
 interface ListenOptions extends ServiceFlags {
   json?: true;
@@ -18,14 +25,11 @@ interface ListenOptions extends ServiceFlags {
   once?: true;
 }
 
-/** A connection that lasted this long, in milliseconds, starts the back-off anew. */
-const STEADY_MS = 10_000;
-const BACK_OFF_MS = 500;
-const MAX_BACK_OFF_MS = 30_000;
+/** The client's code of a connection that broke, or never came about. */
+const BROKEN = 1006;
 
 /** Adds the command. It runs until Ctrl+C, `io.stop`, or the end of its connection if that is final. */
 export function addListen(program: Command, shell: Shell): void {
-  const { io } = shell;
   addServiceOptions(program.command("listen"), { token: true })
     .description("Print the messages a user of a running service gets, until Ctrl+C")
     .argument("<user>", "whose messages")
@@ -45,76 +49,160 @@ Example:
     .action(async (user: string, options: ListenOptions) => {
       const username = parseUsername(user);
       const service = new Service(options, shell);
-      using interrupt = interruption(io);
-      const enough = new AbortController();
-      // Not within the last message: it is still to be acknowledged.
-      const printer = new Printer(io, { ...options, onLast: () => queueMicrotask(() => enough.abort()) });
-      const stop = AbortSignal.any([interrupt.signal, enough.signal]);
-
-      let wasOpen = false;
-      for (let failures = 0; !stop.aborted; failures++) {
-        const ending = await service.socket(username).then(
-          (target) =>
-            connect(target, {
-              stop,
-              patienceMs: service.patienceMs,
-              onFrame: (frame, text) => printer.print(frame, text),
-            }),
-          (error): Ending => {
-            if (!wasOpen || error instanceof RefusalError) throw error;
-            return {
-              code: 0,
-              why: messageOf(error),
-              openMs: undefined,
-              retryMs: undefined,
-              isUnanswered: false,
-            };
-          },
-        );
-        if (stop.aborted || ending.code === 1000) return;
-        if (!wasOpen && ending.isUnanswered) throw service.unreachable(ending.why);
-        wasOpen ||= ending.openMs !== undefined;
-        if (!wasOpen) throw await service.refusal(username);
-        const why = `The connection ended: ${inWords(ending)}`;
-        if (options.once || !shouldReconnect(ending.code)) throw new Error(why);
-
-        if ((ending.openMs ?? 0) >= STEADY_MS) failures = 0;
-        const waitMs = ending.retryMs ?? backOffMs(failures);
-        io.err(`${why}; connecting again in ${(waitMs / 1000).toFixed(1)} s\n`);
-        await pause(waitMs, stop);
-      }
+      using interrupt = interruption(shell.io);
+      await new Listening(username, service, shell.io, options).run(interrupt.signal);
     });
 }
 
-/** Writes frames as lines, and says when the last one wanted was written. */
-class Printer {
+/** One run of the command: the client's events become lines, and its end success or one error. */
+class Listening {
+  readonly #username: string;
+  readonly #service: Service;
   readonly #io: Io;
-  readonly #isJson: boolean;
-  readonly #onLast: () => void;
+  readonly #options: ListenOptions;
+  readonly #client: Client<string>;
+  /** Messages still wanted. */
   #left: number;
+  #wasOpen = false;
+  /** Why there was no ticket for this connection. */
+  #ticketError: Error | undefined;
+  #failure: Error | Promise<Error> | undefined;
 
-  constructor(io: Io, options: { json?: true; count?: number; onLast: () => void }) {
+  constructor(username: string, service: Service, io: Io, options: ListenOptions) {
+    this.#username = username;
+    this.#service = service;
     this.#io = io;
-    this.#isJson = options.json ?? false;
+    this.#options = options;
     this.#left = options.count ?? Infinity;
-    this.#onLast = options.onLast;
+    this.#client = connect<string>(service.socketUrl(username), {
+      ...this.#identity(),
+      timeoutMs: service.patienceMs,
+      parse: (text) => readFrame(text, options),
+      WebSocket: this.#socketClass(),
+    });
+    this.#listen();
   }
 
-  print(frame: ServerFrame, text: string): void {
-    switch (frame.t) {
-      case "hi":
-        this.#io.err(`Listening as ${frame.user} on instance ${frame.node}\n`);
-        break;
-      case "m":
-        this.#io.out(`${this.#isJson ? onOneLine(text) : payloadLine(frame, text)}\n`);
-        if (--this.#left === 0) this.#onLast();
-        break;
-      case "gap":
-        if (this.#isJson) this.#io.out(`${onOneLine(text)}\n`);
-        else this.#io.err(`Messages ${frame.from} to ${frame.to} are lost: ${frame.why}\n`);
-        break;
-    }
+  /**
+   * Resolves at the signal, after the last message wanted, or when the service closes in good order.
+   * @throws why else it ended.
+   */
+  async run(stop: AbortSignal): Promise<void> {
+    const close = () => void this.#client.close();
+    stop.addEventListener("abort", close);
+    if (stop.aborted) close();
+    await this.#client.closed;
+    stop.removeEventListener("abort", close);
+    if (this.#failure) throw await this.#failure;
   }
+
+  #identity(): Identity {
+    const identity = this.#service.identity(this.#username);
+    if ("user" in identity) return identity;
+    return {
+      token: async () => {
+        this.#ticketError = undefined;
+        try {
+          return await identity.token();
+        } catch (error) {
+          throw this.#ticketError = error as Error;
+        }
+      },
+    };
+  }
+
+  /** Deno opens a socket also when the server has chosen none of the subprotocols offered. */
+  #socketClass(): SocketConstructor {
+    const check = (socket: WebSocket) => {
+      if (socket.protocol === SUBPROTOCOL) return;
+      this.#fail(new InvalidFrameError(`${this.#service.address} does not speak ${SUBPROTOCOL}`));
+    };
+    return class extends WebSocket {
+      constructor(url: string, protocols: string[]) {
+        super(url, protocols);
+        this.addEventListener("open", () => check(this));
+      }
+    };
+  }
+
+  #listen(): void {
+    // The client reports what a listener throws as uncaught, which would end the process.
+    const guarded = <Detail>(listener: (detail: Detail) => void) => (detail: Detail) => {
+      try {
+        listener(detail);
+      } catch (error) {
+        this.#fail(error as Error);
+      }
+    };
+    const client = this.#client;
+    client.on(
+      "open",
+      guarded(({ user, node }) => this.#io.err(`Listening as ${user} on instance ${node}\n`)),
+    );
+    client.on("message", guarded(({ data }) => this.#print(data)));
+    client.on("gap", guarded((gap) => this.#printGap(gap)));
+    client.on("lost", guarded((lost) => this.#onLost(lost)));
+    client.on("error", (error) => {
+      // All others come to `lost` too, or change nothing for who reads the lines.
+      if (error instanceof InvalidFrameError) this.#fail(error);
+    });
+  }
+
+  #print(line: string): void {
+    if (this.#left <= 0) return;
+    this.#io.out(`${line}\n`);
+    // Not within the last message: it is still to be acknowledged.
+    if (--this.#left === 0) queueMicrotask(() => void this.#client.close());
+  }
+
+  #printGap(gap: GapFrame): void {
+    if (this.#options.json) return this.#io.out(`${JSON.stringify(gap)}\n`);
+    const which = gap.to === null ? `from ${gap.from} on may be` : `${gap.from} to ${gap.to} are`;
+    this.#io.err(`Messages ${which} lost: ${gap.why}\n`);
+  }
+
+  #onLost(lost: Lost): void {
+    const { code, opened, retryMs = 0 } = lost;
+    if (code === 1000) return;
+    // A close code comes over a socket that was open, whether the service has said hi or not.
+    this.#wasOpen ||= opened || code !== BROKEN;
+    if (!this.#wasOpen) return this.#fail(this.#ticketError ?? this.#neverOpened(lost));
+    if (this.#ticketError instanceof RefusalError) return this.#fail(this.#ticketError);
+    const text = `The connection ended: ${this.#reasonOf(lost)}`;
+    if (this.#options.once || !shouldReconnect(code)) return this.#fail(new Error(text));
+    this.#io.err(`${text}; connecting again in ${(retryMs / 1000).toFixed(1)} s\n`);
+  }
+
+  /** Ends the command with this error, unless another came first. */
+  #fail(failure: Error | Promise<Error>): void {
+    this.#failure ??= failure;
+    void this.#client.close();
+  }
+
+  #neverOpened(lost: Lost): Error | Promise<Error> {
+    return isUnanswered(lost)
+      ? this.#service.unreachable(this.#reasonOf(lost))
+      : this.#service.refusal(this.#username);
+  }
+
+  #reasonOf(lost: Lost): string {
+    if (this.#ticketError) return this.#ticketError.message;
+    if (isUnanswered(lost)) return `no answer in ${this.#service.patienceMs / 1000} s`;
+    const { code, reason } = lost;
+    return code === BROKEN ? reason || "it broke" : `${code} ${reason}`.trim();
+  }
+}
+
+/** Whether the client has given up waiting for `hi`, by its words for that. */
+function isUnanswered({ opened, reason }: Lost): boolean {
+  return !opened && reason.startsWith("The server did not answer");
+}
+
+/** Reads a frame. The data of a message become the line to print, which is cut out of the text: a parser rounds. */
+function readFrame(text: string, { json }: ListenOptions): unknown {
+  const frame = JSON.parse(text);
+  if (frame?.t !== "m") return frame;
+  return { ...frame, enc: undefined, data: json ? onOneLine(text) : payloadLine(frame, text) };
 }
 
 // deno-lint-ignore no-control-regex -- looks for what could break the line or steer the terminal
@@ -123,7 +211,7 @@ const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/;
 /** A payload on one line: text as it is if that is one line, everything else as JSON. */
 function payloadLine(frame: MessageFrame, text: string): string {
   if (typeof frame.data === "string" && !CONTROL.test(frame.data)) return frame.data;
-  // Cut out rather than written anew, which would round big numbers: `data` is the last field of every `m`.
+  // `data` is the last field of every `m`.
   return onOneLine(text.slice(text.indexOf(DATA_FIELD) + DATA_FIELD.length, -1));
 }
 
@@ -135,26 +223,6 @@ function onOneLine(json: string): string {
     // Below U+0020 JSON has only white space, and only between its parts; the others stand in its strings.
     .replace(/[\r\n\t]+/g, " ")
     .replace(/[\u007f-\u009f]/g, (char) => `\\u00${char.charCodeAt(0).toString(16)}`);
-}
-
-function inWords({ code, why }: Ending): string {
-  return [code || "", why || (code ? "" : "it broke")].filter((part) => part !== "").join(" ");
-}
-
-/** Full jitter: clients that lost one server together do not come back together. */
-function backOffMs(failures: number): number {
-  return Math.random() * Math.min(MAX_BACK_OFF_MS, BACK_OFF_MS * 2 ** failures);
-}
-
-function pause(ms: number, stop: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  const end = () => resolve();
-  stop.addEventListener("abort", end);
-  return promise.finally(() => {
-    clearTimeout(timer);
-    stop.removeEventListener("abort", end);
-  });
 }
 
 function parseCount(text: string): number {

@@ -1,8 +1,9 @@
 /**
  * A running service, as the commands `send`, `listen` and `who` see it: its address, its HTTP calls, and one
- * clear sentence for everything that can go wrong on the way. No retries: a command is run again by its user.
+ * sentence for each thing that can go wrong on the way. No retries: a command is run again by its user.
  */
 import { type Command, Option } from "commander";
+import type { Identity } from "../client/mod.ts";
 import { CLIENT_VARIABLES } from "../config/settings.ts";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
@@ -13,7 +14,7 @@ const PATIENCE_MS = 10_000;
 
 const { url: URL_VARIABLE, key: KEY_VARIABLE, token: TOKEN_VARIABLE } = CLIENT_VARIABLES;
 
-/** What the options say that every command that speaks to a service has; each wins over its variable. */
+/** The options of every command that speaks to a service; each wins over its variable. */
 export interface ServiceFlags {
   readonly url?: string;
   readonly key?: string;
@@ -72,20 +73,19 @@ export class Service {
     return this.#base.href.replace(/\/$/, "");
   }
 
+  /** Where sockets of a user are opened. The name stands in it beside a token too, so that one of another is refused. */
+  socketUrl(username: string): URL {
+    return new URL(`ws?${new URLSearchParams({ username })}`, this.#base);
+  }
+
   /**
-   * Where to open a WebSocket for a user, and with which subprotocols. A token goes along as one of them; with a key
-   * alone a ticket is fetched, which is good for one connection, and takes the token's place.
-   * @throws {RefusalError} when the key does not allow that; another error when there is no ticket just now.
+   * Who connects, as our client takes it: the token if there is one, else with a key a new ticket for each connection,
+   * which takes the token's place, else the name alone. `token` rejects with `RefusalError` when the key does not allow
+   * that, and with another error when there is no ticket just now.
    */
-  async socket(username: string): Promise<{ url: string; protocols: string[] }> {
-    const url = this.#socketUrl(username);
-    const protocols = [SUBPROTOCOL];
-    const shown = this.#token !== "" || this.#key === "" ? this.#token : await this.#ticket(username);
-    if (shown !== "") {
-      const bytes = new TextEncoder().encode(shown);
-      protocols.push(BEARER_SUBPROTOCOL + bytes.toBase64({ alphabet: "base64url", omitPadding: true }));
-    }
-    return { url: url.href.replace(/^http/, "ws"), protocols };
+  identity(username: string): Identity {
+    if (this.#token !== "") return { token: () => Promise.resolve(this.#token) };
+    return this.#key === "" ? { user: username } : { token: () => this.#ticket(username) };
   }
 
   async #ticket(username: string): Promise<string> {
@@ -137,8 +137,13 @@ export class Service {
    */
   async refusal(username: string): Promise<Error> {
     try {
-      const { protocols } = await this.socket(username);
-      const response = await this.#fetch(this.#socketUrl(username), {
+      const identity = this.identity(username);
+      const protocols = [SUBPROTOCOL];
+      if ("token" in identity) {
+        const token = new TextEncoder().encode(await identity.token());
+        protocols.push(BEARER_SUBPROTOCOL + token.toBase64({ alphabet: "base64url", omitPadding: true }));
+      }
+      const response = await this.#fetch(this.socketUrl(username), {
         headers: {
           "sec-websocket-protocol": protocols.join(", "),
           "connection": "Upgrade",
@@ -159,16 +164,12 @@ export class Service {
   }
 
   /**
-   * Nothing came back.
-   * @param why What was tried in vain, for people to read.
+   * The error of a request or a socket that got no answer.
+   * @param reason For people to read.
    */
-  unreachable(why: string, options?: ErrorOptions): Error {
+  unreachable(reason: string, options?: ErrorOptions): Error {
     const advice = `start one with "userwire serve", or say with --url where it is`;
-    return new Error(`Can't reach a service at ${this.address}: ${why} (${advice})`, options);
-  }
-
-  #socketUrl(username: string): URL {
-    return new URL(`ws?${new URLSearchParams({ username })}`, this.#base);
+    return new Error(`Can't reach a service at ${this.address}: ${reason} (${advice})`, options);
   }
 
   async #call(

@@ -159,7 +159,7 @@ export const ranges: Kind<readonly string[]> = {
   },
 };
 
-/** Where keys are fetched from. Whoever could change them on the way could be anyone, hence TLS. */
+/** The URL of a JWK Set. TLS, because keys that were changed on the way would make any token valid. */
 export const keysUrl: Kind<string> = {
   expects: "an https:// URL (http:// only on this machine)",
   isSecret: true,

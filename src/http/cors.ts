@@ -1,6 +1,6 @@
-/** What browsers ask for before a page of another site may call, and may read what was answered. */
+/** CORS: what browsers ask before a page of another site may call, and need before it may read the answer. */
 
-/** Beside those that every page may read. */
+/** Headers of answers that pages may read beside those that every page may. */
 const EXPOSED = "Allow, Idempotent-Replayed, Retry-After, Userwire-Counted, WWW-Authenticate";
 const METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE";
 /** How long a browser may keep the answer to a preflight, in seconds. */
@@ -35,7 +35,7 @@ export function share({ headers }: Response, origin: string): void {
   headers.set("access-control-expose-headers", EXPOSED);
 }
 
-/** Says to caches that the answer depends on who asks, whoever asked this time. */
+/** Adds `Vary: Origin`: caches must not give one origin the answer to another. */
 export function varyByOrigin({ headers }: Response): void {
   headers.append("vary", "Origin");
 }

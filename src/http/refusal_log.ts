@@ -1,20 +1,20 @@
 /**
- * A line in the log for who is refused: browsers hide the status of a refused handshake and blame CORS for a refused
- * call, so whoever runs the service has to find it here. One for each reason and origin, or address, a minute.
+ * Logs refused handshakes and calls, one line a minute for each reason and origin, or address. Browsers hide the status of
+ * a refused handshake and blame CORS for a refused call, so an operator must find the reason here.
  */
 import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { Log } from "../log/log.ts";
 import type { Problem, ProblemCode } from "./problem.ts";
 
-/** How long the same is not told again, in milliseconds. */
+/** How long the same refusal is not logged again, in milliseconds. */
 const QUIET_MS = 60_000;
-/** Reasons and places that are told within a minute. More are counted, and told as one number. */
+/** Most different refusals logged within a minute. More are counted, and logged as one number. */
 const MAX_REMEMBERED = 100;
 /** Longest origin in a line; browsers know none that is longer, others may write anything. */
 const MAX_ORIGIN_LENGTH = 300;
 
-/** Problems of calls that are told. The others are answers like any other, or are logged by who found them. */
-const TOLD: ReadonlySet<ProblemCode> = new Set([
+/** Problems of calls that are logged. The others are answers like any other, or are logged where they were found. */
+const LOGGED_CALLS: ReadonlySet<ProblemCode> = new Set([
   "unauthorized",
   "forbidden",
   "origin_not_allowed",
@@ -25,21 +25,21 @@ const TOLD: ReadonlySet<ProblemCode> = new Set([
   "headers_too_large",
   "full",
 ]);
-/** Problems of handshakes that are not: they come to everybody at once, and are logged as what they are. */
-const UNTOLD: ReadonlySet<ProblemCode> = new Set(["draining", "broker_unavailable", "internal"]);
+/** Problems of handshakes that are not logged here: they come to all clients at once, and their cause is logged. */
+const QUIET_HANDSHAKES: ReadonlySet<ProblemCode> = new Set(["draining", "broker_unavailable", "internal"]);
 
-interface Told {
+interface Entry {
   atMs: number;
   /** How often it came since. */
-  more: number;
+  repeats: number;
 }
 
 export class RefusalLog {
   readonly #log: Log;
   readonly #trusted: AddressRanges;
   readonly #now: () => number;
-  /** In the order in which they were told. */
-  readonly #told = new Map<string, Told>();
+  /** In the order in which they were logged. */
+  readonly #entries = new Map<string, Entry>();
   #uncounted = 0;
 
   /** @param options.now The clock, in milliseconds. */
@@ -51,26 +51,26 @@ export class RefusalLog {
 
   /** @param peer Address at the other end of the request's connection. */
   note(request: Request, peer: string, { code, detail, status }: Problem, isHandshake: boolean): void {
-    if (isHandshake ? UNTOLD.has(code) : !TOLD.has(code)) return;
+    if (isHandshake ? QUIET_HANDSHAKES.has(code) : !LOGGED_CALLS.has(code)) return;
     const address = clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted);
     const origin = originIn(request);
     const key = `${code} ${isHandshake} ${origin ?? addressKey(address)}`;
     const nowMs = this.#now();
-    const before = this.#told.get(key);
+    const before = this.#entries.get(key);
     if (before !== undefined && nowMs - before.atMs < QUIET_MS) {
-      before.more++;
+      before.repeats++;
       return;
     }
-    this.#told.delete(key);
-    for (const [old, { atMs }] of this.#told) {
+    this.#entries.delete(key);
+    for (const [old, { atMs }] of this.#entries) {
       if (nowMs - atMs < QUIET_MS) break;
-      this.#told.delete(old);
+      this.#entries.delete(old);
     }
-    if (this.#told.size >= MAX_REMEMBERED) {
+    if (this.#entries.size >= MAX_REMEMBERED) {
       this.#uncounted++;
       return;
     }
-    this.#told.set(key, { atMs: nowMs, more: 0 });
+    this.#entries.set(key, { atMs: nowMs, repeats: 0 });
     if (this.#uncounted > 0) {
       this.#log.warn("refusals not logged one by one", { times: this.#uncounted });
       this.#uncounted = 0;
@@ -82,7 +82,7 @@ export class RefusalLog {
       origin,
       address,
       why: detail,
-      times_before: before?.more || undefined,
+      times_before: before?.repeats || undefined,
     });
   }
 }

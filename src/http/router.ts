@@ -1,6 +1,6 @@
 /**
- * Finds who answers a request: the calls of `api/`, the document, the page. What nobody answers is a problem, and what goes
- * wrong becomes one here. Sockets are in `upgrade.ts`.
+ * Routes a request to the calls of `api/`, the document or the page. A path that nobody serves is a problem, and errors
+ * become problems here. Sockets are in `handshake.ts`.
  */
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { methodNotAllowed } from "hono/method-not-allowed";
@@ -24,7 +24,6 @@ import { writeDocument } from "./document.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
-import { pathOf } from "./target.ts";
 
 export interface RouterOptions extends Omit<Api, "bodies" | "metricsText">, PageOptions {
   readonly metrics: Metrics;
@@ -93,7 +92,7 @@ export function createRouter(options: RouterOptions): Router {
   }
 
   if (options.openapi !== "off") {
-    // Written once, for whoever asks need show nothing.
+    // Written once: anybody may ask for it, and it takes as long as a hundred sends.
     let document: string | undefined;
     app.get("/openapi.json", (c) => {
       if (options.openapi === "key") authorize(c, api, "any");
@@ -131,6 +130,11 @@ export function createRouter(options: RouterOptions): Router {
     send: (request, target) => answerSend(request, target, sends).catch(sendFailed),
     close: () => deadlines.close(),
   };
+}
+
+/** The path as it stands in the address, encoded as it is. */
+function pathOf({ url }: Request): string {
+  return /^https?:\/\/[^/?#]*([^?#]*)/.exec(url)?.[1] ?? "";
 }
 
 /** The answer to a body that can't be read; undefined for other errors. */

@@ -2,14 +2,14 @@
 import { formatJson, formatPretty, type LogLine, trouble } from "./format.ts";
 
 /**
- * Lines to the console wait so long for others: each write is a call of the kernel that wakes whoever reads them, and
- * with a thousand sockets coming and going in a second these calls cost a tenth of all.
+ * How long lines wait to be written together, in milliseconds: each write is a system call that wakes the reader, and with
+ * a thousand sockets coming and going in a second these calls cost a tenth of all.
  */
 const TOGETHER_MS = 10;
 
 /**
- * The console: standard output, and standard error for warnings and errors, in the order they came. What it refuses,
- * as a file on a full disk and a terminal that was closed do, it never gets; the first time is told.
+ * The console: standard output, and standard error for warnings and errors, in the order they came. A line that it
+ * refuses, as a file on a full disk and a closed terminal do, is dropped; the first time is reported.
  */
 export class Terminal {
   readonly #format: "pretty" | "json";

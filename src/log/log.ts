@@ -1,6 +1,7 @@
 /**
- * What a log is, and logs that write nowhere. The one that writes is opened in `log_file.ts`: apart from this, because
- * whoever imports only the type of a log, as the publisher does, must not need the log package.
+ * The contract of a log, and logs that write nowhere. The room owns lines, their form, the console and the file; it knows
+ * nothing of what happens in the app. The log that writes is opened in `open.ts`: a room that imports only the contract,
+ * as the publisher does, must not need the log package.
  */
 import type { LogFields, LogLevel } from "./format.ts";
 
@@ -17,7 +18,7 @@ export interface Log {
   error(event: string, fields?: LogFields): void;
   /** Writes what is buffered to the file. */
   flush(): void;
-  /** Flushes, stops the timer and lets go of the file. Later events reach the console only. Idempotent. */
+  /** Flushes, stops the timer and closes the file. Later events reach the console only. Idempotent. */
   close(): void;
 }
 

@@ -75,7 +75,7 @@ export class Metrics {
       single("gauge", "userwire_broker_available", "Whether the broker accepts sends: 1 if it does, 0 if not.", () => Number(options.isBrokerAvailable())),
       single("counter", "userwire_redis_reconnects_total", "Reconnections to Redis after the connection for commands was lost.", () => options.redisReconnects()),
       single("counter", "userwire_subscription_interruptions_total", "Subscriptions of WebSocket connections that were lost, each time.", () => this.interruptions),
-      single("gauge", "userwire_lost_sockets", "File descriptors held by handshakes that the client aborted, until the listener is renewed.", () => options.lostSockets()),
+      single("gauge", "userwire_lost_sockets", "Handshakes whose client left in the middle, each of which holds a file descriptor until the process ends.", () => options.lostSockets()),
       single("gauge", "userwire_open_files", "Open file descriptors of the process, sockets included; a lower bound where the system does not tell.", () => options.files.count),
       { type: "gauge", name: "userwire_open_files_limit", help: "Limit of open file descriptors of the process; missing where it is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
       byLabel("gauge", "userwire_build_info", "Version of the service as a label; the value is always 1.", "version", () => ({ [options.version]: 1 })),

@@ -1,6 +1,7 @@
 /**
  * IP addresses and ranges of them: which ones are trusted proxies, whose request it is behind them, and which addresses
  * count as one client. Text that is no address is never an error: it comes from headers that anybody may have written.
+ * The room owns who calls and by which name; it must not know what they ask for.
  */
 import { BlockList, isIP } from "node:net";
 

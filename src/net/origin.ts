@@ -43,8 +43,9 @@ function siteOf(origin: string): URL | undefined {
 }
 
 /**
- * The host as the browser used it is the page's. Behind a proxy that ends TLS the scheme differs, but never the other
- * way: whoever changes pages that come by plain http must not get at a service that is called by https.
+ * Whether the page has the host by which the service was called. Behind a proxy that ends TLS the scheme differs, but
+ * never the other way: a page that came by plain http, and may have been changed on the way, must not get at a service
+ * that is called by https.
  */
 function isOwnPage({ protocol, hostname, port }: URL, own: OwnHost): boolean {
   if (protocol !== "https:" && (protocol !== "http:" || own.protocol === "https:")) return false;

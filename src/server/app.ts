@@ -1,4 +1,7 @@
-/** The wiring: opens what the settings ask for, in order, and closes it in reverse. Knows every part, does nothing. */
+/**
+ * The wiring: opens what the settings ask for, in order, and closes it in reverse. The room owns the life of a service,
+ * from the settings to the exit code, and is the only one that knows every part; it answers no request by itself.
+ */
 import { resolve } from "node:path";
 import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
@@ -39,7 +42,7 @@ export interface App {
    * @returns How many sockets did not answer.
    */
   drain(windowMs: number): Promise<number>;
-  /** Lets go of everything. Call `drain` first. */
+  /** Closes everything. Call `drain` first. */
   close(): Promise<void>;
 }
 
@@ -122,7 +125,7 @@ export function openApp(config: Config, options: AppOptions): App {
     onForeign: foreignWarning(log),
   };
   const limits = new ConnectionLimits(connections, config);
-  // Whoever is connected is told now, not with the next message.
+  // Connected clients hear of a history that was set back now, not with their next message.
   history.onSetBack?.(() => connections.verify());
   let isDraining = false;
 

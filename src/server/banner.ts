@@ -23,6 +23,6 @@ export function logBanner(
   log.warn(
     isLoopback(config.host)
       ? "open mode: any program on this machine may connect and send as anyone"
-      : "open mode: whoever reaches this address may connect and send as anyone",
+      : "open mode: every client that reaches this address may connect and send as anyone",
   );
 }

@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import { type Pem, redisTlsOf, tlsOf } from "../config/pem.ts";
 import type { Config } from "../config/settings.ts";
 import type { Log } from "../log/log.ts";
-import { openLog } from "../log/file.ts";
+import { openLog } from "../log/open.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
 import { sendAway } from "../session/drain.ts";
 import { CLOSE } from "../protocol/close_codes.ts";

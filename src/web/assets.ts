@@ -6,7 +6,13 @@
  */
 import { createHash } from "node:crypto";
 import html from "./index.html" with { type: "text" };
-import css from "./page.css" with { type: "text" };
+import tokens from "./css/tokens.css" with { type: "text" };
+import base from "./css/base.css" with { type: "text" };
+import layout from "./css/layout.css" with { type: "text" };
+import forms from "./css/forms.css" with { type: "text" };
+import welcome from "./css/welcome.css" with { type: "text" };
+import cards from "./css/cards.css" with { type: "text" };
+import narrow from "./css/narrow.css" with { type: "text" };
 import icon from "./icon.svg" with { type: "text" };
 import page from "./page.js" with { type: "text" };
 import access from "./access.js" with { type: "text" };
@@ -25,6 +31,9 @@ export interface Asset {
   /** Value of the `etag` header, with its quotes; changes when the body changes. */
   readonly etag: string;
 }
+
+/** One file for the browser, in the order in which later rules win. */
+const css = [tokens, base, layout, forms, welcome, cards, narrow].join("\n");
 
 const JAVASCRIPT = "text/javascript; charset=utf-8";
 

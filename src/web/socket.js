@@ -1,14 +1,10 @@
 /**
  * One user's socket as the page sees it, on either wire, under one interface. The framed wire is the client's work;
- * the raw wire has no client, so what it takes to stay connected is here: no positions, nothing is resumed. Knows
- * nothing of the page.
+ * the raw wire has none, and a raw socket that has ended stays closed until it is opened by hand. Knows nothing of the
+ * page.
  */
 import { accessOf, accessToken } from "./access.js";
-import { connect, shouldReconnect } from "./client.js";
-
-const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 30_000;
-const STEADY_MS = 10_000;
+import { connect } from "./client.js";
 
 /** What close codes mean, in words for people. */
 export const CLOSE_MEANINGS = new Map([
@@ -127,9 +123,6 @@ export class RawSocket {
   #listener;
   /** @type {WebSocket | undefined} */
   #socket;
-  /** @type {number | undefined} */
-  #retry;
-  #attempt = 0;
 
   /**
    * @param {string} username
@@ -142,7 +135,6 @@ export class RawSocket {
 
   open() {
     if (this.#socket) return;
-    clearTimeout(this.#retry);
     const origin = location.origin.replace(/^http/, "ws");
     const token = accessOf(this.#username);
     const query = token === undefined ? `?${new URLSearchParams({ username: this.#username })}` : "";
@@ -151,18 +143,20 @@ export class RawSocket {
     this.#socket = socket;
     // Its first frame has no place for a name.
     const byToken = accessToken() !== "";
-    let openedAt = 0;
+    let opened = false;
     this.#listener.state({ phase: "connecting" });
 
     socket.onopen = async () => {
-      openedAt = Date.now();
+      opened = true;
       if (token !== undefined) {
         try {
           const text = await token();
           if (this.#socket === socket) socket.send(JSON.stringify({ token: text }));
         } catch (error) {
           const why = error instanceof Error ? error.message : String(error);
-          if (this.#socket === socket) this.#giveUp({ code: 4401, why });
+          if (this.#socket !== socket) return;
+          this.#letGo();
+          this.#listener.state({ phase: "closed", code: 4401, why, opened, byUs: false });
         }
       }
       if (this.#socket === socket) this.#listener.state({ phase: "open", byToken });
@@ -175,19 +169,7 @@ export class RawSocket {
     };
     socket.onclose = ({ code, reason }) => {
       this.#socket = undefined;
-      const state = {
-        phase: /** @type {const} */ ("closed"),
-        code,
-        why: reason,
-        opened: openedAt > 0,
-        byUs: false,
-      };
-      if (!shouldReconnect(code)) return this.#listener.state(state);
-      if (openedAt > 0 && Date.now() - openedAt >= STEADY_MS) this.#attempt = 0;
-      const waitMs = Math.random() * Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt);
-      this.#attempt++;
-      this.#retry = setTimeout(() => this.open(), waitMs);
-      this.#listener.state({ ...state, retryAt: Date.now() + waitMs });
+      this.#listener.state({ phase: "closed", code, why: reason, opened, byUs: false });
     };
   }
 
@@ -196,17 +178,9 @@ export class RawSocket {
     this.#listener.state(BY_US);
   }
 
-  /** For good: what is wrong will not mend itself. */
-  #giveUp(/** @type {{ code: number, why: string }} */ reason) {
-    this.#letGo();
-    this.#listener.state({ phase: "closed", ...reason, opened: true, byUs: false });
-  }
-
   #letGo() {
-    clearTimeout(this.#retry);
     const socket = this.#socket;
     this.#socket = undefined;
-    this.#attempt = 0;
     if (socket) {
       // The browser may take long to see the server's answer; nothing that still arrives concerns us.
       socket.onopen = socket.onmessage = socket.onclose = null;

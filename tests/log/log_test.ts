@@ -15,7 +15,7 @@ import {
 } from "@std/assert";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../src/log/log.ts";
-import { type LogOptions, openLog } from "../../src/log/file.ts";
+import { type LogOptions, openLog } from "../../src/log/open.ts";
 import { formatPretty } from "../../src/log/format.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 
@@ -83,7 +83,7 @@ async function run(
   const output = child.output().finally(() => clearTimeout(kill));
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(
-    `import { openLog } from "./src/log/file.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
+    `import { openLog } from "./src/log/open.ts"; const dir = ${JSON.stringify(dir)};\n${program}`,
   ));
   await writer.close();
   const { code, stdout, stderr } = await output;

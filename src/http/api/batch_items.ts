@@ -156,7 +156,7 @@ async function readItem(
     throw new BatchFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
   }
   const { to, text, base64, id: itemId = crypto.randomUUID(), ttl, expect } = checked.value;
-  // Whoever is named twice is meant once.
+  // A user named twice gets the message once.
   const users = typeof to === "string" ? [to] : [...new Set(to)];
   for (const user of users) {
     try {

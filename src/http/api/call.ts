@@ -5,13 +5,13 @@
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
+import { InvalidUsernameError } from "../../protocol/errors.ts";
 import type { NameRules } from "../../protocol/username.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { BodyLimits } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
 import type { OwnHost } from "../../net/own_host.ts";
 import type { Effect } from "../problem.ts";
-import { usernameFrom } from "../target.ts";
 import type { Readiness } from "./shapes.ts";
 
 /** What calls are answered with. */
@@ -68,4 +68,26 @@ export function segmentOf(c: CallContext): string {
 /** @throws {InvalidUsernameError} */
 export function usernameIn(c: CallContext): string {
   return usernameFrom(segmentOf(c));
+}
+
+/**
+ * The username that stands in a path.
+ * @throws {InvalidUsernameError}
+ */
+export function usernameFrom(segment: string): string {
+  // Most names are what they look like.
+  if (!segment.includes("%")) return segment;
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    throw new InvalidUsernameError(
+      "The username in the path is not percent-encoded UTF-8: encode it as encodeURIComponent does",
+    );
+  }
+}
+
+/** The query, of a name given twice the last; undefined when there is none. */
+export function queryOf(request: Request): Record<string, string> | undefined {
+  const at = request.url.indexOf("?");
+  return at < 0 ? undefined : Object.fromEntries(new URLSearchParams(request.url.slice(at)));
 }

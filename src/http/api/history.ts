@@ -3,8 +3,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
 import { parsePosition } from "../../protocol/position.ts";
 import { problem } from "../problem.ts";
-import { queryOf } from "../target.ts";
-import { authorize, type Call, usernameIn } from "./call.ts";
+import { authorize, type Call, queryOf, usernameIn } from "./call.ts";
 import { check, json, no, number, REFUSALS, SECURITY, UserParameter } from "./shapes.ts";
 
 const HistoryQuery = z.strictObject({

@@ -1,4 +1,4 @@
-/** `/healthz`, `/readyz` and `/metrics`: for whoever balances the load and whoever is on call. */
+/** `/healthz`, `/readyz` and `/metrics`: for load balancers and monitoring. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { METRICS_TYPE } from "../../metrics/metrics.ts";
 import { authorize, type Call } from "./call.ts";
@@ -10,7 +10,7 @@ const HEALTH_ROUTE = createRoute({
   method: "get",
   path: "/healthz",
   operationId: "getHealth",
-  security: [], // whoever balances the load has no key
+  security: [], // a load balancer has no key
   summary: "Whether the process lives",
   responses: {
     200: json(Health, "It does; a lost broker does not change that"),
@@ -23,7 +23,7 @@ const READY_ROUTE = createRoute({
   method: "get",
   path: "/readyz",
   operationId: "getReadiness",
-  security: [], // whoever balances the load has no key
+  security: [], // a load balancer has no key
   summary: "Whether this instance should get traffic",
   responses: {
     200: json(Readiness, "It should"),

@@ -11,8 +11,7 @@ import type { SendOptions } from "../../publisher/send.ts";
 import { type BodyLimits, readPayload } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
-import { queryOf, usernameFrom } from "../target.ts";
-import { type Call, segmentOf } from "./call.ts";
+import { type Call, queryOf, segmentOf, usernameFrom } from "./call.ts";
 import {
   BODY_REFUSALS,
   check,

@@ -54,7 +54,9 @@ export const Readiness = z.object({
   why: z.string().optional().openapi({ description: "What keeps it from being ready" }),
   broker: z.string().openapi({ example: "redis" }),
   node: z.string().openapi({ description: "Name of this instance", example: "host:8765" }),
-  open: z.boolean().openapi({ description: "Open mode: whoever reaches this address may do everything" }),
+  open: z.boolean().openapi({
+    description: "Open mode: every client that reaches this address may do everything",
+  }),
   connections: z.number().int().openapi({ description: "Sockets of this instance" }),
   warnings: z.array(z.string()).optional().openapi({
     description: "What Redis is set to that may lose data",

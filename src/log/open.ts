@@ -1,0 +1,169 @@
+/**
+ * Opens a log: a short event with fields, as a readable line on the console and as a line of JSON in a file that rotates
+ * by size, or every day too. A call never throws. Secrets are not hidden: callers keep tokens and keys out of the fields.
+ *
+ * Each line goes through three layers: `Log`, which the rest of the app knows; @std/log, which the project is asked to
+ * use; and LogTape, which `links/std_log` is made of where JSR can't be reached. @std/log's process-wide registry is left
+ * alone, so that two apps can live in one process.
+ */
+import { BaseHandler, Logger, type LogRecord } from "@std/log";
+import { ConfigError, messageOf } from "../protocol/errors.ts";
+import { Terminal } from "./console.ts";
+import { LogFile } from "./file.ts";
+import type { LogFields, LogLevel, LogLine } from "./format.ts";
+import type { Log } from "./log.ts";
+
+/** How a log is opened. */
+export interface LogOptions {
+  level: LogLevel;
+  /** Folder of the files; it is made when it is missing. */
+  dir: string;
+  /** Name of the file, to which ".log" is added. Logs that share a folder need names of their own. */
+  name: string;
+  /** How the console shows events. The file is always JSON lines. */
+  format: "pretty" | "json";
+  /**
+   * Size in bytes at which the next file is begun.
+   * @default {10485760} 10 MiB
+   */
+  maxBytes?: number;
+  /**
+   * Whether a new file is begun at midnight (UTC) too. That of the day before is named after it then:
+   * `<name>.2026-11-26.log`.
+   * @default {"size"}
+   */
+  rotate?: "size" | "daily";
+  /**
+   * How many files are kept, the current one included: at least 2. With `rotate: "daily"` as many of days, and of
+   * those that a day grew out of.
+   * @default {5}
+   */
+  maxFiles?: number;
+  /**
+   * Longest time in milliseconds that an event waits in the buffer. Warnings and errors do not wait.
+   * @default {1000}
+   */
+  flushMs?: number;
+  /**
+   * Whether events go to the console too. Trouble with the file does in any case.
+   * @default {true}
+   */
+  console?: boolean;
+}
+
+const DEFAULT_MAX_BYTES = 10 * 1024 * 1024;
+const DEFAULT_MAX_FILES = 5;
+const DEFAULT_FLUSH_MS = 1000;
+
+/**
+ * Opens a log.
+ * @throws {ConfigError} when the folder or the file in it can't be made or written, or an option makes no sense.
+ */
+export function openLog(options: LogOptions): Log {
+  const { level, dir, name, format } = options;
+  const { maxBytes = DEFAULT_MAX_BYTES, maxFiles = DEFAULT_MAX_FILES, flushMs = DEFAULT_FLUSH_MS } = options;
+  const faults: string[] = [];
+  if (!/^[\w.-]+$/.test(name)) {
+    faults.push(`Log name "${name}" can't name a file: use letters, digits, ".", "_" and "-" only`);
+  }
+  if (!(maxBytes >= 1)) faults.push(`Log size "${maxBytes}" is too small: let a file have at least 1 byte`);
+  if (!(maxFiles >= 2)) faults.push(`Number of log files "${maxFiles}" is too small: keep at least 2`);
+  if (faults.length > 0) throw new ConfigError(faults);
+
+  const terminal = new Terminal(format, (line) => file.show(line));
+  const file = new LogFile(terminal, {
+    dir,
+    name,
+    maxBytes,
+    maxFiles,
+    isDaily: options.rotate === "daily",
+  });
+  try {
+    file.open();
+  } catch (error) {
+    throw new ConfigError([
+      `Log folder "${dir}" can't be written: ${messageOf(error)}; ` +
+      `set LOG_DIR to a folder in which this process may make files`,
+    ]);
+  }
+  const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file]);
+  const logger = new Logger(name, LEVEL_NAMES[level], { handlers: [outlets] });
+  return new AppLog(logger, { level, terminal, file, flushMs });
+}
+
+const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warn: "WARN", error: "ERROR" } as const;
+
+class AppLog implements Log {
+  readonly level: LogLevel;
+  readonly #logger: Logger;
+  readonly #terminal: Terminal;
+  readonly #file: LogFile;
+  readonly #timer: ReturnType<typeof setInterval>;
+
+  constructor(
+    logger: Logger,
+    options: { level: LogLevel; terminal: Terminal; file: LogFile; flushMs: number },
+  ) {
+    this.level = options.level;
+    this.#logger = logger;
+    this.#terminal = options.terminal;
+    this.#file = options.file;
+    this.#timer = setInterval(() => this.#file.tick(), options.flushMs);
+    // A log must not keep a process alive that has nothing else to do.
+    Deno.unrefTimer(this.#timer);
+  }
+
+  debug(event: string, fields?: LogFields): void {
+    this.#logger.debug(event, fields);
+  }
+
+  info(event: string, fields?: LogFields): void {
+    this.#logger.info(event, fields);
+  }
+
+  warn(event: string, fields?: LogFields): void {
+    this.#logger.warn(event, fields);
+  }
+
+  error(event: string, fields?: LogFields): void {
+    this.#logger.error(event, fields);
+  }
+
+  flush(): void {
+    this.#terminal.flush();
+    this.#file.flush();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    // First: its own trouble goes to the file.
+    this.#terminal.flush();
+    this.#file.destroy();
+  }
+}
+
+interface Outlet {
+  show(line: LogLine): void;
+}
+
+/** Reads a record once for all who show it. */
+class Outlets extends BaseHandler {
+  readonly #outlets: readonly Outlet[];
+
+  constructor(outlets: readonly Outlet[]) {
+    super("DEBUG");
+    this.#outlets = outlets;
+  }
+
+  override handle(record: LogRecord): void {
+    const line: LogLine = {
+      time: record.datetime.toISOString(),
+      level: record.levelName.toLowerCase() as LogLevel,
+      event: record.msg,
+      fields: (record.args[0] ?? {}) as LogFields,
+    };
+    for (const outlet of this.#outlets) outlet.show(line);
+  }
+
+  override log(): void {}
+}
