@@ -3,7 +3,8 @@
  * read; the ways of reading are in `kinds.ts`. The flags of `serve`, its help and the README's table are made from
  * the same rows, so a new setting is one new row.
  *
- * Pure: variables and flags come in as arguments, and all faults come out at once. A secret's value never
+ * The room owns what can be set and how it is checked, and must not know who uses it. Reading is pure: variables and
+ * flags come in as arguments, and all faults come out at once. A secret's value never
  * leaves this file except as the value itself: no fault shows it.
  */
 import { isLoopback } from "../net/addresses.ts";

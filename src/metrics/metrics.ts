@@ -1,12 +1,11 @@
 /**
- * What this process has done and how it is, in numbers: their names, and the text in which Prometheus reads them.
- *
- * Whoever does something bumps a field; the text is made of the fields when it is asked for. Labels have few values,
- * and none says who a user is.
+ * Counters and gauges of this process: their names, and the text format in which Prometheus reads them. The rooms above
+ * bump fields, and the text is made of the fields when it is asked for. The room owns what the numbers are called; it
+ * must not know who a user is: labels have few values, and none names one.
  */
 import { CLOSE } from "../protocol/close_codes.ts";
 
-/** What is asked when the text is made. */
+/** Read when the text is made. */
 export interface MetricsOptions {
   version: string;
   isBrokerAvailable(): boolean;
@@ -14,7 +13,7 @@ export interface MetricsOptions {
   redisReconnects(): number;
   /** Files the process has open, and may have. */
   files: { readonly count: number; readonly limit: number | undefined };
-  /** Sockets that Deno never lets go of. */
+  /** Sockets that Deno never releases. */
   lostSockets(): number;
 }
 
