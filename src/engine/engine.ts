@@ -1,10 +1,11 @@
 /** What joins the instances: a broker and an inbox, both in memory or both on one Redis. Picks them by settings. */
 import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
+import { DedicatedSubscriptions } from "../broker/dedicated.ts";
+import { Dialler } from "../broker/dialler.ts";
 import { Probe } from "../broker/probe.ts";
-import { NOT_COUNTING } from "../broker/redis.ts";
-import { DedicatedRedisBroker } from "../broker/dedicated.ts";
-import { SharedRedisBroker } from "../broker/shared.ts";
+import { NOT_COUNTING, RedisBroker } from "../broker/redis.ts";
+import { SharedSubscriptions } from "../broker/shared.ts";
 import type { Inbox, InboxLimits } from "../history/history.ts";
 import { MemoryInbox } from "../history/memory.ts";
 import { RedisStreamsInbox } from "../history/redis_streams.ts";
@@ -91,15 +92,11 @@ export function openBackbone(options: BackboneOptions): Backbone {
   const address = () => target.address;
   const redis = Redis.open(address, { timeoutMs, onLoginRefused: () => target.onLoginRefused(), ...log });
   const isShared = options.subscriptions === "shared";
-  const broker = isShared
-    ? new SharedRedisBroker({
-      address,
-      redis,
-      timeoutMs,
-      ...log,
-      connections: options.sharedConnections ?? 1,
-    })
-    : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
+  const dialler = new Dialler({ address, redis, timeoutMs });
+  const subscriptions = isShared
+    ? new SharedSubscriptions({ dialler, redis, ...log, connections: options.sharedConnections ?? 1 })
+    : new DedicatedSubscriptions({ dialler, redis, ...log });
+  const broker = new RedisBroker({ subscriptions, redis, ...log });
   const inbox = new RedisStreamsInbox(redis, {
     limits,
     onCount: (channel, count) => broker.learnCount(channel, count),
@@ -109,7 +106,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     ? new Probe({
       redis,
       channel,
-      dial: (attempt) => broker.dialProbe(channel, attempt),
+      dial: (attempt) => dialler.dialSubscribed(channel, attempt, { name: "userwire-probe" }),
       onCounted: (counts) => broker.onCounted(counts),
       ...log,
     })
@@ -135,6 +132,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     async close() {
       await probe?.close();
       await broker.close();
+      dialler.close();
       await inbox.close();
       await redis.close();
     },

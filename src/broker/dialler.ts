@@ -1,0 +1,92 @@
+/**
+ * Dials the pub/sub connections of this process: where its channels live now, within the time there is for a
+ * subscription, and once more when all had to be dialled again meanwhile.
+ */
+import { Attempt } from "../async/attempt.ts";
+import { Deadlines } from "../async/deadlines.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
+import type { Redis, RedisAddress } from "../redis/commands.ts";
+import type { PubSubContext } from "../redis/pubsub_connection.ts";
+import { type OpenOptions, RedisConnection } from "../redis/raw_connection.ts";
+import { encodeCommand } from "../redis/resp.ts";
+
+export interface DiallerOptions {
+  /** Where to dial; asked anew for each dial. */
+  readonly address: () => RedisAddress;
+  /** The connection for commands; it stays the caller's to close. */
+  readonly redis: Redis;
+  /** How long a subscription may take to be confirmed, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
+/** How long Redis may take to confirm that nobody listens any more. */
+const CLOSE_MS = 1_000;
+
+export class Dialler implements PubSubContext {
+  readonly closeDeadlines = new Deadlines(CLOSE_MS);
+  readonly #subscribing: Deadlines;
+  readonly #address: () => RedisAddress;
+  readonly #redis: Redis;
+  /** How often all had to be dialled again. */
+  #generation = 0;
+
+  constructor({ address, redis, timeoutMs }: DiallerOptions) {
+    this.#subscribing = new Deadlines(timeoutMs);
+    this.#address = address;
+    this.#redis = redis;
+    // The commands go to another server than before, or to other data: so must all subscriptions.
+    redis.onOtherServer(() => this.#generation++);
+  }
+
+  /**
+   * @throws {BrokerUnavailableError}
+   * @throws the signal's reason.
+   */
+  async attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const { limitMs } = this.#subscribing;
+    const late = () =>
+      new BrokerUnavailableError(`Redis did not confirm a subscription within ${limitMs} ms`);
+    const attempt = new Attempt(this.#subscribing, { late, signal });
+    try {
+      return await work(attempt);
+    } catch (error) {
+      if (error instanceof BrokerUnavailableError) {
+        this.#redis.complain("subscription failed", error.message, error.cause);
+      }
+      throw error;
+    } finally {
+      attempt.end();
+    }
+  }
+
+  /** A new connection, logged in, on which the commands have been answered. */
+  async dial(attempt: Attempt, options: OpenOptions = {}): Promise<RedisConnection> {
+    const onLoginRefused = () => this.#redis.loginRefused();
+    for (;;) {
+      const generation = this.#generation;
+      const connection = await RedisConnection.open(this.#address(), attempt, { ...options, onLoginRefused });
+      connection.generation = generation;
+      if (generation === this.#generation) return connection;
+      connection.close();
+    }
+  }
+
+  /** A new connection that is subscribed to one channel. */
+  dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions = {}): Promise<RedisConnection> {
+    return this.dial(attempt, { ...options, commands: [encodeCommand("SUBSCRIBE", channel)], replies: 1 });
+  }
+
+  whenReady(): Promise<void> {
+    return this.#redis.whenReady();
+  }
+
+  isOld({ generation }: RedisConnection): boolean {
+    return generation !== this.#generation;
+  }
+
+  /** Call it when all connections are closed. */
+  close(): void {
+    this.#subscribing.close();
+    this.closeDeadlines.close();
+  }
+}
