@@ -5,14 +5,15 @@
 import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import type { Redis, RedisAddress } from "../redis/commands.ts";
+import type { Redis } from "../redis/commands.ts";
 import type { PubSubContext } from "../redis/pubsub_connection.ts";
 import { type OpenOptions, RedisConnection } from "../redis/raw_connection.ts";
 import { encodeCommand } from "../redis/resp.ts";
+import type { Topology } from "../redis/topology.ts";
 
 export interface DiallerOptions {
-  /** Where to dial; asked anew for each dial. */
-  readonly address: () => RedisAddress;
+  /** Is asked for the place of each dial. */
+  readonly topology: Topology;
   /** The connection for commands; it stays the caller's to close. */
   readonly redis: Redis;
   /** How long a subscription may take to be confirmed, in milliseconds. */
@@ -25,14 +26,14 @@ const CLOSE_MS = 1_000;
 export class Dialler implements PubSubContext {
   readonly closeDeadlines = new Deadlines(CLOSE_MS);
   readonly #subscribing: Deadlines;
-  readonly #address: () => RedisAddress;
+  readonly #topology: Topology;
   readonly #redis: Redis;
   /** How often all had to be dialled again. */
   #generation = 0;
 
-  constructor({ address, redis, timeoutMs }: DiallerOptions) {
+  constructor({ topology, redis, timeoutMs }: DiallerOptions) {
     this.#subscribing = new Deadlines(timeoutMs);
-    this.#address = address;
+    this.#topology = topology;
     this.#redis = redis;
     // The commands go to another server than before, or to other data: so must all subscriptions.
     redis.onOtherServer(() => this.#generation++);
@@ -59,12 +60,16 @@ export class Dialler implements PubSubContext {
     }
   }
 
-  /** A new connection, logged in, on which the commands have been answered. */
-  async dial(attempt: Attempt, options: OpenOptions = {}): Promise<RedisConnection> {
-    const onLoginRefused = () => this.#redis.loginRefused();
+  /**
+   * A new connection, logged in, on which the commands have been answered.
+   * @param channel Where this lives; without one, where all of them do.
+   */
+  async dial(attempt: Attempt, options: OpenOptions, channel?: string): Promise<RedisConnection> {
+    const onLoginRefused = () => this.#topology.loginRefused();
     for (;;) {
       const generation = this.#generation;
-      const connection = await RedisConnection.open(this.#address(), attempt, { ...options, onLoginRefused });
+      const address = this.#topology.locate(channel);
+      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused });
       connection.generation = generation;
       if (generation === this.#generation) return connection;
       connection.close();
@@ -72,8 +77,9 @@ export class Dialler implements PubSubContext {
   }
 
   /** A new connection that is subscribed to one channel. */
-  dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions = {}): Promise<RedisConnection> {
-    return this.dial(attempt, { ...options, commands: [encodeCommand("SUBSCRIBE", channel)], replies: 1 });
+  dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions): Promise<RedisConnection> {
+    const commands = [encodeCommand("SUBSCRIBE", channel)];
+    return this.dial(attempt, { ...options, commands, replies: 1 }, channel);
   }
 
   whenReady(): Promise<void> {

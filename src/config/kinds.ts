@@ -3,6 +3,7 @@
  * secret. Which settings there are is in `config.ts`. Pure.
  */
 import { isLoopback, parseRange } from "../net/addresses.ts";
+import { isRedisUrl, REDIS_URL_FORM } from "../redis/address.ts";
 
 /** How the text of a setting becomes a value. */
 export interface Kind<Value> {
@@ -66,8 +67,7 @@ export const origins: Kind<readonly string[]> = {
 };
 
 export const redisUrl: Kind<string> = {
-  expects: "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
-    "unix:///path/to/redis.sock, with special characters in the password percent-encoded",
+  expects: REDIS_URL_FORM,
   parse: (given) => isRedisUrl(given) ? given : undefined,
   // Greedy up to the last "@": a password may hold one itself. What follows a "?" is not needed to find Redis.
   mask: (url) => url.replace(/[?#].*$/, "").replace(/^(\w+:\/\/).*@/, "$1***@"),
@@ -105,38 +105,6 @@ function originOf(given: string): string | undefined {
   if (!/^[a-z][a-z\d+.-]*:\/\/[^\s/?#@*]+\/?$/i.test(given) || !URL.canParse(given)) return undefined;
   const { origin, protocol, host } = new URL(given);
   return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;
-}
-
-function isRedisUrl(given: string): boolean {
-  if (CONTROL.test(given) || /\s/u.test(given)) return false;
-  // URL refuses credentials without a host, which is how they are written for a socket.
-  if (given.startsWith("unix:")) return /^unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?$/.test(given);
-  if (!URL.canParse(given)) return false;
-  const url = new URL(given);
-  return (url.protocol === "redis:" || url.protocol === "rediss:") && url.hostname !== "" &&
-    /^(?:\/\d*)?$/.test(url.pathname) && isDecodable(url.username) && isDecodable(url.password);
-}
-
-/**
- * What is wrong with a Redis that is shared by database number: undefined when nothing is.
- * @param url One that `redisUrl` takes, or any other text.
- */
-export function databaseFault(url: string, channelPrefix: string): string | undefined {
-  const database = url.startsWith("unix:")
-    ? Number(new URLSearchParams(/\?([^#]*)/.exec(url)?.[1]).get("db"))
-    : Number(/^rediss?:\/\/[^/]*\/(\d+)(?:[?#]|$)/.exec(URL.parse(url)?.href ?? "")?.[1] ?? 0);
-  if (channelPrefix !== "" || !(database > 0)) return undefined;
-  return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
-    "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
-}
-
-function isDecodable(given: string): boolean {
-  try {
-    decodeURIComponent(given);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Text of several lines; shown by no fault and no log. */

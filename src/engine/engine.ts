@@ -11,7 +11,9 @@ import { MemoryInbox } from "../history/memory.ts";
 import { RedisStreamsInbox } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
-import { type FirstAttempt, Redis, RedisTarget, type RedisTls } from "../redis/commands.ts";
+import type { RedisTls } from "../redis/address.ts";
+import { type FirstAttempt, Redis } from "../redis/commands.ts";
+import { Standalone } from "../redis/standalone.ts";
 
 export interface BackboneOptions {
   /** Unset, and no file either: in memory. */
@@ -82,17 +84,16 @@ export function openBackbone(options: BackboneOptions): Backbone {
       },
     };
   }
-  const target = new RedisTarget({
+  const topology = new Standalone({
     url,
     file,
     tls: options.redisTls,
     channelPrefix: options.channelPrefix,
     ...log,
   });
-  const address = () => target.address;
-  const redis = Redis.open(address, { timeoutMs, onLoginRefused: () => target.onLoginRefused(), ...log });
+  const redis = Redis.open(topology, { timeoutMs, ...log });
   const isShared = options.subscriptions === "shared";
-  const dialler = new Dialler({ address, redis, timeoutMs });
+  const dialler = new Dialler({ topology, redis, timeoutMs });
   const subscriptions = isShared
     ? new SharedSubscriptions({ dialler, redis, ...log, connections: options.sharedConnections ?? 1 })
     : new DedicatedSubscriptions({ dialler, redis, ...log });
@@ -126,9 +127,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     },
     // What keeps subscriptions from being restored says more than that they are not.
     unready: () => redis.unavailable() ?? redis.silence() ?? probe?.why() ?? broker.unavailable(),
-    reload() {
-      if (target.reload()) redis.dialAnew("REDIS_URL_FILE names another Redis");
-    },
+    reload: () => topology.reload(),
     async close() {
       await probe?.close();
       await broker.close();

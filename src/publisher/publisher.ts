@@ -31,7 +31,8 @@ import { channelOf, type NameRules, parseUsername } from "../protocol/username.t
 import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts, type Wait } from "./receipts.ts";
 import { type Line, Turns } from "../async/turns.ts";
-import { databaseFault, prefix } from "../config/kinds.ts";
+import { prefix } from "../config/kinds.ts";
+import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 
 /**
  * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
@@ -137,7 +138,7 @@ export class Publisher implements AsyncDisposable {
     if (channelPrefix !== "" && prefix.parse(channelPrefix) === undefined) {
       throw new ConfigError([`channelPrefix must be ${prefix.expects}: correct it, or leave it out`]);
     }
-    const fault = redisUrl && databaseFault(redisUrl, channelPrefix);
+    const fault = redisUrl && databaseFault(parseRedisUrl(redisUrl), channelPrefix);
     if (fault) {
       throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
     }

@@ -11,7 +11,8 @@ import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import type { Held } from "../../src/broker/self_check.ts";
 import type { Subscriptions } from "../../src/broker/subscriptions.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
-import { parseRedisUrl, type Redis } from "../../src/redis/commands.ts";
+import type { Redis } from "../../src/redis/commands.ts";
+import { Standalone } from "../../src/redis/standalone.ts";
 import { HeldIntervals, HeldTimers } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 
@@ -105,7 +106,7 @@ class World implements AsyncDisposable {
   readonly dials = new FakeDials();
   readonly #redis = this.redis as unknown as Redis;
   readonly dialler = new Dialler({
-    address: () => parseRedisUrl("redis://127.0.0.1:1"),
+    topology: new Standalone({ url: "redis://127.0.0.1:1" }),
     redis: this.#redis,
     timeoutMs: 3_000,
   });
@@ -113,7 +114,7 @@ class World implements AsyncDisposable {
   readonly broker = new RedisBroker({ subscriptions: this.subscriptions, redis: this.#redis });
 
   async dial(): Promise<RedisConnection> {
-    const attempt = (work: Attempt) => this.dialler.dial(work);
+    const attempt = (work: Attempt) => this.dialler.dial(work, {});
     return await this.dialler.attempt(undefined, attempt);
   }
 

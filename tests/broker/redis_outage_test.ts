@@ -7,7 +7,7 @@ import { openBackbone } from "../../src/engine/engine.ts";
 import { Attempt } from "../../src/async/attempt.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import { DedicatedSubscription } from "../../src/broker/dedicated_subscription.ts";
-import { parseRedisUrl } from "../../src/redis/commands.ts";
+import { parseRedisUrl } from "../../src/redis/address.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
 import { Slots } from "../../src/async/semaphore.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";

@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Attempt } from "../../src/async/attempt.ts";
 import type { Subscriber, Subscription } from "../../src/broker/broker.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
-import { parseRedisUrl } from "../../src/redis/commands.ts";
+import { parseRedisUrl } from "../../src/redis/address.ts";
 import { type DedicatedContext, DedicatedSubscription } from "../../src/broker/dedicated_subscription.ts";
 import type { PubSubContext } from "../../src/redis/pubsub_connection.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
