@@ -1,133 +1,148 @@
 /**
- * The broker over Redis in which every subscription has a Redis connection of its own, subscribed to its one
- * channel. So Redis itself knows the truth: the reply of `PUBLISH` is the number of sockets reached and
- * `PUBSUB NUMSUB` is who is online, with no stored state, even after an instance was killed.
+ * The way of subscribing in which every subscription has a Redis connection of its own, subscribed to its one channel.
+ * So Redis itself knows the truth: the reply of `PUBLISH` is the number of sockets reached and `PUBSUB NUMSUB` is who
+ * is online, with no stored state, even after an instance was killed.
  *
  * The price is a connection, two file descriptors and some memory per socket; Redis' `maxclients` is the limit.
  */
-import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Attempt } from "../async/attempt.ts";
-import { ByChannel } from "./by_channel.ts";
-import type { Subscriber, Subscription } from "./broker.ts";
-import { NOT_COUNTING, RedisBroker, refuseIf } from "./redis.ts";
-import { RedisConnection } from "../redis/raw_connection.ts";
-import { RedisSubscription, type SubscriptionHost } from "./dedicated_subscription.ts";
-import { encodeCommand } from "../redis/resp.ts";
-import { Room } from "../redis/connection_budget.ts";
 import { Slots } from "../async/semaphore.ts";
+import type { Log } from "../log/log.ts";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { Redis } from "../redis/commands.ts";
+import { Room } from "../redis/connection_budget.ts";
+import type { RedisConnection } from "../redis/raw_connection.ts";
+import type { Subscriber, Subscription } from "./broker.ts";
+import { ByChannel } from "./by_channel.ts";
+import { type DedicatedContext, DedicatedSubscription } from "./dedicated_subscription.ts";
+import type { Dialler } from "./dialler.ts";
+import type { Subscriptions } from "./subscriptions.ts";
 
 /** Dials at one time. More would only queue in the kernel and make a Redis that restarts slower to come back. */
 const MAX_DIALS = 64;
 /** Losses are put together for so long before the log tells of them. */
 const TELL_MS = 3_000;
 
-export class DedicatedRedisBroker extends RedisBroker implements SubscriptionHost {
+export interface DedicatedOptions {
+  /** Stays the caller's to close, when the subscriptions are closed. */
+  readonly dialler: Dialler;
+  /** Is asked how many connections Redis takes; stays the caller's to close. */
+  readonly redis: Pick<Redis, "clients">;
+  readonly log?: Log;
+}
+
+export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly counted = "sockets";
+  readonly #dialler: Dialler;
+  readonly #log: Log | undefined;
+  readonly #budget: Room;
   readonly #dials = new Slots(MAX_DIALS);
-  readonly #room = new Room(() => this.redis.clients());
-  readonly #subscriptions = new ByChannel<RedisSubscription>();
-  #isBlind = false;
+  readonly #all = new ByChannel<DedicatedSubscription>();
+  #onConfirmed: (channel: string) => void = () => {};
+  #isClosed = false;
+  #lost = 0;
   #losses = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor({ dialler, redis, log }: DedicatedOptions) {
+    this.#dialler = dialler;
+    this.#log = log;
+    this.#budget = new Room(() => redis.clients());
+  }
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  get lost(): number {
+    return this.#lost;
+  }
+
+  channels(): IterableIterator<string> {
+    return this.#all.channels();
+  }
+
+  confirmed(channel: string): RedisConnection[] {
+    return this.#all.of(channel).flatMap(({ current }) => current ?? []);
+  }
+
+  onConfirmed(listener: (channel: string) => void): void {
+    this.#onConfirmed = listener;
+  }
 
   async subscribe(
     channel: string,
     subscriber: Subscriber,
-    options: { signal?: AbortSignal } = {},
+    signal: AbortSignal | undefined,
   ): Promise<Subscription> {
-    refuseIf(this.unreachable());
-    const subscription = new RedisSubscription(channel, subscriber, this);
-    await this.attempt(options.signal, async (attempt) => {
-      if (!await this.#room.take(attempt)) {
+    const subscription = new DedicatedSubscription(channel, subscriber, this.#dialler, this);
+    await this.#dialler.attempt(signal, async (attempt) => {
+      if (!await this.#budget.take(attempt)) {
         throw new BrokerUnavailableError("Redis holds as many connections as it may: raise its maxclients");
       }
       try {
         await subscription.open(attempt);
       } finally {
-        this.#room.arrived();
+        this.#budget.arrived();
       }
     });
-    this.#subscriptions.add(subscription);
-    if (this.isClosed) {
+    this.#all.add(subscription);
+    if (this.#isClosed) {
       await subscription.close();
-      refuseIf(this.unreachable());
+      throw new BrokerUnavailableError("The broker is closed");
     }
     return subscription;
   }
 
-  dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
-    return this.dialled((address, options) =>
-      RedisConnection.open(address, attempt, {
-        ...options,
-        commands: [encodeCommand("SUBSCRIBE", channel)],
-        replies: 1,
-        slots: this.#dials,
-      })
-    );
+  cut(): void {
+    for (const subscription of this.#all) subscription.cut();
   }
 
-  override onLost(count: number): void {
-    super.onLost(count);
-    this.#room.expect(count);
-    if (count < 0 || this.isClosed) return;
+  checkHealth(): void {
+    for (const subscription of this.#all) subscription.checkHealth();
+  }
+
+  ping(): void {
+    for (const subscription of this.#all) subscription.ping();
+  }
+
+  cutSilent(): void {
+    for (const subscription of this.#all) subscription.cutIfSilent();
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    clearTimeout(this.#tellTimer);
+    await Promise.all([...this.#all].map((subscription) => subscription.close()));
+  }
+
+  dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
+    return this.#dialler.dialSubscribed(channel, attempt, { slots: this.#dials });
+  }
+
+  onSubscribed(channel: string): void {
+    this.#onConfirmed(channel);
+  }
+
+  onLost(count: number): void {
+    this.#lost += count;
+    this.#budget.expect(count);
+    if (count < 0 || this.#isClosed) return;
     this.#losses += count;
     this.#tellTimer ??= setTimeout(() => this.#tellLosses(), TELL_MS);
   }
 
-  override onCounted(counts: boolean): void {
-    super.onCounted(counts);
-    this.#isBlind = !counts;
+  onClosed(subscription: DedicatedSubscription): void {
+    this.#all.delete(subscription);
   }
 
-  /** Sends are refused where their only answer, the number of sockets, would not be true. */
-  override unavailable(): string | undefined {
-    return this.#isBlind ? NOT_COUNTING : super.unavailable();
-  }
-
-  onConnected({ channel }: RedisSubscription): void {
-    this.selfCheck.opened(channel);
-  }
-
-  onClosed(subscription: RedisSubscription): void {
-    this.#subscriptions.delete(subscription);
-  }
-
-  protected channels(): IterableIterator<string> {
-    return this.#subscriptions.channels();
-  }
-
-  protected get size(): number {
-    return this.#subscriptions.size;
-  }
-
-  protected confirmed(channel: string): RedisConnection[] {
-    return this.#subscriptions.of(channel).flatMap(({ confirmed }) => confirmed ?? []);
-  }
-
-  protected cutSubscriptions(): void {
-    for (const subscription of this.#subscriptions) subscription.cut();
+  onSubscriberError(channel: string, error: unknown): void {
+    this.#log?.error("subscriber failed", { channel, reason: messageOf(error) });
   }
 
   #tellLosses(): void {
     this.#tellTimer = undefined;
-    this.log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
+    this.#log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
     this.#losses = 0;
-  }
-
-  protected checkHealth(): void {
-    for (const subscription of this.#subscriptions) subscription.checkHealth();
-  }
-
-  protected pingAll(): void {
-    for (const subscription of this.#subscriptions) subscription.ping();
-  }
-
-  protected cutSilent(): void {
-    for (const subscription of this.#subscriptions) subscription.cutIfSilent();
-  }
-
-  protected closeSubscriptions(): Promise<unknown> {
-    clearTimeout(this.#tellTimer);
-    return Promise.all([...this.#subscriptions].map((subscription) => subscription.close()));
   }
 }

@@ -13,17 +13,21 @@ export interface Held {
   close(): void;
 }
 
+/** What Redis must count of this process. */
+export interface OwnSubscriptions {
+  /** How many channels there are. */
+  readonly size: number;
+  channels(): IterableIterator<string>;
+  /** The connections that Redis must count for this channel now: confirmed, not closing, and being read. */
+  confirmed(channel: string): readonly Held[];
+}
+
 export interface SelfCheckOptions {
   /** Whether nothing can be asked just now. */
   isIdle(): boolean;
   /** How many subscriptions each channel has, where the commands go. */
   counts(channels: readonly string[]): Promise<number[]>;
-  /** All channels of our own. */
-  channels(): IterableIterator<string>;
-  /** How many channels of our own there are. */
-  size(): number;
-  /** The connections that Redis must count for this channel now: confirmed, not closing, and being read. */
-  confirmed(channel: string): readonly Held[];
+  readonly subscriptions: OwnSubscriptions;
   /** Some were missing, and have been closed. */
   onFound(channels: number): void;
   /** The commands go to the wrong place. */
@@ -44,6 +48,7 @@ const IN_VAIN_MS = 30_000;
 
 export class SelfCheck {
   readonly #options: SelfCheckOptions;
+  readonly #own: OwnSubscriptions;
   readonly #sweepTimer: ReturnType<typeof setInterval>;
   #gatherTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #againTimers = new Set<ReturnType<typeof setTimeout>>();
@@ -55,6 +60,7 @@ export class SelfCheck {
 
   constructor(options: SelfCheckOptions) {
     this.#options = options;
+    this.#own = options.subscriptions;
     this.#sweepTimer = setInterval(() => this.#onSweepTick(), SWEEP_TICK_MS);
   }
 
@@ -66,7 +72,7 @@ export class SelfCheck {
 
   /** Somebody else has learned how many subscriptions the channel has, where the commands go. */
   counted(channel: string, count: number): void {
-    const own = this.#options.confirmed(channel).length;
+    const own = this.#own.confirmed(channel).length;
     // It may be younger than the answer: so it is asked for.
     if (count < own) this.opened(channel);
     else this.#new.delete(channel);
@@ -90,8 +96,8 @@ export class SelfCheck {
   #onSweepTick(): void {
     if (this.#options.isIdle()) return;
     const portion: string[] = [];
-    const wanted = Math.ceil(this.#options.size() / SWEEP_TICKS);
-    this.#sweep ??= this.#options.channels();
+    const wanted = Math.ceil(this.#own.size / SWEEP_TICKS);
+    this.#sweep ??= this.#own.channels();
     while (portion.length < wanted) {
       const { value, done } = this.#sweep.next();
       if (done) {
@@ -118,13 +124,13 @@ export class SelfCheck {
   async #confirm(channels: Iterable<string>): Promise<void> {
     if ((await this.#missing(channels)).size === 0 || this.#isClosed) return;
     // One that is missing is seldom alone.
-    const missing = await this.#missing(this.#options.channels());
+    const missing = await this.#missing(this.#own.channels());
     if (missing.size === 0 || this.#isClosed) return;
     const nowMs = performance.now();
     const isInVain = nowMs - this.#foundAtMs < IN_VAIN_MS;
     this.#foundAtMs = nowMs;
     this.#options.onFound(missing.size);
-    const isMost = missing.size * 2 > this.#options.size();
+    const isMost = missing.size * 2 > this.#own.size;
     for (const held of missing.values()) for (const connection of held) connection.close();
     if ((isInVain || isMost) && nowMs - this.#dialledAtMs >= IN_VAIN_MS) {
       this.#dialledAtMs = nowMs;
@@ -143,13 +149,13 @@ export class SelfCheck {
       for (const [i, [channel, before]] of asked.entries()) {
         if (counts[i]! >= before.length) continue;
         // What was closed or lost meanwhile is not missing.
-        const now = this.#options.confirmed(channel);
+        const now = this.#own.confirmed(channel);
         const still = before.filter((held) => now.includes(held));
         if (counts[i]! < still.length) missing.set(channel, still);
       }
     };
     for (const channel of channels) {
-      const held = this.#options.confirmed(channel);
+      const held = this.#own.confirmed(channel);
       if (held.length > 0 && batch.push([channel, held]) >= BATCH) await ask();
     }
     if (batch.length > 0) await ask();

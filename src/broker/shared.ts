@@ -1,89 +1,124 @@
 /**
- * The broker over Redis in which all subscriptions of a process share a few Redis connections: for more sockets
- * than a Redis has connections. Redis then counts processes, not sockets, and so do `publish` and `counts`.
+ * The way of subscribing in which all subscriptions of a process share a few Redis connections: for more sockets than a
+ * Redis has connections. Redis then counts processes, not sockets, and so do `publish` and `counts`.
  */
-import { explainReply, verbatim } from "../redis/commands.ts";
 import type { Attempt } from "../async/attempt.ts";
+import type { Log } from "../log/log.ts";
+import { messageOf } from "../protocol/errors.ts";
+import { explainReply, type Redis, verbatim } from "../redis/commands.ts";
+import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import { RedisBroker, type RedisBrokerOptions, refuseIf } from "./redis.ts";
-import { RedisConnection } from "../redis/raw_connection.ts";
+import type { Dialler } from "./dialler.ts";
 import type { Held } from "./self_check.ts";
-import { SharedConnection, type SharedConnectionHost } from "./shared_connection.ts";
+import { SharedConnection, type SharedContext } from "./shared_connection.ts";
+import type { Subscriptions } from "./subscriptions.ts";
 
 const BUFFER_BYTES = 64 * 1024;
 
-export class SharedRedisBroker extends RedisBroker implements SharedConnectionHost {
+export interface SharedOptions {
+  /** Stays the caller's to close, when the subscriptions are closed. */
+  readonly dialler: Dialler;
+  /** Is told of trouble; stays the caller's to close. */
+  readonly redis: Pick<Redis, "complain">;
+  /** How many connections the channels are spread over. */
+  readonly connections: number;
+  readonly log?: Log;
+}
+
+export class SharedSubscriptions implements Subscriptions, SharedContext {
   readonly counted = "nodes";
+  readonly #options: SharedOptions;
   readonly #connections: readonly SharedConnection[];
+  #onConfirmed: (channel: string) => void = () => {};
+  #lost = 0;
 
-  /** @param options.connections How many connections the channels are spread over. @default 1 */
-  constructor(options: RedisBrokerOptions & { connections?: number }) {
-    super(options);
-    this.#connections = Array.from({ length: options.connections ?? 1 }, () => new SharedConnection(this));
-  }
-
-  async subscribe(
-    channel: string,
-    subscriber: Subscriber,
-    options: { signal?: AbortSignal } = {},
-  ): Promise<Subscription> {
-    refuseIf(this.unreachable());
-    return await this.#of(channel).subscribe(channel, subscriber, options.signal);
-  }
-
-  dialShared(attempt: Attempt): Promise<RedisConnection> {
-    return this.dialled((address, options) =>
-      RedisConnection.open(address, attempt, { ...options, bufferSize: BUFFER_BYTES })
+  constructor(options: SharedOptions) {
+    this.#options = options;
+    this.#connections = Array.from(
+      { length: options.connections },
+      () => new SharedConnection(options.dialler, this),
     );
   }
 
-  onConfirmed(channel: string): void {
-    this.selfCheck.opened(channel);
-  }
-
-  onConnectionLost(why: string): void {
-    this.redis.complain("shared connection lost", "Its subscriptions are being restored", why);
-  }
-
-  onRefused(channel: string, why: string): void {
-    this.log?.warn("subscription refused", { channel, reason: explainReply(why), detail: verbatim(why) });
-  }
-
-  protected *channels(): Generator<string> {
-    for (const connection of this.#connections) yield* connection.names();
-  }
-
-  protected get size(): number {
+  get size(): number {
     return this.#connections.reduce((sum, { size }) => sum + size, 0);
   }
 
-  protected confirmed(channel: string): Held[] {
+  get lost(): number {
+    return this.#lost;
+  }
+
+  *channels(): Generator<string> {
+    for (const connection of this.#connections) yield* connection.names();
+  }
+
+  confirmed(channel: string): Held[] {
     const held = this.#of(channel).confirmed(channel);
     return held ? [held] : [];
   }
 
-  protected cutSubscriptions(): void {
+  onConfirmed(listener: (channel: string) => void): void {
+    this.#onConfirmed = listener;
+  }
+
+  subscribe(
+    channel: string,
+    subscriber: Subscriber,
+    signal: AbortSignal | undefined,
+  ): Promise<Subscription> {
+    return this.#of(channel).subscribe(channel, subscriber, signal);
+  }
+
+  cut(): void {
     for (const connection of this.#connections) connection.cut();
+  }
+
+  checkHealth(): void {
+    for (const connection of this.#connections) connection.checkHealth();
+  }
+
+  ping(): void {
+    for (const connection of this.#connections) connection.ping();
+  }
+
+  cutSilent(): void {
+    for (const connection of this.#connections) connection.cutIfSilent();
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#connections.map((connection) => connection.close()));
+  }
+
+  dial(attempt: Attempt): Promise<RedisConnection> {
+    return this.#options.dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
+  }
+
+  onSubscribed(channel: string): void {
+    this.#onConfirmed(channel);
+  }
+
+  onLost(count: number): void {
+    this.#lost += count;
+  }
+
+  onSubscriberError(channel: string, error: unknown): void {
+    this.#options.log?.error("subscriber failed", { channel, reason: messageOf(error) });
+  }
+
+  onConnectionLost(reason: string): void {
+    this.#options.redis.complain("shared connection lost", "Its subscriptions are being restored", reason);
+  }
+
+  onRefused(channel: string, reason: string): void {
+    this.#options.log?.warn("subscription refused", {
+      channel,
+      reason: explainReply(reason),
+      detail: verbatim(reason),
+    });
   }
 
   #of(channel: string): SharedConnection {
     return this.#connections[hash(channel) % this.#connections.length]!;
-  }
-
-  protected checkHealth(): void {
-    for (const connection of this.#connections) connection.checkHealth();
-  }
-
-  protected pingAll(): void {
-    for (const connection of this.#connections) connection.ping();
-  }
-
-  protected cutSilent(): void {
-    for (const connection of this.#connections) connection.cutIfSilent();
-  }
-
-  protected closeSubscriptions(): Promise<unknown> {
-    return Promise.all(this.#connections.map((connection) => connection.close()));
   }
 }
 

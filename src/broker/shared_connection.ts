@@ -10,66 +10,48 @@
  * who had it before go on waiting, as for a connection that was lost.
  */
 import { setImmediate } from "node:timers";
-import type { Deadlines } from "../async/deadlines.ts";
-import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
-import { explainReply, verbatim } from "../redis/commands.ts";
 import type { Attempt } from "../async/attempt.ts";
-import type { Subscriber, Subscription } from "./broker.ts";
-import { Redial } from "../redis/reconnect.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
+import { explainReply, verbatim } from "../redis/commands.ts";
+import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
+import type { Reply, RespParser } from "../redis/resp.ts";
+import type { Subscriber, Subscription } from "./broker.ts";
 import type { Held } from "./self_check.ts";
 import { type Listener, SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";
 
-/** What a shared connection needs from its broker. */
-export interface SharedConnectionHost {
-  /** How long Redis may take to confirm that nobody listens any more. */
-  readonly goodbyes: Deadlines;
-  /** Begins an attempt at being subscribed. */
-  attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T>;
+/** What a shared connection needs of those it is one of. */
+export interface SharedContext {
   /** A new connection, logged in. */
-  dialShared(attempt: Attempt): Promise<RedisConnection>;
-  /** Resolves when it makes sense to dial. */
-  whenReady(): Promise<void>;
+  dial(attempt: Attempt): Promise<RedisConnection>;
+  /** Redis has the channel in its list from now on. */
+  onSubscribed(channel: string): void;
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
-  /** Redis has the channel in its list from now on. */
-  onConfirmed(channel: string): void;
-  /** Whether a connection was dialled before all had to be dialled again. */
-  isOld(connection: RedisConnection): boolean;
   onSubscriberError(channel: string, error: unknown): void;
-  onConnectionLost(why: string): void;
+  onConnectionLost(reason: string): void;
   /** A channel that was lost can't be had back: said of the first one on each connection. */
-  onRefused(channel: string, why: string): void;
+  onRefused(channel: string, reason: string): void;
 }
 
-/** Health checks without a byte from Redis before it is pinged, and before the connection is given up. */
-const QUIET_CHECKS = 1;
-const DEAD_CHECKS = 3;
+const PATIENCE: Patience = { ping: 1, close: 3 };
 
-export class SharedConnection {
-  readonly #host: SharedConnectionHost;
+export class SharedConnection extends PubSubConnection {
+  readonly #dialling: PubSubContext;
+  readonly #context: SharedContext;
   readonly #channels = new Map<string, SharedChannel>();
   /** Channels whose wish may differ from what was sent. */
   #dirty = new Set<SharedChannel>();
-  readonly #stop = new AbortController();
-  readonly #running: Promise<void>;
-  readonly #redial: Redial;
-  #connection: RedisConnection | undefined;
   #commands = this.#newCommands();
-  #writing: Promise<void> | undefined;
-  #quietChecks = 0;
-  /** Whether the host was told of a refused channel, on this connection. */
+  /** Whether a refused channel was told of, on this connection. */
   #isRefusalSaid = false;
 
-  constructor(host: SharedConnectionHost) {
-    this.#host = host;
-    const dial = (attempt: Attempt) => host.dialShared(attempt);
-    this.#redial = new Redial({
-      dial: (signal) => host.attempt(signal, dial),
-      whenReady: () => host.whenReady(),
-    });
-    this.#running = this.#run();
+  constructor(dialling: PubSubContext, context: SharedContext) {
+    super(dialling, PATIENCE);
+    this.#dialling = dialling;
+    this.#context = context;
+    this.start();
   }
 
   /** @throws {BrokerUnavailableError} when Redis does not confirm it in time. */
@@ -85,7 +67,7 @@ export class SharedConnection {
     this.#sync(channel);
     try {
       if (!channel.isConfirmed) {
-        await this.#host.attempt(signal, (attempt) => this.#confirmation(channel, attempt));
+        await this.#dialling.attempt(signal, (attempt) => this.#confirmation(channel, attempt));
       }
     } catch (error) {
       this.#leave(channel, listener);
@@ -116,38 +98,15 @@ export class SharedConnection {
     return channel?.isConfirmed && channel.listeners.size > 0 ? channel.held : undefined;
   }
 
-  /** Ends the connection, to dial again: what comes on it is not what is published. */
-  cut(): void {
-    this.#redial.reset();
-    this.#connection?.close();
-  }
-
-  /** Called every few seconds: finds a connection that is open on our side only, and asks for what was refused. */
-  checkHealth(): void {
-    if (!this.#connection) return;
-    this.#quietChecks++;
-    if (this.#quietChecks >= DEAD_CHECKS) return this.#connection.close();
-    if (this.#quietChecks === QUIET_CHECKS) this.ping();
+  /** Also asks again for what was refused. */
+  override checkHealth(): void {
+    super.checkHealth();
+    if (!this.connection) return;
     for (const channel of this.#channels.values()) if (channel.sent === undefined) this.#sync(channel);
   }
 
-  /** Asks Redis for a sign of life. */
-  ping(): void {
-    if (!this.#connection) return;
-    this.#quietChecks = QUIET_CHECKS;
-    this.#write(this.#connection, this.#commands.ping());
-  }
-
-  /** Ends the connection when nothing has come since it was pinged, to dial again. */
-  cutIfSilent(): void {
-    if (this.#quietChecks >= QUIET_CHECKS) this.cut();
-  }
-
-  async close(): Promise<void> {
-    this.#stop.abort(new BrokerUnavailableError("The broker is closed"));
-    this.#connection?.close();
-    await this.#running;
-    await this.#writing;
+  override async close(): Promise<void> {
+    await super.close();
     for (const channel of this.#channels.values()) {
       channel.listeners.clear();
       channel.settle();
@@ -158,18 +117,18 @@ export class SharedConnection {
   /** Waits until Redis no longer counts the channel, or somebody listens to it again; while it hangs, not for long. */
   async #gone(channel: SharedChannel): Promise<void> {
     let isLate = false;
-    const { goodbyes } = this.#host;
-    const deadline = goodbyes.set(() => {
+    const { closeDeadlines } = this.#dialling;
+    const deadline = closeDeadlines.set(() => {
       isLate = true;
       channel.settle();
     });
     while (
       channel.listeners.size === 0 && this.#channels.get(channel.name) === channel && !isLate &&
-      !this.#stop.signal.aborted
+      !this.isClosed
     ) {
       await channel.settled();
     }
-    goodbyes.clear(deadline);
+    closeDeadlines.clear(deadline);
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -183,7 +142,7 @@ export class SharedConnection {
 
   #leave(channel: SharedChannel, listener: Listener): void {
     if (!channel.listeners.delete(listener)) return;
-    if (listener.isLost) this.#host.onLost(-1);
+    if (listener.isLost) this.#context.onLost(-1);
     this.#sync(channel);
   }
 
@@ -202,7 +161,7 @@ export class SharedConnection {
     const joins: SharedChannel[] = [], leaves: SharedChannel[] = [];
     for (const channel of dirty) {
       const isWished = channel.listeners.size > 0;
-      if (!this.#connection) {
+      if (!this.connection) {
         if (!isWished) this.#forget(channel);
       } else if (isWished && channel.sent !== "subscribe") {
         joins.push(channel);
@@ -213,14 +172,7 @@ export class SharedConnection {
       }
     }
     if (joins.length + leaves.length === 0) return;
-    this.#write(this.#connection!, this.#commands.make({ leave: leaves, join: joins }));
-  }
-
-  #write(connection: RedisConnection, bytes: Uint8Array): void {
-    // One write after the other: two at once could mix their bytes.
-    this.#writing = (this.#writing ?? Promise.resolve()).then(() => connection.write(bytes)).catch(() => {
-      connection.close(); // the reader sees it and begins anew
-    });
+    this.write(this.#commands.make({ leave: leaves, join: joins }));
   }
 
   #forget(channel: SharedChannel): void {
@@ -229,9 +181,8 @@ export class SharedConnection {
   }
 
   async #confirmation(channel: SharedChannel, attempt: Attempt): Promise<void> {
-    const { signal } = this.#stop;
     do {
-      signal.throwIfAborted();
+      if (this.isClosed) throw new BrokerUnavailableError("The broker is closed");
       const refusal = await attempt.step(channel.settled());
       if (refusal !== undefined) {
         throw new BrokerUnavailableError(explainReply(refusal), { cause: verbatim(refusal) });
@@ -242,33 +193,23 @@ export class SharedConnection {
   // ------------------------------------------------------------------------------------------------------
   // The connection
 
-  async #run(): Promise<void> {
-    const { signal } = this.#stop;
-    for (;;) {
-      const connection = await this.#redial.connect(signal);
-      if (!connection) return;
-      // It may have been closed on the connection's way here, and then has found none to let go of.
-      if (signal.aborted) return connection.close();
-      if (this.#host.isOld(connection)) {
-        connection.close();
-        continue;
-      }
-      this.#connection = connection;
-      this.#commands = this.#newCommands();
-      this.#quietChecks = 0;
-      this.#isRefusalSaid = false;
-      for (const channel of this.#channels.values()) this.#sync(channel);
-      const why = await this.#read(connection);
-      connection.close();
-      this.#connection = undefined;
-      if (signal.aborted) return;
-      this.#host.onConnectionLost(why);
-      this.#lose(why);
-    }
+  protected dial(attempt: Attempt): Promise<RedisConnection> {
+    return this.#context.dial(attempt);
+  }
+
+  protected pingCommand(): Uint8Array {
+    return this.#commands.ping();
+  }
+
+  protected onConnected(): void {
+    this.#commands = this.#newCommands();
+    this.#isRefusalSaid = false;
+    for (const channel of this.#channels.values()) this.#sync(channel);
   }
 
   /** Every channel is unconfirmed again. */
-  #lose(why: string): void {
+  protected onLost(reason: string): void {
+    this.#context.onConnectionLost(reason);
     for (const channel of this.#channels.values()) {
       const wasConfirmed = channel.isConfirmed;
       channel.sent = undefined;
@@ -279,51 +220,31 @@ export class SharedConnection {
         for (const listener of channel.listeners) {
           if (listener.isLost) continue;
           listener.isLost = true;
-          this.#host.onLost(1);
-          this.#tell(channel, () => listener.subscriber.lost(why));
+          this.#context.onLost(1);
+          this.#tell(channel, () => listener.subscriber.lost(reason));
         }
       }
     }
   }
 
-  async #read(connection: RedisConnection): Promise<string> {
-    const { parser } = connection;
-    try {
-      for (;;) {
-        for (;;) {
-          if (parser.message()) {
-            connection.hasDelivered = true;
-            const channel = this.#channels.get(parser.channel());
-            if (channel && channel.listeners.size > 0) {
-              this.#deliver(channel, parser.payload(), parser.byteLength);
-            }
-            continue;
-          }
-          const reply = parser.next();
-          if (reply === undefined) break;
-          const why = this.#commands.take(reply);
-          if (why !== undefined) return why;
-        }
-        const count = await connection.read();
-        if (count === null) return "Redis closed the connection";
-        parser.filled(count);
-        this.#quietChecks = 0;
-      }
-    } catch (error) {
-      return `The connection to Redis broke: ${messageOf(error)}`;
-    }
-  }
-
-  #deliver(channel: SharedChannel, payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+  protected onMessage(parser: RespParser): void {
+    const channel = this.#channels.get(parser.channel());
+    if (!channel || channel.listeners.size === 0) return;
+    const payload = parser.payload();
+    const { byteLength } = parser;
     for (const { subscriber } of channel.listeners) {
-      if (this.#stop.signal.aborted) return; // closed by the one before
+      if (this.isClosed) return; // by the one before
       // The subscriber's faults are not the connection's.
       try {
         subscriber.message(payload, byteLength);
       } catch (error) {
-        this.#host.onSubscriberError(channel.name, error);
+        this.#context.onSubscriberError(channel.name, error);
       }
     }
+  }
+
+  protected onReply(reply: Reply): string | undefined {
+    return this.#commands.take(reply);
   }
 
   #newCommands(): SharedCommands {
@@ -338,14 +259,14 @@ export class SharedConnection {
     if (channel.listeners.size === 0) return this.#sync(channel);
     if (!channel.isConfirmed) return;
     channel.isSuspect = false;
-    const connection = this.#connection;
+    const { connection } = this;
     channel.held = { close: () => connection?.close() };
     channel.settle();
-    this.#host.onConfirmed(channel.name);
+    this.#context.onSubscribed(channel.name);
     for (const listener of channel.listeners) {
       if (!listener.isLost) continue;
       listener.isLost = false;
-      this.#host.onLost(-1);
+      this.#context.onLost(-1);
       this.#tell(channel, () => listener.subscriber.restored());
     }
   }
@@ -362,7 +283,7 @@ export class SharedConnection {
       channel.settle(why);
       if (this.#isRefusalSaid || ![...channel.listeners].some(({ isLost }) => isLost)) continue;
       this.#isRefusalSaid = true;
-      this.#host.onRefused(channel.name, why);
+      this.#context.onRefused(channel.name, why);
     }
   }
 
@@ -370,7 +291,7 @@ export class SharedConnection {
     try {
       notice();
     } catch (error) {
-      this.#host.onSubscriberError(channel.name, error);
+      this.#context.onSubscriberError(channel.name, error);
     }
   }
 }

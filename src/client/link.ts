@@ -9,6 +9,7 @@
  * The rule is that of the protocol: 1000 and 44xx stop, everything else comes back, after the `retry_ms` of a
  * `bye`, else with full jitter. The one exception is an expired token, which is exchanged once.
  */
+import { backoffMs } from "../async/backoff.ts";
 import { messageOf } from "../protocol/errors.ts";
 import { shouldReconnect } from "../protocol/close_codes.ts";
 import type { ClientFrame, HiFrame, ServerFrame } from "../protocol/frames.ts";
@@ -213,10 +214,9 @@ export class Link {
 
   /** Fixes when the next attempt comes. */
   #plan(retryMs: unknown): number {
-    const { baseMs, maxMs } = this.#options.backoff;
     this.#waitMs = typeof retryMs === "number" && retryMs >= 0
       ? Math.min(retryMs, LONGEST_RETRY_MS)
-      : Math.random() * Math.min(maxMs, baseMs * 2 ** this.#failures);
+      : backoffMs(this.#failures, this.#options.backoff);
     this.#failures++;
     this.#retryAt = Date.now() + this.#waitMs;
     return this.#waitMs;

@@ -3,6 +3,7 @@
  * settings there are is in `settings.ts`. Pure.
  */
 import { isLoopback, isRange } from "../net/addresses.ts";
+import { isRedisUrl, REDIS_URL_FORM } from "../redis/address.ts";
 
 /** How the text of a setting becomes a value. */
 export interface Kind<Value> {
@@ -66,8 +67,7 @@ export const origins: Kind<readonly string[]> = {
 };
 
 export const redisUrl: Kind<string> = {
-  expects: "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
-    "unix:///path/to/redis.sock, with special characters in the password percent-encoded",
+  expects: REDIS_URL_FORM,
   isSecret: true,
   parse: (given) => isRedisUrl(given) ? given : undefined,
 };
@@ -106,39 +106,7 @@ function originOf(given: string): string | undefined {
   return origin === "null" ? `${protocol}//${host}`.toLowerCase() : origin;
 }
 
-function isRedisUrl(given: string): boolean {
-  if (CONTROL.test(given) || /\s/u.test(given)) return false;
-  // URL refuses credentials without a host, which is how they are written for a socket.
-  if (given.startsWith("unix:")) return /^unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?$/.test(given);
-  if (!URL.canParse(given)) return false;
-  const url = new URL(given);
-  return (url.protocol === "redis:" || url.protocol === "rediss:") && url.hostname !== "" &&
-    /^(?:\/\d*)?$/.test(url.pathname) && isDecodable(url.username) && isDecodable(url.password);
-}
-
-/**
- * What is wrong with a Redis that is shared by database number: undefined when nothing is.
- * @param url One that `redisUrl` takes, or any other text.
- */
-export function databaseFault(url: string, channelPrefix: string): string | undefined {
-  const database = url.startsWith("unix:")
-    ? Number(new URLSearchParams(/\?([^#]*)/.exec(url)?.[1]).get("db"))
-    : Number(/^rediss?:\/\/[^/]*\/(\d+)(?:[?#]|$)/.exec(URL.parse(url)?.href ?? "")?.[1] ?? 0);
-  if (channelPrefix !== "" || !(database > 0)) return undefined;
-  return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
-    "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
-}
-
-function isDecodable(given: string): boolean {
-  try {
-    decodeURIComponent(given);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Text, which may have several lines. */
+/** Text of several lines. */
 export const secret: Kind<string> = {
   expects: "text",
   isSecret: true,

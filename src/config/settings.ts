@@ -9,9 +9,9 @@
  */
 import { isLoopback } from "../net/addresses.ts";
 import { ConfigError } from "../protocol/errors.ts";
+import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 import {
   bytes,
-  databaseFault,
   either,
   host,
   keysUrl,
@@ -245,7 +245,7 @@ function faultsBetween(config: Config): string[] {
   }
   const { redisUrl, channelPrefix } = config;
   if (redisUrl !== undefined && channelPrefix !== undefined) {
-    const fault = databaseFault(redisUrl, channelPrefix);
+    const fault = databaseFault(parseRedisUrl(redisUrl), channelPrefix);
     if (fault !== undefined) faults.push(`${SETTINGS.redisUrl.env} ${fault}`);
   }
   const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;

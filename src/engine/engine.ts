@@ -1,16 +1,19 @@
 /** What joins the instances: a broker and a history, both in memory or both on one Redis. Picks them by settings. */
 import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
+import { DedicatedSubscriptions } from "../broker/dedicated.ts";
+import { Dialler } from "../broker/dialler.ts";
 import { Probe } from "../broker/probe.ts";
-import { NOT_COUNTING } from "../broker/redis.ts";
-import { DedicatedRedisBroker } from "../broker/dedicated.ts";
-import { SharedRedisBroker } from "../broker/shared.ts";
+import { NOT_COUNTING, RedisBroker } from "../broker/redis.ts";
+import { SharedSubscriptions } from "../broker/shared.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
 import { RedisStreamsHistory } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
-import { type FirstAttempt, Redis, RedisTarget, type RedisTls } from "../redis/commands.ts";
+import type { RedisTls } from "../redis/address.ts";
+import { type FirstAttempt, Redis } from "../redis/commands.ts";
+import { Standalone } from "../redis/standalone.ts";
 
 export interface BackboneOptions {
   /** Unset, and no file either: in memory. */
@@ -81,25 +84,20 @@ export function openBackbone(options: BackboneOptions): Backbone {
       },
     };
   }
-  const target = new RedisTarget({
+  const topology = new Standalone({
     url,
     file,
     tls: options.redisTls,
     channelPrefix: options.channelPrefix,
     ...log,
   });
-  const address = () => target.address;
-  const redis = Redis.open(address, { timeoutMs, onLoginRefused: () => target.onLoginRefused(), ...log });
+  const redis = Redis.open(topology, { timeoutMs, ...log });
   const isShared = options.subscriptions === "shared";
-  const broker = isShared
-    ? new SharedRedisBroker({
-      address,
-      redis,
-      timeoutMs,
-      ...log,
-      connections: options.sharedConnections ?? 1,
-    })
-    : new DedicatedRedisBroker({ address, redis, timeoutMs, ...log });
+  const dialler = new Dialler({ topology, redis, timeoutMs });
+  const subscriptions = isShared
+    ? new SharedSubscriptions({ dialler, redis, ...log, connections: options.sharedConnections ?? 1 })
+    : new DedicatedSubscriptions({ dialler, redis, ...log });
+  const broker = new RedisBroker({ subscriptions, redis, ...log });
   const history = new RedisStreamsHistory(redis, {
     limits,
     onCount: (channel, count) => broker.learnCount(channel, count),
@@ -109,7 +107,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     ? new Probe({
       redis,
       channel,
-      dial: (attempt) => broker.dialProbe(channel, attempt),
+      dial: (attempt) => dialler.dialSubscribed(channel, attempt, { name: "userwire-probe" }),
       onCounted: (counts) => broker.onCounted(counts),
       ...log,
     })
@@ -129,12 +127,11 @@ export function openBackbone(options: BackboneOptions): Backbone {
     },
     // What keeps subscriptions from being restored says more than that they are not.
     unready: () => redis.unavailable() ?? redis.silence() ?? probe?.why() ?? broker.unavailable(),
-    reload() {
-      if (target.reload()) redis.dialAnew("REDIS_URL_FILE names another Redis");
-    },
+    reload: () => topology.reload(),
     async close() {
       await probe?.close();
       await broker.close();
+      dialler.close();
       await history.close();
       await redis.close();
     },

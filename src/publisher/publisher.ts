@@ -8,7 +8,6 @@
  */
 import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
-import { databaseFault, prefix } from "../config/kinds.ts";
 import { type BackboneOptions, openBackbone } from "../engine/engine.ts";
 import type { AppendOptions, History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
@@ -32,6 +31,8 @@ import {
   type SendOptions,
   type SendResult,
 } from "./send.ts";
+import { prefix } from "../config/kinds.ts";
+import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 
 /** How a publisher turns a username into a channel. */
 export interface PublisherOptions {
@@ -96,7 +97,7 @@ export class Publisher implements AsyncDisposable {
     if (channelPrefix !== "" && prefix.parse(channelPrefix) === undefined) {
       throw new ConfigError([`channelPrefix must be ${prefix.expects}: correct it, or leave it out`]);
     }
-    const fault = redisUrl && databaseFault(redisUrl, channelPrefix);
+    const fault = redisUrl && databaseFault(parseRedisUrl(redisUrl), channelPrefix);
     if (fault) {
       throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
     }

@@ -31,6 +31,27 @@ export interface RedisAddress {
 
 const DEFAULT_PORT = 6379;
 
+/** What a setting with such a URL must be, as the words after "must be" or "must hold". */
+export const REDIS_URL_FORM =
+  "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
+  "unix:///path/to/redis.sock, with special characters in the password percent-encoded";
+
+/** What of it is written out: nothing that the parser would pass over or make up. */
+const STRICT = /^(?:rediss?:\/\/[^/?#]+(?:\/\d*)?(?:[?#].*)?|unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?)$/i;
+// deno-lint-ignore no-control-regex -- control characters are exactly what is refused
+const BLANK = /[\s\u0000-\u001f\u007f-\u009f]/u;
+
+/** Whether it is a URL of Redis as a setting must be, which is stricter than `parseRedisUrl`. */
+export function isRedisUrl(text: string): boolean {
+  if (BLANK.test(text) || !STRICT.test(text)) return false;
+  try {
+    parseRedisUrl(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** @throws {TypeError} when it is no URL of Redis. Its message does not show the URL, which may hold a password. */
 export function parseRedisUrl(text: string): RedisAddress {
   // URL takes no login without a host, which is how one is written for a socket.
@@ -65,4 +86,11 @@ export function isSamePlace(one: RedisAddress, other: RedisAddress): boolean {
   return (["transport", "hostname", "port", "path", "database"] as const).every((key) =>
     one[key] === other[key]
   );
+}
+
+/** What is wrong with sharing a Redis by database number, as the words after the name of its URL; undefined if nothing. */
+export function databaseFault({ database }: RedisAddress, channelPrefix: string): string | undefined {
+  if (channelPrefix !== "" || !(database > 0)) return undefined;
+  return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
+    "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
 }

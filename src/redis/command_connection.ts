@@ -7,12 +7,12 @@
  */
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
-import type { RedisAddress } from "./address.ts";
 import { Complaints } from "../log/warn_once.ts";
 import { asUnavailable, type Client, isRefusal, newClient } from "./client_library.ts";
 import { Outbox } from "./outbox.ts";
 import { evaluateOn } from "./script.ts";
 import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
+import type { Topology } from "./topology.ts";
 import type { Ask, Watch } from "./watch.ts";
 import { explain, isReadOnly, isReply, MAYBE_TLS, verbatim, weightOf } from "./error_text.ts";
 
@@ -20,8 +20,6 @@ export interface RedisOptions {
   /** How long a command may take, in milliseconds. @default 3000 */
   timeoutMs?: number;
   log?: Log;
-  /** Redis refused the login: the next dial asks for the address anew. */
-  onLoginRefused?(): void;
 }
 
 /** How the first attempt to connect ended. */
@@ -43,8 +41,7 @@ const NOT_YET = "Redis is not connected yet";
 const NO_ANSWER = "Redis does not answer";
 
 export abstract class CommandConnection {
-  readonly #target: () => RedisAddress;
-  readonly #options: RedisOptions;
+  protected readonly topology: Topology;
   readonly #log: Log | undefined;
   readonly #complaints: Complaints;
   readonly #outbox: Outbox;
@@ -79,10 +76,9 @@ export abstract class CommandConnection {
   #closed = false;
   #nextBeatMs = 0;
 
-  /** @param target Where to dial; asked anew for each dial. */
-  protected constructor(target: () => RedisAddress, options: RedisOptions) {
-    this.#target = target;
-    this.#options = options;
+  protected constructor(topology: Topology, options: RedisOptions) {
+    this.topology = topology;
+    topology.onChange((reason) => this.dialAnew(reason));
     this.#log = options.log;
     this.#outbox = new Outbox({
       timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
@@ -168,11 +164,6 @@ export abstract class CommandConnection {
     await this.#outbox.sendNow(() => this.#look(client)).catch(() => {}); // whoever sends next is told
   }
 
-  /** A connection of somebody else, to the same Redis, was not let in for its login. */
-  loginRefused(): void {
-    this.#options.onLoginRefused?.();
-  }
-
   /**
    * Warns of trouble with Redis once in a while, unless all of Redis is away, which the log says already.
    * @param reason What clients are told.
@@ -221,7 +212,7 @@ export abstract class CommandConnection {
 
   #dial(): Client {
     this.#weight = 0;
-    const address = this.#target();
+    const address = this.topology.locate();
     this.#isPlain = address.transport === "tcp";
     const client = newClient(address);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
@@ -380,7 +371,7 @@ export abstract class CommandConnection {
     const detail = verbatim(messageOf(error));
     this.#fail(why, detail);
     const isRefused = isRefusal(error);
-    if (isRefused) this.#options.onLoginRefused?.();
+    if (isRefused) this.topology.loginRefused();
     const remedy = "correct the user and password in it";
     this.#first.resolve(
       isRefused ? { outcome: "refused", why, detail, remedy } : { outcome: "unreachable", why },

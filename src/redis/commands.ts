@@ -3,16 +3,15 @@
  * `redis/` keeps. Subscriptions have connections of their own, in `broker/`.
  */
 import type { BrokerUnavailableError } from "../protocol/errors.ts";
-import { parseRedisUrl, type RedisAddress } from "./address.ts";
 import { CommandConnection, type RedisOptions } from "./command_connection.ts";
 import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./script.ts";
+import { Standalone } from "./standalone.ts";
+import type { Topology } from "./topology.ts";
 import { warningsOf } from "./warnings.ts";
 import { explainCommand, isForbiddenWithin, isReply } from "./error_text.ts";
 
-export { parseRedisUrl, type RedisAddress, type RedisTls } from "./address.ts";
 export type { FirstAttempt, RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
-export { RedisTarget } from "./target.ts";
 export { Script, type ScriptOptions, type Trial } from "./script.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./watch.ts";
@@ -39,20 +38,13 @@ export class Redis extends CommandConnection {
   readonly #onScriptError = (script: Script, error: unknown) => {
     if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
   };
-  readonly #target: () => RedisAddress;
-
-  private constructor(target: () => RedisAddress, options: RedisOptions) {
-    super(target, options);
-    this.#target = target;
-  }
 
   /**
    * Starts connecting and returns at once; see `unavailable`.
-   * @param target A URL; or where to dial, asked anew for each dial.
+   * @param where A URL; or what is asked for the place of each dial.
    */
-  static open(target: string | (() => RedisAddress), options: RedisOptions = {}): Redis {
-    const address = typeof target === "string" ? parseRedisUrl(target) : undefined;
-    const redis = new Redis(typeof target === "string" ? () => address! : target, options);
+  static open(where: string | Topology, options: RedisOptions = {}): Redis {
+    const redis = new Redis(typeof where === "string" ? new Standalone({ url: where }) : where, options);
     redis.prepare(PUBLISH);
     return redis;
   }
@@ -94,7 +86,7 @@ export class Redis extends CommandConnection {
     const info = await this.command((client) => client.info());
     const save = await this.command(async (client) => {
       // An ACL user of its own should not have that right, and Redis notes each trial.
-      if (this.#target().username !== undefined) return undefined;
+      if (this.topology.locate().username !== undefined) return undefined;
       try {
         return (await client.configGet("save")).save;
       } catch (error) {

@@ -3,9 +3,10 @@
  * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
  */
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { explain, explainReply, type RedisAddress, verbatim } from "./commands.ts";
 import type { Attempt } from "../async/attempt.ts";
 import type { Slots } from "../async/semaphore.ts";
+import type { RedisAddress } from "./address.ts";
+import { explain, explainReply, verbatim } from "./error_text.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
 
 export interface OpenOptions {

@@ -1,5 +1,6 @@
 /**
- * Reads what Redis writes: RESP2 and RESP3 replies out of a growing buffer, whole or split at any byte.
+ * Reads what Redis writes: RESP2 replies out of a growing buffer, whole or split at any byte. Of RESP3 it knows nothing, as
+ * nobody asks for that: we never send HELLO.
  * Specification: https://redis.io/docs/latest/develop/reference/protocol-spec/
  *
  * No I/O. The caller reads into `space()`, says how much with `filled()`, and takes replies until there are no
@@ -18,8 +19,7 @@ export class ReplyError {
   }
 }
 
-/** Maps come as flat lists of keys and values; pushes, sets and arrays as lists. */
-export type Reply = string | number | bigint | boolean | null | Uint8Array | ReplyError | Reply[];
+export type Reply = string | number | null | Uint8Array | ReplyError | Reply[];
 
 /** The bytes can't be RESP. The connection is of no more use. */
 export class RespError extends Error {
@@ -54,8 +54,8 @@ export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
 /** Replies to us are lists of lists at most; what nests deeper comes from something else. */
 const MAX_DEPTH = 32;
 
-/** What every pub/sub message begins with, after its type: "*" in RESP2, ">" in RESP3. */
-const MESSAGE_HEAD = encoder.encode("3\r\n$7\r\nmessage\r\n$");
+/** What every pub/sub message begins with. */
+const MESSAGE_HEAD = encoder.encode("*3\r\n$7\r\nmessage\r\n$");
 
 /** Most subscriptions never need more than this, and there may be ten thousand of them. */
 const SMALLEST_BUFFER = 512;
@@ -121,9 +121,7 @@ export class RespParser {
     const buffer = this.#buffer;
     const end = this.#end;
     let at = this.#start;
-    const type = buffer[at];
-    if (end - at <= MESSAGE_HEAD.length || (type !== 0x2a && type !== 0x3e)) return false;
-    at++;
+    if (end - at <= MESSAGE_HEAD.length) return false;
     for (let i = 0; i < MESSAGE_HEAD.length; i++, at++) if (buffer[at] !== MESSAGE_HEAD[i]) return false;
     this.#at = at;
     const channelLength = this.#length();
@@ -231,33 +229,8 @@ export class RespParser {
         return this.#integer();
       case "$":
         return this.#bulk();
-      case "=": { // three letters say what kind of text it is
-        const bulk = this.#bulk();
-        if (!(bulk instanceof Uint8Array)) return bulk;
-        if (bulk.length < 4) throw new RespError("Redis sent a text that does not say its kind");
-        return bulk.subarray(4);
-      }
-      case "!": {
-        const bulk = this.#bulk();
-        return bulk instanceof Uint8Array ? new ReplyError(decoder.decode(bulk)) : bulk;
-      }
       case "*":
-      case "~":
-      case ">":
-        return this.#list(1, depth);
-      case "%":
-        return this.#list(2, depth);
-      case "|": { // attributes about the reply that follows: read past them
-        const attributes = this.#list(2, depth);
-        return attributes === INCOMPLETE ? attributes : this.#read(depth + 1);
-      }
-      case "_":
-      case "#":
-      case ",":
-      case "(": {
-        const line = this.#line();
-        return line === INCOMPLETE ? line : scalarOf(type, line);
-      }
+        return this.#list(depth);
       default:
         throw new RespError(
           `Redis sent ${JSON.stringify(type)} where a reply should begin: is this a Redis port?`,
@@ -312,38 +285,16 @@ export class RespParser {
     return bytes;
   }
 
-  #list(perEntry: 1 | 2, depth: number): Reply[] | null | Incomplete {
+  #list(depth: number): Reply[] | null | Incomplete {
     const length = this.#integer();
     if (length === INCOMPLETE) return length;
     if (length < 0) return null;
     const list: Reply[] = [];
-    for (let i = 0; i < length * perEntry; i++) {
+    for (let i = 0; i < length; i++) {
       const item = this.#read(depth + 1);
       if (item === INCOMPLETE) return INCOMPLETE;
       list.push(item);
     }
     return list;
   }
-}
-
-/** The types of RESP3 that are one short line. */
-function scalarOf(type: "_" | "#" | "," | "(", line: string): Reply {
-  switch (type) {
-    case "_":
-      if (line === "") return null;
-      break;
-    case "#":
-      if (line === "t" || line === "f") return line === "t";
-      break;
-    case ",": {
-      const value = line === "inf" ? Infinity : line === "-inf" ? -Infinity : Number(line);
-      if (line !== "" && (!Number.isNaN(value) || line === "nan")) return value;
-      break;
-    }
-    case "(":
-      if (/^[+-]?\d+$/.test(line)) return BigInt(line.replace("+", ""));
-  }
-  throw new RespError(
-    `Redis sent ${JSON.stringify((type + line).slice(0, 40))}, which is no value: is this a Redis port?`,
-  );
 }

@@ -1,15 +1,18 @@
 /**
- * What the brokers over Redis have in common, on no Redis at all: when sends are refused, who is asked for a sign of
- * life and when, and what is dialled again.
+ * The broker over Redis and what dials its subscriptions, on no Redis at all: when sends are refused, who is asked for a
+ * sign of life and when, and what is dialled again.
  */
 import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Attempt } from "../../src/async/attempt.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import { RedisBroker } from "../../src/broker/redis.ts";
-import type { RedisConnection } from "../../src/redis/raw_connection.ts";
+import { Dialler } from "../../src/broker/dialler.ts";
+import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import type { Held } from "../../src/broker/self_check.ts";
+import type { Subscriptions } from "../../src/broker/subscriptions.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
-import { parseRedisUrl, type Redis } from "../../src/redis/commands.ts";
+import type { Redis } from "../../src/redis/commands.ts";
+import { Standalone } from "../../src/redis/standalone.ts";
 import { HeldIntervals, HeldTimers } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 
@@ -55,55 +58,42 @@ class FakeConnection {
   }
 }
 
-/** Writes down what it is told to do with its subscriptions. */
-class TestBroker extends RedisBroker {
+/** A way of subscribing that writes down what it is told to do. */
+class FakeSubscriptions implements Subscriptions {
   readonly counted = "sockets";
+  readonly size = 0;
+  lost = 0;
   readonly told: string[] = [];
-  readonly dialledOnes: FakeConnection[] = [];
 
-  constructor(redis: FakeRedis) {
-    const address = () => parseRedisUrl("redis://127.0.0.1:1");
-    super({ address, redis: redis as unknown as Redis, timeoutMs: 3_000 });
-  }
+  subscribe = (): Promise<Subscription> => Promise.reject(new Error("nobody subscribes here"));
+  channels = (): IterableIterator<string> => [].values();
+  confirmed = (): readonly Held[] => [];
+  onConfirmed = () => {};
+  cut = () => void this.told.push("cut all");
+  checkHealth = () => void this.told.push("check");
+  ping = () => void this.told.push("ping");
+  cutSilent = () => void this.told.push("cut silent");
+  close = () => Promise.resolve(void this.told.push("close"));
+}
 
-  /** @param onDialled Called with each connection before the broker has it. */
-  async dial(onDialled = () => {}): Promise<RedisConnection> {
-    return await this.dialled(() => {
+/** Dials nothing, and keeps what it gave out. */
+class FakeDials implements Disposable {
+  readonly #open = RedisConnection.open;
+  readonly all: FakeConnection[] = [];
+  /** Called with each connection before anybody has it. */
+  onDialled = () => {};
+
+  constructor() {
+    RedisConnection.open = () => {
       const connection = new FakeConnection();
-      this.dialledOnes.push(connection);
-      onDialled();
+      this.all.push(connection);
+      this.onDialled();
       return Promise.resolve(connection as unknown as RedisConnection);
-    });
+    };
   }
 
-  subscribe(): Promise<Subscription> {
-    return Promise.reject(new Error("nobody subscribes here"));
-  }
-
-  protected channels(): IterableIterator<string> {
-    return [].values();
-  }
-  protected get size(): number {
-    return 0;
-  }
-  protected confirmed(): readonly Held[] {
-    return [];
-  }
-  protected cutSubscriptions(): void {
-    this.told.push("cut all");
-  }
-  protected checkHealth(): void {
-    this.told.push("check");
-  }
-  protected pingAll(): void {
-    this.told.push("ping");
-  }
-  protected cutSilent(): void {
-    this.told.push("cut silent");
-  }
-  protected closeSubscriptions(): Promise<unknown> {
-    this.told.push("close");
-    return Promise.resolve();
+  [Symbol.dispose](): void {
+    RedisConnection.open = this.#open;
   }
 }
 
@@ -113,11 +103,24 @@ class World implements AsyncDisposable {
   readonly ticks = new HeldIntervals(5_000);
   readonly lives = new HeldTimers(1_000);
   readonly redis = new FakeRedis();
-  readonly broker = new TestBroker(this.redis);
+  readonly dials = new FakeDials();
+  readonly #redis = this.redis as unknown as Redis;
+  readonly dialler = new Dialler({
+    topology: new Standalone({ url: "redis://127.0.0.1:1" }),
+    redis: this.#redis,
+    timeoutMs: 3_000,
+  });
+  readonly subscriptions = new FakeSubscriptions();
+  readonly broker = new RedisBroker({ subscriptions: this.subscriptions, redis: this.#redis });
+
+  async dial(): Promise<RedisConnection> {
+    const attempt = (work: Attempt) => this.dialler.dial(work, {});
+    return await this.dialler.attempt(undefined, attempt);
+  }
 
   /** What the broker was told since the last time. */
   told(): string[] {
-    return this.broker.told.splice(0);
+    return this.subscriptions.told.splice(0);
   }
 
   tickAfter(ms: number): string[] {
@@ -134,6 +137,8 @@ class World implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.broker.close();
+    this.dialler.close();
+    this.dials[Symbol.dispose]();
     this.lives[Symbol.dispose]();
     this.ticks[Symbol.dispose]();
     this.clock[Symbol.dispose]();
@@ -162,18 +167,18 @@ Deno.test("Sends are refused for a second and a half after Redis came back, for 
 
 Deno.test("While own subscriptions are lost after an outage sends are refused, but no longer than 30 s", async () => {
   await using world = new World();
-  const { broker, redis, clock } = world;
-  broker.onLost(3);
+  const { broker, redis, clock, subscriptions } = world;
+  subscriptions.lost = 3;
   assertEquals(broker.unavailable(), undefined, "Redis was not away: those who are there can be reached");
   redis.return();
   clock.pass(1_500);
   assertEquals(broker.unavailable(), RESTORING);
-  broker.onLost(-2);
+  subscriptions.lost = 1;
   clock.pass(28_499);
   assertEquals(broker.unavailable(), RESTORING);
-  broker.onLost(-1);
+  subscriptions.lost = 0;
   assertEquals(broker.unavailable(), undefined);
-  broker.onLost(1);
+  subscriptions.lost = 1;
   assertEquals(broker.unavailable(), RESTORING);
   clock.pass(1);
   assertEquals(broker.unavailable(), undefined);
@@ -249,33 +254,34 @@ Deno.test("A broker that is closed checks nothing any more", async () => {
 
 Deno.test("Subscriptions are all dialled again when the commands go to another server", async () => {
   await using world = new World();
-  const { broker, redis } = world;
-  const before = await broker.dial();
-  assertEquals(broker.isOld(before), false);
+  const { dialler, redis } = world;
+  const before = await world.dial();
+  assertEquals(dialler.isOld(before), false);
   redis.becomeAnother();
-  assertEquals([world.told(), broker.isOld(before)], [["cut all"], true]);
-  assertEquals(broker.isOld(await broker.dial()), false);
+  assertEquals([world.told(), dialler.isOld(before)], [["cut all"], true]);
+  assertEquals(dialler.isOld(await world.dial()), false);
 });
 
 Deno.test("What was dialled while the server changed is let go of, and dialled once more", async () => {
   await using world = new World();
-  const { broker, redis } = world;
+  const { dialler, redis, dials } = world;
   let changes = 2;
-  const connection = await broker.dial(() => {
+  dials.onDialled = () => {
     if (changes-- > 0) redis.becomeAnother();
-  });
-  const all = broker.dialledOnes;
+  };
+  const connection = await world.dial();
+  const { all } = dials;
   assertEquals(all.map(({ isClosed }) => isClosed), [true, true, false]);
   assertStrictEquals(connection, all[2] as unknown);
-  assertEquals(broker.isOld(connection), false);
+  assertEquals(dialler.isOld(connection), false);
 });
 
 Deno.test("An attempt that Redis ends is complained of, one that nobody wants any more is not", async () => {
   await using world = new World();
-  const { broker, redis } = world;
+  const { dialler, redis } = world;
   const cause = new Error("NOPERM");
   const refused = new BrokerUnavailableError("refused", { cause });
-  const failing = (error: Error) => () => broker.attempt(undefined, () => Promise.reject(error));
+  const failing = (error: Error) => () => dialler.attempt(undefined, () => Promise.reject(error));
   assertStrictEquals(await assertRejects(failing(refused)), refused);
   assertEquals(redis.complaints, [["subscription failed", "refused", cause]]);
   const left = new Error("the client left");
@@ -285,7 +291,7 @@ Deno.test("An attempt that Redis ends is complained of, one that nobody wants an
   let ended: Attempt | undefined;
   const client = new AbortController();
   const work = (attempt: Attempt) => Promise.resolve((ended = attempt, 7));
-  assertEquals(await broker.attempt(client.signal, work), 7);
+  assertEquals(await dialler.attempt(client.signal, work), 7);
   client.abort(left);
   ended!.throwIfGivenUp();
 });

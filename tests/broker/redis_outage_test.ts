@@ -6,8 +6,8 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { openBackbone } from "../../src/engine/engine.ts";
 import { Attempt } from "../../src/async/attempt.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
-import { RedisSubscription } from "../../src/broker/dedicated_subscription.ts";
-import { parseRedisUrl } from "../../src/redis/commands.ts";
+import { DedicatedSubscription } from "../../src/broker/dedicated_subscription.ts";
+import { parseRedisUrl } from "../../src/redis/address.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
 import { Slots } from "../../src/async/semaphore.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
@@ -339,7 +339,7 @@ redisTest(
   },
 );
 
-redisTest("RedisSubscription stays on a connection that was found after a dead one", async () => {
+redisTest("DedicatedSubscription stays on a connection that was found after a dead one", async () => {
   await using redis = await RedisServer.start();
   const recorder = new Recorder();
   const slots = new Slots(1);
@@ -352,19 +352,21 @@ redisTest("RedisSubscription stays on a connection that was found after a dead o
       attempt.end();
     }
   };
-  const subscription = new RedisSubscription("alice", recorder, {
-    goodbyes: deadlines,
+  const dialling = {
+    closeDeadlines: deadlines,
     attempt,
+    whenReady: () => Promise.resolve(),
+    isOld: () => false,
+  };
+  const subscription = new DedicatedSubscription("alice", recorder, dialling, {
     dial: (channel, attempt) =>
       RedisConnection.open(parseRedisUrl(redis.url), attempt, {
         commands: [encodeCommand("SUBSCRIBE", channel)],
         replies: 1,
         slots,
       }),
-    whenReady: () => Promise.resolve(),
+    onSubscribed() {},
     onLost() {},
-    onConnected() {},
-    isOld: () => false,
     onClosed() {},
     onSubscriberError() {},
   });

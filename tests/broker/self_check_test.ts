@@ -32,12 +32,22 @@ class World implements Disposable {
       this.onAsk();
       return counts;
     },
-    channels: () => this.all.channels(),
-    size: () => this.all.size,
-    confirmed: (channel) => this.all.of(channel).filter(({ isClosed }) => !isClosed),
+    subscriptions: this,
     onFound: (channels) => this.found.push(channels),
     dialAnew: () => this.dials++,
   });
+
+  get size(): number {
+    return this.all.size;
+  }
+
+  channels(): IterableIterator<string> {
+    return this.all.channels();
+  }
+
+  confirmed(channel: string): Fake[] {
+    return this.all.of(channel).filter(({ isClosed }) => !isClosed);
+  }
 
   open(channel: string): Fake {
     const fake = new Fake(channel);

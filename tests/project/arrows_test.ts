@@ -50,10 +50,16 @@ const ROOMS: readonly Room[] = [
   },
   { name: "client", only: ["async", "protocol"], doors: ["mod.ts"] },
   { name: "web", only: [], doors: ["assets.ts"] },
-  { name: "redis", only: ["config", "log", "async", "protocol"] },
+  { name: "config", only: ["redis", "net", "protocol"] },
+  {
+    name: "redis",
+    only: ["log", "async", "protocol"],
+    // Nobody else knows where a Redis is, or what goes over its connections.
+    doors: ["commands.ts", "address.ts"],
+    opensTo: ["broker", "engine"],
+  },
   { name: "metrics" },
   { name: "log", only: ["protocol"] },
-  { name: "config", only: ["net", "protocol"] },
   { name: "net", only: ["protocol"] },
   { name: "async", only: ["protocol"] },
   { name: "protocol" },

@@ -1,5 +1,5 @@
 /**
- * The RESP parser: every type of RESP2 and RESP3, streams cut at every byte, payloads of any size, and bytes that
+ * The RESP parser: every type of RESP2, streams cut at every byte, payloads of any size, and bytes that
  * are no RESP at all. The encoder here is written from the specification and shares nothing with the product.
  */
 import { assert, assertEquals, assertInstanceOf, assertStrictEquals, assertThrows } from "@std/assert";
@@ -16,7 +16,7 @@ import {
 const encoder = new TextEncoder();
 
 /** A reply with its bytes kept: views are dead as soon as the parser reads on. */
-type Kept = string | number | bigint | boolean | null | { bytes: string } | { error: string } | Kept[];
+type Kept = string | number | null | { bytes: string } | { error: string } | Kept[];
 
 function keep(reply: Reply): Kept {
   if (reply instanceof Uint8Array) return { bytes: latin1(reply) };
@@ -109,29 +109,11 @@ const TYPES: Record<string, [wire: string, reply: Kept]> = {
   "an empty bulk string": ["$0\r\n\r\n", { bytes: "" }],
   "a bulk string of line ends": ["$4\r\n\r\n\r\n\r\n", { bytes: "\r\n\r\n" }],
   "a bulk string of bytes": ["$3\r\n\x00\xff\x80\r\n", { bytes: "\x00\xff\x80" }],
-  "RESP2's null string": ["$-1\r\n", null],
-  "RESP2's null list": ["*-1\r\n", null],
-  "RESP3's null": ["_\r\n", null],
+  "the null string": ["$-1\r\n", null],
+  "the null list": ["*-1\r\n", null],
   "an array": ["*2\r\n$1\r\na\r\n:1\r\n", [{ bytes: "a" }, 1]],
   "an empty array": ["*0\r\n", []],
   "arrays in arrays": ["*2\r\n*1\r\n*0\r\n*-1\r\n", [[[]], null]],
-  "a set": ["~2\r\n+a\r\n+b\r\n", ["a", "b"]],
-  "a map": ["%2\r\n+a\r\n:1\r\n+b\r\n:2\r\n", ["a", 1, "b", 2]],
-  "a push": [">2\r\n+pubsub\r\n:1\r\n", ["pubsub", 1]],
-  "true": ["#t\r\n", true],
-  "false": ["#f\r\n", false],
-  "a double": [",-1.25e3\r\n", -1250],
-  "infinity": [",inf\r\n", Infinity],
-  "minus infinity": [",-inf\r\n", -Infinity],
-  "not a number": [",nan\r\n", NaN],
-  "a big number": [
-    "(-3492890328409238509324850943850943825024385\r\n",
-    -3492890328409238509324850943850943825024385n,
-  ],
-  "a bulk error": ["!10\r\nERR a\r\nbcd\r\n", { error: "ERR a\r\nbcd" }],
-  "a verbatim string": ["=9\r\ntxt:a\r\nbc\r\n", { bytes: "a\r\nbc" }],
-  "a reply after attributes": ["|1\r\n+ttl\r\n:3600\r\n+OK\r\n", "OK"],
-  "attributes inside a list": ["*2\r\n|1\r\n+ttl\r\n:1\r\n:5\r\n:6\r\n", [5, 6]],
 };
 
 for (const [what, [wire, reply]] of Object.entries(TYPES)) {
@@ -176,33 +158,21 @@ const { sample } = fc.letrec<{ sample: Sample; list: Sample }>((tie) => ({
     lineText.map((text) => ({ wire: `+${text}\r\n`, reply: text })),
     lineText.map((text) => ({ wire: `-${text}\r\n`, reply: { error: text } })),
     fc.maxSafeInteger().map((value) => ({ wire: `:${value}\r\n`, reply: value === 0 ? 0 : value })),
-    fc.boolean().map((value) => ({ wire: `#${value ? "t" : "f"}\r\n`, reply: value })),
-    fc.bigInt().map((value) => ({ wire: `(${value}\r\n`, reply: value })),
-    fc.double({ noDefaultInfinity: true, noNaN: true })
-      .map((value) => ({ wire: `,${value}\r\n`, reply: Number(String(value)) })),
-    fc.constantFrom("_\r\n", "$-1\r\n", "*-1\r\n").map((wire) => ({ wire, reply: null })),
+    fc.constantFrom("$-1\r\n", "*-1\r\n").map((wire) => ({ wire, reply: null })),
     tie("list"),
   ),
-  list: fc.tuple(
-    fc.constantFrom("*", "~", ">", "%"),
-    fc.array(tie("sample"), { maxLength: 4 }),
-  ).map(([type, items]) => {
-    const members = type === "%" ? items.slice(0, items.length & ~1) : items;
-    const count = type === "%" ? members.length / 2 : members.length;
-    return {
-      wire: `${type}${count}\r\n${members.map(({ wire }) => wire).join("")}`,
-      reply: members.map(({ reply }) => reply),
-    };
-  }),
+  list: fc.array(tie("sample"), { maxLength: 4 }).map((items) => ({
+    wire: `*${items.length}\r\n${items.map(({ wire }) => wire).join("")}`,
+    reply: items.map(({ reply }) => reply),
+  })),
 }));
 
 const pubsub = fc.tuple(
-  fc.constantFrom("*", ">"),
   // Names that share a beginning or an end with ours must not be taken for it.
   fc.constantFrom(CHANNEL, CHANNEL, CHANNEL, "alic", "alice2", "Alice"),
   bulkText,
-).map(([type, channel, text]): Sample => ({
-  wire: `${type}3\r\n$7\r\nmessage\r\n$${channel.length}\r\n${channel}\r\n$${text.length}\r\n${text}\r\n`,
+).map(([channel, text]): Sample => ({
+  wire: `*3\r\n$7\r\nmessage\r\n$${channel.length}\r\n${channel}\r\n$${text.length}\r\n${text}\r\n`,
   reply: [{ bytes: "message" }, { bytes: channel }, { bytes: text }],
 }));
 
@@ -329,14 +299,18 @@ const GARBAGE: Record<string, string> = {
   "a bulk string that is longer than it says": "$3\r\nabcd\r\n",
   "a message that is longer than it says": "*3\r\n$7\r\nmessage\r\n$5\r\nalice\r\n$1\r\nxyz\r\n",
   "a message without a length": "*3\r\n$7\r\nmessage\r\n$5\r\nalice\r\n$\r\nxx\r\n",
-  "a big number of letters": "(12x\r\n",
-  "an empty big number": "(\r\n",
-  "a double of letters": ",abc\r\n",
-  "an empty double": ",\r\n",
-  "a boolean that is neither": "#x\r\n",
-  "a verbatim string without its format": "=3\r\nabc\r\n",
   "lists without end": "*1\r\n".repeat(100_000),
-  "attributes without end": "|0\r\n".repeat(100_000),
+  // Of RESP3, which nobody asks for.
+  "a null of RESP3": "_\r\n",
+  "a boolean": "#t\r\n",
+  "a double": ",1.5\r\n",
+  "a big number": "(12\r\n",
+  "a bulk error": "!5\r\nERR a\r\n",
+  "a verbatim string": "=5\r\ntxt:a\r\n",
+  "a set": "~1\r\n+a\r\n",
+  "a map": "%1\r\n+a\r\n:1\r\n",
+  "a push": ">3\r\n$7\r\nmessage\r\n$5\r\nalice\r\n$1\r\nx\r\n",
+  "attributes": "|1\r\n+ttl\r\n:3600\r\n+OK\r\n",
 };
 
 for (const [what, wire] of Object.entries(GARBAGE)) {

@@ -6,18 +6,19 @@ import { assert, assertEquals } from "@std/assert";
 import { Attempt } from "../../src/async/attempt.ts";
 import type { Subscriber, Subscription } from "../../src/broker/broker.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
-import { parseRedisUrl } from "../../src/redis/commands.ts";
-import { RedisSubscription } from "../../src/broker/dedicated_subscription.ts";
+import { parseRedisUrl } from "../../src/redis/address.ts";
+import { type DedicatedContext, DedicatedSubscription } from "../../src/broker/dedicated_subscription.ts";
+import type { PubSubContext } from "../../src/redis/pubsub_connection.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
-import { SharedConnection } from "../../src/broker/shared_connection.ts";
+import { SharedConnection, type SharedContext } from "../../src/broker/shared_connection.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
-/** All that a connection needs from its broker, without a broker: Redis is always worth a dial. */
-class Host implements AsyncDisposable {
-  readonly goodbyes = new Deadlines(10_000);
+/** A dialler, and those that subscriptions belong to, without a broker: Redis is always worth a dial. */
+class Host implements PubSubContext, DedicatedContext, Disposable {
+  readonly closeDeadlines = new Deadlines(10_000);
   readonly #url: string;
   /** Called when a dial has succeeded, before anybody has the connection. */
   onDialled = () => {};
@@ -27,7 +28,7 @@ class Host implements AsyncDisposable {
   }
 
   async attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T> {
-    const attempt = new Attempt(this.goodbyes, { late: () => new Error("late"), signal });
+    const attempt = new Attempt(this.closeDeadlines, { late: () => new Error("late"), signal });
     try {
       return await work(attempt);
     } finally {
@@ -39,14 +40,22 @@ class Host implements AsyncDisposable {
     return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)], replies: 1 });
   }
 
-  dialShared(attempt: Attempt): Promise<RedisConnection> {
-    return this.#open(attempt);
-  }
-
   async #open(attempt: Attempt, options = {}): Promise<RedisConnection> {
     const connection = await RedisConnection.open(parseRedisUrl(this.#url), attempt, options);
     this.onDialled();
     return connection;
+  }
+
+  /** What those that share a connection have instead. */
+  get shared(): SharedContext {
+    return {
+      dial: (attempt) => this.#open(attempt),
+      onSubscribed() {},
+      onLost: (count) => this.onLost(count),
+      onSubscriberError() {},
+      onConnectionLost() {},
+      onRefused() {},
+    };
   }
 
   /** Nothing is dialled again before this resolves. */
@@ -67,26 +76,21 @@ class Host implements AsyncDisposable {
     this.lost += count;
   }
 
-  onConnected(): void {}
-  onConfirmed(): void {}
+  onSubscribed(): void {}
   onClosed(): void {}
   onSubscriberError(): void {}
-  onConnectionLost(): void {}
-  onConnectionRestored(): void {}
-  onRefused(): void {}
 
-  [Symbol.asyncDispose](): Promise<void> {
-    this.goodbyes.close();
-    return Promise.resolve();
+  [Symbol.dispose](): void {
+    this.closeDeadlines.close();
   }
 }
 
 /** The ways to subscribe; closing the subscription lets go of its connection. */
 const WAYS: { name: string; subscribe(host: Host, subscriber: Subscriber): Promise<Subscription> }[] = [
   {
-    name: "RedisSubscription",
+    name: "DedicatedSubscription",
     async subscribe(host, subscriber) {
-      const subscription = new RedisSubscription("alice", subscriber, host);
+      const subscription = new DedicatedSubscription("alice", subscriber, host, host);
       await host.attempt(undefined, (attempt) => subscription.open(attempt));
       return subscription;
     },
@@ -94,7 +98,7 @@ const WAYS: { name: string; subscribe(host: Host, subscriber: Subscriber): Promi
   {
     name: "SharedConnection",
     async subscribe(host, subscriber) {
-      const connection = new SharedConnection(host);
+      const connection = new SharedConnection(host, host.shared);
       const { channel } = await connection.subscribe("alice", subscriber, undefined);
       return { channel, close: () => connection.close() };
     },
@@ -112,7 +116,7 @@ for (const { name, subscribe } of WAYS) {
       await using redis = await RedisServer.start();
       // The connection is handed on in so many turns of promises at most; in each of them it may be closed.
       for (let turns = 0; turns < 20; turns++) {
-        await using host = new Host(redis.url);
+        using host = new Host(redis.url);
         const recorder = new Recorder();
         const subscription = await subscribe(host, recorder);
         const closing = Promise.withResolvers<void>();
@@ -174,7 +178,7 @@ class Fickle implements AsyncDisposable {
 for (const { name, subscribe } of WAYS) {
   Deno.test(`${name} dials a Redis that confirms and hangs up ever more slowly`, async () => {
     await using redis = new Fickle();
-    await using host = new Host(redis.url);
+    using host = new Host(redis.url);
     const recorder = new Recorder();
     const subscription = await subscribe(host, recorder);
     const { dialledMs } = redis;
@@ -188,10 +192,10 @@ for (const { name, subscribe } of WAYS) {
 }
 
 redisTest(
-  "RedisSubscription is missed from its loss to its return, or to the end of waiting for that",
+  "DedicatedSubscription is missed from its loss to its return, or to the end of waiting for that",
   async () => {
     await using redis = await RedisServer.start();
-    await using host = new Host(redis.url);
+    using host = new Host(redis.url);
     const recorder = new Recorder();
     const { subscribe } = WAYS[0]!;
     const subscription = await subscribe(host, recorder);
@@ -218,9 +222,9 @@ redisTest(
   "SharedConnection misses each listener that it lost until that is back or leaves, and no other",
   async () => {
     await using redis = await RedisServer.start();
-    await using host = new Host(redis.url);
+    using host = new Host(redis.url);
     await using stack = new AsyncDisposableStack();
-    const connection = new SharedConnection(host);
+    const connection = new SharedConnection(host, host.shared);
     stack.defer(() => connection.close());
     const [staying, leaving, newcomer] = [new Recorder(), new Recorder(), new Recorder()];
     await connection.subscribe("alice", staying, undefined);
@@ -245,54 +249,60 @@ redisTest(
   },
 );
 
-redisTest("RedisSubscription that is paused is not taken for dead, however long nobody reads", async () => {
-  await using redis = await RedisServer.start();
-  await using host = new Host(redis.url);
-  const recorder = new Recorder();
-  const subscription = new RedisSubscription("alice", recorder, host);
-  await host.attempt(undefined, (attempt) => subscription.open(attempt));
-  await redis.cli("CONFIG", "RESETSTAT");
-  const lookForLong = () => {
-    for (let i = 0; i < 10; i++) subscription.checkHealth();
+redisTest(
+  "DedicatedSubscription that is paused is not taken for dead, however long nobody reads",
+  async () => {
+    await using redis = await RedisServer.start();
+    using host = new Host(redis.url);
+    const recorder = new Recorder();
+    const subscription = new DedicatedSubscription("alice", recorder, host, host);
+    await host.attempt(undefined, (attempt) => subscription.open(attempt));
+    await redis.cli("CONFIG", "RESETSTAT");
+    const lookForLong = () => {
+      for (let i = 0; i < 10; i++) subscription.checkHealth();
+      subscription.ping();
+      subscription.cutIfSilent();
+    };
+    subscription.pause();
+    lookForLong();
+    for (const payload of ["1", "2"]) assertEquals(await redis.cli("PUBLISH", "alice", payload), 1);
+    lookForLong();
+    assertEquals([subscription.current, recorder.payloads], [undefined, []]);
+    subscription.resume();
+    await recorder.received(2);
+    assertEquals([recorder.payloads, recorder.changes], [["1", "2"], []]);
+    assert(subscription.current);
+    assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
+    // Nor when it was asked for a sign of life just before.
     subscription.ping();
+    subscription.pause();
     subscription.cutIfSilent();
-  };
-  subscription.pause();
-  lookForLong();
-  for (const payload of ["1", "2"]) assertEquals(await redis.cli("PUBLISH", "alice", payload), 1);
-  lookForLong();
-  assertEquals([subscription.confirmed, recorder.payloads], [undefined, []]);
-  subscription.resume();
-  await recorder.received(2);
-  assertEquals([recorder.payloads, recorder.changes], [["1", "2"], []]);
-  assert(subscription.confirmed);
-  assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
-  // Nor when it was asked for a sign of life just before.
-  subscription.ping();
-  subscription.pause();
-  subscription.cutIfSilent();
-  subscription.resume();
-  assertEquals(await redis.cli("PUBLISH", "alice", "3"), 1);
-  await recorder.received(3);
-  assertEquals(recorder.changes, []);
-  await subscription.close();
-});
+    subscription.resume();
+    assertEquals(await redis.cli("PUBLISH", "alice", "3"), 1);
+    await recorder.received(3);
+    assertEquals(recorder.changes, []);
+    await subscription.close();
+  },
+);
 
-redisTest("RedisSubscription that is cut while it is paused is dialled again, and stays paused", async () => {
-  await using redis = await RedisServer.start();
-  await using host = new Host(redis.url);
-  const recorder = new Recorder();
-  const subscription = new RedisSubscription("alice", recorder, host);
-  await host.attempt(undefined, (attempt) => subscription.open(attempt));
-  subscription.pause();
-  // What came before is waiting to be read.
-  await redis.cli("PUBLISH", "alice", "1");
-  subscription.cut();
-  await recorder.isRestored();
-  assertEquals(await redis.cli("PUBLISH", "alice", "2"), 1);
-  assertEquals([recorder.payloads, subscription.confirmed], [[], undefined]);
-  subscription.resume();
-  await recorder.received(1);
-  assertEquals([recorder.payloads, recorder.changes], [["2"], ["lost", "restored"]]);
-  await subscription.close();
-});
+redisTest(
+  "DedicatedSubscription that is cut while it is paused is dialled again, and stays paused",
+  async () => {
+    await using redis = await RedisServer.start();
+    using host = new Host(redis.url);
+    const recorder = new Recorder();
+    const subscription = new DedicatedSubscription("alice", recorder, host, host);
+    await host.attempt(undefined, (attempt) => subscription.open(attempt));
+    subscription.pause();
+    // What came before is waiting to be read.
+    await redis.cli("PUBLISH", "alice", "1");
+    subscription.cut();
+    await recorder.isRestored();
+    assertEquals(await redis.cli("PUBLISH", "alice", "2"), 1);
+    assertEquals([recorder.payloads, subscription.current], [[], undefined]);
+    subscription.resume();
+    await recorder.received(1);
+    assertEquals([recorder.payloads, recorder.changes], [["2"], ["lost", "restored"]]);
+    await subscription.close();
+  },
+);

@@ -1,0 +1,98 @@
+/**
+ * Dials the pub/sub connections of this process: where its channels live now, within the time there is for a
+ * subscription, and once more when all had to be dialled again meanwhile.
+ */
+import { Attempt } from "../async/attempt.ts";
+import { Deadlines } from "../async/deadlines.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
+import type { Redis } from "../redis/commands.ts";
+import type { PubSubContext } from "../redis/pubsub_connection.ts";
+import { type OpenOptions, RedisConnection } from "../redis/raw_connection.ts";
+import { encodeCommand } from "../redis/resp.ts";
+import type { Topology } from "../redis/topology.ts";
+
+export interface DiallerOptions {
+  /** Is asked for the place of each dial. */
+  readonly topology: Topology;
+  /** The connection for commands; it stays the caller's to close. */
+  readonly redis: Redis;
+  /** How long a subscription may take to be confirmed, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
+/** How long Redis may take to confirm that nobody listens any more. */
+const CLOSE_MS = 1_000;
+
+export class Dialler implements PubSubContext {
+  readonly closeDeadlines = new Deadlines(CLOSE_MS);
+  readonly #subscribing: Deadlines;
+  readonly #topology: Topology;
+  readonly #redis: Redis;
+  /** How often all had to be dialled again. */
+  #generation = 0;
+
+  constructor({ topology, redis, timeoutMs }: DiallerOptions) {
+    this.#subscribing = new Deadlines(timeoutMs);
+    this.#topology = topology;
+    this.#redis = redis;
+    // The commands go to another server than before, or to other data: so must all subscriptions.
+    redis.onOtherServer(() => this.#generation++);
+  }
+
+  /**
+   * @throws {BrokerUnavailableError}
+   * @throws the signal's reason.
+   */
+  async attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const { limitMs } = this.#subscribing;
+    const late = () =>
+      new BrokerUnavailableError(`Redis did not confirm a subscription within ${limitMs} ms`);
+    const attempt = new Attempt(this.#subscribing, { late, signal });
+    try {
+      return await work(attempt);
+    } catch (error) {
+      if (error instanceof BrokerUnavailableError) {
+        this.#redis.complain("subscription failed", error.message, error.cause);
+      }
+      throw error;
+    } finally {
+      attempt.end();
+    }
+  }
+
+  /**
+   * A new connection, logged in, on which the commands have been answered.
+   * @param channel Where this lives; without one, where all of them do.
+   */
+  async dial(attempt: Attempt, options: OpenOptions, channel?: string): Promise<RedisConnection> {
+    const onLoginRefused = () => this.#topology.loginRefused();
+    for (;;) {
+      const generation = this.#generation;
+      const address = this.#topology.locate(channel);
+      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused });
+      connection.generation = generation;
+      if (generation === this.#generation) return connection;
+      connection.close();
+    }
+  }
+
+  /** A new connection that is subscribed to one channel. */
+  dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions): Promise<RedisConnection> {
+    const commands = [encodeCommand("SUBSCRIBE", channel)];
+    return this.dial(attempt, { ...options, commands, replies: 1 }, channel);
+  }
+
+  whenReady(): Promise<void> {
+    return this.#redis.whenReady();
+  }
+
+  isOld({ generation }: RedisConnection): boolean {
+    return generation !== this.#generation;
+  }
+
+  /** Call it when all connections are closed. */
+  close(): void {
+    this.#subscribing.close();
+    this.closeDeadlines.close();
+  }
+}

@@ -1,0 +1,21 @@
+/**
+ * The contract of a topology: on which server of Redis a channel or a key lives now.
+ *
+ * Whoever dials asks it each time and keeps no address: behind an unchanged name there may be another server than a moment
+ * ago. It says where to dial, not who answers there: that is found out by asking (`server_info.ts`).
+ */
+import type { RedisAddress } from "./address.ts";
+
+export interface Topology {
+  /** @param name A channel or key; without one, the server that all of them share. */
+  locate(name?: string): RedisAddress;
+
+  /**
+   * Calls back when something lives elsewhere than before, so that connections to the old place are left.
+   * @param listener Gets the reason, for the log.
+   */
+  onChange(listener: (reason: string) => void): void;
+
+  /** A server that was located refused our login: there may be another one by now. */
+  loginRefused(): void;
+}
