@@ -38,7 +38,7 @@ export function foreignWarning(log: Log): SessionContext["onForeign"] {
     const nowMs = performance.now();
     if (nowMs - warnedMs < FOREIGN_AGAIN_MS) return;
     warnedMs = nowMs;
-    log.warn("foreign messages", {
+    log.warn("messages of another installation", {
       user,
       reason:
         "Another installation publishes on the same channels: give each a USERWIRE_CHANNEL_PREFIX of its own",

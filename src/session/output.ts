@@ -108,7 +108,7 @@ export class Output implements ReplayOutput {
     const { receipts, log } = this.#context;
     receipts.handed(receipt).catch((error: unknown) => {
       // The sender's wait ends in a timeout.
-      log.warn("sender not told of its sockets", { reason: messageOf(error) });
+      log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
     });
   }
 

@@ -50,7 +50,7 @@ export class PendingSession implements Member, TransportEvents {
     this.#over = true;
     this.#context.registry.onEnd(this);
     this.#context.metrics.onFail(reason.code);
-    this.#context.log.info("socket closed before its client said who it is", {
+    this.#context.log.info("connection closed before the client identified itself", {
       code: reason.code,
       why: reason.why,
     });

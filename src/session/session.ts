@@ -276,7 +276,7 @@ export class Session
     registry.onEnd(this);
     if (wasLive) metrics.onClose(this.#mode, reason.code ?? 0);
     else if (this.#transport.state !== "unanswered" && reason.code !== undefined) metrics.onFail(reason.code);
-    log.info(wasLive ? "connection closed" : "connection given up while opening", {
+    log.info(wasLive ? "connection closed" : "connection failed while opening", {
       conn: this.id,
       user: this.username,
       code: reason.code,

@@ -73,8 +73,8 @@ Deno.test("Refused logins have the file read once a second, and a fault of it is
   }
   const events = log.records.map(({ level, event }) => `${level} ${event}`);
   assertEquals(events, [
-    "info redis address read again",
-    "info redis address read again",
+    "info redis address reloaded",
+    "info redis address reloaded",
     "error not reloaded",
   ]);
 });
