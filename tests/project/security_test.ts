@@ -1,10 +1,10 @@
-/** That the threats in `docs/security.md` are tested as it says: every test that its table names is there. */
+/** That the threats in `docs/threats.md` are tested as it says: every test that its table names is there. */
 import { assert, assertEquals } from "@std/assert";
 
 const ROOT = new URL("../../", import.meta.url);
 const ATTACKS = "tests/programs/hostile/attacks.ts";
 
-Deno.test("Every threat in docs/security.md names tests, and they exist", async (t) => {
+Deno.test("Every threat in docs/threats.md names tests, and they exist", async (t) => {
   const files = await testFiles();
   const table = await threats();
   const rows = table.split("\n").filter((line) => line.startsWith("| ")).slice(2);
@@ -27,7 +27,7 @@ Deno.test("Every threat in docs/security.md names tests, and they exist", async 
   }
 });
 
-Deno.test("Every attack of hostile clients is a threat in docs/security.md", async () => {
+Deno.test("Every attack of hostile clients is a threat in docs/threats.md", async () => {
   const table = await threats();
   const words = Array.from(table.matchAll(/"([^"]+)"/g), ([, words]) => words!);
   const attacks = await namesIn(ATTACKS);
@@ -38,7 +38,7 @@ Deno.test("Every attack of hostile clients is a threat in docs/security.md", asy
 
 /** The table, as Markdown. */
 async function threats(): Promise<string> {
-  const page = await read("docs/security.md");
+  const page = await read("docs/threats.md");
   return page.split("## Threats")[1]!.split("\n## ")[0]!;
 }
 
