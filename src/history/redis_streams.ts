@@ -16,18 +16,19 @@
  * and notes in `former` from where the numbers of the old one can't be trusted; the new one's name says it too, for a
  * timeline that ends before its epochs were saved (`originOf`).
  */
+import { Semaphore } from "../async/semaphore.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { parsePosition, type Position } from "../protocol/position.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import {
-  explainReply,
   idempotencyKey,
   inboxKey,
+  logMessage,
   OTHER_DATA,
   positionKey,
+  publicMessageOfReply,
   type Redis,
   Script,
-  verbatim,
 } from "../redis/commands.ts";
 import {
   type Appended,
@@ -344,9 +345,7 @@ export class RedisStreamsInbox implements Inbox {
   readonly #since: Script;
   /** While it is looked at what has taken the place of the data. */
   #looked: Promise<void> | undefined;
-  #reads = 0;
-  /** Those whose read must wait, first come first. */
-  readonly #line: (() => void)[] = [];
+  readonly #reads = new Semaphore(MAX_READS);
 
   /**
    * @param redis Stays the caller's to close.
@@ -465,7 +464,10 @@ export class RedisStreamsInbox implements Inbox {
   #appended(channel: string, [outcome, id, seq, epoch, reached, tag]: AppendReply): Appended {
     if (outcome === "offline" || outcome === "conflict") return { outcome };
     if (outcome === "unknown" || outcome === "replaced") {
-      throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
+      throw new BrokerUnavailableError(publicMessageOfReply(id), {
+        outcome: "unknown",
+        cause: logMessage(id),
+      });
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
     const position = { epoch, seq: Number(seq) };
@@ -490,7 +492,7 @@ export class RedisStreamsInbox implements Inbox {
   ): Promise<Stretch> {
     const read = () => this.#read(channel, after, limit, options);
     // Without a number it brings no message.
-    return after === undefined ? read() : this.#inTurn(read);
+    return after === undefined ? read() : this.#reads.run(read);
   }
 
   onSetBack(listener: () => void): void {
@@ -500,19 +502,6 @@ export class RedisStreamsInbox implements Inbox {
   /** Nothing of its own to let go of. */
   close(): Promise<void> {
     return Promise.resolve();
-  }
-
-  async #inTurn<T>(read: () => Promise<T>): Promise<T> {
-    // Whoever ends a read passes its place on, so that nobody can come in between.
-    if (this.#reads < MAX_READS) this.#reads++;
-    else await new Promise<void>((resolve) => this.#line.push(resolve));
-    try {
-      return await read();
-    } finally {
-      const next = this.#line.shift();
-      if (next) next();
-      else this.#reads--;
-    }
   }
 
   async #read(

@@ -108,9 +108,9 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   if (opened) {
     const attempt = await opened.firstAttempt(FIRST_ATTEMPT_MS);
     if (attempt.outcome === "refused") {
-      const { why, remedy, detail } = attempt;
+      const { reason, remedy, detail } = attempt;
       const name = config.redisUrlFile === undefined ? "REDIS_URL" : "REDIS_URL_FILE";
-      faults.push(`${name}: ${why}: ${remedy}${detail === undefined ? "" : ` (${detail})`}`);
+      faults.push(`${name}: ${reason}: ${remedy}${detail === undefined ? "" : ` (${detail})`}`);
     }
     if (faults.length === 0) app = opened;
     else await opened.close();
