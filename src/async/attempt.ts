@@ -1,4 +1,9 @@
-/** Something that takes a while and may be given up on the way: because its time is over, or nobody wants it any more. */
+/**
+ * A cancellable operation with a deadline: given up when its time is over, or nobody wants it any more.
+ *
+ * The room `async/` owns what is about time and order alone: deadlines, pauses, back-off, semaphores, turns. It knows no
+ * word of the product.
+ */
 import type { Deadline, Deadlines } from "./deadlines.ts";
 
 export class Attempt {
@@ -6,7 +11,7 @@ export class Attempt {
   readonly #deadline: Deadline;
   readonly #signal: AbortSignal | undefined;
   readonly #abort: () => void;
-  #why: { reason: unknown } | undefined;
+  #givenUp: { reason: unknown } | undefined;
   #reject: ((reason: unknown) => void) | undefined;
 
   /**
@@ -34,17 +39,17 @@ export class Attempt {
     return new Promise((resolve, reject) => {
       this.#reject = reject;
       promise.then((value) => {
-        if (!this.#why) return resolve(value);
+        if (!this.#givenUp) return resolve(value);
         tooLate?.(value);
-        reject(this.#why.reason);
+        reject(this.#givenUp.reason);
       }, reject);
-      if (this.#why) reject(this.#why.reason);
+      if (this.#givenUp) reject(this.#givenUp.reason);
     });
   }
 
   /** @throws the reason why it was given up, if it was. */
   throwIfGivenUp(): void {
-    if (this.#why) throw this.#why.reason;
+    if (this.#givenUp) throw this.#givenUp.reason;
   }
 
   /** It is over: nothing gives it up any more. */
@@ -54,7 +59,7 @@ export class Attempt {
   }
 
   #giveUp(reason: unknown): void {
-    this.#why ??= { reason };
+    this.#givenUp ??= { reason };
     this.#reject?.(reason);
   }
 }

@@ -1,7 +1,7 @@
-/** A bounded number of places: who finds none waits in line. */
+/** A semaphore: work beyond a bounded number waits in line, first come first. */
 import type { Attempt } from "./attempt.ts";
 
-export class Slots {
+export class Semaphore {
   #free: number;
   readonly #line = new Set<() => void>();
 
@@ -10,10 +10,10 @@ export class Slots {
   }
 
   /**
-   * Runs the work as soon as there is a place, and gives the place back when it ends.
+   * Runs the work as soon as there is a place, and passes the place on when it ends.
    * @param attempt When it is given up, so is the waiting in line.
    */
-  async run<T>(work: () => Promise<T>, attempt: Attempt): Promise<T> {
+  async run<T>(work: () => Promise<T>, attempt?: Attempt): Promise<T> {
     if (this.#free > 0) this.#free--;
     else await this.#turn(attempt);
     try {
@@ -23,11 +23,11 @@ export class Slots {
     }
   }
 
-  async #turn(attempt: Attempt): Promise<void> {
+  async #turn(attempt: Attempt | undefined): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#line.add(resolve);
     try {
-      await attempt.step(promise, () => this.#leave());
+      await (attempt ? attempt.step(promise, () => this.#leave()) : promise);
     } finally {
       this.#line.delete(resolve);
     }

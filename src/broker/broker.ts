@@ -1,6 +1,7 @@
 /**
  * The contract of a broker: it carries payloads from whoever publishes on a channel to every subscription of
- * that channel, in any process.
+ * that channel, in any process. The room `broker/` owns that way, in memory and over Redis; it knows neither what is in
+ * a payload nor who is behind a channel.
  *
  * Guarantees, for every implementation (`tests/contracts/broker.ts` checks them):
  *
@@ -12,8 +13,8 @@
  * - After `Subscription.close()` was called nothing more is delivered. When its promise resolves, the broker no
  *   longer counts the subscription. It may be called any number of times.
  * - `publish` answers with the number of subscriptions the payload was handed to, found in the same step as the
- *   hand-over: there is no moment between check and publish. Whoever only watches, by a pattern, is not counted. Where all subscriptions of a process share one of
- *   the broker's, it is the number of processes, and `counted` says so.
+ *   hand-over: there is no moment between check and publish. Whoever only watches, by a pattern, is not counted.
+ *   Where all subscriptions of a process share one of the broker's, it is the number of processes, and `counted` says so.
  * - A broker that can't be reached rejects with `BrokerUnavailableError` within a bounded time. Nothing hangs.
  * - A subscriber that throws harms no other subscriber and no later payload.
  */
@@ -27,7 +28,7 @@ export interface Subscriber {
    */
   message(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void;
   /** From here on payloads may be missed. */
-  lost(why: string): void;
+  lost(reason: string): void;
   /** Payloads arrive again. */
   restored(): void;
 }
@@ -49,7 +50,7 @@ export interface Broker {
   /** "memory" or "redis". */
   readonly kind: string;
 
-  /** What the numbers of `publish` and `counts` are: sockets, or instances that hold at least one of them. */
+  /** What the numbers of `publish` and `counts` are: sockets, or nodes that hold at least one of them. */
   readonly counted: "sockets" | "nodes";
 
   /** Undefined when the broker can be used; else what keeps it from that, as a sentence without a full stop. */
@@ -84,6 +85,6 @@ export interface Broker {
    */
   learnCount?(channel: string, count: number): void;
 
-  /** Ends every subscription and lets go of everything. */
+  /** Ends every subscription, and frees all else. */
   close(): Promise<void>;
 }

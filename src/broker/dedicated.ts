@@ -6,11 +6,11 @@
  * The price is a connection, two file descriptors and some memory per socket; Redis' `maxclients` is the limit.
  */
 import type { Attempt } from "../async/attempt.ts";
-import { Slots } from "../async/semaphore.ts";
+import { Semaphore } from "../async/semaphore.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
-import { Room } from "../redis/connection_budget.ts";
+import { ConnectionBudget } from "../redis/connection_budget.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { ByChannel } from "./by_channel.ts";
@@ -35,8 +35,8 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly counted = "sockets";
   readonly #dialler: Dialler;
   readonly #log: Log | undefined;
-  readonly #budget: Room;
-  readonly #dials = new Slots(MAX_DIALS);
+  readonly #budget: ConnectionBudget;
+  readonly #dials = new Semaphore(MAX_DIALS);
   readonly #all = new ByChannel<DedicatedSubscription>();
   #onConfirmed: (channel: string) => void = () => {};
   #isClosed = false;
@@ -47,7 +47,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   constructor({ dialler, redis, log }: DedicatedOptions) {
     this.#dialler = dialler;
     this.#log = log;
-    this.#budget = new Room(() => redis.clients());
+    this.#budget = new ConnectionBudget(() => redis.clients());
   }
 
   get size(): number {
@@ -117,7 +117,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
-    return this.#dialler.dialSubscribed(channel, attempt, { slots: this.#dials });
+    return this.#dialler.dialSubscribed(channel, attempt, { semaphore: this.#dials });
   }
 
   onSubscribed(channel: string): void {

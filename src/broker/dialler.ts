@@ -52,7 +52,7 @@ export class Dialler implements PubSubContext {
       return await work(attempt);
     } catch (error) {
       if (error instanceof BrokerUnavailableError) {
-        this.#redis.complain("subscription failed", error.message, error.cause);
+        this.#redis.warn("subscription failed", error.message, error.cause);
       }
       throw error;
     } finally {

@@ -35,7 +35,7 @@ export class MemoryBroker implements Broker {
     // One entry per subscription, even when the same subscriber comes twice.
     const entry: Subscriber = {
       message: (payload, byteLength) => subscriber.message(payload, byteLength),
-      lost: (why) => subscriber.lost(why),
+      lost: (reason) => subscriber.lost(reason),
       restored: () => subscriber.restored(),
     };
     const entries = this.#channels.get(channel);

@@ -7,11 +7,12 @@
  * may be served all the same, as nothing refuses their messages until Redis does. *Unavailable* it is only when no
  * command can be sent, or none with a true answer; then sends are refused at once.
  */
+import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
+import { sleep } from "../async/sleep.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Redis } from "../redis/commands.ts";
-import { Attempt } from "../async/attempt.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 
 export interface ProbeOptions {
@@ -41,7 +42,7 @@ export class Probe {
   readonly #first = Promise.withResolvers<void>();
   #isStopped = false;
   #running: Promise<void> | undefined;
-  #why: string | undefined;
+  #reason: string | undefined;
   #counts: boolean | undefined;
   #trials = 0;
 
@@ -51,8 +52,8 @@ export class Probe {
   }
 
   /** What was found the last time: a sentence without a full stop that anybody may read. */
-  why(): string | undefined {
-    return this.#why;
+  unready(): string | undefined {
+    return this.#reason;
   }
 
   /** Whether this Redis counts its subscribers; undefined while that is not known. */
@@ -65,10 +66,8 @@ export class Probe {
   }
 
   /** Resolves when the first trial has ended, or after the time given. */
-  async first(withinMs: number): Promise<void> {
-    const timer = setTimeout(() => this.#first.resolve(), withinMs);
-    await this.#first.promise;
-    clearTimeout(timer);
+  first(withinMs: number): Promise<void> {
+    return sleep(withinMs, this.#first.promise);
   }
 
   async close(): Promise<void> {
@@ -84,30 +83,27 @@ export class Probe {
     while (!this.#isStopped) {
       await Promise.race([redis.whenReady(), this.#stop.promise]);
       if (this.#isStopped) return;
-      const why = await this.#trial();
+      const reason = await this.#trial();
       // All of Redis is away: that is said already.
-      if (redis.unavailable() === undefined) this.#found(why);
+      if (redis.unavailable() === undefined) this.#found(reason);
       this.#first.resolve();
-      let timer: ReturnType<typeof setTimeout>;
-      const paused = new Promise<void>((resolve) => timer = setTimeout(resolve, PAUSE_MS));
-      await Promise.race([paused, this.#stop.promise]);
-      clearTimeout(timer!);
+      await sleep(PAUSE_MS, this.#stop.promise);
     }
   }
 
-  #found(why: string | undefined): void {
-    if (why !== undefined && why !== this.#why) {
-      this.#options.log?.warn("not ready", { reason: why });
-    } else if (why === undefined && this.#why !== undefined) {
+  #found(reason: string | undefined): void {
+    if (reason !== undefined && reason !== this.#reason) {
+      this.#options.log?.warn("not ready", { reason: reason });
+    } else if (reason === undefined && this.#reason !== undefined) {
       this.#options.log?.info("ready again");
     }
-    this.#why = why;
+    this.#reason = reason;
   }
 
   async #trial(): Promise<string | undefined> {
     // First, as it names what is forbidden.
-    const why = await this.#options.redis.tryScripts(this.#options.channel);
-    if (why !== undefined) return why;
+    const reason = await this.#options.redis.tryScripts(this.#options.channel);
+    if (reason !== undefined) return reason;
     try {
       if (this.#counts === undefined) this.#options.onCounted(this.#counts = await this.#counting());
       await this.#once().catch((error: unknown) => {

@@ -5,7 +5,7 @@
 import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
 import { messageOf } from "../protocol/errors.ts";
-import { explainReply, type Redis, verbatim } from "../redis/commands.ts";
+import { logMessage, publicMessageOfReply, type Redis } from "../redis/commands.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import type { Dialler } from "./dialler.ts";
@@ -19,7 +19,7 @@ export interface SharedOptions {
   /** Stays the caller's to close, when the subscriptions are closed. */
   readonly dialler: Dialler;
   /** Is told of trouble; stays the caller's to close. */
-  readonly redis: Pick<Redis, "complain">;
+  readonly redis: Pick<Redis, "warn">;
   /** How many connections the channels are spread over. */
   readonly connections: number;
   readonly log?: Log;
@@ -106,14 +106,14 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   onConnectionLost(reason: string): void {
-    this.#options.redis.complain("shared connection lost", "Its subscriptions are being restored", reason);
+    this.#options.redis.warn("shared connection lost", "Its subscriptions are being restored", reason);
   }
 
   onRefused(channel: string, reason: string): void {
     this.#options.log?.warn("subscription refused", {
       channel,
-      reason: explainReply(reason),
-      detail: verbatim(reason),
+      reason: publicMessageOfReply(reason),
+      detail: logMessage(reason),
     });
   }
 

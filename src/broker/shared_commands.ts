@@ -19,7 +19,7 @@ export interface AnswerHandlers {
   /** An answer that was due for the channel has come. */
   onDone(channel: SharedChannel): void;
   /** Redis forbids to subscribe to these, maybe because of only one of them: the answer due for each has come. */
-  onRefused(channels: readonly SharedChannel[], why: string): void;
+  onRefused(channels: readonly SharedChannel[], reason: string): void;
 }
 
 /** Channels in one command: few enough that Redis is not kept from others for long. */

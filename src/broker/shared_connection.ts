@@ -12,7 +12,7 @@
 import { setImmediate } from "node:timers";
 import type { Attempt } from "../async/attempt.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { explainReply, verbatim } from "../redis/commands.ts";
+import { logMessage, publicMessageOfReply } from "../redis/commands.ts";
 import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Reply, RespParser } from "../redis/resp.ts";
@@ -185,7 +185,7 @@ export class SharedConnection extends PubSubConnection {
       if (this.isClosed) throw new BrokerUnavailableError("The broker is closed");
       const refusal = await attempt.step(channel.settled());
       if (refusal !== undefined) {
-        throw new BrokerUnavailableError(explainReply(refusal), { cause: verbatim(refusal) });
+        throw new BrokerUnavailableError(publicMessageOfReply(refusal), { cause: logMessage(refusal) });
       }
     } while (!channel.isConfirmed);
   }
@@ -250,7 +250,7 @@ export class SharedConnection extends PubSubConnection {
   #newCommands(): SharedCommands {
     return new SharedCommands({
       onDone: (channel) => this.#onDone(channel),
-      onRefused: (channels, why) => this.#onRefused(channels, why),
+      onRefused: (channels, reason) => this.#onRefused(channels, reason),
     });
   }
 
@@ -271,7 +271,7 @@ export class SharedConnection extends PubSubConnection {
     }
   }
 
-  #onRefused(channels: readonly SharedChannel[], why: string): void {
+  #onRefused(channels: readonly SharedChannel[], reason: string): void {
     for (const channel of channels) {
       channel.isSuspect = true;
       if (--channel.due > 0) continue; // what was sent after it counts
@@ -280,10 +280,10 @@ export class SharedConnection extends PubSubConnection {
         this.#sync(channel);
         continue;
       }
-      channel.settle(why);
+      channel.settle(reason);
       if (this.#isRefusalSaid || ![...channel.listeners].some(({ isLost }) => isLost)) continue;
       this.#isRefusalSaid = true;
-      this.#context.onRefused(channel.name, why);
+      this.#context.onRefused(channel.name, reason);
     }
   }
 

@@ -1,4 +1,7 @@
-/** What joins the instances: a broker and a history, both in memory or both on one Redis. Picks them by settings. */
+/**
+ * The engine joins the nodes: a broker and a history, both in memory or both on one Redis. It picks and wires them by
+ * settings, and is the only room that knows which implementations there are; what they do it leaves to them.
+ */
 import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
 import { DedicatedSubscriptions } from "../broker/dedicated.ts";
@@ -15,7 +18,7 @@ import type { RedisTls } from "../redis/address.ts";
 import { type FirstAttempt, Redis } from "../redis/commands.ts";
 import { Standalone } from "../redis/standalone.ts";
 
-export interface BackboneOptions {
+export interface EngineOptions {
   /** Unset, and no file either: in memory. */
   redisUrl?: string | undefined;
   /** Absolute path of a file that holds the URL, which may change. */
@@ -39,12 +42,12 @@ export interface BackboneOptions {
   log?: Log;
 }
 
-export interface Backbone {
+export interface Engine {
   readonly broker: Broker;
   readonly history: History;
   /** The connection for commands; none in memory. */
   readonly redis: Redis | undefined;
-  /** How the first attempt to connect ends, waiting for it at most so long. */
+  /** How the first attempt to connect ends, waiting for it at most so long, in milliseconds. */
   firstAttempt(withinMs: number): Promise<FirstAttempt>;
   /**
    * Undefined when everything works as far as it was tried; else what does not, as a sentence without a full stop. It
@@ -63,34 +66,35 @@ export interface Backbone {
  * Opens at once; a Redis that is away is connected to as soon as it is there.
  * @throws {TypeError} when the URL is none of Redis.
  */
-export function openBackbone(options: BackboneOptions): Backbone {
-  const { redisUrl: url, redisUrlFile: file } = options;
-  const { redisTimeoutMs: timeoutMs = 3_000, history: count = 100, historyTtlS = 300 } = options;
+export function openEngine(options: EngineOptions): Engine {
+  const { history: count = 100, historyTtlS = 300 } = options;
   const limits: HistoryLimits = { count, ttlMs: historyTtlS * 1_000 };
+  const isInMemory = options.redisUrl === undefined && options.redisUrlFile === undefined;
+  return isInMemory ? openInMemory(options, limits) : openOnRedis(options, limits);
+}
+
+function openInMemory(options: EngineOptions, limits: HistoryLimits): Engine {
+  const broker = new MemoryBroker(options.log && { log: options.log });
+  const history = new MemoryHistory(broker, { limits });
+  return {
+    broker,
+    history,
+    redis: undefined,
+    firstAttempt: () => Promise.resolve({ outcome: "ready" }),
+    unready: () => broker.unavailable(),
+    reload() {},
+    async close() {
+      await broker.close();
+      await history.close();
+    },
+  };
+}
+
+function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
+  const { redisUrl: url, redisUrlFile: file, redisTls: tls, channelPrefix = "" } = options;
+  const { redisTimeoutMs: timeoutMs = 3_000 } = options;
   const log = options.log && { log: options.log };
-  if (url === undefined && file === undefined) {
-    const broker = new MemoryBroker({ ...log });
-    const history = new MemoryHistory(broker, { limits });
-    return {
-      broker,
-      history,
-      redis: undefined,
-      firstAttempt: () => Promise.resolve({ outcome: "ready" }),
-      unready: () => broker.unavailable(),
-      reload() {},
-      async close() {
-        await broker.close();
-        await history.close();
-      },
-    };
-  }
-  const topology = new Standalone({
-    url,
-    file,
-    tls: options.redisTls,
-    channelPrefix: options.channelPrefix,
-    ...log,
-  });
+  const topology = new Standalone({ url, file, tls, channelPrefix, ...log });
   const redis = Redis.open(topology, { timeoutMs, ...log });
   const isShared = options.subscriptions === "shared";
   const dialler = new Dialler({ topology, redis, timeoutMs });
@@ -102,7 +106,7 @@ export function openBackbone(options: BackboneOptions): Backbone {
     limits,
     onCount: (channel, count) => broker.learnCount(channel, count),
   });
-  const channel = `${options.channelPrefix ?? ""}${RESERVED_PREFIX}probe:${crypto.randomUUID()}`;
+  const channel = `${channelPrefix}${RESERVED_PREFIX}probe:${crypto.randomUUID()}`;
   const probe = options.probe
     ? new Probe({
       redis,
@@ -123,10 +127,10 @@ export function openBackbone(options: BackboneOptions): Backbone {
       if (attempt.outcome !== "ready" || !probe) return attempt;
       await probe.first(endMs - performance.now());
       if (isShared || probe.counts !== false) return attempt;
-      return { outcome: "refused", why: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
+      return { outcome: "refused", reason: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
     },
     // What keeps subscriptions from being restored says more than that they are not.
-    unready: () => redis.unavailable() ?? redis.silence() ?? probe?.why() ?? broker.unavailable(),
+    unready: () => redis.unavailable() ?? redis.silence() ?? probe?.unready() ?? broker.unavailable(),
     reload: () => topology.reload(),
     async close() {
       await probe?.close();

@@ -16,17 +16,18 @@
  * and notes in `former` from where the numbers of the old one can't be trusted; the new one's name says it too, for a
  * timeline that ends before its epochs were saved (`originOf`).
  */
+import { Semaphore } from "../async/semaphore.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { parsePosition, type Position } from "../protocol/position.ts";
 import {
-  explainReply,
   historyKey,
   idempotencyKey,
+  logMessage,
   OTHER_DATA,
   positionKey,
+  publicMessageOfReply,
   type Redis,
   type Script,
-  verbatim,
 } from "../redis/commands.ts";
 import { APPEND_TO_ALL, type AppendReply, appendScript } from "./append_script.ts";
 import { CLAIM, claimKey, RELEASE } from "./claim_script.ts";
@@ -61,9 +62,7 @@ export class RedisStreamsHistory implements History {
   readonly #append: Script;
   /** While it is looked at what has taken the place of the data. */
   #looked: Promise<void> | undefined;
-  #reads = 0;
-  /** Those whose read must wait, first come first. */
-  readonly #line: (() => void)[] = [];
+  readonly #reads = new Semaphore(MAX_READS);
 
   /**
    * @param redis Stays the caller's to close.
@@ -168,7 +167,10 @@ export class RedisStreamsHistory implements History {
   #appended(channel: string, [outcome, id, seq, epoch, reached, tag]: AppendReply): Appended {
     if (outcome === "offline" || outcome === "conflict") return { outcome };
     if (outcome === "unknown" || outcome === "replaced") {
-      throw new BrokerUnavailableError(explainReply(id), { outcome: "unknown", cause: verbatim(id) });
+      throw new BrokerUnavailableError(publicMessageOfReply(id), {
+        outcome: "unknown",
+        cause: logMessage(id),
+      });
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
     const position = { epoch, seq: Number(seq) };
@@ -193,7 +195,7 @@ export class RedisStreamsHistory implements History {
   ): Promise<Page> {
     const read = () => this.#read(channel, after, limit, options);
     // Without a number it brings no message.
-    return after === undefined ? read() : this.#inTurn(read);
+    return after === undefined ? read() : this.#reads.run(read);
   }
 
   onSetBack(listener: () => void): void {
@@ -203,19 +205,6 @@ export class RedisStreamsHistory implements History {
   /** Nothing of its own to let go of. */
   close(): Promise<void> {
     return Promise.resolve();
-  }
-
-  async #inTurn<T>(read: () => Promise<T>): Promise<T> {
-    // Whoever ends a read passes its place on, so that nobody can come in between.
-    if (this.#reads < MAX_READS) this.#reads++;
-    else await new Promise<void>((resolve) => this.#line.push(resolve));
-    try {
-      return await read();
-    } finally {
-      const next = this.#line.shift();
-      if (next) next();
-      else this.#reads--;
-    }
   }
 
   async #read(

@@ -1,18 +1,18 @@
-/** Warnings about Redis: attempts repeat and thousands may fail alike, but the log says a thing once. */
+/** Warns of a thing once while it goes on: attempts repeat, and thousands may fail alike. */
 import type { Log } from "./log.ts";
 
 /** Times on the clock of `performance.now()`. */
-interface Complaint {
+interface Warning {
   saidAtMs: number;
   /** When there was cause for it the last time, said or not. */
   dueAtMs: number;
 }
 
-export class Complaints {
+export class WarnOnce {
   readonly #log: Log | undefined;
   readonly #againMs: number;
   readonly #quietMs: number;
-  readonly #made = new Map<string, Complaint>();
+  readonly #warnings = new Map<string, Warning>();
 
   /**
    * @param options.againMs What goes on so long, in milliseconds, is said again. @default 3600000
@@ -29,18 +29,18 @@ export class Complaints {
    * @param reason One of a few: in words of our own.
    * @param detail What was said, which may be different each time. Undefined when there is no more to say.
    */
-  make(event: string, reason: string, detail?: string): void {
+  warn(event: string, reason: string, detail?: string): void {
     const key = `${event}: ${reason}`;
     const nowMs = performance.now();
-    const before = this.#made.get(key);
+    const before = this.#warnings.get(key);
     const isNews = !before || nowMs - before.dueAtMs >= this.#quietMs ||
       nowMs - before.saidAtMs >= this.#againMs;
-    this.#made.set(key, { saidAtMs: isNews ? nowMs : before.saidAtMs, dueAtMs: nowMs });
+    this.#warnings.set(key, { saidAtMs: isNews ? nowMs : before.saidAtMs, dueAtMs: nowMs });
     if (isNews) this.#log?.warn(event, { reason, detail });
   }
 
   /** All is well: what is warned of next is new. */
-  end(): void {
-    this.#made.clear();
+  reset(): void {
+    this.#warnings.clear();
   }
 }

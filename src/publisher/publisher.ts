@@ -8,7 +8,7 @@
  */
 import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
-import { type BackboneOptions, openBackbone } from "../engine/engine.ts";
+import { type EngineOptions, openEngine } from "../engine/engine.ts";
 import type { AppendOptions, History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";
@@ -92,7 +92,7 @@ export class Publisher implements AsyncDisposable {
    * @throws {ConfigError} when the prefix can't be used, or the URL names a database without one.
    * @throws {Error} when Redis answers and refuses the login. What it said is the cause.
    */
-  static async open(options: BackboneOptions & PublisherOptions): Promise<Publisher> {
+  static async open(options: EngineOptions & PublisherOptions): Promise<Publisher> {
     const { redisUrl, channelPrefix = "" } = options;
     if (channelPrefix !== "" && prefix.parse(channelPrefix) === undefined) {
       throw new ConfigError([`channelPrefix must be ${prefix.expects}: correct it, or leave it out`]);
@@ -101,11 +101,11 @@ export class Publisher implements AsyncDisposable {
     if (fault) {
       throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
     }
-    const backbone = openBackbone(options);
+    const backbone = openEngine(options);
     const attempt = await backbone.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {
       await backbone.close();
-      throw new Error(`Can't open a publisher: ${attempt.why}`, { cause: attempt.detail });
+      throw new Error(`Can't open a publisher: ${attempt.reason}`, { cause: attempt.detail });
     }
     const publisher = new Publisher(backbone.broker, backbone.history, options);
     publisher.#closeBackbone = backbone.close;

@@ -2,7 +2,7 @@
 import { createClient } from "redis";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { RedisAddress } from "./address.ts";
-import { classOf, explain, isReply } from "./error_text.ts";
+import { classOf, isReply, publicMessage } from "./error_text.ts";
 
 /** A connection on which nothing came for so long is given up and dialled again. */
 const SILENCE_MS = 5_000;
@@ -46,7 +46,7 @@ export function isRefusal(error: unknown): boolean {
 export function asUnavailable(error: unknown): BrokerUnavailableError {
   const name = classOf(error);
   const isUnsent = name === "ClientOfflineError" || name === "ClientClosedError";
-  return new BrokerUnavailableError(explain(error), {
+  return new BrokerUnavailableError(publicMessage(error), {
     outcome: isReply(error) || isUnsent ? "refused" : "unknown",
     cause: error,
   });

@@ -5,16 +5,17 @@
  * as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a heartbeat finds
  * out when Redis has stopped answering.
  */
+import { backoffMs } from "../async/backoff.ts";
+import { sleep } from "../async/sleep.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
-import { Complaints } from "../log/warn_once.ts";
+import { WarnOnce } from "../log/warn_once.ts";
 import { asUnavailable, type Client, isRefusal, newClient } from "./client_library.ts";
+import { Greeting, type Watch } from "./greeting.ts";
 import { Outbox } from "./outbox.ts";
-import { evaluateOn } from "./script.ts";
-import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
+import type { ServerInfo } from "./server_info.ts";
 import type { Topology } from "./topology.ts";
-import type { Ask, Watch } from "./watch.ts";
-import { explain, isReadOnly, isReply, MAYBE_TLS, verbatim, weightOf } from "./error_text.ts";
+import { isReadOnly, isReply, logMessage, MAYBE_TLS, publicMessage, severityOf } from "./error_text.ts";
 
 export interface RedisOptions {
   /** How long a command may take, in milliseconds. @default 3000 */
@@ -26,29 +27,27 @@ export interface RedisOptions {
 export type FirstAttempt =
   | { outcome: "ready" }
   /** Redis answered, and would not let us in: waiting will not help. What it said is for the operator only. */
-  | { outcome: "refused"; why: string; detail?: string; remedy: string }
+  | { outcome: "refused"; reason: string; detail?: string; remedy: string }
   /** Nobody answered; attempts go on. */
-  | { outcome: "unreachable"; why: string };
+  | { outcome: "unreachable"; reason: string };
 
 const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A heartbeat without an answer for so long, nor anything else with one, is a bad sign. */
 const SILENT_MS = 1_250;
-const FIRST_BACKOFF_MS = 50;
-const MAX_BACKOFF_MS = 1_000;
+const BACKOFF = { baseMs: 50, maxMs: 1_000, jitter: 0.5 };
 const NOT_YET = "Redis is not connected yet";
 const NO_ANSWER = "Redis does not answer";
 
 export abstract class CommandConnection {
   protected readonly topology: Topology;
   readonly #log: Log | undefined;
-  readonly #complaints: Complaints;
+  readonly #warnings: WarnOnce;
   readonly #outbox: Outbox;
   readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
-  readonly #greetings: (readonly string[])[] = [];
-  readonly #watches: Watch[] = [];
+  readonly #greeting: Greeting;
   readonly #onOther: (() => void)[] = [];
   readonly #onReturn: (() => void)[] = [];
   #client: Client;
@@ -62,15 +61,15 @@ export abstract class CommandConnection {
   /** Whether it is dialled without TLS. */
   #isPlain = true;
   /** Connections that ended before Redis said who it is, one after the other. */
-  #vainDials = 0;
+  #failedAttempts = 0;
   #backAtMs = -Infinity;
   #reconnects = 0;
   /** Who was greeted last; stays when that connection ends. */
   #server: ServerInfo | undefined;
   #waiters: (() => void)[] = [];
-  #why: string | undefined = NOT_YET;
-  /** How much is known of why this connection fails; see `weightOf`. */
-  #weight = 0;
+  #reason: string | undefined = NOT_YET;
+  /** How much is known of why this connection fails; see `severityOf`. */
+  #severity = 0;
   /** Whether Redis has said which life it lives, on this connection. */
   #greeted = false;
   #closed = false;
@@ -83,26 +82,21 @@ export abstract class CommandConnection {
     this.#outbox = new Outbox({
       timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
       onAnswer: () => {
-        if (this.#why !== undefined) this.#onAnswer();
+        if (this.#reason !== undefined) this.#onAnswer();
       },
       failure: (error) => this.failure(error),
     });
-    this.#complaints = new Complaints(options.log);
+    this.#warnings = new WarnOnce(options.log);
+    this.#greeting = new Greeting(this.#warnings);
     this.#client = this.#dial();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
   /** Resolves when the first attempt to connect has ended, or after the time given. */
   async firstAttempt(withinMs: number): Promise<FirstAttempt> {
-    const timer = setTimeout(
-      () => this.#first.resolve({ outcome: "unreachable", why: "Redis did not answer in time" }),
-      withinMs,
-    );
-    try {
-      return await this.#first.promise;
-    } finally {
-      clearTimeout(timer);
-    }
+    await sleep(withinMs, this.#first.promise);
+    this.#first.resolve({ outcome: "unreachable", reason: "Redis did not answer in time" });
+    return await this.#first.promise;
   }
 
   /**
@@ -110,7 +104,7 @@ export abstract class CommandConnection {
    * it names no address.
    */
   unavailable(): string | undefined {
-    return this.#why;
+    return this.#reason;
   }
 
   /**
@@ -138,7 +132,7 @@ export abstract class CommandConnection {
 
   /** Lets somebody look at each server before anything else is asked of it, and once a second from then on. */
   watchWith(watch: Watch): void {
-    this.#watches.push(watch);
+    this.#greeting.addWatch(watch);
   }
 
   /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
@@ -152,8 +146,8 @@ export abstract class CommandConnection {
   }
 
   /** Leaves the connection, and dials again. */
-  dialAnew(why: string): void {
-    if (!this.#closed && this.#greeted) this.#leave(why);
+  dialAnew(reason: string): void {
+    if (!this.#closed && this.#greeted) this.#leave(reason);
   }
 
   /** Looks at the server now: somebody has found other data than before. Resolves when it was looked at, or can't be. */
@@ -161,7 +155,7 @@ export abstract class CommandConnection {
     const client = this.#client;
     // One that was not greeted is looked at before anything is sent to it.
     if (!this.#greeted) return;
-    await this.#outbox.sendNow(() => this.#look(client)).catch(() => {}); // whoever sends next is told
+    await this.#outbox.sendNow(() => this.#ask(client)).catch(() => {}); // whoever sends next is told
   }
 
   /**
@@ -169,9 +163,9 @@ export abstract class CommandConnection {
    * @param reason What clients are told.
    * @param cause What only the log is told; when there is no more to say, nothing is said at all.
    */
-  complain(event: string, reason: string, cause: unknown): void {
-    if (this.#why === undefined && cause !== undefined) {
-      this.#complaints.make(event, reason, verbatim(messageOf(cause)));
+  warn(event: string, reason: string, cause: unknown): void {
+    if (this.#reason === undefined && cause !== undefined) {
+      this.#warnings.warn(event, reason, logMessage(messageOf(cause)));
     }
   }
 
@@ -187,8 +181,8 @@ export abstract class CommandConnection {
     this.#closed = true;
     clearInterval(this.#timer);
     clearTimeout(this.#dialTimer);
-    this.#why = "The connection to Redis is closed";
-    this.#outbox.abandon(this.#why);
+    this.#reason = "The connection to Redis is closed";
+    this.#outbox.fail(this.#reason);
     this.#wake();
     this.#client.destroy();
     return Promise.resolve();
@@ -200,18 +194,18 @@ export abstract class CommandConnection {
    * @throws {BrokerUnavailableError} also when Redis refuses it, or has not answered in time.
    */
   protected command<T>(issue: (client: Client) => Promise<T>, bytes = 0): Promise<T> {
-    const why = this.unavailable();
-    if (why !== undefined) return Promise.reject(new BrokerUnavailableError(why));
+    const reason = this.unavailable();
+    if (reason !== undefined) return Promise.reject(new BrokerUnavailableError(reason));
     return this.#outbox.send(() => issue(this.#client), bytes);
   }
 
   /** From the next connection on, sends this before anything else. Nobody hears what comes of it. */
   protected greetWith(command: readonly string[]): void {
-    this.#greetings.push(command);
+    this.#greeting.addCommand(command);
   }
 
   #dial(): Client {
-    this.#weight = 0;
+    this.#severity = 0;
     const address = this.topology.locate();
     this.#isPlain = address.transport === "tcp";
     const client = newClient(address);
@@ -241,10 +235,8 @@ export abstract class CommandConnection {
     this.#ended = this.#client;
     // Nothing is known of whoever answers next, before it has said who it is.
     this.#greeted = false;
-    const attempt = this.#vainDials++;
-    const delayMs = attempt === 0
-      ? 0
-      : Math.min(FIRST_BACKOFF_MS * 2 ** Math.min(attempt, 10), MAX_BACKOFF_MS) * (0.5 + Math.random() / 2);
+    const failures = this.#failedAttempts++;
+    const delayMs = failures === 0 ? 0 : backoffMs(failures, BACKOFF);
     clearTimeout(this.#dialTimer);
     this.#dialTimer = setTimeout(() => {
       this.#client.destroy();
@@ -253,10 +245,10 @@ export abstract class CommandConnection {
   }
 
   /** Ends a connection whose server is of no use, and dials again. */
-  #leave(why: string): void {
-    this.#fail(why);
+  #leave(reason: string): void {
+    this.#fail(reason);
     // The end of the connection does not hide why it was ended.
-    this.#weight = 2;
+    this.#severity = 2;
     this.#client.destroy();
     this.#redial();
   }
@@ -264,7 +256,7 @@ export abstract class CommandConnection {
   /** What a command is rejected with when this is what came of it. */
   protected failure(cause: unknown): { error: Error; isAnswer: boolean } {
     const error = asUnavailable(cause);
-    this.complain("redis refused a command", error.message, error.cause);
+    this.warn("redis refused a command", error.message, error.cause);
     if (this.#greeted && isReadOnly(cause)) this.#leave(error.message);
     return { error, isAnswer: isReply(cause) };
   }
@@ -272,7 +264,7 @@ export abstract class CommandConnection {
   #tick(): void {
     const nowMs = performance.now();
     // Where more is known already, that is said.
-    if (this.#outbox.check(nowMs) && (this.#why === undefined || this.#why === NOT_YET)) {
+    if (this.#outbox.check(nowMs) && (this.#reason === undefined || this.#reason === NOT_YET)) {
       this.#fail(NO_ANSWER);
     }
     this.#isSilent = nowMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
@@ -292,109 +284,74 @@ export abstract class CommandConnection {
       this.#beatAtMs = Infinity;
     };
     // A beat without an answer is seen by its deadline or by the client's error event.
-    this.#outbox.sendNow<unknown>(() =>
-      (this.#greeted ? this.#look(client) : this.#greet(client)).finally(ended)
-    ).catch(({ cause }: BrokerUnavailableError) => {
-      if (isReply(cause) && client === this.#client) this.#onError(cause);
-    });
+    this.#outbox.sendNow<unknown>(() => this.#ask(client).finally(ended)).catch(
+      ({ cause }: BrokerUnavailableError) => {
+        if (isReply(cause) && client === this.#client) this.#onError(cause);
+      },
+    );
   }
 
-  /** Asks what has to be known before anything is sent. */
-  async #greet(client: Client): Promise<void> {
-    // First: what refuses the connection, as a Redis that is full does, comes as the answer to it.
-    const asked = client.info();
-    // Only for whoever reads CLIENT LIST: a Redis that forbids it serves us all the same.
-    client.clientSetName("userwire-publisher").catch(() => {});
-    const info = await asked;
-    if (client !== this.#client) return;
-    const server = readInfo(info);
-    const unfit = unfitnessOf(server);
-    if (unfit) {
-      const { why, remedy } = unfit;
-      // One that loads will be what it says.
-      if (server.isLoading) return this.#fail(why);
+  /** Greets the server, or looks at it again: what is found decides whether commands can be sent. */
+  async #ask(client: Client): Promise<void> {
+    const known = this.#greeted ? this.#server : undefined;
+    const found = await (known ? this.#greeting.look(client, known) : this.#greeting.greet(client));
+    if (client !== this.#client || this.#ended === client || (known && !this.#greeted)) return;
+    if (found.state === "unfit") {
+      const { reason, remedy } = found;
       this.#first.resolve(
-        remedy === undefined ? { outcome: "unreachable", why } : { outcome: "refused", why, remedy },
+        remedy === undefined ? { outcome: "unreachable", reason } : { outcome: "refused", reason, remedy },
       );
-      return this.#leave(why);
+      return this.#leave(reason);
     }
-    // What follows on this connection comes after them, so nobody waits.
-    for (const command of this.#greetings) client.sendCommand(command).catch(() => {});
-    const why = await this.#askWatches(client, server, true);
-    if (client !== this.#client || this.#ended === client) return;
-    if (why !== undefined) {
+    if (found.state === "unfit yet") {
+      // It is greeted anew with the next beat.
+      this.#greeted = false;
       this.#nextBeatMs = performance.now() + TICK_MS;
-      return this.#fail(why);
+      return this.#fail(found.reason);
     }
-    const isOther = this.#server !== undefined && this.#server.life !== server.life;
-    this.#server = server;
+    if (known) return;
+    const isOther = this.#server !== undefined && this.#server.life !== found.server.life;
+    this.#server = found.server;
     this.#greeted = true;
     if (isOther) { for (const listener of this.#onOther) listener(); }
   }
 
-  async #look(client: Client): Promise<void> {
-    const now = readInfo(await client.info("replication"));
-    if (client !== this.#client || !this.#greeted) return;
-    const server = this.#server!;
-    const change = changeOf(server, now);
-    if (change !== undefined) return this.#leave(change);
-    const why = await this.#askWatches(client, server, false);
-    if (why === undefined || client !== this.#client || !this.#greeted) return;
-    // It is greeted anew with the next beat.
-    this.#greeted = false;
-    this.#fail(why);
-  }
-
-  async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<string | undefined> {
-    for (const watch of this.#watches) {
-      const ask: Ask = (script, keys, args) => evaluateOn(client, script, keys, args);
-      // What Redis refuses to a watch is no refused login: it may be granted while we run.
-      const why = await watch.look(ask, server, isGreeting).catch((error: unknown) => {
-        if (!isReply(error) || isReadOnly(error)) throw error;
-        this.#complaints.make("redis refused a command", explain(error), verbatim(messageOf(error)));
-        return explain(error);
-      });
-      if (why !== undefined) return why;
-    }
-    return undefined;
-  }
-
   #onError(error: unknown): void {
     if (this.#closed) return;
-    const weight = weightOf(error);
+    const severity = severityOf(error);
     // The close that follows does not hide what it follows from.
-    if (this.#why !== undefined && weight < this.#weight) return;
-    this.#weight = weight;
+    if (this.#reason !== undefined && severity < this.#severity) return;
+    this.#severity = severity;
     // A TLS port that is not spoken to in TLS just hangs up. One that has served us before is another matter.
-    const isMaybeTls = weight === 0 && this.#server === undefined && this.#isPlain;
-    const why = explain(error) + (isMaybeTls ? MAYBE_TLS : "");
-    const detail = verbatim(messageOf(error));
-    this.#fail(why, detail);
+    const isMaybeTls = severity === 0 && this.#server === undefined && this.#isPlain;
+    const reason = publicMessage(error) + (isMaybeTls ? MAYBE_TLS : "");
+    const detail = logMessage(messageOf(error));
+    this.#fail(reason, detail);
     const isRefused = isRefusal(error);
     if (isRefused) this.topology.loginRefused();
     const remedy = "correct the user and password in it";
     this.#first.resolve(
-      isRefused ? { outcome: "refused", why, detail, remedy } : { outcome: "unreachable", why },
+      isRefused ? { outcome: "refused", reason, detail, remedy } : { outcome: "unreachable", reason },
     );
   }
 
-  #fail(why: string, detail?: string): void {
-    this.#complaints.make("redis unavailable", why, detail);
-    this.#why = why;
-    this.#outbox.refuse(why);
+  #fail(reason: string, detail?: string): void {
+    this.#warnings.warn("redis unavailable", reason, detail);
+    this.#reason = reason;
+    this.#outbox.refuse(reason);
   }
 
   #onAnswer(): void {
     if (this.#closed || !this.#greeted) return;
-    const isReturn = this.#why !== NOT_YET;
+    const isReturn = this.#reason !== NOT_YET;
     if (isReturn) {
       this.#backAtMs = performance.now();
       this.#reconnects++;
     }
-    this.#why = undefined;
-    this.#weight = 0;
-    this.#complaints.end();
-    this.#vainDials = 0;
+    this.#reason = undefined;
+    this.#severity = 0;
+    this.#warnings.reset();
+    this.#failedAttempts = 0;
     this.#first.resolve({ outcome: "ready" });
     this.#log?.info("redis available");
     if (isReturn) { for (const listener of this.#onReturn) listener(); }

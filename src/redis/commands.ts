@@ -1,6 +1,10 @@
 /**
- * What is asked of Redis: publishing, counting, and whatever is stored there. All of it goes on one connection, which
- * `redis/` keeps. Subscriptions have connections of their own, in `broker/`.
+ * The room `redis/` owns all that is known of Redis: where it is (`topology.ts`), its protocol, the connections to it, and
+ * what its errors are called. It promises that nothing waits for ever, that a connection which breaks comes back, and that
+ * no text for strangers names an address. It knows nothing of users, messages and sockets.
+ *
+ * This file is its door: what is asked of Redis, that is publishing, counting, and scripts over whatever is stored there.
+ * All of it goes on one connection. Subscriptions have connections of their own, in `broker/`.
  */
 import type { BrokerUnavailableError } from "../protocol/errors.ts";
 import { CommandConnection, type RedisOptions } from "./command_connection.ts";
@@ -8,15 +12,15 @@ import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./script.ts";
 import { Standalone } from "./standalone.ts";
 import type { Topology } from "./topology.ts";
 import { warningsOf } from "./warnings.ts";
-import { explainCommand, isForbiddenWithin, isReply } from "./error_text.ts";
+import { isForbiddenWithin, isReply, publicMessageOfCommand } from "./error_text.ts";
 
 export type { FirstAttempt, RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
 export { Script, type ScriptOptions, type Trial } from "./script.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
-export type { Ask, Watch } from "./watch.ts";
+export type { Ask, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";
-export { explain, explainReply, verbatim } from "./error_text.ts";
+export { logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
 
 /**
  * The count is the subscribers of the channel. PUBLISH counts those who watch by pattern too, so its answer is taken only
@@ -157,8 +161,8 @@ export class Redis extends CommandConnection {
       evaluateOn(client, FORBIDDEN, [`userwire:{${tag}}:rights`], commands)
     ) as string[];
     const missing = found.length > 0 ? found : commands;
-    const why = explainCommand(missing.join(found.length > 0 ? " and " : " or "), true);
-    this.complain("redis refused a command", why, `Not granted: ${missing.join(", ")}`);
-    return why;
+    const reason = publicMessageOfCommand(missing.join(found.length > 0 ? " and " : " or "), true);
+    this.warn("redis refused a command", reason, `Not granted: ${missing.join(", ")}`);
+    return reason;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * How many more connections Redis takes. Whoever comes when there is no room is refused here and not by Redis, which
- * would refuse commands of ours just as well.
+ * The connections that Redis still takes under its `maxclients`. Whoever comes when none is left is refused here and not
+ * by Redis, which would refuse commands of ours just as well.
  *
  * Several instances ask the same Redis and know nothing of one another: so each takes only a part of what was left
  * when it asked, and then asks again.
@@ -22,7 +22,7 @@ const SHARES = 8;
 const MIN_RESERVE = 16;
 const RESERVE = 0.01;
 
-export class Room {
+export class ConnectionBudget {
   readonly #ask: () => Promise<Clients>;
   #asking: Promise<number> | undefined;
   #freshUntilMs = -Infinity;

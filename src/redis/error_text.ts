@@ -79,24 +79,24 @@ const TROUBLES: Words = [
 ];
 
 /** A sentence without a full stop. */
-export function explain(error: unknown): string {
-  if (isReply(error)) return explainReply(messageOf(error));
+export function publicMessage(error: unknown): string {
+  if (isReply(error)) return publicMessageOfReply(messageOf(error));
   const text = fullTextOf(error);
   const words = TROUBLES.find(([said]) => said.test(text))?.[1];
   return `Redis is not available: ${words ?? "the log says more"}`;
 }
 
 /** The same for the text of an error reply. */
-export function explainReply(text: string): string {
+export function publicMessageOfReply(text: string): string {
   const said = withoutScript(text);
   const words = REPLIES.find(([pattern]) => pattern.test(said))?.[1];
   if (words === undefined) return "Redis answered with an error: the log says more";
   const command = NAMED.exec(said);
-  return command ? explainCommand(command[1] ?? command[2]!, command[1] !== undefined) : words;
+  return command ? publicMessageOfCommand(command[1] ?? command[2]!, command[1] !== undefined) : words;
 }
 
 /** Why a command can't be had: forbidden, or unknown. */
-export function explainCommand(name: string, isForbidden: boolean): string {
+export function publicMessageOfCommand(name: string, isForbidden: boolean): string {
   const command = name.toUpperCase().replace("|", " ");
   return isForbidden
     ? `Redis does not grant its user the rights that are needed, as ${command}: docs/security.md lists them`
@@ -129,7 +129,7 @@ export function isReply(error: unknown): boolean {
  * How much is learned from it: from a hang-up little, from a refusal unasked more, from all else most. What comes first
  * on a connection is often the reason of what comes after.
  */
-export function weightOf(error: unknown): 0 | 1 | 2 {
+export function severityOf(error: unknown): 0 | 1 | 2 {
   if (isReply(error)) return 2;
   const text = fullTextOf(error);
   if (/ECONNRESET|EPIPE|^SocketClosedUnexpectedlyError/.test(text)) return 0;
@@ -137,7 +137,7 @@ export function weightOf(error: unknown): 0 | 1 | 2 {
 }
 
 /** What was said, for the log: all but the password, which Redis repeats when it does not know AUTH. */
-export function verbatim(text: string): string {
+export function logMessage(text: string): string {
   if (UNASKED.test(text)) return "an error before anything was asked";
   return text.replace(/,? with args beginning with:.*$/s, "");
 }

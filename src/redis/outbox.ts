@@ -72,16 +72,18 @@ export class Outbox {
   }
 
   /** Rejects what was not written yet. */
-  refuse(why: string): void {
+  refuse(reason: string): void {
     if (this.#waiting.size === 0) return;
-    for (const { reject } of this.#waiting) reject(new BrokerUnavailableError(why));
+    for (const { reject } of this.#waiting) reject(new BrokerUnavailableError(reason));
     this.#waiting.clear();
   }
 
   /** Rejects everything. */
-  abandon(why: string): void {
-    this.refuse(why);
-    for (const { reject } of this.#written) reject(new BrokerUnavailableError(why, { outcome: "unknown" }));
+  fail(reason: string): void {
+    this.refuse(reason);
+    for (const { reject } of this.#written) {
+      reject(new BrokerUnavailableError(reason, { outcome: "unknown" }));
+    }
     this.#written.clear();
   }
 

@@ -7,7 +7,7 @@ import type { Attempt } from "../async/attempt.ts";
 import type { Deadlines } from "../async/deadlines.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { RedisConnection } from "./raw_connection.ts";
-import { Redial } from "./reconnect.ts";
+import { Reconnect } from "./reconnect.ts";
 import type { Reply, RespParser } from "./resp.ts";
 
 /** What all connections of one broker have in common. */
@@ -38,8 +38,8 @@ export abstract class PubSubConnection {
   #connection: RedisConnection | undefined;
   #running: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
-  #redial: Redial | undefined;
-  #redialing: AbortController | undefined;
+  #reconnect: Reconnect | undefined;
+  #reconnecting: AbortController | undefined;
   #paused: PromiseWithResolvers<void> | undefined;
   #closed: Promise<void> | undefined;
   #quietChecks = 0;
@@ -87,7 +87,7 @@ export abstract class PubSubConnection {
 
   /** Ends the connection, to dial again: what comes on it is not what is published. */
   cut(): void {
-    this.#redial?.reset();
+    this.#reconnect?.reset();
     this.#connection?.close();
     if (!this.#paused) return;
     // The reader waits for the end of the pause, and sees the end of the connection; the pause goes on.
@@ -139,7 +139,7 @@ export abstract class PubSubConnection {
 
   async #close(): Promise<void> {
     this.resume();
-    this.#redialing?.abort(new BrokerUnavailableError("The subscription was closed"));
+    this.#reconnecting?.abort(new BrokerUnavailableError("The subscription was closed"));
     const connection = this.#connection;
     if (!connection) return await this.#running;
     const { closeDeadlines } = this.#context;
@@ -177,15 +177,15 @@ export abstract class PubSubConnection {
 
   /** Resolves when there is a connection, or this was closed. */
   async #dialAgain(): Promise<RedisConnection | undefined> {
-    const { signal } = this.#redialing = new AbortController();
-    const connection = await (this.#redial ??= this.#newRedial()).connect(signal); // most are never lost
-    this.#redialing = undefined;
+    const { signal } = this.#reconnecting = new AbortController();
+    const connection = await (this.#reconnect ??= this.#newReconnect()).connect(signal); // most are never lost
+    this.#reconnecting = undefined;
     return connection;
   }
 
-  #newRedial(): Redial {
+  #newReconnect(): Reconnect {
     const dial = (attempt: Attempt) => this.dial(attempt);
-    return new Redial({
+    return new Reconnect({
       dial: (signal) => this.#context.attempt(signal, dial),
       whenReady: () => this.#context.whenReady(),
     });

@@ -4,9 +4,9 @@
  */
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Attempt } from "../async/attempt.ts";
-import type { Slots } from "../async/semaphore.ts";
+import type { Semaphore } from "../async/semaphore.ts";
 import type { RedisAddress } from "./address.ts";
-import { explain, explainReply, verbatim } from "./error_text.ts";
+import { logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
 import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
 
 export interface OpenOptions {
@@ -15,7 +15,7 @@ export interface OpenOptions {
   /** How many replies the commands have. */
   replies?: number;
   /** Bounds how many dial at one time. */
-  slots?: Slots;
+  semaphore?: Semaphore;
   /** Where the read buffer begins, in bytes. */
   bufferSize?: number;
   /** What `CLIENT LIST` shows it as. @default "userwire-subscription" */
@@ -48,7 +48,7 @@ export class RedisConnection {
 
   /**
    * Dials, logs in, sends the commands and waits for their replies.
-   * @param attempt Covers the waiting for a slot too: while Redis hangs, nobody waits for those before him.
+   * @param attempt Covers the waiting for the semaphore too: while Redis hangs, nobody waits for those before him.
    * @throws {BrokerUnavailableError} also when Redis answers with an error.
    * @throws the reason why the attempt was given up.
    */
@@ -57,7 +57,7 @@ export class RedisConnection {
     attempt: Attempt,
     options: OpenOptions = {},
   ): Promise<RedisConnection> {
-    const { slots } = options;
+    const { semaphore } = options;
     const work = async () => {
       const conn = await attempt.step(dial(address), (conn) => conn.close());
       const connection = new RedisConnection(conn, options.bufferSize);
@@ -70,11 +70,11 @@ export class RedisConnection {
       }
     };
     try {
-      return await (slots ? slots.run(work, attempt) : work());
+      return await (semaphore ? semaphore.run(work, attempt) : work());
     } catch (error) {
       attempt.throwIfGivenUp();
       if (error instanceof BrokerUnavailableError) throw error;
-      throw new BrokerUnavailableError(explain(error), { cause: error });
+      throw new BrokerUnavailableError(publicMessage(error), { cause: error });
     }
   }
 
@@ -86,7 +86,7 @@ export class RedisConnection {
       const reply = await this.#reply();
       if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
       if (LOGIN_REFUSED.test(reply.text)) onLoginRefused?.();
-      throw new BrokerUnavailableError(explainReply(reply.text), { cause: verbatim(reply.text) });
+      throw new BrokerUnavailableError(publicMessageOfReply(reply.text), { cause: logMessage(reply.text) });
     }
   }
 

@@ -1,12 +1,13 @@
-/** Dials Redis again and again until it answers, at a time when it may, and ever more slowly when it does not. */
+/** Reconnects with exponential back-off and full jitter, at a time when Redis may answer, until it does. */
+import { backoffMs } from "../async/backoff.ts";
+import { sleep } from "../async/sleep.ts";
 import type { RedisConnection } from "./raw_connection.ts";
 
-const FIRST_BACKOFF_MS = 50;
-const MAX_BACKOFF_MS = 2_000;
+const BACKOFF = { baseMs: 50, maxMs: 2_000 };
 /** A connection that lasted so long was a good one, also when nobody was sent anything meanwhile. */
 const LASTING_MS = 2_000;
 
-export interface RedialOptions {
+export interface ReconnectOptions {
   dial(signal: AbortSignal): Promise<RedisConnection>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
@@ -16,20 +17,20 @@ export interface RedialOptions {
  * How one connection is dialled as often as it is lost: at once when it was a good one, on which a message had come or
  * which had lasted. Else the back-off goes on, because a Redis may also let us in only to hang up.
  */
-export class Redial {
-  readonly #options: RedialOptions;
+export class Reconnect {
+  readonly #options: ReconnectOptions;
   /** Dials that brought no good connection, one after the other. */
-  #vainDials = 0;
+  #failedAttempts = 0;
   #last: RedisConnection | undefined;
   #connectedAtMs = 0;
 
-  constructor(options: RedialOptions) {
+  constructor(options: ReconnectOptions) {
     this.#options = options;
   }
 
-  /** What was dialled in vain says nothing of what is dialled next. */
+  /** What failed says nothing of what is dialled next. */
   reset(): void {
-    this.#vainDials = 0;
+    this.#failedAttempts = 0;
   }
 
   /**
@@ -51,14 +52,14 @@ export class Redial {
   async #connect(signal: AbortSignal, aborted: Promise<void>): Promise<RedisConnection | undefined> {
     const { dial, whenReady } = this.#options;
     if (this.#last?.hasDelivered || performance.now() - this.#connectedAtMs >= LASTING_MS) {
-      this.#vainDials = 0;
+      this.#failedAttempts = 0;
     }
     while (!signal.aborted) {
       await Promise.race([whenReady(), aborted]);
-      const vainDials = this.#vainDials++;
+      const failedAttempts = this.#failedAttempts++;
       // Full jitter: thousands of subscriptions lost at one moment must not come back at one moment.
-      if (vainDials > 0) {
-        await pause(Math.random() * Math.min(FIRST_BACKOFF_MS * 2 ** vainDials, MAX_BACKOFF_MS), aborted);
+      if (failedAttempts > 0) {
+        await sleep(backoffMs(failedAttempts, BACKOFF), aborted);
       }
       if (signal.aborted) break;
       try {
@@ -74,11 +75,4 @@ export class Redial {
     }
     return undefined;
   }
-}
-
-async function pause(ms: number, aborted: Promise<void>): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  await Promise.race([promise, aborted]);
-  clearTimeout(timer);
 }

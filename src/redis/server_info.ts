@@ -40,7 +40,7 @@ export function readInfo(text: string): ServerInfo {
 /** Why a server can't be used. */
 export interface Unfit {
   /** A sentence without a full stop that anybody may read. */
-  readonly why: string;
+  readonly reason: string;
   /** What to do; only where waiting will not help. */
   readonly remedy?: string;
 }
@@ -53,19 +53,20 @@ export const REPLICA =
 export function unfitnessOf({ role, mode, isLoading }: ServerInfo): Unfit | undefined {
   if (mode === "cluster") {
     return {
-      why: "Redis is a node of a cluster, which does not keep all keys and counts only its own subscribers",
+      reason:
+        "Redis is a node of a cluster, which does not keep all keys and counts only its own subscribers",
       remedy: "give the address of a Redis that is not part of a cluster",
     };
   }
   if (mode === "sentinel") {
     return {
-      why: "what answers at REDIS_URL is a Sentinel, which keeps no data",
+      reason: "what answers at REDIS_URL is a Sentinel, which keeps no data",
       remedy: "give an address that leads to the master which it watches",
     };
   }
   // One that loads takes no commands yet, and says that it has no append-only file while it reads one.
-  if (isLoading) return { why: "Redis is loading its data" };
-  if (role === "slave") return { why: REPLICA };
+  if (isLoading) return { reason: "Redis is loading its data" };
+  if (role === "slave") return { reason: REPLICA };
   return undefined;
 }
 

@@ -5,7 +5,7 @@
 import { resolve } from "node:path";
 import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
-import { type Backbone, openBackbone } from "../engine/engine.ts";
+import { type Engine, openEngine } from "../engine/engine.ts";
 import type { Config } from "../config/settings.ts";
 import { foreignWarning, type SessionContext } from "../session/context.ts";
 import { drain } from "../session/drain.ts";
@@ -34,9 +34,9 @@ export interface App {
   readonly publisher: Publisher;
   readonly connections: Registry;
   /** How the first attempt to reach the broker ends. */
-  firstAttempt: Backbone["firstAttempt"];
+  firstAttempt: Engine["firstAttempt"];
   /** Reads the file with the address of Redis again. @throws {ConfigError} */
-  reloadRedis: Backbone["reload"];
+  reloadRedis: Engine["reload"];
   /**
    * Stops taking work and closes every session within the window, in milliseconds.
    * @returns How many sockets did not answer.
@@ -90,7 +90,7 @@ export function openApp(config: Config, options: AppOptions): App {
   const { channelPrefix } = config;
   const names = namesOf(config);
   const authWith = authOf(config, log);
-  const backbone = openBackbone({
+  const backbone = openEngine({
     ...config,
     log,
     redisTls: options.redisTls,

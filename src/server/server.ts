@@ -217,9 +217,9 @@ function openLogAs(name: string, config: Config): Log {
 async function faultsWithRedis(app: App, config: Config): Promise<string[]> {
   const attempt = await app.firstAttempt(FIRST_ATTEMPT_MS);
   if (attempt.outcome !== "refused") return [];
-  const { why, remedy, detail } = attempt;
+  const { reason, remedy, detail } = attempt;
   const name = config.redisUrlFile === undefined ? "REDIS_URL" : "REDIS_URL_FILE";
-  return [`${name}: ${why}: ${remedy}${detail === undefined ? "" : ` (${detail})`}`];
+  return [`${name}: ${reason}: ${remedy}${detail === undefined ? "" : ` (${detail})`}`];
 }
 
 /** The host as it stands in a URL that can be opened here. */

@@ -1,7 +1,7 @@
 /** What can be given up on the way to a subscription, and that nothing is left behind then. */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Attempt } from "../../src/async/attempt.ts";
-import { Slots } from "../../src/async/semaphore.ts";
+import { Semaphore } from "../../src/async/semaphore.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 
@@ -64,13 +64,13 @@ Deno.test("Attempt does not begin for a signal that has fired, and hears none af
   attempt.throwIfGivenUp();
 });
 
-Deno.test("Slots pass a place on in line, also one that came too late for whoever waited", async () => {
-  const slots = new Slots(1);
+Deno.test("Semaphore passes a place on in line, also one that came too late for whoever waited", async () => {
+  const semaphore = new Semaphore(1);
   const first = Promise.withResolvers<void>();
   const [one, two, three] = [begin(), begin(), begin()];
   const done: string[] = [];
   const run = ({ attempt }: { attempt: Attempt }, name: string, work = Promise.resolve()) =>
-    slots.run(async () => {
+    semaphore.run(async () => {
       await work;
       done.push(name);
     }, attempt);

@@ -1,5 +1,5 @@
 import { assert, assertMatch } from "@std/assert";
-import { openBackbone } from "../../src/engine/engine.ts";
+import { openEngine } from "../../src/engine/engine.ts";
 import { brokerContract } from "../contracts/broker.ts";
 import { redisBrokerContract } from "../contracts/redis_broker.ts";
 import { until } from "../../testkit/deadline.ts";
@@ -8,7 +8,7 @@ import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 function open(url: string) {
-  return openBackbone({ redisUrl: url });
+  return openEngine({ redisUrl: url });
 }
 
 brokerContract("DedicatedRedisBroker", async () => {

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { openBackbone } from "../../src/engine/engine.ts";
+import { openEngine } from "../../src/engine/engine.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import { type Log, memoryLog } from "../../src/log/log.ts";
 import { brokerContract } from "../contracts/broker.ts";
@@ -11,7 +11,7 @@ import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 function open(url: string, options: { log?: Log; sharedConnections?: number } = {}) {
-  return openBackbone({ redisUrl: url, subscriptions: "shared", sharedConnections: 2, ...options });
+  return openEngine({ redisUrl: url, subscriptions: "shared", sharedConnections: 2, ...options });
 }
 
 brokerContract("SharedRedisBroker", async () => {

@@ -188,7 +188,7 @@ Deno.test("Outbox: what was not written yet is refused with the reason, and was 
   outbox.refuse("Redis is away");
   const { outcome } = await assertRejects(() => waiting, BrokerUnavailableError, "Redis is away");
   assertEquals(outcome, "refused");
-  outbox.abandon("closed");
+  outbox.fail("closed");
   const { outcome: fate } = await assertRejects(() => written, BrokerUnavailableError, "closed");
   assertEquals(fate, "unknown");
 });

@@ -23,7 +23,7 @@ class FakeRedis {
   why: string | undefined;
   backAtMs = -Infinity;
   published = 0;
-  readonly complaints: unknown[][] = [];
+  readonly warnings: unknown[][] = [];
   readonly #onOther: (() => void)[] = [];
   readonly #onReturn: (() => void)[] = [];
 
@@ -32,7 +32,7 @@ class FakeRedis {
   onReturn = (listener: () => void) => void this.#onReturn.push(listener);
   publish = () => Promise.resolve(++this.published);
   subscriberCounts = (channels: readonly string[]) => Promise.resolve(channels.map(() => 1));
-  complain = (...said: unknown[]) => void this.complaints.push(said);
+  warn = (...said: unknown[]) => void this.warnings.push(said);
 
   leave(): void {
     this.why = "Redis is away";
@@ -276,17 +276,17 @@ Deno.test("What was dialled while the server changed is let go of, and dialled o
   assertEquals(dialler.isOld(connection), false);
 });
 
-Deno.test("An attempt that Redis ends is complained of, one that nobody wants any more is not", async () => {
+Deno.test("An attempt that Redis ends is warned of, one that nobody wants any more is not", async () => {
   await using world = new World();
   const { dialler, redis } = world;
   const cause = new Error("NOPERM");
   const refused = new BrokerUnavailableError("refused", { cause });
   const failing = (error: Error) => () => dialler.attempt(undefined, () => Promise.reject(error));
   assertStrictEquals(await assertRejects(failing(refused)), refused);
-  assertEquals(redis.complaints, [["subscription failed", "refused", cause]]);
+  assertEquals(redis.warnings, [["subscription failed", "refused", cause]]);
   const left = new Error("the client left");
   assertStrictEquals(await assertRejects(failing(left)), left);
-  assertEquals(redis.complaints.length, 1);
+  assertEquals(redis.warnings.length, 1);
   // One that has ended can't be given up.
   let ended: Attempt | undefined;
   const client = new AbortController();

@@ -3,13 +3,13 @@
  * stay open, nothing waits for ever, every answer says what is wrong, and afterwards everything is as before.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { openBackbone } from "../../src/engine/engine.ts";
+import { openEngine } from "../../src/engine/engine.ts";
 import { Attempt } from "../../src/async/attempt.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import { DedicatedSubscription } from "../../src/broker/dedicated_subscription.ts";
 import { parseRedisUrl } from "../../src/redis/address.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
-import { Slots } from "../../src/async/semaphore.ts";
+import { Semaphore } from "../../src/async/semaphore.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { BusyClock } from "../../testkit/busy_clock.ts";
@@ -260,7 +260,7 @@ redisTest(
 
 redisTest("A Redis that has not answered for a second is told of before anything is given up", async () => {
   await using redis = await RedisServer.start();
-  const backbone = openBackbone({ redisUrl: redis.url, redisTimeoutMs: 600_000 });
+  const backbone = openEngine({ redisUrl: redis.url, redisTimeoutMs: 600_000 });
   try {
     await backbone.firstAttempt(30_000);
     await redis.pause();
@@ -342,7 +342,7 @@ redisTest(
 redisTest("DedicatedSubscription stays on a connection that was found after a dead one", async () => {
   await using redis = await RedisServer.start();
   const recorder = new Recorder();
-  const slots = new Slots(1);
+  const semaphore = new Semaphore(1);
   const deadlines = new Deadlines(1_000);
   const attempt = async <T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>) => {
     const attempt = new Attempt(deadlines, { late: () => new Error("late"), signal });
@@ -363,7 +363,7 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
       RedisConnection.open(parseRedisUrl(redis.url), attempt, {
         commands: [encodeCommand("SUBSCRIBE", channel)],
         replies: 1,
-        slots,
+        semaphore,
       }),
     onSubscribed() {},
     onLost() {},

@@ -3,7 +3,7 @@
  * take the place of none of ours.
  */
 import { assertEquals } from "@std/assert";
-import { openBackbone } from "../../src/engine/engine.ts";
+import { openEngine } from "../../src/engine/engine.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
@@ -61,7 +61,7 @@ redisTest(
     await using redis = await RedisServer.start();
     await using service = await Service.start({ REDIS_URL: redis.url });
     // The same channels, as channels know no databases, and keys of its own.
-    const other = openBackbone({ redisUrl: `${redis.url.replace(/\/$/, "")}/1` });
+    const other = openEngine({ redisUrl: `${redis.url.replace(/\/$/, "")}/1` });
     await using stack = new AsyncDisposableStack();
     stack.defer(() => other.close());
     await other.firstAttempt(5_000);

@@ -3,7 +3,7 @@
  * a server that is well. Each test has a server of its own and hurts it for real.
  *
  *     redisBrokerContract("DedicatedRedisBroker", (url) => {
- *       const { broker, close } = openBackbone({ redisUrl: url });
+ *       const { broker, close } = openEngine({ redisUrl: url });
  *       return { broker, dispose: close };
  *     });
  */

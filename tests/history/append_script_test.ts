@@ -3,7 +3,7 @@
  * nothing of it stays, and the answer says so. What is repaired goes on where it was.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
+import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { History } from "../../src/history/history.ts";
 import { payloadOf } from "../../src/protocol/envelope.ts";
@@ -58,8 +58,8 @@ const FAILURES: Record<string, Failure> = {
   },
 };
 
-async function open(redis: RedisServer, history = 5): Promise<Backbone> {
-  const backbone = openBackbone({ redisUrl: redis.url, history });
+async function open(redis: RedisServer, history = 5): Promise<Engine> {
+  const backbone = openEngine({ redisUrl: redis.url, history });
   await backbone.firstAttempt(5_000);
   return backbone;
 }
@@ -69,7 +69,7 @@ async function run(redis: RedisServer, commands: Commands): Promise<void> {
 }
 
 /** The looks at Redis, which go on by themselves, may have been refused like the appends. */
-async function isServed({ broker }: Backbone): Promise<void> {
+async function isServed({ broker }: Engine): Promise<void> {
   await until(() => broker.unavailable() === undefined, "Redis to be used again");
 }
 

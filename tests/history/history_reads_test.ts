@@ -1,6 +1,6 @@
 /** Reads of histories: how many are under way at one time, whoever comes back at once. */
 import { assertEquals } from "@std/assert";
-import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
+import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Redis } from "../../src/redis/commands.ts";
 import { numbers, outgoing, seqsOf } from "../contracts/history.ts";
@@ -8,10 +8,10 @@ import { withDeadline } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 /** One test with its own server, where alice has three messages. */
-function test(claim: string, body: (backbone: Backbone) => Promise<void>): void {
+function test(claim: string, body: (backbone: Engine) => Promise<void>): void {
   redisTest(`RedisStreamsHistory ${claim}`, async () => {
     await using redis = await RedisServer.start();
-    const backbone = openBackbone({ redisUrl: redis.url });
+    const backbone = openEngine({ redisUrl: redis.url });
     try {
       await backbone.firstAttempt(20_000);
       for (const n of numbers(1, 3)) await backbone.history.append("alice", outgoing(`${n}`));

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { setImmediate } from "node:timers";
-import { type Backbone, openBackbone } from "../../src/engine/engine.ts";
+import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { originOf, ownNameOf } from "../../src/history/epochs.ts";
 import type { History, HistoryLimits } from "../../src/history/history.ts";
@@ -19,9 +19,9 @@ const DAY_MS = 24 * 3_600_000;
 const IDEMPOTENCY = { key: "k", fingerprint: "f" };
 const LAST_KEY = "userwire:{userwire:timeline}:last";
 
-async function openOn(redis: RedisServer, limits: Partial<HistoryLimits> = {}): Promise<Backbone> {
+async function openOn(redis: RedisServer, limits: Partial<HistoryLimits> = {}): Promise<Engine> {
   const { count = 100, ttlMs = 60_000 } = limits;
-  const backbone = openBackbone({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
+  const backbone = openEngine({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
   await backbone.firstAttempt(5_000);
   return backbone;
 }
@@ -55,7 +55,7 @@ historyContract("RedisStreamsHistory", async (limits) => {
 /** One test with its own server and two instances on it. */
 function test(
   claim: string,
-  body: (t: { redis: RedisServer; ours: Backbone; theirs: Backbone }) => Promise<void>,
+  body: (t: { redis: RedisServer; ours: Engine; theirs: Engine }) => Promise<void>,
   args: readonly string[] = [],
 ): void {
   redisTest(`RedisStreamsHistory ${claim}`, async () => {
@@ -77,7 +77,7 @@ async function sendMany(history: History, count: number): Promise<{ epoch: strin
   return place;
 }
 
-async function available(...backbones: Backbone[]): Promise<void> {
+async function available(...backbones: Engine[]): Promise<void> {
   for (const { history } of backbones) {
     await until(
       () => history.since("nobody", undefined, 1).then(() => true, () => false),

@@ -134,7 +134,7 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
     },
     {
       path: "src/http/router.ts",
-      source: 'import { openBackbone } from "../engine/engine.ts";',
+      source: 'import { openEngine } from "../engine/engine.ts";',
       says: /"engine" is entered by nothing, unless from server or publisher/,
     },
     {
@@ -175,7 +175,7 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
     ["src/publisher.ts", 'export * from "./publisher/publisher.ts";'],
     [
       "src/server/app.ts",
-      'import { openBackbone } from "../engine/engine.ts";\n// import "../cli/cli.ts"; Deno.exit(1)\n' +
+      'import { openEngine } from "../engine/engine.ts";\n// import "../cli/cli.ts"; Deno.exit(1)\n' +
       'import denoJson from "../../deno.json" with { type: "json" };',
     ],
     ["src/session/registry.ts", 'import type { Session } from "./session.ts";'],

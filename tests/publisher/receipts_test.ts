@@ -3,7 +3,7 @@
  * their own or shared ones.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { openBackbone } from "../../src/engine/engine.ts";
+import { openEngine } from "../../src/engine/engine.ts";
 import { MemoryBroker } from "../../src/broker/memory.ts";
 import {
   BrokerUnavailableError,
@@ -69,7 +69,7 @@ async function openAll(services: readonly Service[]): Promise<AsyncDisposable> {
 /** What is published on the one channel whose name begins like that, from now on. */
 async function listen(redis: RedisServer, pattern: string, stack: AsyncDisposableStack): Promise<string[]> {
   const [channel] = await redis.cli("PUBSUB", "CHANNELS", pattern) as string[];
-  const backbone = openBackbone({ redisUrl: redis.url });
+  const backbone = openEngine({ redisUrl: redis.url });
   stack.defer(backbone.close);
   await backbone.firstAttempt(3_000);
   const words: string[] = [];

@@ -1,18 +1,18 @@
 /** How many connections Redis still takes, as subscriptions of their own ask before they dial; on no Redis at all. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { Attempt } from "../../src/async/attempt.ts";
-import { type Clients, Room } from "../../src/redis/connection_budget.ts";
+import { type Clients, ConnectionBudget } from "../../src/redis/connection_budget.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 
-/** A room whose Redis says what the test wants it to. */
+/** A budget whose Redis says what the test wants it to. */
 class World implements Disposable {
   clients: Clients = { connected: 0, max: 10_000 };
   asked = 0;
   readonly clock = new StandingClock();
   readonly #deadlines = new Deadlines(60_000);
-  readonly room = new Room(() => {
-    // A room that never has enough of asking would keep the test from ending.
+  readonly budget = new ConnectionBudget(() => {
+    // A budget that never has enough of asking would keep the test from ending.
     if (++this.asked > 10_000) throw new Error("asked too often");
     return Promise.resolve(this.clients);
   });
@@ -24,7 +24,7 @@ class World implements Disposable {
   async take(): Promise<boolean> {
     const attempt = this.begin();
     try {
-      return await this.room.take(attempt);
+      return await this.budget.take(attempt);
     } finally {
       attempt.end();
     }
@@ -41,7 +41,7 @@ class World implements Disposable {
   }
 }
 
-Deno.test("Room asks Redis anew when its answer is a second old, however many places that named", async () => {
+Deno.test("ConnectionBudget asks Redis anew when its answer is a second old, however many places that named", async () => {
   using world = new World();
   assertEquals([await world.take(), world.asked], [true, 1]);
   world.clients = { connected: 10_000, max: 10_000 };
@@ -53,7 +53,7 @@ Deno.test("Room asks Redis anew when its answer is a second old, however many pl
   assertEquals([await world.take(), world.asked], [true, 3], "that there was none is asked for again");
 });
 
-Deno.test("Room gives out an eighth of what was left, and asks again before it gives out more", async () => {
+Deno.test("ConnectionBudget gives out an eighth of what was left, and asks again before it gives out more", async () => {
   using world = new World();
   world.clients = { connected: 4, max: 100 }; // 80 beside the reserve of 16
   for (let n = 1; n <= 10; n++) assertEquals([await world.take(), world.asked], [true, 1]);
@@ -63,7 +63,7 @@ Deno.test("Room gives out an eighth of what was left, and asks again before it g
   assertEquals(world.asked, 3);
 });
 
-Deno.test("Room is full when only the reserve is left: sixteen, or one in a hundred where that is more", async () => {
+Deno.test("ConnectionBudget is full when only the reserve is left: sixteen, or one in a hundred where that is more", async () => {
   for (const [max, places] of [[20, 4], [17, 1], [16, 0], [10, 0], [5_000, 4_950]] as const) {
     using world = new World();
     world.clients = { connected: 0, max };
@@ -71,26 +71,26 @@ Deno.test("Room is full when only the reserve is left: sixteen, or one in a hund
   }
 });
 
-Deno.test("Room counts those that are on their way, and none of them twice", async () => {
+Deno.test("ConnectionBudget counts those that are on their way, and none of them twice", async () => {
   using world = new World();
   world.clients = { connected: 0, max: 26 };
-  world.room.expect(7);
+  world.budget.expect(7);
   assertEquals(await world.takeAll(), 3);
   // One has arrived, which Redis says as well; another did not come.
-  world.room.arrived();
+  world.budget.arrived();
   world.clients = { connected: 1, max: 26 };
   assertEquals(await world.takeAll(), 0);
-  world.room.arrived();
+  world.budget.arrived();
   assertEquals(await world.takeAll(), 1);
   // Those that were to come back are back, all but one.
-  world.room.expect(-6);
+  world.budget.expect(-6);
   world.clients = { connected: 7, max: 26 };
   assertEquals(await world.takeAll(), 0);
-  world.room.expect(-1);
+  world.budget.expect(-1);
   assertEquals(await world.takeAll(), 1);
 });
 
-Deno.test("Room asks once for all who come together, and for each of them there is a place or none", async () => {
+Deno.test("ConnectionBudget asks once for all who come together, and for each of them there is a place or none", async () => {
   using world = new World();
   world.clients = { connected: 0, max: 19 };
   const taken = await Promise.all(Array.from({ length: 5 }, () => world.take()));
@@ -100,32 +100,32 @@ Deno.test("Room asks once for all who come together, and for each of them there 
   assertEquals(other.asked, 1);
 });
 
-Deno.test("Room of a Redis that does not say how many it takes is never full", async () => {
+Deno.test("ConnectionBudget of a Redis that does not say how many it takes is never full", async () => {
   using world = new World();
   world.clients = { connected: 500, max: Infinity };
   assertEquals(await world.takeAll(2_000), 2_000);
 });
 
-Deno.test("Room: a question that fails fails for those who wait, and the next one asks anew", async () => {
+Deno.test("ConnectionBudget: a question that fails fails for those who wait, and the next one asks anew", async () => {
   using world = new World();
   const answers = [Promise.reject(new Error("away")), Promise.resolve({ connected: 0, max: 100 })];
   answers[0]!.catch(() => {});
-  const room = new Room(() => answers.shift()!);
+  const budget = new ConnectionBudget(() => answers.shift()!);
   const attempts = [world.begin(), world.begin()];
-  for (const fails of attempts.map((attempt) => room.take(attempt))) {
+  for (const fails of attempts.map((attempt) => budget.take(attempt))) {
     await assertRejects(() => fails, Error, "away");
   }
-  assertEquals(await room.take(attempts[0]!), true);
+  assertEquals(await budget.take(attempts[0]!), true);
   for (const attempt of attempts) attempt.end();
 });
 
-Deno.test("Room: whoever gives up while Redis is asked takes no place", async () => {
+Deno.test("ConnectionBudget: whoever gives up while Redis is asked takes no place", async () => {
   using world = new World();
   const answer = Promise.withResolvers<Clients>();
-  const room = new Room(() => answer.promise);
+  const budget = new ConnectionBudget(() => answer.promise);
   const leaving = new AbortController();
   const attempts = [world.begin(leaving.signal), world.begin()];
-  const [given, waiting] = attempts.map((attempt) => room.take(attempt));
+  const [given, waiting] = attempts.map((attempt) => budget.take(attempt));
   leaving.abort(new Error("the client left"));
   await assertRejects(() => given!, Error, "the client left");
   answer.resolve({ connected: 0, max: 17 });

@@ -280,12 +280,12 @@ Deno.test("Outbox refuses only what waits, which is not written any more when th
   desk.outbox.refuse("nobody");
 });
 
-Deno.test("Outbox that is abandoned leaves nobody waiting: neither what was written nor what was not", async () => {
+Deno.test("Outbox that fails leaves nobody waiting: neither what was written nor what was not", async () => {
   using clock = new StandingClock();
   const desk = new Desk();
   const written = desk.send("written", MIB);
   const waiting = desk.send("waiting", MIB);
-  desk.outbox.abandon("The connection is closed");
+  desk.outbox.fail("The connection is closed");
   assertEquals(await outcomeOf(written, "The connection is closed"), "unknown");
   assertEquals(await outcomeOf(waiting, "The connection is closed"), "refused");
   clock.pass(2 * TIMEOUT_MS);

@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../src/log/log.ts";
-import { Complaints } from "../../src/log/warn_once.ts";
+import { WarnOnce } from "../../src/log/warn_once.ts";
 import { Certificates } from "../../testkit/certificates.ts";
 import { until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
@@ -128,22 +128,22 @@ Deno.test("What is no Redis is called that, once in an outage", async (t) => {
   }
 });
 
-Deno.test("A complaint is made once until all is well, and again when it goes on for long or comes back", () => {
+Deno.test("WarnOnce warns of a thing once until all is well, and again when it goes on for long or comes back", () => {
   const log = memoryLog();
-  const complaints = new Complaints(log);
-  for (const detail of ["one", "two"]) complaints.make("unwell", "cold", detail);
-  complaints.make("unwell", "fever");
-  complaints.make("unwell", "cold");
-  complaints.end();
-  complaints.make("unwell", "cold");
+  const warnings = new WarnOnce(log);
+  for (const detail of ["one", "two"]) warnings.warn("unwell", "cold", detail);
+  warnings.warn("unwell", "fever");
+  warnings.warn("unwell", "cold");
+  warnings.reset();
+  warnings.warn("unwell", "cold");
   assertEquals(log.records.map(({ fields }) => fields), [
     { reason: "cold", detail: "one" },
     { reason: "fever" },
     { reason: "cold" },
   ]);
   for (const [reason, options] of [["cough", { againMs: 0 }], ["hiccups", { quietMs: 0 }]] as const) {
-    const other = new Complaints(log, options);
-    for (let i = 0; i < 2; i++) other.make("unwell", reason);
+    const other = new WarnOnce(log, options);
+    for (let i = 0; i < 2; i++) other.warn("unwell", reason);
     assertEquals(log.records.filter(({ fields }) => fields.reason === reason).length, 2);
   }
 });
