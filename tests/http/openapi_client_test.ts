@@ -23,7 +23,7 @@ Deno.test("/openapi.json passes the recommended rules of Redocly", async () => {
 /** Written as somebody would who has nothing but the generated types. */
 const PROGRAM = `
 import createClient from "openapi-fetch";
-import type { paths } from "../schema.ts";
+import type { paths } from "./schema.ts";
 
 const { URL: baseUrl = "", KEY = "" } = Deno.env.toObject();
 const api = createClient<paths>({ baseUrl, headers: { authorization: \`Bearer \${KEY}\` } });
