@@ -9,7 +9,7 @@ import { messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import { BatchFault } from "./api/batch_items.ts";
-import { type Api, authorize, type Env } from "./api/call.ts";
+import type { Api, Call, Env } from "./api/call.ts";
 import { CALLS } from "./api/calls.ts";
 import { metrics } from "./api/ops.ts";
 import { answerSend } from "./api/send.ts";
@@ -20,18 +20,15 @@ import {
   BodyTooLargeError,
   MediaTypeError,
 } from "./body.ts";
-import { writeDocument } from "./document.ts";
+import { type DocumentOptions, serveDocument } from "./document.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
 
-export interface RouterOptions extends Omit<Api, "bodies" | "metricsText">, PageOptions {
+export interface RouterOptions extends Omit<Api, "bodies" | "metricsText">, PageOptions, DocumentOptions {
   readonly metrics: Metrics;
-  /** Whether the document is there for all, for who has a key, or for nobody. */
-  readonly openapi: "on" | "key" | "off";
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
-  readonly version: string;
   readonly log: Log;
 }
 
@@ -78,29 +75,9 @@ export function createRouter(options: RouterOptions): Router {
     c.res.headers.set("content-length", String(byteLength));
   });
 
-  for (const call of CALLS) {
-    if (call === metrics && showMetrics === "off") continue;
-    const { route, effect, answer } = call;
-    // `createRoute` writes the document; the handlers are added plainly, because bodies are read with limits and problems
-    // are RFC 9457.
-    app.openAPIRegistry.registerPath(route);
-    if (!answer) continue;
-    app.on(route.method, route.getRoutingPath(), (c) => {
-      c.set("effect", effect);
-      return answer(c, api);
-    });
-  }
+  for (const call of CALLS) if (call !== metrics || showMetrics !== "off") addCall(app, api, call);
 
-  if (options.openapi !== "off") {
-    // Written once: anybody may ask for it, and it takes as long as a hundred sends.
-    let document: string | undefined;
-    app.get("/openapi.json", (c) => {
-      if (options.openapi === "key") authorize(c, api, "any");
-      document ??= writeDocument(app, options.version);
-      return c.body(document, 200, { "content-type": "application/json" });
-    });
-  }
-
+  serveDocument(app, api, options);
   servePage(app, options);
 
   app.notFound((c) =>
@@ -130,6 +107,16 @@ export function createRouter(options: RouterOptions): Router {
     send: (request, target) => answerSend(request, target, sends).catch(sendFailed),
     close: () => deadlines.close(),
   };
+}
+
+/** Adds a call to the document and to the router, plainly: its body is read with limits, and its problems are RFC 9457. */
+function addCall(app: OpenAPIHono<Env>, api: Api, { route, effect, answer }: Call): void {
+  app.openAPIRegistry.registerPath(route);
+  if (!answer) return;
+  app.on(route.method, route.getRoutingPath(), (c) => {
+    c.set("effect", effect);
+    return answer(c, api);
+  });
 }
 
 /** The path as it stands in the address, encoded as it is. */
