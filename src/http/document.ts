@@ -19,7 +19,7 @@ export function serveDocument(app: OpenAPIHono<Env>, api: Api, { openapi, versio
   });
 }
 
-function writeDocument(app: OpenAPIHono<Env>, version: string): string {
+export function writeDocument(app: OpenAPIHono<Env>, version: string): string {
   app.openAPIRegistry.registerComponent("securitySchemes", "key", {
     type: "http",
     scheme: "bearer",

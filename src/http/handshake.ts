@@ -178,7 +178,7 @@ async function openKnown(
   const noRoom = options.isDraining() ? draining() : limits.noRoom(addressKey);
   if (noRoom) return noRoom;
   const { signal } = request;
-  const transport = newTransport(signal, isFramed, options);
+  const transport = new WebSocketTransport(isFramed, options.sessions.limits.maxBufferedBytes);
   let session: Session | undefined;
   let turn: Turn | undefined;
   try {
@@ -196,15 +196,16 @@ async function openKnown(
     const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
     // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
     if (isFramed) response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
-    transport.attach(socket, turn);
+    attach(transport, socket, turn, signal);
     return response;
   } catch (error) {
     turn?.end();
-    session?.close({ code: CLOSE.overloaded.code, why: messageOf(error) });
     if (signal.aborted) {
+      session?.gone(undefined);
       turnstile.left(addressKey);
       return new Response(null, { status: 400 });
     }
+    session?.close({ code: CLOSE.overloaded.code, why: messageOf(error) });
     if (error instanceof RefusedError) {
       return error.reason === CLOSE.tooMany
         ? limits.tooMany(identity)
@@ -242,7 +243,7 @@ async function openNameless(
     turn.end();
     return problem("invalid_handshake", messageOf(error));
   }
-  const transport = newTransport(request.signal, false, options);
+  const transport = new WebSocketTransport(false, options.sessions.limits.maxBufferedBytes);
   const pending = new PendingSession(transport, sessions, {
     timeoutS: options.identityTimeoutS,
     identify(text) {
@@ -262,17 +263,15 @@ async function openNameless(
     },
   });
   sessions.registry.join(pending, addressKey);
-  transport.attach(upgraded.socket, turn);
+  attach(transport, upgraded.socket, turn, request.signal);
   return upgraded.response;
 }
 
-/** A transport that learns when the client leaves before it was answered: Deno says so by the request's signal only. */
-function newTransport(
-  signal: AbortSignal,
-  isFramed: boolean,
-  { sessions }: UpgradeOptions,
-): WebSocketTransport {
-  const transport = new WebSocketTransport(isFramed, sessions.limits.maxBufferedBytes);
+/**
+ * Gives a transport its socket. That it could not be answered Deno says by the request's signal only; the socket then
+ * never opens, and never closes. Listened to from here on: without `no-legacy-abort` the upgrade itself fires it.
+ */
+function attach(transport: WebSocketTransport, socket: WebSocket, turn: Turn, signal: AbortSignal): void {
+  transport.attach(socket, turn);
   signal.addEventListener("abort", () => transport.abandon(), { once: true });
-  return transport;
 }

@@ -71,7 +71,7 @@ export class Publisher implements AsyncDisposable {
   readonly #names: NameRules;
   readonly #appender: Appender;
   readonly #turns = new Turns();
-  #closeBackbone: () => Promise<void> = () => Promise.resolve();
+  #closeEngine: () => Promise<void> = () => Promise.resolve();
 
   /** A publisher on a broker and a history that stay the caller's to close. */
   constructor(broker: Broker, history: History, options: PublisherOptions = {}) {
@@ -101,14 +101,14 @@ export class Publisher implements AsyncDisposable {
     if (fault) {
       throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
     }
-    const backbone = openEngine(options);
-    const attempt = await backbone.firstAttempt(options.redisTimeoutMs ?? 3_000);
+    const engine = openEngine(options);
+    const attempt = await engine.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {
-      await backbone.close();
+      await engine.close();
       throw new Error(`Can't open a publisher: ${attempt.reason}`, { cause: attempt.detail });
     }
-    const publisher = new Publisher(backbone.broker, backbone.history, options);
-    publisher.#closeBackbone = backbone.close;
+    const publisher = new Publisher(engine.broker, engine.history, options);
+    publisher.#closeEngine = engine.close;
     return publisher;
   }
 
@@ -274,7 +274,7 @@ export class Publisher implements AsyncDisposable {
   /** Closes what `open` opened. */
   async close(): Promise<void> {
     await this.receipts.close();
-    await this.#closeBackbone();
+    await this.#closeEngine();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -90,20 +90,20 @@ export function openApp(config: Config, options: AppOptions): App {
   const { channelPrefix } = config;
   const names = namesOf(config);
   const authWith = authOf(config, log);
-  const backbone = openEngine({
+  const engine = openEngine({
     ...config,
     log,
     redisTls: options.redisTls,
     redisUrlFile: config.redisUrlFile && resolve(config.redisUrlFile),
     probe: true,
   });
-  const { broker, history } = backbone;
-  const auth = authWith({ ...backbone, line: () => backbone.redis?.server?.life ?? "" });
-  const watch = backbone.redis && new WarningsWatch(backbone.redis, log);
+  const { broker, history } = engine;
+  const auth = authWith({ ...engine, line: () => engine.redis?.server?.life ?? "" });
+  const watch = engine.redis && new WarningsWatch(engine.redis, log);
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
-    redisReconnects: () => backbone.redis?.reconnects ?? 0,
+    redisReconnects: () => engine.redis?.reconnects ?? 0,
     files,
     lostSockets: () => connections.lost,
   });
@@ -147,7 +147,7 @@ export function openApp(config: Config, options: AppOptions): App {
     readiness() {
       const reason = isDraining
         ? "The instance is shutting down"
-        : backbone.unready() ?? (files.areScarce ? files.reason : undefined);
+        : engine.unready() ?? (files.areScarce ? files.reason : undefined);
       return {
         ready: reason === undefined,
         ...(reason !== undefined && { why: reason }),
@@ -190,11 +190,11 @@ export function openApp(config: Config, options: AppOptions): App {
     connections,
     auth,
     async firstAttempt(withinMs) {
-      const attempt = await backbone.firstAttempt(withinMs);
+      const attempt = await engine.firstAttempt(withinMs);
       if (attempt.outcome === "ready") await watch?.look();
       return attempt;
     },
-    reloadRedis: backbone.reload,
+    reloadRedis: engine.reload,
 
     async drain(windowMs) {
       isDraining = true;
@@ -205,7 +205,7 @@ export function openApp(config: Config, options: AppOptions): App {
       router.close();
       watch?.[Symbol.dispose]();
       await publisher.close();
-      await backbone.close();
+      await engine.close();
     },
   };
 }

@@ -88,7 +88,8 @@ export function sessionOpener(parts: OpenSessionParts): OpenSession {
       signal?.throwIfAborted();
       return session;
     } catch (error) {
-      session.close(closeReasonOf(error));
+      if (signal?.aborted) session.gone(undefined);
+      else session.close(closeReasonOf(error));
       throw error;
     }
   };

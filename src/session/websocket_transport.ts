@@ -83,11 +83,9 @@ export class WebSocketTransport implements Transport, EventListenerObject {
     socket.addEventListener("open", this);
   }
 
-  /** The client left before it was answered, or before it could know: where Deno finds that out, it says so in no other way. */
+  /** The client left before it could be answered. */
   abandon(): void {
-    const { state } = this;
-    if (state === "unanswered") return this.#leave(undefined);
-    if (state !== "opening") return;
+    if (this.state !== "opening") return;
     this.#giveUp();
     this.#handshake?.lost();
   }

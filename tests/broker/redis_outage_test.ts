@@ -260,18 +260,18 @@ redisTest(
 
 redisTest("A Redis that has not answered for a second is told of before anything is given up", async () => {
   await using redis = await RedisServer.start();
-  const backbone = openEngine({ redisUrl: redis.url, redisTimeoutMs: 600_000 });
+  const engine = openEngine({ redisUrl: redis.url, redisTimeoutMs: 600_000 });
   try {
-    await backbone.firstAttempt(30_000);
+    await engine.firstAttempt(30_000);
     await redis.pause();
-    const asked = backbone.broker.counts(["alice"]);
-    await until(() => backbone.unready() === "Redis does not answer", "an instance that is not ready");
-    assertEquals(backbone.broker.unavailable(), undefined);
+    const asked = engine.broker.counts(["alice"]);
+    await until(() => engine.unready() === "Redis does not answer", "an instance that is not ready");
+    assertEquals(engine.broker.unavailable(), undefined);
     redis.resume();
     assertEquals(await asked, [0]);
-    await until(() => backbone.unready() === undefined, "an instance that is ready again");
+    await until(() => engine.unready() === undefined, "an instance that is ready again");
   } finally {
-    await backbone.close();
+    await engine.close();
   }
 });
 

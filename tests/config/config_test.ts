@@ -401,7 +401,7 @@ Deno.test("SETTINGS has no default that would be refused as a value", () => {
 Deno.test("settingsTable lists every setting, as deno fmt would lay it out", async () => {
   const table = settingsTable();
   assertEquals(table.trimEnd().split("\n").length, Object.keys(SETTINGS).length + 2);
-  assertMatch(table, /^\| `USERWIRE_PING_S` +\| `--ping-s` +\| 25 seconds +\| Silence after/m);
+  assertMatch(table, /^\| `USERWIRE_PING_S` +\| `--ping-s` +\| 25 seconds +\| Time without traffic after/m);
 
   const fmt = new Deno.Command(Deno.execPath(), {
     args: ["fmt", "--ext=md", "-"],

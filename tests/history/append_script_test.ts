@@ -59,9 +59,9 @@ const FAILURES: Record<string, Failure> = {
 };
 
 async function open(redis: RedisServer, history = 5): Promise<Engine> {
-  const backbone = openEngine({ redisUrl: redis.url, history });
-  await backbone.firstAttempt(5_000);
-  return backbone;
+  const engine = openEngine({ redisUrl: redis.url, history });
+  await engine.firstAttempt(5_000);
+  return engine;
 }
 
 async function run(redis: RedisServer, commands: Commands): Promise<void> {

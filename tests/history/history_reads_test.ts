@@ -8,16 +8,16 @@ import { withDeadline } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 /** One test with its own server, where alice has three messages. */
-function test(claim: string, body: (backbone: Engine) => Promise<void>): void {
+function test(claim: string, body: (engine: Engine) => Promise<void>): void {
   redisTest(`RedisStreamsHistory ${claim}`, async () => {
     await using redis = await RedisServer.start();
-    const backbone = openEngine({ redisUrl: redis.url });
+    const engine = openEngine({ redisUrl: redis.url });
     try {
-      await backbone.firstAttempt(20_000);
-      for (const n of numbers(1, 3)) await backbone.history.append("alice", outgoing(`${n}`));
-      await withDeadline(body(backbone), 60_000, "the test to end");
+      await engine.firstAttempt(20_000);
+      for (const n of numbers(1, 3)) await engine.history.append("alice", outgoing(`${n}`));
+      await withDeadline(body(engine), 60_000, "the test to end");
     } finally {
-      await backbone.close();
+      await engine.close();
     }
   });
 }

@@ -21,9 +21,9 @@ const LAST_KEY = "userwire:{userwire:timeline}:last";
 
 async function openOn(redis: RedisServer, limits: Partial<HistoryLimits> = {}): Promise<Engine> {
   const { count = 100, ttlMs = 60_000 } = limits;
-  const backbone = openEngine({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
-  await backbone.firstAttempt(5_000);
-  return backbone;
+  const engine = openEngine({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
+  await engine.firstAttempt(5_000);
+  return engine;
 }
 
 /** Milliseconds on Redis' own clock. */

@@ -69,11 +69,11 @@ async function openAll(services: readonly Service[]): Promise<AsyncDisposable> {
 /** What is published on the one channel whose name begins like that, from now on. */
 async function listen(redis: RedisServer, pattern: string, stack: AsyncDisposableStack): Promise<string[]> {
   const [channel] = await redis.cli("PUBSUB", "CHANNELS", pattern) as string[];
-  const backbone = openEngine({ redisUrl: redis.url });
-  stack.defer(backbone.close);
-  await backbone.firstAttempt(3_000);
+  const engine = openEngine({ redisUrl: redis.url });
+  stack.defer(engine.close);
+  await engine.firstAttempt(3_000);
   const words: string[] = [];
-  await backbone.broker.subscribe(channel!, {
+  await engine.broker.subscribe(channel!, {
     message: (word) => void words.push(String(word)),
     lost() {},
     restored() {},

@@ -75,7 +75,7 @@ Deno.test("Refused logins have the file read once a second, and a fault of it is
   assertEquals(events, [
     "info redis address reloaded",
     "info redis address reloaded",
-    "error not reloaded",
+    "error settings not reloaded",
   ]);
 });
 
