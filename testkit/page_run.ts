@@ -15,10 +15,12 @@ import { TempFolder } from "./temp_folder.ts";
 
 const ROOT = new URL("../", import.meta.url).pathname;
 /** A block starts several programs, each of which takes its time on a busy machine. */
-const BLOCK_MS = 60_000;
+const BLOCK_MS = 120_000;
 /** Those that pages speak of: services, Redis, backends. */
 const PORTS = ["8765", "8766", "8767", "6379", "3000", "3001", "3002"] as const;
 const SERVICES = ["8765", "8766", "8767"] as const;
+/** Where nobody is, so that nothing is fetched. */
+const NOWHERE = "http://127.0.0.1:1";
 /** A line that starts a service. */
 const SERVES = /(?:^|[\s/])userwire(?: serve\b.*)?(?: &)?$/m;
 
@@ -49,7 +51,7 @@ export class PageRun implements AsyncDisposable {
     const { PATH = "", HOME = "", TMPDIR = "/tmp", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
     this.#env = {
       ...{ PATH: `${folder}/bin:${PATH}`, HOME, TMPDIR, DENO_DIR, NO_COLOR: "1", LOG_DIR: `${folder}/logs` },
-      ...{ PORT: `${this.#ports.get("8765")}`, USERWIRE_URL: this.#urlOf("8765") },
+      ...{ PORT: `${this.#ports.get("8765")}`, USERWIRE_URL: this.#urlOf("8765"), HTTPS_PROXY: NOWHERE },
     };
   }
 
@@ -123,17 +125,16 @@ export class PageRun implements AsyncDisposable {
   #runPage(script: string, at: number): void {
     const path = `${this.#site}/page_${at}.js`;
     Deno.writeTextFileSync(path, script);
-    // Another page may have had this port, and the client of another version behind it.
-    const reload = `--reload=${SERVICES.map((port) => this.#urlOf(port)).join(",")}`;
-    this.#spawn("deno", ["run", "-A", "--no-lock", reload, path]);
+    // A cache of its own: another page may have had this port, and the client of another version behind it.
+    this.#spawn(Deno.execPath(), ["run", "-A", "--no-lock", path], { DENO_DIR: `${this.#folder}/cache` });
   }
 
-  #spawn(command: string, args: string[]): Deno.ChildProcess {
-    const child = new Deno.Command(command === "deno" ? Deno.execPath() : command, {
+  #spawn(command: string, args: string[], env: Record<string, string> = {}): Deno.ChildProcess {
+    const child = new Deno.Command(command, {
       args,
       cwd: this.#site,
       clearEnv: true,
-      env: { ...this.#env, EXPORTS: `${this.#folder}/exports` },
+      env: { ...this.#env, EXPORTS: `${this.#folder}/exports`, ...env },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

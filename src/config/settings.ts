@@ -1,6 +1,6 @@
 /**
  * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
- * read; the ways of reading are in `kinds.ts`. The flags of `serve`, its help and the README's table are made from
+ * read; the ways of reading are in `kinds.ts`. The flags of `serve`, its help and `docs/settings.md` are made from
  * the same rows, so a new setting is one new row.
  *
  * The room owns what can be set and how it is checked, and must not know who uses it. Reading is pure: variables and
@@ -270,21 +270,4 @@ function faultOf(setting: Setting<unknown>, name: string, given: string): string
 
 function rows(): [keyof Config, Setting<unknown>][] {
   return Object.entries(SETTINGS) as [keyof Config, Setting<unknown>][];
-}
-
-// ---------------------------------------------------------------------------------------------------------
-// Showing
-
-/** The table of settings in Markdown, aligned as `deno fmt` aligns it. */
-export function settingsTable(): string {
-  const lines = [
-    ["Variable", "Flag", "Default", "Meaning"],
-    ...rows().map((
-      [, { env, flag, fallbackText, meaning }],
-    ) => [`\`${env}\``, `\`--${flag}\``, fallbackText, meaning]),
-  ];
-  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((cells) => cells[column]!.length)));
-  const [head, ...body] = lines.map((cells) => cells.map((cell, column) => cell.padEnd(widths[column]!)));
-  const rule = widths.map((width) => "-".repeat(width));
-  return [head!, rule, ...body].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
 }

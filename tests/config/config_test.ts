@@ -1,6 +1,6 @@
 /** The table of settings: what is accepted, what every fault says, and that a secret is never shown. */
 import { assert, assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
-import { type Config, loadConfig, type Setting, SETTINGS, settingsTable } from "../../src/config/settings.ts";
+import { type Config, loadConfig, type Setting, SETTINGS } from "../../src/config/settings.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 
 type Sources = Parameters<typeof loadConfig>[0];
@@ -396,21 +396,4 @@ Deno.test("SETTINGS has no default that would be refused as a value", () => {
   for (const { env, kind, fallback } of Object.values<Setting<unknown>>(SETTINGS)) {
     if (fallback !== undefined) assertEquals(kind.parse(String(fallback)), fallback, env);
   }
-});
-
-Deno.test("settingsTable lists every setting, as deno fmt would lay it out", async () => {
-  const table = settingsTable();
-  assertEquals(table.trimEnd().split("\n").length, Object.keys(SETTINGS).length + 2);
-  assertMatch(table, /^\| `USERWIRE_PING_S` +\| `--ping-s` +\| 25 seconds +\| Time without traffic after/m);
-
-  const fmt = new Deno.Command(Deno.execPath(), {
-    args: ["fmt", "--ext=md", "-"],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  const writer = fmt.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(table));
-  await writer.close();
-  const { stdout } = await fmt.output();
-  assertEquals(new TextDecoder().decode(stdout), table);
 });

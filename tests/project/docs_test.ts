@@ -2,7 +2,7 @@
  * What the pages claim, where it can be checked: blocks of code run, links lead somewhere, files and tasks that are named
  * exist, generated parts are up to date.
  */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { dirname, join } from "node:path/posix";
 import denoJson from "../../deno.json" with { type: "json" };
 import { pageAnew, PAGES as GENERATED } from "../../deploy/docs.ts";
@@ -33,6 +33,17 @@ for (const [path, page] of pages) {
     await run.finished();
   });
 }
+
+Deno.test("A block that fails is noticed, and so is one whose first line means nothing", async () => {
+  await using run = new PageRun();
+  const [failing] = blocksIn("```sh\necho said\nfalse\n```\n", "a page");
+  await assertRejects(() => run.block(failing!), Error, "a page:1 ends with 1: said");
+  assertThrows(
+    () => blocksIn("```sh norun\n```\n", "a page"),
+    SyntaxError,
+    'a page:1: the block begins with "sh norun"',
+  );
+});
 
 Deno.test("Every block of code in the pages is run, or says why not", () => {
   for (const [path, page] of pages) {
