@@ -65,7 +65,7 @@ export class Metrics {
       byLabel("counter", "userwire_connections_failed_total", "WebSocket connections closed before they counted as opened, by close code.", "code", () => this.#failed),
       byLabel("counter", "userwire_handshakes_refused_total", "WebSocket handshakes refused, by problem code.", "code", () => this.#refused),
       byLabel("counter", "userwire_sends_total", "Send requests, by outcome.", "outcome", () => this.sends),
-      { type: "histogram", name: "userwire_send_duration_seconds", help: "Time from a send request to the answer of the broker, without the wait for receipts.", samples: () => this.#sendDurations() },
+      { type: "histogram", name: "userwire_send_duration_seconds", help: "Seconds from a send request to the answer of the broker, without the wait for receipts.", samples: () => this.#sendDurations() },
       single("counter", "userwire_messages_delivered_total", "Messages written to WebSocket connections.", () => this.delivered),
       single("counter", "userwire_delivered_bytes_total", "Bytes of messages written to WebSocket connections, envelope included.", () => this.deliveredBytes),
       single("counter", "userwire_messages_replayed_total", "Messages written to WebSocket connections from the history (replays).", () => this.replayed),
