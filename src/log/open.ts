@@ -10,7 +10,7 @@ import { BaseHandler, Logger, type LogRecord } from "@std/log";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { Terminal } from "./console.ts";
 import { LogFile } from "./file.ts";
-import type { LogFields, LogLevel, LogLine } from "./format.ts";
+import { isoTime, type LogFields, type LogLevel, type LogLine } from "./format.ts";
 import type { Log } from "./log.ts";
 
 /** How a log is opened. */
@@ -157,7 +157,7 @@ class Outlets extends BaseHandler {
 
   override handle(record: LogRecord): void {
     const line: LogLine = {
-      time: record.datetime.toISOString(),
+      time: isoTime(record.datetime.getTime()),
       level: record.levelName.toLowerCase() as LogLevel,
       event: record.msg,
       fields: (record.args[0] ?? {}) as LogFields,

@@ -16,7 +16,7 @@ import {
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../src/log/log.ts";
 import { type LogOptions, openLog } from "../../src/log/open.ts";
-import { formatPretty } from "../../src/log/format.ts";
+import { formatPretty, isoTime } from "../../src/log/format.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -798,6 +798,20 @@ Deno.test("memoryLog keeps every event as it was given, without undefined fields
     { level: "error", event: "d", fields: {} },
   ]);
   assertEquals(memoryLog().records, [], "two logs in memory share nothing");
+});
+
+Deno.test("isoTime writes times as Date does, also when they go back", () => {
+  const times = [
+    0,
+    999,
+    1_000,
+    1_764_150_000_005,
+    1_764_150_000_999,
+    1_764_150_001_000,
+    1_764_149_999_999,
+    -1,
+  ];
+  for (const ms of times) assertEquals(isoTime(ms), new Date(ms).toISOString());
 });
 
 Deno.test("silentLog takes everything and shows nothing", async () => {
