@@ -8,7 +8,7 @@
  */
 import { exportJWK, generateKeyPair, type JWK } from "jose";
 import { openVerifier, type Verify } from "../src/auth/jwt.ts";
-import { memoryLog } from "../src/log/log.ts";
+import { memoryLog } from "./memory_log.ts";
 import { tokenFor } from "./closed.ts";
 
 export interface Pair {

@@ -1,5 +1,5 @@
 /**
- * The contract of a log, and logs that write nowhere. The room owns lines, their form, the console and the file; it knows
+ * The contract of a log, and one that writes nowhere. The room owns lines, their form, the console and the file; it knows
  * nothing of what happens in the app. The log that writes is opened in `open.ts`: a room that imports only the contract,
  * as the publisher does, must not need the log package.
  */
@@ -26,29 +26,3 @@ export interface Log {
 export const silentLog: Log = Object.freeze(
   { level: "error", debug() {}, info() {}, warn() {}, error() {}, flush() {}, close() {} },
 );
-
-/** One event in memory. Fields that were undefined are left out. */
-export interface MemoryRecord {
-  level: LogLevel;
-  event: string;
-  fields: LogFields;
-}
-
-/** A log that only keeps its events, of all levels and as they were given, for tests. */
-export function memoryLog(): Log & { readonly records: MemoryRecord[] } {
-  const records: MemoryRecord[] = [];
-  const keep = (level: LogLevel) => (event: string, fields: LogFields = {}) => {
-    const known = Object.entries(fields).filter(([, value]) => value !== undefined);
-    records.push({ level, event, fields: Object.fromEntries(known) });
-  };
-  return {
-    level: "debug",
-    records,
-    debug: keep("debug"),
-    info: keep("info"),
-    warn: keep("warn"),
-    error: keep("error"),
-    flush() {},
-    close() {},
-  };
-}

@@ -144,17 +144,3 @@ export function parseClientFrame(text: string): ClientFrame | undefined {
       return undefined;
   }
 }
-
-/**
- * Reads a frame from the server. For clients.
- * @throws {InvalidFrameError}
- */
-export function parseServerFrame(text: string): ServerFrame | undefined {
-  const frame = parseObject(text);
-  if (typeof frame.t !== "string") {
-    throw new InvalidFrameError('A frame needs "t", a string that names its type');
-  }
-  return SERVER_FRAMES.has(frame.t) ? frame as unknown as ServerFrame : undefined;
-}
-
-const SERVER_FRAMES: ReadonlySet<string> = new Set(["hi", "m", "gap", "re", "p", "bye"]);

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { exportJWK, exportSPKI, generateKeyPair } from "jose";
 import { openVerifier } from "../../src/auth/jwt.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { CLOSED, protocolsFor, SECRET, tokenFor } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";

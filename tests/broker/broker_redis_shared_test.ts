@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
-import { type Log, memoryLog } from "../../src/log/log.ts";
+import type { Log } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { brokerContract } from "../contracts/broker.ts";
 import { redisBrokerContract } from "../contracts/redis_broker.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";

@@ -14,7 +14,7 @@ import {
   assertThrows,
 } from "@std/assert";
 import { ConfigError } from "../../src/protocol/errors.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { type LogOptions, openLog } from "../../src/log/open.ts";
 import { formatPretty, isoTime } from "../../src/log/format.ts";
 import { stretched, until } from "../../testkit/deadline.ts";

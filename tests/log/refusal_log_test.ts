@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { problem } from "../../src/http/problem.ts";
 import { RefusalLog } from "../../src/http/refusal_log.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { call, CLOSED, KEY, tokenFor } from "../../testkit/closed.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";

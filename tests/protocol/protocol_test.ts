@@ -19,7 +19,6 @@ import {
   type ClientFrame,
   formatFrame,
   parseClientFrame,
-  parseServerFrame,
   type ServerFrame,
 } from "../../src/protocol/frames.ts";
 import { isJson } from "../../src/protocol/json.ts";
@@ -250,7 +249,6 @@ Deno.test("frameOf gives an m frame with exactly its fields, t first and data la
     const frame = JSON.parse(text);
     assertEquals(frame, wanted);
     assertEquals(Object.keys(frame), Object.keys(wanted));
-    assertEquals<unknown>(parseServerFrame(text), wanted);
     assert(text.isWellFormed() || payload.kind === "json", "so that UTF-8 can carry it");
   }));
 });
@@ -268,12 +266,12 @@ Deno.test("isEnvelope tells every foreign payload apart", () => {
 
 Deno.test("wrapForeign keeps JSON as JSON, other text as a string, and bytes as base64", () => {
   fc.assert(fc.property(fc.oneof(anyText(), jsonText), ts, (text, ts) => {
-    const frame = parseServerFrame(wrapForeign(text, ts));
-    assertEquals<unknown>(frame, { t: "m", ts, data: isJson(text) ? JSON.parse(text) : text });
+    const frame: unknown = JSON.parse(wrapForeign(text, ts));
+    assertEquals(frame, { t: "m", ts, data: isJson(text) ? JSON.parse(text) : text });
   }));
   fc.assert(fc.property(fc.uint8Array(), ts, (bytes, ts) => {
-    const frame = parseServerFrame(wrapForeign(bytes, ts));
-    assertEquals<unknown>(frame, { t: "m", ts, enc: "base64", data: bytes.toBase64() });
+    const frame: unknown = JSON.parse(wrapForeign(bytes, ts));
+    assertEquals(frame, { t: "m", ts, enc: "base64", data: bytes.toBase64() });
   }));
 });
 
@@ -307,9 +305,9 @@ const SERVER_FRAMES: ServerFrame[] = [
 ];
 const CLIENT_FRAMES: ClientFrame[] = [{ t: "p" }, { t: "ack", seq: 0 }, { t: "auth", token: "" }];
 
-Deno.test("formatFrame writes what parseServerFrame and parseClientFrame read, t first", () => {
+Deno.test("formatFrame writes what clients and parseClientFrame read, t first", () => {
   for (const frame of SERVER_FRAMES) {
-    assertEquals(parseServerFrame(formatFrame(frame)), frame);
+    assertEquals(JSON.parse(formatFrame(frame)), frame);
     assert(formatFrame(frame).startsWith(`{"t":"${frame.t}"`));
   }
   for (const frame of CLIENT_FRAMES) assertEquals(parseClientFrame(formatFrame(frame)), frame);
@@ -317,10 +315,9 @@ Deno.test("formatFrame writes what parseServerFrame and parseClientFrame read, t
   assertEquals(parseClientFrame(long), { t: "auth", token: "", id: "x".repeat(64) });
 });
 
-Deno.test("the frame parsers leave frames of types they do not know to newer peers", () => {
+Deno.test("parseClientFrame leaves frames of types it does not know to newer clients", () => {
   for (const text of ['{"t":"new"}', '{"t":""}', '{"t":"__proto__"}', '{"t":"P"}']) {
     assertEquals(parseClientFrame(text), undefined);
-    assertEquals(parseServerFrame(text), undefined);
   }
   assertEquals(parseClientFrame('{"t":"p","more":1}'), { t: "p" }, "and pass over fields they do not know");
 });
@@ -344,8 +341,7 @@ const NO_CLIENT_FRAMES = [
   ...['{"t":"ack","seq":1e16}', '{"t":"auth"}', '{"t":"auth","token":7}', '{"__proto__":{"t":"p"}}'],
 ];
 
-Deno.test("the frame parsers refuse what is no frame, and say why in a sentence", () => {
-  for (const text of NO_FRAMES) assertThrows(() => parseServerFrame(text), InvalidFrameError, "rame");
+Deno.test("parseClientFrame refuses what is no frame, and says why in a sentence", () => {
   for (const text of [...NO_FRAMES, ...NO_CLIENT_FRAMES]) {
     const { message } = assertThrows(() => parseClientFrame(text), InvalidFrameError, "rame", text);
     assert(new TextEncoder().encode(message).length <= 123, "it fits into a Close frame");
@@ -364,7 +360,7 @@ Deno.test("parseIdentityFrame reads the name out of the first frame", () => {
 });
 
 Deno.test("no text makes a parser throw anything but its own errors", () => {
-  const parsers = [parseClientFrame, parseServerFrame, (text: string) => parseIdentityFrame(text)];
+  const parsers = [parseClientFrame, (text: string) => parseIdentityFrame(text)];
   const frameLike = fc.dictionary(
     fc.constantFrom("t", "seq", "token", "user_name", "__proto__", "data"),
     fc.oneof(fc.jsonValue(), fc.constantFrom("p", "ack", "auth", "m", "bye")),

@@ -9,7 +9,7 @@ import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { parseRedisUrl } from "../../src/redis/address.ts";
 import { Redis, Script, type ServerInfo } from "../../src/redis/commands.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";

@@ -1,6 +1,6 @@
 /** Warnings of a Redis that may lose what it keeps: from its own words, and from real ones that change their settings. */
 import { assertEquals, assertMatch } from "@std/assert";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { warningsOf } from "../../src/redis/warnings.ts";
 import { WarningsWatch, type Watched } from "../../src/redis/warnings_watch.ts";
 import { CLOSED } from "../../testkit/closed.ts";

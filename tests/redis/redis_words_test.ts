@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ConfigError } from "../../src/protocol/errors.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { WarnOnce } from "../../src/log/warn_once.ts";
 import { Certificates } from "../../testkit/certificates.ts";
 import { until } from "../../testkit/deadline.ts";

@@ -1,6 +1,6 @@
 /** Where one Redis is dialled: at a URL, or at the one that a file holds now. */
 import { assertEquals, assertThrows } from "@std/assert";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { Standalone } from "../../src/redis/standalone.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";

@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import type { Identity } from "../../src/auth/auth.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { CLOSE, type CloseReason } from "../../src/protocol/close_codes.ts";
 import type { ReplyFrame } from "../../src/protocol/frames.ts";
 import {

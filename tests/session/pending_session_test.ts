@@ -6,7 +6,7 @@ import { assertEquals } from "@std/assert";
 import type { Identity } from "../../src/auth/auth.ts";
 import type { SessionContext } from "../../src/session/context.ts";
 import { UnauthorizedError } from "../../src/protocol/errors.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { PendingSession } from "../../src/session/pending_session.ts";
 import { WebSocketTransport } from "../../src/session/websocket_transport.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";

@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import type { SessionContext } from "../../src/session/context.ts";
 import { Session } from "../../src/session/session.ts";
-import { memoryLog } from "../../src/log/log.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { WebSocketTransport } from "../../src/session/websocket_transport.ts";
 import { StubSocket } from "../../testkit/stub_socket.ts";
