@@ -187,3 +187,26 @@ async function exists(path: string): Promise<boolean> {
     return false;
   }
 }
+
+Deno.test("docs/operations.md names every warning and error of the log, and no line that there is not", async () => {
+  const page = pages.get("docs/operations.md")!;
+  const named = [...page.matchAll(/^\| (?:info|warn|error) +\| (.*?) +\|/gm)].flatMap(([, names]) =>
+    Array.from(names!.matchAll(/`([^`]+)`/g), ([, name]) => name!.replace(/ …$/, ""))
+  );
+  assert(named.length > 30, "the table was found");
+  const sources = (await sourcesOf("src")).join("\n");
+  assertEquals(named.filter((name) => !sources.includes(`"${name}`)), []);
+  const written = [...sources.matchAll(/\.(?:warn|error)\(\s*"([a-z][^"]*)"/g)].map(([, name]) => name!)
+    .filter((name) => !/^(?:error: |userwire:)/.test(name)); // of the command line, and of the client
+  const isNamed = (event: string) => named.some((name) => event.startsWith(name));
+  assertEquals(written.filter((event) => !isNamed(event)), []);
+});
+
+async function sourcesOf(folder: string): Promise<string[]> {
+  const sources: string[] = [];
+  for await (const { name, isDirectory } of Deno.readDir(new URL(folder, ROOT))) {
+    if (isDirectory) sources.push(...await sourcesOf(`${folder}/${name}`));
+    else if (name.endsWith(".ts")) sources.push(await Deno.readTextFile(new URL(`${folder}/${name}`, ROOT)));
+  }
+  return sources;
+}
