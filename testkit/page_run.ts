@@ -1,7 +1,8 @@
 /**
  * Runs the blocks of one page one after the other, as a reader would: in an empty folder that has this project beside it as
  * `../userwire`, with `userwire`, `deno`, `npx -y deno` and `redis-server` to call. Ports are the run's own, whatever the
- * page calls them, and nothing is fetched but what Deno has already. All that a page has started ends with it.
+ * page calls them, and nothing is fetched but what Deno has already, unless the page writes a project of its own. All that a
+ * page has started ends with it.
  *
  *     await using run = new PageRun();
  *     for (const block of blocks) await run.block(block);
@@ -21,6 +22,8 @@ const PORTS = ["8765", "8766", "8767", "6379", "3000", "3001", "3002"] as const;
 const SERVICES = ["8765", "8766", "8767"] as const;
 /** Where nobody is, so that nothing is fetched. */
 const NOWHERE = "http://127.0.0.1:1";
+/** How a machine reaches the network: proxies, certificates, a registry of its own. */
+const NETWORK = /proxy|cert|^npm_config_registry$/i;
 /** A line that starts a service. */
 const SERVES = /(?:^|[\s/])userwire(?: serve\b.*)?(?: &)?$/m;
 
@@ -71,7 +74,10 @@ export class PageRun implements AsyncDisposable {
     const { language, file, needs, place, reason } = block;
     if (reason !== undefined || language === "text") return;
     const text = this.#withOwnPorts(block.text);
-    if (file !== undefined) return Deno.writeTextFileSync(`${this.#site}/${file}`, text);
+    if (file !== undefined) {
+      if (file === "deno.json") this.#mayFetch();
+      return Deno.writeTextFileSync(`${this.#site}/${file}`, text);
+    }
     if (language === "json") return;
     if (needs !== undefined && !hasProgram(needs)) {
       return console.warn(`${place} is not run: there is no ${needs} here`);
@@ -89,6 +95,18 @@ export class PageRun implements AsyncDisposable {
     if (!PageRun.serves(block)) return await this.#untilSeen(block, before, from);
     const port = /\bPORT=(\d+)/.exec(block.text)?.[1] ?? "8765";
     await this.#untilReady(port);
+  }
+
+  /** A project of its own has no lock file yet: Deno asks the registry what its packages are, the way this machine does. */
+  #mayFetch(): void {
+    delete this.#env.HTTPS_PROXY;
+    for (const [name, value] of Object.entries(Deno.env.toObject())) {
+      if (NETWORK.test(name)) this.#env[name] = value;
+    }
+    const { HTTPS_PROXY: proxy } = this.#env;
+    const line = proxy === undefined ? "unset HTTPS_PROXY" : `export HTTPS_PROXY='${proxy}'`;
+    // Blocks before have kept it for those that follow.
+    Deno.writeTextFileSync(`${this.#folder}/exports`, `${line}\n`, { append: true });
   }
 
   /** Resolves when all terminals have written what they were to. */
