@@ -205,9 +205,9 @@ async function openKnown(
       turnstile.left(addressKey);
       return new Response(null, { status: 400 });
     }
-    session?.close({ code: CLOSE.overloaded.code, why: messageOf(error) });
+    session?.close({ code: CLOSE.overloaded.code, reason: messageOf(error) });
     if (error instanceof RefusedError) {
-      return error.reason === CLOSE.tooMany
+      return error.close === CLOSE.tooMany
         ? limits.tooMany(identity)
         : problem("unauthorized", "The token or ticket has been revoked: get a new one");
     }

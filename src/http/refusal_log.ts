@@ -81,7 +81,7 @@ export class RefusalLog {
       status,
       origin,
       address,
-      why: detail,
+      reason: detail,
       times_before: before?.repeats || undefined,
     });
   }

@@ -62,9 +62,9 @@ function wildcardOf(entry: string): { protocol: string; port: string; suffix: st
 }
 
 /** Entries of the list that let in more than pages of one site, each with what it opens, for the log. */
-export function wideOrigins(allowed: readonly string[]): { origin: string; why: string }[] {
+export function wideOrigins(allowed: readonly string[]): { origin: string; reason: string }[] {
   return allowed.flatMap((origin) => {
-    const why = origin === "*"
+    const reason = origin === "*"
       ? "pages of every site may call and connect"
       : origin === "null"
       ? "any sandboxed frame, on any site, and any local file may call and connect"
@@ -73,7 +73,7 @@ export function wideOrigins(allowed: readonly string[]): { origin: string; why: 
       : wildcardOf(origin)
       ? "every page of any subdomain may call and connect, also of one that somebody else runs"
       : undefined;
-    return why === undefined ? [] : [{ origin, why }];
+    return reason === undefined ? [] : [{ origin, reason }];
   });
 }
 

@@ -6,28 +6,28 @@
  */
 export const CLOSE = {
   /** The instance restarts or is stopped. */
-  restart: { code: 1012, why: "restart" },
-  tooBig: { code: 1009, why: "frame too big" },
-  overloaded: { code: 1013, why: "overloaded or broker unavailable" },
-  protocol: { code: 4400, why: "protocol violation" },
-  unauthorized: { code: 4401, why: "token or ticket not valid" },
+  restart: { code: 1012, reason: "restart" },
+  tooBig: { code: 1009, reason: "frame too big" },
+  overloaded: { code: 1013, reason: "overloaded or broker unavailable" },
+  protocol: { code: 4400, reason: "protocol violation" },
+  unauthorized: { code: 4401, reason: "token or ticket not valid" },
   /** The one reason after which a client gets a new token, once, and comes back. */
-  tokenExpired: { code: 4401, why: "token_expired" },
-  revoked: { code: 4401, why: "revoked" },
-  forbidden: { code: 4403, why: "forbidden" },
-  kicked: { code: 4403, why: "kicked" },
-  noIdentity: { code: 4408, why: "no identity in time" },
-  replaced: { code: 4409, why: "replaced by a newer connection" },
-  tooFast: { code: 4429, why: "too many frames" },
-  tooMuch: { code: 4429, why: "too many bytes" },
-  tooMany: { code: 4429, why: "too many connections" },
-  slow: { code: 4508, why: "slow reader" },
+  tokenExpired: { code: 4401, reason: "token_expired" },
+  revoked: { code: 4401, reason: "revoked" },
+  forbidden: { code: 4403, reason: "forbidden" },
+  kicked: { code: 4403, reason: "kicked" },
+  noIdentity: { code: 4408, reason: "no identity in time" },
+  replaced: { code: 4409, reason: "replaced by a newer connection" },
+  tooFast: { code: 4429, reason: "too many frames" },
+  tooMuch: { code: 4429, reason: "too many bytes" },
+  tooMany: { code: 4429, reason: "too many connections" },
+  slow: { code: 4508, reason: "slow reader" },
 } as const satisfies Record<string, CloseReason>;
 
 export interface CloseReason {
   readonly code: number;
   /** Short text, also the label in logs; at most 123 bytes, the limit of a Close frame (RFC 6455, 5.5). */
-  readonly why: string;
+  readonly reason: string;
 }
 
 /** An order to close a user's connections. */

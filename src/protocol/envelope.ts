@@ -79,8 +79,8 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
 }
 
 /** Writes the order to close every connection of a user, or those that it says. */
-export function formatCloseOrder(order: CloseOrder): string {
-  return `${MARK}k${JSON.stringify(order)}`;
+export function formatCloseOrder({ code, reason, revoked }: CloseOrder): string {
+  return `${MARK}k${JSON.stringify({ code, why: reason, revoked })}`;
 }
 
 /** Whether a channel's payload is an envelope of ours. */
@@ -91,7 +91,8 @@ export function isEnvelope(payload: string): boolean {
 /** The order to close that an envelope is, if it is one. */
 export function closeOrderOf(envelope: string): CloseOrder | undefined {
   if (envelope.charCodeAt(KIND_AT) !== SMALL_K) return undefined;
-  return JSON.parse(envelope.slice(KIND_AT + 1));
+  const { code, why: reason, revoked } = JSON.parse(envelope.slice(KIND_AT + 1));
+  return { code, reason, revoked };
 }
 
 /** Where the receipt of an envelope goes, if its sender waits for one. */

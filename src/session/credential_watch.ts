@@ -105,9 +105,9 @@ export class CredentialWatch {
   }
 
   /** An order to close arrived: for every session of the user, or for those that were let in by what is revoked. */
-  onCloseOrder({ revoked, code, why }: CloseOrder): void {
+  onCloseOrder({ revoked, code, reason }: CloseOrder): void {
     if (revoked === undefined || (this.#identity && isMeant(revoked, this.#identity))) {
-      return this.#session.close({ code, why });
+      return this.#session.close({ code, reason });
     }
     // The token that is being verified may have been looked up just before it was revoked.
     if (this.#isRefreshing) this.#mayBeRevoked = true;

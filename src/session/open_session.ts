@@ -53,8 +53,8 @@ export type OpenSession = (
 
 /** It is known who the client is, and it may not come in. */
 export class RefusedError extends Error {
-  constructor(readonly reason: typeof CLOSE.revoked | typeof CLOSE.tooMany) {
-    super(reason.why);
+  constructor(readonly close: typeof CLOSE.revoked | typeof CLOSE.tooMany) {
+    super(close.reason);
   }
 }
 
@@ -96,7 +96,7 @@ export function sessionOpener(parts: OpenSessionParts): OpenSession {
 }
 
 function closeReasonOf(error: unknown): CloseReason {
-  if (error instanceof RefusedError) return error.reason;
+  if (error instanceof RefusedError) return error.close;
   const { code } = error instanceof UnauthorizedError ? CLOSE.unauthorized : CLOSE.overloaded;
-  return { code, why: messageOf(error) };
+  return { code, reason: messageOf(error) };
 }

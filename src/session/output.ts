@@ -86,7 +86,7 @@ export class Output implements ReplayOutput {
     const { log, metrics } = this.#context;
     metrics.gaps[frame.why]++;
     metrics.missed += frame.count ?? 0;
-    log.info("gap", { ...this.#who, from: frame.from, to: frame.to, why: frame.why });
+    log.info("gap", { ...this.#who, from: frame.from, to: frame.to, reason: frame.why });
     this.send(frame);
   }
 

@@ -45,17 +45,17 @@ export class PendingSession implements Member, TransportEvents {
     if (++this.#ticks > this.#options.timeoutS) this.close(CLOSE.noIdentity);
   }
 
-  close(reason: CloseReason, options: CloseOptions = {}): void {
+  close({ code, reason }: CloseReason, options: CloseOptions = {}): void {
     if (this.#over) return;
     this.#over = true;
     this.#context.registry.onEnd(this);
-    this.#context.metrics.onFail(reason.code);
+    this.#context.metrics.onFail(code);
     this.#context.log.info("connection closed before the client identified itself", {
-      code: reason.code,
-      why: reason.why,
+      code,
+      reason,
     });
     const whenQuiet = options.whenQuiet === true && this.#context.registry.isPatient(this);
-    this.#transport.close(reason, { whenQuiet });
+    this.#transport.close({ code, reason }, { whenQuiet });
   }
 
   opened(): void {}
@@ -100,6 +100,6 @@ export class PendingSession implements Member, TransportEvents {
       : error instanceof BrokerUnavailableError || error instanceof KeysUnavailableError
       ? CLOSE.overloaded
       : CLOSE.protocol;
-    this.close({ code, why: messageOf(error) }, { whenQuiet: true });
+    this.close({ code, reason: messageOf(error) }, { whenQuiet: true });
   }
 }

@@ -207,7 +207,7 @@ export class Session
       else if (frame?.t === "auth") void this.#credential.refresh(frame.token, frame.id ?? "auth");
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
-      this.close({ code: CLOSE.protocol.code, why: messageOf(error) }, { whenQuiet: true });
+      this.close({ code: CLOSE.protocol.code, reason: messageOf(error) }, { whenQuiet: true });
     }
   }
 
@@ -223,7 +223,7 @@ export class Session
     // Between two looks a client that catches up takes all there is: one found paused each time is still behind.
     const pausedTicks = this.#bestEffort.tick();
     if (pausedTicks >= MAX_PAUSE_TIMEOUTS * limits.slowTimeoutS) {
-      return this.close({ code: CLOSE.slow.code, why: "slow reader: behind for too long" });
+      return this.close({ code: CLOSE.slow.code, reason: "slow reader: behind for too long" });
     }
     // Orders to close wait with the messages.
     if (pausedTicks % PAUSED_RECHECK_TICKS === 1) this.#credential.recheck();
@@ -255,16 +255,17 @@ export class Session
 
   gone(code: number | undefined): void {
     this.#end(
-      code === undefined
-        ? { why: "the client left" }
-        : { code, why: code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client" },
+      code === undefined ? { reason: "the client left" } : {
+        code,
+        reason: code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client",
+      },
     );
     this.#state = "closed";
     this.#context.registry.onGone(this);
   }
 
   /** Frees everything but the transport, once. */
-  #end(reason: Partial<CloseReason>): void {
+  #end({ code, reason }: Partial<CloseReason>): void {
     if (this.#hasEnded) return;
     const wasLive = this.#state === "live";
     this.#state = "closing";
@@ -274,13 +275,13 @@ export class Session
     void this.#subscription?.close();
     const { log, metrics, registry } = this.#context;
     registry.onEnd(this);
-    if (wasLive) metrics.onClose(this.#mode, reason.code ?? 0);
-    else if (this.#transport.state !== "unanswered" && reason.code !== undefined) metrics.onFail(reason.code);
+    if (wasLive) metrics.onClose(this.#mode, code ?? 0);
+    else if (this.#transport.state !== "unanswered" && code !== undefined) metrics.onFail(code);
     log.info(wasLive ? "connection closed" : "connection failed while opening", {
       conn: this.id,
       user: this.username,
-      code: reason.code,
-      why: reason.why,
+      code,
+      reason,
       seconds: wasLive ? Math.round((performance.now() - this.#openedMs) / 100) / 10 : undefined,
       messages: this.#output.messages,
       bytes: this.#output.bytes,

@@ -120,15 +120,15 @@ export class WebSocketTransport implements Transport, EventListenerObject {
     }
   }
 
-  close({ code, why }: CloseReason, { retryMs, whenQuiet = false }: CloseOptions = {}): void {
+  close({ code, reason }: CloseReason, { retryMs, whenQuiet = false }: CloseOptions = {}): void {
     const socket = this.#socket;
     if (!socket) return this.#leave(undefined);
     if (this.isFramed && socket.readyState === WebSocket.OPEN) {
       const retry = retryMs === undefined ? {} : { retry_ms: Math.round(retryMs) };
-      this.send(formatFrame({ t: "bye", code, why, ...retry }));
+      this.send(formatFrame({ t: "bye", code, why: reason, ...retry }));
     }
-    const fits = encoder.encodeInto(why, new Uint8Array(MAX_REASON_BYTES)).read;
-    const close = () => socket.close(code, why.slice(0, fits));
+    const fits = encoder.encodeInto(reason, new Uint8Array(MAX_REASON_BYTES)).read;
+    const close = () => socket.close(code, reason.slice(0, fits));
     if (socket.readyState !== WebSocket.CONNECTING) return whenQuiet ? this.#closeWhenQuiet(close) : close();
     socket.onopen = close;
     // One that is not open yet may never be, and Deno would not say so.

@@ -140,7 +140,7 @@ redisTest("A slow reader that takes some, but stays behind for too long, is clos
   }
   assertEquals(looks, 12, "six times the limit");
   const [closed] = service.logged("connection closed");
-  assertEquals([closed?.fields.code, closed?.fields.why], [4508, "slow reader: behind for too long"]);
+  assertEquals([closed?.fields.code, closed?.fields.reason], [4508, "slow reader: behind for too long"]);
   alice.leave();
   await until(() => service.server.app.connections.closing === 0, "the socket to be gone");
 });

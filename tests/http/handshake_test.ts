@@ -143,7 +143,7 @@ redisTest("Clients that leave while Redis hangs leave nothing behind", async () 
 
   await service.isEmpty(2_000);
   assertEquals(
-    service.logged("connection failed while opening").map(({ fields }) => fields.why),
+    service.logged("connection failed while opening").map(({ fields }) => fields.reason),
     sockets.map(() => "the client left"),
   );
   redis.resume();

@@ -37,8 +37,8 @@ Deno.test("Refused handshakes and calls stand in the log once, with reason, orig
       ["warn", "call refused", "origin_not_allowed", 403, "https://shop.example"],
     ],
   );
-  assertMatch(String(told(service)[0]!.fields.why), /show a token/);
-  assertMatch(String(told(service)[1]!.fields.why), /USERWIRE_ALLOWED_ORIGINS/);
+  assertMatch(String(told(service)[0]!.fields.reason), /show a token/);
+  assertMatch(String(told(service)[1]!.fields.reason), /USERWIRE_ALLOWED_ORIGINS/);
   for (const { fields } of told(service)) assertEquals(fields.address, "127.0.0.1");
 
   const before = told(service).length;

@@ -401,10 +401,10 @@ Deno.test("shouldReconnect says stop for 1000 and 44xx, and come back for everyt
 
 Deno.test("CLOSE holds codes that may be sent, with one meaning each and words that fit", () => {
   const reasons: CloseReason[] = Object.values(CLOSE);
-  assertEquals(new Set(reasons.map(({ why }) => why)).size, reasons.length);
-  for (const { code, why } of reasons) {
+  assertEquals(new Set(reasons.map(({ reason }) => reason)).size, reasons.length);
+  for (const { code, reason } of reasons) {
     assert([1001, 1009, 1012, 1013].includes(code) || (code >= 4400 && code < 4600), String(code));
-    assert(new TextEncoder().encode(why).length <= 123);
+    assert(new TextEncoder().encode(reason).length <= 123);
   }
   const comesBack = Object.entries<CloseReason>(CLOSE).filter(([, { code }]) => shouldReconnect(code));
   assertEquals(

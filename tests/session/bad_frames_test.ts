@@ -116,7 +116,7 @@ eachCase<Closing>("A frame is answered with the close code that says what is wro
       assertEquals(close.code, code);
       assertMatch(close.reason, says);
       const record = service.log.records.findLast(({ event }) => event.includes("closed"));
-      assertEquals([record?.fields.code, record?.fields.why], [code, close.reason]);
+      assertEquals([record?.fields.code, record?.fields.reason], [code, close.reason]);
     }
   },
 });

@@ -27,9 +27,9 @@ interface Path {
   readonly env?: Record<string, string>;
   /** Ends the session. */
   end(stage: Stage): Promise<unknown>;
-  /** What the log must say; a why that is not given may be any. */
+  /** What the log must say; a reason that is not given may be any. */
   readonly code: number;
-  readonly why?: string;
+  readonly reason?: string;
   /** Whether the socket outlives its session, because its peer does not answer. */
   readonly leavesSocket?: boolean;
 }
@@ -78,9 +78,9 @@ function closePath(name: string, path: Path): void {
 function assertOneRecord(here: Service, path: Path): void {
   const closed = here.logged("connection closed");
   assertEquals(closed.length, 1);
-  const { conn, user, code, why, seconds, messages, bytes, ...rest } = closed[0]!.fields;
+  const { conn, user, code, reason, seconds, messages, bytes, ...rest } = closed[0]!.fields;
   assertEquals([closed[0]!.level, user, code], ["info", "alice", path.code]);
-  assertEquals(why, path.why ?? why);
+  assertEquals(reason, path.reason ?? reason);
   assertEquals(conn, here.logged("connection opened")[0]!.fields.conn);
   assert(typeof seconds === "number" && seconds >= 0 && seconds < 60, `seconds is ${seconds}`);
   assert(typeof messages === "number" && messages >= 1, `messages is ${messages}`);
@@ -111,7 +111,7 @@ for (const mode of ["raw", "v1"] as const) {
   closePath(`(${mode}) that its client closes`, {
     mode,
     code: 1000,
-    why: "client",
+    reason: "client",
     async end({ alice }) {
       alice.sendClose(1000, SECRET); // the reason is the client's: it has no place in the log either
       assertEquals((await alice.readClose()).code, 1000);
@@ -122,14 +122,14 @@ for (const mode of ["raw", "v1"] as const) {
   closePath(`(${mode}) whose client vanishes with a reset`, {
     mode,
     code: 0,
-    why: "connection lost",
+    reason: "connection lost",
     end: ({ alice }) => alice.reset(),
   });
 
   closePath(`(${mode}) whose client hangs up without a Close frame`, {
     mode,
     code: 0,
-    why: "connection lost",
+    reason: "connection lost",
     end: ({ alice }) => alice.closeAbruptly(),
   });
 
@@ -137,7 +137,7 @@ for (const mode of ["raw", "v1"] as const) {
     mode,
     env: { USERWIRE_IDLE_TIMEOUT_S: "1" },
     code: 1001,
-    why: "silence or going away",
+    reason: "silence or going away",
     async end({ alice }) {
       assertEquals(await alice.readText(OPCODE.ping), "");
       assertEquals((await alice.readClose()).code, 1001);
@@ -178,7 +178,7 @@ closePath("(v1) that sends a frame above the limit", {
 closePath("(v1) that sends broken JSON", {
   mode: "v1",
   code: 4400,
-  why: "A frame must be JSON",
+  reason: "A frame must be JSON",
   async end({ alice }) {
     alice.sendText(`{"t":"${SECRET}`);
     const bye = await readBye(alice);
@@ -220,7 +220,7 @@ for (const mode of ["raw", "v1"] as const) {
     mode,
     env: { USERWIRE_MAX_BUFFERED_BYTES: "100000" },
     code: 4508,
-    why: "slow reader",
+    reason: "slow reader",
     leavesSocket: true,
     async end({ alice, here, there }) {
       alice.stopReading();
@@ -233,7 +233,7 @@ for (const mode of ["raw", "v1"] as const) {
 closePath("that takes nothing at all for the time a slow reader has", {
   env: { USERWIRE_SLOW_TIMEOUT_S: "1", USERWIRE_MAX_BUFFERED_BYTES: "67108864" },
   code: 4508,
-  why: "slow reader",
+  reason: "slow reader",
   leavesSocket: true,
   async end({ alice, here, there }) {
     alice.stopReading();
@@ -288,7 +288,7 @@ closePath("that ends while Redis is hung", {
 closePath("that a shutdown ends", {
   mode: "v1",
   code: 1012,
-  why: "restart",
+  reason: "restart",
   async end({ here, alice }) {
     const ended = here.server.shutdown();
     assertEquals((await readBye(alice)).code, 1012);

@@ -95,7 +95,7 @@ Deno.test("A fresh token that has been revoked already is refused, and the old o
   const err = "The token has been revoked: get a new one";
   assertEquals(stage.sent, [{ t: "re", id: "7", ok: false, err }]);
   stage.watch.onCloseOrder({ ...REVOKED, revoked: { jti: "old" } });
-  assertEquals(stage.closedBy, { code: 4401, why: "revoked" });
+  assertEquals(stage.closedBy, { code: 4401, reason: "revoked" });
 });
 
 Deno.test("An order for another token costs a session nothing while none is being verified", async () => {
@@ -104,7 +104,7 @@ Deno.test("An order for another token costs a session nothing while none is bein
   await stage.tick();
   assertEquals([stage.asked, stage.closedBy], [[], undefined]);
   stage.watch.onCloseOrder({ ...REVOKED, revoked: { jti: "old" } });
-  assertEquals(stage.closedBy, { code: 4401, why: "revoked" });
+  assertEquals(stage.closedBy, { code: 4401, reason: "revoked" });
 });
 
 Deno.test("Who keeps revocations is asked once, and again while there is no answer", async () => {
@@ -125,7 +125,7 @@ Deno.test("A second token is not verified beside the first, and none is answered
   stage.watch.onCloseOrder(CLOSE.kicked);
   stage.verified.resolve(identity("fresh"));
   await first;
-  assertEquals([stage.sent.length, stage.closedBy], [1, { code: 4403, why: "kicked" }]);
+  assertEquals([stage.sent.length, stage.closedBy], [1, { code: 4403, reason: "kicked" }]);
 });
 
 Deno.test("What goes wrong in a verification is told to the log, not to the client, who may try again", async () => {

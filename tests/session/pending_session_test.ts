@@ -90,7 +90,7 @@ Deno.test("A pending session that is known is handed over with its socket, and h
   peer.frame("more");
   assertEquals([stage.taken, peer.sent], [["more"], ["pong"]]);
   for (let i = 0; i < 5; i++) pending.tick();
-  pending.close({ code: 1012, why: "restart" });
+  pending.close({ code: 1012, reason: "restart" });
   assertEquals([peer.closes, told.length], [[], 3]);
 
   const named = new Stage();
@@ -151,7 +151,7 @@ Deno.test("A pending session that is refused learns why", async () => {
 
 Deno.test("A pending session that is closed before it is open is not waited for", () => {
   const { pending, peer, told } = new Stage(WebSocket.CONNECTING);
-  pending.close({ code: 1012, why: "restart" });
+  pending.close({ code: 1012, reason: "restart" });
   assertEquals(told, ["end", "failed 1012", "no handshake", "gone"]);
   // It may open all the same.
   peer.open();

@@ -46,7 +46,9 @@ Deno.test("A session that does not open for three seconds has lost its client, b
   for (let i = 0; i < 5; i++) session.tick(false);
   // It opens all the same, and nobody waits for it.
   peer.open();
-  assertEquals([peer.closes, told.slice(3)], [[[CLOSE.overloaded.code, CLOSE.overloaded.why]], ["opened"]]);
+  assertEquals([peer.closes, told.slice(3)], [[[CLOSE.overloaded.code, CLOSE.overloaded.reason]], [
+    "opened",
+  ]]);
 });
 
 Deno.test("A session that is closed before it is open is not waited for", () => {
@@ -55,5 +57,5 @@ Deno.test("A session that is closed before it is open is not waited for", () => 
   assertEquals([session.state, told], ["closed", ["end", "failed 4403", "no handshake", "gone"]]);
   assertEquals(peer.closes, []);
   peer.open();
-  assertEquals(peer.closes, [[CLOSE.kicked.code, CLOSE.kicked.why]]);
+  assertEquals(peer.closes, [[CLOSE.kicked.code, CLOSE.kicked.reason]]);
 });

@@ -72,11 +72,11 @@ Deno.test("A client that takes nothing of what waits is stuck, and not one that 
 });
 
 const QUIET_MS = 50;
-const REASON: [code: number, reason: string] = [CLOSE.protocol.code, CLOSE.protocol.why];
+const REASON: [code: number, reason: string] = [CLOSE.protocol.code, CLOSE.protocol.reason];
 
 Deno.test("Closing says as much of the reason as a Close frame holds, in whole characters", () => {
   for (
-    const [why, said] of [
+    const [reason, said] of [
       ["why", "why"],
       ["x".repeat(123), "x".repeat(123)],
       ["x".repeat(124), "x".repeat(123)],
@@ -85,7 +85,7 @@ Deno.test("Closing says as much of the reason as a Close frame holds, in whole c
     ] as const
   ) {
     const { client: peer, transport } = make();
-    transport.close({ code: 4400, why });
+    transport.close({ code: 4400, reason });
     assertEquals(peer.closes, [[4400, said]]);
   }
 });
@@ -151,7 +151,7 @@ Deno.test("A framed client hears in a frame why it is closed, and when to come b
   for (const [isFramed, options, bye] of cases) {
     const { client, transport } = make({ isFramed });
     transport.close(reason, options);
-    assertEquals([client.sent, client.closes], [bye, [[reason.code, reason.why]]]);
+    assertEquals([client.sent, client.closes], [bye, [[reason.code, reason.reason]]]);
   }
 });
 
@@ -172,7 +172,7 @@ Deno.test("A client that leaves before its handshake could be answered is lost; 
   assertEquals(opening.told, ["handshake over", "gone undefined", "handshake lost"]);
   // It opens all the same, and nobody waits for it.
   opening.client.open();
-  assertEquals(opening.client.closes, [[CLOSE.overloaded.code, CLOSE.overloaded.why]]);
+  assertEquals(opening.client.closes, [[CLOSE.overloaded.code, CLOSE.overloaded.reason]]);
 
   const open = make();
   open.transport.abandon();
@@ -186,7 +186,7 @@ Deno.test("A socket that does not open for three seconds has lost its client, bu
   transport.tick(false);
   assertEquals(told, ["handshake over", "gone undefined"]);
   client.open();
-  assertEquals(client.closes, [[CLOSE.overloaded.code, CLOSE.overloaded.why]]);
+  assertEquals(client.closes, [[CLOSE.overloaded.code, CLOSE.overloaded.reason]]);
 });
 
 Deno.test("What counted against a socket while it opened does not count against its client", () => {

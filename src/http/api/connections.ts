@@ -42,10 +42,10 @@ export const closeConnections: Call = {
     const caller = authorize(c, api, "admin");
     const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
     if ("fault" in query) return problem("invalid_request", query.fault);
-    const { code = CLOSE.kicked.code, why = CLOSE.kicked.why } = query.value;
+    const { code = CLOSE.kicked.code, why: reason = CLOSE.kicked.reason } = query.value;
     const username = usernameIn(c);
     assertMayAddress(caller, [username]);
-    const told = await api.publisher.closeConnections(username, { code, why });
+    const told = await api.publisher.closeConnections(username, { code, reason });
     return c.json(api.publisher.counted === "sockets" ? { closed: told } : { nodes: told });
   },
 };
