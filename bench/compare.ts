@@ -1,6 +1,6 @@
 /**
  * `deno task compare`: Userwire beside two services written for Node, on this machine, so that you can see for
- * yourself. All systems take turns in one run and get the same treatment: a Redis and two instances of their own,
+ * yourself. All systems take turns in one run and get the same treatment: a Redis and two nodes of their own,
  * one load generator, loopback only. Prints one Markdown table.
  *
  * What the figures mean, and what they do not: docs/performance.md.
@@ -173,7 +173,7 @@ async function headingOf(
     `Node ${peers.nodeVersion}, Redis ${redisVersion}, ${
       peers.packages.join(", ")
     }; \`${command}\`: medians of ${reps}, ` +
-    `${plan.sockets} sockets on two instances, ${plan.bytes} bytes, latency at ${plan.perSecond} messages/s.`;
+    `${plan.sockets} sockets on two nodes, ${plan.bytes} bytes, latency at ${plan.perSecond} messages/s.`;
 }
 
 function footOf(

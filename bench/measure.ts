@@ -1,5 +1,5 @@
 /**
- * Takes one system through everything once: a Redis and two instances of their own, a load generator, then all of
+ * Takes one system through everything once: a Redis and two nodes of their own, a load generator, then all of
  * it is ended. CPU and memory are read from outside, around what the generator does.
  */
 import { RedisServer } from "../testkit/redis_server.ts";
@@ -9,7 +9,7 @@ import { cpuSeconds, memoryKib } from "./machine.ts";
 import type { Peers } from "./peers.ts";
 import type { Program } from "./program.ts";
 import { RedisWatch } from "./redis_watch.ts";
-import { type Place, portOf, startInstance, subprotocolOf, type System } from "./systems.ts";
+import { type Place, portOf, startNode, subprotocolOf, type System } from "./systems.ts";
 
 /** How much of everything. */
 export interface Plan {
@@ -65,7 +65,7 @@ export interface Figures {
   readonly generatorCores: number;
 }
 
-const INSTANCES = 2;
+const NODES = 2;
 /** Handshakes at one time. */
 const AT_ONCE = 50;
 const SUBSCRIBED_MS = 10_000;
@@ -89,10 +89,10 @@ export async function measure(
   );
   const watch = stack.use(await RedisWatch.connect(redis.port));
   const programs: Program[] = [];
-  for (let i = 0; i < INSTANCES; i++) {
+  for (let i = 0; i < NODES; i++) {
     const dir = await Deno.makeTempDir({ dir: options.dir });
     const place: Place = { redisUrl: redis.url, dir, peers: options.peers };
-    programs.push(stack.use(startInstance(system, place)));
+    programs.push(stack.use(startNode(system, place)));
   }
   const ports = await Promise.all(programs.map(portOf));
   const setup: Setup = {
@@ -167,7 +167,7 @@ export async function measure(
 
   for (const program of programs) {
     if (program.ended) {
-      throw new Error(`An instance ended with ${program.ended.code}: ${program.tail.trim()}`);
+      throw new Error(`A node ended with ${program.ended.code}: ${program.tail.trim()}`);
     }
   }
   const sum = (name: keyof Delivered) => deliveries.reduce((sum, run) => sum + run[name], 0);

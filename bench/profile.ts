@@ -1,6 +1,6 @@
 /**
  * `deno task profile`: where the time of a delivered message and of a connect goes, and the memory of an idle socket.
- * One instance, one Redis, one load generator, loopback only. V8 tells about JavaScript, /proc about the process, and
+ * One node, one Redis, one load generator, loopback only. V8 tells about JavaScript, /proc about the process, and
  * strace, where it is installed, about calls of the kernel.
  */
 import { parseArgs } from "node:util";

@@ -1,4 +1,4 @@
-/** The rows of `deno task compare`: which systems there are, how an instance is started, and how one talks to it. */
+/** The rows of `deno task compare`: which systems there are, how a node is started, and how one talks to it. */
 import { PERMISSIONS, V8_FLAGS } from "../deploy/compile.ts";
 import { SUBPROTOCOL } from "../src/protocol/frames.ts";
 import type { Peers } from "./peers.ts";
@@ -14,10 +14,10 @@ export interface System {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** What an instance needs to start. */
+/** What a node needs to start. */
 export interface Place {
   readonly redisUrl: string;
-  /** Empty folder of the instance. */
+  /** Empty folder of the node. */
   readonly dir: string;
   readonly peers: Peers;
 }
@@ -81,8 +81,8 @@ export const SYSTEMS: readonly System[] = [
 
 const START_MS = 20_000;
 
-/** Starts one instance on a free port; `portOf` says which, when it listens. */
-export function startInstance(system: System, place: Place): Program {
+/** Starts one node on a free port; `portOf` says which, when it listens. */
+export function startNode(system: System, place: Place): Program {
   const env = { ...system.env, REDIS_URL: place.redisUrl, PORT: "0" };
   if (system.program === "userwire") return startUserwire({ env, dir: place.dir });
   return Program.start(place.peers.node, {

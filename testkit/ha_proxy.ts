@@ -26,8 +26,8 @@ export async function startHaProxy(serviceUrls: readonly string[], tls?: ProxyTl
     args: ["-q", "-f", CONFIG],
     env: {
       BIND: `127.0.0.1:${port}`,
-      INSTANCE_1: first!,
-      ...(second !== undefined && { INSTANCE_2: second }),
+      NODE_1: first!,
+      ...(second !== undefined && { NODE_2: second }),
       ...(tls && { CERT: cert }),
     },
   });

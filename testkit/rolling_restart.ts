@@ -1,5 +1,5 @@
 /**
- * Two instances behind a proxy with TLS are restarted one after the other, while a backend sends and clients of the SDK
+ * Two nodes behind a proxy with TLS are restarted one after the other, while a backend sends and clients of the SDK
  * listen: no send fails, no handshake fails, and nothing is lost.
  */
 import { assert, assertEquals } from "@std/assert";
@@ -19,7 +19,7 @@ const BETWEEN = 100;
 
 /**
  * @param startProxy What stands in front.
- * @param options.until When the next instance is restarted: as soon as the one before is ready, or when the proxy has
+ * @param options.until When the next node is restarted: as soon as the one before is ready, or when the proxy has
  *   seen that.
  */
 export async function endureRollingRestart(
@@ -38,20 +38,20 @@ export async function endureRollingRestart(
     USERWIRE_TRUSTED_PROXIES: "127.0.0.1",
     USERWIRE_DRAIN_S: "1",
   });
-  const instances = [
+  const nodes = [
     {
-      node: "one",
+      name: "one",
       settings: settingsOf("one", one),
       service: await ProcessService.start(settingsOf("one", one)),
     },
     {
-      node: "two",
+      name: "two",
       settings: settingsOf("two", two),
       service: await ProcessService.start(settingsOf("two", two)),
     },
   ];
   try {
-    await using proxy = await startProxy(instances.map(({ service }) => service.url), tls);
+    await using proxy = await startProxy(nodes.map(({ service }) => service.url), tls);
     using http = Deno.createHttpClient({ caCerts: [tls.ca] });
     class TrustingSocket extends WebSocket {
       constructor(url: string, protocols: string[]) {
@@ -75,18 +75,18 @@ export async function endureRollingRestart(
       };
       await more();
       // Twice around: the second time the proxy remembers what it met the first time, and is not warned by a drain.
-      for (const instance of [...instances, ...instances]) {
-        instance.service.signal("SIGTERM");
-        assertEquals((await instance.service.ended(30_000)).code, 0);
-        await instance.service[Symbol.asyncDispose]();
-        instance.service = await ProcessService.start({ ...instance.settings, USERWIRE_DRAIN_S: "0" });
-        const asked = options.until === "ready" ? instance.service.url : proxy.url;
+      for (const node of [...nodes, ...nodes]) {
+        node.service.signal("SIGTERM");
+        assertEquals((await node.service.ended(30_000)).code, 0);
+        await node.service[Symbol.asyncDispose]();
+        node.service = await ProcessService.start({ ...node.settings, USERWIRE_DRAIN_S: "0" });
+        const asked = options.until === "ready" ? node.service.url : proxy.url;
         const isBack = async () => {
           const response = await fetch(`${asked}readyz`, { client: http });
-          const { ready, node } = await response.json();
-          return ready && node === instance.node;
+          const answer = await response.json();
+          return answer.ready && answer.node === node.name;
         };
-        await until(isBack, `instance ${instance.node} to be back`, 20_000);
+        await until(isBack, `node ${node.name} to be back`, 20_000);
       }
       await more();
       await sender.end();
@@ -104,6 +104,6 @@ export async function endureRollingRestart(
       for (const { client } of clients) await client.close();
     }
   } finally {
-    for (const { service } of instances) await service[Symbol.asyncDispose]();
+    for (const { service } of nodes) await service[Symbol.asyncDispose]();
   }
 }

@@ -1,6 +1,6 @@
 /**
  * A service in this process for a test: a free port, its own settings, a log in memory that the test can read.
- * Several can run side by side, as instances do. It ends with the test:
+ * Several can run side by side, as nodes do. It ends with the test:
  *
  *     await using redis = await RedisServer.start();
  *     await using service = await Service.start({ REDIS_URL: redis.url });
@@ -123,7 +123,7 @@ export class Truth {
   /** Ids of the connections that are subscribed to something. */
   async subscribers(): Promise<string[]> {
     const list = String(await this.#redis.cli("CLIENT", "LIST", "TYPE", "pubsub"));
-    // What an instance dials only to try it is nobody's subscription.
+    // What a node dials only to try it is nobody's subscription.
     const lines = list.split("\n").filter((line) => line !== "" && !line.includes(" name=userwire-probe "));
     return lines.map((line) => /^id=(\d+) /.exec(line)![1]!);
   }

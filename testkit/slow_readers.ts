@@ -4,7 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Publisher } from "../src/publisher/publisher.ts";
-import { type Env, numbers } from "./instances.ts";
+import { type Env, numbers } from "./nodes.ts";
 import type { ProcessService } from "./process_service.ts";
 import { RawSocket } from "./raw_socket.ts";
 import { RedisServer, redisTest } from "./redis_server.ts";

@@ -1,6 +1,6 @@
 /**
  * The sockets of a load generator: opens many, some at a time, gives each message to the tally, and closes them.
- * Socket number i belongs to user i, unless all belong to one, and is on instance i mod n.
+ * Socket number i belongs to user i, unless all belong to one, and is on node i mod n.
  */
 import { Mark } from "./mark.ts";
 import { LeanSocket, RefusedError } from "./socket.ts";
@@ -8,7 +8,7 @@ import type { Tally } from "./tally.ts";
 
 /** How to reach the system that is measured. */
 export interface Target {
-  /** Ports of the instances on 127.0.0.1. */
+  /** Ports of the nodes on 127.0.0.1. */
   readonly ports: readonly number[];
   /** Subprotocol to offer, for framed sockets. */
   readonly subprotocol?: string;

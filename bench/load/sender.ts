@@ -137,7 +137,7 @@ export class HttpSender extends Sender {
   }
 
   /**
-   * Socket number i is on instance i mod n, so its messages go to the next one: the way through Redis is always
+   * Socket number i is on node i mod n, so its messages go to the next one: the way through Redis is always
    * taken.
    */
   static async open(ports: readonly number[], lanes: number): Promise<HttpSender> {

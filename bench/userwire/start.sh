@@ -1,5 +1,5 @@
 #!/bin/sh
-# One instance for a yardstick from outside, in the foreground: PORT, REDIS_URL and the scratch folder WORK come
+# One node for a yardstick from outside, in the foreground: PORT, REDIS_URL and the scratch folder WORK come
 # from the environment, USERWIRE_* from the row's peer.json. The flags are those of "deno task start".
 cd "$(dirname "$0")/../.." || exit 1
 # The load comes from one address, and some of it for one user: the limits of both would refuse it.

@@ -97,7 +97,7 @@ export interface Auth {
   issueTicket(username: string, ttlS: number): Promise<string>;
 
   /**
-   * Lets in no more what is revoked, on every instance, and orders the sockets that it let in to close: one step, so
+   * Lets in no more what is revoked, on every node, and orders the sockets that it let in to close: one step, so
    * neither is done without the other. A socket that can't hear the order asks `isRevoked` once it can again.
    * Remembered for as long as anything that is meant could be taken otherwise.
    * @param revocation "now" for all that was issued until now, by any clock within the tolerance.

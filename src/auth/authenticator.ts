@@ -20,7 +20,7 @@ export interface AuthOptions {
   channelPrefix: string;
 }
 
-/** What joins the instances; stays the caller's to close. */
+/** What joins the nodes; stays the caller's to close. */
 export interface AuthContext {
   /** Where tickets and revocations are kept, and sockets are told; undefined for in memory. */
   readonly redis: Redis | undefined;

@@ -1,6 +1,6 @@
 /**
  * What is let in no more: single tokens by their id, or all of a user's that were issued before some moment. Looked
- * up at every handshake and refresh, never cached, so every instance knows as soon as it is written, and one that
+ * up at every handshake and refresh, never cached, so every node knows as soon as it is written, and one that
  * has just started too. In the same step the user's sockets are told: whoever comes in from then on is refused, whoever
  * came in before hears it.
  */
@@ -23,14 +23,14 @@ export class Revocations {
   /**
    * @param options.prefix Put before usernames, as in channels.
    * @param options.maxLifeS Longest life of a token, in seconds.
-   * @param options.clockToleranceS How far the clocks of the signer, of Redis and of each instance may be apart.
+   * @param options.clockToleranceS How far the clocks of the signer, of Redis and of each node may be apart.
    */
   constructor(store: TtlStore, options: { prefix: string; maxLifeS: number; clockToleranceS: number }) {
     this.#store = store;
     this.#prefix = options.prefix;
     this.#toleranceS = options.clockToleranceS;
     // The youngest thing that is meant was issued when its signer's clock was ahead (once), is taken beyond its end
-    // (twice), by an instance whose clock is behind that of Redis, which forgets (three times).
+    // (twice), by a node whose clock is behind that of Redis, which forgets (three times).
     const longestS = Math.max(options.maxLifeS, MAX_TICKET_TTL_S) + 3 * options.clockToleranceS;
     this.#keepMs = longestS * 1_000;
   }

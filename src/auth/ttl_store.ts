@@ -40,7 +40,7 @@ export interface TtlStore {
   /** Takes it away and returns it; of many takers one gets it. @throws {BrokerUnavailableError} */
   take(name: string): Promise<string | undefined>;
   /**
-   * The clock of the store, which all instances share: Unix seconds with fractions.
+   * The clock of the store, which all nodes share: Unix seconds with fractions.
    * @param name Any that will be used next: it says where to ask.
    * @throws {BrokerUnavailableError}
    */

@@ -1,4 +1,4 @@
-/** The store inside one process, for a service of a single instance. It forgets everything when the process ends. */
+/** The store inside one process, for a service of a single node. It forgets everything when the process ends. */
 import type { Broker } from "../broker/broker.ts";
 import { LATER_S, type Moment, type MomentNotice, type Notice, type TtlStore } from "./ttl_store.ts";
 

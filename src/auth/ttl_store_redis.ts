@@ -1,4 +1,4 @@
-/** The store in Redis, for many instances, and for those that restart: each entry is a string that expires. */
+/** The store in Redis, for many nodes, and for those that restart: each entry is a string that expires. */
 import { type Redis, Script } from "../redis/commands.ts";
 import { LATER_S, type Moment, type MomentNotice, type Notice, type TtlStore } from "./ttl_store.ts";
 
@@ -39,7 +39,7 @@ ${WRITE}
 `,
   { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", TRIAL_MS, tag, ""] }) },
 );
-/** By Redis' clock: those of the instances may differ, and whoever is ahead must be meant too. */
+/** By Redis' clock: those of the nodes may differ, and whoever is ahead must be meant too. */
 const SET_MAX = new Script(
   `
 ${RECALL}

@@ -1,7 +1,7 @@
 /**
  * The way of subscribing in which every subscription has a Redis connection of its own, subscribed to its one channel.
  * So Redis itself knows the truth: the reply of `PUBLISH` is the number of sockets reached and `PUBSUB NUMSUB` is who
- * is online, with no stored state, even after an instance was killed.
+ * is online, with no stored state, even after a node was killed.
  *
  * The price is a connection, two file descriptors and some memory per socket; Redis' `maxclients` is the limit.
  */

@@ -1,8 +1,8 @@
 /**
- * The broker inside one process: for a service of a single instance, for development and for tests.
+ * The broker inside one process: for a service of a single node, for development and for tests.
  *
  * It reaches nobody outside this process, and keeps nothing. Set `REDIS_URL` as soon as there is a second
- * instance.
+ * node.
  */
 import { Buffer } from "node:buffer";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";

@@ -3,7 +3,7 @@
  * is published, counted and arrives, and each script. So `/readyz` does not learn from users that Redis has another
  * password than an hour ago, no room, or a user with too few rights.
  *
- * What is found here makes an instance *not ready*: new users had better be sent elsewhere, while those who are there
+ * What is found here makes a node *not ready*: new users had better be sent elsewhere, while those who are there
  * may be served all the same, as nothing refuses their messages until Redis does. *Unavailable* it is only when no
  * command can be sent, or none with a true answer; then sends are refused at once.
  */

@@ -18,13 +18,13 @@ const HEALTH_TICK_MS = 5_000;
 /** A tick that comes later than that comes in a process that is short of time. */
 const MAX_LATE_MS = 500;
 /**
- * How long sends are refused after Redis came back, because other instances take their time to come back too: a send
+ * How long sends are refused after Redis came back, because other nodes take their time to come back too: a send
  * would be answered with too small a number.
  */
 const SETTLE_MS = 1_500;
 /** How long a subscription may take to give a sign of life after Redis came back; sends are still refused then. */
 const LIFE_MS = 1_000;
-/** How long at most they are refused while this instance itself has not restored all of its subscriptions. */
+/** How long at most they are refused while this node itself has not restored all of its subscriptions. */
 const MAX_SETTLE_MS = 30_000;
 
 export const NOT_COUNTING =
@@ -113,7 +113,7 @@ export class RedisBroker implements Broker {
    */
   onCounted(counts: boolean): void {
     this.#isCounting = counts;
-    const reason = "This Redis does not count its subscribers: the numbers of instances reached are not true";
+    const reason = "This Redis does not count its subscribers: the numbers of nodes reached are not true";
     if (!counts) this.#log?.warn("redis does not count subscribers", { reason });
   }
 

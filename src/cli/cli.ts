@@ -43,7 +43,7 @@ export async function run(
 function program(shell: Shell): Command {
   const { io } = shell;
   const program = new Command("userwire")
-    .description("Pushes messages to named users over WebSockets, from any of many instances.")
+    .description("Pushes messages to named users over WebSockets, from any of many nodes.")
     .version(manifest.version, "-V, --version", "print the version")
     .exitOverride()
     .configureOutput({

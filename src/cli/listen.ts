@@ -137,7 +137,7 @@ class Listening {
     const client = this.#client;
     client.on(
       "open",
-      guarded(({ user, node }) => this.#io.err(`Listening as ${user} on instance ${node}\n`)),
+      guarded(({ user, node }) => this.#io.err(`Listening as ${user} on node ${node}\n`)),
     );
     client.on("message", guarded(({ data }) => this.#print(data)));
     client.on("gap", guarded((gap) => this.#printGap(gap)));

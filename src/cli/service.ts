@@ -206,13 +206,13 @@ export class Service {
   }
 }
 
-/** A number with what it counts: with shared subscriptions a service counts instances. */
+/** A number with what it counts: with shared subscriptions a service counts nodes. */
 export interface Counted {
   readonly count: number;
   readonly unit: string;
 }
 
-const UNITS: ReadonlyMap<string, string> = new Map([["sockets", "socket"], ["nodes", "instance"]]);
+const UNITS: ReadonlyMap<string, string> = new Map([["sockets", "socket"], ["nodes", "node"]]);
 
 /** A number with its unit, in words. */
 export function inWords({ count, unit }: Counted): string {

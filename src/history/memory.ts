@@ -1,4 +1,4 @@
-/** The history inside one process, for a service of a single instance. It forgets everything when the process ends. */
+/** The history inside one process, for a service of a single node. It forgets everything when the process ends. */
 import type { Broker } from "../broker/broker.ts";
 import { newEpoch, tagOf } from "./epochs.ts";
 import {

@@ -1,7 +1,7 @@
 /**
  * How many sockets there may be, and how fast they may come: of one client address before anything is known about
  * who it is, of one user once that is known. Counts the sockets of this process; a user's are then counted over all
- * instances too, see `isOverQuota`.
+ * nodes too, see `isOverQuota`.
  */
 import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { Identity } from "../auth/auth.ts";
@@ -70,7 +70,7 @@ export class ConnectionLimits implements UserLimit {
     if (this.#registry.isFull) {
       return problem(
         "full",
-        "The instance holds as many sockets as it may: try another, or raise USERWIRE_MAX_CONNECTIONS",
+        "The node holds as many sockets as it may: try another, or raise USERWIRE_MAX_CONNECTIONS",
       );
     }
     const { maxConnectionsPerAddress: max } = this.#limits;

@@ -30,10 +30,10 @@ export function writeDocument(app: OpenAPIHono<Env>, version: string): string {
     info: {
       title: "Userwire",
       version,
-      description: "Sends messages to named users, whichever instance holds their sockets.",
+      description: "Sends messages to named users, whichever node holds their sockets.",
       license: { name: "MIT", identifier: "MIT" },
     },
-    servers: [{ url: "/", description: "The instance, or the balancer, that this document came from" }],
+    servers: [{ url: "/", description: "The node, or the balancer, that this document came from" }],
   };
   return JSON.stringify(app.getOpenAPI31Document(head));
 }

@@ -162,7 +162,7 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
 }
 
 function draining(): Response {
-  return problem("draining", "The instance is shutting down: connect to another");
+  return problem("draining", "The node is shutting down: connect to another");
 }
 
 /** The session is opened before the handshake is answered. */

@@ -36,9 +36,9 @@ const PROBLEMS = {
   internal: { status: 500, title: "Internal server error" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
   keys_unavailable: { status: 503, title: "The keys that verify tokens are not available" },
-  draining: { status: 503, title: "The instance is shutting down" },
-  out_of_files: { status: 503, title: "The instance has run out of file descriptors" },
-  full: { status: 503, title: "The instance has reached its limit of connections" },
+  draining: { status: 503, title: "The node is shutting down" },
+  out_of_files: { status: 503, title: "The node has run out of file descriptors" },
+  full: { status: 503, title: "The node has reached its limit of connections" },
 } as const;
 
 /** Seconds a client should wait where waiting helps. */

@@ -88,7 +88,7 @@ export function createRouter(options: RouterOptions): Router {
     const answer = problemOfBody(error, log) ?? problemOf(error, effect);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
-    return problem("internal", "The log of this instance says more");
+    return problem("internal", "The log of this node says more");
   }
   app.onError((error, c) => failed(error, c.get("effect")));
 

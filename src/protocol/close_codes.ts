@@ -5,7 +5,7 @@
  * come back, after `retry_ms` if a `bye` frame gave it.
  */
 export const CLOSE = {
-  /** The instance restarts or is stopped. */
+  /** The node restarts or is stopped. */
   restart: { code: 1012, reason: "restart" },
   tooBig: { code: 1009, reason: "frame too big" },
   overloaded: { code: 1013, reason: "overloaded or broker unavailable" },

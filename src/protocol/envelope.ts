@@ -1,5 +1,5 @@
 /**
- * The envelope: what a publisher of ours writes to a channel. It stays between publisher, history, broker and the instance
+ * The envelope: what a publisher of ours writes to a channel. It stays between publisher, history, broker and the node
  * that holds the socket; no client ever sees it.
  *
  *     U+0001 "uw1" kind frame                 kind "j" JSON, "t" text, "b" binary

@@ -2,7 +2,7 @@
  * The frames of the subprotocol `userwire.v1`, as they are sent and read. `docs/protocol.md` describes them.
  *
  * This room owns what crosses a boundary as text: frames, usernames, positions, credentials, close codes, the envelope
- * between publisher and instance, and the errors that callers catch. It promises that every reader either understands a
+ * between publisher and node, and the errors that callers catch. It promises that every reader either understands a
  * text or throws an error that says why in a sentence. All of it is pure, and imports nothing of ours: no socket, no Redis,
  * no settings. Clients share all but the envelope.
  */

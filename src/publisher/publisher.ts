@@ -211,7 +211,7 @@ export class Publisher implements AsyncDisposable {
     return channelOf(parseUsername(username, this.#names), this.#prefix);
   }
 
-  /** What the numbers are: sockets, or instances that hold at least one of the user's. */
+  /** What the numbers are: sockets, or nodes that hold at least one of the user's. */
   get counted(): "sockets" | "nodes" {
     return this.#broker.counted;
   }
@@ -221,7 +221,7 @@ export class Publisher implements AsyncDisposable {
     return await this.count(username) > 0;
   }
 
-  /** How many sockets the user has, over all instances; or how many instances, see `counted`. */
+  /** How many sockets the user has, over all nodes; or how many nodes, see `counted`. */
   async count(username: string): Promise<number> {
     return (await this.#broker.counts([this.channel(username)]))[0]!;
   }
@@ -259,8 +259,8 @@ export class Publisher implements AsyncDisposable {
   }
 
   /**
-   * Closes every connection of a user, on all instances, or those that the order says.
-   * @returns How many were told, or how many instances, see `counted`.
+   * Closes every connection of a user, on all nodes, or those that the order says.
+   * @returns How many were told, or how many nodes, see `counted`.
    */
   async closeConnections(username: string, order: CloseOrder): Promise<number> {
     return await this.#broker.publish(this.channel(username), formatCloseOrder(order));

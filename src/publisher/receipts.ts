@@ -1,14 +1,14 @@
 /**
- * Receipts: how a sender learns that clients have a message, when another instance may hold their sockets.
+ * Receipts: how a sender learns that clients have a message, when another node may hold their sockets.
  *
  * A sender that waits listens on a channel of its own and puts its name into the envelope; the connection whose
  * client acknowledges publishes there. One subscription per process, opened when the first sender waits.
  *
- * Where the broker counts instances, the sender can't know from its count how many sockets there are to wait for. There
- * each instance says, on the same channel, to how many it handed the message. So two kinds of words come:
+ * Where the broker counts nodes, the sender can't know from its count how many sockets there are to wait for. There
+ * each node says, on the same channel, to how many it handed the message. So two kinds of words come:
  *
  *     key connection       the client of this connection has the message
- *     "handed" key number  one instance handed the message to so many sockets
+ *     "handed" key number  one node handed the message to so many sockets
  *
  * The key is the sender's name for the message, a number: who does not know the second kind finds no such message.
  */
@@ -21,7 +21,7 @@ export interface Wait extends Disposable {
   readonly receipt: string;
   /**
    * Resolves as soon as all sockets have acknowledged, or when time is up.
-   * @param reached What the broker counted: sockets or instances.
+   * @param reached What the broker counted: sockets or nodes.
    * @param timeoutMs Time there is, in milliseconds.
    */
   acked(reached: number, timeoutMs: number): Promise<Acked>;
@@ -31,15 +31,15 @@ export interface Wait extends Disposable {
 export interface Acked {
   /** How many sockets have. */
   acked: number;
-  /** Of how many; missing when an instance has not said how many it handed the message to. */
+  /** Of how many; missing when a node has not said how many it handed the message to. */
   sockets?: number;
 }
 
 interface Waiting {
   /** Those that have acknowledged. */
   readonly connections: Set<string>;
-  /** Instances that have said to how many sockets they handed the message, and how many that are together. */
-  instances: number;
+  /** Nodes that have said to how many sockets they handed the message, and how many that are together. */
+  nodes: number;
   sockets: number;
   onNews: () => void;
 }
@@ -51,7 +51,7 @@ export class Receipts {
   readonly #prefix: string;
   readonly #name = crypto.randomUUID();
   readonly #waiting = new Map<string, Waiting>();
-  /** How many sockets of this instance were handed a message just now, by receipt. */
+  /** How many sockets of this node were handed a message just now, by receipt. */
   readonly #handed = new Map<string, number>();
   #subscription: Promise<Subscription> | undefined;
   #count = 0;
@@ -69,7 +69,7 @@ export class Receipts {
   async wait(): Promise<Wait> {
     await this.#listen();
     const key = String(++this.#count);
-    const waiting: Waiting = { connections: new Set(), instances: 0, sockets: 0, onNews: () => {} };
+    const waiting: Waiting = { connections: new Set(), nodes: 0, sockets: 0, onNews: () => {} };
     const { connections } = waiting;
     this.#waiting.set(key, waiting);
     return {
@@ -100,7 +100,7 @@ export class Receipts {
   }
 
   /**
-   * One more socket of this instance was handed the message. Where the broker counts instances, tells the sender how
+   * One more socket of this node was handed the message. Where the broker counts nodes, tells the sender how
    * many were, once for all of them.
    * @throws {BrokerUnavailableError}
    */
@@ -121,11 +121,11 @@ export class Receipts {
     await subscription?.close();
   }
 
-  /** How many sockets a message was handed to; undefined while an instance has not said so. */
-  #socketsOf({ instances, sockets }: Waiting, reached: number): number | undefined {
-    if (this.#broker.counted === "nodes" && instances < reached) return undefined;
-    // Among the sockets that a broker counts may be instances whose subscriptions are shared.
-    return reached - instances + sockets;
+  /** How many sockets a message was handed to; undefined while a node has not said so. */
+  #socketsOf({ nodes, sockets }: Waiting, reached: number): number | undefined {
+    if (this.#broker.counted === "nodes" && nodes < reached) return undefined;
+    // Among the sockets that a broker counts may be nodes whose subscriptions are shared.
+    return reached - nodes + sockets;
   }
 
   async #tell(receipt: string, word: (key: string) => string): Promise<void> {
@@ -142,7 +142,7 @@ export class Receipts {
         const waiting = this.#waiting.get(key);
         if (!waiting) return; // it is over
         if (isHanded) {
-          waiting.instances++;
+          waiting.nodes++;
           waiting.sockets += Number(said);
         } else {
           waiting.connections.add(said);

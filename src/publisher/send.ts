@@ -8,8 +8,8 @@ import { IdempotencyConflictError, InvalidMessageError, UserOfflineError } from 
 import { formatEnvelope, MESSAGE_ID, MESSAGE_ID_RULE, type Payload } from "../protocol/envelope.ts";
 
 /**
- * A number of sockets, or, with shared subscriptions, of the instances that hold at least one: never one under the
- * other's name. Where receipts are waited for, the sockets are known there too, once each instance has said its own.
+ * A number of sockets, or, with shared subscriptions, of the nodes that hold at least one: never one under the
+ * other's name. Where receipts are waited for, the sockets are known there too, once each node has said its own.
  */
 export type Count = { sockets: number; nodes?: never } | { nodes: number; sockets?: number };
 

@@ -2,7 +2,7 @@
  * The connections that Redis still takes under its `maxclients`. Whoever comes when none is left is refused here and not
  * by Redis, which would refuse commands of ours just as well.
  *
- * Several instances ask the same Redis and know nothing of one another: so each takes only a part of what was left
+ * Several nodes ask the same Redis and know nothing of one another: so each takes only a part of what was left
  * when it asked, and then asks again.
  */
 import type { Attempt } from "../async/attempt.ts";
@@ -16,7 +16,7 @@ export interface Clients {
 
 /** An answer is good for so long. */
 const FRESH_MS = 1_000;
-/** As many instances may take places at one time without taking one twice. */
+/** As many nodes may take places at one time without taking one twice. */
 const SHARES = 8;
 /** Connections that subscriptions never take: for commands, and for whoever looks after Redis. */
 const MIN_RESERVE = 16;

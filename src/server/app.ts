@@ -47,7 +47,7 @@ export interface App {
 }
 
 export interface AppOptions {
-  /** Name of this instance. */
+  /** Name of this node. */
   node: string;
   log: Log;
   files: OpenFiles;
@@ -146,7 +146,7 @@ export function openApp(config: Config, options: AppOptions): App {
     log,
     readiness() {
       const reason = isDraining
-        ? "The instance is shutting down"
+        ? "The node is shutting down"
         : engine.unready() ?? (files.areScarce ? files.reason : undefined);
       return {
         ready: reason === undefined,

@@ -12,7 +12,7 @@ export function logBanner(
 ): void {
   log.info("listening", { url, node, version: VERSION });
   if (config.redisUrl === undefined && config.redisUrlFile === undefined) {
-    log.warn("broker in memory: users of this one instance only; set REDIS_URL to scale out");
+    log.warn("broker in memory: users of this one node only; set REDIS_URL to scale out");
   }
   for (const wide of wideOrigins(config.allowedOrigins)) log.warn("allowed origin is wide", wide);
   const { isOpen, takesTokens } = app.auth;

@@ -16,7 +16,7 @@ export interface SessionLimits extends InboundLimits {
 }
 
 export interface SessionContext {
-  /** Name of this instance. */
+  /** Name of this node. */
   readonly node: string;
   readonly limits: SessionLimits;
   readonly log: Log;

@@ -128,10 +128,8 @@ async function post(username, payload, type) {
     });
     const answer = await response.json().catch(() => ({}));
     if (response.ok) {
-      // With shared subscriptions the service counts instances.
-      const [count, unit] = answer.nodes === undefined
-        ? [answer.sockets, "socket"]
-        : [answer.nodes, "instance"];
+      // With shared subscriptions the service counts nodes.
+      const [count, unit] = answer.nodes === undefined ? [answer.sockets, "socket"] : [answer.nodes, "node"];
       return { count, unit, kept: answer.stored === true, id: answer.id, tookMs: tookMs() };
     }
     const why = answer.detail ?? answer.title ?? response.statusText;

@@ -14,7 +14,7 @@ export const CLOSE_MEANINGS = new Map([
   [1006, "connection lost, without a goodbye"],
   [1009, "a frame was too big"],
   [1011, "an error at the server, or at a proxy before it"],
-  [1012, "the instance restarts"],
+  [1012, "the node restarts"],
   [1013, "overloaded, or the broker can't be reached"],
   [4400, "protocol violation"],
   [4401, "token missing, invalid or expired"],

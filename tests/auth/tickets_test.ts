@@ -1,5 +1,5 @@
 /**
- * Tickets and revocations, in memory and over Redis with two instances: a ticket lets one socket in, once; what is
+ * Tickets and revocations, in memory and over Redis with two nodes: a ticket lets one socket in, once; what is
  * revoked is let in nowhere, and what it let in before is closed everywhere.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
@@ -17,7 +17,7 @@ import { openClient, openPatiently, type WsClient } from "../../testkit/ws_clien
 
 type Two = [Service, Service];
 
-/** Declares a test on one instance with everything in memory, and on two over Redis. */
+/** Declares a test on one node with everything in memory, and on two over Redis. */
 function onEachStore(
   name: string,
   body: (...services: Two) => Promise<void>,
@@ -65,7 +65,7 @@ onEachStore("A ticket lets one socket in, and no second one", async (one, two) =
   await until(async () => (await call(one, "GET /v1/users/alice")).body.sockets === 2, "the second socket");
 });
 
-onEachStore("Of many who race for a ticket, on two instances, one gets in", async (one, two) => {
+onEachStore("Of many who race for a ticket, on two nodes, one gets in", async (one, two) => {
   const ticket = await ticketFor(one, "alice");
   const racers = await Promise.all(
     Array.from({ length: 20 }, (_, i) => RawSocket.open(withTicket(i % 2 === 0 ? one : two, ticket))),
@@ -292,7 +292,7 @@ onEachStore("A token revoked by its id is let in nowhere, and its sockets are cl
   await using c = await hello(await openClient(two.socketUrl(), protocolsFor(good)));
   await revoke(one, "alice", { jti: "bad" });
   for (const client of [a, b]) {
-    assertEquals(await withDeadline(client.closed, 15_000, "the revocation to be known to all instances"), {
+    assertEquals(await withDeadline(client.closed, 15_000, "the revocation to be known to all nodes"), {
       code: 4401,
       reason: "revoked",
     });
@@ -346,7 +346,7 @@ onEachStore("Of many revocations at once the latest moment stays", async (one, t
   assertEquals(await statusOf(two, await tokenFor("alice", { iat: latest })), 101);
 });
 
-redisTest("An instance that has just started knows what was revoked", async () => {
+redisTest("A node that has just started knows what was revoked", async () => {
   await using redis = await RedisServer.start();
   const settings = { ...CLOSED, REDIS_URL: redis.url };
   const token = await tokenFor("alice", { jti: "bad" });
@@ -422,12 +422,12 @@ onEachStore(
   },
 );
 
-redisTest("A ticket of an instance whose clock is ahead is revoked, and its socket is closed", async () => {
+redisTest("A ticket of a node whose clock is ahead is revoked, and its socket is closed", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
   const unused = await ticketFor(service, "alice"), used = await ticketFor(service, "alice");
   for (const key of await redis.cli("KEYS", "userwire:ticket:*") as string[]) {
-    // As such an instance wrote it that goes by its own clock.
+    // As such a node wrote it that goes by its own clock.
     const stored = JSON.parse(String(await redis.cli("GET", key)));
     stored.iat = Math.floor(Date.now() / 1_000) + 3;
     await redis.cli("SET", key, JSON.stringify(stored), "KEEPTTL");
@@ -439,7 +439,7 @@ redisTest("A ticket of an instance whose clock is ahead is revoked, and its sock
   assertEquals(late.answer.status, 401);
 });
 
-redisTest("A ticket is dated by Redis' clock, however wrong that of its instance is", async () => {
+redisTest("A ticket is dated by Redis' clock, however wrong that of its node is", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
   const { now } = Date;
@@ -544,7 +544,7 @@ redisTest(
     const [name] = await redis.cli("KEYS", "userwire:{alice}:revoked*") as [string];
     await redis.cli("DEL", name);
     await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
-    // As if another instance had written it, whose order came while the subscription was away.
+    // As if another node had written it, whose order came while the subscription was away.
     await redis.cli("SET", name, "1");
     assertEquals(alice.socket.readyState, WebSocket.OPEN);
     await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
@@ -553,7 +553,7 @@ redisTest(
 );
 
 redisTest(
-  "A revocation is heard also when the instance that is asked for it has only just found Redis again",
+  "A revocation is heard also when the node that is asked for it has only just found Redis again",
   async () => {
     await using redis = await RedisServer.start();
     await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });

@@ -3,7 +3,7 @@ import { openEngine } from "../../src/engine/engine.ts";
 import { brokerContract } from "../contracts/broker.ts";
 import { redisBrokerContract } from "../contracts/redis_broker.ts";
 import { until } from "../../testkit/deadline.ts";
-import { numbers } from "../../testkit/instances.ts";
+import { numbers } from "../../testkit/nodes.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
@@ -34,7 +34,7 @@ redisBrokerContract("DedicatedRedisBroker", (url) => {
 }, { isDedicated: true });
 
 redisTest(
-  "DedicatedRedisBroker leaves room in Redis also when several instances take places at once",
+  "DedicatedRedisBroker leaves room in Redis also when several nodes take places at once",
   async () => {
     await using server = await RedisServer.start({ args: ["--maxclients", "120"] });
     await using stack = new AsyncDisposableStack();

@@ -1,5 +1,5 @@
 /**
- * One sender can't take an instance from the others: what is sent by the megabyte goes out in portions, a command has
+ * One sender can't take a node from the others: what is sent by the megabyte goes out in portions, a command has
  * its time from when it is written, and one that is late says nothing of a Redis that answers others.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";

@@ -7,7 +7,7 @@ import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 import { openClient } from "../../testkit/ws_client.ts";
-import { type Env, SHARED } from "../../testkit/instances.ts";
+import { type Env, SHARED } from "../../testkit/nodes.ts";
 
 const WAIT_MS = 30_000;
 

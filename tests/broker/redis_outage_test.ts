@@ -265,11 +265,11 @@ redisTest("A Redis that has not answered for a second is told of before anything
     await engine.firstAttempt(30_000);
     await redis.pause();
     const asked = engine.broker.counts(["alice"]);
-    await until(() => engine.unready() === "Redis does not answer", "an instance that is not ready");
+    await until(() => engine.unready() === "Redis does not answer", "a node that is not ready");
     assertEquals(engine.broker.unavailable(), undefined);
     redis.resume();
     assertEquals(await asked, [0]);
-    await until(() => engine.unready() === undefined, "an instance that is ready again");
+    await until(() => engine.unready() === undefined, "a node that is ready again");
   } finally {
     await engine.close();
   }

@@ -4,7 +4,7 @@ import { call, CLOSED, tokenFor } from "../../testkit/closed.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { numbers } from "../../testkit/instances.ts";
+import { numbers } from "../../testkit/nodes.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { ServerSockets } from "../../testkit/server_sockets.ts";

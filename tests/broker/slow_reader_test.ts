@@ -7,7 +7,7 @@ import type { GapFrame, MessageFrame } from "../../src/protocol/frames.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { numbers } from "../../testkit/instances.ts";
+import { numbers } from "../../testkit/nodes.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { OPCODE, type RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";

@@ -7,7 +7,7 @@ import { openEngine } from "../../src/engine/engine.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { SHARED } from "../../testkit/instances.ts";
+import { SHARED } from "../../testkit/nodes.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";

@@ -56,7 +56,7 @@ Deno.test("listen prints each payload on a line, and stops after --count message
     "AP8=",
     "",
   ]);
-  assertMatch(io.stderr, /^Listening as alice on instance \S+\n$/);
+  assertMatch(io.stderr, /^Listening as alice on node \S+\n$/);
 });
 
 Deno.test("listen acknowledges what it has printed, to whoever waits for that", async () => {
@@ -132,7 +132,7 @@ Deno.test("listen connects again when the service was restarted", async () => {
   await io.until("The connection ended: 1012 restart; connecting again in ");
 
   await using after = await Service.start({ PORT: `${port}`, USERWIRE_NODE: "after" });
-  await io.until("Listening as alice on instance after");
+  await io.until("Listening as alice on node after");
   await command(after, ["send", "alice", "after"]);
   assertEquals(await listening, 0);
   assertEquals(io.stdout, "before\nafter\n");
@@ -150,7 +150,7 @@ Deno.test("listen with a key connects again too, when there was nobody to give i
   await io.until("The connection ended: Can't reach a service at ");
 
   await using _after = await Service.start({ ...env, USERWIRE_NODE: "after" });
-  await io.until("Listening as alice on instance after");
+  await io.until("Listening as alice on node after");
   await new Terminal().run(["send", "alice", "after", "--url", url, "--key", KEY.key]);
   assertEquals(await listening, 0);
   assertEquals(io.stdout, "after\n");

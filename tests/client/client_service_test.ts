@@ -1,5 +1,5 @@
 /**
- * The client against the real service: in memory, and on two instances over one real Redis. What is sent arrives
+ * The client against the real service: in memory, and on two nodes over one real Redis. What is sent arrives
  * once and in order through everything that ends connections, and what can't be delivered is told exactly.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
@@ -141,7 +141,7 @@ redisTest("Client gets foreign messages between its own, and counts only its own
   assertMatch(alice.client.position!, /\.2\.[\w-]{8}$/);
 });
 
-redisTest("Client misses nothing while its instance restarts, and resumes on another instance", async () => {
+redisTest("Client misses nothing while its node restarts, and resumes on another node", async () => {
   await using redis = await RedisServer.start();
   using port = OwnPort.take();
   const here = await Service.start({ REDIS_URL: redis.url, PORT: `${port}` });
@@ -168,7 +168,7 @@ redisTest("Client misses nothing while its instance restarts, and resumes on ano
 });
 
 redisTest(
-  "Client misses nothing when its instance is killed, and nothing while it stands still",
+  "Client misses nothing when its node is killed, and nothing while it stands still",
   async () => {
     await using redis = await RedisServer.start();
     await using other = await Service.start({ REDIS_URL: redis.url });
@@ -233,7 +233,7 @@ for (const store of ["memory", "redis"] as const) {
     await using redis = store === "redis" ? await RedisServer.start() : undefined;
     const env: Record<string, string> = redis ? { REDIS_URL: redis.url } : {};
     await using here = await Service.start(env);
-    // The sender's instance holds none of the sockets, where there can be two.
+    // The sender's node holds none of the sockets, where there can be two.
     await using there = redis ? await Service.start(env) : here;
     await using alice = new Listener(here.server.url);
     await using again = new Listener(here.server.url);

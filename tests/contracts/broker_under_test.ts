@@ -7,7 +7,7 @@ import type { Broker } from "../../src/broker/broker.ts";
 /** A broker to be tested, and what surrounds it. */
 export interface BrokerUnderTest {
   readonly broker: Broker;
-  /** Another broker on the same server, as a second instance has; left out where there can be none. */
+  /** Another broker on the same server, as a second node has; left out where there can be none. */
   readonly peer?: Broker;
   /** How many subscriptions of a channel are counted from outside of any broker. */
   readonly countOutside?: (channel: string) => Promise<number>;
@@ -21,7 +21,7 @@ export type DeclareTest = (
   body: (t: BrokerUnderTest, channel: string) => Promise<void>,
 ) => void;
 
-/** The other instance where there is one: what it sends has travelled. */
+/** The other node where there is one: what it sends has travelled. */
 export function sender({ broker, peer }: BrokerUnderTest): Broker {
   return peer ?? broker;
 }

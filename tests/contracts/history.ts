@@ -28,7 +28,7 @@ export interface HistoryUnderTest {
   readonly history: History;
   /** The broker it publishes on. */
   readonly broker: Broker;
-  /** Another history on the same store, as a second instance has; left out where there can be none. */
+  /** Another history on the same store, as a second node has; left out where there can be none. */
   readonly peer?: History;
   /** Resolves when the clock that the history goes by is so many milliseconds ahead. */
   elapse(ms: number): Promise<void>;

@@ -7,7 +7,7 @@ import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { readInfo, unfitnessOf } from "../../src/redis/server_info.ts";
 import { until } from "../../testkit/deadline.ts";
-import { type Env, SHARED } from "../../testkit/instances.ts";
+import { type Env, SHARED } from "../../testkit/nodes.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";

@@ -1,7 +1,7 @@
 /**
  * Each fault once and short: what clients received and what they were told is missing must be all that was accepted,
  * nothing twice, everything in order. A steady sender with idempotency keys sends to four users, two on each of two
- * instances; each client comes back by itself to the other one. `tests/programs/chaos.ts` does it long and at random.
+ * nodes; each client comes back by itself to the other one. `tests/programs/chaos.ts` does it long and at random.
  */
 import { assert, assertEquals } from "@std/assert";
 import { formatEnvelope } from "../../src/protocol/envelope.ts";
@@ -24,7 +24,7 @@ const ENV = {
 };
 
 /** Anything that holds sockets and takes sends. */
-interface Instance {
+interface Node {
   readonly url: string;
   socketUrl(username: string): string;
 }
@@ -40,16 +40,16 @@ interface Scene {
 
 /**
  * Runs a fault while messages flow, and settles the accounts.
- * @param instances Those there are; looked at anew for each connection and each send.
+ * @param nodes Those there are; looked at anew for each connection and each send.
  */
 async function play(
   redis: RedisServer,
-  instances: () => readonly Instance[],
+  nodes: () => readonly Node[],
   fault: (scene: Scene) => Promise<void>,
 ): Promise<Scene> {
   let turn = 0;
   const next = () => {
-    const there = instances();
+    const there = nodes();
     return there[turn++ % there.length]!;
   };
   await using stack = new AsyncDisposableStack();
@@ -87,7 +87,7 @@ async function play(
   return scene;
 }
 
-/** Declares a test with two instances in this process. */
+/** Declares a test with two nodes in this process. */
 function fault(
   claim: string,
   body: (scene: Scene) => Promise<void>,
@@ -98,11 +98,11 @@ function fault(
     await using redis = await RedisServer.start({ args });
     await using here = await Service.start({ REDIS_URL: redis.url, ...ENV });
     await using there = await Service.start({ REDIS_URL: redis.url, ...ENV });
-    const instances = [here, there].map((service): Instance => ({
+    const nodes = [here, there].map((service): Node => ({
       url: service.server.url,
       socketUrl: (username) => service.socketUrl(username),
     }));
-    const scene = await play(redis, () => instances, body);
+    const scene = await play(redis, () => nodes, body);
     assertEquals(scene.gaps(), gaps);
   });
 }
@@ -209,27 +209,27 @@ fault("Redis forgets the scripts", async ({ redis }) => {
 });
 
 // ---------------------------------------------------------------------------------------------------------
-// Instances and wires
+// Nodes and wires
 
-redisTest("Nothing is lost in silence when an instance is killed", async () => {
+redisTest("Nothing is lost in silence when a node is killed", async () => {
   await using redis = await RedisServer.start();
   const env = { REDIS_URL: redis.url, ...ENV };
   await using survivor = await ProcessService.start(env);
   await using victim = await ProcessService.start(env);
-  const instances = [survivor, victim];
-  const scene = await play(redis, () => instances, async ({ flows, followers }) => {
+  const nodes = [survivor, victim];
+  const scene = await play(redis, () => nodes, async ({ flows, followers }) => {
     const greetings = () =>
       [...followers.values()].reduce((sum, follower) => sum + follower.greetings.length, 0);
     const before = greetings();
     victim.signal("SIGKILL");
     await victim.ended();
-    instances.pop();
+    nodes.pop();
     await flows(80);
     assert(greetings() >= before + 2, "Nobody had to come back");
     await using next = await ProcessService.start(env);
-    instances.push(next);
+    nodes.push(next);
     await flows();
-    instances.pop();
+    nodes.pop();
     // It ends as it should, and its clients are sent away.
     next.signal("SIGTERM");
     await next.ended(15_000);
@@ -245,8 +245,8 @@ redisTest("Nothing is lost in silence when wires are cut by a reset, and when cl
     USERWIRE_MAX_BUFFERED_BYTES: "131072",
   });
   await using proxy = await TcpProxy.start(here.server.port);
-  const instance = { url: here.server.url, socketUrl: (user: string) => proxy.through(here.socketUrl(user)) };
-  const scene = await play(redis, () => [instance], async (scene) => {
+  const node = { url: here.server.url, socketUrl: (user: string) => proxy.through(here.socketUrl(user)) };
+  const scene = await play(redis, () => [node], async (scene) => {
     const { flows, sender, followers } = scene;
     for (let i = 0; i < 5; i++) {
       proxy.cut();

@@ -148,7 +148,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "Behind HAProxy a rolling restart of two instances fails no send and no handshake, and loses nothing",
+  name: "Behind HAProxy a rolling restart of two nodes fails no send and no handshake, and loses nothing",
   ignore: ignore || findRedisServer() === undefined,
   fn: () => endureRollingRestart(startHaProxy, { until: "seen" }),
 });

@@ -20,7 +20,7 @@ const executablePath = findChromium();
 if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
 
 Deno.test({
-  name: "Behind nginx a rolling restart of two instances fails no send and no handshake, and loses nothing",
+  name: "Behind nginx a rolling restart of two nodes fails no send and no handshake, and loses nothing",
   ignore: ignore || findRedisServer() === undefined,
   fn: () => endureRollingRestart(startNginx, { until: "ready" }),
 });

@@ -1,5 +1,5 @@
 /**
- * The reference flow over two instances and one real Redis: connect, send through any instance, deliver. What the
+ * The reference flow over two nodes and one real Redis: connect, send through any node, deliver. What the
  * reference system's own clients and backends rely on is held to the byte. How connections end is in
  * `close_paths_test.ts`.
  */
@@ -120,7 +120,7 @@ redisTest("A framed client gets the same payloads as m frames, foreign ones with
 });
 
 redisTest(
-  "Every socket of a user on every instance gets the message, and the send says how many",
+  "Every socket of a user on every node gets the message, and the send says how many",
   async () => {
     await using redis = await RedisServer.start();
     await using here = await Service.start({ REDIS_URL: redis.url });

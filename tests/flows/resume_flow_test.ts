@@ -9,11 +9,11 @@ import { formatEnvelope } from "../../src/protocol/envelope.ts";
 import { until } from "../../testkit/deadline.ts";
 import { type Accepted, Follower } from "../../testkit/follower.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
-import { instancesTest, numbers, send } from "../../testkit/instances.ts";
+import { nodesTest, numbers, send } from "../../testkit/nodes.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const { everywhere, onRedis } = instancesTest("Resume");
+const { everywhere, onRedis } = nodesTest("Resume");
 
 /** A client that is further behind than a replay holds, which is 300 messages, rightly gets a gap. */
 const MAX_BEHIND = 200;

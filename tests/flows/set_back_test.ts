@@ -8,7 +8,7 @@ import { connect } from "../../src/client/mod.ts";
 import { Inbox } from "../../testkit/client_watch.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { numbers } from "../../testkit/instances.ts";
+import { numbers } from "../../testkit/nodes.ts";
 import { RedisServer, type RedisServerOptions, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
@@ -17,7 +17,7 @@ const WAIT_MS = 30_000;
 const USERS = ["tagless", "tagged", "sdk", "connected"] as const;
 const LAST_KEY = "userwire:{userwire:timeline}:last";
 
-/** Two servers of which the second copies the first, the way to one of them, and an instance. */
+/** Two servers of which the second copies the first, the way to one of them, and a node. */
 interface Stage {
   readonly redis: RedisServer;
   readonly other: RedisServer;
@@ -168,7 +168,7 @@ const copyWhileAlone = copied({ appendOnly: true });
 const LOSSES: Record<string, Scenario> = {
   "an older append-only file is put back": copied({ appendOnly: true }),
   "an older snapshot is put back": copied({}),
-  "an older append-only file is put back while no instance runs": {
+  "an older append-only file is put back while no node runs": {
     ...copyWhileAlone,
     async happens(stage) {
       await stage.service.server.shutdown();
@@ -176,7 +176,7 @@ const LOSSES: Record<string, Scenario> = {
       stage.service = await stage.start();
     },
   },
-  "what is lost was sent by an instance that has left": copied({ appendOnly: true }, {
+  "what is lost was sent by a node that has left": copied({ appendOnly: true }, {
     async between(stage) {
       await using leaver = await Service.start({ REDIS_URL: stage.redis.url });
       await stage.send(6, 10, leaver);
@@ -225,7 +225,7 @@ const LOSSES: Record<string, Scenario> = {
       await redis.stop({ signal: "SIGKILL" });
     },
   },
-  "a replica that lags is promoted while instances dial it, one of which remembers and one is new": {
+  "a replica that lags is promoted while nodes dial it, one of which remembers and one is new": {
     ...APART,
     async happens({ redis, other, way, service, start }) {
       // Its master is nobody: it stays a replica, with what it has.
@@ -235,7 +235,7 @@ const LOSSES: Record<string, Scenario> = {
       for (const one of [service, await start()]) {
         await until(
           async () => /^Redis is a replica/.test((await one.readiness()).why ?? ""),
-          "the instance to have met the replica",
+          "the node to have met the replica",
           WAIT_MS,
         );
       }
@@ -287,7 +287,7 @@ const NO_LOSSES: Record<string, Scenario> = {
   },
 };
 
-/** Both of two instances that live through a loss had accepted what is lost, and go on sending to the same users. */
+/** Both of two nodes that live through a loss had accepted what is lost, and go on sending to the same users. */
 const SHARED_LOSSES: Record<string, (stage: Pick<Stage, "redis" | "other" | "way">) => Promise<void>> = {
   "a replica that lags takes over": async ({ redis, other, way }) => {
     way.turn(other.port);
@@ -297,7 +297,7 @@ const SHARED_LOSSES: Record<string, (stage: Pick<Stage, "redis" | "other" | "way
 };
 
 for (const [what, happens] of Object.entries(SHARED_LOSSES)) {
-  redisTest(`Two instances agree on one epoch, and number nothing twice, when ${what}`, async () => {
+  redisTest(`Two nodes agree on one epoch, and number nothing twice, when ${what}`, async () => {
     await using redis = await RedisServer.start();
     await using other = await RedisServer.start({ replicaOf: redis });
     await using way = await TcpProxy.start(redis.port);

@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { send, sendAll } from "../../testkit/instances.ts";
+import { send, sendAll } from "../../testkit/nodes.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
@@ -20,11 +20,11 @@ async function isUnready(service: Service): Promise<void> {
   await until(async () => (await service.readiness()).status === 503, "the service not to be ready", WAIT_MS);
 }
 
-/** Resolves when an instance has told the others of an append, which it does once a second. */
+/** Resolves when a node has told the others of an append, which it does once a second. */
 async function isTold(redis: RedisServer, count: number): Promise<void> {
   await until(
     async () => await redis.cli("HLEN", "userwire:{userwire:timeline}:last") === count,
-    `${count} instances to have told of their last append`,
+    `${count} nodes to have told of their last append`,
     WAIT_MS,
   );
 }

@@ -9,7 +9,7 @@ import type { History } from "../../src/history/history.ts";
 import { payloadOf } from "../../src/protocol/envelope.ts";
 import { inList, outgoing, placeOf, seqsOf, textsOf } from "../contracts/history.ts";
 import { until } from "../../testkit/deadline.ts";
-import { numbers } from "../../testkit/instances.ts";
+import { numbers } from "../../testkit/nodes.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 

@@ -1,5 +1,5 @@
 /**
- * The history in Redis: the contract, with a second instance on the same server, and what is true of Redis only: which
+ * The history in Redis: the contract, with a second node on the same server, and what is true of Redis only: which
  * keys there are and when they end, scripts that Redis forgot, and counters that were lost or set back.
  */
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
@@ -52,7 +52,7 @@ historyContract("RedisStreamsHistory", async (limits) => {
   };
 }, { test: redisTest });
 
-/** One test with its own server and two instances on it. */
+/** One test with its own server and two nodes on it. */
 function test(
   claim: string,
   body: (t: { redis: RedisServer; ours: Engine; theirs: Engine }) => Promise<void>,
@@ -349,7 +349,7 @@ test("begins a new epoch after a restart from a snapshot, and says up to where t
   assertEquals((await theirs.history.since("alice", 0, 10)).epoch, third.epoch);
 });
 
-test("begins one new epoch, and not another with each instance that lost something", async (t) => {
+test("begins one new epoch, and not another with each node that lost something", async (t) => {
   const { redis, ours, theirs } = t;
   await sendMany(ours.history, 1);
   await redis.cli("SAVE");
@@ -362,7 +362,7 @@ test("begins one new epoch, and not another with each instance that lost somethi
   for (let look = 0; look < 3; look++) {
     const told = async () => String(await redis.cli("HVALS", LAST_KEY));
     const { seq } = await sendMany(ours.history, 1);
-    await until(async () => (await told()).includes(` ${seq} `), "the instance to look at Redis");
+    await until(async () => (await told()).includes(` ${seq} `), "the node to look at Redis");
     const next = await sendMany(theirs.history, 1);
     await until(async () => (await told()).includes(` ${next.seq} `), "the other to look at Redis");
   }
@@ -412,7 +412,7 @@ test("begins a new epoch on what another server's first timeline wrote, and none
   const next = await ours.history.since("alice", 0, 10);
   assertNotEquals(next.epoch, first.epoch);
   assertEquals([next.previousEpochs, seqsOf(next)], [[first], [1, 2]]);
-  // It comes from an instance that has heard of a timeline of which this one has not yet.
+  // It comes from a node that has heard of a timeline of which this one has not yet.
   await redis.cli("HSET", position, "timeline", "7.later");
   assertEquals(placeOf(await ours.history.append("alice", outgoing("m"))), { epoch: next.epoch, seq: 3 });
   assertEquals(await redis.cli("HGET", position, "timeline"), "7.later");
@@ -468,7 +468,7 @@ test("goes on in the same epoch when Redis restarts with an append-only file", a
   assertEquals(placeOf(await ours.history.append("alice", outgoing("m"))), { ...old, seq: 4 });
 }, ["--appendonly", "yes"]);
 
-test("has one epoch whatever instances come, and whether or not there is an append-only file", async (t) => {
+test("has one epoch whatever nodes come, and whether or not there is an append-only file", async (t) => {
   const { redis, ours } = t;
   await sendMany(ours.history, 1);
   await redis.cli("CONFIG", "SET", "appendonly", "yes");
@@ -512,7 +512,7 @@ for (const appendonly of ["no", "yes"]) {
   );
 }
 
-test("publishes in the order it stores, seen from two subscriptions of two instances", async (t) => {
+test("publishes in the order it stores, seen from two subscriptions of two nodes", async (t) => {
   const recorders = [new Recorder(), new Recorder()];
   await t.ours.broker.subscribe("alice", recorders[0]!);
   await t.theirs.broker.subscribe("alice", recorders[1]!);

@@ -275,7 +275,7 @@ Deno.test("No call that needs no key takes much longer than another, however its
   }
 });
 
-Deno.test("A handshake beyond USERWIRE_MAX_CONNECTIONS is told to try another instance", async () => {
+Deno.test("A handshake beyond USERWIRE_MAX_CONNECTIONS is told to try another node", async () => {
   await using service = await Service.start({ USERWIRE_MAX_CONNECTIONS: "1" });
   {
     await using _first = await RawSocket.open(service.socketUrl("alice"));

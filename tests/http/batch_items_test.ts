@@ -2,11 +2,11 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { instancesTest, numbers } from "../../testkit/instances.ts";
+import { nodesTest, numbers } from "../../testkit/nodes.ts";
 import type { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const { everywhere, onRedis } = instancesTest("A batch");
+const { everywhere, onRedis } = nodesTest("A batch");
 
 interface Answer {
   readonly status: number;
@@ -128,7 +128,7 @@ everywhere("with the key of another body is refused, and nothing of it is sent",
   await single.body?.cancel();
 });
 
-everywhere("with one key that meets itself on two instances is sent once", async ({ here, there }) => {
+everywhere("with one key that meets itself on two nodes is sent once", async ({ here, there }) => {
   await using alice = await Follower.open(there.socketUrl("alice"));
   for (const round of numbers(1, 5)) {
     const answers = await Promise.all(
@@ -231,7 +231,7 @@ onRedis("says of each item of a list what became of it", async ({ here, redis })
 
 onRedis("with a key goes on where it broke off", async ({ here, there, redis }) => {
   const key = "k1";
-  // As if the instance had died after the first item.
+  // As if the node had died after the first item.
   assert((await post(here, ITEMS, key)).status === 200);
   for (const name of await redis.cli("KEYS", "*{bob}:key:*") as string[]) await redis.cli("DEL", name);
   const again = await post(there, ITEMS, key);

@@ -10,7 +10,7 @@ import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 
 /** Two pages, which are under way at one time. */
 const RECIPIENTS = 200;
-/** What the instance tries once in a while comes to less; a script for each user, to more. */
+/** What the node tries once in a while comes to less; a script for each user, to more. */
 const FEW = 50;
 /** All together not more than goes out as one portion. */
 const DATA = "x".repeat(64);

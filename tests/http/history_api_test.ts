@@ -5,12 +5,12 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { instancesTest, numbers, send, sendAll, SHARED } from "../../testkit/instances.ts";
+import { nodesTest, numbers, send, sendAll, SHARED } from "../../testkit/nodes.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service, Truth } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const { everywhere, onRedis } = instancesTest("The HTTP API");
+const { everywhere, onRedis } = nodesTest("The HTTP API");
 
 interface Page {
   readonly epoch: string;
@@ -169,8 +169,8 @@ everywhere("keeps a message for the time its sender gives it", async ({ here, th
 // ---------------------------------------------------------------------------------------------------------
 // Closing
 
-everywhere("closes all connections of a user, on every instance, with code and reason", async (instances) => {
-  const { here, there } = instances;
+everywhere("closes all connections of a user, on every node, with code and reason", async (nodes) => {
+  const { here, there } = nodes;
   await using framed = await openClient(here.socketUrl("alice"), ["userwire.v1"]);
   await using raw = await openClient(there.socketUrl("alice"));
   await using bob = await openClient(there.socketUrl("bob"));
@@ -208,8 +208,8 @@ everywhere(
 
 onRedis(
   "closes a connection whose client does not answer, and its subscription at once",
-  async (instances) => {
-    const { here, there, redis } = instances;
+  async (nodes) => {
+    const { here, there, redis } = nodes;
     await using alice = await RawSocket.open(here.socketUrl("alice"));
     assertEquals((await call(there, "DELETE", "/v1/users/alice/connections?code=1012")).body, { closed: 1 });
     await new Truth(redis).isEmpty();
@@ -218,7 +218,7 @@ onRedis(
   },
 );
 
-onRedis("counts instances that were told to close, under their own name", async ({ here, there }) => {
+onRedis("counts nodes that were told to close, under their own name", async ({ here, there }) => {
   await using sockets = new AsyncDisposableStack();
   const clients = [];
   for (const service of [here, here, there]) {

@@ -160,9 +160,9 @@ interface Call {
   origin?: string;
   query?: string;
   headers?: Record<string, string>;
-  /** Whether it goes to an instance that wants a key, without one. */
+  /** Whether it goes to a node that wants a key, without one. */
   isClosed?: boolean;
-  /** Whether it goes to an instance that can't reach its Redis. */
+  /** Whether it goes to a node that can't reach its Redis. */
   isCutOff?: boolean;
   /** Whether the body has no end. */
   isEndless?: boolean;

@@ -167,7 +167,7 @@ browserTest(
   },
 );
 
-browserTest("Console page shows where the instance stands, and what is special about it", async (browser) => {
+browserTest("Console page shows where the node stands, and what is special about it", async (browser) => {
   await using service = await Service.start({ USERWIRE_NODE: "here" });
   await using console = await ConsolePage.open(browser, service.server.url);
   const { page } = console;
@@ -175,10 +175,10 @@ browserTest("Console page shows where the instance stands, and what is special a
   assertEquals(await page.title(), "Userwire · here");
   assertMatch(
     (await page.locator("#service").innerText()).replaceAll(/\s+/g, " "),
-    /^Ready Instance here Broker memory Connections 0$/,
+    /^Ready Node here Broker memory Connections 0$/,
   );
   assert(await page.getByText("Anyone who can reach this address can read and send as anyone").isVisible());
-  assert(await page.getByText("One instance only").isVisible());
+  assert(await page.getByText("One node only").isVisible());
   await console.connect("alice");
   await page.locator("#service-connections", { hasText: /^1$/ }).waitFor();
 });
@@ -315,7 +315,7 @@ browserTest("Console page disconnects, reconnects and removes a connection", asy
   await service.isEmpty();
 });
 
-browserTest("Console page says that the instance restarts, and comes back by itself", async (browser) => {
+browserTest("Console page says that the node restarts, and comes back by itself", async (browser) => {
   using port = OwnPort.take();
   await using service = await Service.start({ PORT: `${port}` });
   await using console = await ConsolePage.open(browser, service.server.url);
@@ -331,7 +331,7 @@ browserTest("Console page says that the instance restarts, and comes back by its
     });
   `);
   await service.server.shutdown();
-  // Whether it finds the instance on its way out or gone depends on when it asks.
+  // Whether it finds the node on its way out or gone depends on when it asks.
   for (const words of [/^Closed 1012: restart/m, /^Back in \d+ s$/m, /^(Unreachable|Not ready)$/m]) {
     const said = async () => await console.page.evaluate("said") as string[];
     await until(

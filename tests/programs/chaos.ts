@@ -1,5 +1,5 @@
 /**
- * Two real instances, real Redis servers, a proxy in front of each, 200 clients, a sender that never gives up, and one fault
+ * Two real nodes, real Redis servers, a proxy in front of each, 200 clients, a sender that never gives up, and one fault
  * after the other. At the end the books must balance: what each client received, together with what it was told
  * is missing, is what was accepted; nothing twice, everything in order; and what senders were told of `sockets` is what
  * there was (`chaos/ledger.ts` says what exactly).
@@ -10,7 +10,7 @@
  * Without `--messages` and `--seconds` each fault happens once; with `--messages` it goes on until so many are accepted; with
  * `--seconds` it ends then, whatever has happened. `--minutes` ends it in any case.
  *
- * `--shared` lets the instances share their subscriptions; what answers count is then instances, of which each user has one.
+ * `--shared` lets the nodes share their subscriptions; what answers count is then nodes, of which each user has one.
  *
  * `--without-proof` runs copies of the product that believe what they should not (`chaos/without_proof.ts`), and expects that
  * each of them loses messages: it shows that the books can find that.

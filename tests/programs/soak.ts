@@ -1,17 +1,17 @@
 /**
- * The soak: users over two instances and one Redis come, go and are killed at random while messages flow to them.
+ * The soak: users over two nodes and one Redis come, go and are killed at random while messages flow to them.
  * Afterwards nothing may be left: no subscriber in Redis, no session, no memory; and what each send answered must be
  * what arrived. It prints a table, and exits with 1 when anything was wrong.
  *
  *     deno task soak --seconds 20 --users 500 --rate 200 --seed 7
  *
- * It starts its own Redis and its own instances and ends only those.
+ * It starts its own Redis and its own nodes and ends only those.
  */
 import { parseArgs } from "node:util";
 import { until } from "../../testkit/deadline.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
-import type { Report } from "./soak/instance.ts";
-import { InstanceProcess } from "./soak/instance_process.ts";
+import type { Report } from "./soak/node.ts";
+import { NodeProcess } from "./soak/node_process.ts";
 import { type Judgement, Ledger } from "./soak/ledger.ts";
 import { type LoadResult, runLoad } from "./soak/load.ts";
 
@@ -20,7 +20,7 @@ const DEFAULTS = { seconds: 60, users: 500, rate: 200 };
 const WARM_UP_S = 10;
 /** How much larger a heap may be after the load than before. */
 const HEAP_GROWTH = 0.2;
-/** How long the instances may take to let go of the last sockets. */
+/** How long the nodes may take to let go of the last sockets. */
 const EMPTY_MS = 15_000;
 const MIB = 1024 ** 2;
 
@@ -67,26 +67,26 @@ async function soak(options: Options): Promise<readonly string[]> {
       USERWIRE_MAX_CONNECTIONS_PER_ADDRESS: "0",
       USERWIRE_UPGRADES_PER_SECOND: "0",
     };
-    await using first = await InstanceProcess.start("soak-1", settings);
-    await using second = await InstanceProcess.start("soak-2", settings);
-    const instances = [first, second];
-    const urls = instances.map(({ url }) => url);
+    await using first = await NodeProcess.start("soak-1", settings);
+    await using second = await NodeProcess.start("soak-2", settings);
+    const nodes = [first, second];
+    const urls = nodes.map(({ url }) => url);
     const end = new AbortController();
-    for (const { ended } of instances) void ended.then(() => end.abort());
+    for (const { ended } of nodes) void ended.then(() => end.abort());
 
     const ledger = new Ledger();
     const load = { urls, users, rate, signal: end.signal };
     await runLoad({ ...load, seconds: WARM_UP_S, seed: seed + 1, ledger: new Ledger() });
-    const before = await reportsWhenEmpty("after the warm-up", { redis, instances, ledger });
+    const before = await reportsWhenEmpty("after the warm-up", { redis, nodes, ledger });
     const result = await runLoad({ ...load, seconds, seed, ledger });
-    const after = await reportsWhenEmpty("after the load", { redis, instances, ledger });
+    const after = await reportsWhenEmpty("after the load", { redis, nodes, ledger });
 
-    for (const instance of instances) {
-      const code = await instance.stop();
-      if (code !== 0) ledger.violation(`${instance.name} ended with ${code}`);
+    for (const node of nodes) {
+      const code = await node.stop();
+      if (code !== 0) ledger.violation(`${node.name} ended with ${code}`);
     }
     for (const error of await errorsIn(logDir)) ledger.violation(`The log has an error: ${error}`);
-    instances.forEach(({ name }, i) => compare(name, { before: before[i]!, after: after[i]!, ledger }));
+    nodes.forEach(({ name }, i) => compare(name, { before: before[i]!, after: after[i]!, ledger }));
     const judgement = ledger.judge();
     tell(result, judgement);
     isClean = judgement.violations.length === 0;
@@ -97,12 +97,12 @@ async function soak(options: Options): Promise<readonly string[]> {
   }
 }
 
-/** What the instances hold once nobody is connected; what is left by then is a violation. */
+/** What the nodes hold once nobody is connected; what is left by then is a violation. */
 async function reportsWhenEmpty(
   when: string,
-  { redis, instances, ledger }: {
+  { redis, nodes, ledger }: {
     redis: RedisServer;
-    instances: readonly InstanceProcess[];
+    nodes: readonly NodeProcess[];
     ledger: Ledger;
   },
 ): Promise<Report[]> {
@@ -114,10 +114,10 @@ async function reportsWhenEmpty(
         const list = String(await redis.cli("CLIENT", "LIST", "TYPE", "pubsub"));
         subscribers = list.split("\n").filter((line) => line !== "");
         reports = [];
-        for (const instance of instances) reports.push(await instance.report());
+        for (const node of nodes) reports.push(await node.report());
         return subscribers.length === 0 && reports.every(({ sessions, closing }) => sessions + closing === 0);
       },
-      "the instances to be empty",
+      "the nodes to be empty",
       EMPTY_MS,
     );
   } catch (error) {
@@ -128,7 +128,7 @@ async function reportsWhenEmpty(
     reports.forEach(({ sessions, closing }, i) => {
       if (sessions + closing > 0) {
         ledger.violation(
-          `${instances[i]!.name} still holds ${sessions} sessions and ${closing} closing sockets`,
+          `${nodes[i]!.name} still holds ${sessions} sessions and ${closing} closing sockets`,
         );
       }
     });

@@ -1,13 +1,13 @@
-/** Sends that are tried again: `Idempotency-Key` over HTTP and through the publisher, on one instance and on two. */
+/** Sends that are tried again: `Idempotency-Key` over HTTP and through the publisher, on one node and on two. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { IdempotencyConflictError, InvalidMessageError } from "../../src/protocol/errors.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { instancesTest, numbers } from "../../testkit/instances.ts";
+import { nodesTest, numbers } from "../../testkit/nodes.ts";
 import type { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const { everywhere, onRedis } = instancesTest("Idempotency-Key");
+const { everywhere, onRedis } = nodesTest("Idempotency-Key");
 
 interface Answer {
   readonly status: number;
@@ -70,7 +70,7 @@ everywhere("answers 422 for another message with the same key", async ({ here, t
   assertEquals((await post(there)).replayed, "true");
 });
 
-everywhere("delivers once when requests with one key meet on two instances", async ({ here, there }) => {
+everywhere("delivers once when requests with one key meet on two nodes", async ({ here, there }) => {
   await using alice = await Follower.open(there.socketUrl("alice"));
   for (const round of numbers(1, 10)) {
     const answers = await Promise.all(

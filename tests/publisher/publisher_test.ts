@@ -1,5 +1,5 @@
 /**
- * The publisher as a backend uses it: opened on its own, beside instances that hold the sockets. The HTTP API over
+ * The publisher as a backend uses it: opened on its own, beside nodes that hold the sockets. The HTTP API over
  * it has tests of its own.
  */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
@@ -39,7 +39,7 @@ async function commandsOf(redis: RedisServer): Promise<Record<string, number>> {
 // ---------------------------------------------------------------------------------------------------------
 // Sending
 
-redisTest("Publisher.send reaches every socket of the user on every instance and says how many", async () => {
+redisTest("Publisher.send reaches every socket of the user on every node and says how many", async () => {
   await using redis = await RedisServer.start();
   await using here = await Service.start({ REDIS_URL: redis.url });
   await using there = await Service.start({ REDIS_URL: redis.url });
@@ -137,7 +137,7 @@ Deno.test("Publisher.send refuses what can't be sent, before it is sent", async 
 // ---------------------------------------------------------------------------------------------------------
 // Asking
 
-redisTest("Publisher says who is online, and how many sockets each has over all instances", async () => {
+redisTest("Publisher says who is online, and how many sockets each has over all nodes", async () => {
   await using redis = await RedisServer.start();
   await using here = await Service.start({ REDIS_URL: redis.url });
   await using there = await Service.start({ REDIS_URL: redis.url });
@@ -162,7 +162,7 @@ redisTest("Publisher says who is online, and how many sockets each has over all 
   assertEquals(await publisher.isOnline("bob"), false);
 });
 
-redisTest("Publisher.open takes the same prefix and letter case as the instances", async () => {
+redisTest("Publisher.open takes the same prefix and letter case as the nodes", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({
     REDIS_URL: redis.url,

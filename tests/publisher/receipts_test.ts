@@ -1,5 +1,5 @@
 /**
- * Receipts: `?wait=ack`, with clients that acknowledge, on the sender's instance and on another; with subscriptions of
+ * Receipts: `?wait=ack`, with clients that acknowledge, on the sender's node and on another; with subscriptions of
  * their own or shared ones.
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
@@ -15,14 +15,14 @@ import { Publisher, type SendOptions } from "../../src/publisher/mod.ts";
 import type { Wait } from "../../src/publisher/receipts.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
-import { instancesTest, numbers, SHARED } from "../../testkit/instances.ts";
+import { nodesTest, numbers, SHARED } from "../../testkit/nodes.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { type Sent, Service, Truth } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const { onEveryBroker, onRedis } = instancesTest("A receipt");
+const { onEveryBroker, onRedis } = nodesTest("A receipt");
 
 interface PostOptions {
   headers?: Record<string, string>;
@@ -81,7 +81,7 @@ async function listen(redis: RedisServer, pattern: string, stack: AsyncDisposabl
   return words;
 }
 
-onEveryBroker("comes from a client on another instance", async ({ here, there }) => {
+onEveryBroker("comes from a client on another node", async ({ here, there }) => {
   await using alice = await openAcking(there);
   for (const seq of numbers(1, 3)) {
     const { status, body } = await post(here, "?wait=ack&timeout=10000");
@@ -207,7 +207,7 @@ onEveryBroker("comes when the last of all sockets has acknowledged, not before",
   assertEquals([body.sockets, body.acked], [5, 5]);
 });
 
-onRedis("is counted beside the number of instances", async ({ here, there }) => {
+onRedis("is counted beside the number of nodes", async ({ here, there }) => {
   await using _all = await openAll([here, here, there]);
   const { body } = await post(here, "?wait=ack&timeout=10000");
   assertEquals([body.nodes, body.sockets, body.acked], [2, 3, 3]);
@@ -215,10 +215,10 @@ onRedis("is counted beside the number of instances", async ({ here, there }) => 
   assertEquals([nodes, sockets, acked], [2, undefined, undefined], "Nobody asked how many sockets");
 }, SHARED);
 
-onRedis("is waited for as long as an instance does not say how many sockets it has", async (instances) => {
-  const { here, there, redis } = instances;
+onRedis("is waited for as long as a node does not say how many sockets it has", async (nodes) => {
+  const { here, there, redis } = nodes;
   await using _all = await openAll([there, there]);
-  // Whoever listens without a word, as versions before this one did, counts as an instance.
+  // Whoever listens without a word, as versions before this one did, counts as a node.
   using silent = await RedisCommands.connect({ port: redis.port });
   await silent.command("SUBSCRIBE", "alice");
   const { body } = await postUntilAcked(here, 2);
@@ -226,7 +226,7 @@ onRedis("is waited for as long as an instance does not say how many sockets it h
 }, SHARED);
 
 redisTest(
-  "A receipt is waited for from every socket of an instance whose subscriptions are shared, by one whose are not",
+  "A receipt is waited for from every socket of a node whose subscriptions are shared, by one whose are not",
   async () => {
     await using redis = await RedisServer.start();
     await using here = await Service.start({ REDIS_URL: redis.url });
@@ -237,8 +237,8 @@ redisTest(
   },
 );
 
-onRedis("makes each instance say once how many sockets it has, also while they open", async (instances) => {
-  const { here, there, redis } = instances;
+onRedis("makes each node say once how many sockets it has, also while they open", async (nodes) => {
+  const { here, there, redis } = nodes;
   const send = () => here.server.app.publisher.send("alice", { kind: "text", text: "?" }, { waitAckMs: 1 });
   await using sockets = new AsyncDisposableStack();
   sockets.use(await openClient(there.socketUrl("alice")));

@@ -13,7 +13,7 @@ import { memoryLog } from "../../testkit/memory_log.ts";
 import { parseRedisUrl } from "../../src/redis/address.ts";
 import { Redis, Script, type ServerInfo } from "../../src/redis/commands.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
-import { SHARED } from "../../testkit/instances.ts";
+import { SHARED } from "../../testkit/nodes.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";

@@ -2,7 +2,7 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { Redis } from "../../src/redis/commands.ts";
-import { numbers } from "../../testkit/instances.ts";
+import { numbers } from "../../testkit/nodes.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 

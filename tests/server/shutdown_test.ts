@@ -168,7 +168,7 @@ Deno.test("A draining service takes nobody in, says so, and lives until its last
   assertEquals((await alice.readClose()).code, 1012);
 
   const { status, why, connections } = await service.readiness();
-  assertEquals([status, why, connections], [503, "The instance is shutting down", 0]);
+  assertEquals([status, why, connections], [503, "The node is shutting down", 0]);
   const health = await service.fetch("/healthz");
   assertEquals([health.status, await health.json()], [200, { status: "ok" }]);
   for (const username of ["bob", undefined]) {

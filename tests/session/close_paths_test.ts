@@ -9,7 +9,7 @@ import { OPCODE, RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";
 
-/** Alice's socket on the first of two instances, and all that surrounds it. */
+/** Alice's socket on the first of two nodes, and all that surrounds it. */
 interface Stage {
   readonly redis: RedisServer;
   readonly truth: Truth;

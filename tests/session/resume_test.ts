@@ -1,5 +1,5 @@
 /**
- * Resume over real sockets: with Redis and two instances, and with one in memory. Each client keeps its own books
+ * Resume over real sockets: with Redis and two nodes, and with one in memory. Each client keeps its own books
  * (`support/follower.ts`). What happens while messages flow is in `resume_flow_test.ts`, what happens when things break
  * in `faults_test.ts`.
  */
@@ -8,12 +8,12 @@ import { parsePosition } from "../../src/protocol/position.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { HeldSubscriptions } from "../../testkit/held_subscriptions.ts";
-import { instancesTest, numbers, send, sendAll } from "../../testkit/instances.ts";
+import { nodesTest, numbers, send, sendAll } from "../../testkit/nodes.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const { everywhere, onRedis } = instancesTest("Resume");
+const { everywhere, onRedis } = nodesTest("Resume");
 
 function url(service: Service): string {
   return service.socketUrl("alice");
@@ -106,7 +106,7 @@ Deno.test("Resume brings at once what is sent while the subscription is being co
 });
 
 everywhere(
-  "works twice in a row, on another instance each time, also from the same position",
+  "works twice in a row, on another node each time, also from the same position",
   async (place) => {
     const { here, there } = place;
     await using alice = await Follower.open(url(here));

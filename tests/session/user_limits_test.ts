@@ -1,18 +1,18 @@
 /**
- * How many sockets a user may have, and what one too many does: on one instance, on whichever broker, and over all
- * instances; whether a socket's user is named in its address or in its first frame.
+ * How many sockets a user may have, and what one too many does: on one node, on whichever broker, and over all
+ * nodes; whether a socket's user is named in its address or in its first frame.
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { CLOSED, protocolsFor, tokenFor } from "../../testkit/closed.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { HeldSubscriptions } from "../../testkit/held_subscriptions.ts";
-import { instancesTest, numbers } from "../../testkit/instances.ts";
+import { nodesTest, numbers } from "../../testkit/nodes.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 
-const { onEveryBroker } = instancesTest("A user's sockets");
+const { onEveryBroker } = nodesTest("A user's sockets");
 
 const TWO = { USERWIRE_MAX_CONNECTIONS_PER_USER: "2" };
 
@@ -34,7 +34,7 @@ async function codeOf(client: WsClient): Promise<number> {
 }
 
 // ---------------------------------------------------------------------------------------------------------
-// Of one instance
+// Of one node
 
 onEveryBroker(
   "are so many and no more: the newest is refused with 429, or 4429 after its first frame",
@@ -88,7 +88,7 @@ onEveryBroker(
   TWO,
 );
 
-Deno.test("A user's socket that is one too many for its own instance is refused without a subscription", async () => {
+Deno.test("A user's socket that is one too many for its own node is refused without a subscription", async () => {
   await using service = await Service.start(TWO);
   await using _first = await openClient(service.socketUrl("alice"));
   await using _second = await openClient(service.socketUrl("alice"));
@@ -100,9 +100,9 @@ Deno.test("A user's socket that is one too many for its own instance is refused 
 });
 
 // ---------------------------------------------------------------------------------------------------------
-// Of all instances, and other rules
+// Of all nodes, and other rules
 
-redisTest("A user's sockets are counted over all instances, by what Redis says", async () => {
+redisTest("A user's sockets are counted over all nodes, by what Redis says", async () => {
   await using redis = await RedisServer.start();
   const settings = { REDIS_URL: redis.url, USERWIRE_MAX_CONNECTIONS_PER_USER: "3" };
   await using one = await Service.start(settings);

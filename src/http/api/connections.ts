@@ -1,4 +1,4 @@
-/** `DELETE /v1/users/{username}/connections`: closes a user's sockets, on all instances. */
+/** `DELETE /v1/users/{username}/connections`: closes a user's sockets, on all nodes. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
 import { CLOSE } from "../../protocol/close_codes.ts";
@@ -21,7 +21,7 @@ const Closed = z.object({
   closed: z.number().int().optional().openapi({ description: "Connections that were told to close" }),
   nodes: z.number().int().optional().openapi({
     description:
-      "Instead of `closed` with shared subscriptions: how many instances were told to close all they hold",
+      "Instead of `closed` with shared subscriptions: how many nodes were told to close all they hold",
   }),
 }).openapi("Closed");
 

@@ -24,7 +24,7 @@ const READY_ROUTE = createRoute({
   path: "/readyz",
   operationId: "getReadiness",
   security: [], // a load balancer has no key
-  summary: "Whether this instance should get traffic",
+  summary: "Whether this node should get traffic",
   responses: {
     200: json(Readiness, "It should"),
     403: no("Pages of this origin may not call"),
@@ -38,7 +38,7 @@ const METRICS_ROUTE = createRoute({
   path: "/metrics",
   operationId: "getMetrics",
   security: SECURITY,
-  summary: "What this instance has done and how it is, for Prometheus",
+  summary: "What this node has done and how it is, for Prometheus",
   responses: {
     200: {
       description: "Its text format",

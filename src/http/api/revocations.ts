@@ -39,7 +39,7 @@ const ROUTE = createRoute({
     body: { required: true, content: { "application/json": { schema: RevocationQuery } } },
   },
   responses: {
-    201: json(Revoked, "Known to every instance from now on"),
+    201: json(Revoked, "Known to every node from now on"),
     ...BODY_REFUSALS,
     ...REFUSALS,
   },

@@ -60,7 +60,7 @@ const Receipt = z.object({
   acked: z.number().int().optional().openapi({
     description:
       "Of how many sockets the clients have acknowledged, with `wait=ack`; `sockets` is there then " +
-      "even beside `nodes`, once all instances have said how many they hold",
+      "even beside `nodes`, once all nodes have said how many they hold",
   }),
 }).openapi("Receipt");
 

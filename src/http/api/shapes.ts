@@ -30,7 +30,7 @@ export const sockets = z.number().int().openapi({
 });
 
 export const nodes = z.number().int().openapi({
-  description: "Instead of `sockets` with shared subscriptions: how many instances hold at least one of them",
+  description: "Instead of `sockets` with shared subscriptions: how many nodes hold at least one of them",
   example: 2,
 }).optional();
 
@@ -53,11 +53,11 @@ export const Readiness = z.object({
   ready: z.boolean(),
   why: z.string().optional().openapi({ description: "What keeps it from being ready" }),
   broker: z.string().openapi({ example: "redis" }),
-  node: z.string().openapi({ description: "Name of this instance", example: "host:8765" }),
+  node: z.string().openapi({ description: "Name of this node", example: "host:8765" }),
   open: z.boolean().openapi({
     description: "Open mode: every client that reaches this address may do everything",
   }),
-  connections: z.number().int().openapi({ description: "Sockets of this instance" }),
+  connections: z.number().int().openapi({ description: "Sockets of this node" }),
   warnings: z.array(z.string()).optional().openapi({
     description: "What Redis is set to that may lose data",
   }),

@@ -36,7 +36,7 @@ const USER_ROUTE = createRoute({
   security: SECURITY,
   summary: "Whether a user is online",
   request: { params: UserParameter },
-  responses: { 200: json(Online, "Sockets of the user over all instances"), ...REFUSALS },
+  responses: { 200: json(Online, "Sockets of the user over all nodes"), ...REFUSALS },
 });
 
 const USER_HEAD_ROUTE = createRoute({

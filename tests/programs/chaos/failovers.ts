@@ -115,7 +115,7 @@ export const FAILOVER_FAULTS: Faults = {
     },
   },
 
-  "a replica answers an instance": {
+  "a replica answers a node": {
     cuts: true,
     async run(world) {
       const { redis, replica, redisProxy } = world;

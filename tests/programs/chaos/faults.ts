@@ -1,5 +1,5 @@
 /**
- * The faults of networks, instances and a Redis on its own, and what all faults have in common. One runs at a time; what
+ * The faults of networks, nodes and a Redis on its own, and what all faults have in common. One runs at a time; what
  * it broke can work again when it resolves.
  */
 import { pause, type World } from "./world.ts";
@@ -17,11 +17,11 @@ export interface Fault {
 
 export type Faults = Readonly<Record<string, Fault>>;
 
-export const INSTANCE_FAULTS: Faults = {
-  "kill -9 an instance, start another": {
+export const NODE_FAULTS: Faults = {
+  "kill -9 a node, start another": {
     async run(world) {
-      await world.killInstance(world.chance.below(world.instances.length));
-      await world.startInstance();
+      await world.killNode(world.chance.below(world.nodes.length));
+      await world.startNode();
     },
   },
 

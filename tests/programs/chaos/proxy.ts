@@ -1,5 +1,5 @@
 /**
- * A TCP proxy in front of the instances, as a load balancer is: each connection goes to one of those that live. It can
+ * A TCP proxy in front of the nodes, as a load balancer is: each connection goes to one of those that live. It can
  * do to a connection what networks do: cut it, or let nothing through for a while.
  */
 import type { Chance } from "../../../testkit/random.ts";
@@ -16,7 +16,7 @@ export class Proxy implements AsyncDisposable {
   readonly #pairs = new Set<Pair>();
   readonly #chance: Chance;
   readonly #accepting: Promise<void>;
-  /** Ports of the instances that live. */
+  /** Ports of the nodes that live. */
   targets: readonly number[] = [];
   #isClosed = false;
 
@@ -86,7 +86,7 @@ export class Proxy implements AsyncDisposable {
     try {
       server = await Deno.connect({ hostname: "127.0.0.1", port });
     } catch {
-      client.close(); // an instance that died a moment ago
+      client.close(); // a node that died a moment ago
       return;
     }
     const pair: Pair = { client, server, stalled: undefined };

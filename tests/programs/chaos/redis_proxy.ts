@@ -1,5 +1,5 @@
 /**
- * The address at which the instances find their Redis, as a name, a Service or a load balancer is one: a TCP proxy
+ * The address at which the nodes find their Redis, as a name, a Service or a load balancer is one: a TCP proxy
  * whose new connections can be led elsewhere while the old ones stay.
  *
  * What one side ends is ended for the other side only in that direction: a subscription says goodbye by a half-close, and
@@ -23,7 +23,7 @@ export class RedisProxy implements AsyncDisposable {
     this.#accepting = this.#accept();
   }
 
-  /** What the instances take for their Redis. */
+  /** What the nodes take for their Redis. */
   get url(): string {
     return `redis://127.0.0.1:${this.#listener.addr.port}`;
   }

@@ -77,14 +77,14 @@ export class Sender {
   }
 
   async #deliver(user: string, n: number): Promise<void> {
-    const { instances, ledger } = this.#world;
+    const { nodes, ledger } = this.#world;
     const triedMs = performance.now();
     let waitMs = RETRY_MS;
     for (let tries = 1; !this.#isAbandoned; tries++, waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
-      const instance = instances[n % Math.max(1, instances.length)];
+      const node = nodes[n % Math.max(1, nodes.length)];
       const sentMs = performance.now();
       try {
-        const response = await fetch(new URL(`v1/users/${user}/messages`, instance?.url), {
+        const response = await fetch(new URL(`v1/users/${user}/messages`, node?.url), {
           method: "POST",
           body: String(n),
           headers: { "content-type": "application/json", "idempotency-key": `send-${n}` },
@@ -102,7 +102,7 @@ export class Sender {
           ledger.violate(`A send was answered ${response.status}: ${answer.detail}`);
         }
       } catch {
-        // The instance is gone, or was killed while it answered.
+        // The node is gone, or was killed while it answered.
       }
       this.retries++;
       await pause(waitMs * (0.5 + Math.random()));

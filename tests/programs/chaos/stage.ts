@@ -26,7 +26,7 @@ export interface StageOptions {
   /** Ends at this time in any case, on the clock of `performance.now()`. */
   readonly endMs: number;
   readonly root?: URL | undefined;
-  /** Whether the instances share their subscriptions. */
+  /** Whether the nodes share their subscriptions. */
   readonly isShared: boolean;
 }
 

@@ -1,7 +1,7 @@
 /** The worlds, each with the faults that can happen in it. */
 import { COMPANY_FAULTS } from "./company.ts";
 import { FAILOVER_FAULTS } from "./failovers.ts";
-import { INSTANCE_FAULTS, REDIS_FAULTS } from "./faults.ts";
+import { NODE_FAULTS, REDIS_FAULTS } from "./faults.ts";
 import { APPEND_ONLY_FAULTS, SNAPSHOT_FAULTS } from "./restarts.ts";
 import type { Stage } from "./stage.ts";
 
@@ -10,7 +10,7 @@ export const STAGES: readonly Stage[] = [
     name: "one Redis with snapshots",
     appendOnly: false,
     replicated: false,
-    faults: { ...INSTANCE_FAULTS, ...REDIS_FAULTS, ...SNAPSHOT_FAULTS, ...COMPANY_FAULTS },
+    faults: { ...NODE_FAULTS, ...REDIS_FAULTS, ...SNAPSHOT_FAULTS, ...COMPANY_FAULTS },
   },
   {
     name: "one Redis with an append-only file",

@@ -1,4 +1,4 @@
-/** What the faults happen to: two instances behind a proxy, their Redis behind another, and the books. */
+/** What the faults happen to: two nodes behind a proxy, their Redis behind another, and the books. */
 import { DeadlineError, until } from "../../../testkit/deadline.ts";
 import { ProcessService } from "../../../testkit/process_service.ts";
 import type { Chance } from "../../../testkit/random.ts";
@@ -18,7 +18,7 @@ export interface WorldOptions {
   readonly users: number;
   /** Folder of the product. @default this project */
   readonly root?: URL | undefined;
-  /** Whether the instances share their subscriptions. */
+  /** Whether the nodes share their subscriptions. */
   readonly isShared: boolean;
 }
 
@@ -39,12 +39,12 @@ const SETTINGS = {
 export class World implements AsyncDisposable {
   readonly ledger: Ledger;
   readonly chance: Chance;
-  /** In front of the instances. */
+  /** In front of the nodes. */
   readonly proxy: Proxy;
   /** In front of Redis. */
   readonly redisProxy: RedisProxy;
-  /** The instances that live. */
-  readonly instances: ProcessService[] = [];
+  /** The nodes that live. */
+  readonly nodes: ProcessService[] = [];
   readonly #root: URL | undefined;
   readonly #settings: Readonly<Record<string, string>>;
   readonly #users: number;
@@ -74,8 +74,8 @@ export class World implements AsyncDisposable {
         : undefined;
       world = new World(options, redis, replica);
       await replica?.copied();
-      await world.startInstance();
-      await world.startInstance();
+      await world.startNode();
+      await world.startNode();
       return world;
     } catch (error) {
       await (world ?? redis)[Symbol.asyncDispose]();
@@ -100,14 +100,14 @@ export class World implements AsyncDisposable {
     this.redisProxy.turn(this.#redis.port);
   }
 
-  async startInstance(): Promise<void> {
-    this.instances.push(await ProcessService.start(this.#settings, this.#root ? { root: this.#root } : {}));
+  async startNode(): Promise<void> {
+    this.nodes.push(await ProcessService.start(this.#settings, this.#root ? { root: this.#root } : {}));
     this.#aim();
   }
 
-  /** Kills an instance; nobody is led to it any more. */
-  async killInstance(index: number): Promise<void> {
-    const [victim] = this.instances.splice(index, 1);
+  /** Kills a node; nobody is led to it any more. */
+  async killNode(index: number): Promise<void> {
+    const [victim] = this.nodes.splice(index, 1);
     this.#aim();
     victim!.signal("SIGKILL");
     await victim!.ended();
@@ -130,7 +130,7 @@ export class World implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.proxy[Symbol.asyncDispose]();
-    for (const instance of this.instances) await instance[Symbol.asyncDispose]();
+    for (const node of this.nodes) await node[Symbol.asyncDispose]();
     await this.redisProxy[Symbol.asyncDispose]();
     await this.#redis[Symbol.asyncDispose]();
     await this.#replica?.[Symbol.asyncDispose]();
@@ -147,7 +147,7 @@ export class World implements AsyncDisposable {
   }
 
   #aim(): void {
-    this.proxy.targets = this.instances.map(({ url }) => Number(new URL(url).port));
+    this.proxy.targets = this.nodes.map(({ url }) => Number(new URL(url).port));
   }
 }
 

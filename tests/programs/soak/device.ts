@@ -14,7 +14,7 @@ export type Leaving = "close" | "reset" | "cut" | "early";
 
 export interface DeviceOptions {
   readonly user: string;
-  /** Base URLs of the instances. */
+  /** Base URLs of the nodes. */
   readonly urls: readonly string[];
   readonly random: Random;
   readonly ledger: Ledger;

@@ -7,7 +7,7 @@
  * apart, there are bounds: no more arrivals than the answer says, but for framed sockets that were opening and have it
  * from the history, and the answer lies between the sockets that were surely there and those that may have been.
  *
- * How long that while is depends on the machine: an instance that needed seconds to answer a send may need as long to
+ * How long that while is depends on the machine: a node that needed seconds to answer a send may need as long to
  * notice that a socket left.
  */
 
@@ -44,7 +44,7 @@ export interface Judgement {
   readonly violations: readonly string[];
 }
 
-/** How long an instance and Redis may take to notice that a socket left, on top of the slowest send. */
+/** How long a node and Redis may take to notice that a socket left, on top of the slowest send. */
 const LEAVE_MS = 2_000;
 /** The same where it left during the handshake: Deno says nothing, the service finds out by itself in a few seconds. */
 const LEAVE_OPENING_MS = 8_000;

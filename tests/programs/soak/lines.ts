@@ -1,4 +1,4 @@
-/** How the soak and its instances talk: a line each. */
+/** How the soak and its nodes talk: a line each. */
 
 /** The lines of a stream of bytes, without their ends. */
 export async function* lines(stream: ReadableStream<Uint8Array<ArrayBuffer>>): AsyncGenerator<string> {

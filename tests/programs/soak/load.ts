@@ -1,10 +1,10 @@
-/** The load: devices that come and go, and a steady stream of messages to random users through random instances. */
+/** The load: devices that come and go, and a steady stream of messages to random users through random nodes. */
 import { type DeviceOptions, type Leaving, runDevice, sleep } from "./device.ts";
 import { ARRIVE_MS, type Ledger } from "./ledger.ts";
 import { Random } from "./random.ts";
 
 export interface LoadOptions {
-  /** Base URLs of the instances. */
+  /** Base URLs of the nodes. */
   readonly urls: readonly string[];
   readonly users: number;
   /** Messages a second. */

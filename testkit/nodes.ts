@@ -1,17 +1,17 @@
 /**
- * Tests that hold for any number of instances: declared once, run in memory with one instance and over Redis with two,
+ * Tests that hold for any number of nodes: declared once, run in memory with one node and over Redis with two,
  * whose sockets have subscriptions of their own or, where that may matter, share them.
  * Test files say the subject, tests say the claim:
  *
- *     const { everywhere, onRedis } = instancesTest("Resume");
+ *     const { everywhere, onRedis } = nodesTest("Resume");
  *     everywhere("works twice in a row", async ({ here, there }) => { … });
  */
 import type { Accepted } from "./follower.ts";
 import { RedisServer, redisTest } from "./redis_server.ts";
 import { Service } from "./service.ts";
 
-/** Two instances; in memory it is one and the same. */
-export interface Instances {
+/** Two nodes; in memory it is one and the same. */
+export interface Nodes {
   readonly here: Service;
   readonly there: Service;
 }
@@ -19,24 +19,24 @@ export interface Instances {
 /** Settings by the names of their variables. */
 export type Env = Readonly<Record<string, string>>;
 
-/** With these, all sockets of an instance share one subscription of Redis. */
+/** With these, all sockets of a node share one subscription of Redis. */
 export const SHARED: Env = { USERWIRE_SUBSCRIPTIONS: "shared" };
 
-export interface InstancesTest {
+export interface NodesTest {
   /** Declares the test twice: in memory, and over Redis. */
-  everywhere(claim: string, body: (instances: Instances) => Promise<void>, env?: Env): void;
+  everywhere(claim: string, body: (nodes: Nodes) => Promise<void>, env?: Env): void;
   /** The same, and a third time over Redis with shared subscriptions. */
-  onEveryBroker(claim: string, body: (instances: Instances) => Promise<void>, env?: Env): void;
+  onEveryBroker(claim: string, body: (nodes: Nodes) => Promise<void>, env?: Env): void;
   onRedis(
     claim: string,
-    body: (instances: Instances & { redis: RedisServer }) => Promise<void>,
+    body: (nodes: Nodes & { redis: RedisServer }) => Promise<void>,
     env?: Env,
   ): void;
 }
 
 /** @param subject The words that the names of the tests begin with. */
-export function instancesTest(subject: string): InstancesTest {
-  const onRedis: InstancesTest["onRedis"] = (claim, body, env) => {
+export function nodesTest(subject: string): NodesTest {
+  const onRedis: NodesTest["onRedis"] = (claim, body, env) => {
     const way = env === undefined || !("USERWIRE_SUBSCRIPTIONS" in env)
       ? "over Redis"
       : `over ${env.USERWIRE_SUBSCRIPTIONS} subscriptions`;
@@ -47,7 +47,7 @@ export function instancesTest(subject: string): InstancesTest {
       await body({ here, there, redis });
     });
   };
-  const everywhere: InstancesTest["everywhere"] = (claim, body, env) => {
+  const everywhere: NodesTest["everywhere"] = (claim, body, env) => {
     Deno.test(`${subject} in memory ${claim}`, async () => {
       await using service = await Service.start(env);
       await body({ here: service, there: service });

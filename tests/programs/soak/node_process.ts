@@ -1,16 +1,16 @@
 /**
- * The soak's end of an instance: starts its process, asks it for reports, stops it. What the process does is in
- * `instance.ts`.
+ * The soak's end of a node: starts its process, asks it for reports, stops it. What the process does is in
+ * `node.ts`.
  */
 import { withDeadline } from "../../../testkit/deadline.ts";
-import type { Report } from "./instance.ts";
+import type { Report } from "./node.ts";
 import { lines } from "./lines.ts";
 
 const START_MS = 20_000;
 const REPORT_MS = 10_000;
 const STOP_MS = 20_000;
 
-export class InstanceProcess implements AsyncDisposable {
+export class NodeProcess implements AsyncDisposable {
   readonly name: string;
   /** Base of the HTTP API, with a slash at its end. */
   readonly url: string;
@@ -38,13 +38,13 @@ export class InstanceProcess implements AsyncDisposable {
    * @param name Also the name of its log file.
    * @param settings By the names of their variables; those of this process are not handed on.
    */
-  static async start(name: string, settings: Readonly<Record<string, string>>): Promise<InstanceProcess> {
+  static async start(name: string, settings: Readonly<Record<string, string>>): Promise<NodeProcess> {
     const child = new Deno.Command(Deno.execPath(), {
       args: [
         "run",
         "-A",
         "--v8-flags=--expose-gc",
-        `${import.meta.dirname}/instance.ts`,
+        `${import.meta.dirname}/node.ts`,
         JSON.stringify(settings),
         name,
       ],
@@ -54,7 +54,7 @@ export class InstanceProcess implements AsyncDisposable {
     const output = lines(child.stdout);
     const { value } = await withDeadline(output.next(), START_MS, `${name} to start`);
     if (value === undefined) throw new Error(`${name} ended at once: its reason is above`);
-    return new InstanceProcess(name, JSON.parse(value).url, {
+    return new NodeProcess(name, JSON.parse(value).url, {
       child,
       input: child.stdin.getWriter(),
       output,

@@ -1,16 +1,16 @@
 /**
- * One instance of the service for the soak: the real server in a process of its own, which tells what it holds when
+ * One node of the service for the soak: the real server in a process of its own, which tells what it holds when
  * it is asked. Asked how? A line on standard input: "report" collects garbage first and then tells the memory and the
  * sockets; "stop", or the end of the input, shuts it down. So it never outlives the soak.
  *
- *     deno run -A --v8-flags=--expose-gc tests/programs/soak/instance.ts '{"REDIS_URL": "…"}' name
+ *     deno run -A --v8-flags=--expose-gc tests/programs/soak/node.ts '{"REDIS_URL": "…"}' name
  */
 import { loadConfig } from "../../../src/config/settings.ts";
 import { openLog } from "../../../src/log/open.ts";
 import { startServer } from "../../../src/server/server.ts";
 import { lines } from "./lines.ts";
 
-/** What an instance holds. Sizes in bytes. */
+/** What a node holds. Sizes in bytes. */
 export interface Report {
   readonly heapUsed: number;
   readonly rss: number;
