@@ -130,7 +130,8 @@ export class Publisher implements AsyncDisposable {
     const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
     const { waitAckMs } = options;
     if (waitAckMs === undefined) {
-      return this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
+      // Awaited, because an async function that returns a promise takes two turns more.
+      return await this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
     }
     using wait = await this.receipts.wait();
     const outgoing = outgoingMessage(payload, id, wait.receipt);
