@@ -121,9 +121,9 @@ export class Handover<Message, Item extends Entry<Message>> {
 
   /** The first item, if there is one and somebody to take it. */
   #next(): Item | undefined {
-    const isWanted = this.#loops.size > 0 || this.#host.isListening();
-    const item = isWanted ? this.#queue[0] : undefined;
-    const waitsForLoop = item?.message !== undefined && this.#loops.size > 0 && this.#pulls.length === 0;
+    const hasLoop = this.#loops.size > 0;
+    const item = hasLoop || this.#host.isListening() ? this.#queue[0] : undefined;
+    const waitsForLoop = hasLoop && this.#pulls.length === 0 && item?.message !== undefined;
     return waitsForLoop ? undefined : item;
   }
 

@@ -36,7 +36,7 @@ export type Payload =
   | { readonly kind: "json" | "text"; readonly text: string }
   | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
 
-export interface EnvelopeOptions {
+interface EnvelopeOptions {
   /** Message id, as `MESSAGE_ID` says. */
   id: string;
   /** Unix milliseconds. */

@@ -8,12 +8,10 @@
 /** The settings can't be used. Lists every fault found, so that one start shows them all. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
-  /** One sentence per fault: what is wrong and what to do. */
-  readonly faults: readonly string[];
 
-  constructor(faults: readonly string[]) {
+  /** @param faults One sentence per fault: what is wrong and what to do. */
+  constructor(readonly faults: readonly string[]) {
     super(faults.join("\n"));
-    this.faults = faults;
   }
 }
 

@@ -91,11 +91,12 @@ export class WebSocketTransport implements Transport, EventListenerObject {
   }
 
   write(frame: string | Uint8Array<ArrayBuffer>): boolean {
-    const waiting = this.#look();
+    const socket = this.#socket!;
+    const waiting = this.#look(socket);
     // A frame that is larger than the mark goes alone.
     if (waiting > 0 && waiting + frame.length > this.#maxBytes) return false;
-    this.#socket!.send(frame);
-    this.#bytes = this.#socket!.bufferedAmount;
+    socket.send(frame);
+    this.#bytes = socket.bufferedAmount;
     return true;
   }
 
@@ -110,7 +111,7 @@ export class WebSocketTransport implements Transport, EventListenerObject {
         if (!isLate && ++this.#stuckTicks >= OPEN_TICKS) this.#giveUp();
         return 0;
       case "open": {
-        const isWaiting = this.#look() > 0;
+        const isWaiting = this.#look(this.#socket!) > 0;
         this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
         this.#hasTaken = false;
         return this.#stuckTicks;
@@ -198,8 +199,7 @@ export class WebSocketTransport implements Transport, EventListenerObject {
     socket.addEventListener("close", () => clearInterval(timer));
   }
 
-  #look(): number {
-    const { bufferedAmount } = this.#socket!;
+  #look({ bufferedAmount }: WebSocket): number {
     if (bufferedAmount < this.#bytes) this.#hasTaken = true;
     return this.#bytes = bufferedAmount;
   }
