@@ -67,6 +67,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       const position = parsePosition(resume);
       if (!position) throw new TypeError(`Can't resume from "${resume}": give what "position" was`);
       this.#received = this.#handed = position;
+      this.#loaded = Promise.resolve();
     }
     const WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (WebSocket === undefined) {
@@ -76,7 +77,6 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
     this.#saving = store && new Saving(store, (error) => this.#report(error));
-    if (resume !== undefined) this.#loaded = Promise.resolve();
     this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,

@@ -83,10 +83,7 @@ export class Handover<Message, Item extends Entry<Message>> {
     this.#host.onRoom();
   }
 
-  /**
-   * Nothing more will be pushed.
-   * @param options.discard Whether what waits is let go instead of being handed over.
-   */
+  /** Nothing more will be pushed. @param options.discard Lets go of what waits instead of handing it over. */
   end(options: { discard: boolean }): void {
     this.#hasEnded = true;
     if (options.discard) {

@@ -133,8 +133,6 @@ export class Link {
     else this.#host.onClosed({ code: 1000, reason: "" });
   }
 
-  // ------------------------------------------------------------------------------------------------------
-
   async #connect(): Promise<void> {
     clearTimeout(this.#timer);
     const turn = ++this.#turn;

@@ -1,8 +1,6 @@
 /**
- * The errors that a caller is expected to catch. Everything else is a built-in class.
- *
- * The tables that turn them into answers live elsewhere: error → HTTP status in `http/problem.ts`,
- * reason → close code in `close_codes.ts`.
+ * The errors that a caller is expected to catch; everything else is a built-in class. What becomes of them: an HTTP
+ * status in `http/problem.ts`, a close code where the session or the socket ends.
  */
 
 /** The settings can't be used. Lists every fault found, so that one start shows them all. */

@@ -15,9 +15,6 @@ export const SUBPROTOCOL = "userwire.v1";
 /** Version number in `hi`. */
 export const PROTOCOL_VERSION = 1;
 
-// ---------------------------------------------------------------------------------------------------------
-// Frames from the server
-
 /** First frame on every `userwire.v1` socket. */
 export interface HiFrame {
   t: "hi";

@@ -155,7 +155,6 @@ export class Session
     this.#context.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 
-  /** Compares the client's position with the history. */
   verify(): void {
     this.#replay?.verify();
   }
@@ -207,9 +206,6 @@ export class Session
       this.close({ code: CLOSE.protocol.code, reason: messageOf(error) }, { whenQuiet: true });
     }
   }
-
-  // ------------------------------------------------------------------------------------------------------
-  // Time
 
   /** Once a second: finds slow clients and those whose token has ended; sends `p` into silence. */
   tick(isLate: boolean): void {
