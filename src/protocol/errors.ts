@@ -1,6 +1,6 @@
 /**
- * The errors that a caller is expected to catch; everything else is a built-in class. What becomes of them: an HTTP
- * status in `http/problem.ts`, a close code where the session or the socket ends.
+ * The errors that a caller is expected to catch; everything else is a built-in class. They become an HTTP status in
+ * `http/problem.ts`, a close code in `session/open_session.ts` and `session/pending_session.ts`.
  */
 
 /** The settings can't be used. Lists every fault found, so that one start shows them all. */
