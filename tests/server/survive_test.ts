@@ -9,7 +9,7 @@ Deno.test("Service outlives exceptions that nobody catches, also those that can'
   using folder = new TempFolder("survive");
   const dir = folder.path;
   const program = `
-    import { loadConfig } from "./src/config/settings.ts";
+    import { loadConfig } from "./testkit/config.ts";
     import { serve } from "./src/server/run.ts";
     const dir = ${JSON.stringify(dir)};
     const stop = new AbortController();
