@@ -388,3 +388,13 @@ Deno.test("Publisher.history is of one epoch, also when another begins while it 
   assertEquals([first, frames.map((frame) => JSON.parse(frame).data), reads], [1, [1, 2], 2]);
   await broker.close();
 });
+
+Deno.test("Publisher.claim that is not answered is a send that was refused, for none has begun", async () => {
+  const broker = new MemoryBroker();
+  const history = new MemoryHistory(broker, { limits: { count: 9, ttlMs: 60_000 } });
+  await using publisher = new Publisher(broker, history);
+  history.claim = () => Promise.reject(new BrokerUnavailableError("No answer", { outcome: "unknown" }));
+  const { outcome } = await assertRejects(() => publisher.claim("key", "print"), BrokerUnavailableError);
+  assertEquals(outcome, "refused");
+  await broker.close();
+});
