@@ -75,7 +75,7 @@ export const SETTINGS = {
   jwtAlgorithms: setting("USERWIRE_JWT_ALGORITHMS", list, [], "Signature algorithms that tokens may use; if empty, all that suit the key"),
   jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "Issuer that tokens must have in `iss`"),
   jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "Audience that tokens must have in `aud`"),
-  jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "Tolerance for the clock of whoever signs tokens"),
+  jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "Tolerance for the clock of the service that signs tokens"),
   maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest lifetime of a token, from `iat` to `exp`; revocations are kept as long"),
   tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Accept the token in `?token=` too, where it ends up in the logs of proxies"),
   ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "Lifetime of a ticket"),
