@@ -376,7 +376,7 @@ Deno.test("Publisher.history is of one epoch, also when another begins while it 
   const broker = new MemoryBroker();
   const history = new MemoryHistory(broker, { limits: { count: 9, ttlMs: 60_000 } });
   await using publisher = new Publisher(broker, history);
-  for (let n = 1; n <= 4; n++) await publisher.send("alice", n);
+  for (let n = 1; n <= 6; n++) await publisher.send("alice", n);
   const since = history.since.bind(history);
   let reads = 0;
   // The store hands out two at a time, and is set back in between.
