@@ -67,7 +67,7 @@ export class Timeline implements Watch {
   #mark = "";
   /** Whether this server lets us make one. */
   #isMarkable = true;
-  /** When the newest append was told that was there at the last look, on Redis' clock; 0 for none. */
+  /** When the newest record of the last look was written, on Redis' clock; 0 for none. */
   #told = "0";
   readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
   /** Since when it waits for a record of others, on the clock of `performance.now()`, and on which life of Redis. */

@@ -45,6 +45,7 @@ export async function serve(config: Config, signal?: AbortSignal): Promise<numbe
   if (!IS_WINDOWS) Deno.addSignalListener("SIGHUP", reload);
   signal?.addEventListener("abort", stop, { signal: returned.signal });
   const starting = startServer(config);
+  if (signal?.aborted) stop();
   surviveFaults(starting, returned.signal);
   starting.then((server) => server.failed.then(() => end(server, 1)), stopped.reject);
   try {
