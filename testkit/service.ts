@@ -7,7 +7,7 @@
  *
  * `Truth` is the other side: what Redis itself says, which no bookkeeping of ours can embellish.
  */
-import { loadConfig } from "../src/config/settings.ts";
+import { loadConfig } from "./config.ts";
 import { memoryLog, type MemoryRecord } from "./memory_log.ts";
 import { type Server, startServer } from "../src/server/server.ts";
 import { until } from "./deadline.ts";

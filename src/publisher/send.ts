@@ -78,7 +78,7 @@ export function outgoingMessage(payload: Payload, id: string, receipt?: string):
 }
 
 /**
- * What the caller is told.
+ * What the caller gets as the result.
  * @param counted What the broker counts.
  * @throws {UserOfflineError | IdempotencyConflictError} when nothing was sent.
  */

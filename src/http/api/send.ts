@@ -5,6 +5,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, type Auth } from "../../auth/auth.ts";
 import { InvalidMessageError } from "../../protocol/errors.ts";
+import type { Metrics } from "../../metrics/metrics.ts";
 import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { SendOptions } from "../../publisher/send.ts";
@@ -108,6 +109,7 @@ const ROUTE = createRoute({
 export interface SendContext {
   readonly publisher: Publisher;
   readonly auth: Auth;
+  readonly metrics: Metrics;
   readonly body: BodyLimits;
 }
 
@@ -143,7 +145,8 @@ export async function answerSend(request: Request, target: string, context: Send
   try {
     payload = await readPayload(request, context.body);
   } catch (error) {
-    if (error instanceof InvalidMessageError) context.publisher.countRefused();
+    // A payload that can't be read never comes to the publisher, which counts all other sends.
+    if (error instanceof InvalidMessageError) context.metrics.sends.refused++;
     throw error;
   }
   const idempotencyKey = request.headers.get("idempotency-key");
@@ -160,6 +163,5 @@ export async function answerSend(request: Request, target: string, context: Send
 export const send: Call = {
   route: ROUTE,
   effect: EFFECT_ON_FAILURE.send,
-  answer: (c, { publisher, auth, bodies }) =>
-    answerSend(c.req.raw, segmentOf(c), { publisher, auth, body: bodies.single }),
+  answer: (c, api) => answerSend(c.req.raw, segmentOf(c), { ...api, body: api.bodies.single }),
 };
