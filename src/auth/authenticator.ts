@@ -1,10 +1,9 @@
 /** Makes the one `Auth` of a process out of the settings: reads the keys, opens the verifier of tokens, picks the store. */
 import type { Broker } from "../broker/broker.ts";
 import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../protocol/errors.ts";
-import type { Credential } from "../protocol/credentials.ts";
 import type { Redis } from "../redis/commands.ts";
-import type { Auth, Identity } from "./auth.ts";
-import { openVerifier, type TokenOptions, type Verify } from "./jwt.ts";
+import type { Auth } from "./auth.ts";
+import { openVerifier, type TokenOptions } from "./jwt.ts";
 import { KeyRing, type KnownKey, parseKeyLines } from "./keys.ts";
 import { MemoryTtlStore } from "./ttl_store_memory.ts";
 import { RedisTtlStore } from "./ttl_store_redis.ts";
@@ -43,18 +42,24 @@ export function prepareAuth(options: AuthOptions): (context: AuthContext) => Aut
   const ring = keys && new KeyRing(keys, { fold: options.tokens.names.fold ?? false });
   return ({ redis, broker, line }) => {
     const store = redis ? new RedisTtlStore(redis) : new MemoryTtlStore(broker);
-    const prefix = { prefix: options.channelPrefix };
-    const tickets = new Tickets(store, { ...prefix, ...(line && { line }) });
-    const revocations = new Revocations(store, { ...prefix, ...options.tokens });
+    const prefix = options.channelPrefix;
+    const tickets = new Tickets(store, { prefix, line });
+    const revocations = new Revocations(store, { prefix, ...options.tokens });
 
     return {
       isOpen: ring === undefined && verify === undefined,
       takesTokens: verify !== undefined,
 
-      authenticate: (credential) => identityOf(credential, { verify, tickets }),
+      async authenticate({ kind, text }) {
+        if (kind === "ticket") return await tickets.find(text) ?? refuseTicket();
+        if (verify) return await verify(text);
+        throw new UnauthorizedError(
+          "Tokens can't be verified here: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or USERWIRE_JWKS_URL",
+        );
+      },
 
       async redeem(ticket) {
-        if (!await tickets.redeem(ticket)) throw invalidTicket();
+        if (!await tickets.redeem(ticket)) refuseTicket();
       },
 
       authorize(key, scope) {
@@ -79,42 +84,25 @@ export function prepareAuth(options: AuthOptions): (context: AuthContext) => Aut
   };
 }
 
-async function identityOf(
-  { kind, text }: Credential,
-  { verify, tickets }: { verify: Verify | undefined; tickets: Tickets },
-): Promise<Identity> {
-  if (kind === "token") {
-    if (verify) return await verify(text);
-    throw new UnauthorizedError(
-      "Tokens can't be verified here: set USERWIRE_JWT_SECRET, USERWIRE_JWT_PUBLIC_KEY or USERWIRE_JWKS_URL",
-    );
-  }
-  const identity = await tickets.find(text);
-  if (identity) return identity;
-  throw invalidTicket();
-}
-
-function invalidTicket(): UnauthorizedError {
-  return new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
+function refuseTicket(): never {
+  throw new UnauthorizedError("The ticket is not valid: it was used, it is too old, or it was never one");
 }
 
 /** Undefined when no keys are configured, which is not the same as none. */
 function readKeys({ apiKeys, apiKeysFile }: AuthOptions): KnownKey[] | undefined {
   if (apiKeys === undefined && apiKeysFile === undefined) return undefined;
-  const sources: [name: string, parsed: ReturnType<typeof parseKeyLines>][] = [];
-  if (apiKeys !== undefined) sources.push(["USERWIRE_API_KEYS", parseKeyLines(apiKeys, { commas: true })]);
-  if (apiKeysFile !== undefined) {
-    try {
-      sources.push(["USERWIRE_API_KEYS_FILE", parseKeyLines(Deno.readTextFileSync(apiKeysFile))]);
-    } catch (error) {
-      throw new ConfigError([`USERWIRE_API_KEYS_FILE: ${apiKeysFile} can't be read: ${messageOf(error)}`]);
-    }
-  }
   const keys: KnownKey[] = [];
   const faults: string[] = [];
-  for (const [name, parsed] of sources) {
+  const read = (name: string, text: string, commas: boolean) => {
+    const parsed = parseKeyLines(text, { commas });
     keys.push(...parsed.keys);
     faults.push(...parsed.faults.map((fault) => `${name}: ${fault}`));
+  };
+  if (apiKeys !== undefined) read("USERWIRE_API_KEYS", apiKeys, true);
+  try {
+    if (apiKeysFile !== undefined) read("USERWIRE_API_KEYS_FILE", Deno.readTextFileSync(apiKeysFile), false);
+  } catch (error) {
+    faults.push(`USERWIRE_API_KEYS_FILE: ${apiKeysFile} can't be read: ${messageOf(error)}`);
   }
   if (faults.length > 0) throw new ConfigError(faults);
   return keys;

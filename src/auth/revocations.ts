@@ -31,8 +31,7 @@ export class Revocations {
     this.#toleranceS = options.clockToleranceS;
     // The youngest thing that is meant was issued when its signer's clock was ahead (once), is taken beyond its end
     // (twice), by a node whose clock is behind that of Redis, which forgets (three times).
-    const longestS = Math.max(options.maxLifeS, MAX_TICKET_TTL_S) + 3 * options.clockToleranceS;
-    this.#keepMs = longestS * 1_000;
+    this.#keepMs = 1_000 * (Math.max(options.maxLifeS, MAX_TICKET_TTL_S) + 3 * options.clockToleranceS);
   }
 
   /** As `Auth.revoke`. */
@@ -54,8 +53,7 @@ export class Revocations {
   /** As `Auth.isRevoked`. */
   async has(identity: Identity): Promise<boolean> {
     const { username, jti } = identity;
-    const names = [this.#beforeName(username)];
-    if (jti !== undefined) names.push(this.#jtiName(username, jti));
+    const names = [this.#beforeName(username), ...(jti === undefined ? [] : [this.#jtiName(username, jti)])];
     const [before, byId] = await this.#store.getMany(names);
     return byId !== undefined || (before !== undefined && isMeant({ before: Number(before) }, identity));
   }

@@ -11,21 +11,10 @@ import type { TtlStore } from "./ttl_store.ts";
 
 const TICKET_BYTES = 32;
 
-export interface TicketsOptions {
-  /** Put before names in the store, as before channels. */
-  readonly prefix: string;
-  /**
-   * Names the state of the store: another one when what it holds was set back or lost. Then tickets that were used may
-   * be there again. @default always the same
-   */
-  readonly line?: () => string;
-}
-
-/** What is stored under a ticket's hash. */
+/** What is stored under a ticket's hash; the line is missing while it had no name. */
 interface Stored {
   readonly username: string;
   readonly iat: number;
-  /** Missing while it had no name. */
   readonly line?: string;
 }
 
@@ -34,7 +23,12 @@ export class Tickets {
   readonly #prefix: string;
   readonly #line: () => string;
 
-  constructor(store: TtlStore, options: TicketsOptions) {
+  /**
+   * @param options.prefix Put before names in the store, as before channels.
+   * @param options.line Names the state of the store: another one when what it holds was set back or lost. Then tickets
+   *   that were used may be there again. @default always the same
+   */
+  constructor(store: TtlStore, options: { prefix: string; line?: (() => string) | undefined }) {
     this.#store = store;
     this.#prefix = `${RESERVED_PREFIX}${options.prefix}ticket:`;
     this.#line = options.line ?? (() => "");

@@ -1,4 +1,5 @@
 /** Reads request bodies, never more of them than is allowed. */
+import { Buffer } from "node:buffer";
 import { InvalidMessageError, messageOf } from "../protocol/errors.ts";
 import { isJsonInSlices, type JsonBounds, JsonBoundsError, SMALL_JSON } from "./json_text.ts";
 import { CheckedJson } from "../publisher/payload.ts";
@@ -38,12 +39,10 @@ export interface BodyLimits {
 /** The body is of a type, or encoded in a way, that can't be read. */
 export class MediaTypeError extends Error {
   override readonly name = "MediaTypeError";
-  /** What would be read instead. */
-  readonly headers: Readonly<Record<string, string>>;
 
-  constructor(message: string, headers: Record<string, string> = {}) {
+  /** @param headers What would be read instead. */
+  constructor(message: string, readonly headers: Record<string, string> = {}) {
     super(message);
-    this.headers = headers;
   }
 }
 
@@ -92,20 +91,11 @@ async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Arr
     if (size > maxBytes) throw new BodyTooLargeError(maxBytes);
     chunks.push(chunk);
   }
-  const whole = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
+  return Buffer.concat(chunks, size);
 }
 
-/**
- * The body as text.
- * @throws {InvalidMessageError} when it is not UTF-8.
- */
-export function textOf(bytes: Uint8Array): string {
+/** The body as text. @throws {InvalidMessageError} when it is not UTF-8. */
+function textOf(bytes: Uint8Array): string {
   const text = utf8.decode(bytes);
   // In place of what is no UTF-8 stands U+FFFD. A text may hold one of its own, so then the strict decoder decides.
   if (!text.includes("\ufffd")) return text;
@@ -118,19 +108,12 @@ export function textOf(bytes: Uint8Array): string {
 
 /**
  * The body as the payload of a message: its content type says which kind.
- * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError}
+ * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError | BodyBrokenError}
  */
 export async function readPayload(request: Request, limits: BodyLimits): Promise<Payload> {
   const type = request.headers.get("content-type");
   const kind = KINDS.get(type ?? "") ?? KINDS.get(mediaTypeOf(type));
-  if (!kind) {
-    throw new MediaTypeError(
-      type === null
-        ? "The request has no Content-Type: send application/json, text/plain or application/octet-stream"
-        : `The content type ${JSON.stringify(type)} can't be sent: ` +
-          "use application/json, text/plain or application/octet-stream",
-    );
-  }
+  if (!kind) throw notReadable(type, "application/json, text/plain or application/octet-stream");
   if (kind !== "binary") assertUtf8(type!);
   const bytes = await readBody(request, limits);
   if (bytes.length === 0) {
@@ -141,6 +124,14 @@ export async function readPayload(request: Request, limits: BodyLimits): Promise
   if (kind === "text") return { kind, text };
   if (text.length <= SMALL_JSON ? isJson(text) : await isJsonInSlices(text)) return new CheckedJson(text);
   throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
+}
+
+function notReadable(type: string | null, readable: string): MediaTypeError {
+  return new MediaTypeError(
+    type === null
+      ? `The request has no Content-Type: send ${readable}`
+      : `The content type ${JSON.stringify(type)} can't be read here: use ${readable}`,
+  );
 }
 
 /** Names of UTF-8, and of what is the same in it. */
@@ -170,13 +161,7 @@ export async function readJsonText(
   bounds?: JsonBounds,
 ): Promise<string> {
   const type = request.headers.get("content-type");
-  if (mediaTypeOf(type) !== "application/json") {
-    throw new MediaTypeError(
-      type === null
-        ? "The request has no Content-Type: send application/json"
-        : `The content type ${JSON.stringify(type)} can't be read here: send application/json`,
-    );
-  }
+  if (mediaTypeOf(type) !== "application/json") throw notReadable(type, "application/json");
   assertUtf8(type!);
   const text = textOf(await readBody(request, limits));
   try {
@@ -191,10 +176,7 @@ export async function readJsonText(
 /** More than the bodies hold that are read whole: flat ones, of a list at most. */
 const BOUNDS: JsonBounds = { maxDepth: 8, maxValues: 20_000 };
 
-/**
- * The body as JSON, of a call whose body is flat.
- * @throws as `readJsonText`.
- */
+/** The body as JSON, of a call whose body is flat. @throws as `readJsonText`. */
 export async function readJson(request: Request, limits: BodyLimits): Promise<unknown> {
   return JSON.parse(await readJsonText(request, limits, BOUNDS));
 }

@@ -3,44 +3,33 @@
  * who it is, of one user once that is known. Counts the sockets of this process; a user's are then counted over all
  * nodes too, see `isOverQuota`.
  */
-import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { Identity } from "../auth/auth.ts";
+import type { Config } from "../config/settings.ts";
+import { addressKey, AddressRanges, clientAddress } from "../net/addresses.ts";
 import type { UserLimit } from "../session/open_session.ts";
 import type { Registry } from "../session/registry.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { problem } from "./problem.ts";
 
-export interface ConnectionLimitsOptions {
-  /** Sockets of one user; 0 is no limit. */
-  maxConnectionsPerUser: number;
-  /** What one too many does. */
-  onTooMany: "refuse" | "replace";
-  /** Sockets of one client address; 0 is no limit. */
-  maxConnectionsPerAddress: number;
-  /** Handshakes of one client address; 0 is no limit. */
-  upgradesPerSecond: number;
-  trustedProxies: readonly string[];
-}
+/** The limits that are settings; of the numbers 0 is no limit. */
+type Limits = Pick<
+  Config,
+  "maxConnectionsPerUser" | "onTooMany" | "maxConnectionsPerAddress" | "upgradesPerSecond" | "trustedProxies"
+>;
 
 /** Seconds of its rate that a client may use up at once. */
 const BURST_S = 2;
 /** Clients whose rate is remembered. With more of them the longest unseen is forgotten, and starts anew. */
 const MAX_BUCKETS = 20_000;
 
-interface Bucket {
-  /** Handshakes left. */
-  left: number;
-  atMs: number;
-}
-
 export class ConnectionLimits implements UserLimit {
   readonly #registry: Registry;
-  readonly #limits: ConnectionLimitsOptions;
+  readonly #limits: Limits;
   readonly #trusted: AddressRanges;
-  /** In the order in which they were last used. */
-  readonly #buckets = new Map<string, Bucket>();
+  /** Handshakes that each address had left at a moment, in the order in which they were last used. */
+  readonly #buckets = new Map<string, { left: number; atMs: number }>();
 
-  constructor(registry: Registry, limits: ConnectionLimitsOptions) {
+  constructor(registry: Registry, limits: Limits) {
     this.#registry = registry;
     this.#limits = limits;
     this.#trusted = new AddressRanges(limits.trustedProxies);

@@ -29,7 +29,7 @@ export function preflightAnswer({ headers }: Request): Response {
   });
 }
 
-/** Lets pages of the origin read the answer. Cookies are not: who calls shows a key. */
+/** Lets pages of the origin read the answer. It allows no cookies: who calls shows a key. */
 export function share({ headers }: Response, origin: string): void {
   headers.set("access-control-allow-origin", origin);
   headers.set("access-control-expose-headers", EXPOSED);

@@ -10,6 +10,7 @@
  * - From then on handshakes of that address wait for a random time, longer for each one lost: whoever resets can't know
  *   when, and most of the waits end with the news that the client has left.
  */
+import { sleep } from "../async/sleep.ts";
 import type { Handshake } from "../session/websocket_transport.ts";
 
 /** Handshakes of one address that are answered and not open yet, one more for each so many that opened, and at most. */
@@ -43,9 +44,9 @@ interface Address {
 }
 
 interface Waiter {
-  /** Whether it has waited for a random time: nobody does so twice. */
-  hasPaused: boolean;
-  /** @param order Its turn has come; or it is to wait for a random time. */
+  /** Whether it has waited for a random time: nobody is told to do so twice. */
+  readonly hasPaused: boolean;
+  /** Its turn has come; or it is to wait for a random time. */
   wake(order: "turn" | "pause"): void;
 }
 
@@ -54,14 +55,14 @@ interface Waiter {
  * until then it stands in the way of others from its address.
  */
 export class Turn implements Handshake {
-  readonly #turnstile: TurnKeeper;
+  readonly #turnstile: Turnstile;
   readonly #addressKey: string;
   readonly #entry: Address;
   #isOver = false;
   /** Whether it can't be lost any more. */
   #isSafe = false;
 
-  constructor(turnstile: TurnKeeper, addressKey: string, entry: Address) {
+  constructor(turnstile: Turnstile, addressKey: string, entry: Address) {
     this.#turnstile = turnstile;
     this.#addressKey = addressKey;
     this.#entry = entry;
@@ -88,13 +89,7 @@ export class Turn implements Handshake {
   }
 }
 
-/** Whoever gives turns is told what became of them. */
-interface TurnKeeper {
-  onTurnOver(addressKey: string, entry: Address): void;
-  onTurnLost(addressKey: string, entry: Address): void;
-}
-
-export class Turnstile implements TurnKeeper {
+export class Turnstile {
   readonly #addresses = new Map<string, Address>();
   readonly #onLoss: (addressKey: string) => void;
 
@@ -143,26 +138,23 @@ export class Turnstile implements TurnKeeper {
   }
 
   async #wait(addressKey: string, entry: Address, signal: AbortSignal): Promise<Turn> {
-    const ms = waitOf(entry);
-    const waiter: Waiter = { hasPaused: ms > 0, wake: () => {} };
-    if (ms > 0) await pause(ms, signal);
+    let hasPaused = !isUnsuspected(entry);
+    if (hasPaused) await pauseFor(entry, signal);
     while (!signal.aborted) {
       // Those that wait come first.
       if (entry.waiting.size === 0 && hasRoom(entry)) {
         entry.answered++;
         break;
       }
-      const { promise, resolve } = Promise.withResolvers<Parameters<Waiter["wake"]>[0]>();
-      waiter.wake = resolve;
-      entry.waiting.add(waiter);
+      const { promise, resolve } = Promise.withResolvers<"turn" | "pause">();
+      entry.waiting.add({ hasPaused, wake: resolve });
       // That its client has left is seen when its turn has come: a listener costs more than most turns take.
-      const order = await promise;
-      if (order === "turn") {
+      if (await promise === "turn") {
         if (!signal.aborted) break;
         this.onTurnOver(addressKey, entry);
       } else {
-        waiter.hasPaused = true;
-        await pause(waitOf(entry), signal);
+        hasPaused = true;
+        await pauseFor(entry, signal);
       }
     }
     if (signal.aborted) {
@@ -174,6 +166,7 @@ export class Turnstile implements TurnKeeper {
     return new Turn(this, addressKey, entry);
   }
 
+  /** Told by a turn whose descriptor is lost. */
   onTurnLost(addressKey: string, entry: Address): void {
     entry.lost++;
     this.left(addressKey);
@@ -186,7 +179,7 @@ export class Turnstile implements TurnKeeper {
     }
   }
 
-  /** A turn goes to who waits at once, so that nobody can come in between. */
+  /** Told by a turn that is over: it goes to who waits at once, so that nobody can come in between. */
   onTurnOver(addressKey: string, entry: Address): void {
     entry.answered--;
     for (const next of entry.waiting) {
@@ -229,22 +222,13 @@ function hasRoom({ answered, opened }: Address): boolean {
 
 /** Whether nothing is known against an address, or not any more. */
 function isUnsuspected({ lost, leftMs }: Address): boolean {
-  return lost === 0 && (leftMs === -Infinity || performance.now() - leftMs > WARY_MS);
+  return lost === 0 && performance.now() - leftMs > WARY_MS;
 }
 
-/** A random time, and none for an address whose clients stay. */
-function waitOf(entry: Address): number {
-  if (isUnsuspected(entry)) return 0;
-  const isWary = performance.now() - entry.leftMs < WARY_MS;
-  return Math.random() * Math.min(MAX_WAIT_MS, (isWary ? WAIT_MS : 0) + entry.lost * WAIT_PER_LOSS_MS);
-}
-
-/** Waits, unless the client leaves. */
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Waits for a random time, unless the client leaves. */
+async function pauseFor({ lost, leftMs }: Address, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
-  const over = Promise.withResolvers<void>();
-  const timer = setTimeout(over.resolve, ms);
-  signal.addEventListener("abort", () => over.resolve(), { once: true });
-  await over.promise;
-  clearTimeout(timer);
+  const base = performance.now() - leftMs < WARY_MS ? WAIT_MS : 0;
+  const ms = Math.random() * Math.min(MAX_WAIT_MS, base + lost * WAIT_PER_LOSS_MS);
+  await sleep(ms, new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true })));
 }
