@@ -9,6 +9,7 @@ import { ConfigError, KeysUnavailableError, messageOf, UnauthorizedError } from 
 import type { Log } from "../log/log.ts";
 import { type NameRules, parseUsername } from "../protocol/username.ts";
 import { type Identity, MAX_TOKEN_ID_LENGTH } from "./auth.ts";
+import { ALGORITHMS, numbersOf, suits } from "./published_key.ts";
 import { RemoteKeys } from "./remote_keys.ts";
 
 /** How tokens are verified; at most one of the first three. */
@@ -39,15 +40,6 @@ export interface TokenOptions {
 export type Verify = (token: string) => Promise<Identity>;
 
 const HMAC = ["HS256", "HS384", "HS512"];
-const RSA = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
-const EDWARDS = ["EdDSA", "Ed25519"];
-const ELLIPTIC: Readonly<Record<string, readonly string[]>> = {
-  "P-256": ["ES256"],
-  "P-384": ["ES384"],
-  "P-521": ["ES512"],
-};
-const ASYMMETRIC = [...RSA, ...Object.values(ELLIPTIC).flat(), ...EDWARDS];
-
 /** Longer ones are not worth the work. */
 const MAX_TOKEN_LENGTH = 8_192;
 /** RFC 7518, 3.2: a key as long as the hash. */
@@ -84,7 +76,9 @@ export function openVerifier(options: TokenOptions): Verify | undefined {
     ]);
   }
   if (secret !== undefined) return verifierBySecret(secret, options);
-  return publicKey !== undefined ? verifierByPublicKey(publicKey, options) : verifierByUrl(jwksUrl!, options);
+  if (publicKey !== undefined) return verifierByPublicKey(publicKey, options);
+  const keys = new RemoteKeys(jwksUrl!, { cooldownMs: options.jwksCooldownMs, log: options.log });
+  return verifier(keys, ALGORITHMS, options);
 }
 
 function verifierBySecret(secret: string, options: TokenOptions): Verify {
@@ -95,53 +89,43 @@ function verifierBySecret(secret: string, options: TokenOptions): Verify {
       "guessed from a single token",
     ]);
   }
-  return verifier(bytes, { ...options, suitable: HMAC });
+  return verifier(bytes, HMAC, options);
 }
 
 function verifierByPublicKey(text: string, options: TokenOptions): Verify {
   const jwk = jwkOf(text);
-  const suitable = jwk && algorithmsOf(jwk);
-  if (!suitable) {
+  const suitable = jwk ? ALGORITHMS.filter((alg) => suits(jwk, alg)) : [];
+  if (!jwk || suitable.length === 0) {
     throw new ConfigError([
-      "USERWIRE_JWT_PUBLIC_KEY must be a public RSA, elliptic curve or Ed25519 key in PEM or as a JWK, but is " +
-      "something else (not shown: it may hold a secret): give the public half of the key",
+      "USERWIRE_JWT_PUBLIC_KEY must be a public RSA, elliptic curve or Ed25519 key that verifies signatures, in PEM " +
+      "or as a JWK, but is something else (not shown: it may hold a secret): give the public half of the key",
     ]);
   }
-  return verifier(jwk, { ...options, suitable });
+  return verifier(numbersOf(jwk), suitable, options);
 }
 
-/** The public key as a JWK, in which the library finds the form that each algorithm needs. */
+/** The public key as a JWK, in which the library finds the form that each algorithm needs; undefined for other texts. */
 function jwkOf(text: string): JWK | undefined {
+  if (/PRIVATE KEY/.test(text)) return undefined;
   try {
+    // In an environment variable line ends are often written as \n.
     if (!text.trimStart().startsWith("{")) {
-      // In an environment variable line ends are often written as \n.
-      const pem = text.replaceAll("\\n", "\n");
-      if (/PRIVATE KEY/.test(pem)) return undefined;
-      return createPublicKey(pem).export({ format: "jwk" }) as JWK;
+      return createPublicKey(text.replaceAll("\\n", "\n")).export({ format: "jwk" }) as JWK;
     }
     const jwk = JSON.parse(text);
-    return jwk.d === undefined && jwk.k === undefined ? jwk : undefined;
+    return jwk.d === undefined && numbersOf(jwk) ? jwk : undefined;
   } catch {
     return undefined;
   }
 }
 
-function algorithmsOf({ kty, crv, n, x }: JWK): readonly string[] | undefined {
-  if (kty === "RSA" && n !== undefined) return RSA;
-  if (kty === "EC" && x !== undefined) return ELLIPTIC[crv ?? ""];
-  return kty === "OKP" && crv === "Ed25519" && x !== undefined ? EDWARDS : undefined;
-}
-
-function verifierByUrl(url: string, options: TokenOptions): Verify {
-  const keys = new RemoteKeys(url, { cooldownMs: options.jwksCooldownMs, log: options.log });
-  return verifier(keys, { ...options, suitable: ASYMMETRIC });
-}
-
+/** @param suitable The algorithms that the key is for. */
 function verifier(
   key: RemoteKeys | Uint8Array | JWK,
-  options: TokenOptions & { suitable: readonly string[] },
+  suitable: readonly string[],
+  options: TokenOptions,
 ): Verify {
-  const { suitable, issuer, audience, clockToleranceS, maxLifeS, names } = options;
+  const { issuer, audience } = options;
   const unsuitable = options.algorithms.filter((name) => !suitable.includes(name));
   if (unsuitable.length > 0) {
     throw new ConfigError([
@@ -152,7 +136,7 @@ function verifier(
   const rules = {
     algorithms: [...options.algorithms.length > 0 ? options.algorithms : suitable],
     requiredClaims: ["exp", "sub"],
-    clockTolerance: clockToleranceS,
+    clockTolerance: options.clockToleranceS,
     ...(issuer !== undefined && { issuer }),
     ...(audience !== undefined && { audience }),
   };
@@ -167,17 +151,14 @@ function verifier(
       if (error instanceof KeysUnavailableError) throw error;
       throw new UnauthorizedError(whyNot(error));
     }
-    return identityOf(payload, { clockToleranceS, maxLifeS, names });
+    return identityOf(payload, options);
   };
 }
 
 function identityOf(
-  payload: JWTPayload,
-  options: Pick<TokenOptions, "clockToleranceS" | "maxLifeS" | "names">,
+  { sub, exp, iat, jti, userwire }: JWTPayload & { userwire?: { maxConnections?: unknown } },
+  options: TokenOptions,
 ): Identity {
-  const { sub, exp, iat, jti, userwire } = payload as JWTPayload & {
-    userwire?: { maxConnections?: unknown };
-  };
   let username: string;
   try {
     username = parseUsername(sub, options.names);
@@ -197,25 +178,21 @@ function identityOf(
       `The token is valid for longer than the ${options.maxLifeS} seconds that USERWIRE_MAX_TOKEN_LIFE_S allows`,
     );
   }
-  if (jti !== undefined && !isTokenId(jti)) {
+  const isTokenId = typeof jti === "string" && jti !== "" && jti.length <= MAX_TOKEN_ID_LENGTH;
+  if (jti !== undefined && !isTokenId) {
     throw new UnauthorizedError(
       `The token's "jti" must be a string of 1 to ${MAX_TOKEN_ID_LENGTH} characters: it could not be revoked otherwise`,
     );
   }
-  const maxConnections = userwire?.maxConnections;
+  const maxConnections = userwire?.maxConnections as number;
   return {
     username,
     exp: exp!,
     takenUntil: exp! + options.clockToleranceS,
     ...(iat !== undefined && { iat }),
     ...(jti !== undefined && { jti }),
-    ...(Number.isSafeInteger(maxConnections) && (maxConnections as number) > 0 &&
-      { maxConnections: maxConnections as number }),
+    ...(Number.isSafeInteger(maxConnections) && maxConnections > 0 && { maxConnections }),
   };
-}
-
-function isTokenId(jti: unknown): boolean {
-  return typeof jti === "string" && jti !== "" && jti.length <= MAX_TOKEN_ID_LENGTH;
 }
 
 /** In our own words: the library's may quote what the token holds. */

@@ -1,21 +1,22 @@
-/** One key that a signer of tokens publishes (a JSON Web Key): for which algorithms it is, and its form for each. */
+/** A public key that verifies tokens, as a JSON Web Key: for which algorithms it is, and its form for each. */
 import { createPublicKey, type JsonWebKey } from "node:crypto";
 import { importJWK, type JWK } from "jose";
 import { messageOf } from "../protocol/errors.ts";
 
-type Curve = "P-256" | "P-384" | "P-521" | "Ed25519";
+const RSA = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
 
 /** What a key must be for an algorithm. */
-const KINDS: Readonly<Record<string, { kty: string; crv?: Curve }>> = {
-  ...Object.fromEntries(
-    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"].map((alg) => [alg, { kty: "RSA" }]),
-  ),
+const KINDS: Readonly<Record<string, { kty: string; crv?: string }>> = {
+  ...Object.fromEntries(RSA.map((alg) => [alg, { kty: "RSA" }])),
   ES256: { kty: "EC", crv: "P-256" },
   ES384: { kty: "EC", crv: "P-384" },
   ES512: { kty: "EC", crv: "P-521" },
   EdDSA: { kty: "OKP", crv: "Ed25519" },
   Ed25519: { kty: "OKP", crv: "Ed25519" },
 };
+
+/** The algorithms of tokens that public keys verify. */
+export const ALGORITHMS: readonly string[] = Object.keys(KINDS);
 
 type Imported = Awaited<ReturnType<typeof importJWK>>;
 
@@ -27,21 +28,8 @@ export interface PublishedKey {
 
 /** Signers publish public keys only; one that does not must not make verifying depend on more. */
 export function publicPart({ kty, crv, x, y, n, e, kid, alg, use, key_ops }: JWK): JWK {
-  return Object.fromEntries(
-    Object.entries({
-      kty,
-      crv,
-      x,
-      y,
-      n,
-      e,
-      kid: typeof kid === "string" ? kid : undefined,
-      alg,
-      use,
-      key_ops,
-    })
-      .filter(([, value]) => value !== undefined),
-  ) as unknown as JWK;
+  const id = typeof kid === "string" ? kid : undefined;
+  return { kty, crv, x, y, n, e, kid: id, alg, use, key_ops } as JWK;
 }
 
 /** Whether tokens by this algorithm may be signed with the key. */
@@ -67,17 +55,23 @@ export function formOf({ jwk, forms }: PublishedKey, alg: string): Promise<Impor
   return form;
 }
 
-async function importKey({ kty, crv, x, y, n, e }: JWK, alg: string): Promise<Imported> {
-  // The library refuses what a key says beside its numbers; that was looked at before.
-  const jwk = publicPart({ kty, crv, x, y, n, e } as JWK);
+async function importKey(jwk: JWK, alg: string): Promise<Imported> {
   try {
-    // Looks at the numbers, as the import for verifying does not: a point off the curve would fit no signature.
-    createPublicKey({ key: jwk as JsonWebKey, format: "jwk" });
-    return await importJWK(jwk, alg);
+    return await importJWK(numbersOf(jwk), alg);
   } catch (error) {
     // Not the library's own class, which elsewhere says that something is wrong with the token.
     throw new TypeError(messageOf(error));
   }
+}
+
+/**
+ * The key without what it says beside its numbers: the library refuses some of that, and `suits` looks at it. Looks at the
+ * numbers, as the import for verifying does not: a point off the curve would fit no signature.
+ * @throws {Error} when they are no public key's.
+ */
+export function numbersOf({ kty, crv, x, y, n, e }: JWK): JWK {
+  const key = createPublicKey({ key: { kty, crv, x, y, n, e } as JsonWebKey, format: "jwk" });
+  return key.export({ format: "jwk" }) as JWK;
 }
 
 /** How the log calls a key. */

@@ -154,6 +154,9 @@ Deno.test("Settings that can't verify a token are refused at the start, all at o
   const { privateKey, publicKey } = await generateKeyPair("RS256", { extractable: true });
   const pem = await exportSPKI(publicKey);
   const jwk = JSON.stringify(await exportJWK(privateKey));
+  const publicJwk = (fields: Record<string, unknown>) => JSON.stringify({ ...published, ...fields });
+  const published = await exportJWK(publicKey);
+  const point = await exportJWK((await generateKeyPair("ES256", { extractable: true })).publicKey);
   const cases: [env: Record<string, string>, says: RegExp][] = [
     [{ USERWIRE_JWT_SECRET: "hunter2" }, /at least 32 bytes, but has 7/],
     [{ USERWIRE_JWT_SECRET: "é".repeat(15) + "x" }, /at least 32 bytes, but has 31/],
@@ -166,6 +169,14 @@ Deno.test("Settings that can't verify a token are refused at the start, all at o
     [{ USERWIRE_JWT_SECRET: SECRET, USERWIRE_JWT_ALGORITHMS: "none" }, /holds "none"/],
     [{ USERWIRE_JWT_PUBLIC_KEY: jwk }, /give the public half/],
     [{ USERWIRE_JWT_PUBLIC_KEY: "hunter2" }, /give the public half/],
+    [{ USERWIRE_JWT_PUBLIC_KEY: publicJwk({ use: "enc" }) }, /give the public half/],
+    [{ USERWIRE_JWT_PUBLIC_KEY: publicJwk({ key_ops: ["sign"] }) }, /give the public half/],
+    [{ USERWIRE_JWT_PUBLIC_KEY: publicJwk({ n: "" }) }, /give the public half/],
+    [{ USERWIRE_JWT_PUBLIC_KEY: JSON.stringify({ ...point, y: point.x }) }, /give the public half/],
+    [
+      { USERWIRE_JWT_PUBLIC_KEY: publicJwk({ alg: "RS256" }), USERWIRE_JWT_ALGORITHMS: "PS256" },
+      /takes RS256, but holds "PS256"/,
+    ],
     [{ USERWIRE_JWT_AUDIENCE: "x", USERWIRE_JWT_ISSUER: "y" }, /nothing that verifies tokens/],
     [
       { USERWIRE_API_KEYS: "hunter2", USERWIRE_JWT_SECRET: "hunter2" },
