@@ -42,35 +42,28 @@ const PROBLEMS = {
 } as const;
 
 /** Seconds a client should wait where waiting helps. */
-const RETRY_AFTER_S = 1;
+const RETRY_AFTER_S = "1";
 
-/** An answer that says no, by which code, and in which words. */
+/** An answer that says no. 429 and 503 carry `Retry-After`, 401 the way to log in. */
 export class Problem extends Response {
-  constructor(readonly code: ProblemCode, readonly detail: string, body: string, init: ResponseInit) {
-    super(body, init);
-  }
-}
-
-/**
- * A problem answer. 429 and 503 carry `Retry-After`, 401 the way to log in.
- * @param detail What was wrong with this request and what to do, as a sentence.
- */
-export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Problem {
-  const { status, title } = PROBLEMS[code];
-  return new Problem(
-    code,
-    detail,
-    JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }),
-    {
+  /** @param detail What was wrong with this request and what to do, as a sentence. */
+  constructor(readonly code: ProblemCode, readonly detail: string, headers: Record<string, string>) {
+    const { status, title } = PROBLEMS[code];
+    super(JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }), {
       status,
       headers: {
         "content-type": "application/problem+json",
         ...(status === 401 && { "www-authenticate": 'Bearer realm="userwire"' }),
-        ...((status === 429 || status === 503) && { "retry-after": String(RETRY_AFTER_S) }),
+        ...((status === 429 || status === 503) && { "retry-after": RETRY_AFTER_S }),
         ...headers,
       },
-    },
-  );
+    });
+  }
+}
+
+/** As the constructor of `Problem`. */
+export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Problem {
+  return new Problem(code, detail, headers);
 }
 
 /** What a request that the broker failed has done, by the outcome of the error; as the end of a sentence. */

@@ -8,7 +8,7 @@ import type { Problem, ProblemCode } from "./problem.ts";
 
 /** How long the same refusal is not logged again, in milliseconds. */
 const QUIET_MS = 60_000;
-/** Most different refusals logged within a minute. More are counted, and logged as one number. */
+/** Most different refusals logged within a minute, and remembered. More are counted, and logged as one number. */
 const MAX_REMEMBERED = 100;
 /** Longest origin in a line; browsers know none that is longer, others may write anything. */
 const MAX_ORIGIN_LENGTH = 300;
@@ -28,25 +28,16 @@ const LOGGED_CALLS: ReadonlySet<ProblemCode> = new Set([
 /** Problems of handshakes that are not logged here: they come to all clients at once, and their cause is logged. */
 const QUIET_HANDSHAKES: ReadonlySet<ProblemCode> = new Set(["draining", "broker_unavailable", "internal"]);
 
-interface Entry {
-  atMs: number;
-  /** How often it came since. */
-  repeats: number;
-}
-
 export class RefusalLog {
   readonly #log: Log;
   readonly #trusted: AddressRanges;
-  readonly #now: () => number;
-  /** In the order in which they were logged. */
-  readonly #entries = new Map<string, Entry>();
+  /** When each was logged, in that order, and how often it came since. */
+  readonly #entries = new Map<string, { atMs: number; repeats: number }>();
   #uncounted = 0;
 
-  /** @param options.now The clock, in milliseconds. */
-  constructor(log: Log, options: { trustedProxies: readonly string[]; now?: () => number }) {
+  constructor(log: Log, { trustedProxies }: { trustedProxies: readonly string[] }) {
     this.#log = log;
-    this.#trusted = new AddressRanges(options.trustedProxies);
-    this.#now = options.now ?? (() => performance.now());
+    this.#trusted = new AddressRanges(trustedProxies);
   }
 
   /** @param peer Address at the other end of the request's connection. */
@@ -55,20 +46,21 @@ export class RefusalLog {
     const address = clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted);
     const origin = originIn(request);
     const key = `${code} ${isHandshake} ${origin ?? addressKey(address)}`;
-    const nowMs = this.#now();
+    const nowMs = performance.now();
     const before = this.#entries.get(key);
     if (before !== undefined && nowMs - before.atMs < QUIET_MS) {
       before.repeats++;
       return;
     }
     this.#entries.delete(key);
-    for (const [old, { atMs }] of this.#entries) {
-      if (nowMs - atMs < QUIET_MS) break;
-      this.#entries.delete(old);
-    }
     if (this.#entries.size >= MAX_REMEMBERED) {
-      this.#uncounted++;
-      return;
+      // The oldest goes when its room is needed, no sooner: when it comes again its line says how often it came.
+      const [oldest, { atMs }] = this.#entries.entries().next().value!;
+      if (nowMs - atMs < QUIET_MS) {
+        this.#uncounted++;
+        return;
+      }
+      this.#entries.delete(oldest);
     }
     this.#entries.set(key, { atMs: nowMs, repeats: 0 });
     if (this.#uncounted > 0) {

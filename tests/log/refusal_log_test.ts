@@ -6,6 +6,7 @@ import { memoryLog } from "../../testkit/memory_log.ts";
 import { call, CLOSED, KEY, tokenFor } from "../../testkit/closed.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
 
 /** The refusals that the log tells. */
 function told(service: Service) {
@@ -76,9 +77,9 @@ Deno.test("No token, key or ticket that was refused stands in the log, wherever 
 });
 
 Deno.test("The same refusal is told once a minute, with how often it came, and many places are told as a number", () => {
+  using clock = new StandingClock();
   const log = memoryLog();
-  let nowMs = 0;
-  const refusals = new RefusalLog(log, { trustedProxies: ["127.0.0.1"], now: () => nowMs });
+  const refusals = new RefusalLog(log, { trustedProxies: ["127.0.0.1"] });
   const from = (address: string) =>
     refusals.note(
       new Request("http://localhost/ws", { headers: { "x-forwarded-for": address } }),
@@ -88,19 +89,24 @@ Deno.test("The same refusal is told once a minute, with how often it came, and m
     );
   for (let i = 0; i < 10; i++) from("1.2.3.4");
   assertEquals(log.records.length, 1);
-  nowMs = 59_999;
+  clock.pass(59_999);
   from("1.2.3.4");
   assertEquals(log.records.length, 1);
-  nowMs = 60_000;
+  clock.pass(1);
   from("1.2.3.4");
   assertEquals(log.records.map(({ fields }) => fields.times_before), [undefined, 10]);
+  from("1.2.3.4");
+  clock.pass(60_000);
+  from("1.2.3.5");
+  from("1.2.3.4");
+  assertEquals(log.records.slice(2).map(({ fields }) => fields.times_before), [undefined, 1], "others came");
 
   // Each /64 of IPv6 is a place of its own: a stranger has as many as it likes.
-  nowMs = 200_000;
+  clock.pass(60_000);
   log.records.length = 0;
   for (let i = 0; i < 20_000; i++) from(`2001:db8:${(i >> 8).toString(16)}:${(i & 255).toString(16)}::1`);
   assertEquals(log.records.length, 100);
-  nowMs = 300_000;
+  clock.pass(60_000);
   from("1.2.3.4");
   assertEquals(log.records.slice(100).map(({ fields }) => fields.times ?? fields.address), [
     19_900,
