@@ -3,6 +3,7 @@
  * revoked is let in nowhere, and what it let in before is closed everywhere.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { Revocations } from "../../src/auth/revocations.ts";
 import { MemoryTtlStore } from "../../src/auth/ttl_store_memory.ts";
 import { RedisTtlStore } from "../../src/auth/ttl_store_redis.ts";
 import { Tickets } from "../../src/auth/tickets.ts";
@@ -622,6 +623,24 @@ redisTest(
     redis.resume();
   },
 );
+
+Deno.test("A revocation is kept as long as anything it is meant for could be taken, by clocks that are apart", async () => {
+  const kept: number[] = [];
+  class Watched extends MemoryTtlStore {
+    override set(...args: Parameters<MemoryTtlStore["set"]>): Promise<void> {
+      kept.push(args[2]);
+      return super.set(...args);
+    }
+  }
+  // Tickets live for an hour at most, which is longer than tokens of half a minute.
+  for (const [maxLifeS, keptS] of [[86_400, 86_400 + 3 * 60], [30, 3_600 + 3 * 60]] as const) {
+    const store = new Watched(new MemoryBroker());
+    const revocations = new Revocations(store, { prefix: "", maxLifeS, clockToleranceS: 60 });
+    await revocations.add("alice", { jti: "a" });
+    await revocations.add("alice", { before: 1 });
+    assertEquals(kept.splice(0), [keptS * 1_000, keptS * 1_000]);
+  }
+});
 
 Deno.test("A revocation names one kind of thing", async () => {
   await using service = await Service.start(CLOSED);

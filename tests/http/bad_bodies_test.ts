@@ -49,6 +49,11 @@ eachCase<BadBody>("A body gets a clear answer", {
   "that is no UTF-8 and has a replacement character": { ...message, body: notQuiteUtf8, says: /UTF-8/ },
   "that has a replacement character": { status: 202, body: '"\ufffd"' },
   "of any bytes as bytes": { status: 202, body: notUtf8, type: "application/octet-stream" },
+  "of bytes, whose charset means nothing": {
+    status: 202,
+    body: notUtf8,
+    type: "application/octet-stream; charset=latin1",
+  },
   "of exactly 64 KiB": { status: 202, body: kib64(), type: "text/plain" },
   "of exactly 64 KiB, length unknown": { status: 202, body: kib64(), type: "text/plain", isChunked: true },
   "of 64 KiB + 1": { ...tooLarge, body: kib64(1), type: "text/plain", says: /at most 65536 bytes/ },

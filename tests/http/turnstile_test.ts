@@ -363,6 +363,13 @@ onClock(
   },
 );
 
+onClock("What an address earned is gone when one of its clients leaves", async (clock, turnstile) => {
+  await openMany(turnstile, PLACE, 40);
+  turnstile.left(PLACE);
+  clock.pass(60_001);
+  assertEquals((await atOnce(turnstile, PLACE, 10)).length, 2);
+});
+
 onClock("An address of which there is nothing to know is forgotten at once", async (_clock, turnstile) => {
   for (const client of await arrive(turnstile, 2)) client.turn!.end();
   assertEquals(turnstile.size, 0);

@@ -216,7 +216,18 @@ Deno.test("Pages on the list may use the API: preflights are answered, and every
     }
     assert(headers.get("vary")!.toLowerCase().includes("origin"));
     assertEquals(headers.get("access-control-allow-credentials"), null);
+    assertEquals(headers.get("access-control-max-age"), "600");
   }
+  for (const asked of ["true", "false", null]) {
+    const { headers } = await ask(service, `OPTIONS ${path}`, {
+      Origin: SHOP,
+      ...preflight,
+      "Access-Control-Request-Private-Network": asked,
+    });
+    assertEquals(headers.get("access-control-allow-private-network"), asked === "true" ? "true" : null);
+  }
+  const plain = await ask(service, "GET /healthz", { Origin: SHOP, ...preflight });
+  assertEquals([plain.status, plain.body], [200, '{"status":"ok"}'], "it asks for nothing but what it says");
   for (
     const origin of [
       "https://evil.example",

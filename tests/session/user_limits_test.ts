@@ -138,6 +138,7 @@ Deno.test("With USERWIRE_ON_TOO_MANY=replace the newest socket takes the place o
   });
   await using first = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
   await using second = await openClient(service.socketUrl("alice"));
+  assertEquals(await service.server.app.publisher.count("alice"), 2, "there is room for both");
   await using third = await openClient(service.socketUrl("alice"));
   assertEquals(await first.closed, { code: 4409, reason: "replaced by a newer connection" });
   await using fourth = await openClient(service.socketUrl());
