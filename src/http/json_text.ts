@@ -113,8 +113,7 @@ class JsonCheck {
       case Next.value:
         return this.#value(code);
       case Next.keyOrEnd:
-        if (code === CLOSE_OBJECT) return this.#close(true);
-        return this.#key(code);
+        return code === CLOSE_OBJECT ? this.#close(true) : this.#key(code);
       case Next.key:
         return this.#key(code);
       case Next.colon:

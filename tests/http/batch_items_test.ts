@@ -128,6 +128,19 @@ everywhere("with the key of another body is refused, and nothing of it is sent",
   await single.body?.cancel();
 });
 
+everywhere(
+  "one of whose items is refused is refused as one, however long the others take",
+  async ({ here }) => {
+    // What is left of an earlier call with this key, whose claim has ended.
+    await here.server.app.publisher.sendToAll(["first"], 1, {
+      idempotency: { key: "call  k1 0", fingerprint: "another" },
+    });
+    const others = numbers(1, 999).map((i) => ({ to: numbers(0, 9).map((n) => `user-${i}-${n}`), data: i }));
+    const { status, body } = await post(here, [{ to: "first", data: 0 }, ...others], "k1");
+    assertEquals([status, body.code], [422, "idempotency_conflict"]);
+  },
+);
+
 everywhere("with one key that meets itself on two nodes is sent once", async ({ here, there }) => {
   await using alice = await Follower.open(there.socketUrl("alice"));
   for (const round of numbers(1, 5)) {

@@ -3,15 +3,16 @@ import { createHash } from "node:crypto";
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
 import { BrokerUnavailableError, UserOfflineError } from "../../protocol/errors.ts";
-import { Slices } from "../json_text.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
-import { assertIdempotencyKey, type SendResult } from "../../publisher/send.ts";
+import { assertIdempotencyKey, type ManySendOptions, type SendResult } from "../../publisher/send.ts";
 import { readJsonText } from "../body.ts";
-import { EFFECT_ON_FAILURE, problemOf } from "../problem.ts";
+import { Slices } from "../json_text.ts";
+import { EFFECT_ON_FAILURE } from "../problem.ts";
 import { BatchItem, type Item, MAX_BATCH_ITEMS, readBatch } from "./batch_items.ts";
 import { authorize, type Call } from "./call.ts";
 import {
   BODY_REFUSALS,
+  bodyOf,
   epoch,
   id,
   IdempotencyHeader,
@@ -48,136 +49,111 @@ const BatchResult = z.object({
 
 type Result = z.infer<typeof BatchResult>["results"][number];
 
-const ROUTE = createRoute({
-  method: "post",
-  path: "/v1/messages",
-  operationId: "sendMessages",
-  security: SECURITY,
-  summary: "Send many messages",
-  description:
-    "All are checked before the first is sent. `Idempotency-Key` is for the whole call: a repetition gets the first " +
-    "answer for what was accepted, and sends the rest. A call of which nothing was accepted leaves the key free.",
-  request: {
-    headers: IdempotencyHeader,
-    body: { required: true, content: { "application/json": { schema: Batch } } },
-  },
-  responses: {
-    422: no("The idempotency key was used for another call"),
-    200: json(BatchResult, "One result per item, in order"),
-    ...BODY_REFUSALS,
-    ...REFUSALS,
-  },
-});
-
 export const batch: Call = {
-  route: ROUTE,
+  route: createRoute({
+    method: "post",
+    path: "/v1/messages",
+    operationId: "sendMessages",
+    security: SECURITY,
+    summary: "Send many messages",
+    description:
+      "All are checked before the first is sent. `Idempotency-Key` is for the whole call: a repetition gets the first " +
+      "answer for what was accepted, and sends the rest. A call of which nothing was accepted leaves the key free.",
+    request: { headers: IdempotencyHeader, body: bodyOf(Batch) },
+    responses: {
+      422: no("The idempotency key was used for another call"),
+      200: json(BatchResult, "One result per item, in order"),
+      ...BODY_REFUSALS,
+      ...REFUSALS,
+    },
+  }),
   effect: EFFECT_ON_FAILURE.send,
   async answer(c, api) {
     const caller = authorize(c, api, "send");
     const key = c.req.raw.headers.get("idempotency-key");
     const body = await readJsonText(c.req.raw, api.bodies.bulk);
-    const repeatable = repeatableBy(key, body, caller.name);
+    if (key !== null) assertIdempotencyKey(key);
     const items = await readBatch(body, api.publisher, {
       maxDataBytes: api.maxBodyBytes,
       maxFanoutBytes: api.maxFanoutBytes,
     });
     assertMayAddress(caller, items.flatMap(({ users }) => users));
-    return await sendBatch(api.publisher, items, repeatable);
+    return await sendBatch(
+      api.publisher,
+      items,
+      key === null ? undefined : {
+        // With the caller's name, so that nobody gets in another's way. No key of a single send has a space in it.
+        key: `call ${caller.name} ${key}`,
+        fingerprint: createHash("sha256").update(body).digest("base64url"),
+      },
+    );
   },
 };
 
-/** The key under which a call may be repeated, and what tells it from others. */
-interface Repeatable {
-  readonly key: string;
-  readonly fingerprint: string;
-}
+type Outcomes = readonly PromiseSettledResult<SendResult>[];
 
 /**
- * What the header says for the whole call.
- * @param caller Name of the API key: nobody gets in another's way.
- * @throws {InvalidMessageError} when it is no key.
+ * @param idempotency Under which the call may be repeated, and what tells it from others.
+ * @throws {IdempotencyConflictError | BrokerUnavailableError} also when every item failed by the broker.
  */
-function repeatableBy(key: string | null, body: string, caller: string): Repeatable | undefined {
-  if (key === null) return undefined;
-  assertIdempotencyKey(key);
-  // No key of a single send has a space in it.
-  return {
-    key: `call ${caller} ${key}`,
-    fingerprint: createHash("sha256").update(body).digest("base64url"),
-  };
-}
-
-/** @throws {IdempotencyConflictError | BrokerUnavailableError} before anything is sent. */
 async function sendBatch(
   publisher: Publisher,
   items: readonly Item[],
-  repeatable: Repeatable | undefined,
+  idempotency: ManySendOptions["idempotency"],
 ): Promise<Response> {
   // Once for the whole call, so that another call with this key sends nothing at all; then each send is remembered by
   // itself, so that a repetition sends what the first try could not.
-  if (repeatable) await publisher.claim(repeatable.key, repeatable.fingerprint);
-  /** Whether it is known that nothing was sent. */
-  let isRefused = true;
-  let isRepeated = true;
+  if (idempotency) await publisher.claim(idempotency.key, idempotency.fingerprint);
   const slices = new Slices();
-  const sending: Promise<Result>[] = [];
+  // These tell failures as outcomes and do not reject: nobody would hear that before the last one has begun.
+  const sending: Promise<Outcomes>[] = [];
   // In one line, so that they arrive in order, and leave room for what others send.
   const line = publisher.line();
-  for (const [i, item] of items.entries()) {
-    sending.push(sendItem(item, i));
-    await slices.next();
-  }
-  const sends = await Promise.all(sending);
-  // Who comes again with the key may say something else.
-  if (repeatable && isRefused) await publisher.release(repeatable.key, repeatable.fingerprint);
-
-  async function sendItem(
-    { users, isList, payload, id, ttlMs, expectOnline }: Item,
-    nth: number,
-  ): Promise<Result> {
-    const outcomes = await publisher.sendToAll(users, payload, {
+  for (const [nth, { users, payload, id, ttlMs, expectOnline }] of items.entries()) {
+    sending.push(publisher.sendToAll(users, payload, {
       id,
       line,
       ...(ttlMs !== undefined && { ttlMs }),
       ...(expectOnline && { expectOnline }),
-      ...(repeatable && { idempotency: { ...repeatable, key: `${repeatable.key} ${nth}` } }),
-    });
-    const sent = outcomes.flatMap((outcome) => outcome.status === "fulfilled" ? [outcome.value] : []);
-    const counts = outcomes.map((outcome) =>
-      outcome.status === "fulfilled" ? outcome.value.nodes ?? outcome.value.sockets : 0
-    );
-    const failures = outcomes.flatMap((outcome) => outcome.status === "rejected" ? [outcome.reason] : []);
-    const isOffline = (reason: unknown) => reason instanceof UserOfflineError;
-    const failed = failures.find((reason) => !isOffline(reason));
-    if (failed && !(failed instanceof BrokerUnavailableError)) throw failed;
-    isRefused &&= sent.length === 0 &&
-      failures.every((reason) => isOffline(reason) || reason.outcome === "refused");
-    isRepeated &&= sent.length > 0 && sent.every(({ repeated }) => repeated);
-    const error = failed
-      ? { code: "broker_unavailable", detail: failed.message }
-      : sent.length === 0
-      ? { code: "user_offline", detail: failures[0].message }
-      : undefined;
-    return {
-      id: sent[0]?.id ?? id,
-      [publisher.counted]: counts.reduce((sum, count) => sum + count, 0),
-      ...(!isList && sent[0] && placeOf(sent[0])),
-      ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
-      ...(error && { error }),
-    };
+      ...(idempotency && { idempotency: { ...idempotency, key: `${idempotency.key} ${nth}` } }),
+    }));
+    await slices.next();
   }
-
-  if (sends.every(({ error }) => error?.code === "broker_unavailable")) {
-    const error = new BrokerUnavailableError(sends[0]!.error!.detail, {
-      outcome: isRefused ? "refused" : "unknown",
-    });
-    return problemOf(error, EFFECT_ON_FAILURE.send)!;
+  const outcomes = await Promise.all(sending);
+  const results = outcomes.map((one, nth) => resultOf(items[nth]!, one, publisher.counted));
+  const all = outcomes.flat();
+  /** Whether it is known that nothing was sent. */
+  const isRefused = all.every((one) =>
+    one.status === "rejected" && (one.reason instanceof UserOfflineError || one.reason.outcome === "refused")
+  );
+  // Who comes again with the key may say something else.
+  if (idempotency && isRefused) await publisher.release(idempotency.key, idempotency.fingerprint);
+  if (results.every(({ error }) => error?.code === "broker_unavailable")) {
+    const outcome = isRefused ? "refused" : "unknown";
+    throw new BrokerUnavailableError(results[0]!.error!.detail, { outcome });
   }
-  return Response.json({ results: sends }, {
-    headers: isRepeated ? { "idempotent-replayed": "true" } : {},
-  });
+  const isRepeated = outcomes.every((one) => one.some(({ status }) => status === "fulfilled")) &&
+    all.every((one) => one.status === "rejected" || one.value.repeated);
+  return Response.json({ results }, { headers: isRepeated ? { "idempotent-replayed": "true" } : {} });
 }
 
-function placeOf({ seq, epoch }: SendResult) {
-  return seq === undefined || epoch === undefined ? {} : { seq, epoch };
+/** @throws what is neither the broker's failure nor a user who is offline. */
+function resultOf({ users, isList, id }: Item, outcomes: Outcomes, counted: "sockets" | "nodes"): Result {
+  const sent = outcomes.flatMap((one) => one.status === "fulfilled" ? [one.value] : []);
+  const reasons = outcomes.flatMap((one) => one.status === "rejected" ? [one.reason] : []);
+  const failed = reasons.find((reason) => !(reason instanceof UserOfflineError));
+  if (failed && !(failed instanceof BrokerUnavailableError)) throw failed;
+  const counts = outcomes.map((one) => one.status === "fulfilled" ? one.value.nodes ?? one.value.sockets : 0);
+  const error = failed
+    ? { code: "broker_unavailable", detail: failed.message }
+    : sent.length === 0
+    ? { code: "user_offline", detail: reasons[0].message }
+    : undefined;
+  return {
+    id: sent[0]?.id ?? id,
+    [counted]: counts.reduce((sum, count) => sum + count, 0),
+    ...(!isList && { seq: sent[0]?.seq, epoch: sent[0]?.epoch }),
+    ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
+    ...(error && { error }),
+  };
 }

@@ -111,12 +111,11 @@ async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | 
     throw new BatchFault("invalid_request", 'The body must be an object: {"items": […]}');
   }
   let items: string | undefined;
-  let members = 0;
   for (const member of membersOf(batch)) {
     await slices.next();
     if (member === undefined) continue;
     const [name, value] = member;
-    if (name !== "items" || ++members > MAX_MEMBERS) {
+    if (name !== "items") {
       throw new BatchFault(
         "invalid_request",
         `Unrecognized key: ${JSON.stringify(name.slice(0, MAX_SHORT))}`,
@@ -155,7 +154,7 @@ async function readItem(
     const { fault } = checked;
     throw new BatchFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
   }
-  const { to, text, base64, id: itemId = crypto.randomUUID(), ttl, expect } = checked.value;
+  const { to, text, base64, id = crypto.randomUUID(), ttl, expect } = checked.value;
   // A user named twice gets the message once.
   const users = typeof to === "string" ? [to] : [...new Set(to)];
   for (const user of users) {
@@ -174,7 +173,7 @@ async function readItem(
     users,
     isList: typeof to !== "string",
     payload,
-    id: itemId,
+    id,
     ttlMs: ttl === undefined ? undefined : ttl * 1_000,
     expectOnline: expect !== undefined,
   };
@@ -214,12 +213,13 @@ async function recipientsIn(json: string, slices: Slices): Promise<unknown[]> {
 }
 
 function payloadIn(
-  { data, text, base64 }: { data: string | undefined; text: string | undefined; base64: string | undefined },
+  given: { data: string | undefined; text: string | undefined; base64: string | undefined },
   at: string,
 ): [field: string, payload: Payload] {
-  const [field, ...others] = Object.entries({ data, text, base64 })
-    .filter(([, value]) => value !== undefined)
-    .map(([name]) => name);
+  const { data, text, base64 } = given;
+  const [field, ...others] = Object.entries(given).flatMap(([name, value]) =>
+    value === undefined ? [] : [name]
+  );
   if (field === undefined) {
     throw new BatchFault("invalid_request", `${at}.data: is missing, and so are "text" and "base64"`);
   }

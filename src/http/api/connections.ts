@@ -25,18 +25,16 @@ const Closed = z.object({
   }),
 }).openapi("Closed");
 
-const ROUTE = createRoute({
-  method: "delete",
-  path: "/v1/users/{username}/connections",
-  operationId: "closeConnections",
-  security: SECURITY,
-  summary: "Close every connection of a user",
-  request: { params: UserParameter, query: CloseQuery },
-  responses: { 200: json(Closed, "They were told to close"), ...REFUSALS },
-});
-
 export const closeConnections: Call = {
-  route: ROUTE,
+  route: createRoute({
+    method: "delete",
+    path: "/v1/users/{username}/connections",
+    operationId: "closeConnections",
+    security: SECURITY,
+    summary: "Close every connection of a user",
+    request: { params: UserParameter, query: CloseQuery },
+    responses: { 200: json(Closed, "They were told to close"), ...REFUSALS },
+  }),
   effect: EFFECT_ON_FAILURE.close,
   async answer(c, api) {
     const caller = authorize(c, api, "admin");

@@ -37,22 +37,20 @@ const History = z.object({
   ),
 }).openapi("History");
 
-const ROUTE = createRoute({
-  method: "get",
-  path: "/v1/users/{username}/messages",
-  operationId: "getMessages",
-  security: SECURITY,
-  summary: "What is kept of a user's messages",
-  request: { params: UserParameter, query: HistoryQuery },
-  responses: {
-    200: json(History, "Messages, oldest first"),
-    410: no("The position is of another epoch: the history was lost or set back"),
-    ...REFUSALS,
-  },
-});
-
 export const history: Call = {
-  route: ROUTE,
+  route: createRoute({
+    method: "get",
+    path: "/v1/users/{username}/messages",
+    operationId: "getMessages",
+    security: SECURITY,
+    summary: "What is kept of a user's messages",
+    request: { params: UserParameter, query: HistoryQuery },
+    responses: {
+      200: json(History, "Messages, oldest first"),
+      410: no("The position is of another epoch: the history was lost or set back"),
+      ...REFUSALS,
+    },
+  }),
   async answer(c, api) {
     const caller = authorize(c, api, "read");
     const query = check(HistoryQuery, queryOf(c.req.raw) ?? {});

@@ -5,7 +5,7 @@ import { parseUsername } from "../../protocol/username.ts";
 import { readJson } from "../body.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
 import { authorize, type Call, usernameIn } from "./call.ts";
-import { BODY_REFUSALS, check, json, REFUSALS, SECURITY, UserParameter } from "./shapes.ts";
+import { BODY_REFUSALS, bodyOf, check, json, REFUSALS, SECURITY, UserParameter } from "./shapes.ts";
 
 const RevocationQuery = z.strictObject({
   jti: z.string().min(1).max(MAX_TOKEN_ID_LENGTH).optional().openapi({
@@ -28,25 +28,20 @@ const Revoked = z.object({
   }),
 }).openapi("Revoked");
 
-const ROUTE = createRoute({
-  method: "post",
-  path: "/v1/users/{username}/revocations",
-  operationId: "createRevocation",
-  security: SECURITY,
-  summary: "Let a user's tokens in no more, and close the sockets they let in",
-  request: {
-    params: UserParameter,
-    body: { required: true, content: { "application/json": { schema: RevocationQuery } } },
-  },
-  responses: {
-    201: json(Revoked, "Known to every node from now on"),
-    ...BODY_REFUSALS,
-    ...REFUSALS,
-  },
-});
-
 export const revocations: Call = {
-  route: ROUTE,
+  route: createRoute({
+    method: "post",
+    path: "/v1/users/{username}/revocations",
+    operationId: "createRevocation",
+    security: SECURITY,
+    summary: "Let a user's tokens in no more, and close the sockets they let in",
+    request: { params: UserParameter, body: bodyOf(RevocationQuery) },
+    responses: {
+      201: json(Revoked, "Known to every node from now on"),
+      ...BODY_REFUSALS,
+      ...REFUSALS,
+    },
+  }),
   effect: EFFECT_ON_FAILURE.revoke,
   async answer(c, api) {
     const caller = authorize(c, api, "admin");

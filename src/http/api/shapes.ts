@@ -71,9 +71,14 @@ export const Problem = z.object({
   detail: z.string().openapi({ description: "What was wrong with this request and what to do" }),
 }).openapi("Problem");
 
-/** A body of JSON. */
+/** An answer of JSON. */
 export function json<T extends z.ZodType>(schema: T, description: string) {
   return { description, content: { "application/json": { schema } } };
+}
+
+/** The body that a call takes. */
+export function bodyOf<T extends z.ZodType>(schema: T) {
+  return { required: true, content: { "application/json": { schema } } };
 }
 
 /** A problem. */
@@ -90,7 +95,7 @@ export const REFUSALS = {
   503: no("The broker is not available; try again"),
 };
 
-/** What a call with a body may be refused for. */
+/** What a call with a body may be refused for, beside `REFUSALS`. */
 export const BODY_REFUSALS = {
   408: no("The body did not come in time"),
   413: no("The body is too large"),
@@ -100,19 +105,14 @@ export const BODY_REFUSALS = {
 /** Either is enough: without keys configured, in open mode, nobody needs one. */
 export const SECURITY = [{ key: [] }, {}];
 
-/**
- * Checks a value against a schema.
- * @returns The value, or a sentence that names the first field at fault.
- */
+/** Checks a value against a schema: returns it, or a sentence that names the first field at fault. */
 export function check<S extends z.ZodType>(
   schema: S,
   value: unknown,
 ): { value: z.output<S> } | { fault: string } {
   const result = schema.safeParse(value);
   if (result.success) return { value: result.data };
-  const issue = result.error.issues[0]!;
-  const at = issue.path.map((key) => typeof key === "number" ? `[${key}]` : `.${String(key)}`).join("").slice(
-    1,
-  );
-  return { fault: at === "" ? issue.message : `${at}: ${issue.message}` };
+  const { path, message } = result.error.issues[0]!;
+  const at = path.map((key) => typeof key === "number" ? `[${key}]` : `.${String(key)}`).join("").slice(1);
+  return { fault: at === "" ? message : `${at}: ${message}` };
 }

@@ -5,7 +5,7 @@ import { parseUsername } from "../../protocol/username.ts";
 import { readJson } from "../body.ts";
 import { problem } from "../problem.ts";
 import { authorize, type Call } from "./call.ts";
-import { BODY_REFUSALS, check, json, REFUSALS, SECURITY, username } from "./shapes.ts";
+import { BODY_REFUSALS, bodyOf, check, json, REFUSALS, SECURITY, username } from "./shapes.ts";
 
 const TicketQuery = z.strictObject({
   user: username,
@@ -24,22 +24,16 @@ const Ticket = z.object({
   }),
 }).openapi("Ticket");
 
-const ROUTE = createRoute({
-  method: "post",
-  path: "/v1/tickets",
-  operationId: "createTicket",
-  security: SECURITY,
-  summary: "Get a ticket, with which one socket connects as a user",
-  request: { body: { required: true, content: { "application/json": { schema: TicketQuery } } } },
-  responses: {
-    201: json(Ticket, "The ticket"),
-    ...BODY_REFUSALS,
-    ...REFUSALS,
-  },
-});
-
 export const tickets: Call = {
-  route: ROUTE,
+  route: createRoute({
+    method: "post",
+    path: "/v1/tickets",
+    operationId: "createTicket",
+    security: SECURITY,
+    summary: "Get a ticket, with which one socket connects as a user",
+    request: { body: bodyOf(TicketQuery) },
+    responses: { 201: json(Ticket, "The ticket"), ...BODY_REFUSALS, ...REFUSALS },
+  }),
   async answer(c, api) {
     const caller = authorize(c, api, "tickets");
     const query = check(TicketQuery, await readJson(c.req.raw, api.bodies.small));

@@ -6,6 +6,7 @@ import { problem } from "../problem.ts";
 import { authorize, type Call, usernameIn } from "./call.ts";
 import {
   BODY_REFUSALS,
+  bodyOf,
   check,
   json,
   nodes,
@@ -29,50 +30,21 @@ const OnlineCounts = z.record(z.string(), z.number().int()).openapi("OnlineCount
   example: { alice: 2, bob: 0 },
 });
 
-const USER_ROUTE = createRoute({
-  method: "get",
-  path: "/v1/users/{username}",
-  operationId: "getUser",
-  security: SECURITY,
-  summary: "Whether a user is online",
-  request: { params: UserParameter },
-  responses: { 200: json(Online, "Sockets of the user over all nodes"), ...REFUSALS },
-});
-
-const USER_HEAD_ROUTE = createRoute({
-  method: "head",
-  path: "/v1/users/{username}",
-  operationId: "headUser",
-  security: SECURITY,
-  summary: "Whether a user is online, by the status alone",
-  request: { params: UserParameter },
-  responses: {
-    200: { description: "The user is online" },
-    404: { description: "The user is offline" },
-    400: { description: "The request is not valid" },
-    401: { description: "The key is missing or not known" },
-    403: { description: "The key does not allow it, or pages of this origin may not call" },
-    431: { description: "The headers are too large" },
-    503: { description: "The broker is not available; try again" },
-  },
-});
-
-const ONLINE_ROUTE = createRoute({
-  method: "post",
-  path: "/v1/users/online",
-  operationId: "getOnline",
-  security: SECURITY,
-  summary: "Which of many users are online",
-  request: { body: { required: true, content: { "application/json": { schema: OnlineQuery } } } },
-  responses: {
-    200: json(OnlineCounts, "Sockets of each user"),
-    ...BODY_REFUSALS,
-    ...REFUSALS,
-  },
-});
+/** As `REFUSALS`; an answer to HEAD has no body. */
+const BODILESS_REFUSALS = Object.fromEntries(
+  Object.entries(REFUSALS).map(([status, { description }]) => [status, { description }]),
+);
 
 export const user: Call = {
-  route: USER_ROUTE,
+  route: createRoute({
+    method: "get",
+    path: "/v1/users/{username}",
+    operationId: "getUser",
+    security: SECURITY,
+    summary: "Whether a user is online",
+    request: { params: UserParameter },
+    responses: { 200: json(Online, "Sockets of the user over all nodes"), ...REFUSALS },
+  }),
   async answer(c, api) {
     const caller = authorize(c, api, "read");
     const username = usernameIn(c);
@@ -85,10 +57,32 @@ export const user: Call = {
   },
 };
 
-export const userHead: Call = { route: USER_HEAD_ROUTE };
+export const userHead: Call = {
+  route: createRoute({
+    method: "head",
+    path: "/v1/users/{username}",
+    operationId: "headUser",
+    security: SECURITY,
+    summary: "Whether a user is online, by the status alone",
+    request: { params: UserParameter },
+    responses: {
+      200: { description: "The user is online" },
+      404: { description: "The user is offline" },
+      ...BODILESS_REFUSALS,
+    },
+  }),
+};
 
 export const online: Call = {
-  route: ONLINE_ROUTE,
+  route: createRoute({
+    method: "post",
+    path: "/v1/users/online",
+    operationId: "getOnline",
+    security: SECURITY,
+    summary: "Which of many users are online",
+    request: { body: bodyOf(OnlineQuery) },
+    responses: { 200: json(OnlineCounts, "Sockets of each user"), ...BODY_REFUSALS, ...REFUSALS },
+  }),
   async answer(c, api) {
     const caller = authorize(c, api, "read");
     const query = check(OnlineQuery, await readJson(c.req.raw, api.bodies.bulk));
