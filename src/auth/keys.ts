@@ -6,7 +6,7 @@
  * Pure. A plain hash suffices because a key is 256 random bits: nobody can go through them, however fast. (Slow
  * hashes are for passwords, which can be guessed; here one would only let strangers burn our processor.)
  */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { ForbiddenError, UnauthorizedError } from "../protocol/errors.ts";
 import type { Caller, Scope } from "./auth.ts";
 
@@ -46,18 +46,11 @@ export function newKey(
   }
   const unknown = scopes.find((scope) => !isScope(scope));
   if (scopes.length === 0 || unknown !== undefined) {
-    throw new TypeError(
-      `Scopes must be ${SCOPES.join(", ")}, one or more of them, but there is ${
-        JSON.stringify(unknown ?? "none")
-      }`,
-    );
+    const what = JSON.stringify(unknown ?? "none");
+    throw new TypeError(`Scopes must be ${SCOPES.join(", ")}, one or more of them, but there is ${what}`);
   }
   if (users === "") throw new TypeError('The pattern of usernames must not be empty: "*" is all');
-  const random = crypto.getRandomValues(new Uint8Array(KEY_BYTES)).toBase64({
-    alphabet: "base64url",
-    omitPadding: true,
-  });
-  const key = `${PREFIX}${name}_${random}`;
+  const key = `${PREFIX}${name}_${randomBytes(KEY_BYTES).toString("base64url")}`;
   // Whatever could end the line or the list of lines is encoded; the star is not.
   const line = [name, [...new Set(scopes)].join("+"), encodeURIComponent(users), hashOf(key).toString("hex")];
   return { key, line: line.join(":") };
@@ -110,19 +103,25 @@ function parseLine(line: string): KnownKey | undefined {
   }
 }
 
+type OpeningKey = KnownKey & { readonly caller: Caller };
+
 /** The keys that open the API at the moment. */
 export class KeyRing {
-  #keys: readonly KnownKey[];
+  #keys: readonly OpeningKey[] = [];
   readonly #fold: boolean;
 
   /** @param options.fold Whether usernames are lower-cased, patterns then too. */
   constructor(keys: readonly KnownKey[], options: { fold: boolean }) {
-    this.#keys = keys;
     this.#fold = options.fold;
+    this.replace(keys);
   }
 
   replace(keys: readonly KnownKey[]): void {
-    this.#keys = keys;
+    const folded = (text: string) => this.#fold ? text.toLowerCase() : text;
+    this.#keys = keys.map((key) => {
+      const fits = patternOf(folded(key.pattern));
+      return { ...key, caller: { name: key.name, mayAddress: (username) => fits(folded(username)) } };
+    });
   }
 
   /** As `Auth.authorize`. */
@@ -132,7 +131,7 @@ export class KeyRing {
     }
     const hash = hashOf(key);
     // Hashes, each time all of them: the time says nothing about the key, nor about which one it is.
-    let found: KnownKey | undefined;
+    let found: OpeningKey | undefined;
     for (const known of this.#keys) if (timingSafeEqual(known.hash, hash)) found = known;
     if (!found) {
       throw new UnauthorizedError("The API key is not known here: it may have been replaced or mistyped");
@@ -142,11 +141,7 @@ export class KeyRing {
     if (scope !== "any" && !isEnough) {
       throw new ForbiddenError(`The key "${found.name}" lacks the scope "${scope}", which this call needs`);
     }
-    const pattern = patternOf(this.#fold ? found.pattern.toLowerCase() : found.pattern);
-    return {
-      name: found.name,
-      mayAddress: (username) => pattern.test(this.#fold ? username.toLowerCase() : username),
-    };
+    return found.caller;
   }
 }
 
@@ -158,23 +153,19 @@ function hashOf(key: string) {
   return createHash("sha256").update(key).digest();
 }
 
-/** Whether a text fits a pattern with stars. Piece by piece from the left, so that no pattern takes long. */
-function patternOf(pattern: string): { test(text: string): boolean } {
-  if (pattern === "*") return { test: () => true };
-  const pieces = pattern.split("*");
-  return {
-    test(text) {
-      const [first, ...rest] = pieces as [string, ...string[]];
-      if (rest.length === 0) return text === first;
-      if (!text.startsWith(first)) return false;
-      let at = first.length;
-      const last = rest.pop()!;
-      for (const piece of rest) {
-        const found = text.indexOf(piece, at);
-        if (found < 0) return false;
-        at = found + piece.length;
-      }
-      return text.length - last.length >= at && text.endsWith(last);
-    },
+/** Tells whether a text fits a pattern with stars. Piece by piece from the left, so that no pattern takes long. */
+function patternOf(pattern: string): (text: string) => boolean {
+  const [first, ...pieces] = pattern.split("*") as [string, ...string[]];
+  const last = pieces.pop();
+  if (last === undefined) return (text) => text === first;
+  return (text) => {
+    if (!text.startsWith(first)) return false;
+    let at = first.length;
+    for (const piece of pieces) {
+      const found = text.indexOf(piece, at);
+      if (found < 0) return false;
+      at = found + piece.length;
+    }
+    return text.length - last.length >= at && text.endsWith(last);
   };
 }

@@ -13,12 +13,7 @@ import { KeysUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import { formOf, nameOf, publicPart, type PublishedKey, suits } from "./published_key.ts";
 
-export interface RemoteKeysOptions {
-  /** After keys were fetched, unknown ones make nobody fetch again for so long, in milliseconds. @default 10000 */
-  cooldownMs?: number | undefined;
-  log: Log;
-}
-
+/** After keys were fetched, unknown ones make nobody fetch again for so long. */
 const COOLDOWN_MS = 10_000;
 /** Older keys are fetched anew with the next token. */
 const MAX_AGE_MS = 600_000;
@@ -51,7 +46,7 @@ export class RemoteKeys {
   /** When each trouble was logged. */
   readonly #logged = new Map<string, number>();
 
-  constructor(url: string, options: RemoteKeysOptions) {
+  constructor(url: string, options: { cooldownMs?: number | undefined; log: Log }) {
     this.#url = new URL(url);
     this.#cooldownMs = options.cooldownMs ?? COOLDOWN_MS;
     this.#log = options.log;
@@ -201,13 +196,13 @@ async function read(url: URL): Promise<string> {
   if (response.status !== 200) {
     await response.body?.cancel();
     const location = response.headers.get("location");
+    if (location === null || response.status < 300 || response.status >= 400) {
+      throw new Error(`the answer has status ${response.status}`);
+    }
+    const to = placeOf(location, url);
     throw new Error(
-      location !== null && response.status >= 300 && response.status < 400
-        ? `the answer is a redirect (${response.status}) to ${
-          placeOf(location, url)
-        }, and none is followed: set ` +
-          "USERWIRE_JWKS_URL to where the keys are"
-        : `the answer has status ${response.status}`,
+      `the answer is a redirect (${response.status}) to ${to}, and none is followed: set USERWIRE_JWKS_URL to where ` +
+        "the keys are",
     );
   }
   const decoder = new TextDecoder();
@@ -224,7 +219,6 @@ async function read(url: URL): Promise<string> {
 
 /** An address without what may be secret in it. */
 function placeOf(location: string, base: URL): string {
-  if (!URL.canParse(location, base.href)) return "no address";
-  const { origin, pathname } = new URL(location, base);
-  return origin + pathname;
+  const place = URL.parse(location, base.href);
+  return place ? place.origin + place.pathname : "no address";
 }

@@ -4,17 +4,10 @@
  */
 
 /** What a channel is told of an entry. */
-export interface Notice {
-  readonly channel: string;
-  readonly payload: string;
-}
+export type Notice = { readonly channel: string; readonly payload: string };
 
 /** What a channel is told of a moment: it stands between the two. */
-export interface MomentNotice {
-  readonly channel: string;
-  readonly head: string;
-  readonly tail: string;
-}
+export type MomentNotice = { readonly channel: string; readonly head: string; readonly tail: string };
 
 /** A moment in Unix seconds, or so many seconds from now, by the clock of the store. */
 export type Moment = { readonly at: number } | { readonly aheadS: number };

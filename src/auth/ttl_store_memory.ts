@@ -36,11 +36,9 @@ export class MemoryTtlStore implements TtlStore {
     const raised = "at" in moment
       ? Math.max(known, moment.at)
       : Math.max(known + LATER_S, nowS + moment.aheadS);
-    const { channel, head, tail } = notice;
-    await this.set(name, String(raised), ttlMs + Math.max(0, raised - nowS) * 1_000, {
-      channel,
-      payload: head + raised + tail,
-    });
+    const payload = notice.head + raised + notice.tail;
+    const leftMs = ttlMs + Math.max(0, raised - nowS) * 1_000;
+    await this.set(name, String(raised), leftMs, { channel: notice.channel, payload });
     return raised;
   }
 

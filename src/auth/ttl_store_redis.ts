@@ -2,9 +2,12 @@
 import { type Redis, Script } from "../redis/commands.ts";
 import { LATER_S, type Moment, type MomentNotice, type Notice, type TtlStore } from "./ttl_store.ts";
 
-/** Where a script is tried, and how long what it sets there lives, in milliseconds. */
+/** How long what a script sets where it is tried lives, in milliseconds. */
 const TRIAL_MS = "1000";
-const trialKey = (tag: string) => `userwire:{${tag}}:memo`;
+
+/** A script of one key, with what it is tried with. */
+const scriptOf = (text: string, trialArgs: (tag: string) => string[] = () => []) =>
+  new Script(text, { probe: (tag) => ({ keys: [`userwire:{${tag}}:memo`], args: trialArgs(tag) }) });
 
 /**
  * Begins a script that sets an entry. What was there is known before anything is written, so that it can be put back.
@@ -31,18 +34,15 @@ if channel then
 end
 return text
 `;
-const SET = new Script(
-  `
-${RECALL}
+const SET = scriptOf(
+  `${RECALL}
 local text, ttl, channel, payload = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-${WRITE}
-`,
-  { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", TRIAL_MS, tag, ""] }) },
+${WRITE}`,
+  (tag) => ["1", TRIAL_MS, tag, ""],
 );
 /** By Redis' clock: those of the nodes may differ, and whoever is ahead must be meant too. */
-const SET_MAX = new Script(
-  `
-${RECALL}
+const SET_MAX = scriptOf(
+  `${RECALL}
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local before = tonumber(known or '') or -1
@@ -52,29 +52,20 @@ else moment = math.max(before, tonumber(ARGV[1])) end
 local text = string.format('%.6f', moment)
 local ttl = math.ceil(tonumber(ARGV[3]) + math.max(0, moment - now) * 1000)
 local channel, payload = ARGV[4], ARGV[5] .. text .. ARGV[6]
-${WRITE}
-`,
-  { probe: (tag) => ({ keys: [trialKey(tag)], args: ["1", "0", TRIAL_MS, tag, "", ""] }) },
+${WRITE}`,
+  (tag) => ["1", "0", TRIAL_MS, tag, "", ""],
 );
-const GET_MANY = new Script(
-  `
+const GET_MANY = scriptOf(`
 local texts = {}
 for i, key in ipairs(KEYS) do texts[i] = redis.call('GET', key) or '' end
 return texts
-`,
-  { probe: (tag) => ({ keys: [trialKey(tag)], args: [] }) },
-);
-const TAKE = new Script(
-  `
+`);
+const TAKE = scriptOf(`
 local text = redis.call('GET', KEYS[1])
 if text then redis.call('DEL', KEYS[1]) end
 return text
-`,
-  { probe: (tag) => ({ keys: [trialKey(tag)], args: [] }) },
-);
-const NOW = new Script("return redis.call('TIME')", {
-  probe: (tag) => ({ keys: [trialKey(tag)], args: [] }),
-});
+`);
+const NOW = scriptOf("return redis.call('TIME')");
 
 export class RedisTtlStore implements TtlStore {
   readonly #redis: Redis;
@@ -93,12 +84,8 @@ export class RedisTtlStore implements TtlStore {
   async setMax(name: string, moment: Moment, ttlMs: number, notice: MomentNotice): Promise<number> {
     const [at, aheadS] = "at" in moment ? [String(moment.at), "0"] : ["", String(moment.aheadS)];
     const { channel, head, tail } = notice;
-    return Number(
-      await this.#redis.evaluate(SET_MAX, [name], [
-        ...[at, aheadS, String(Math.ceil(ttlMs))],
-        ...[channel, head, tail],
-      ]),
-    );
+    const words = [at, aheadS, String(Math.ceil(ttlMs)), channel, head, tail];
+    return Number(await this.#redis.evaluate(SET_MAX, [name], words));
   }
 
   async getMany(names: readonly string[]): Promise<(string | undefined)[]> {
