@@ -4,15 +4,13 @@
  */
 import { byId } from "./dom.js";
 
+const valueOf = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (byId(id)).value.trim();
+
 /** The API key, or "". */
-export function accessKey() {
-  return /** @type {HTMLInputElement} */ (byId("access-key")).value.trim();
-}
+export const accessKey = () => valueOf("access-key");
 
 /** The token, which says by itself whose it is; or "". */
-export function accessToken() {
-  return /** @type {HTMLInputElement} */ (byId("access-token")).value.trim();
-}
+export const accessToken = () => valueOf("access-token");
 
 /**
  * What a socket of the user shows: the token in its field; else a ticket, which the key buys and which is good for one

@@ -77,7 +77,10 @@ export class Card {
     /** @type {import("./socket.js").Listener} */
     const listener = {
       state: (state) => this.#enter(state),
-      message: (message) => this.#add(message),
+      message: (message) => {
+        this.#count++;
+        this.#show(drawMessage(message));
+      },
       gap: (gap) => this.#show(drawGap(gap)),
       hello: ({ conn, node }) => {
         this.#about.title = `Connection ${conn} on ${node}`;
@@ -89,10 +92,9 @@ export class Card {
       ? new FramedSocket(username, listener, (text) => JSON.parse(text, keepDigits))
       : new RawSocket(username, listener);
 
-    this.#toggle.addEventListener(
-      "click",
-      () => this.phase === "closed" ? this.#socket.open() : this.#socket.close(),
-    );
+    this.#toggle.addEventListener("click", () => {
+      this.phase === "closed" ? this.#socket.open() : this.#socket.close();
+    });
     this.#remove.addEventListener("click", () => removed(this));
     this.#showAbout();
   }
@@ -162,11 +164,6 @@ export class Card {
   #showEmpty() {
     this.#empty.hidden = this.#list.childElementCount > 0;
     setText(this.#empty, this.phase === "open" ? "Waiting for a message" : "No messages");
-  }
-
-  #add(/** @type {Message} */ message) {
-    this.#count++;
-    this.#show(drawMessage(message));
   }
 
   #show(/** @type {HTMLLIElement} */ item) {

@@ -6,15 +6,13 @@
 /**
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
- * @param {Record<string, string | boolean>} [attributes] True sets it empty, false leaves it out.
+ * @param {Record<string, string>} attributes
  * @param {...(Node | string)} children
  * @returns {HTMLElementTagNameMap[Tag]}
  */
-export function el(tag, attributes = {}, ...children) {
+export function el(tag, attributes, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false) element.setAttribute(name, value === true ? "" : value);
-  }
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
 }
@@ -79,9 +77,8 @@ export function sizeOf(/** @type {number} */ bytes) {
 /**
  * Text laid out as JSON when it is an object or an array, else undefined. Numbers keep the digits they came
  * with where the browser allows it: a console must not show 12345678901234567000 for …890.
- * @param {string} text
  */
-export function layOut(text) {
+export function layOut(/** @type {string} */ text) {
   if (!/^\s*[[{]/.test(text)) return undefined;
   try {
     return JSON.stringify(JSON.parse(text, keepDigits), null, 2);

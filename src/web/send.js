@@ -12,7 +12,7 @@ const KEPT_SENDS = 20;
  *   `kept`: nobody has it yet, but who comes back in time gets it.
  */
 
-/** Brings the form to life. `sent` is called after each send with the outcome. */
+/** Brings the form to life. `sent` is called after each send, whatever came of it. */
 export function openSendForm(/** @type {() => void} */ sent) {
   const form = /** @type {HTMLFormElement} */ (byId("send-form"));
   const to = /** @type {HTMLInputElement} */ (byId("send-to"));
@@ -52,11 +52,8 @@ export function openSendForm(/** @type {() => void} */ sent) {
     /** @type {{ to: string, payload: string, type: "json" | "text", at: Date }} */ message,
     /** @type {Outcome} */ outcome,
   ) {
-    const again = el("button", {
-      type: "button",
-      class: "quiet",
-      "aria-label": `Use again: to ${message.to}`,
-    }, "Use again");
+    const label = `Use again: to ${message.to}`;
+    const again = el("button", { type: "button", class: "quiet", "aria-label": label }, "Use again");
     again.addEventListener("click", () => {
       fill(message);
       payload.focus();
@@ -183,7 +180,7 @@ function jsonFault(/** @type {string} */ text) {
 }
 
 /** The curl command that sends the same. `--data-raw`, because `-d` would read a file for a payload like "@x". */
-export function curlOf(
+function curlOf(
   /** @type {string} */ username,
   /** @type {string} */ payload,
   /** @type {"json" | "text"} */ type,

@@ -58,9 +58,9 @@ export class FramedSocket {
   /**
    * @param {string} username
    * @param {Listener} listener
-   * @param {(text: string) => unknown} [parse] How frames are read, when not by plain `JSON.parse`.
+   * @param {(text: string) => unknown} parse How frames are read.
    */
-  constructor(username, listener, parse = JSON.parse) {
+  constructor(username, listener, parse) {
     this.#username = username;
     this.#listener = listener;
     this.#parse = parse;
