@@ -4,7 +4,7 @@ import { METRICS_TYPE } from "../../metrics/metrics.ts";
 import { authorize, type Call } from "./call.ts";
 import { json, no, Readiness, REFUSALS, SECURITY } from "./shapes.ts";
 
-/** What nobody is refused for whom a key could help. */
+/** What a call that needs no key may be refused for. */
 const OPEN_REFUSALS = { 403: no("Pages of this origin may not call"), 431: REFUSALS[431] };
 
 const Health = z.object({ status: z.literal("ok") }).openapi("Health");
@@ -16,10 +16,7 @@ export const health: Call = {
     operationId: "getHealth",
     security: [], // a load balancer has no key
     summary: "Whether the process lives",
-    responses: {
-      200: json(Health, "It does; a lost broker does not change that"),
-      ...OPEN_REFUSALS,
-    },
+    responses: { 200: json(Health, "It does; a lost broker does not change that"), ...OPEN_REFUSALS },
   }),
   answer: (c) => c.json({ status: "ok" }),
 };
@@ -51,10 +48,7 @@ export const metrics: Call = {
     security: SECURITY,
     summary: "What this node has done and how it is, for Prometheus",
     responses: {
-      200: {
-        description: "Its text format",
-        content: { [METRICS_TYPE]: { schema: { type: "string" } } },
-      },
+      200: { description: "Its text format", content: { [METRICS_TYPE]: { schema: { type: "string" } } } },
       401: REFUSALS[401],
       403: REFUSALS[403],
       431: REFUSALS[431],
