@@ -1,30 +1,15 @@
 /** Reads request bodies, never more of them than is allowed. */
 import { Buffer } from "node:buffer";
 import { InvalidMessageError, messageOf } from "../protocol/errors.ts";
+import { RequestFault } from "./problem.ts";
 import { isJsonInSlices, type JsonBounds, JsonBoundsError, SMALL_JSON } from "./json_text.ts";
 import { CheckedJson } from "../publisher/payload.ts";
 import type { Payload } from "../protocol/envelope.ts";
 import { isJson } from "../protocol/json.ts";
 import type { Deadlines } from "../async/deadlines.ts";
 
-/** The body is larger than allowed. */
-export class BodyTooLargeError extends Error {
-  override readonly name = "BodyTooLargeError";
-  constructor(maxBytes: number) {
-    super(`The body must have at most ${maxBytes} bytes`);
-  }
-}
-
-/** The body did not come to its end in time. */
-export class BodyTimeoutError extends Error {
-  override readonly name = "BodyTimeoutError";
-  constructor(timeoutMs: number) {
-    super(`The body must come within ${timeoutMs / 1_000} s: it was not complete by then`);
-  }
-}
-
 /** The body broke off: its sender left, or this process is ending. Nobody is there for an answer. */
-export class BodyBrokenError extends Error {
+export class BodyBrokenError extends RequestFault {
   override readonly name = "BodyBrokenError";
 }
 
@@ -36,23 +21,13 @@ export interface BodyLimits {
   readonly deadlines: Deadlines;
 }
 
-/** The body is of a type, or encoded in a way, that can't be read. */
-export class MediaTypeError extends Error {
-  override readonly name = "MediaTypeError";
-
-  /** @param headers What would be read instead. */
-  constructor(message: string, readonly headers: Record<string, string> = {}) {
-    super(message);
-  }
-}
-
 /** Deno decodes without `fatal` in a quarter of the time. */
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * The whole body. Not an async function: it is only called in one, and each is a promise more for each send.
- * @throws {BodyTooLargeError | BodyTimeoutError | BodyBrokenError | MediaTypeError} as soon as that is known.
+ * @throws {RequestFault} as soon as that is known.
  */
 function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
   const { maxBytes, deadlines } = limits;
@@ -61,22 +36,34 @@ function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<Arra
   assertPlain("content", headers.get("content-encoding"), "identity");
   // Where a length is given, there is none. The server takes every coding that ends in chunks, and decodes no other.
   if (length === null) assertPlain("transfer", headers.get("transfer-encoding"), "chunked");
-  if (Number(length) > maxBytes) throw new BodyTooLargeError(maxBytes);
+  if (Number(length) > maxBytes) throw tooLarge(maxBytes);
   // A body of known length is read in one go; hyper holds the sender to the length it gave.
   const reading = length !== null ? request.bytes() : readChunks(request, maxBytes);
   return deadlines.within(reading, {
-    late: () => new BodyTimeoutError(deadlines.limitMs),
-    failed: (error) =>
-      error instanceof BodyTooLargeError
-        ? error
-        : new BodyBrokenError(`The body broke off: ${messageOf(error)}`, { cause: error }),
+    late: () => {
+      const text = `The body must come within ${deadlines.limitMs / 1_000} s: it was not complete by then`;
+      return new RequestFault("too_slow", text, CLOSE);
+    },
+    failed: (error) => {
+      if (error instanceof RequestFault) return error;
+      const text = `The body broke off: ${messageOf(error)}`;
+      return new BodyBrokenError("invalid_request", text, CLOSE, { cause: error });
+    },
   });
 }
 
-/** @throws {MediaTypeError} when the body is encoded in another way than the one given. */
+/** What is still to come of the body must not be taken for the next request. */
+const CLOSE = { connection: "close" };
+
+function tooLarge(maxBytes: number): RequestFault {
+  return new RequestFault("too_large", `The body must have at most ${maxBytes} bytes`);
+}
+
+/** @throws {RequestFault} when the body is encoded in another way than the one given. */
 function assertPlain(what: "content" | "transfer", encoding: string | null, plain: string): void {
   if (encoding === null || encoding.trim() === "" || encoding.trim().toLowerCase() === plain) return;
-  throw new MediaTypeError(
+  throw new RequestFault(
+    "unsupported_media_type",
     `The ${what} encoding ${JSON.stringify(encoding)} is not decoded here: send the body as it is`,
     { "accept-encoding": "identity" },
   );
@@ -88,7 +75,7 @@ async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Arr
   let size = 0;
   for await (const chunk of body) {
     size += chunk.length;
-    if (size > maxBytes) throw new BodyTooLargeError(maxBytes);
+    if (size > maxBytes) throw tooLarge(maxBytes);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks, size);
@@ -108,7 +95,7 @@ function textOf(bytes: Uint8Array): string {
 
 /**
  * The body as the payload of a message: its content type says which kind.
- * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError | BodyBrokenError}
+ * @throws {RequestFault | InvalidMessageError}
  */
 export async function readPayload(request: Request, limits: BodyLimits): Promise<Payload> {
   const type = request.headers.get("content-type");
@@ -126,8 +113,9 @@ export async function readPayload(request: Request, limits: BodyLimits): Promise
   throw new InvalidMessageError("The payload is not JSON: send it as text, or correct it");
 }
 
-function notReadable(type: string | null, readable: string): MediaTypeError {
-  return new MediaTypeError(
+function notReadable(type: string | null, readable: string): RequestFault {
+  return new RequestFault(
+    "unsupported_media_type",
     type === null
       ? `The request has no Content-Type: send ${readable}`
       : `The content type ${JSON.stringify(type)} can't be read here: use ${readable}`,
@@ -137,11 +125,14 @@ function notReadable(type: string | null, readable: string): MediaTypeError {
 /** Names of UTF-8, and of what is the same in it. */
 const UTF8 = new Set(["utf-8", "utf8", "us-ascii", "ascii"]);
 
-/** @throws {MediaTypeError} when the type names another charset. */
+/** @throws {RequestFault} when the type names another charset. */
 function assertUtf8(type: string): void {
   const charset = /;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(type)?.[1];
   if (charset === undefined || UTF8.has(charset.toLowerCase())) return;
-  throw new MediaTypeError(`The charset ${JSON.stringify(charset)} can't be read: send UTF-8`);
+  throw new RequestFault(
+    "unsupported_media_type",
+    `The charset ${JSON.stringify(charset)} can't be read: send UTF-8`,
+  );
 }
 
 const KINDS: ReadonlyMap<string, Payload["kind"]> = new Map([
@@ -153,7 +144,7 @@ const KINDS: ReadonlyMap<string, Payload["kind"]> = new Map([
 /**
  * The body as the text of one JSON value, whatever it is.
  * @param bounds What it may hold.
- * @throws {MediaTypeError | InvalidMessageError | BodyTooLargeError | BodyTimeoutError | BodyBrokenError}
+ * @throws {RequestFault | InvalidMessageError}
  */
 export async function readJsonText(
   request: Request,

@@ -66,6 +66,21 @@ export function problem(code: ProblemCode, detail: string, headers: Record<strin
   return new Problem(code, detail, headers);
 }
 
+/** A request that can't be answered as it is: thrown where that is seen, answered where the others are. */
+export class RequestFault extends Error {
+  override readonly name: string = "RequestFault";
+
+  /** @param headers What the answer says beside its problem. */
+  constructor(
+    readonly code: ProblemCode,
+    message: string,
+    readonly headers: Record<string, string> = {},
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
 /** What a request that the broker failed has done, by the outcome of the error; as the end of a sentence. */
 export type Effect = Readonly<Record<BrokerUnavailableError["outcome"], string>>;
 
@@ -84,6 +99,7 @@ export const EFFECT_ON_FAILURE = {
  * @param effect Added where the broker failed.
  */
 export function problemOf(error: unknown, effect?: Effect): Response | undefined {
+  if (error instanceof RequestFault) return problem(error.code, error.message, error.headers);
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
   if (error instanceof UnauthorizedError) return problem("unauthorized", error.message);
   if (error instanceof ForbiddenError) return problem("forbidden", error.message);

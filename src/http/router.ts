@@ -7,18 +7,11 @@ import { methodNotAllowed } from "hono/method-not-allowed";
 import { Deadlines } from "../async/deadlines.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
-import { BatchFault } from "./api/batch_items.ts";
 import type { Api, Call, Env } from "./api/call.ts";
 import { CALLS } from "./api/calls.ts";
 import { metrics } from "./api/ops.ts";
 import { answerSend } from "./api/send.ts";
-import {
-  BodyBrokenError,
-  type BodyLimits,
-  BodyTimeoutError,
-  BodyTooLargeError,
-  MediaTypeError,
-} from "./body.ts";
+import { BodyBrokenError, type BodyLimits } from "./body.ts";
 import { type DocumentOptions, serveDocument } from "./document.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
@@ -83,7 +76,8 @@ export function createRouter(options: RouterOptions): Router {
   );
 
   function failed(error: Error, effect: Effect | undefined): Response {
-    const answer = problemOfBody(error, log) ?? problemOf(error, effect);
+    if (error instanceof BodyBrokenError) log.debug("request not answered", { reason: error.message });
+    const answer = problemOf(error, effect);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this node says more");
@@ -120,16 +114,4 @@ function addCall(app: OpenAPIHono<Env>, api: Api, { route, effect, answer }: Cal
 /** The path as it stands in the address, encoded as it is. */
 function pathOf({ url }: Request): string {
   return /^https?:\/\/[^/?#]*([^?#]*)/.exec(url)?.[1] ?? "";
-}
-
-/** The answer to a body that can't be read; undefined for other errors. */
-function problemOfBody(error: Error, log: Log): Response | undefined {
-  if (error instanceof BodyTooLargeError) return problem("too_large", error.message);
-  // What is still to come of it must not be taken for the next request.
-  if (error instanceof BodyTimeoutError) return problem("too_slow", error.message, { connection: "close" });
-  if (error instanceof MediaTypeError) return problem("unsupported_media_type", error.message, error.headers);
-  if (error instanceof BatchFault) return problem(error.code, error.message);
-  if (!(error instanceof BodyBrokenError)) return undefined;
-  log.debug("request not answered", { reason: error.message });
-  return problem("invalid_request", error.message, { connection: "close" });
 }

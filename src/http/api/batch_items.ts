@@ -8,7 +8,7 @@ import { membersOf, partsOf, Slices } from "../json_text.ts";
 import { CheckedJson } from "../../publisher/payload.ts";
 import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
-import type { ProblemCode } from "../problem.ts";
+import { RequestFault } from "../problem.ts";
 import { check, id, MAX_TTL_S, username } from "./shapes.ts";
 
 export const MAX_BATCH_ITEMS = 1_000;
@@ -49,15 +49,6 @@ export interface Item {
   readonly expectOnline: boolean;
 }
 
-/** A batch can't be sent as it is. */
-export class BatchFault extends Error {
-  override readonly name = "BatchFault";
-
-  constructor(readonly code: ProblemCode, message: string) {
-    super(message);
-  }
-}
-
 /** An item has seven; what has many more is not worth listing. */
 const MAX_MEMBERS = 20;
 /** Longer values of the short fields are wrong, whatever they are. */
@@ -67,7 +58,7 @@ const MAX_SHORT = 1_000;
  * Reads a batch.
  * @param body Is known to be JSON.
  * @param options.maxDataBytes Largest payload.
- * @throws {BatchFault}
+ * @throws {RequestFault}
  */
 export async function readBatch(
   body: string,
@@ -81,22 +72,22 @@ export async function readBatch(
     await slices.next();
     if (json === undefined) continue;
     if (items.length === MAX_BATCH_ITEMS) {
-      throw new BatchFault("invalid_request", `items: must have at most ${MAX_BATCH_ITEMS} items`);
+      throw new RequestFault("invalid_request", `items: must have at most ${MAX_BATCH_ITEMS} items`);
     }
     const item = await readItem(json, `items[${items.length}]`, { ...options, publisher, slices });
     recipients += item.users.length;
     items.push(item);
   }
-  if (items.length === 0) throw new BatchFault("invalid_request", "items: must have at least one item");
+  if (items.length === 0) throw new RequestFault("invalid_request", "items: must have at least one item");
   if (recipients > MAX_BATCH_RECIPIENTS) {
-    throw new BatchFault(
+    throw new RequestFault(
       "too_large",
       `A batch may reach at most ${MAX_BATCH_RECIPIENTS} users: this one names ${recipients}`,
     );
   }
   const fanoutBytes = items.reduce((sum, { users, payload }) => sum + users.length * bytesOf(payload), 0);
   if (fanoutBytes > options.maxFanoutBytes) {
-    throw new BatchFault(
+    throw new RequestFault(
       "too_large",
       `A batch may send at most ${options.maxFanoutBytes} bytes, each payload counted once for each of its users: ` +
         `this one has ${fanoutBytes}. Send it in several, or raise USERWIRE_MAX_FANOUT_BYTES`,
@@ -108,7 +99,7 @@ export async function readBatch(
 async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | undefined>> {
   const batch = body.trim();
   if (!batch.startsWith("{")) {
-    throw new BatchFault("invalid_request", 'The body must be an object: {"items": […]}');
+    throw new RequestFault("invalid_request", 'The body must be an object: {"items": […]}');
   }
   let items: string | undefined;
   for (const member of membersOf(batch)) {
@@ -116,7 +107,7 @@ async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | 
     if (member === undefined) continue;
     const [name, value] = member;
     if (name !== "items") {
-      throw new BatchFault(
+      throw new RequestFault(
         "invalid_request",
         `Unrecognized key: ${JSON.stringify(name.slice(0, MAX_SHORT))}`,
       );
@@ -124,7 +115,7 @@ async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | 
     items = value;
   }
   if (items === undefined || !items.startsWith("[")) {
-    throw new BatchFault("invalid_request", "items: must be a list");
+    throw new RequestFault("invalid_request", "items: must be a list");
   }
   return partsOf(items);
 }
@@ -135,7 +126,7 @@ async function readItem(
   options: { maxDataBytes: number; publisher: Publisher; slices: Slices },
 ): Promise<Item> {
   const { maxDataBytes, publisher, slices } = options;
-  if (!json.startsWith("{")) throw new BatchFault("invalid_request", `${at}: must be an object`);
+  if (!json.startsWith("{")) throw new RequestFault("invalid_request", `${at}: must be an object`);
   const fields: Record<string, unknown> = Object.create(null);
   let data: string | undefined;
   let members = 0;
@@ -145,14 +136,14 @@ async function readItem(
       continue;
     }
     const [name, value] = member;
-    if (++members > MAX_MEMBERS) throw new BatchFault("invalid_request", `${at}: has too many fields`);
+    if (++members > MAX_MEMBERS) throw new RequestFault("invalid_request", `${at}: has too many fields`);
     if (name === "data") data = value;
     fields[name.slice(0, MAX_SHORT)] = await readField(name, value, slices);
   }
   const checked = check(BatchItem, { ...fields });
   if ("fault" in checked) {
     const { fault } = checked;
-    throw new BatchFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
+    throw new RequestFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
   }
   const { to, text, base64, id = crypto.randomUUID(), ttl, expect } = checked.value;
   // A user named twice gets the message once.
@@ -161,13 +152,13 @@ async function readItem(
     try {
       publisher.channel(user);
     } catch (error) {
-      throw new BatchFault("invalid_username", `${at}.to: ${(error as Error).message}`);
+      throw new RequestFault("invalid_username", `${at}.to: ${(error as Error).message}`);
     }
   }
   const [field, payload] = payloadIn({ data, text, base64 }, at);
   const bytes = bytesOf(payload);
   if (bytes > maxDataBytes) {
-    throw new BatchFault("too_large", `${at}.${field}: a payload must have at most ${maxDataBytes} bytes`);
+    throw new RequestFault("too_large", `${at}.${field}: a payload must have at most ${maxDataBytes} bytes`);
   }
   return {
     users,
@@ -221,17 +212,17 @@ function payloadIn(
     value === undefined ? [] : [name]
   );
   if (field === undefined) {
-    throw new BatchFault("invalid_request", `${at}.data: is missing, and so are "text" and "base64"`);
+    throw new RequestFault("invalid_request", `${at}.data: is missing, and so are "text" and "base64"`);
   }
   if (others.length > 0) {
-    throw new BatchFault("invalid_request", `${at}.${others[0]}: can't stand beside "${field}"`);
+    throw new RequestFault("invalid_request", `${at}.${others[0]}: can't stand beside "${field}"`);
   }
   if (data !== undefined) return [field, new CheckedJson(data)];
   if (text !== undefined) return [field, { kind: "text", text }];
   try {
     return [field, { kind: "binary", bytes: Uint8Array.fromBase64(base64!) }];
   } catch {
-    throw new BatchFault("invalid_request", `${at}.base64: is not base64`);
+    throw new RequestFault("invalid_request", `${at}.base64: is not base64`);
   }
 }
 
