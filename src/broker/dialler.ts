@@ -52,7 +52,7 @@ export class Dialler implements PubSubContext {
       return await work(attempt);
     } catch (error) {
       if (error instanceof BrokerUnavailableError) {
-        this.#redis.warn("subscription failed", error.message, error.cause);
+        this.#redis.availability.warn("subscription failed", error.message, error.cause);
       }
       throw error;
     } finally {
@@ -83,7 +83,7 @@ export class Dialler implements PubSubContext {
   }
 
   whenReady(): Promise<void> {
-    return this.#redis.whenReady();
+    return this.#redis.availability.whenReady();
   }
 
   isOld({ generation }: RedisConnection): boolean {

@@ -81,11 +81,11 @@ export class Probe {
   async #run(): Promise<void> {
     const { redis } = this.#options;
     while (!this.#isStopped) {
-      await Promise.race([redis.whenReady(), this.#stop.promise]);
+      await Promise.race([redis.availability.whenReady(), this.#stop.promise]);
       if (this.#isStopped) return;
       const reason = await this.#trial();
       // All of Redis is away: that is said already.
-      if (redis.unavailable() === undefined) this.#found(reason);
+      if (redis.availability.reason === undefined) this.#found(reason);
       this.#first.resolve();
       await sleep(PAUSE_MS, this.#stop.promise);
     }

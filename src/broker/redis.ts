@@ -62,7 +62,7 @@ export class RedisBroker implements Broker {
     subscriptions.onConfirmed((channel) => this.#selfCheck.opened(channel));
     // The commands go to another server than before, or to other data: so must all subscriptions.
     redis.onOtherServer(() => subscriptions.cut());
-    redis.onReturn(() => this.#askForLife());
+    redis.availability.onReturn(() => this.#askForLife());
   }
 
   unavailable(): string | undefined {
@@ -70,7 +70,7 @@ export class RedisBroker implements Broker {
     if (!this.#isCounting && this.counted === "sockets") return NOT_COUNTING;
     const reason = this.#unreachable();
     if (reason !== undefined) return reason;
-    const { backAtMs } = this.#redis;
+    const { backAtMs } = this.#redis.availability;
     if (backAtMs === -Infinity) return undefined; // it was never away: no need to ask the clock
     const backForMs = performance.now() - backAtMs;
     return backForMs < (this.#subscriptions.lost > 0 ? MAX_SETTLE_MS : SETTLE_MS)
@@ -129,7 +129,9 @@ export class RedisBroker implements Broker {
     const lateMs = performance.now() - this.#nextTickMs;
     this.#nextTickMs += lateMs + HEALTH_TICK_MS;
     // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
-    if (lateMs < MAX_LATE_MS && this.#redis.unavailable() === undefined) this.#subscriptions.checkHealth();
+    if (lateMs < MAX_LATE_MS && this.#redis.availability.reason === undefined) {
+      this.#subscriptions.checkHealth();
+    }
   }
 
   /**
@@ -142,7 +144,7 @@ export class RedisBroker implements Broker {
     const dueMs = performance.now() + LIFE_MS;
     this.#lifeTimer = setTimeout(() => {
       // Whoever had no time to listen learns nothing from silence; the next health checks will.
-      if (performance.now() - dueMs < MAX_LATE_MS && this.#redis.unavailable() === undefined) {
+      if (performance.now() - dueMs < MAX_LATE_MS && this.#redis.availability.reason === undefined) {
         this.#subscriptions.cutSilent();
       }
     }, LIFE_MS);
@@ -150,7 +152,7 @@ export class RedisBroker implements Broker {
 
   /** Undefined while Redis can be dialled. */
   #unreachable(): string | undefined {
-    return this.#isClosed ? "The broker is closed" : this.#redis.unavailable();
+    return this.#isClosed ? "The broker is closed" : this.#redis.availability.reason;
   }
 }
 

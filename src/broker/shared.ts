@@ -19,7 +19,7 @@ export interface SharedOptions {
   /** Stays the caller's to close, when the subscriptions are closed. */
   readonly dialler: Dialler;
   /** Is told of trouble; stays the caller's to close. */
-  readonly redis: Pick<Redis, "warn">;
+  readonly redis: Pick<Redis, "availability">;
   /** How many connections the channels are spread over. */
   readonly connections: number;
   readonly log?: Log;
@@ -106,7 +106,11 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   onConnectionLost(reason: string): void {
-    this.#options.redis.warn("shared connection lost", "Its subscriptions are being restored", reason);
+    this.#options.redis.availability.warn(
+      "shared connection lost",
+      "Its subscriptions are being restored",
+      reason,
+    );
   }
 
   onRefused(channel: string, reason: string): void {

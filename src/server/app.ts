@@ -103,7 +103,7 @@ export function openApp(config: Config, options: AppOptions): App {
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
-    redisReconnects: () => engine.redis?.reconnects ?? 0,
+    redisReconnects: () => engine.redis?.availability.reconnects ?? 0,
     files,
     lostSockets: () => connections.lost,
   });

@@ -20,27 +20,28 @@ const RESTORING = "Redis is back and subscriptions are being restored";
 
 /** All that a broker wants of the connection for commands. */
 class FakeRedis {
-  why: string | undefined;
-  backAtMs = -Infinity;
+  readonly availability = {
+    reason: undefined as string | undefined,
+    backAtMs: -Infinity,
+    onReturn: (listener: () => void) => void this.#onReturn.push(listener),
+    warn: (...said: unknown[]) => void this.warnings.push(said),
+  };
   published = 0;
   readonly warnings: unknown[][] = [];
   readonly #onOther: (() => void)[] = [];
   readonly #onReturn: (() => void)[] = [];
 
-  unavailable = () => this.why;
   onOtherServer = (listener: () => void) => void this.#onOther.push(listener);
-  onReturn = (listener: () => void) => void this.#onReturn.push(listener);
   publish = () => Promise.resolve(++this.published);
   subscriberCounts = (channels: readonly string[]) => Promise.resolve(channels.map(() => 1));
-  warn = (...said: unknown[]) => void this.warnings.push(said);
 
   leave(): void {
-    this.why = "Redis is away";
+    this.availability.reason = "Redis is away";
   }
 
   return(): void {
-    this.why = undefined;
-    this.backAtMs = performance.now();
+    this.availability.reason = undefined;
+    this.availability.backAtMs = performance.now();
     for (const listener of this.#onReturn) listener();
   }
 

@@ -121,7 +121,7 @@ redisTest("A script is tried as it says, and what keeps it from its work is name
   const redis = Redis.open(server.url, { log });
   stack.defer(() => redis.close());
   redis.prepare(STORE);
-  await redis.firstAttempt(5_000);
+  await redis.availability.firstAttempt(5_000);
   await t.step("nothing, and no key stays", async () => {
     assertEquals(await redis.tryScripts("probe:1"), undefined);
     for (const key of await server.cli("KEYS", "userwire:*") as string[]) {
@@ -164,17 +164,17 @@ redisTest(
       },
     });
     await until(() => looks.length >= 2, "it to be asked again", WAIT_MS);
-    assertEquals(redis.unavailable(), why);
+    assertEquals(redis.availability.reason, why);
     await assertRejects(() => redis.publish("alice", "x"), Error, why);
     why = undefined;
-    await withDeadline(redis.whenReady(), WAIT_MS, "Redis to be available");
+    await withDeadline(redis.availability.whenReady(), WAIT_MS, "Redis to be available");
     assertEquals(looks.map(({ said }) => said), looks.map((_, i) => i + 1));
     assert(looks.every(({ isGreeting, server: { role } }) => isGreeting && role === "master"));
     await until(() => looks.at(-1)!.isGreeting === false, "the look of a heartbeat", WAIT_MS);
     why = "The line is gone";
-    await until(() => redis.unavailable() === why, "that to be the reason", WAIT_MS);
+    await until(() => redis.availability.reason === why, "that to be the reason", WAIT_MS);
     why = undefined;
-    await withDeadline(redis.whenReady(), WAIT_MS, "Redis to be available again");
+    await withDeadline(redis.availability.whenReady(), WAIT_MS, "Redis to be available again");
     assertEquals(redis.server?.life.length, 12);
   },
 );

@@ -62,21 +62,20 @@ for (const [what, [info, save, warnings]] of Object.entries(CASES)) {
 
 Deno.test("A watch says each warning once, asks anew after a reconnect, and says again what had been cured", async () => {
   const log = memoryLog();
-  let asked = 0, why: string | undefined = "away", answer: string[] | undefined = ["a"];
+  let asked = 0, answer: string[] | undefined = ["a"];
   const redis = {
-    reconnects: 0,
-    unavailable: () => why,
+    availability: { reconnects: 0, reason: "away" as string | undefined },
     warnings: () => (asked++, answer ? Promise.resolve(answer) : Promise.reject(new Error("gone"))),
   } satisfies Watched;
   using watch = new WarningsWatch(redis, log);
   const said = () => log.records.map(({ fields }) => fields.reason);
   await watch.look();
   assertEquals([asked, watch.warnings], [0, []]);
-  why = undefined;
+  redis.availability.reason = undefined;
   await watch.look();
   await watch.look();
   assertEquals([asked, watch.warnings, said()], [1, ["a"], ["a"]]);
-  redis.reconnects++;
+  redis.availability.reconnects++;
   answer = undefined;
   await watch.look();
   assertEquals([asked, watch.warnings], [2, ["a"]], "what is known stays");
@@ -84,7 +83,7 @@ Deno.test("A watch says each warning once, asks anew after a reconnect, and says
   await watch.look();
   assertEquals([asked, watch.warnings, said()], [3, ["a", "b"], ["a", "b"]]);
   for (answer of [["b"], ["a", "b"]]) {
-    redis.reconnects++;
+    redis.availability.reconnects++;
     await watch.look();
   }
   assertEquals([watch.warnings, said()], [["a", "b"], ["a", "b", "a"]]);
