@@ -8,7 +8,7 @@
 import type { Attempt } from "../async/attempt.ts";
 import { Semaphore } from "../async/semaphore.ts";
 import type { Log } from "../log/log.ts";
-import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
 import { ConnectionBudget } from "../redis/connection_budget.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
@@ -33,29 +33,25 @@ export interface DedicatedOptions {
 
 export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly counted = "sockets";
+  lost = 0;
+  onSubscribed: (channel: string) => void = () => {};
   readonly #dialler: Dialler;
-  readonly #log: Log | undefined;
+  readonly log: Log | undefined;
   readonly #budget: ConnectionBudget;
   readonly #dials = new Semaphore(MAX_DIALS);
   readonly #all = new ByChannel<DedicatedSubscription>();
-  #onConfirmed: (channel: string) => void = () => {};
   #isClosed = false;
-  #lost = 0;
   #losses = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor({ dialler, redis, log }: DedicatedOptions) {
     this.#dialler = dialler;
-    this.#log = log;
+    this.log = log;
     this.#budget = new ConnectionBudget(() => redis.clients());
   }
 
   get size(): number {
     return this.#all.size;
-  }
-
-  get lost(): number {
-    return this.#lost;
   }
 
   channels(): IterableIterator<string> {
@@ -64,10 +60,6 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
 
   confirmed(channel: string): RedisConnection[] {
     return this.#all.of(channel).flatMap(({ current }) => current ?? []);
-  }
-
-  onConfirmed(listener: (channel: string) => void): void {
-    this.#onConfirmed = listener;
   }
 
   async subscribe(
@@ -94,20 +86,8 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     return subscription;
   }
 
-  cut(): void {
-    for (const subscription of this.#all) subscription.cut();
-  }
-
-  checkHealth(): void {
-    for (const subscription of this.#all) subscription.checkHealth();
-  }
-
-  ping(): void {
-    for (const subscription of this.#all) subscription.ping();
-  }
-
-  cutSilent(): void {
-    for (const subscription of this.#all) subscription.cutIfSilent();
+  connections(): Iterable<DedicatedSubscription> {
+    return this.#all;
   }
 
   async close(): Promise<void> {
@@ -120,12 +100,8 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     return this.#dialler.dialSubscribed(channel, attempt, { semaphore: this.#dials });
   }
 
-  onSubscribed(channel: string): void {
-    this.#onConfirmed(channel);
-  }
-
   onLost(count: number): void {
-    this.#lost += count;
+    this.lost += count;
     this.#budget.expect(count);
     if (count < 0 || this.#isClosed) return;
     this.#losses += count;
@@ -136,13 +112,9 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     this.#all.delete(subscription);
   }
 
-  onSubscriberError(channel: string, error: unknown): void {
-    this.#log?.error("subscriber failed", { channel, reason: messageOf(error) });
-  }
-
   #tellLosses(): void {
     this.#tellTimer = undefined;
-    this.#log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
+    this.log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
     this.#losses = 0;
   }
 }

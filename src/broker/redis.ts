@@ -59,9 +59,11 @@ export class RedisBroker implements Broker {
       },
       dialAnew: () => redis.dialAnew("Redis does not count our subscriptions"),
     });
-    subscriptions.onConfirmed((channel) => this.#selfCheck.opened(channel));
+    subscriptions.onSubscribed = (channel) => this.#selfCheck.opened(channel);
     // The commands go to another server than before, or to other data: so must all subscriptions.
-    redis.onOtherServer(() => subscriptions.cut());
+    redis.onOtherServer(() => {
+      for (const connection of subscriptions.connections()) connection.cut();
+    });
     redis.availability.onReturn(() => this.#askForLife());
   }
 
@@ -129,9 +131,8 @@ export class RedisBroker implements Broker {
     const lateMs = performance.now() - this.#nextTickMs;
     this.#nextTickMs += lateMs + HEALTH_TICK_MS;
     // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
-    if (lateMs < MAX_LATE_MS && this.#redis.availability.reason === undefined) {
-      this.#subscriptions.checkHealth();
-    }
+    if (lateMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
+    for (const connection of this.#subscriptions.connections()) connection.checkHealth();
   }
 
   /**
@@ -140,13 +141,12 @@ export class RedisBroker implements Broker {
    */
   #askForLife(): void {
     clearTimeout(this.#lifeTimer);
-    this.#subscriptions.ping();
+    for (const connection of this.#subscriptions.connections()) connection.ping();
     const dueMs = performance.now() + LIFE_MS;
     this.#lifeTimer = setTimeout(() => {
       // Whoever had no time to listen learns nothing from silence; the next health checks will.
-      if (performance.now() - dueMs < MAX_LATE_MS && this.#redis.availability.reason === undefined) {
-        this.#subscriptions.cutSilent();
-      }
+      if (performance.now() - dueMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
+      for (const connection of this.#subscriptions.connections()) connection.cutIfSilent();
     }, LIFE_MS);
   }
 

@@ -4,7 +4,6 @@
  */
 import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
-import { messageOf } from "../protocol/errors.ts";
 import { logMessage, publicMessageOfReply, type Redis } from "../redis/commands.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
@@ -27,13 +26,15 @@ export interface SharedOptions {
 
 export class SharedSubscriptions implements Subscriptions, SharedContext {
   readonly counted = "nodes";
+  readonly log: Log | undefined;
+  lost = 0;
+  onSubscribed: (channel: string) => void = () => {};
   readonly #options: SharedOptions;
   readonly #connections: readonly SharedConnection[];
-  #onConfirmed: (channel: string) => void = () => {};
-  #lost = 0;
 
   constructor(options: SharedOptions) {
     this.#options = options;
+    this.log = options.log;
     this.#connections = Array.from(
       { length: options.connections },
       () => new SharedConnection(options.dialler, this),
@@ -42,10 +43,6 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
 
   get size(): number {
     return this.#connections.reduce((sum, { size }) => sum + size, 0);
-  }
-
-  get lost(): number {
-    return this.#lost;
   }
 
   *channels(): Generator<string> {
@@ -57,32 +54,12 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
     return held ? [held] : [];
   }
 
-  onConfirmed(listener: (channel: string) => void): void {
-    this.#onConfirmed = listener;
-  }
-
-  subscribe(
-    channel: string,
-    subscriber: Subscriber,
-    signal: AbortSignal | undefined,
-  ): Promise<Subscription> {
+  subscribe(channel: string, subscriber: Subscriber, signal: AbortSignal | undefined): Promise<Subscription> {
     return this.#of(channel).subscribe(channel, subscriber, signal);
   }
 
-  cut(): void {
-    for (const connection of this.#connections) connection.cut();
-  }
-
-  checkHealth(): void {
-    for (const connection of this.#connections) connection.checkHealth();
-  }
-
-  ping(): void {
-    for (const connection of this.#connections) connection.ping();
-  }
-
-  cutSilent(): void {
-    for (const connection of this.#connections) connection.cutIfSilent();
+  connections(): Iterable<SharedConnection> {
+    return this.#connections;
   }
 
   async close(): Promise<void> {
@@ -93,16 +70,8 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
     return this.#options.dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
   }
 
-  onSubscribed(channel: string): void {
-    this.#onConfirmed(channel);
-  }
-
   onLost(count: number): void {
-    this.#lost += count;
-  }
-
-  onSubscriberError(channel: string, error: unknown): void {
-    this.#options.log?.error("subscriber failed", { channel, reason: messageOf(error) });
+    this.lost += count;
   }
 
   onConnectionLost(reason: string): void {
@@ -114,7 +83,7 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   onRefused(channel: string, reason: string): void {
-    this.#options.log?.warn("subscription refused", {
+    this.log?.warn("subscription refused", {
       channel,
       reason: publicMessageOfReply(reason),
       detail: logMessage(reason),

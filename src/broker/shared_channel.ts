@@ -1,11 +1,6 @@
 /** One channel of a shared connection: who listens to it, and what Redis was told about it. */
-import type { Subscriber } from "./broker.ts";
+import type { Listener } from "./listener.ts";
 import type { Held } from "./self_check.ts";
-
-export interface Listener {
-  readonly subscriber: Subscriber;
-  isLost: boolean;
-}
 
 export class SharedChannel {
   readonly name: string;

@@ -11,14 +11,16 @@
  */
 import { setImmediate } from "node:timers";
 import type { Attempt } from "../async/attempt.ts";
+import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { logMessage, publicMessageOfReply } from "../redis/commands.ts";
 import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Reply, RespParser } from "../redis/resp.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
+import { Listener } from "./listener.ts";
 import type { Held } from "./self_check.ts";
-import { type Listener, SharedChannel } from "./shared_channel.ts";
+import { SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";
 
 /** What a shared connection needs of those it is one of. */
@@ -29,10 +31,11 @@ export interface SharedContext {
   onSubscribed(channel: string): void;
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
-  onSubscriberError(channel: string, error: unknown): void;
   onConnectionLost(reason: string): void;
   /** A channel that was lost can't be had back: said of the first one on each connection. */
   onRefused(channel: string, reason: string): void;
+  /** Has what subscribers throw. */
+  readonly log: Log | undefined;
 }
 
 const PATIENCE: Patience = { ping: 1, close: 3 };
@@ -62,7 +65,7 @@ export class SharedConnection extends PubSubConnection {
   ): Promise<Subscription> {
     signal?.throwIfAborted();
     const channel = this.#open(name);
-    const listener: Listener = { subscriber, isLost: false };
+    const listener = new Listener(name, subscriber, this.#context.log);
     channel.listeners.add(listener);
     this.#sync(channel);
     try {
@@ -221,7 +224,7 @@ export class SharedConnection extends PubSubConnection {
           if (listener.isLost) continue;
           listener.isLost = true;
           this.#context.onLost(1);
-          this.#tell(channel, () => listener.subscriber.lost(reason));
+          listener.lost(reason);
         }
       }
     }
@@ -232,14 +235,9 @@ export class SharedConnection extends PubSubConnection {
     if (!channel || channel.listeners.size === 0) return;
     const payload = parser.payload();
     const { byteLength } = parser;
-    for (const { subscriber } of channel.listeners) {
+    for (const listener of channel.listeners) {
       if (this.isClosed) return; // by the one before
-      // The subscriber's faults are not the connection's.
-      try {
-        subscriber.message(payload, byteLength);
-      } catch (error) {
-        this.#context.onSubscriberError(channel.name, error);
-      }
+      listener.message(payload, byteLength);
     }
   }
 
@@ -267,7 +265,7 @@ export class SharedConnection extends PubSubConnection {
       if (!listener.isLost) continue;
       listener.isLost = false;
       this.#context.onLost(-1);
-      this.#tell(channel, () => listener.subscriber.restored());
+      listener.restored();
     }
   }
 
@@ -284,14 +282,6 @@ export class SharedConnection extends PubSubConnection {
       if (this.#isRefusalSaid || ![...channel.listeners].some(({ isLost }) => isLost)) continue;
       this.#isRefusalSaid = true;
       this.#context.onRefused(channel.name, reason);
-    }
-  }
-
-  #tell(channel: SharedChannel, notice: () => void): void {
-    try {
-      notice();
-    } catch (error) {
-      this.#context.onSubscriberError(channel.name, error);
     }
   }
 }

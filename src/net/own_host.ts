@@ -56,9 +56,7 @@ export function ownHostReader(
     }
     if (direct === undefined || trustedProxies.length === 0) return direct;
     const forwardedHost = headers.get("x-forwarded-host"), forwardedProto = headers.get("x-forwarded-proto");
-    if (
-      forwardedHost === null && forwardedProto === null || !trusted.has(info.remoteAddr.hostname)
-    ) {
+    if (forwardedHost === null && forwardedProto === null || !trusted.has(info.remoteAddr.hostname)) {
       return direct;
     }
     return {

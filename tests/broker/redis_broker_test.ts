@@ -7,6 +7,7 @@ import type { Attempt } from "../../src/async/attempt.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import { RedisBroker } from "../../src/broker/redis.ts";
 import { Dialler } from "../../src/broker/dialler.ts";
+import type { PubSubConnection } from "../../src/redis/pubsub_connection.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import type { Held } from "../../src/broker/self_check.ts";
 import type { Subscriptions } from "../../src/broker/subscriptions.ts";
@@ -65,15 +66,18 @@ class FakeSubscriptions implements Subscriptions {
   readonly size = 0;
   lost = 0;
   readonly told: string[] = [];
+  readonly #connection = {
+    cut: () => void this.told.push("cut all"),
+    checkHealth: () => void this.told.push("check"),
+    ping: () => void this.told.push("ping"),
+    cutIfSilent: () => void this.told.push("cut silent"),
+  };
 
   subscribe = (): Promise<Subscription> => Promise.reject(new Error("nobody subscribes here"));
   channels = (): IterableIterator<string> => [].values();
   confirmed = (): readonly Held[] => [];
-  onConfirmed = () => {};
-  cut = () => void this.told.push("cut all");
-  checkHealth = () => void this.told.push("check");
-  ping = () => void this.told.push("ping");
-  cutSilent = () => void this.told.push("cut silent");
+  onSubscribed = () => {};
+  connections = (): PubSubConnection[] => [this.#connection as Partial<PubSubConnection> as PubSubConnection];
   close = () => Promise.resolve(void this.told.push("close"));
 }
 

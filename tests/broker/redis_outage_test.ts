@@ -368,7 +368,7 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
     onSubscribed() {},
     onLost() {},
     onClosed() {},
-    onSubscriberError() {},
+    log: undefined,
   });
   await attempt(undefined, (attempt) => subscription.open(attempt));
 
