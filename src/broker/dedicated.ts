@@ -23,14 +23,6 @@ const MAX_DIALS = 64;
 /** Losses are put together for so long before the log tells of them. */
 const TELL_MS = 3_000;
 
-export interface DedicatedOptions {
-  /** Stays the caller's to close, when the subscriptions are closed. */
-  readonly dialler: Dialler;
-  /** Is asked how many connections Redis takes; stays the caller's to close. */
-  readonly redis: Pick<Redis, "clients">;
-  readonly log?: Log;
-}
-
 export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly counted = "sockets";
   lost = 0;
@@ -44,7 +36,12 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   #losses = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor({ dialler, redis, log }: DedicatedOptions) {
+  /**
+   * @param options.dialler Stays the caller's to close, when the subscriptions are closed.
+   * @param options.redis Is asked how many connections Redis takes; stays the caller's to close.
+   */
+  constructor(options: { dialler: Dialler; redis: Pick<Redis, "clients">; log?: Log }) {
+    const { dialler, redis, log } = options;
     this.#dialler = dialler;
     this.log = log;
     this.#budget = new ConnectionBudget(() => redis.clients());

@@ -16,6 +16,7 @@ import type { Redis } from "../redis/commands.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 
 export interface ProbeOptions {
+  /** The connection for commands; stays the caller's to close. */
   readonly redis: Redis;
   /** A channel of this process alone. */
   readonly channel: string;
@@ -41,7 +42,7 @@ export class Probe {
   readonly #stop = Promise.withResolvers<void>();
   readonly #first = Promise.withResolvers<void>();
   #isStopped = false;
-  #running: Promise<void> | undefined;
+  readonly #running: Promise<void>;
   #reason: string | undefined;
   #counts: boolean | undefined;
   #trials = 0;
@@ -49,6 +50,7 @@ export class Probe {
   constructor(options: ProbeOptions) {
     this.#options = options;
     options.redis.onOtherServer(() => this.#counts = undefined);
+    this.#running = this.#run();
   }
 
   /** What was found the last time: a sentence without a full stop that anybody may read. */
@@ -59,10 +61,6 @@ export class Probe {
   /** Whether this Redis counts its subscribers; undefined while that is not known. */
   get counts(): boolean | undefined {
     return this.#counts;
-  }
-
-  start(): void {
-    this.#running ??= this.#run();
   }
 
   /** Resolves when the first trial has ended, or after the time given. */
@@ -93,7 +91,7 @@ export class Probe {
 
   #found(reason: string | undefined): void {
     if (reason !== undefined && reason !== this.#reason) {
-      this.#options.log?.warn("not ready", { reason: reason });
+      this.#options.log?.warn("not ready", { reason });
     } else if (reason === undefined && this.#reason !== undefined) {
       this.#options.log?.info("ready again");
     }
@@ -166,7 +164,7 @@ export class Probe {
   }
 
   async #attempt<T>(work: (attempt: Attempt) => Promise<T>): Promise<T> {
-    const late = () => new BrokerUnavailableError(`Redis did not serve a new subscription within a second`);
+    const late = () => new BrokerUnavailableError("Redis did not serve a new subscription within a second");
     const attempt = new Attempt(this.#deadlines, { late, signal: undefined });
     try {
       return await work(attempt);

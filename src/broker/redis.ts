@@ -6,14 +6,6 @@ import type { Broker, Subscriber, Subscription } from "./broker.ts";
 import { SelfCheck } from "./self_check.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
-export interface RedisBrokerOptions {
-  /** The way of subscribing; ends with the broker. */
-  readonly subscriptions: Subscriptions;
-  /** The connection for commands; it stays the caller's to close. */
-  readonly redis: Redis;
-  readonly log?: Log;
-}
-
 const HEALTH_TICK_MS = 5_000;
 /** A tick that comes later than that comes in a process that is short of time. */
 const MAX_LATE_MS = 500;
@@ -43,7 +35,12 @@ export class RedisBroker implements Broker {
   #lifeTimer: ReturnType<typeof setTimeout> | undefined;
   #isClosed = false;
 
-  constructor({ subscriptions, redis, log }: RedisBrokerOptions) {
+  /**
+   * @param options.subscriptions The way of subscribing; ends with the broker.
+   * @param options.redis The connection for commands; it stays the caller's to close.
+   */
+  constructor(options: { subscriptions: Subscriptions; redis: Redis; log?: Log }) {
+    const { subscriptions, redis, log } = options;
     this.#subscriptions = subscriptions;
     this.counted = subscriptions.counted;
     this.#redis = redis;
@@ -101,10 +98,6 @@ export class RedisBroker implements Broker {
     return await this.#redis.subscriberCounts(channels);
   }
 
-  /**
-   * Takes in how many subscriptions the channel has where the commands go, from somebody who has learned it by the way:
-   * when ours are not among them, they are on another server.
-   */
   learnCount(channel: string, count: number): void {
     this.#selfCheck.counted(channel, count);
   }

@@ -14,31 +14,28 @@ import type { Subscriptions } from "./subscriptions.ts";
 
 const BUFFER_BYTES = 64 * 1024;
 
-export interface SharedOptions {
-  /** Stays the caller's to close, when the subscriptions are closed. */
-  readonly dialler: Dialler;
-  /** Is told of trouble; stays the caller's to close. */
-  readonly redis: Pick<Redis, "availability">;
-  /** How many connections the channels are spread over. */
-  readonly connections: number;
-  readonly log?: Log;
-}
-
 export class SharedSubscriptions implements Subscriptions, SharedContext {
   readonly counted = "nodes";
   readonly log: Log | undefined;
   lost = 0;
   onSubscribed: (channel: string) => void = () => {};
-  readonly #options: SharedOptions;
+  readonly #dialler: Dialler;
+  readonly #redis: Pick<Redis, "availability">;
   readonly #connections: readonly SharedConnection[];
 
-  constructor(options: SharedOptions) {
-    this.#options = options;
+  /**
+   * @param options.dialler Stays the caller's to close, when the subscriptions are closed.
+   * @param options.redis Is told of trouble; stays the caller's to close.
+   * @param options.connections How many connections the channels are spread over.
+   */
+  constructor(
+    options: { dialler: Dialler; redis: Pick<Redis, "availability">; connections: number; log?: Log },
+  ) {
+    this.#dialler = options.dialler;
+    this.#redis = options.redis;
     this.log = options.log;
-    this.#connections = Array.from(
-      { length: options.connections },
-      () => new SharedConnection(options.dialler, this),
-    );
+    const { connections: length } = options;
+    this.#connections = Array.from({ length }, () => new SharedConnection(options.dialler, this));
   }
 
   get size(): number {
@@ -67,7 +64,7 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   dial(attempt: Attempt): Promise<RedisConnection> {
-    return this.#options.dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
+    return this.#dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
   }
 
   onLost(count: number): void {
@@ -75,7 +72,7 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   onConnectionLost(reason: string): void {
-    this.#options.redis.availability.warn(
+    this.#redis.availability.warn(
       "shared connection lost",
       "Its subscriptions are being restored",
       reason,

@@ -64,7 +64,8 @@ export class SharedConnection extends PubSubConnection {
     signal: AbortSignal | undefined,
   ): Promise<Subscription> {
     signal?.throwIfAborted();
-    const channel = this.#open(name);
+    let channel = this.#channels.get(name);
+    if (!channel) this.#channels.set(name, channel = new SharedChannel(name));
     const listener = new Listener(name, subscriber, this.#context.log);
     channel.listeners.add(listener);
     this.#sync(channel);
@@ -90,7 +91,6 @@ export class SharedConnection extends PubSubConnection {
     return this.#channels.size;
   }
 
-  /** Their names. */
   names(): IterableIterator<string> {
     return this.#channels.keys();
   }
@@ -136,12 +136,6 @@ export class SharedConnection extends PubSubConnection {
 
   // ------------------------------------------------------------------------------------------------------
   // What is wished for, and what Redis was told
-
-  #open(name: string): SharedChannel {
-    let channel = this.#channels.get(name);
-    if (!channel) this.#channels.set(name, channel = new SharedChannel(name));
-    return channel;
-  }
 
   #leave(channel: SharedChannel, listener: Listener): void {
     if (!channel.listeners.delete(listener)) return;

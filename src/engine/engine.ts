@@ -116,7 +116,6 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
       ...log,
     })
     : undefined;
-  probe?.start();
   return {
     broker,
     history,

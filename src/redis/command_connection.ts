@@ -44,7 +44,7 @@ export abstract class CommandConnection {
   readonly availability: Availability;
   readonly #outbox: Outbox;
   readonly #timer: ReturnType<typeof setInterval>;
-  readonly #greeting: Greeting;
+  protected readonly greeting: Greeting;
   readonly #onOther: (() => void)[] = [];
   #client: Client;
   /** The connection that has ended last. */
@@ -70,7 +70,7 @@ export abstract class CommandConnection {
     topology.onChange((reason) => this.dialAnew(reason));
     const warnings = new WarnOnce(options.log);
     this.availability = new Availability(warnings, options.log);
-    this.#greeting = new Greeting(warnings);
+    this.greeting = new Greeting(warnings);
     this.#outbox = new Outbox({
       timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
       onAnswer: () => {
@@ -97,7 +97,7 @@ export abstract class CommandConnection {
 
   /** Lets somebody look at each server before anything else is asked of it, and once a second from then on. */
   watchWith(watch: Watch): void {
-    this.#greeting.addWatch(watch);
+    this.greeting.watches.push(watch);
   }
 
   /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
@@ -140,11 +140,6 @@ export abstract class CommandConnection {
     const { reason } = this.availability;
     if (reason !== undefined) return Promise.reject(new BrokerUnavailableError(reason));
     return this.#outbox.send(() => issue(this.#client), bytes);
-  }
-
-  /** From the next connection on, sends this before anything else. Nobody hears what comes of it. */
-  protected greetWith(command: readonly string[]): void {
-    this.#greeting.addCommand(command);
   }
 
   #dial(): Client {
@@ -234,7 +229,7 @@ export abstract class CommandConnection {
   /** Greets the server, or looks at it again: what is found decides whether commands can be sent. */
   async #ask(client: Client): Promise<void> {
     const known = this.#greeted ? this.#server : undefined;
-    const found = await (known ? this.#greeting.look(client, known) : this.#greeting.greet(client));
+    const found = await (known ? this.greeting.look(client, known) : this.greeting.greet(client));
     if (client !== this.#client || this.#ended === client || (known && !this.#greeted)) return;
     if (found.state === "unfit") {
       const { reason, remedy } = found;

@@ -110,7 +110,7 @@ export class Redis extends CommandConnection {
   prepare(...scripts: Script[]): void {
     this.#scripts.push(...scripts);
     // Not SCRIPT LOAD, which is a right of its own.
-    for (const { source } of scripts) this.greetWith(["EVAL", source, "0"]);
+    for (const { source } of scripts) this.greeting.commands.push(["EVAL", source, "0"]);
   }
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */

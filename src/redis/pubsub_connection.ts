@@ -30,8 +30,6 @@ export interface Patience {
   readonly close: number;
 }
 
-const CLOSED = "The connection to Redis was given up";
-
 export abstract class PubSubConnection {
   readonly #context: PubSubContext;
   readonly #patience: Patience;
@@ -178,17 +176,14 @@ export abstract class PubSubConnection {
   /** Resolves when there is a connection, or this was closed. */
   async #dialAgain(): Promise<RedisConnection | undefined> {
     const { signal } = this.#reconnecting = new AbortController();
-    const connection = await (this.#reconnect ??= this.#newReconnect()).connect(signal); // most are never lost
+    // Made when it is needed: most are never lost.
+    this.#reconnect ??= new Reconnect(
+      (signal) => this.#context.attempt(signal, (attempt) => this.dial(attempt)),
+      () => this.#context.whenReady(),
+    );
+    const connection = await this.#reconnect.connect(signal);
     this.#reconnecting = undefined;
     return connection;
-  }
-
-  #newReconnect(): Reconnect {
-    const dial = (attempt: Attempt) => this.dial(attempt);
-    return new Reconnect({
-      dial: (signal) => this.#context.attempt(signal, dial),
-      whenReady: () => this.#context.whenReady(),
-    });
   }
 
   /** Hands on what comes until the connection ends; returns why it did. */
@@ -198,7 +193,7 @@ export abstract class PubSubConnection {
       for (;;) {
         for (;;) {
           while (this.#paused && !connection.isClosed) await this.#paused.promise;
-          if (connection.isClosed) return CLOSED;
+          if (connection.isClosed) return "The connection to Redis was given up";
           if (parser.message()) {
             connection.hasDelivered = true;
             if (!this.#closed) this.onMessage(parser);

@@ -56,12 +56,10 @@ export function evaluateOn(
 /** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
 export function commandsOf({ source }: Script): string[] {
   const calls = source.matchAll(/(?:redis\.p?call|try|write)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
-  return [...new Set([...calls].map(([, name, sub]) => isContainer(name!) ? `${name} ${sub}` : name!))];
-}
-
-/** Whether it is the word after it that names a command. */
-function isContainer(name: string): boolean {
-  return name === "PUBSUB" || name === "OBJECT";
+  const containers = ["PUBSUB", "OBJECT"]; // of these it is the word after that names a command
+  return [
+    ...new Set([...calls].map(([, name, sub]) => containers.includes(name!) ? `${name} ${sub}` : name!)),
+  ];
 }
 
 /**

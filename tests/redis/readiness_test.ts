@@ -202,13 +202,11 @@ redisTest("A Redis that does not count its subscribers is found out, one that do
           attempt,
           {
             commands: [encodeCommand("SUBSCRIBE", channel)],
-            replies: 1,
           },
         ),
       onCounted: (counts) => found.resolve(counts),
     });
     stack.defer(() => probe.close());
-    probe.start();
     assertEquals(await withDeadline(found.promise, WAIT_MS, "the answer"), isCounting);
   }
 });
@@ -368,7 +366,6 @@ Deno.test("Subscriptions are named where that is allowed; in whatever words it i
     const attempt = new Attempt(deadlines, { late: () => new Error("late"), signal: undefined });
     const connection = await RedisConnection.open(parseRedisUrl(`redis://127.0.0.1:${port}`), attempt, {
       commands: [encodeCommand("SUBSCRIBE", "a")],
-      replies: 1,
     });
     connection.close();
     attempt.end();

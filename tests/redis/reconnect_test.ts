@@ -37,7 +37,7 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
-    return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)], replies: 1 });
+    return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)] });
   }
 
   async #open(attempt: Attempt, options = {}): Promise<RedisConnection> {
