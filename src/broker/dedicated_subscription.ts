@@ -24,13 +24,16 @@ const PING = encodeCommand("PING");
 const PATIENCE: Patience = { ping: 3, close: 5 };
 
 export class DedicatedSubscription extends PubSubConnection implements Subscription {
-  readonly channel: string;
   readonly #listener: Listener;
   readonly #context: DedicatedContext;
 
-  constructor(channel: string, subscriber: Subscriber, dialling: PubSubContext, context: DedicatedContext) {
+  constructor(
+    readonly channel: string,
+    subscriber: Subscriber,
+    dialling: PubSubContext,
+    context: DedicatedContext,
+  ) {
     super(dialling, PATIENCE);
-    this.channel = channel;
     this.#listener = new Listener(channel, subscriber, context.log);
     this.#context = context;
   }

@@ -44,23 +44,19 @@ export class Probe {
   #isStopped = false;
   readonly #running: Promise<void>;
   #reason: string | undefined;
-  #counts: boolean | undefined;
+  /** Whether this Redis counts its subscribers; undefined while that is not known. */
+  counts: boolean | undefined;
   #trials = 0;
 
   constructor(options: ProbeOptions) {
     this.#options = options;
-    options.redis.onOtherServer(() => this.#counts = undefined);
+    options.redis.onOtherServer(() => this.counts = undefined);
     this.#running = this.#run();
   }
 
   /** What was found the last time: a sentence without a full stop that anybody may read. */
   unready(): string | undefined {
     return this.#reason;
-  }
-
-  /** Whether this Redis counts its subscribers; undefined while that is not known. */
-  get counts(): boolean | undefined {
-    return this.#counts;
   }
 
   /** Resolves when the first trial has ended, or after the time given. */
@@ -103,7 +99,7 @@ export class Probe {
     const reason = await this.#options.redis.tryScripts(this.#options.channel);
     if (reason !== undefined) return reason;
     try {
-      if (this.#counts === undefined) this.#options.onCounted(this.#counts = await this.#counting());
+      if (this.counts === undefined) this.#options.onCounted(this.counts = await this.#counting());
       await this.#once().catch((error: unknown) => {
         // Somebody may just have ended that connection: once is no sign.
         if (![ENDED, UNHEARD].includes(messageOf(error))) throw error;
@@ -150,7 +146,7 @@ export class Probe {
     try {
       const text = String(this.#trials++);
       // Where subscribers are not counted at all, no number says anything.
-      if (await this.#count(text) < 1 && this.#counts) {
+      if (await this.#count(text) < 1 && this.counts) {
         throw new BrokerUnavailableError(UNHEARD);
       }
       await this.#attempt((attempt) => attempt.step(arrival(connection, text)));

@@ -3,7 +3,6 @@ import type { Listener } from "./listener.ts";
 import type { Held } from "./self_check.ts";
 
 export class SharedChannel {
-  readonly name: string;
   readonly listeners = new Set<Listener>();
   /** The last command sent for it on this connection; undefined also when Redis refused it. */
   sent: "subscribe" | "unsubscribe" | undefined;
@@ -15,9 +14,7 @@ export class SharedChannel {
   held: Held | undefined;
   #waiters: ((refusal: string | undefined) => void)[] = [];
 
-  constructor(name: string) {
-    this.name = name;
-  }
+  constructor(readonly name: string) {}
 
   get isConfirmed(): boolean {
     return this.sent === "subscribe" && this.due === 0;

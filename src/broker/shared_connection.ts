@@ -134,9 +134,6 @@ export class SharedConnection extends PubSubConnection {
     closeDeadlines.clear(deadline);
   }
 
-  // ------------------------------------------------------------------------------------------------------
-  // What is wished for, and what Redis was told
-
   #leave(channel: SharedChannel, listener: Listener): void {
     if (!channel.listeners.delete(listener)) return;
     if (listener.isLost) this.#context.onLost(-1);
@@ -186,9 +183,6 @@ export class SharedConnection extends PubSubConnection {
       }
     } while (!channel.isConfirmed);
   }
-
-  // ------------------------------------------------------------------------------------------------------
-  // The connection
 
   protected dial(attempt: Attempt): Promise<RedisConnection> {
     return this.#context.dial(attempt);

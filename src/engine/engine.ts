@@ -136,7 +136,7 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
       await broker.close();
       dialler.close();
       await history.close();
-      await redis.close();
+      redis.close();
     },
   };
 }

@@ -119,8 +119,8 @@ export abstract class CommandConnection {
   }
 
   /** Ends the connection. Commands still waiting are rejected at once. */
-  close(): Promise<void> {
-    if (this.#closed) return Promise.resolve();
+  close(): void {
+    if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
     clearTimeout(this.#dialTimer);
@@ -128,7 +128,6 @@ export abstract class CommandConnection {
     this.#outbox.fail(reason);
     this.availability.close(reason);
     this.#client.destroy();
-    return Promise.resolve();
   }
 
   /**

@@ -35,8 +35,8 @@ export class RedisConnection {
   readonly parser: RespParser;
   /** Whether a message has come on it; whoever reads says so. */
   hasDelivered = false;
+  isClosed = false;
   readonly #conn: Deno.Conn;
-  #closed = false;
   /** Which time of dialling it is of; whoever dials counts them. */
   generation = 0;
 
@@ -106,14 +106,10 @@ export class RedisConnection {
     if ("closeWrite" in this.#conn) await (this.#conn as Deno.TcpConn).closeWrite();
   }
 
-  get isClosed(): boolean {
-    return this.#closed;
-  }
-
   /** Lets go of the connection at once. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.isClosed) return;
+    this.isClosed = true;
     this.#conn.close();
   }
 

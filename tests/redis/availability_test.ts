@@ -41,6 +41,7 @@ Deno.test("Availability takes whatever ends a connection that worked for the rea
   availability.fail("refused", { severity: 2 });
   availability.restore();
   assertEquals([availability.reason, availability.isUnexplained], [undefined, true]);
+  availability.fail("no answer");
   availability.fail("hung up", { severity: 0 });
   assertEquals(availability.reason, "hung up");
 });
@@ -98,7 +99,7 @@ Deno.test("Availability warns of other trouble only while commands can be sent, 
   availability.warn("trouble", "of a command", new Error("as Redis said it"));
   assertEquals(said(), []);
   availability.restore();
-  availability.warn("trouble", "of a command", undefined);
+  availability.warn("trouble", "of which there is no more to say", undefined);
   availability.warn("trouble", "of a command", new Error("as Redis said it"));
   availability.warn("trouble", "of a command", new Error("as Redis said it"));
   assertEquals(said(), ["redis available", "of a command"]);
