@@ -36,10 +36,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   #losses = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
 
-  /**
-   * @param options.dialler Stays the caller's to close, when the subscriptions are closed.
-   * @param options.redis Is asked how many connections Redis takes; stays the caller's to close.
-   */
+  /** @param options What of it can be closed stays the caller's to close, when the subscriptions are closed. */
   constructor(options: { dialler: Dialler; redis: Pick<Redis, "clients">; log?: Log }) {
     const { dialler, redis, log } = options;
     this.#dialler = dialler;
@@ -102,16 +99,14 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     this.#budget.expect(count);
     if (count < 0 || this.#isClosed) return;
     this.#losses += count;
-    this.#tellTimer ??= setTimeout(() => this.#tellLosses(), TELL_MS);
+    this.#tellTimer ??= setTimeout(() => {
+      this.#tellTimer = undefined;
+      this.log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
+      this.#losses = 0;
+    }, TELL_MS);
   }
 
   onClosed(subscription: DedicatedSubscription): void {
     this.#all.delete(subscription);
-  }
-
-  #tellLosses(): void {
-    this.#tellTimer = undefined;
-    this.log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
-    this.#losses = 0;
   }
 }

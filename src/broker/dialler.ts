@@ -22,10 +22,7 @@ export class Dialler implements PubSubContext {
   /** How often all had to be dialled again. */
   #generation = 0;
 
-  /**
-   * @param options.redis The connection for commands; it stays the caller's to close.
-   * @param options.timeoutMs How long a subscription may take to be confirmed.
-   */
+  /** @param options.timeoutMs How long a subscription may take. The connection for commands is the caller's to close. */
   constructor(options: { topology: Topology; redis: Redis; timeoutMs: number }) {
     const { topology, redis, timeoutMs } = options;
     this.#subscribing = new Deadlines(timeoutMs);

@@ -16,7 +16,6 @@ import type { Redis } from "../redis/commands.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 
 export interface ProbeOptions {
-  /** The connection for commands; stays the caller's to close. */
   readonly redis: Redis;
   /** A channel of this process alone. */
   readonly channel: string;

@@ -35,10 +35,7 @@ export class RedisBroker implements Broker {
   #lifeTimer: ReturnType<typeof setTimeout> | undefined;
   #isClosed = false;
 
-  /**
-   * @param options.subscriptions The way of subscribing; ends with the broker.
-   * @param options.redis The connection for commands; it stays the caller's to close.
-   */
+  /** @param options Its way of subscribing ends with the broker; the connection for commands is the caller's to close. */
   constructor(options: { subscriptions: Subscriptions; redis: Redis; log?: Log }) {
     const { subscriptions, redis, log } = options;
     this.#subscriptions = subscriptions;
@@ -82,7 +79,8 @@ export class RedisBroker implements Broker {
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
-    refuseIf(this.#unreachable());
+    const reason = this.#unreachable();
+    if (reason !== undefined) throw new BrokerUnavailableError(reason);
     return await this.#subscriptions.subscribe(channel, subscriber, options.signal);
   }
 
@@ -94,7 +92,8 @@ export class RedisBroker implements Broker {
   }
 
   async counts(channels: readonly string[]): Promise<number[]> {
-    refuseIf(this.unavailable());
+    const reason = this.unavailable();
+    if (reason !== undefined) throw new BrokerUnavailableError(reason);
     return await this.#redis.subscriberCounts(channels);
   }
 
@@ -147,9 +146,4 @@ export class RedisBroker implements Broker {
   #unreachable(): string | undefined {
     return this.#isClosed ? "The broker is closed" : this.#redis.availability.reason;
   }
-}
-
-/** @throws {BrokerUnavailableError} when there is a reason. */
-function refuseIf(reason: string | undefined): void {
-  if (reason !== undefined) throw new BrokerUnavailableError(reason);
 }

@@ -7,27 +7,14 @@
  * once in a while. What is found missing twice is closed, to be dialled again. When that does not help, or half of all
  * is missing, it is the connection for commands that is at the wrong place.
  */
-
-/** A connection of ours to Redis. */
-export interface Held {
-  close(): void;
-}
-
-/** What Redis must count of this process. */
-export interface OwnSubscriptions {
-  /** How many channels there are. */
-  readonly size: number;
-  channels(): IterableIterator<string>;
-  /** The connections that Redis must count for this channel now: confirmed, not closing, and being read. */
-  confirmed(channel: string): readonly Held[];
-}
+import type { Held, Subscriptions } from "./subscriptions.ts";
 
 export interface SelfCheckOptions {
   /** Whether nothing can be asked just now. */
   isIdle(): boolean;
   /** How many subscriptions each channel has, where the commands go. */
   counts(channels: readonly string[]): Promise<number[]>;
-  readonly subscriptions: OwnSubscriptions;
+  readonly subscriptions: Pick<Subscriptions, "size" | "channels" | "confirmed">;
   /** Some were missing, and have been closed. */
   onFound(channels: number): void;
   /** The commands go to the wrong place. */

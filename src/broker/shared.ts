@@ -8,9 +8,8 @@ import { logMessage, publicMessageOfReply, type Redis } from "../redis/commands.
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import type { Dialler } from "./dialler.ts";
-import type { Held } from "./self_check.ts";
 import { SharedConnection, type SharedContext } from "./shared_connection.ts";
-import type { Subscriptions } from "./subscriptions.ts";
+import type { Held, Subscriptions } from "./subscriptions.ts";
 
 const BUFFER_BYTES = 64 * 1024;
 
@@ -20,19 +19,13 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   lost = 0;
   onSubscribed: (channel: string) => void = () => {};
   readonly #dialler: Dialler;
-  readonly #redis: Pick<Redis, "availability">;
+  readonly #availability: Redis["availability"];
   readonly #connections: readonly SharedConnection[];
 
-  /**
-   * @param options.dialler Stays the caller's to close, when the subscriptions are closed.
-   * @param options.redis Is told of trouble; stays the caller's to close.
-   * @param options.connections How many connections the channels are spread over.
-   */
-  constructor(
-    options: { dialler: Dialler; redis: Pick<Redis, "availability">; connections: number; log?: Log },
-  ) {
+  /** @param options What of it can be closed stays the caller's to close, when the subscriptions are closed. */
+  constructor(options: { dialler: Dialler; redis: Redis; connections: number; log?: Log }) {
     this.#dialler = options.dialler;
-    this.#redis = options.redis;
+    this.#availability = options.redis.availability;
     this.log = options.log;
     const { connections: length } = options;
     this.#connections = Array.from({ length }, () => new SharedConnection(options.dialler, this));
@@ -72,19 +65,12 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   onConnectionLost(reason: string): void {
-    this.#redis.availability.warn(
-      "shared connection lost",
-      "Its subscriptions are being restored",
-      reason,
-    );
+    this.#availability.warn("shared connection lost", "Its subscriptions are being restored", reason);
   }
 
   onRefused(channel: string, reason: string): void {
-    this.log?.warn("subscription refused", {
-      channel,
-      reason: publicMessageOfReply(reason),
-      detail: logMessage(reason),
-    });
+    const detail = logMessage(reason);
+    this.log?.warn("subscription refused", { channel, reason: publicMessageOfReply(reason), detail });
   }
 
   #of(channel: string): SharedConnection {

@@ -1,6 +1,6 @@
 /** One channel of a shared connection: who listens to it, and what Redis was told about it. */
 import type { Listener } from "./listener.ts";
-import type { Held } from "./self_check.ts";
+import type { Held } from "./subscriptions.ts";
 
 export class SharedChannel {
   readonly listeners = new Set<Listener>();

@@ -19,7 +19,7 @@ import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Reply, RespParser } from "../redis/resp.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { Listener } from "./listener.ts";
-import type { Held } from "./self_check.ts";
+import type { Held } from "./subscriptions.ts";
 import { SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";
 

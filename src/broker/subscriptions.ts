@@ -1,9 +1,21 @@
 /** The contract of a way of subscribing on Redis: how a broker's subscriptions are spread over connections. */
 import type { PubSubConnection } from "../redis/pubsub_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import type { OwnSubscriptions } from "./self_check.ts";
 
-export interface Subscriptions extends OwnSubscriptions {
+/** A connection of ours to Redis. */
+export interface Held {
+  close(): void;
+}
+
+export interface Subscriptions {
+  /** How many channels there are. */
+  readonly size: number;
+
+  channels(): IterableIterator<string>;
+
+  /** The connections that Redis must count for this channel now: confirmed, not closing, and being read. */
+  confirmed(channel: string): readonly Held[];
+
   /** What Redis counts of them: each, or one for all of a process. */
   readonly counted: "sockets" | "nodes";
 

@@ -19,6 +19,10 @@ export type FirstAttempt =
 const NOT_YET = "Redis is not connected yet";
 
 export class Availability {
+  /** When Redis came back the last time, on the clock of `performance.now()`; -Infinity while it was never away. */
+  backAtMs = -Infinity;
+  /** How often it came back. */
+  reconnects = 0;
   readonly #warnings: WarnOnce;
   readonly #log: Log | undefined;
   readonly #first = Promise.withResolvers<FirstAttempt>();
@@ -26,8 +30,6 @@ export class Availability {
   #waiters: (() => void)[] = [];
   #reason: string | undefined = NOT_YET;
   #severity: Severity = 0;
-  #backAtMs = -Infinity;
-  #reconnects = 0;
   #isClosed = false;
 
   constructor(warnings: WarnOnce, log: Log | undefined) {
@@ -46,16 +48,6 @@ export class Availability {
   /** Whether nothing is known that says more than that Redis does not answer. */
   get isUnexplained(): boolean {
     return this.#reason === undefined || this.#reason === NOT_YET;
-  }
-
-  /** When Redis came back the last time, on the clock of `performance.now()`; -Infinity while it was never away. */
-  get backAtMs(): number {
-    return this.#backAtMs;
-  }
-
-  /** How often it came back. */
-  get reconnects(): number {
-    return this.#reconnects;
   }
 
   /** Calls back when Redis answers again, after it was away. */
@@ -114,8 +106,8 @@ export class Availability {
   restore(): void {
     const isReturn = this.#reason !== NOT_YET;
     if (isReturn) {
-      this.#backAtMs = performance.now();
-      this.#reconnects++;
+      this.backAtMs = performance.now();
+      this.reconnects++;
     }
     this.#reason = undefined;
     this.#severity = 0;

@@ -31,7 +31,6 @@ export interface RedisOptions {
   log?: Log;
 }
 
-const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A heartbeat without an answer for so long, nor anything else with one, is a bad sign. */
@@ -72,7 +71,7 @@ export abstract class CommandConnection {
     this.availability = new Availability(warnings, options.log);
     this.greeting = new Greeting(warnings);
     this.#outbox = new Outbox({
-      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      timeoutMs: options.timeoutMs ?? 3_000,
       onAnswer: () => {
         if (this.availability.reason !== undefined) this.#onAnswer();
       },

@@ -17,7 +17,7 @@ import { isForbiddenWithin, isReply, publicMessageOfCommand } from "./error_text
 export type { FirstAttempt } from "./availability.ts";
 export type { RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
-export { Script, type ScriptOptions, type Trial } from "./script.ts";
+export { Script } from "./script.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";

@@ -35,18 +35,14 @@ export function encodeCommand(...words: string[]): Uint8Array<ArrayBuffer> {
 
 /** Replies to us are lists of lists at most; what nests deeper comes from something else. */
 const MAX_DEPTH = 32;
-
 /** What every pub/sub message begins with. */
 const MESSAGE_HEAD = Buffer.from("*3\r\n$7\r\nmessage\r\n$");
-
 /** Most subscriptions never need more than this, and there may be ten thousand of them. */
 const SMALLEST_BUFFER = 512;
 /** A buffer that has grown beyond so many times the smallest is let go as soon as it is empty. */
 const KEPT_GROWTH = 8;
-
 /** Room made at one time for a payload that is announced but has not arrived. */
 const LARGEST_STEP = 4 * 1024 * 1024;
-
 // Throws on bytes that are no UTF-8, and keeps a byte order mark: payloads pass byte for byte.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -59,7 +55,7 @@ export class RespParser {
   #at = 0;
   /** Size of the reply that has begun to arrive, as far as it is known. */
   #wanted = 0;
-
+  /** Where the message taken last lies. */
   #channelStart = 0;
   #channelEnd = 0;
   #payloadStart = 0;

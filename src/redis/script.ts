@@ -3,12 +3,6 @@ import { createHash } from "node:crypto";
 import { messageOf } from "../protocol/errors.ts";
 import type { Client } from "./client_library.ts";
 
-/** What a script is called with when it is only tried. */
-export interface Trial {
-  readonly keys: readonly string[];
-  readonly args: readonly string[];
-}
-
 export interface ScriptOptions {
   /**
    * How the script is tried, so that a Redis that refuses it is known before a user meets it: with keys and arguments
@@ -16,14 +10,14 @@ export interface ScriptOptions {
    * which finds out only whether scripts may be called at all.
    * @param tag Of this process alone; keys are named `userwire:{<tag>}:…`, and channels by the tag itself.
    */
-  readonly probe?: (tag: string) => Trial;
+  readonly probe?: (tag: string) => { keys: readonly string[]; args: readonly string[] };
 }
 
 /** A Lua script, known to Redis by its hash. Called without keys and arguments it does nothing. */
 export class Script {
   readonly source: string;
   readonly sha: string;
-  readonly probe: ((tag: string) => Trial) | undefined;
+  readonly probe: ScriptOptions["probe"] | undefined;
 
   constructor(source: string, options: ScriptOptions = {}) {
     this.source = `if #KEYS + #ARGV == 0 then return end\n${source}`;

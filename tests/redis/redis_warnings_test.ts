@@ -2,6 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { warningsOf } from "../../src/redis/warnings.ts";
+import { Redis } from "../../src/redis/commands.ts";
 import { WarningsWatch, type Watched } from "../../src/redis/warnings_watch.ts";
 import { CLOSED } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
@@ -108,6 +109,17 @@ redisTest("A Redis that may lose what it keeps is said at the start, in the log 
   await until(async () => (await service.readiness()).warnings.length === 0, "the cure to be known", 10_000);
   assertEquals(said().length, 2);
 });
+
+redisTest(
+  "A Redis that forbids CONFIG, as managed ones do, is warned of by what it says unasked",
+  async () => {
+    await using redis = await RedisServer.start({ args: ["--rename-command", "CONFIG", "hidden"] });
+    const commands = Redis.open(redis.url);
+    await commands.availability.whenReady();
+    assertEquals(await commands.warnings(), []);
+    commands.close();
+  },
+);
 
 redisTest(
   "A Redis that keeps everything is not warned of, and an ACL user asks for no settings",
