@@ -195,10 +195,10 @@ redisTest("A Redis that does not count its subscribers is found out, one that do
     const probe = new Probe({
       redis,
       channel,
-      // As where a proxy spreads connections over servers of which each counts its own.
+      // As where a proxy spreads connections over servers of which each counts its own; the first to close is elsewhere.
       dial: (attempt: Attempt) =>
         RedisConnection.open(
-          parseRedisUrl(isCounting || dials++ % 2 === 0 ? server.url : elsewhere.url),
+          parseRedisUrl(isCounting || dials++ % 2 === 1 ? server.url : elsewhere.url),
           attempt,
           {
             commands: [encodeCommand("SUBSCRIBE", channel)],
