@@ -46,7 +46,6 @@ function historyOf(items: readonly Stored[]): History {
     claim: () => Promise.reject(new Error("Nothing is sent here")),
     release: () => Promise.reject(new Error("Nothing is sent here")),
     since: () => Promise.resolve(page),
-    close: () => Promise.resolve(),
   };
 }
 

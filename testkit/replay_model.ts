@@ -111,7 +111,6 @@ export class World {
         this.#reads.push({ after, limit, options, answer, page: undefined });
         return answer.promise;
       },
-      close: () => Promise.resolve(),
     };
     const output = {
       deliver: (envelope: string, byteLength: number | undefined) =>

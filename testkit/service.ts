@@ -7,7 +7,7 @@
  *
  * `Truth` is the other side: what Redis itself says, which no bookkeeping of ours can embellish.
  */
-import { loadConfig } from "../src/config/settings.ts";
+import { loadConfig } from "./config.ts";
 import { memoryLog, type MemoryRecord } from "./memory_log.ts";
 import { type Server, startServer } from "../src/server/server.ts";
 import { until } from "./deadline.ts";
@@ -32,11 +32,14 @@ export class Service implements AsyncDisposable {
   }
 
   /**
-   * @param env Settings by the names of their variables. The port is free and the drain short unless they say else.
+   * @param env Settings by the names of their variables. Unless they say else the port is free, the drain is short, and
+   *   nobody is closed for silence: bare peers answer no ping, and on a busy machine a test lasts longer than the default.
    * @throws {ConfigError} as `startServer`.
    */
   static async start(env: Readonly<Record<string, string>> = {}): Promise<Service> {
-    const config = loadConfig({ env: { PORT: "0", USERWIRE_DRAIN_S: "1", ...env } });
+    const config = loadConfig({
+      env: { PORT: "0", USERWIRE_DRAIN_S: "1", USERWIRE_IDLE_TIMEOUT_S: "3600", ...env },
+    });
     // A service that was there before gives its requests in flight a moment, and on a busy machine no more than that.
     await until(() => config.port === 0 || isFree(config.port), `port ${config.port} to be free`);
     const log = memoryLog();

@@ -20,8 +20,7 @@ export class Attempt {
    * @param options.signal Gives it up, for the signal's reason.
    * @throws the signal's reason.
    */
-  constructor(deadlines: Deadlines, options: { late(): Error; signal: AbortSignal | undefined }) {
-    const { late, signal } = options;
+  constructor(deadlines: Deadlines, { late, signal }: { late(): Error; signal: AbortSignal | undefined }) {
     signal?.throwIfAborted();
     this.#deadlines = deadlines;
     this.#deadline = deadlines.set(() => this.#giveUp(late()));

@@ -10,15 +10,12 @@ export interface Deadline {
 const TICK_MS = 500;
 
 export class Deadlines {
-  readonly limitMs: number;
   /** In the order of their ends, since all have the same limit. */
   readonly #waits = new Set<Deadline>();
   #timer: ReturnType<typeof setInterval> | undefined;
   #isClosed = false;
 
-  constructor(limitMs: number) {
-    this.limitMs = limitMs;
-  }
+  constructor(readonly limitMs: number) {}
 
   /** Calls back when the limit has passed, or half a second later, unless it is cleared before. */
   set(late: () => void): Deadline {
@@ -40,9 +37,8 @@ export class Deadlines {
    */
   within<T>(
     promise: Promise<T>,
-    errors: { late: () => Error; failed?: (error: unknown) => Error },
+    { late, failed }: { late: () => Error; failed?: (error: unknown) => Error },
   ): Promise<T> {
-    const { late, failed } = errors;
     return new Promise((resolve, reject) => {
       const deadline = this.set(() => reject(late()));
       promise.then((value) => {

@@ -35,10 +35,7 @@ export class Semaphore {
 
   #leave(): void {
     const [next] = this.#line;
-    if (!next) {
-      this.#free++;
-      return;
-    }
+    if (!next) return void this.#free++;
     this.#line.delete(next);
     next();
   }

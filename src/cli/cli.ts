@@ -102,10 +102,8 @@ const USER_FAULTS = [ConfigError, InvalidUsernameError, InvalidMessageError];
 function inWords(error: unknown, { hasStack }: { hasStack: boolean }): string {
   if (error instanceof ConfigError) {
     const { faults } = error;
-    const headline = faults.length === 1
-      ? "a setting can't be used"
-      : `${faults.length} settings can't be used`;
-    return [`${headline}:`, ...faults].join("\n  ");
+    const what = faults.length === 1 ? "a setting" : `${faults.length} settings`;
+    return [`${what} can't be used:`, ...faults].join("\n  ");
   }
   return hasStack && error instanceof Error ? error.stack ?? error.message : messageOf(error);
 }

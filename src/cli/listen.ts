@@ -135,15 +135,12 @@ class Listening {
       }
     };
     const client = this.#client;
-    client.on(
-      "open",
-      guarded(({ user, node }) => this.#io.err(`Listening as ${user} on node ${node}\n`)),
-    );
+    client.on("open", guarded((hi) => this.#io.err(`Listening as ${hi.user} on node ${hi.node}\n`)));
     client.on("message", guarded(({ data }) => this.#print(data)));
     client.on("gap", guarded((gap) => this.#printGap(gap)));
     client.on("lost", guarded((lost) => this.#onLost(lost)));
     client.on("error", (error) => {
-      // All others come to `lost` too, or change nothing for who reads the lines.
+      // All others come to `lost` too, or change nothing in the lines that are printed.
       if (error instanceof InvalidFrameError) this.#fail(error);
     });
   }

@@ -6,7 +6,14 @@ import { type Command, Option } from "commander";
 import { InvalidMessageError } from "../protocol/errors.ts";
 import { isJson } from "../protocol/json.ts";
 import { parseUsername } from "../protocol/username.ts";
-import { addServiceOptions, type Counted, inWords, Service, type ServiceFlags } from "./service.ts";
+import {
+  addServiceOptions,
+  type Counted,
+  inWords,
+  type Payload,
+  Service,
+  type ServiceFlags,
+} from "./service.ts";
 import type { Io, Shell } from "./shell.ts";
 
 interface SendOptions extends ServiceFlags {
@@ -46,16 +53,14 @@ export function addSend(program: Command, shell: Shell): void {
   });
 }
 
-function textPayload(text: string, isText = false): { type: string; body: string } {
+function textPayload(text: string, isText = false): Payload {
   return { type: !isText && isJson(text) ? "application/json" : "text/plain; charset=utf-8", body: text };
 }
 
 async function textFrom(io: Io): Promise<string> {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await io.input()).replace(
-      /\r?\n$/,
-      "",
-    );
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await io.input());
+    return text.replace(/\r?\n$/, "");
   } catch (error) {
     throw error instanceof TypeError
       ? new InvalidMessageError("Standard input is not UTF-8 text: send it with --binary", { cause: error })

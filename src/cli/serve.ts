@@ -1,5 +1,5 @@
 /**
- * `userwire serve`: runs the service until it is told to stop. Every setting is a flag, made from the table in
+ * `userwire serve`: runs the service until a signal stops it. Every setting is a flag, made from the table in
  * `config/settings.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out together.
  */
 import { type Command, Option } from "commander";
@@ -21,8 +21,7 @@ export function addServe(program: Command, shell: Shell): void {
     const flags = options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);
     const reading = readConfig({ env: shell.env, flags: Object.fromEntries(flags) });
     if (reading.faults.length > 0) throw new ConfigError([...reading.faults, ...furtherFaults(reading)]);
-    const { stop } = shell.io;
-    shell.exitCode = await serve(reading.config, stop === undefined ? {} : { signal: stop });
+    shell.exitCode = await serve(reading.config, shell.io.stop);
   });
 }
 

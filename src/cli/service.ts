@@ -38,7 +38,13 @@ export function addServiceOptions(command: Command, options: { token?: boolean }
   return command;
 }
 
-/** The service has understood what it was asked, and would say no again. */
+/** A body, and its media type. */
+export interface Payload {
+  readonly type: string;
+  readonly body: BodyInit;
+}
+
+/** A refusal that a repetition would get again: it is not for want of time, room or Redis. */
 export class RefusalError extends Error {
   override readonly name = "RefusalError";
 }
@@ -90,10 +96,7 @@ export class Service {
 
   async #ticket(username: string): Promise<string> {
     const path = "v1/tickets";
-    const { answer } = await this.#call(path, {
-      type: "application/json",
-      body: JSON.stringify({ user: username }),
-    });
+    const { answer } = await this.#call(path, jsonOf({ user: username }));
     if (!isObject(answer) || typeof answer.ticket !== "string") throw this.#strange(path);
     return answer.ticket;
   }
@@ -102,10 +105,7 @@ export class Service {
    * Sends a payload to a user.
    * @returns The service's answer, and how many got the message.
    */
-  async send(
-    username: string,
-    payload: { type: string; body: BodyInit },
-  ): Promise<{ answer: object; count: Counted }> {
+  async send(username: string, payload: Payload): Promise<{ answer: object; count: Counted }> {
     const path = `v1/users/${encodeURIComponent(username)}/messages`;
     const { answer } = await this.#call(path, payload);
     if (!isObject(answer)) throw this.#strange(path);
@@ -119,10 +119,7 @@ export class Service {
   /** How many sockets each user has. In a map, because a user may be called "toString". */
   async online(usernames: readonly string[]): Promise<ReadonlyMap<string, Counted>> {
     const path = "v1/users/online";
-    const { answer, headers } = await this.#call(path, {
-      type: "application/json",
-      body: JSON.stringify({ users: usernames }),
-    });
+    const { answer, headers } = await this.#call(path, jsonOf({ users: usernames }));
     const unit = UNITS.get(headers.get("userwire-counted") ?? "sockets") ?? "socket";
     return new Map(usernames.map((username) => {
       const count = isObject(answer) && Object.hasOwn(answer, username) ? answer[username] : undefined;
@@ -152,7 +149,7 @@ export class Service {
           "sec-websocket-key": crypto.getRandomValues(new Uint8Array(16)).toBase64(),
         },
       });
-      if (response.ok || response.status < 400) {
+      if (response.status < 400) {
         await response.body?.cancel();
         return new Error(`The connection to ${this.address} broke before it was open: try again`);
       }
@@ -172,18 +169,15 @@ export class Service {
     return new Error(`Can't reach a service at ${this.address}: ${reason} (${advice})`, options);
   }
 
-  async #call(
-    path: string,
-    payload: { type: string; body: BodyInit },
-  ): Promise<{ answer: unknown; headers: Headers }> {
+  async #call(path: string, { type, body }: Payload): Promise<{ answer: unknown; headers: Headers }> {
     const response = await this.#fetch(new URL(path, this.#base), {
       method: "POST",
       headers: {
         ...(this.#key !== "" && { "authorization": `Bearer ${this.#key}` }),
-        "content-type": payload.type,
+        "content-type": type,
         "accept": "application/json, application/problem+json",
       },
-      body: payload.body,
+      body,
     });
     if (!response.ok) throw await problemOf(response, this.#key === "" ? CALL_CREDENTIALS : "");
     try {
@@ -213,6 +207,10 @@ export interface Counted {
 }
 
 const UNITS: ReadonlyMap<string, string> = new Map([["sockets", "socket"], ["nodes", "node"]]);
+
+function jsonOf(value: object): Payload {
+  return { type: "application/json", body: JSON.stringify(value) };
+}
 
 /** A number with its unit, in words. */
 export function inWords({ count, unit }: Counted): string {

@@ -13,12 +13,9 @@ export interface Io {
   readonly isInteractive: boolean;
   /** Width of the help, in characters. */
   readonly columns: number;
-  /** Stops a command that runs until it is told to end, as Ctrl+C does. */
+  /** Stops a command that does not end by itself, as Ctrl+C does. */
   readonly stop?: AbortSignal;
-  /**
-   * How long a service may take to answer, in milliseconds.
-   * @default {10_000}
-   */
+  /** How long a service may take to answer, in milliseconds. @default 10000 */
   readonly patienceMs?: number;
 }
 

@@ -23,13 +23,12 @@ export class Acks {
   }
 
   /** The application has the message with this number. `urgent`: its sender waits. */
-  handed(seq: number, options: { urgent: boolean }): void {
+  handed(seq: number, { urgent }: { urgent: boolean }): void {
     this.#seq = seq;
     this.#count++;
     const now = performance.now();
-    const dueAt = options.urgent || this.#count >= BATCH
-      ? Math.max(now, this.#sentAt + SPACING_MS)
-      : now + DELAY_MS;
+    const isDue = urgent || this.#count >= BATCH;
+    const dueAt = isDue ? Math.max(now, this.#sentAt + SPACING_MS) : now + DELAY_MS;
     if (dueAt >= this.#dueAt) return;
     clearTimeout(this.#timer);
     this.#dueAt = dueAt;

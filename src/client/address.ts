@@ -28,12 +28,6 @@ export class TicketUsedError extends Error {
 export const LONGEST_TICKET_MS = 3_600_000;
 /** The path of sockets where the address names none. */
 const SOCKET_PATH = "/ws";
-const SCHEMES: Readonly<Record<string, string>> = {
-  "http:": "ws:",
-  "https:": "wss:",
-  "ws:": "ws:",
-  "wss:": "wss:",
-};
 
 /**
  * The address of the service's sockets.
@@ -50,23 +44,19 @@ export function socketUrl(address: string | URL): URL {
       cause,
     });
   }
-  const scheme = SCHEMES[url.protocol];
-  if (scheme === undefined) {
+  if (!/^(http|ws)s?:$/.test(url.protocol)) {
     throw new TypeError(
       `Can't connect to "${address}": its scheme must be http:, https:, ws: or wss:, not ${url.protocol}`,
     );
   }
   // The scheme is exchanged in the text: URL's own setter does not exist everywhere a URL does.
-  url = new URL(scheme + url.href.slice(url.protocol.length));
+  url = new URL(url.href.replace(/^http/, "ws"));
   url.hash = "";
   if (url.pathname === "/") url.pathname = SOCKET_PATH;
   return url;
 }
 
-/**
- * Adds who is connecting, and from where on.
- * @param identity The user's name in open mode, else a token.
- */
+/** Adds who is connecting, and from where on. @param identity The user's name in open mode, else a token. */
 export function addressOf(
   base: URL,
   identity: { user: string } | { token: string },

@@ -67,6 +67,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       const position = parsePosition(resume);
       if (!position) throw new TypeError(`Can't resume from "${resume}": give what "position" was`);
       this.#received = this.#handed = position;
+      this.#loaded = Promise.resolve();
     }
     const WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (WebSocket === undefined) {
@@ -76,7 +77,6 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
     this.#saving = store && new Saving(store, (error) => this.#report(error));
-    if (resume !== undefined) this.#loaded = Promise.resolve();
     this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
@@ -169,12 +169,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   async #address(): Promise<Address> {
-    // Every further attempt would be refused, which a browser does not tell from a network that is down.
-    const isUsed = this.#hasOpened || Date.now() - this.#madeAt > LONGEST_TICKET_MS;
-    if ("user" in this.#identity && isUsed && this.#base.searchParams.has("ticket")) {
-      throw new TicketUsedError();
+    if ("user" in this.#identity) {
+      const isUsed = this.#hasOpened || Date.now() - this.#madeAt > LONGEST_TICKET_MS;
+      // Every further attempt would be refused, which a browser does not tell from a network that is down.
+      if (isUsed && this.#base.searchParams.has("ticket")) throw new TicketUsedError();
+      return addressOf(this.#base, this.#identity, this.#received);
     }
-    if ("user" in this.#identity) return addressOf(this.#base, this.#identity, this.#received);
     let token: string;
     try {
       token = await this.#identity.token();
@@ -287,15 +287,9 @@ function placeAt(pos: string, tag: string | undefined): Position | undefined {
   return position && { ...position, tag };
 }
 
-function readMessage<Data>(frame: MessageFrame): Message<Data> {
-  const { data, id, ts, seq, enc, r } = frame;
-  return {
-    data: (enc === "base64" ? bytesOf(data as string) : data) as Data,
-    id,
-    ts,
-    seq,
-    replayed: r === 1,
-  };
+function readMessage<Data>({ data, id, ts, seq, enc, r }: MessageFrame): Message<Data> {
+  const value = enc === "base64" ? bytesOf(data as string) : data;
+  return { data: value as Data, id, ts, seq, replayed: r === 1 };
 }
 
 // Uint8Array.fromBase64 is not everywhere yet.

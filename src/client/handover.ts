@@ -83,10 +83,7 @@ export class Handover<Message, Item extends Entry<Message>> {
     this.#host.onRoom();
   }
 
-  /**
-   * Nothing more will be pushed.
-   * @param options.discard Whether what waits is let go instead of being handed over.
-   */
+  /** Nothing more will be pushed. @param options.discard Lets go of what waits instead of handing it over. */
   end(options: { discard: boolean }): void {
     this.#hasEnded = true;
     if (options.discard) {
@@ -121,9 +118,9 @@ export class Handover<Message, Item extends Entry<Message>> {
 
   /** The first item, if there is one and somebody to take it. */
   #next(): Item | undefined {
-    const isWanted = this.#loops.size > 0 || this.#host.isListening();
-    const item = isWanted ? this.#queue[0] : undefined;
-    const waitsForLoop = item?.message !== undefined && this.#loops.size > 0 && this.#pulls.length === 0;
+    const hasLoop = this.#loops.size > 0;
+    const item = hasLoop || this.#host.isListening() ? this.#queue[0] : undefined;
+    const waitsForLoop = hasLoop && this.#pulls.length === 0 && item?.message !== undefined;
     return waitsForLoop ? undefined : item;
   }
 

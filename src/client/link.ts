@@ -133,8 +133,6 @@ export class Link {
     else this.#host.onClosed({ code: 1000, reason: "" });
   }
 
-  // ------------------------------------------------------------------------------------------------------
-
   async #connect(): Promise<void> {
     clearTimeout(this.#timer);
     const turn = ++this.#turn;
@@ -183,8 +181,7 @@ export class Link {
     this.#session = undefined;
     if (this.#state === "closed") return this.#host.onClosed(ending);
     const { code, reason, openMs } = ending;
-    const { steadyMs } = this.#options.backoff;
-    if (openMs !== undefined && openMs >= steadyMs) {
+    if (openMs !== undefined && openMs >= this.#options.backoff.steadyMs) {
       this.#failures = 0;
       this.#isRefreshing = false;
     }
@@ -226,12 +223,11 @@ export class Link {
   #wait(): void {
     clearTimeout(this.#timer);
     if (!this.#isPaused) {
-      const { maxMs } = this.#options.backoff;
       const leftMs = Math.min(this.#waitMs, Math.max(0, this.#retryAt - Date.now()));
       // A hidden page's timers are slow, and nobody looks; a browser's word on the network may be wrong. Both are
       // reasons to try rarely, not never.
-      const waitMs = this.#isOffline || isHidden() ? Math.max(leftMs, maxMs) : leftMs;
-      this.#timer = setTimeout(() => void this.#connect(), waitMs);
+      const leastMs = this.#isOffline || isHidden() ? this.#options.backoff.maxMs : 0;
+      this.#timer = setTimeout(() => void this.#connect(), Math.max(leftMs, leastMs));
     }
     this.#enter(this.#isOffline ? "offline" : "waiting");
   }
@@ -281,12 +277,8 @@ export class Link {
   };
 }
 
-interface Page extends EventTarget {
-  readonly visibilityState: string;
-}
-
-function page(): Page | undefined {
-  return (globalThis as { document?: Page }).document;
+function page(): (EventTarget & { visibilityState: string }) | undefined {
+  return (globalThis as { document?: ReturnType<typeof page> }).document;
 }
 
 function isHidden(): boolean {

@@ -138,10 +138,8 @@ export class Session {
       this.#lookedTwice = true;
       this.#watch(SECOND_LOOK_MS);
     } else {
-      const seconds = Math.ceil(silentMs / 1_000);
-      this.drop(
-        `The server ${this.#openedAt === undefined ? "did not answer" : "was silent"} for ${seconds} s`,
-      );
+      const what = this.#openedAt === undefined ? "did not answer" : "was silent";
+      this.drop(`The server ${what} for ${Math.ceil(silentMs / 1_000)} s`);
     }
   }
 

@@ -24,10 +24,7 @@ export interface Store {
  * keeps them apart.
  */
 export function storedIn(storage: Pick<Storage, "getItem" | "setItem">, key: string): Store {
-  return {
-    load: () => storage.getItem(key),
-    save: (position) => storage.setItem(key, position),
-  };
+  return { load: () => storage.getItem(key), save: (position) => storage.setItem(key, position) };
 }
 
 /** Saves the newest position, one save at a time. */

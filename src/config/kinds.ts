@@ -110,7 +110,7 @@ function originOf(given: string): string | undefined {
 export const secret: Kind<string> = {
   expects: "text",
   isSecret: true,
-  parse: (given) => given.includes("\u0000") ? undefined : given.trim() === "" ? undefined : given,
+  parse: (given) => given.includes("\u0000") || given.trim() === "" ? undefined : given,
 };
 
 /** Words separated by commas. */

@@ -2,7 +2,7 @@
  * The certificates and keys that settings name, read from disk with every fault at once. What is in them is checked
  * as far as that needs no cryptography of our own; no fault quotes a file.
  */
-import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { type Config, SETTINGS } from "./settings.ts";
 
@@ -56,16 +56,11 @@ function readPem(config: Config, files: Partial<Record<keyof Pem, FileSetting>>)
   const ca = read(files.ca, (text) => new X509Certificate(text), "a certificate");
   const cert = read(files.cert, (text) => new X509Certificate(text), "a certificate");
   const key = read(files.key, createPrivateKey, "a private key without a passphrase");
-  if (cert !== undefined && key !== undefined && !belongTogether(cert, key)) {
+  if (cert && key && !new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
     const { env } = SETTINGS[files.key!];
     faults.push(`${env}: the key in ${config[files.key!]} is not the one of the certificate`);
   }
   if (faults.length > 0) throw new ConfigError(faults);
   if (ca === undefined && cert === undefined) return undefined;
   return { ...(ca !== undefined && { ca }), ...(cert !== undefined && key !== undefined && { cert, key }) };
-}
-
-function belongTogether(cert: string, key: string): boolean {
-  const format = { format: "pem", type: "spki" } as const;
-  return new X509Certificate(cert).publicKey.export(format) === createPublicKey(key).export(format);
 }

@@ -1,14 +1,12 @@
 /**
- * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is
- * read; the ways of reading are in `kinds.ts`. The flags of `serve`, its help and `docs/settings.md` are made from
- * the same rows, so a new setting is one new row.
+ * The settings: one table says for each its environment variable, flag, default, unit, meaning and how it is read; the
+ * ways of reading are in `kinds.ts`. The flags of `serve`, its help and `docs/settings.md` are made from the same rows, so
+ * a new setting is one new row.
  *
- * The room owns what can be set and how it is checked, and must not know who uses it. Reading is pure: variables and
- * flags come in as arguments, and all faults come out at once. A secret's value never
- * leaves this file except as the value itself: no fault shows it.
+ * The room owns what can be set and how it is checked, and must not know who uses it. Reading is pure: variables and flags
+ * come in as arguments, and all faults come out at once. No fault shows the value of a secret.
  */
 import { isLoopback } from "../net/addresses.ts";
-import { ConfigError } from "../protocol/errors.ts";
 import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 import {
   bytes,
@@ -52,9 +50,6 @@ const GIB = 1024 ** 3;
 /** Larger headers, in bytes, never come: Deno itself refuses the heads that hold them. */
 export const RUNTIME_HEADER_BYTES = 65_536;
 
-// ---------------------------------------------------------------------------------------------------------
-// The table
-
 /** Every setting, by its key in `Config`. */
 // deno-fmt-ignore -- one line each, however long
 export const SETTINGS = {
@@ -80,7 +75,7 @@ export const SETTINGS = {
   jwtAlgorithms: setting("USERWIRE_JWT_ALGORITHMS", list, [], "Signature algorithms that tokens may use; if empty, all that suit the key"),
   jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "Issuer that tokens must have in `iss`"),
   jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "Audience that tokens must have in `aud`"),
-  jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "Tolerance for the clock of whoever signs tokens"),
+  jwtClockToleranceS: setting("USERWIRE_JWT_CLOCK_TOLERANCE_S", seconds(0, 300), 5, "Tolerance for the clock of the service that signs tokens"),
   maxTokenLifeS: setting("USERWIRE_MAX_TOKEN_LIFE_S", seconds(60, 31_536_000), 2_592_000, "Longest lifetime of a token, from `iat` to `exp`; revocations are kept as long"),
   tokenInQuery: setting("USERWIRE_TOKEN_IN_QUERY", yesOrNo, false, "Accept the token in `?token=` too, where it ends up in the logs of proxies"),
   ticketTtlS: setting("USERWIRE_TICKET_TTL_S", seconds(1, 3600), 30, "Lifetime of a ticket"),
@@ -128,7 +123,7 @@ export const CLIENT_VARIABLES = {
   token: { env: "USERWIRE_TOKEN", fallback: "", meaning: "Token to connect with" },
 } as const;
 
-/** The settings as the service uses them. Made by `loadConfig`, frozen. */
+/** The settings as the service uses them, frozen. */
 export type Config = {
   readonly [Key in keyof typeof SETTINGS]: (typeof SETTINGS)[Key] extends Setting<infer Value> ? Value
     : never;
@@ -160,9 +155,6 @@ function inWords(value: unknown): string {
   return value === "" || (Array.isArray(value) && value.length === 0) ? "empty" : String(value);
 }
 
-// ---------------------------------------------------------------------------------------------------------
-// Loading
-
 /** Where settings come from. */
 export interface Sources {
   /**
@@ -174,7 +166,7 @@ export interface Sources {
   readonly flags?: Readonly<Record<string, string | boolean | undefined>>;
 }
 
-/** What was read, also when it can't be used: then what else is wrong can still be found. */
+/** What was read, also when it can't be used: then `server/check.ts` can still find what else is wrong. */
 export interface Reading {
   /** Settings at fault have their defaults. */
   readonly config: Config;
@@ -183,19 +175,8 @@ export interface Reading {
   readonly atFault: ReadonlySet<keyof Config>;
 }
 
-/**
- * Reads the settings. A flag wins over its variable; an empty value means the default.
- * @throws {ConfigError} with every fault found.
- */
-export function loadConfig(sources: Sources): Config {
-  const { config, faults } = readConfig(sources);
-  if (faults.length > 0) throw new ConfigError(faults);
-  return config;
-}
-
-/** As `loadConfig`, but throws nothing. */
-export function readConfig(sources: Sources): Reading {
-  const { env = {}, flags = {} } = sources;
+/** Reads the settings. A flag wins over its variable; an empty value means the default. */
+export function readConfig({ env = {}, flags = {} }: Sources): Reading {
   const faults: string[] = [];
   const values: Record<string, unknown> = {};
   const atFault = new Set<keyof Config>();
@@ -226,12 +207,12 @@ export function readConfig(sources: Sources): Reading {
   return { config: Object.freeze(values) as Config, faults, atFault };
 }
 
-/** What is wrong with settings that are right each on its own. One that is at fault itself is undefined here. */
+/** Faults of settings that contradict each other. One that is at fault itself is undefined here, and not compared. */
 function faultsBetween(config: Config): string[] {
   const faults: string[] = [];
   const { host, open, apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl } = config;
-  const isClosed = [apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl].some((value) =>
-    value !== undefined
+  const isClosed = [apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl].some((given) =>
+    given !== undefined
   );
   if (host !== undefined && !isLoopback(host) && open === false && !isClosed) {
     faults.push(
@@ -248,15 +229,11 @@ function faultsBetween(config: Config): string[] {
     const fault = databaseFault(parseRedisUrl(redisUrl), channelPrefix);
     if (fault !== undefined) faults.push(`${SETTINGS.redisUrl.env} ${fault}`);
   }
-  const pairs = [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const;
-  for (const pair of pairs) {
-    const missing = pair.filter((key) => config[key] === undefined);
-    if (missing.length === 1) {
-      const given = pair.find((key) => key !== missing[0])!;
-      faults.push(
-        `${SETTINGS[given].env} needs ${SETTINGS[missing[0]!].env} beside it: set both, or neither`,
-      );
-    }
+  for (const pair of [["tlsCert", "tlsKey"], ["redisCert", "redisKey"]] as const) {
+    const missing = pair.find((key) => config[key] === undefined);
+    const given = pair.find((key) => config[key] !== undefined);
+    if (!missing || !given) continue;
+    faults.push(`${SETTINGS[given].env} needs ${SETTINGS[missing].env} beside it: set both, or neither`);
   }
   return faults;
 }

@@ -83,10 +83,7 @@ function openInMemory(options: EngineOptions, limits: HistoryLimits): Engine {
     firstAttempt: () => Promise.resolve({ outcome: "ready" }),
     unready: () => broker.unavailable(),
     reload() {},
-    async close() {
-      await broker.close();
-      await history.close();
-    },
+    close: () => broker.close(),
   };
 }
 
@@ -135,7 +132,6 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
       await probe?.close();
       await broker.close();
       dialler.close();
-      await history.close();
       redis.close();
     },
   };

@@ -51,7 +51,7 @@ if memory then
   end
 end
 
--- Not what PUBLISH answers: that counts whoever watches by pattern, too.
+-- Not what PUBLISH answers: that counts subscriptions by pattern, too.
 local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if expect_online == '1' and reached == 0 then return {'offline'} end
 

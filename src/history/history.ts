@@ -3,11 +3,10 @@
  * instead of never. The room owns numbers, epochs and tags, where messages are kept, and how a lost or set back store is
  * recognised. It knows channels, not users; envelopes, not payloads; and nothing of who reads, nor why.
  *
- * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name
- * that is made together with the counter. When the counter is lost, or was set back because the store
- * came back with older data, a new epoch begins, so that an old position is recognised and never taken for a
- * new one. Should that go unnoticed, a position proves itself: each message has a *tag*, some random characters, and
- * a number that is given out a second time comes with another tag.
+ * A message's place is its *sequence number*, 1, 2, 3, … per user without holes, inside an *epoch*: a random name that is
+ * made together with the counter. When the counter is lost, or the store came back with older data, a new epoch begins,
+ * so that an old position is never taken for a new one. Should that go unnoticed, a position proves itself: each message
+ * has a *tag*, some random characters, and a number that is given out a second time comes with another tag.
  *
  * Guarantees, for every implementation (`tests/contracts/history.ts` checks them):
  *
@@ -136,27 +135,19 @@ export interface History {
    * @param limit At most so many messages are looked at; fewer where they are large.
    * @throws {BrokerUnavailableError}
    */
-  since(
-    channel: string,
-    after: number | undefined,
-    limit: number,
-    options?: SinceOptions,
-  ): Promise<Page>;
+  since(channel: string, after: number | undefined, limit: number, options?: SinceOptions): Promise<Page>;
 
   /**
    * Calls back when it turns out that the store was set back: positions had better be compared now. Left out where that
    * can't be.
    */
   onSetBack?(listener: () => void): void;
-
-  /** Lets go of everything. */
-  close(): Promise<void>;
 }
 
 /** How long an idempotency key is remembered. */
 export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
 
-/** How long it is remembered what one stands for that is for many appends: until the last of these has forgotten it. */
+/** How long a claim is remembered: until the last of its appends has forgotten the key. */
 export const CLAIM_TTL_MS = IDEMPOTENCY_TTL_MS + 60_000;
 
 /** How long a counter is kept after its last use. */

@@ -27,19 +27,6 @@ interface UserHistory {
 
 type Result = Appended & { outcome: "appended" | "offline" };
 
-interface Remembered {
-  readonly fingerprint: string;
-  readonly result: Promise<Result>;
-  readonly endsMs: number;
-}
-
-interface Claim {
-  readonly fingerprint: string;
-  /** That may have sent something. */
-  calls: number;
-  readonly endsMs: number;
-}
-
 const SWEEP_MS = 60_000;
 
 export class MemoryHistory implements History {
@@ -47,8 +34,10 @@ export class MemoryHistory implements History {
   readonly #broker: Broker;
   readonly #now: () => number;
   readonly #histories = new Map<string, UserHistory>();
-  readonly #remembered = new Map<string, Remembered>();
-  readonly #claims = new Map<string, Claim>();
+  /** Results of sends, by channel and idempotency key. */
+  readonly #remembered = new Map<string, { fingerprint: string; result: Promise<Result>; endsMs: number }>();
+  /** Calls that may have sent something, by prefix and idempotency key. */
+  readonly #claims = new Map<string, { fingerprint: string; calls: number; endsMs: number }>();
   #sweptMs: number;
 
   /** @param options.now The clock, in milliseconds; for tests. */
@@ -62,27 +51,21 @@ export class MemoryHistory implements History {
   async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
     const { idempotency } = options;
     this.#sweep();
-    const key = idempotency && JSON.stringify([channel, idempotency.key]);
-    if (key !== undefined) {
-      const before = this.#remembered.get(key);
-      if (before && before.endsMs > this.#now()) {
-        if (before.fingerprint !== idempotency!.fingerprint) return { outcome: "conflict" };
-        const result = await before.result;
-        return result.outcome === "offline" ? result : { ...result, outcome: "repeated" };
-      }
+    if (!idempotency) return await this.#append(channel, message, options);
+    const { fingerprint } = idempotency;
+    const key = JSON.stringify([channel, idempotency.key]);
+    const before = this.#remembered.get(key);
+    if (before && before.endsMs > this.#now()) {
+      if (before.fingerprint !== fingerprint) return { outcome: "conflict" };
+      const result = await before.result;
+      return result.outcome === "offline" ? result : { ...result, outcome: "repeated" };
     }
     const result = this.#append(channel, message, options);
-    if (key !== undefined) {
-      // Before anything is awaited, or a second send with this key could slip in.
-      this.#remembered.set(key, {
-        fingerprint: idempotency!.fingerprint,
-        result,
-        endsMs: this.#now() + IDEMPOTENCY_TTL_MS,
-      });
-      // A send that did nothing is not remembered: the retry is to send.
-      const forget = () => this.#remembered.delete(key);
-      result.then(({ outcome }) => outcome === "offline" && forget(), forget);
-    }
+    // Before anything is awaited, or a second send with this key could slip in.
+    this.#remembered.set(key, { fingerprint, result, endsMs: this.#now() + IDEMPOTENCY_TTL_MS });
+    // A send that did nothing is not remembered: the retry is to send.
+    const forget = () => this.#remembered.delete(key);
+    result.then(({ outcome }) => outcome === "offline" && forget(), forget);
     return await result;
   }
 
@@ -106,10 +89,9 @@ export class MemoryHistory implements History {
   }
 
   release(prefix: string, { key, fingerprint }: Idempotency): Promise<void> {
-    const claim = this.#claims.get(JSON.stringify([prefix, key]));
-    if (claim?.fingerprint === fingerprint && --claim.calls === 0) {
-      this.#claims.delete(JSON.stringify([prefix, key]));
-    }
+    const name = JSON.stringify([prefix, key]);
+    const claim = this.#claims.get(name);
+    if (claim?.fingerprint === fingerprint && --claim.calls === 0) this.#claims.delete(name);
     return Promise.resolve();
   }
 
@@ -137,13 +119,6 @@ export class MemoryHistory implements History {
     };
   }
 
-  close(): Promise<void> {
-    this.#histories.clear();
-    this.#remembered.clear();
-    this.#claims.clear();
-    return Promise.resolve();
-  }
-
   async #append(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<Result> {
     // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
     if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
@@ -158,9 +133,7 @@ export class MemoryHistory implements History {
     const tag = history.lastTag = tagOf(history.epoch, newEpoch());
     const envelope = withSeq(message, seq, tag);
     history.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
-    if (history.entries.length > this.limits.count) {
-      history.entries.splice(0, history.entries.length - this.limits.count);
-    }
+    if (history.entries.length > this.limits.count) history.entries.shift();
     const reached = await this.#broker.publish(channel, envelope);
     return { outcome: "appended", id: message.id, position: { epoch: history.epoch, seq }, reached };
   }
@@ -168,19 +141,17 @@ export class MemoryHistory implements History {
   #historyOf(channel: string): UserHistory {
     let history = this.#histories.get(channel);
     if (!history) {
-      this.#histories.set(
-        channel,
-        history = { epoch: newEpoch(), last: 0, lastTag: "", entries: [], usedMs: 0 },
-      );
+      history = { epoch: newEpoch(), last: 0, lastTag: "", entries: [], usedMs: 0 };
+      this.#histories.set(channel, history);
     }
     history.usedMs = this.#now();
     return history;
   }
 
-  /** Lets go of what has outlived its time, now and then, so that many users seen once do not add up. */
+  /** Deletes what has outlived its time, once a minute at most, so that many users seen once do not add up. */
   #sweep(): void {
     const nowMs = this.#now();
-    // A clock that was set back must not keep it from that until it has caught up.
+    // The difference either way: a clock that was set back must not stop the sweeps until it has caught up.
     if (Math.abs(nowMs - this.#sweptMs) < SWEEP_MS) return;
     this.#sweptMs = nowMs;
     for (const [channel, history] of this.#histories) {

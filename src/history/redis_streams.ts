@@ -18,7 +18,7 @@
  */
 import { Semaphore } from "../async/semaphore.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { parsePosition, type Position } from "../protocol/position.ts";
+import { parsePosition } from "../protocol/position.ts";
 import {
   historyKey,
   idempotencyKey,
@@ -45,7 +45,7 @@ import {
   type Page,
   type SinceOptions,
 } from "./history.ts";
-import { SINCE } from "./since_script.ts";
+import { SINCE, type SinceReply } from "./since_script.ts";
 import { Timeline } from "./timeline.ts";
 
 /**
@@ -57,16 +57,16 @@ const MAX_READS = 8;
 export class RedisStreamsHistory implements History {
   readonly limits: HistoryLimits;
   readonly #redis: Redis;
-  readonly #timeline: Timeline;
+  readonly #timeline = new Timeline();
   readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
-  /** While it is looked at what has taken the place of the data. */
+  /** Set while a look is under way at the data that has taken the place of ours. */
   #looked: Promise<void> | undefined;
   readonly #reads = new Semaphore(MAX_READS);
 
   /**
    * @param redis Stays the caller's to close.
-   * @param options.onCount Told with each read how many subscriptions the channel has.
+   * @param options.onCount Called with each read: how many subscriptions the channel has.
    */
   constructor(
     redis: Redis,
@@ -74,12 +74,10 @@ export class RedisStreamsHistory implements History {
   ) {
     this.#redis = redis;
     this.#onCount = options.onCount ?? (() => {});
-    this.#timeline = new Timeline();
     this.limits = options.limits;
-    const { count } = options.limits;
-    this.#append = appendScript(count);
+    this.#append = appendScript(this.limits.count);
     redis.prepare(this.#append, APPEND_TO_ALL, CLAIM, RELEASE);
-    if (count === 0) return;
+    if (this.limits.count === 0) return;
     redis.prepare(SINCE);
     redis.watchWith(this.#timeline);
   }
@@ -122,7 +120,7 @@ export class RedisStreamsHistory implements History {
     });
   }
 
-  /** Resolves when it was looked at what has taken the place of the data; what was refused for it goes first. */
+  /** Resolves after the look that is under way, a turn later than in `#again`: what was refused for it goes first. */
   async #isLookedAt(): Promise<void> {
     await this.#looked!.then(() => {});
   }
@@ -187,12 +185,7 @@ export class RedisStreamsHistory implements History {
     await this.#redis.evaluate(RELEASE, [claimKey(prefix, key)], [fingerprint, String(CLAIM_TTL_MS)]);
   }
 
-  since(
-    channel: string,
-    after: number | undefined,
-    limit: number,
-    options: SinceOptions = {},
-  ): Promise<Page> {
+  since(channel: string, after: number | undefined, limit: number, options?: SinceOptions): Promise<Page> {
     const read = () => this.#read(channel, after, limit, options);
     // Without a number it brings no message.
     return after === undefined ? read() : this.#reads.run(read);
@@ -202,16 +195,11 @@ export class RedisStreamsHistory implements History {
     this.#timeline.onNew(listener);
   }
 
-  /** Nothing of its own to let go of. */
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-
   async #read(
     channel: string,
     after: number | undefined,
     limit: number,
-    { proof = false, peek = false }: SinceOptions,
+    { proof = false, peek = false }: SinceOptions = {},
   ): Promise<Page> {
     const reply = await this.#redis.evaluate(SINCE, [positionKey(channel), historyKey(channel)], [
       after === undefined ? "" : String(after),
@@ -223,21 +211,16 @@ export class RedisStreamsHistory implements History {
       peek ? "1" : "0",
       channel,
       String(this.limits.count),
-    ]) as string[];
-    const [epoch, former, last, upTo, lastTag, afterTag] = reply as [
-      string,
-      string,
-      string,
-      string,
-      string,
-      string,
-    ];
-    if (after !== undefined) this.#onCount(channel, Number(reply[6]));
+    ]);
+    const [epoch, former, last, upTo, lastTag, afterTag, reached, ...messages] = reply as SinceReply;
+    if (after !== undefined) this.#onCount(channel, Number(reached));
     const items = [];
-    for (let i = 7; i < reply.length; i += 2) items.push({ seq: Number(reply[i]), envelope: reply[i + 1]! });
+    for (let i = 0; i < messages.length; i += 2) {
+      items.push({ seq: Number(messages[i]), envelope: messages[i + 1]! });
+    }
     return {
       epoch,
-      previousEpochs: parsePositions(former),
+      previousEpochs: former.split(",").flatMap((position) => parsePosition(position) ?? []),
       last: Number(last),
       items,
       upTo: Number(upTo),
@@ -245,8 +228,4 @@ export class RedisStreamsHistory implements History {
       afterTag,
     };
   }
-}
-
-function parsePositions(text: string): Position[] {
-  return text.split(",").flatMap((position) => parsePosition(position) ?? []);
 }

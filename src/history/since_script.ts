@@ -3,6 +3,12 @@ import { historyKey, positionKey, Script } from "../redis/commands.ts";
 import { newEpoch } from "./epochs.ts";
 import { OPEN_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
 
+export type SinceReply = [
+  ...[epoch: string, former: string, last: string, upTo: string, lastTag: string, afterTag: string],
+  reached: number,
+  ...sequenceNumbersAndEnvelopes: string[],
+];
+
 /** Bytes of messages that one read brings, if it is more than one message. */
 const MAX_READ_BYTES = 256 * 1024;
 
@@ -12,7 +18,7 @@ local position, history = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local count = tonumber(ARGV[9])
--- Whoever has no place yet is not subscribed yet either.
+-- A client that asks for the position alone has not subscribed yet.
 local reached = after == '' and -1 or redis.call('PUBSUB', 'NUMSUB', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${OPEN_POSITION}

@@ -5,9 +5,9 @@
  *
  * Nothing is believed of a server's identity: a process can become a copy of another and keep its run id. What is
  * looked for is the data itself. A log, a snapshot and a replica all hold what was written up to some moment, and nothing
- * after it: so where an append is, everything before it is too. Each process remembers the last append that it was
- * told of, tells it to the others once a second, and looks at every new connection, and once a second, whether all
- * those that it knows of are still there.
+ * after it: so where an append is, everything before it is too. Each process remembers the last append that was answered to
+ * it, writes it down for the others once a second, and looks at every new connection, and once a second, whether all those
+ * that it knows of are still there.
  *
  *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
  *                                                on which somebody waits who remembers; mark: of the server's memory
@@ -22,9 +22,10 @@
  * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly. Who comes from
  * another server, where it went on alone, does begin one, however long others have been here.
  *
- * When the server's life is another than the one that was written down, whoever misses nothing waits a moment, for another
- * process may miss what it has told nobody yet. A process that has just started remembers nothing, and waits for a word of
- * those that do remember, also while they wait themselves; when there is none, nobody can vouch for the data.
+ * When the server's life is another than the one that was written down, a process that misses nothing waits a moment, for
+ * another may miss an append that it has not written down yet. A process that has just started remembers nothing, and waits
+ * for a record of those that do remember, also while they wait themselves; when there is none, nobody can vouch for the
+ * data, and a new timeline begins.
  */
 import { type Ask, historyKey, positionKey, type ServerInfo, type Watch } from "../redis/commands.ts";
 import { LOOK } from "./timeline_script.ts";
@@ -64,12 +65,12 @@ export class Timeline implements Watch {
   #isOwnTold = true;
   /** Of the memory that was looked at last; "" for none. */
   #mark = "";
-  /** Whether there can be one. */
+  /** Whether this server lets us make one. */
   #isMarkable = true;
-  /** When the newest append was told that was there at the last look, on Redis' clock; 0 for none. */
+  /** When the newest record of the last look was written, on Redis' clock; 0 for none. */
   #told = "0";
   readonly #others = new Map<string, { readonly record: string; readonly known: Known }>();
-  /** Since when it waits for a word of others, on the clock of `performance.now()`, and on which life of Redis. */
+  /** Since when it waits for a record of others, on the clock of `performance.now()`, and on which life of Redis. */
   #waits: { readonly life: string; readonly sinceMs: number } | undefined;
 
   /** Its name; "" before Redis was looked at. */
@@ -77,7 +78,7 @@ export class Timeline implements Watch {
     return this.#name;
   }
 
-  /** Key that is kept raw as long as the data is that which was looked at; undefined where that can't be told. */
+  /** Key that is encoded as raw for as long as the data is that which was looked at; undefined where there is no mark. */
   get markKey(): string | undefined {
     return this.#mark === "" ? undefined : `${TIMELINE_KEY}:mark:${this.#mark}`;
   }
@@ -89,11 +90,11 @@ export class Timeline implements Watch {
 
   /**
    * An append was answered: from now on it has to be there.
-   * @returns Whether it had better be looked now, for that is the first one, and can be marked.
+   * @returns Whether to look now, not within the second: it is the first one, and from now on there can be a mark.
    */
   appended(channel: string, seq: number, tag: string): boolean {
     const isFirst = this.#own === undefined;
-    // Known since when, is known with the next look.
+    // The next look sets the time, so that an append need not read the clock.
     this.#own = { channel, seq, tag, atMs: Infinity };
     this.#isOwnTold = false;
     return isFirst && this.#mark === "" && this.#isMarkable;

@@ -80,13 +80,13 @@ end
 local records = redis.call('HGETALL', last)
 local newest = 0
 for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(records[i], '^%d+'))) end
--- Told is when the newest was told that this process knows of. Where it has not looked before, others may have gone on
--- while it was elsewhere: that their words are there says nothing of what it was told itself.
+-- The time told is that of the newest record that this process knows of. Where it has not looked before, others may have gone
+-- on while it was elsewhere: that their records are there says nothing of the appends that were answered to itself.
 local is_same_data = is_whole or
   is_other == '0' and written == life and name == known and told > 0 and newest >= told
 
 local found = name
--- A later timeline has a greater number, whatever the clock says: so whoever has not heard of it yet is recognised.
+-- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
 if has_memory == '1' then
@@ -101,7 +101,7 @@ if has_memory == '1' then
     name = later
   end
 elseif not name then
-  -- Whoever looks at this server comes to the same name. It is written down with the first append.
+  -- Every process that looks at this server makes the same name. It is written down with the first append.
   name = '1.' .. fresh
 elseif written ~= life and life ~= '' then
   if patience == '0' or patience == '1' and waits == life then return {'', ''} end

@@ -47,7 +47,9 @@ export class MediaTypeError extends Error {
   }
 }
 
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** Deno decodes without `fatal` in a quarter of the time. */
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * The whole body. Not an async function: it is only called in one, and each is a promise more for each send.
@@ -104,8 +106,11 @@ async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Arr
  * @throws {InvalidMessageError} when it is not UTF-8.
  */
 export function textOf(bytes: Uint8Array): string {
+  const text = utf8.decode(bytes);
+  // In place of what is no UTF-8 stands U+FFFD. A text may hold one of its own, so then the strict decoder decides.
+  if (!text.includes("\ufffd")) return text;
   try {
-    return utf8.decode(bytes);
+    return strictUtf8.decode(bytes);
   } catch {
     throw new InvalidMessageError("The body is not valid UTF-8");
   }

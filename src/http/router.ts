@@ -7,7 +7,6 @@ import { methodNotAllowed } from "hono/method-not-allowed";
 import { Deadlines } from "../async/deadlines.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
-import type { Metrics } from "../metrics/metrics.ts";
 import { BatchFault } from "./api/batch_items.ts";
 import type { Api, Call, Env } from "./api/call.ts";
 import { CALLS } from "./api/calls.ts";
@@ -25,8 +24,7 @@ import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
 
-export interface RouterOptions extends Omit<Api, "bodies" | "metricsText">, PageOptions, DocumentOptions {
-  readonly metrics: Metrics;
+export interface RouterOptions extends Omit<Api, "bodies">, PageOptions, DocumentOptions {
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
   readonly log: Log;
@@ -53,7 +51,7 @@ export function createRouter(options: RouterOptions): Router {
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
-  const api: Api = { ...options, bodies: { single, small, bulk }, metricsText: () => options.metrics.text() };
+  const api: Api = { ...options, bodies: { single, small, bulk } };
 
   // As sends are read: what a proxy has let in by its path is not another path here. Hono's own reading decodes first, for
   // which a long one of broken encodings takes it a third of a second.
@@ -92,7 +90,7 @@ export function createRouter(options: RouterOptions): Router {
   }
   app.onError((error, c) => failed(error, c.get("effect")));
 
-  const sends = { publisher, auth, body: single };
+  const sends = { publisher, auth, metrics: options.metrics, body: single };
   const sendFailed = (error: Error) => failed(error, EFFECT_ON_FAILURE.send);
   return {
     answer(request, own) {

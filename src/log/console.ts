@@ -34,7 +34,7 @@ export class Terminal {
   show(line: LogLine): void {
     const isTrouble = line.level === "warn" || line.level === "error";
     const colour = isTrouble ? this.#colours.error : this.#colours.output;
-    const text = this.#format === "json" ? formatJson(line) : formatPretty(line, { colour });
+    const text = this.#format === "json" ? formatJson(line) : formatPretty(line, colour);
     if (isTrouble) {
       this.flush();
       this.#write("error", text);

@@ -7,13 +7,10 @@ import { RotatingFileHandler } from "@std/log";
 import type { Terminal } from "./console.ts";
 import { formatJson, type LogLine, trouble } from "./format.ts";
 
-/** A busy server writes a few times a second, not once per handful of lines: each write waits for the disk. */
+/** So large that a busy server writes a few times a second, not once per handful of lines: each write waits for the disk. */
 const BUFFER_BYTES = 256 * 1024;
 
-/**
- * So many warnings and errors per flush interval are written at once, the rest by the timer: a flush waits for the
- * disk, and a storm of warnings must not hold up the sockets.
- */
+/** Warnings and errors per flush interval that do not wait for the timer: a storm of them must not hold up the sockets. */
 const URGENT_PER_INTERVAL = 10;
 
 /** A rotating file that can be closed while the disk is full, without an exception that would spoil the exit code. */
@@ -196,11 +193,9 @@ class DayFiles {
       };
       Deno.renameSync(path, free(1));
     }
-    const old = [...Deno.readDirSync(this.#dir)].map(({ name }) => name).filter((name) => this.#isOurs(name))
-      .sort();
-    for (const name of old.slice(0, Math.max(0, old.length - this.#maxFiles))) {
-      Deno.removeSync(`${this.#dir}/${name}`);
-    }
+    const names = [...Deno.readDirSync(this.#dir)].map(({ name }) => name);
+    const old = names.filter((name) => this.#isOurs(name)).sort();
+    for (const name of old.slice(0, -this.#maxFiles)) Deno.removeSync(`${this.#dir}/${name}`);
   }
 
   #isOurs(name: string): boolean {

@@ -56,7 +56,7 @@ const COLOURS = { debug: 2, info: 32, warn: 33, error: 31 } as const;
 
 const LEVELS = { debug: "DEBUG", info: "INFO ", warn: "WARN ", error: "ERROR" } as const;
 
-/** Text that needs no quotes to be told from what stands around it. */
+/** Text that needs no quotes: nothing in it can be taken for the end of the field. */
 const BARE = /^[\w.:/@+-]+$/;
 
 /**
@@ -83,14 +83,10 @@ let lastText = "";
 
 /**
  * One line for people: time, level, event, then `name=value` with quotes where they are needed.
- * @param options.colour Colour the level, for terminals.
- * @default {false}
+ * @param hasColour Colour the level, for terminals.
  */
-export function formatPretty(
-  { time, level, event, fields }: LogLine,
-  options: { colour?: boolean } = {},
-): string {
-  const shownLevel = options.colour ? `\x1b[${COLOURS[level]}m${LEVELS[level]}\x1b[0m` : LEVELS[level];
+export function formatPretty({ time, level, event, fields }: LogLine, hasColour = false): string {
+  const shownLevel = hasColour ? `\x1b[${COLOURS[level]}m${LEVELS[level]}\x1b[0m` : LEVELS[level];
   let line = `${time} ${shownLevel} ${escape(event)}`;
   for (const name of Object.keys(fields)) {
     const value = show(fields, name, pretty);

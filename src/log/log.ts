@@ -22,7 +22,7 @@ export interface Log {
   close(): void;
 }
 
-/** A log that swallows everything, for tests. */
+/** A log that drops everything: for a check of settings, which starts nothing. */
 export const silentLog: Log = Object.freeze(
   { level: "error", debug() {}, info() {}, warn() {}, error() {}, flush() {}, close() {} },
 );

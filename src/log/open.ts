@@ -22,46 +22,30 @@ export interface LogOptions {
   name: string;
   /** How the console shows events. The file is always JSON lines. */
   format: "pretty" | "json";
-  /**
-   * Size in bytes at which the next file is begun.
-   * @default {10485760} 10 MiB
-   */
+  /** Size in bytes at which the next file is begun. @default 10 MiB */
   maxBytes?: number;
   /**
-   * Whether a new file is begun at midnight (UTC) too. That of the day before is named after it then:
-   * `<name>.2026-11-26.log`.
-   * @default {"size"}
+   * Whether a new file is begun at midnight (UTC) too. That of the day before is then named after it:
+   * `<name>.2026-11-26.log`. @default "size"
    */
   rotate?: "size" | "daily";
   /**
-   * How many files are kept, the current one included: at least 2. With `rotate: "daily"` as many of days, and of
-   * those that a day grew out of.
-   * @default {5}
+   * How many files are kept, the current one included: at least 2. With `rotate: "daily"` as many of days, and as many of
+   * those that were begun because of their size. @default 5
    */
   maxFiles?: number;
-  /**
-   * Longest time in milliseconds that an event waits in the buffer. Warnings and errors do not wait.
-   * @default {1000}
-   */
+  /** Longest time in milliseconds that an event waits in the buffer. Warnings and errors do not wait. @default 1000 */
   flushMs?: number;
-  /**
-   * Whether events go to the console too. Trouble with the file does in any case.
-   * @default {true}
-   */
+  /** Whether events go to the console too. Trouble with the file does in any case. @default true */
   console?: boolean;
 }
-
-const DEFAULT_MAX_BYTES = 10 * 1024 * 1024;
-const DEFAULT_MAX_FILES = 5;
-const DEFAULT_FLUSH_MS = 1000;
 
 /**
  * Opens a log.
  * @throws {ConfigError} when the folder or the file in it can't be made or written, or an option makes no sense.
  */
 export function openLog(options: LogOptions): Log {
-  const { level, dir, name, format } = options;
-  const { maxBytes = DEFAULT_MAX_BYTES, maxFiles = DEFAULT_MAX_FILES, flushMs = DEFAULT_FLUSH_MS } = options;
+  const { level, dir, name, format, maxBytes = 10 * 1024 ** 2, maxFiles = 5, flushMs = 1_000 } = options;
   const faults: string[] = [];
   if (!/^[\w.-]+$/.test(name)) {
     faults.push(`Log name "${name}" can't name a file: use letters, digits, ".", "_" and "-" only`);
@@ -71,13 +55,8 @@ export function openLog(options: LogOptions): Log {
   if (faults.length > 0) throw new ConfigError(faults);
 
   const terminal = new Terminal(format, (line) => file.show(line));
-  const file = new LogFile(terminal, {
-    dir,
-    name,
-    maxBytes,
-    maxFiles,
-    isDaily: options.rotate === "daily",
-  });
+  const isDaily = options.rotate === "daily";
+  const file = new LogFile(terminal, { dir, name, maxBytes, maxFiles, isDaily });
   try {
     file.open();
   } catch (error) {
@@ -88,69 +67,35 @@ export function openLog(options: LogOptions): Log {
   }
   const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file]);
   const logger = new Logger(name, LEVEL_NAMES[level], { handlers: [outlets] });
-  return new AppLog(logger, { level, terminal, file, flushMs });
+  const timer = setInterval(() => file.tick(), flushMs);
+  // A log must not keep a process alive that has nothing else to do.
+  Deno.unrefTimer(timer);
+  return {
+    level,
+    debug: (event, fields) => void logger.debug(event, fields),
+    info: (event, fields) => void logger.info(event, fields),
+    warn: (event, fields) => void logger.warn(event, fields),
+    error: (event, fields) => void logger.error(event, fields),
+    flush() {
+      terminal.flush();
+      file.flush();
+    },
+    close() {
+      clearInterval(timer);
+      // First: its own trouble goes to the file.
+      terminal.flush();
+      file.destroy();
+    },
+  };
 }
 
 const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warn: "WARN", error: "ERROR" } as const;
 
-class AppLog implements Log {
-  readonly level: LogLevel;
-  readonly #logger: Logger;
-  readonly #terminal: Terminal;
-  readonly #file: LogFile;
-  readonly #timer: ReturnType<typeof setInterval>;
-
-  constructor(
-    logger: Logger,
-    options: { level: LogLevel; terminal: Terminal; file: LogFile; flushMs: number },
-  ) {
-    this.level = options.level;
-    this.#logger = logger;
-    this.#terminal = options.terminal;
-    this.#file = options.file;
-    this.#timer = setInterval(() => this.#file.tick(), options.flushMs);
-    // A log must not keep a process alive that has nothing else to do.
-    Deno.unrefTimer(this.#timer);
-  }
-
-  debug(event: string, fields?: LogFields): void {
-    this.#logger.debug(event, fields);
-  }
-
-  info(event: string, fields?: LogFields): void {
-    this.#logger.info(event, fields);
-  }
-
-  warn(event: string, fields?: LogFields): void {
-    this.#logger.warn(event, fields);
-  }
-
-  error(event: string, fields?: LogFields): void {
-    this.#logger.error(event, fields);
-  }
-
-  flush(): void {
-    this.#terminal.flush();
-    this.#file.flush();
-  }
-
-  close(): void {
-    clearInterval(this.#timer);
-    // First: its own trouble goes to the file.
-    this.#terminal.flush();
-    this.#file.destroy();
-  }
-}
-
-interface Outlet {
-  show(line: LogLine): void;
-}
-
-/** Reads a record once for all who show it. */
+/** Makes a line of each record, once for the console and the file. */
 class Outlets extends BaseHandler {
-  readonly #outlets: readonly Outlet[];
+  readonly #outlets: readonly (Terminal | LogFile)[];
 
-  constructor(outlets: readonly Outlet[]) {
+  constructor(outlets: readonly (Terminal | LogFile)[]) {
     super("DEBUG");
     this.#outlets = outlets;
   }

@@ -6,7 +6,7 @@
 import { CLOSE } from "../protocol/close_codes.ts";
 
 /** Read when the text is made. */
-export interface MetricsOptions {
+interface MetricsOptions {
   version: string;
   isBrokerAvailable(): boolean;
   /** How often Redis came back. */

@@ -2,8 +2,8 @@
  * How many files this process has open, and how many it may have: each TCP connection is one, and without a free one
  * nobody can connect any more.
  *
- * Linux tells, in `/proc`, but Deno lets only a program read it that may do everything (`-A`). Others find out: the
- * system always gives the lowest number that is free, so all below it are open; and the limit is met by opening files
+ * Linux says so in `/proc`, which Deno lets only a program read that may do everything (`-A`). Elsewhere it is found out:
+ * the system always gives the lowest number that is free, so all below it are open; and the limit is met by opening files
  * until there are no more, once, before anybody is served.
  */
 import { closeSync, openSync } from "node:fs";
@@ -18,20 +18,16 @@ const PROBES = 16;
 const MAX_LIMIT = 32_768;
 
 export class OpenFiles {
-  readonly #limit: number | undefined;
+  /** How many there may be; undefined when there is no limit, or it is too high to be found. */
+  readonly limit: number | undefined;
   readonly #read: () => number;
   #count = 0;
   #readMs = -Infinity;
 
   /** @param system Where to look. @default this process */
   constructor(system: { limit: number | undefined; read: () => number } = thisProcess()) {
-    this.#limit = system.limit;
+    this.limit = system.limit;
     this.#read = system.read;
-  }
-
-  /** How many there may be; undefined when there is no limit, or it is too high to be found. */
-  get limit(): number | undefined {
-    return this.#limit;
   }
 
   /** How many there are, a moment ago. Without `-A` at least so many. */
@@ -46,12 +42,12 @@ export class OpenFiles {
 
   /** Whether so few are left that they are needed for what is open already. */
   get areScarce(): boolean {
-    return this.#limit !== undefined && this.count > this.#limit * SCARCE;
+    return this.limit !== undefined && this.count > this.limit * SCARCE;
   }
 
   /** As a sentence. */
   get reason(): string {
-    return `The process has ${this.count} files open of ${this.#limit} that it may: raise the limit (ulimit -n)`;
+    return `The process has ${this.count} files open of ${this.limit} that it may: raise the limit (ulimit -n)`;
   }
 }
 
@@ -67,7 +63,7 @@ function thisProcess(): { limit: number | undefined; read: () => number } {
   }
 }
 
-/** By what the system says. */
+/** What the system counts. */
 function listed(): number {
   // The size of that folder, since Linux 6.2.
   const { size } = Deno.statSync("/proc/self/fd");
@@ -77,7 +73,7 @@ function listed(): number {
   return count;
 }
 
-/** By the numbers that are free. */
+/** At least how many are open, by the numbers that are free. */
 function lowestFree(limit: number): number {
   const files: number[] = [];
   try {

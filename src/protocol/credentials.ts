@@ -16,18 +16,17 @@ export function parseOffer(header: string | null): string[] {
  * @throws {InvalidFrameError | InvalidUsernameError}
  */
 export function parseIdentityFrame(text: string, rules: NameRules = {}): string {
-  const frame = parseObject(text);
-  if (frame.user_name === undefined) {
-    throw new InvalidFrameError('The first frame must be {"user_name": "…"}');
-  }
-  return parseUsername(frame.user_name, rules);
+  const { user_name } = parseObject(text);
+  if (user_name === undefined) throw new InvalidFrameError('The first frame must be {"user_name": "…"}');
+  return parseUsername(user_name, rules);
 }
 
 /** What a client shows to be let in. */
-export type Credential =
-  | { readonly kind: "token"; readonly text: string }
-  /** Good for one connection. */
-  | { readonly kind: "ticket"; readonly text: string };
+export interface Credential {
+  /** A ticket is good for one connection. */
+  readonly kind: "token" | "ticket";
+  readonly text: string;
+}
 
 /** Tickets look like no token: 32 random bytes in base64url, where a token has dots. */
 const TICKET = /^[A-Za-z0-9_-]{43}$/;

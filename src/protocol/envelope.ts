@@ -36,7 +36,7 @@ export type Payload =
   | { readonly kind: "json" | "text"; readonly text: string }
   | { readonly kind: "binary"; readonly bytes: Uint8Array<ArrayBuffer> };
 
-export interface EnvelopeOptions {
+interface EnvelopeOptions {
   /** Message id, as `MESSAGE_ID` says. */
   id: string;
   /** Unix milliseconds. */
@@ -58,20 +58,14 @@ export function seqFields(seq: number, tag: string): string {
 /** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
   const { id, ts, receipt } = options;
-  let kind = "j", encoding = "", data: string;
-  switch (payload.kind) {
-    case "json":
-      data = payload.text;
-      break;
-    case "text":
-      kind = "t";
-      data = JSON.stringify(payload.text);
-      break;
-    case "binary":
-      kind = "b";
-      encoding = ENCODING_FIELD;
-      data = `"${payload.bytes.toBase64()}"`;
-  }
+  const isBinary = payload.kind === "binary";
+  const data = isBinary
+    ? `"${payload.bytes.toBase64()}"`
+    : payload.kind === "text"
+    ? JSON.stringify(payload.text)
+    : payload.text;
+  const encoding = isBinary ? ENCODING_FIELD : "";
+  const kind = payload.kind.charAt(0); // "j", "t" or "b"
   const head = receipt === undefined
     ? MARK + kind + FRAME_HEAD
     : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;

@@ -1,19 +1,15 @@
 /**
- * The errors that a caller is expected to catch. Everything else is a built-in class.
- *
- * The tables that turn them into answers live elsewhere: error → HTTP status in `http/problem.ts`,
- * reason → close code in `close_codes.ts`.
+ * The errors that a caller is expected to catch; everything else is a built-in class. They become an HTTP status in
+ * `http/problem.ts`, a close code in `session/open_session.ts` and `session/pending_session.ts`.
  */
 
 /** The settings can't be used. Lists every fault found, so that one start shows them all. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
-  /** One sentence per fault: what is wrong and what to do. */
-  readonly faults: readonly string[];
 
-  constructor(faults: readonly string[]) {
+  /** @param faults One sentence per fault: what is wrong and what to do. */
+  constructor(readonly faults: readonly string[]) {
     super(faults.join("\n"));
-    this.faults = faults;
   }
 }
 

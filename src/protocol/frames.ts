@@ -15,9 +15,6 @@ export const SUBPROTOCOL = "userwire.v1";
 /** Version number in `hi`. */
 export const PROTOCOL_VERSION = 1;
 
-// ---------------------------------------------------------------------------------------------------------
-// Frames from the server
-
 /** First frame on every `userwire.v1` socket. */
 export interface HiFrame {
   t: "hi";
@@ -80,11 +77,6 @@ export interface ReplyFrame {
   err?: string;
 }
 
-/** Sign of life. */
-export interface PingFrame {
-  t: "p";
-}
-
 /** Last frame before the server closes. */
 export interface ByeFrame {
   t: "bye";
@@ -94,13 +86,11 @@ export interface ByeFrame {
   retry_ms?: number;
 }
 
-export type ServerFrame = HiFrame | MessageFrame | GapFrame | ReplyFrame | PingFrame | ByeFrame;
+/** Frames the server sends. `p` is a sign of life. */
+export type ServerFrame = HiFrame | MessageFrame | GapFrame | ReplyFrame | ByeFrame | { t: "p" };
 
 /** Frames a client sends. Other types are ignored. */
-export type ClientFrame =
-  | { t: "ack"; seq: number }
-  | { t: "auth"; token: string; id?: string }
-  | { t: "p" };
+export type ClientFrame = { t: "ack"; seq: number } | { t: "auth"; token: string; id?: string } | { t: "p" };
 
 /** Characters of a request's id that come back in `re`. */
 const MAX_REQUEST_ID = 64;
@@ -123,24 +113,18 @@ export function parseClientFrame(text: string): ClientFrame | undefined {
   switch (frame.t) {
     case "p":
       return { t: "p" };
-    case "ack":
-      if (!Number.isSafeInteger(frame.seq) || (frame.seq as number) < 0) {
-        throw new InvalidFrameError('Frame "ack" needs "seq", a whole number from 0 on');
-      }
-      return { t: "ack", seq: frame.seq as number };
-    case "auth":
-      if (typeof frame.token !== "string") {
-        throw new InvalidFrameError('Frame "auth" needs "token", a string');
-      }
-      return {
-        t: "auth",
-        token: frame.token,
-        ...(typeof frame.id === "string" && { id: frame.id.slice(0, MAX_REQUEST_ID) }),
-      };
+    case "ack": {
+      const seq = frame.seq as number;
+      if (Number.isSafeInteger(seq) && seq >= 0) return { t: "ack", seq };
+      throw new InvalidFrameError('Frame "ack" needs "seq", a whole number from 0 on');
+    }
+    case "auth": {
+      const { token, id } = frame;
+      if (typeof token !== "string") throw new InvalidFrameError('Frame "auth" needs "token", a string');
+      return { t: "auth", token, ...(typeof id === "string" && { id: id.slice(0, MAX_REQUEST_ID) }) };
+    }
     default:
-      if (typeof frame.t !== "string") {
-        throw new InvalidFrameError('A frame needs "t", a string that names its type');
-      }
-      return undefined;
+      if (typeof frame.t === "string") return undefined;
+      throw new InvalidFrameError('A frame needs "t", a string that names its type');
   }
 }

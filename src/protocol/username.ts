@@ -30,41 +30,29 @@ export interface NameRules {
 export function parseUsername(text: unknown, rules: NameRules = {}): string {
   if (typeof text !== "string") throw new InvalidUsernameError("A username must be a string");
   const username = rules.fold ? foldCase(text) : text;
-  if (username === "") throw new InvalidUsernameError("A username must not be empty");
-  if (!username.isWellFormed()) {
-    throw new InvalidUsernameError("A username must be valid Unicode: it holds half of a surrogate pair");
-  }
-  // Decoders put U+FFFD in place of broken bytes: names that were broken in different ways would become one user.
-  if (username.includes("\ufffd")) {
-    throw new InvalidUsernameError("A username must be valid Unicode: it could not be read as UTF-8");
-  }
-  // A UTF-16 unit takes at most three bytes, so short names need no encoding to be measured.
-  if (username.length * 3 > MAX_USERNAME_BYTES) {
-    const bytes = encoder.encode(username).length;
-    if (bytes > MAX_USERNAME_BYTES) {
-      throw new InvalidUsernameError(
-        `A username must have at most ${MAX_USERNAME_BYTES} bytes: this one has ${bytes}`,
-      );
-    }
-  }
-  if (FORBIDDEN.test(username)) {
-    throw new InvalidUsernameError("A username must not hold white space, control characters or braces");
-  }
-  if (username === "." || username === "..") {
-    throw new InvalidUsernameError("A username must not be one or two dots: no URL could hold it");
-  }
-  if (username.startsWith(RESERVED_PREFIX)) {
-    throw new InvalidUsernameError(
-      `A username must not start with "${RESERVED_PREFIX}": such names are reserved`,
-    );
-  }
-  if (rules.bare && username.startsWith(REDIS_PREFIX)) {
-    throw new InvalidUsernameError(
-      `A username must not start with "${REDIS_PREFIX}": such channels are those of Redis itself; ` +
-        "with USERWIRE_CHANNEL_PREFIX set they are free",
-    );
-  }
+  const fault = faultOf(username, rules);
+  if (fault !== undefined) throw new InvalidUsernameError(`A username must ${fault}`);
   return username;
+}
+
+function faultOf(username: string, { bare }: NameRules): string | undefined {
+  if (username === "") return "not be empty";
+  if (!username.isWellFormed()) return "be valid Unicode: it holds half of a surrogate pair";
+  // Decoders put U+FFFD in place of broken bytes: names that were broken in different ways would become one user.
+  if (username.includes("\ufffd")) return "be valid Unicode: it could not be read as UTF-8";
+  // A UTF-16 unit takes at most three bytes, so short names need no encoding to be measured.
+  const bytes = username.length * 3 > MAX_USERNAME_BYTES ? encoder.encode(username).length : 0;
+  if (bytes > MAX_USERNAME_BYTES) return `have at most ${MAX_USERNAME_BYTES} bytes: this one has ${bytes}`;
+  if (FORBIDDEN.test(username)) return "not hold white space, control characters or braces";
+  if (username === "." || username === "..") return "not be one or two dots: no URL could hold it";
+  if (username.startsWith(RESERVED_PREFIX)) {
+    return `not start with "${RESERVED_PREFIX}": such names are reserved`;
+  }
+  if (bare && username.startsWith(REDIS_PREFIX)) {
+    return `not start with "${REDIS_PREFIX}": such channels are those of Redis itself; ` +
+      "with USERWIRE_CHANNEL_PREFIX set they are free";
+  }
+  return undefined;
 }
 
 /**

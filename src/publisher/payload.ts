@@ -13,7 +13,7 @@ import { isJson } from "../protocol/json.ts";
  */
 export type Sendable = Payload | Uint8Array | ArrayBuffer | string | number | boolean | null | object;
 
-/** JSON text that is known to be JSON, so that nobody looks again. Made by who has looked. */
+/** JSON text that its maker knows to be JSON, so that it is not parsed again to find out. */
 export class CheckedJson {
   readonly kind = "json";
 
@@ -32,11 +32,7 @@ export function payloadFrom(message: unknown): Payload {
   return hasKind(message) ? explicit(message) : jsonOf(message);
 }
 
-interface WithKind {
-  readonly kind: Payload["kind"];
-  readonly text?: unknown;
-  readonly bytes?: unknown;
-}
+type WithKind = { kind: Payload["kind"]; text?: unknown; bytes?: unknown };
 
 function hasKind(message: unknown): message is WithKind {
   if (typeof message !== "object" || message === null) return false;
@@ -45,16 +41,13 @@ function hasKind(message: unknown): message is WithKind {
 }
 
 function explicit({ kind, text, bytes }: WithKind): Payload {
-  if (kind === "binary") {
-    if (bytes instanceof Uint8Array) return { kind, bytes: bytes as Uint8Array<ArrayBuffer> };
-    throw new InvalidMessageError(
-      'A payload of kind "binary" needs "bytes", a Uint8Array; to send an object that has a field of this name as JSON, ' +
-        'give { kind: "json", text: JSON.stringify(object) }',
-    );
+  if (kind === "binary" && bytes instanceof Uint8Array) {
+    return { kind, bytes: bytes as Uint8Array<ArrayBuffer> };
   }
-  if (typeof text !== "string") {
+  if (kind === "binary" || typeof text !== "string") {
+    const needed = kind === "binary" ? '"bytes", a Uint8Array' : '"text", a string';
     throw new InvalidMessageError(
-      `A payload of kind "${kind}" needs "text", a string; to send an object that has a field of this name as JSON, ` +
+      `A payload of kind "${kind}" needs ${needed}; to send an object that has a field of this name as JSON, ` +
         'give { kind: "json", text: JSON.stringify(object) }',
     );
   }
@@ -75,11 +68,11 @@ function jsonOf(value: unknown): Payload {
   if (text === undefined) {
     throw new InvalidMessageError(`${nameOf(value)} is no payload: JSON has no such value`);
   }
-  // A number that is none, a date that is none.
+  // NaN, Infinity, an invalid date.
   if (text === "null" && value !== null) {
     throw new InvalidMessageError(`${nameOf(value)} is no payload: as JSON it would be null`);
   }
-  // A map, a promise nobody waited for: what they hold would be lost without a word.
+  // A map, a promise that was not awaited: what they hold would be lost in silence.
   if (text === "{}" && !isPlain(value)) {
     throw new InvalidMessageError(`${nameOf(value)} is no payload: as JSON it would be an empty object`);
   }

@@ -1,18 +1,19 @@
 /**
  * The backend's single way to send. The HTTP API uses it, and so does a backend that imports it (`mod.ts`).
  *
- * It owns how a message is checked, written and put on its way, and what the caller is told of it. It promises that what it
- * rejects before sending was not sent, and says of everything else how many sockets were reached. It never asks "is she
- * there?" before it sends: the answer could be stale one moment later, and the reply of the publish itself says it. It knows
- * broker and history by their contracts, and nothing of HTTP, sessions or sockets.
+ * It owns how a message is checked, written and put on its way, and the result that the caller gets. It promises that what
+ * it rejects before sending was not sent, and says of everything else how many sockets were reached. It never asks whether
+ * the user is online before it sends: the answer could be stale one moment later, and the reply of the publish itself says
+ * it. It knows broker and history by their contracts, and nothing of HTTP, sessions or sockets.
  */
 import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
+import { prefix } from "../config/kinds.ts";
 import { type EngineOptions, openEngine } from "../engine/engine.ts";
-import type { AppendOptions, History } from "../history/history.ts";
+import type { History, Page } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";
-import { formatCloseOrder, frameOf, type Payload } from "../protocol/envelope.ts";
+import { formatCloseOrder, frameOf } from "../protocol/envelope.ts";
 import {
   BrokerUnavailableError,
   ConfigError,
@@ -20,6 +21,7 @@ import {
   InvalidMessageError,
 } from "../protocol/errors.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
+import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 import { Appender } from "./appender.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts } from "./receipts.ts";
@@ -31,8 +33,6 @@ import {
   type SendOptions,
   type SendResult,
 } from "./send.ts";
-import { prefix } from "../config/kinds.ts";
-import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 
 /** How a publisher turns a username into a channel. */
 export interface PublisherOptions {
@@ -44,22 +44,15 @@ export interface PublisherOptions {
   metrics?: Metrics;
 }
 
-/** A page of a user's history. */
-export interface HistoryPage {
-  epoch: string;
-  /** Numbers of the first and last message there are; 0 when there is none. */
-  first: number;
-  last: number;
+/** A page of a user's history as backends get it: with finished frames in place of envelopes. */
+export interface HistoryPage extends Pick<Page, "epoch" | "last" | "afterTag"> {
+  /** Number of the first message on the page; 0 when there is none. */
+  readonly first: number;
   /** `m` frames as JSON text, oldest first. */
-  frames: string[];
-  /** Tag of the message after which they begin; "" when it is not known any more. */
-  afterTag: string;
+  readonly frames: string[];
 }
 
-/**
- * A message to many users goes out in portions of so many of them and so many bytes: Redis does nothing else meanwhile, for
- * some milliseconds.
- */
+/** Users and bytes of one portion of a message to many: Redis does nothing else meanwhile, for some milliseconds. */
 const PORTION_SENDS = 100;
 const PORTION_BYTES = 128 * 1024;
 
@@ -83,7 +76,7 @@ export class Publisher implements AsyncDisposable {
       bare: this.#prefix === "" && broker.kind === "redis",
     };
     this.#appender = new Appender(broker, history, options.metrics);
-    this.receipts = new Receipts(broker, { channelPrefix: this.#prefix });
+    this.receipts = new Receipts(broker, this.#prefix);
   }
 
   /**
@@ -130,7 +123,8 @@ export class Publisher implements AsyncDisposable {
     const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
     const { waitAckMs } = options;
     if (waitAckMs === undefined) {
-      return this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
+      // Awaited, because an async function that returns a promise takes two turns more.
+      return await this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
     }
     using wait = await this.receipts.wait();
     const outgoing = outgoingMessage(payload, id, wait.receipt);
@@ -179,14 +173,11 @@ export class Publisher implements AsyncDisposable {
    */
   async claim(key: string, fingerprint: string): Promise<void> {
     this.#appender.assertAvailable();
-    let isOurs: boolean;
-    try {
-      isOurs = await this.#history.claim(this.#prefix, { key, fingerprint });
-    } catch (error) {
+    const isOurs = await this.#history.claim(this.#prefix, { key, fingerprint }).catch((error: unknown) => {
       if (!(error instanceof BrokerUnavailableError)) throw error;
       // Whether it was noted or not, the sends have not begun: that is what the caller has to know.
       throw new BrokerUnavailableError(error.message, { outcome: "refused", cause: error });
-    }
+    });
     if (isOurs) return;
     throw new IdempotencyConflictError("This idempotency key was used for another call: use a new key");
   }
@@ -240,11 +231,11 @@ export class Publisher implements AsyncDisposable {
   async history(username: string, options: { after?: number; limit?: number } = {}): Promise<HistoryPage> {
     const { after = 0, limit = 100 } = options;
     const channel = this.channel(username);
-    // Whoever only looks at users makes no keys for those who never were.
+    // Without `peek` the look would make a key for a user who never was there.
     let page = await this.#history.since(channel, after, limit, { peek: true, proof: after > 0 });
     const { epoch, last, afterTag } = page;
     const items = [...page.items];
-    // What has left is passed over, so one look may find less than there is.
+    // A look counts messages that have left towards its limit, so it may find less than there is.
     while (items.length < limit && page.upTo < page.last && page.epoch === epoch) {
       page = await this.#history.since(channel, page.upTo, limit - items.length, { peek: true });
       if (page.epoch === epoch) items.push(...page.items);
@@ -260,15 +251,10 @@ export class Publisher implements AsyncDisposable {
 
   /**
    * Closes every connection of a user, on all nodes, or those that the order says.
-   * @returns How many were told, or how many nodes, see `counted`.
+   * @returns How many connections the order reached, or how many nodes, see `counted`.
    */
   async closeConnections(username: string, order: CloseOrder): Promise<number> {
     return await this.#broker.publish(this.channel(username), formatCloseOrder(order));
-  }
-
-  /** Counts a send that was refused: here, or by the caller because there was no payload to hand over. */
-  countRefused(): void {
-    this.#appender.count("refused");
   }
 
   /** Closes what `open` opened. */
@@ -281,12 +267,11 @@ export class Publisher implements AsyncDisposable {
     return this.close();
   }
 
-  /** @throws what is wrong with a send before anything was sent; it is counted. */
-  #checked(
-    username: string,
-    message: Sendable,
-    options: SendOptions,
-  ): { channel: string; id: string; payload: Payload; appendOptions: AppendOptions } {
+  /**
+   * Checks all that can be checked before anything is sent. A refusal is counted.
+   * @throws {InvalidUsernameError | InvalidMessageError}
+   */
+  #checked(username: string, message: Sendable, options: SendOptions) {
     try {
       const payload = payloadFrom(message);
       const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
@@ -306,7 +291,7 @@ export class Publisher implements AsyncDisposable {
         },
       };
     } catch (error) {
-      this.countRefused();
+      this.#appender.count("refused");
       throw error;
     }
   }

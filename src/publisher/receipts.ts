@@ -5,12 +5,12 @@
  * client acknowledges publishes there. One subscription per process, opened when the first sender waits.
  *
  * Where the broker counts nodes, the sender can't know from its count how many sockets there are to wait for. There
- * each node says, on the same channel, to how many it handed the message. So two kinds of words come:
+ * each node says, on the same channel, to how many it handed the message. So two kinds of payloads come:
  *
  *     key connection       the client of this connection has the message
  *     "handed" key number  one node handed the message to so many sockets
  *
- * The key is the sender's name for the message, a number: who does not know the second kind finds no such message.
+ * The key is the sender's name for the message, a number: a node that does not know the second kind finds no such message.
  */
 import type { Broker, Subscription } from "../broker/broker.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
@@ -22,17 +22,10 @@ export interface Wait extends Disposable {
   /**
    * Resolves as soon as all sockets have acknowledged, or when time is up.
    * @param reached What the broker counted: sockets or nodes.
-   * @param timeoutMs Time there is, in milliseconds.
+   * @returns How many sockets have acknowledged, and of how many; the latter is missing when a node has not said how many
+   * it handed the message to.
    */
-  acked(reached: number, timeoutMs: number): Promise<Acked>;
-}
-
-/** Who has acknowledged a message. */
-export interface Acked {
-  /** How many sockets have. */
-  acked: number;
-  /** Of how many; missing when a node has not said how many it handed the message to. */
-  sockets?: number;
+  acked(reached: number, timeoutMs: number): Promise<{ acked: number; sockets?: number }>;
 }
 
 interface Waiting {
@@ -56,10 +49,10 @@ export class Receipts {
   #subscription: Promise<Subscription> | undefined;
   #count = 0;
 
-  /** @param options.channelPrefix Put before the channel's name, as before usernames. */
-  constructor(broker: Broker, options: { channelPrefix?: string } = {}) {
+  /** @param channelPrefix Put before the channel's name, as before usernames. */
+  constructor(broker: Broker, channelPrefix: string) {
     this.#broker = broker;
-    this.#prefix = `${options.channelPrefix ?? ""}${RESERVED_PREFIX}receipts:`;
+    this.#prefix = `${channelPrefix}${RESERVED_PREFIX}receipts:`;
   }
 
   /**
@@ -140,7 +133,7 @@ export class Receipts {
         const isHanded = words[0] === HANDED;
         const [key, said] = (isHanded ? words.slice(1) : words) as [string, string];
         const waiting = this.#waiting.get(key);
-        if (!waiting) return; // it is over
+        if (!waiting) return; // its time is up
         if (isHanded) {
           waiting.nodes++;
           waiting.sockets += Number(said);
@@ -149,7 +142,7 @@ export class Receipts {
         }
         waiting.onNews();
       },
-      // A word that is missed ends in a timeout, which the sender is told.
+      // Where one is missed the wait ends by its timeout, and the answer has fewer acknowledged than sockets.
       lost() {},
       restored() {},
     }).catch((error: unknown) => {

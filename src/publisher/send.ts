@@ -48,7 +48,8 @@ export type SendResult = Count & {
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
 /** Returns the id of a message. @throws {InvalidMessageError} when it is none. */
-export function checkedId(id: string = crypto.randomUUID()): string {
+export function checkedId(id: string | undefined): string {
+  if (id === undefined) return crypto.randomUUID();
   if (!MESSAGE_ID.test(id)) throw new InvalidMessageError(`A message id ${MESSAGE_ID_RULE}`);
   return id;
 }
@@ -77,7 +78,7 @@ export function outgoingMessage(payload: Payload, id: string, receipt?: string):
 }
 
 /**
- * What the caller is told.
+ * What the caller gets as the result.
  * @param counted What the broker counts.
  * @throws {UserOfflineError | IdempotencyConflictError} when nothing was sent.
  */

@@ -7,13 +7,13 @@ import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
 import { type Engine, openEngine } from "../engine/engine.ts";
 import type { Config } from "../config/settings.ts";
-import { foreignWarning, type SessionContext } from "../session/context.ts";
+import { foreignWarning } from "../session/context.ts";
 import { drain } from "../session/drain.ts";
 import { sessionOpener } from "../session/open_session.ts";
 import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
 import { publicAddress } from "../net/public_url.ts";
-import { createRouter } from "../http/router.ts";
+import { createRouter, type Router } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
 import { type ConnectionInfo, FrontDoor } from "../http/front_door.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
@@ -38,7 +38,7 @@ export interface App {
   /** Reads the file with the address of Redis again. @throws {ConfigError} */
   reloadRedis: Engine["reload"];
   /**
-   * Stops taking work and closes every session within the window, in milliseconds.
+   * Refuses handshakes from now on, and closes every session within the window, in milliseconds.
    * @returns How many sockets did not answer.
    */
   drain(windowMs: number): Promise<number>;
@@ -46,7 +46,7 @@ export interface App {
   close(): Promise<void>;
 }
 
-export interface AppOptions {
+interface AppOptions {
   /** Name of this node. */
   node: string;
   log: Log;
@@ -85,105 +85,12 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
-  const { node, log, files } = options;
-  const foldUsernames = config.usernameCase === "lower";
-  const { channelPrefix } = config;
-  const names = namesOf(config);
-  const authWith = authOf(config, log);
-  const engine = openEngine({
-    ...config,
-    log,
-    redisTls: options.redisTls,
-    redisUrlFile: config.redisUrlFile && resolve(config.redisUrlFile),
-    probe: true,
-  });
-  const { broker, history } = engine;
-  const auth = authWith({ ...engine, line: () => engine.redis?.server?.life ?? "" });
-  const watch = engine.redis && new WarningsWatch(engine.redis, log);
-  const metrics = new Metrics({
-    version: VERSION,
-    isBrokerAvailable: () => broker.unavailable() === undefined,
-    redisReconnects: () => engine.redis?.availability.reconnects ?? 0,
-    files,
-    lostSockets: () => connections.lost,
-  });
-  const publisher = new Publisher(broker, history, { channelPrefix, foldUsernames, metrics });
-  const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
-  const connections: Registry = new Registry({
-    maxConnections: config.maxConnections,
-    onFlood: (addressKey) => turnstile.flooded(addressKey),
-    hasFlooded: (addressKey) => turnstile.hasFlooded(addressKey),
-  });
-  const sessions: SessionContext = {
-    node,
-    limits: config,
-    log,
-    metrics,
-    registry: connections,
-    auth,
-    receipts: publisher.receipts,
-    onForeign: foreignWarning(log),
-  };
-  const limits = new ConnectionLimits(connections, config);
-  // Connected clients hear of a history that was set back now, not with their next message.
-  history.onSetBack?.(() => connections.verify());
+  const parts = openParts(config, options);
+  const { engine, auth, publisher, connections, watch } = parts;
   let isDraining = false;
-
-  const router = createRouter({
-    publisher,
-    auth,
-    metrics,
-    names,
-    ticketTtlS: config.ticketTtlS,
-    socketUrlFor: publicAddress(config.publicUrl),
-    page: config.page,
-    openapi: config.openapi,
-    showMetrics: config.metrics,
-    maxBodyBytes: config.maxBodyBytes,
-    maxFanoutBytes: config.maxFanoutBytes,
-    bodyTimeoutS: config.bodyTimeoutS,
-    version: VERSION,
-    log,
-    readiness() {
-      const reason = isDraining
-        ? "The node is shutting down"
-        : engine.unready() ?? (files.areScarce ? files.reason : undefined);
-      return {
-        ready: reason === undefined,
-        ...(reason !== undefined && { why: reason }),
-        broker: broker.kind,
-        node,
-        open: auth.isOpen,
-        connections: connections.size,
-        ...(watch && watch.warnings.length > 0 && { warnings: [...watch.warnings] }),
-      };
-    },
-  });
-
-  const upgrades: UpgradeOptions = {
-    sessions,
-    openSession: sessionOpener({
-      context: sessions,
-      broker,
-      history,
-      auth,
-      limit: limits,
-      maxReplay: config.maxReplay,
-      channelPrefix,
-    }),
-    auth,
-    limits,
-    broker,
-    turnstile,
-    tokenInQuery: config.tokenInQuery,
-    names,
-    idleTimeoutS: config.idleTimeoutS,
-    identityTimeoutS: config.identityTimeoutS,
-    isDraining: () => isDraining,
-  };
-
-  const frontDoor = new FrontDoor({ router, upgrades, auth, metrics, files, log, config });
-
+  const router = openRouter(parts, () => isDraining);
+  const upgrades = upgradesOf(parts, () => isDraining);
+  const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
     publisher,
@@ -195,12 +102,10 @@ export function openApp(config: Config, options: AppOptions): App {
       return attempt;
     },
     reloadRedis: engine.reload,
-
     async drain(windowMs) {
       isDraining = true;
       return await drain(connections, CLOSE.restart, windowMs);
     },
-
     async close() {
       router.close();
       watch?.[Symbol.dispose]();
@@ -208,4 +113,83 @@ export function openApp(config: Config, options: AppOptions): App {
       await engine.close();
     },
   };
+}
+
+/** What calls and sockets share. */
+type Parts = ReturnType<typeof openParts>;
+
+function openParts(config: Config, { node, log, files, redisTls }: AppOptions) {
+  const names = namesOf(config);
+  // First, while nothing is open that would have to be closed: it may throw.
+  const authWith = authOf(config, log);
+  const redisUrlFile = config.redisUrlFile && resolve(config.redisUrlFile);
+  const engine = openEngine({ ...config, log, redisTls, redisUrlFile, probe: true });
+  const { broker, history, redis } = engine;
+  const auth = authWith({ redis, broker, line: () => redis?.server?.life ?? "" });
+  const watch = redis && new WarningsWatch(redis, log);
+  const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
+  const connections: Registry = new Registry({
+    maxConnections: config.maxConnections,
+    onFlood: (addressKey) => turnstile.flooded(addressKey),
+    hasFlooded: (addressKey) => turnstile.hasFlooded(addressKey),
+  });
+  // Connected clients hear of a history that was set back now, not with their next message.
+  history.onSetBack?.(() => connections.verify());
+  const metrics = new Metrics({
+    version: VERSION,
+    isBrokerAvailable: () => broker.unavailable() === undefined,
+    redisReconnects: () => redis?.availability.reconnects ?? 0,
+    files,
+    lostSockets: () => connections.lost,
+  });
+  const foldUsernames = config.usernameCase === "lower";
+  const publisher = new Publisher(broker, history, { ...config, foldUsernames, metrics });
+  return { config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher };
+}
+
+function openRouter(parts: Parts, isDraining: () => boolean): Router {
+  const { config, node, engine, auth, watch, files, connections } = parts;
+  return createRouter({
+    ...config,
+    ...parts,
+    showMetrics: config.metrics,
+    socketUrlFor: publicAddress(config.publicUrl),
+    version: VERSION,
+    readiness() {
+      const why = isDraining()
+        ? "The node is shutting down"
+        : engine.unready() ?? (files.areScarce ? files.reason : undefined);
+      return {
+        ready: why === undefined,
+        ...(why !== undefined && { why }),
+        broker: engine.broker.kind,
+        node,
+        open: auth.isOpen,
+        connections: connections.size,
+        ...(watch && watch.warnings.length > 0 && { warnings: [...watch.warnings] }),
+      };
+    },
+  });
+}
+
+function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
+  const { config, log, engine, connections, publisher } = parts;
+  const { broker, history } = engine;
+  const limits = new ConnectionLimits(connections, config);
+  const sessions = {
+    ...parts,
+    limits: config,
+    registry: connections,
+    receipts: publisher.receipts,
+    onForeign: foreignWarning(log),
+  };
+  const openSession = sessionOpener({
+    ...config,
+    ...parts,
+    context: sessions,
+    broker,
+    history,
+    limit: limits,
+  });
+  return { ...config, ...parts, sessions, openSession, limits, broker, isDraining };
 }

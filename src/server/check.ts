@@ -5,22 +5,17 @@ import { silentLog } from "../log/log.ts";
 import { orFaults } from "../protocol/errors.ts";
 import { authOf } from "./app.ts";
 
-/** The settings that each check reads. */
-const TLS = ["tlsCert", "tlsKey"] as const;
-const REDIS_TLS = ["redisCa", "redisCert", "redisKey"] as const;
-const TOKENS = ["jwtSecret", "jwtPublicKey", "jwksUrl", "jwtAlgorithms"] as const;
-
 /**
  * Faults in keys, tokens and files, beside those of single settings. A check is left out when a setting that it reads is
  * at fault itself.
  */
 export function furtherFaults({ config, atFault }: Reading): string[] {
   const faults: string[] = [];
-  const look = (keys: readonly (keyof Config)[], check: () => unknown) => {
-    if (!keys.some((key) => atFault.has(key))) orFaults(check, faults);
+  const look = (check: () => unknown, reads: readonly (keyof Config)[]) => {
+    if (!reads.some((key) => atFault.has(key))) orFaults(check, faults);
   };
-  look(TLS, () => tlsOf(config));
-  look(REDIS_TLS, () => redisTlsOf(config));
-  look(TOKENS, () => authOf(config, silentLog));
+  look(() => tlsOf(config), ["tlsCert", "tlsKey"]);
+  look(() => redisTlsOf(config), ["redisCa", "redisCert", "redisKey"]);
+  look(() => authOf(config, silentLog), ["jwtSecret", "jwtPublicKey", "jwksUrl", "jwtAlgorithms"]);
   return faults;
 }

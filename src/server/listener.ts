@@ -20,8 +20,6 @@ const MAX_PAUSE_MS = 1_000;
 /** A want of file descriptors passes; other faults are tried for this long. */
 const GIVE_UP_MS = 30_000;
 
-export type Handler = (request: Request, info: ConnectionInfo) => Response | Promise<Response>;
-
 export interface ListenerOptions {
   readonly host: Config["host"];
   /** 0 takes a free one. */
@@ -31,8 +29,8 @@ export interface ListenerOptions {
   readonly replaces?: boolean;
   /** Ends it at once, with every connection. */
   readonly signal?: AbortSignal;
-  readonly handler: Handler;
-  /** It has stopped listening, and nobody asked for that. */
+  handler(request: Request, info: ConnectionInfo): Response | Promise<Response>;
+  /** It has stopped listening, and was not asked to. */
   onStop(listener: Listener, error: unknown): void;
 }
 
@@ -79,11 +77,10 @@ export class Listener {
   }
 
   /**
-   * Waits for requests in flight, but also for stuck readers and for ever for a client that left during its handshake:
-   * so give it a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
+   * Retire or end it first. Waits for requests in flight, but also for stuck readers and for ever for a client that left
+   * during its handshake: so give it a moment, no more. It can't be cut short: Deno throws when a shutdown is aborted.
    */
   shutdown(): Promise<void> {
-    this.#isEnding = true;
     return this.#server.shutdown();
   }
 

@@ -13,16 +13,13 @@ const STOP_SIGNALS: readonly Deno.Signal[] = IS_WINDOWS ? ["SIGINT"] : ["SIGTERM
 
 /**
  * Runs a service until a signal ends it.
- * @param options.signal Ends it as a first SIGTERM does.
- * @param options.faults As for `startServer`.
+ * @param signal Ends it as a first SIGTERM does.
  * @returns The exit code: 0, or 1 when it ended at once or can't listen any more.
  * @throws {ConfigError}
  */
-export async function serve(
-  config: Config,
-  options: { signal?: AbortSignal; faults?: readonly string[] } = {},
-): Promise<number> {
+export async function serve(config: Config, signal?: AbortSignal): Promise<number> {
   const stopped = Promise.withResolvers<number>();
+  const returned = new AbortController();
   let firstSignalMs: number | undefined;
   const stop = () => {
     if (firstSignalMs !== undefined) {
@@ -30,32 +27,33 @@ export async function serve(
       return;
     }
     firstSignalMs = performance.now();
-    // A server that is still starting is ended once it has started; a start that fails is reported by `run`.
-    starting.then((server) =>
-      server.shutdown().then(() => stopped.resolve(0), (error) => {
-        stopped.resolve(1);
-        server.log.error("shutdown failed", { reason: messageOf(error) });
-      }), () => {});
+    // A server that is still starting is ended once it has started; that a start failed, `serve` throws.
+    starting.then((server) => end(server, 0), () => {});
+  };
+  const end = async (server: Server, code: number) => {
+    try {
+      await server.shutdown();
+      stopped.resolve(code);
+    } catch (error) {
+      stopped.resolve(1);
+      server.log.error("shutdown failed", { reason: messageOf(error) });
+    }
   };
   const reload = () => void starting.then((server) => server.reload(), () => {});
   // Before the start: a program that reads in the log that it listens may send a signal at once.
   for (const name of STOP_SIGNALS) Deno.addSignalListener(name, stop);
   if (!IS_WINDOWS) Deno.addSignalListener("SIGHUP", reload);
-  options.signal?.addEventListener("abort", stop);
-  const starting = startServer(config, options.faults ? { faults: options.faults } : {});
-  using _ = surviveFaults(starting);
-
-  async function run(): Promise<number> {
-    const server = await starting;
-    server.failed.then(() => server.shutdown()).finally(() => stopped.resolve(1));
-    return await stopped.promise;
-  }
+  signal?.addEventListener("abort", stop, { signal: returned.signal });
+  const starting = startServer(config);
+  if (signal?.aborted) stop();
+  surviveFaults(starting, returned.signal);
+  starting.then((server) => server.failed.then(() => end(server, 1)), stopped.reject);
   try {
-    return await Promise.race([run(), stopped.promise]);
+    return await stopped.promise;
   } finally {
     for (const name of STOP_SIGNALS) Deno.removeSignalListener(name, stop);
     if (!IS_WINDOWS) Deno.removeSignalListener("SIGHUP", reload);
-    options.signal?.removeEventListener("abort", stop);
+    returned.abort();
   }
 }
 
@@ -63,7 +61,7 @@ export async function serve(
  * Logs uncaught errors instead of letting Deno end the process: an exception in a WebSocket handler must end one session
  * and not all, and a Redis that refuses our certificate is reported by Deno where nobody can catch it.
  */
-function surviveFaults(starting: Promise<Server>): Disposable {
+function surviveFaults(starting: Promise<Server>, signal: AbortSignal): void {
   const survive = (event: ErrorEvent | PromiseRejectionEvent) => {
     event.preventDefault();
     const error = event instanceof ErrorEvent ? event.error : event.reason;
@@ -79,12 +77,6 @@ function surviveFaults(starting: Promise<Server>): Disposable {
     };
     starting.then(({ log }) => log.error("unexpected error", fields)).catch(() => {});
   };
-  globalThis.addEventListener("error", survive);
-  globalThis.addEventListener("unhandledrejection", survive);
-  return {
-    [Symbol.dispose]() {
-      globalThis.removeEventListener("error", survive);
-      globalThis.removeEventListener("unhandledrejection", survive);
-    },
-  };
+  globalThis.addEventListener("error", survive, { signal });
+  globalThis.addEventListener("unhandledrejection", survive, { signal });
 }

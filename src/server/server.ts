@@ -15,32 +15,6 @@ import { type App, openApp } from "./app.ts";
 import { logBanner } from "./banner.ts";
 import { Listener, type ListenerOptions } from "./listener.ts";
 
-/** A running service. */
-export interface Server {
-  /** Where the console page is, such as "http://127.0.0.1:8765/". */
-  readonly url: string;
-  readonly port: number;
-  readonly node: string;
-  readonly app: App;
-  readonly log: Log;
-  /**
-   * Reads the files of keys and certificates again; faults are logged, and what was there stays. Drops no socket, unless
-   * the certificate is a new one: then clients are told to come back, spread over the drain window.
-   */
-  reload(): void;
-  /** Resolves when it can't listen any more, whatever it tries. */
-  readonly failed: Promise<void>;
-  /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
-  shutdown(): Promise<void>;
-}
-
-export interface StartOptions {
-  /** Used instead of the log that the settings describe; stays the caller's to close. */
-  log?: Log;
-  /** Faults found before, which are reported together with those found here. */
-  faults?: readonly string[];
-}
-
 /** How long a start waits to learn that Redis refuses it; a Redis that is away is waited for in the background. */
 const FIRST_ATTEMPT_MS = 2_000;
 /** How long the listener and the broker may take to close. */
@@ -48,20 +22,21 @@ const CLOSE_MS = 1_000;
 
 /**
  * Starts a service.
+ * @param options.log Used instead of the log that the settings describe; stays the caller's to close.
  * @throws {ConfigError} with every fault: a port in use, a log folder that can't be written, a refused password.
  */
-export async function startServer(config: Config, options: StartOptions = {}): Promise<Server> {
-  const faults = [...options.faults ?? []];
+export async function startServer(config: Config, options: { log?: Log } = {}): Promise<Server> {
+  const faults: string[] = [];
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
-  const ready = Promise.withResolvers<RunningServer>();
-  // Where no request waits for it, nobody else would see that the start failed.
+  const ready = Promise.withResolvers<Server>();
+  // Where no request waits for it, a failed start would be an uncaught rejection as well.
   ready.promise.catch(() => {});
   let app: App | undefined = undefined;
   const failed = new AbortController();
 
   const tls = attempt(() => tlsOf(config));
   const redisTls = attempt(() => redisTlsOf(config));
-  // Before anybody can connect: it may have to try how many files can be opened.
+  // Before anybody can connect: to learn the limit it may open files until there are no more.
   const files = new OpenFiles();
   const listenerOptions: ListenerOptions = {
     host: config.host,
@@ -90,15 +65,16 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     throw new ConfigError(faults);
   }
   app = opened;
-  const server = new RunningServer(config, {
+  const server = new Server({
+    config,
     app,
     log,
     isLogOurs: options.log === undefined,
     node,
     listener,
-    replace: (old, tls) => {
+    replace: (tls) => {
       const { signal: _, ...rest } = listenerOptions;
-      return new Listener({ ...rest, port: old.port, tls, replaces: true });
+      return new Listener({ ...rest, port: listener.port, tls, replaces: true });
     },
   });
   ready.resolve(server);
@@ -107,6 +83,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
 }
 
 interface Parts {
+  readonly config: Config;
   readonly app: App;
   readonly log: Log;
   /** Whether the log is to be closed at the end. */
@@ -114,27 +91,26 @@ interface Parts {
   readonly node: string;
   readonly listener: Listener;
   /** Listens on the same port with another certificate. @throws {ConfigError} */
-  replace(old: Listener, tls: Pem): Listener;
+  replace(tls: Pem): Listener;
 }
 
-class RunningServer implements Server {
+/** A running service. */
+export class Server {
+  /** Where the console page is, such as "http://127.0.0.1:8765/". */
   readonly url: string;
   readonly port: number;
   readonly node: string;
   readonly app: App;
   readonly log: Log;
-  readonly failed: Promise<void>;
-  readonly #config: Config;
   readonly #parts: Parts;
-  readonly #fail: () => void;
+  readonly #failed = Promise.withResolvers<void>();
   #listener: Listener;
   #ending: Promise<void> | undefined;
   /** Listeners that were replaced and still have sockets. */
   #retiring: Promise<unknown> = Promise.resolve();
 
-  constructor(config: Config, parts: Parts) {
-    const { app, log, node, listener } = parts;
-    this.#config = config;
+  constructor(parts: Parts) {
+    const { config, app, log, node, listener } = parts;
     this.#parts = parts;
     this.app = app;
     this.log = log;
@@ -142,20 +118,26 @@ class RunningServer implements Server {
     this.port = listener.port;
     this.url = `${listener.tls ? "https" : "http"}://${printable(config.host)}:${listener.port}/`;
     this.#listener = listener;
-    const failed = Promise.withResolvers<void>();
-    this.failed = failed.promise;
-    this.#fail = failed.resolve;
+  }
+
+  /** Resolves when it can't listen any more, whatever it tries. */
+  get failed(): Promise<void> {
+    return this.#failed.promise;
   }
 
   /** Brings back a listener that has stopped. */
   async recover(listener: Listener, error: unknown): Promise<void> {
-    if (!await listener.recover(error, this)) this.#fail();
+    if (!await listener.recover(error, this)) this.#failed.resolve();
   }
 
+  /**
+   * Reads the files of keys and certificates again; faults are logged, and what was there stays. Drops no socket, unless
+   * the certificate is a new one: then clients are asked to come back, spread over the drain window.
+   */
   reload(): void {
     const faults: string[] = [];
     const keys = orFaults(() => this.app.auth.reload(), faults);
-    const tls = orFaults(() => tlsOf(this.#config), faults);
+    const tls = orFaults(() => tlsOf(this.#parts.config), faults);
     orFaults(() => this.app.reloadRedis(), faults);
     for (const fault of faults) this.log.error("settings not reloaded", { reason: fault });
     if (keys !== undefined) this.log.info("reloaded", { api_keys: keys });
@@ -170,7 +152,7 @@ class RunningServer implements Server {
   #renew(tls: Pem): void {
     const faults: string[] = [];
     const old = this.#listener;
-    const next = orFaults(() => this.#parts.replace(old, tls), faults);
+    const next = orFaults(() => this.#parts.replace(tls), faults);
     for (const fault of faults) this.log.error("settings not reloaded", { reason: fault });
     if (!next) return;
     this.#listener = next;
@@ -179,17 +161,18 @@ class RunningServer implements Server {
     this.log.info("certificate replaced: clients are told to come back", { sockets: connections.size });
     this.#retiring = Promise.all([
       this.#retiring,
-      sendAway(connections, CLOSE.restart, this.#config.drainS * 1_000).then(() => old.shutdown()),
+      sendAway(connections, CLOSE.restart, this.#parts.config.drainS * 1_000).then(() => old.shutdown()),
     ]);
   }
 
+  /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void> {
     return this.#ending ??= this.#end();
   }
 
   async #end(): Promise<void> {
     const { app, log } = this;
-    const { drainS } = this.#config;
+    const { drainS } = this.#parts.config;
     this.#listener.end();
     log.info("shutting down", { sockets: app.connections.size, window_s: drainS });
     const left = await app.drain(drainS * 1_000);

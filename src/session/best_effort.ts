@@ -50,10 +50,7 @@ export class BestEffort {
     this.#flow();
   }
 
-  /**
-   * Sends a message when it is its turn.
-   * @param seq Its number, 0 without one.
-   */
+  /** Sends a message when it is its turn. @param seq Its number, 0 without one. */
   message(payload: Payload, byteLength: number, seq: number): void {
     if (seq > 0) {
       if (this.#heard > 0 && seq > this.#heard + 1) this.#output.miss(seq - this.#heard - 1);

@@ -28,7 +28,6 @@ export interface SessionContext {
   onForeign(username: string): void;
 }
 
-/** How often it is said that somebody else publishes on our users' channels. */
 const FOREIGN_AGAIN_MS = 3_600_000;
 
 /** Warns of foreign messages, once an hour for all sessions together. */

@@ -1,21 +1,21 @@
 /**
  * Expiry, refresh and revocation of what let a session in: who its client has shown to be, and for how long that holds.
  * That is until the token ends, unless a fresh one takes its place, or until it is revoked; then the session is ended.
+ * How a session begins is not its business: the first identity has been checked.
  *
  * A revocation may be missed: its order came while the subscription was lost, or for a token that was still being
- * verified. Then whoever keeps revocations is asked. How a session begins is not its business: the first identity has
- * been checked.
+ * verified. Then whoever keeps revocations is asked.
  */
-import { type Auth, type Identity, isMeant } from "../auth/auth.ts";
+import { type Identity, isMeant } from "../auth/auth.ts";
 import {
   BrokerUnavailableError,
   KeysUnavailableError,
   messageOf,
   UnauthorizedError,
 } from "../protocol/errors.ts";
-import type { Log } from "../log/log.ts";
 import { CLOSE, type CloseOrder, type CloseReason } from "../protocol/close_codes.ts";
 import type { ReplyFrame } from "../protocol/frames.ts";
+import type { SessionContext } from "./context.ts";
 
 /** What it needs of the session. */
 export interface WatchedSession {
@@ -27,12 +27,6 @@ export interface WatchedSession {
   close(reason: CloseReason): void;
 }
 
-/** What it needs of the process. */
-export interface CredentialContext {
-  readonly log: Log;
-  readonly auth: Pick<Auth, "authenticate" | "isRevoked">;
-}
-
 /** Whether the identity was shown, by a token or a ticket, and not just said. */
 export function isShown({ exp, iat }: Identity): boolean {
   return exp !== undefined || iat !== undefined;
@@ -40,15 +34,16 @@ export function isShown({ exp, iat }: Identity): boolean {
 
 export class CredentialWatch {
   readonly #session: WatchedSession;
-  readonly #context: CredentialContext;
-  /** Undefined for a client that only said a name, in open mode. */
+  readonly #context: Pick<SessionContext, "log" | "auth">;
+  /** What the client was let in by; undefined where it only said a name, in open mode. */
   #identity: Identity | undefined;
   #isRefreshing = false;
   /** An order to close may have been missed. */
   #mayBeRevoked = false;
 
-  constructor(session: WatchedSession, context: CredentialContext) {
+  constructor(session: WatchedSession, identity: Identity, context: Pick<SessionContext, "log" | "auth">) {
     this.#session = session;
+    if (isShown(identity)) this.#identity = identity;
     this.#context = context;
   }
 
@@ -57,21 +52,20 @@ export class CredentialWatch {
     return this.#identity?.exp;
   }
 
-  /** Watches what the client was let in by. */
-  start(identity: Identity): void {
-    this.#identity = identity;
-  }
-
   /** Puts a fresh token in the place of the one that ends, and answers the request. Never rejects. */
   async refresh(token: string, id: string): Promise<void> {
     const session = this.#session;
+    const { auth, log } = this.#context;
     const refuse = (err: string) => {
       if (session.state === "live") session.send({ t: "re", id, ok: false, err });
     };
     if (this.#isRefreshing) return refuse("A token is being verified already: wait for its answer");
     this.#isRefreshing = true;
     try {
-      const identity = await this.#authenticate(token);
+      const identity = await auth.authenticate({ kind: "token", text: token });
+      if (await auth.isRevoked(identity)) {
+        throw new UnauthorizedError("The token has been revoked: get a new one");
+      }
       if (session.state !== "live") return;
       if (identity.username !== session.username) {
         refuse("The token is for another user");
@@ -82,26 +76,11 @@ export class CredentialWatch {
     } catch (error) {
       const isExpected = error instanceof UnauthorizedError || error instanceof KeysUnavailableError ||
         error instanceof BrokerUnavailableError;
-      if (!isExpected) {
-        this.#context.log.error("token not verified", { conn: session.id, reason: messageOf(error) });
-      }
+      if (!isExpected) log.error("token not verified", { conn: session.id, reason: messageOf(error) });
       refuse(isExpected ? error.message : "The token could not be verified");
     } finally {
       this.#isRefreshing = false;
     }
-  }
-
-  /**
-   * Who shows this token.
-   * @throws {UnauthorizedError | KeysUnavailableError | BrokerUnavailableError}
-   */
-  async #authenticate(token: string): Promise<Identity> {
-    const { auth } = this.#context;
-    const identity = await auth.authenticate({ kind: "token", text: token });
-    if (await auth.isRevoked(identity)) {
-      throw new UnauthorizedError("The token has been revoked: get a new one");
-    }
-    return identity;
   }
 
   /** An order to close arrived: for every session of the user, or for those that were let in by what is revoked. */

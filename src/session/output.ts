@@ -15,6 +15,7 @@ import {
   wrapForeign,
 } from "../protocol/envelope.ts";
 import { formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
+import type { Metrics } from "../metrics/metrics.ts";
 import type { SessionContext } from "./context.ts";
 import type { ReplayOutput } from "./replay.ts";
 import type { Transport } from "./transport.ts";
@@ -34,6 +35,7 @@ export class Output implements ReplayOutput {
   readonly #owner: OutputOwner;
   readonly #transport: Transport;
   readonly #context: SessionContext;
+  readonly #metrics: Metrics;
   /** Messages that were written, and their bytes. */
   messages = 0;
   bytes = 0;
@@ -47,6 +49,7 @@ export class Output implements ReplayOutput {
     this.#owner = owner;
     this.#transport = transport;
     this.#context = context;
+    this.#metrics = context.metrics;
   }
 
   deliver(envelope: string, byteLength: number | undefined): boolean {
@@ -56,12 +59,11 @@ export class Output implements ReplayOutput {
       this.#owner.onFull();
       return false;
     }
-    if (isReplayed) this.#context.metrics.replayed++;
+    if (isReplayed) this.#metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
-      const receipts = this.#receipts ??= [];
-      receipts.push({ seq: seqOf(envelope), receipt });
-      if (receipts.length > MAX_RECEIPTS) receipts.shift();
+      this.#receipts ??= [];
+      if (this.#receipts.push({ seq: seqOf(envelope), receipt }) > MAX_RECEIPTS) this.#receipts.shift();
     }
     return true;
   }
@@ -83,16 +85,15 @@ export class Output implements ReplayOutput {
   }
 
   gap(frame: GapFrame): void {
-    const { log, metrics } = this.#context;
-    metrics.gaps[frame.why]++;
-    metrics.missed += frame.count ?? 0;
-    log.info("gap", { ...this.#who, from: frame.from, to: frame.to, reason: frame.why });
+    this.#metrics.gaps[frame.why]++;
+    this.#metrics.missed += frame.count ?? 0;
+    this.#context.log.info("gap", { ...this.#who, from: frame.from, to: frame.to, reason: frame.why });
     this.send(frame);
   }
 
   miss(count: number): void {
     this.missed += count;
-    this.#context.metrics.missed += count;
+    this.#metrics.missed += count;
   }
 
   onForeign(): void {
@@ -106,17 +107,23 @@ export class Output implements ReplayOutput {
   /** A message whose sender waits for receipts has arrived. Once for each, before it is known when it is delivered. */
   onHanded(receipt: string): void {
     const { receipts, log } = this.#context;
+    // A sender that is not told waits until its time is over.
     receipts.handed(receipt).catch((error: unknown) => {
-      // The sender's wait ends in a timeout.
       log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
     });
   }
 
   /** The client has every message up to this number. */
   acknowledge(seq: number): void {
-    if (!this.#receipts) return;
-    for (const entry of this.#receipts) if (entry.seq <= seq) this.#confirm(entry.receipt);
-    this.#receipts = this.#receipts.filter((entry) => entry.seq > seq);
+    const { receipts, log } = this.#context;
+    // A sender that is not told waits until its time is over.
+    const onError = (error: unknown) =>
+      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) });
+    this.#receipts = this.#receipts?.filter((entry) => {
+      if (entry.seq > seq) return true;
+      receipts.confirm(entry.receipt, this.#owner.id).catch(onError);
+      return false;
+    });
   }
 
   /** Called once a second: whether no message was written in so many of them; then counts anew. */
@@ -135,23 +142,13 @@ export class Output implements ReplayOutput {
     return { conn: this.#owner.id, user: this.#owner.username };
   }
 
-  /** False when the client has not taken what it was given before. */
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
     if (!this.#transport.write(frame)) return false;
     this.messages++;
     this.bytes += byteLength;
     this.#silentTicks = 0;
-    const { metrics } = this.#context;
-    metrics.delivered++;
-    metrics.deliveredBytes += byteLength;
+    this.#metrics.delivered++;
+    this.#metrics.deliveredBytes += byteLength;
     return true;
-  }
-
-  #confirm(receipt: string): void {
-    const { receipts, log } = this.#context;
-    receipts.confirm(receipt, this.#owner.id).catch((error: unknown) => {
-      // As above.
-      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) });
-    });
   }
 }

@@ -50,10 +50,7 @@ export class PendingSession implements Member, TransportEvents {
     this.#over = true;
     this.#context.registry.onEnd(this);
     this.#context.metrics.onFail(code);
-    this.#context.log.info("connection closed before the client identified itself", {
-      code,
-      reason,
-    });
+    this.#context.log.info("connection closed before the client identified itself", { code, reason });
     const whenQuiet = options.whenQuiet === true && this.#context.registry.isPatient(this);
     this.#transport.close({ code, reason }, { whenQuiet });
   }

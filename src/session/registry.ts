@@ -15,10 +15,7 @@ export interface Member {
   readonly username?: string;
   /** Ends it; idempotent. */
   close(reason: CloseReason, options?: CloseOptions): void;
-  /**
-   * Called once a second.
-   * @param isLate The process is short of time: a peer's silence says nothing.
-   */
+  /** Called once a second. @param isLate The process is short of time: a peer's silence says nothing. */
   tick(isLate: boolean): void;
   /** Its position may be wrong: compares it with the history. */
   verify?(): void;

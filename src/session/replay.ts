@@ -2,8 +2,8 @@
  * What one framed connection has had, and what it gets next: merges live messages with those from the history, so
  * that each comes once and in order, and states exactly what can't come.
  *
- * It has no socket and no timer. Three things drive it: live messages, answers of the history, and its owner's word
- * that something may be amiss (`verify`) or that there is room again (`resume`).
+ * Three things drive it: live messages, answers of the history, and its owner's word that something may be amiss
+ * (`verify`) or that there is room again (`resume`).
  *
  *     reading ──▶ live ──▶ reading …        a hole, a reconnect, or a doubt
  *        │          │
@@ -16,17 +16,15 @@
  *
  * It rests on two promises: what was heard on the channel is stored already, so a read that is issued later covers
  * it; and the channel is in order, so a number that is not higher than the one before, and the number 1, may be of a
- * new epoch. The tag of a message tells its epoch, too: one of another epoch is a reason to read, and is never handed over
- * by itself. What the history then does not know comes from another installation, or from a server that was replaced.
- *
- * A position is compared with the tag that the history has for its number, where it has one: another tag shows that the number
- * was given out a second time, whatever the epoch is called.
+ * new epoch. The tag of a message tells its epoch, too: one of another epoch is a reason to read, and is never handed
+ * over by itself. What the history then does not know comes from another installation, or from a server that was
+ * replaced.
  */
-import { originOf, ownNameOf } from "../history/epochs.ts";
 import type { History, Page, Stored } from "../history/history.ts";
 import { isOfEpoch, tagIn } from "../protocol/envelope.ts";
-import type { GapFrame } from "../protocol/frames.ts";
+import type { GapFrame, HiFrame } from "../protocol/frames.ts";
 import { formatPlace, type Position } from "../protocol/position.ts";
+import { holds, placeIn } from "./place.ts";
 
 /** Where the replay sends what it has put in order. */
 export interface ReplayOutput {
@@ -53,13 +51,8 @@ interface Queued extends Stored {
   readonly byteLength: number;
 }
 
-/** What `hi` says. */
-export interface ReplayGreeting {
-  pos: string;
-  tag?: string;
-  resumed: boolean;
-  replay: number;
-}
+/** What `hi` says of it. */
+export type ReplayGreeting = Pick<HiFrame, "tag" | "resumed" | "replay"> & { pos: string };
 
 /** Messages read at one time: at first, and when the client takes few or all of them. */
 const FIRST_BATCH = 64;
@@ -118,7 +111,6 @@ export class Replay {
   /**
    * Reads the first page. With a position to resume from, call it when the subscription is confirmed, so that
    * nothing falls in between; without one before it is, since what was handed to the subscription is to be delivered.
-   * @param wanted The position to resume from, if any.
    * @throws {BrokerUnavailableError}
    */
   async load(wanted: Position | undefined): Promise<void> {
@@ -158,7 +150,7 @@ export class Replay {
     this.#first = undefined;
     if (this.#isStopped) return;
     if (wanted && !first) this.#output.gap(this.#epochGap(wanted));
-    void this.#readOn(first, { cap: wanted !== undefined });
+    void this.#readOn(first, wanted !== undefined);
   }
 
   /** A live message arrived. */
@@ -177,9 +169,9 @@ export class Replay {
         this.#pause();
       }
     } else if (this.#state === "reading") {
-      if (this.#queue.length < MAX_QUEUED) this.#queue.push({ seq, envelope, tag, byteLength });
-      else this.#again = true;
-      if (isDoubtful) this.#again = true;
+      const fits = this.#queue.length < MAX_QUEUED;
+      if (fits) this.#queue.push({ seq, envelope, tag, byteLength });
+      if (!fits || isDoubtful) this.#again = true;
     }
     // Else it waits in the history.
   }
@@ -195,7 +187,7 @@ export class Replay {
     if (this.#state === "full" || this.#state === "failed") void this.#readOn();
   }
 
-  /** Delivers nothing more. */
+  /** Delivers nothing more, and lets go of what waits. */
   stop(): void {
     this.#state = "stopped";
     this.#queue = [];
@@ -205,9 +197,9 @@ export class Replay {
     return this.#state === "stopped";
   }
 
-  async #readOn(page?: Page, options: { cap?: boolean } = {}): Promise<void> {
+  /** @param cap More than may be replayed at most is skipped. */
+  async #readOn(page?: Page, cap = false): Promise<void> {
     this.#state = "reading";
-    let { cap = false } = options;
     let heard: Queued[] = [];
     for (;;) {
       if (!page) {
@@ -220,8 +212,7 @@ export class Replay {
         } catch (error) {
           if (this.#isStopped) return;
           this.#state = "failed";
-          this.#output.onReadFailed(error);
-          return;
+          return this.#output.onReadFailed(error);
         }
         if (this.#isStopped) return;
       }
@@ -237,8 +228,7 @@ export class Replay {
       // Something is left in the queue only behind a hole.
       if (this.#queue.length > 0 || this.#again) continue;
       if (!this.#isStopped) this.#state = "live";
-      this.#judgeStrangers();
-      return;
+      return this.#judgeStrangers();
     }
   }
 
@@ -309,11 +299,10 @@ export class Replay {
   #drainQueue(): boolean {
     const queue = this.#queue;
     let taken = 0;
-    for (; taken < queue.length; taken++) {
-      const { seq, envelope, tag, byteLength } = queue[taken]!;
-      if (seq <= this.#seq) continue;
+    for (const { seq, envelope, tag, byteLength } of queue) {
       if (seq > this.#seq + 1) break;
-      if (!this.#hand(seq, envelope, tag, byteLength)) return false;
+      if (seq > this.#seq && !this.#hand(seq, envelope, tag, byteLength)) return false;
+      taken++;
     }
     this.#queue = queue.slice(taken);
     return true;
@@ -341,66 +330,10 @@ export class Replay {
     if (seq <= this.#seq || this.#isStopped) return;
     const from = this.#seq + 1;
     this.#standAt(seq, page);
-    this.#output.gap({
-      t: "gap",
-      from,
-      to: seq,
-      count: seq - from + 1,
-      why: "trimmed",
-      ...this.#place(),
-    });
+    this.#output.gap({ t: "gap", from, to: seq, count: seq - from + 1, why: "trimmed", ...this.#place() });
   }
 
   #epochGap(before: Position): GapFrame {
-    return {
-      t: "gap",
-      from: before.seq + 1,
-      to: null,
-      count: null,
-      why: "epoch",
-      ...this.#place(),
-    };
+    return { t: "gap", from: before.seq + 1, to: null, count: null, why: "epoch", ...this.#place() };
   }
-}
-
-/** Whether a page that was read after a position goes on from it: of the same epoch, and with the same message there. */
-function holds(page: Page, { epoch, seq, tag }: Position): boolean {
-  return page.epoch === epoch && seq <= page.last && isSame(tag, page.afterTag);
-}
-
-/** Whether two tags are of one message, as far as both are known. */
-function isSame(tag: string | undefined, other: string): boolean {
-  return tag === undefined || tag === "" || other === "" || tag === other;
-}
-
-/**
- * Where a position of another epoch stands in this one. When the numbers go on from that epoch, what the client
- * has up to the break counts; else nothing does, and all there is will be new to it.
- */
-function placeIn(page: Page, before: Position): number {
-  // Some numbers were given out a second time, and nothing tells from which on. Without a tag it is only a broken client
-  // that is ahead of the counter.
-  if (before.epoch === page.epoch) return before.tag ? 0 : page.last;
-  const { afterTag } = page;
-  if (before.tag !== undefined && before.tag === afterTag) return before.seq;
-  const seq = agreedIn(page, before);
-  // That number is said to be of the old epoch, and is not the client's: it was given out again before anybody noticed.
-  return seq === before.seq && !isSame(before.tag, afterTag) ? 0 : seq;
-}
-
-/** Up to where an epoch has what a client has of another, by what is known of where they come from. */
-function agreedIn({ epoch, previousEpochs, last }: Page, before: Position): number {
-  const index = previousEpochs.findIndex(({ epoch }) => epoch === before.epoch);
-  if (index >= 0) return lowest(before, previousEpochs.slice(index));
-  // The epoch was lost before it was saved: what counts is where it came from.
-  const origin = originOf(before.epoch);
-  if (!origin) return 0;
-  const has = { epoch: origin.epoch, seq: Math.min(before.seq, origin.seq) };
-  if (ownNameOf(epoch) === origin.epoch) return lowest(has, [{ epoch: origin.epoch, seq: last }]);
-  const since = previousEpochs.findIndex(({ epoch }) => ownNameOf(epoch) === origin.epoch);
-  return since < 0 ? 0 : lowest(has, previousEpochs.slice(since));
-}
-
-function lowest(position: Position, others: readonly Position[]): number {
-  return Math.min(position.seq, ...others.map(({ seq }) => seq));
 }

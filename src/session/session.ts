@@ -24,7 +24,7 @@ import { parseClientFrame, PING_FRAME, PROTOCOL_VERSION, type ReplyFrame } from 
 import type { Position } from "../protocol/position.ts";
 import { BestEffort, type BestEffortOwner } from "./best_effort.ts";
 import type { SessionContext } from "./context.ts";
-import { CredentialWatch, isShown, type WatchedSession } from "./credential_watch.ts";
+import { CredentialWatch, type WatchedSession } from "./credential_watch.ts";
 import { InboundQuota } from "./inbound_quota.ts";
 import { Output, type OutputOwner } from "./output.ts";
 import type { Member } from "./registry.ts";
@@ -63,17 +63,15 @@ export class Session
     transport: Transport,
     identity: Identity,
     context: SessionContext,
-    options: { replay?: ReplayOptions & { history: History } | undefined } = {},
+    { replay }: { replay?: ReplayOptions & { history: History } | undefined } = {},
   ) {
     this.username = identity.username;
     this.#transport = transport;
     this.#context = context;
-    this.#credential = new CredentialWatch(this, context);
-    if (isShown(identity)) this.#credential.start(identity);
+    this.#credential = new CredentialWatch(this, identity, context);
     this.#quota = new InboundQuota(context.limits);
     this.#output = new Output(this, transport, context);
     this.#bestEffort = new BestEffort(this, this.#output, context.limits.maxBufferedBytes);
-    const { replay } = options;
     this.#replay = replay && new Replay(replay.history, this.#output, replay);
     transport.events = this;
   }
@@ -83,7 +81,8 @@ export class Session
   }
 
   /**
-   * Subscribes to the user's channel and reads where the client stands. What comes from then on waits for `goLive`.
+   * Subscribes to the user's channel and reads where the client stands: before or after, as `Replay.load` says. What
+   * comes from then on waits for `goLive`.
    * @param options.resume The position to resume from, if any.
    * @param options.signal Aborts; the promise then rejects with the signal's reason.
    * @throws {BrokerUnavailableError}
@@ -93,8 +92,6 @@ export class Session
     channel: string,
     { resume, signal }: { resume?: Position | undefined; signal?: AbortSignal | undefined },
   ): Promise<void> {
-    // A new client starts where the history stands before anything is handed to its subscription. What a returning one
-    // missed is read once nothing more can be missed.
     if (!resume) await this.#replay?.load(undefined);
     const subscription = await broker.subscribe(channel, this, signal ? { signal } : {});
     this.#subscription = subscription;
@@ -158,7 +155,6 @@ export class Session
     this.#context.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 
-  /** Compares the client's position with the history. */
   verify(): void {
     this.#replay?.verify();
   }
@@ -211,9 +207,6 @@ export class Session
     }
   }
 
-  // ------------------------------------------------------------------------------------------------------
-  // Time
-
   /** Once a second: finds slow clients and those whose token has ended; sends `p` into silence. */
   tick(isLate: boolean): void {
     if (this.#hasEnded) return;
@@ -254,12 +247,8 @@ export class Session
   }
 
   gone(code: number | undefined): void {
-    this.#end(
-      code === undefined ? { reason: "the client left" } : {
-        code,
-        reason: code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client",
-      },
-    );
+    const reason = code === 1001 ? "silence or going away" : code === 0 ? "connection lost" : "client";
+    this.#end(code === undefined ? { reason: "the client left" } : { code, reason });
     this.#state = "closed";
     this.#context.registry.onGone(this);
   }

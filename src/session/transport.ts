@@ -19,10 +19,7 @@ export interface TransportEvents {
   frame(data: string | ArrayBuffer): void;
   /** The client, told to close, goes on sending more than can have been on its way; it is cut. */
   flooded(): void;
-  /**
-   * The end of the transport.
-   * @param code The client's close code, or 0 without one; undefined when it never opened.
-   */
+  /** The end. @param code The client's close code, or 0 without one; undefined when it never opened. */
   gone(code: number | undefined): void;
 }
 

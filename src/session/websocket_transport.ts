@@ -30,6 +30,9 @@ const MAX_WAITS = 20;
 const MAX_FRAMES = 10_000;
 const MAX_BYTES = 1_048_576;
 
+/** By the `readyState` of a socket: one that is closing is as good as closed. */
+const STATES = ["opening", "open", "closed", "closed"] as const;
+
 const encoder = new TextEncoder();
 
 /** Nobody has taken the transport over yet, or it is gone. */
@@ -37,7 +40,6 @@ const NOBODY: TransportEvents = { opened() {}, frame() {}, flooded() {}, gone() 
 
 export class WebSocketTransport implements Transport, EventListenerObject {
   events: TransportEvents = NOBODY;
-  readonly isFramed: boolean;
   readonly #maxBytes: number;
   #socket: WebSocket | undefined;
   #handshake: Handshake | undefined;
@@ -51,22 +53,12 @@ export class WebSocketTransport implements Transport, EventListenerObject {
    * A transport whose client has not been answered: `attach` gives it the socket.
    * @param maxBytes May wait at most, but for a single frame that is larger.
    */
-  constructor(isFramed: boolean, maxBytes: number) {
-    this.isFramed = isFramed;
+  constructor(readonly isFramed: boolean, maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 
   get state(): Transport["state"] {
-    switch (this.#socket?.readyState) {
-      case undefined:
-        return "unanswered";
-      case WebSocket.CONNECTING:
-        return "opening";
-      case WebSocket.OPEN:
-        return "open";
-      default:
-        return "closed";
-    }
+    return this.#socket ? STATES[this.#socket.readyState]! : "unanswered";
   }
 
   get hasRoom(): boolean {
@@ -91,11 +83,12 @@ export class WebSocketTransport implements Transport, EventListenerObject {
   }
 
   write(frame: string | Uint8Array<ArrayBuffer>): boolean {
-    const waiting = this.#look();
+    const socket = this.#socket!;
+    const waiting = this.#look(socket);
     // A frame that is larger than the mark goes alone.
     if (waiting > 0 && waiting + frame.length > this.#maxBytes) return false;
-    this.#socket!.send(frame);
-    this.#bytes = this.#socket!.bufferedAmount;
+    socket.send(frame);
+    this.#bytes = socket.bufferedAmount;
     return true;
   }
 
@@ -104,20 +97,14 @@ export class WebSocketTransport implements Transport, EventListenerObject {
   }
 
   tick(isLate: boolean): number {
-    switch (this.state) {
-      case "opening":
-        // Deno says nothing when the client left before the handshake was answered: no open, no close.
-        if (!isLate && ++this.#stuckTicks >= OPEN_TICKS) this.#giveUp();
-        return 0;
-      case "open": {
-        const isWaiting = this.#look() > 0;
-        this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
-        this.#hasTaken = false;
-        return this.#stuckTicks;
-      }
-      default:
-        return 0;
-    }
+    const { state } = this;
+    // Deno says nothing when the client left before the handshake was answered: no open, no close.
+    if (state === "opening" && !isLate && ++this.#stuckTicks >= OPEN_TICKS) this.#giveUp();
+    if (state !== "open") return 0;
+    const isWaiting = this.#look(this.#socket!) > 0;
+    this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
+    this.#hasTaken = false;
+    return this.#stuckTicks;
   }
 
   close({ code, reason }: CloseReason, { retryMs, whenQuiet = false }: CloseOptions = {}): void {
@@ -198,8 +185,7 @@ export class WebSocketTransport implements Transport, EventListenerObject {
     socket.addEventListener("close", () => clearInterval(timer));
   }
 
-  #look(): number {
-    const { bufferedAmount } = this.#socket!;
+  #look({ bufferedAmount }: WebSocket): number {
     if (bufferedAmount < this.#bytes) this.#hasTaken = true;
     return this.#bytes = bufferedAmount;
   }

@@ -1,9 +1,8 @@
 /** The table of settings: what is accepted, what every fault says, and that a secret is never shown. */
 import { assert, assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
-import { type Config, loadConfig, type Setting, SETTINGS } from "../../src/config/settings.ts";
+import { type Config, type Setting, SETTINGS, type Sources } from "../../src/config/settings.ts";
+import { loadConfig } from "../../testkit/config.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
-
-type Sources = Parameters<typeof loadConfig>[0];
 
 function faultsOf(sources: Sources): readonly string[] {
   return assertThrows(() => loadConfig(sources), ConfigError).faults;
@@ -16,7 +15,7 @@ function faultOf(sources: Sources): string {
   return faults[0]!;
 }
 
-Deno.test("loadConfig gives every setting its default, and freezes the whole", () => {
+Deno.test("readConfig gives every setting its default, and freezes the whole", () => {
   const config: Config = loadConfig({});
   assertEquals(config, {
     host: "127.0.0.1",
@@ -87,19 +86,19 @@ Deno.test("loadConfig gives every setting its default, and freezes the whole", (
   );
 });
 
-Deno.test("loadConfig lets a flag win over its variable", () => {
+Deno.test("readConfig lets a flag win over its variable", () => {
   const env = { PORT: "1", USERWIRE_MAX_FRAME_BYTES: "2", LOG_LEVEL: "warn" };
   const config = loadConfig({ env, flags: { port: "3", "max-frame-bytes": "4", "log-level": undefined } });
   assertEquals([config.port, config.maxFrameBytes, config.logLevel], [3, 4, "warn"]);
 });
 
-Deno.test("loadConfig takes an empty value as unset, whoever gave it", () => {
+Deno.test("readConfig takes an empty value as unset, whoever gave it", () => {
   const env = { PORT: "", REDIS_URL: "redis://localhost", USERWIRE_CHANNEL_PREFIX: "", USERWIRE_TYPO: "" };
   const config = loadConfig({ env, flags: { "redis-url": "" } });
   assertEquals([config.port, config.redisUrl, config.channelPrefix], [8765, undefined, ""]);
 });
 
-Deno.test("loadConfig reads booleans as true, false, 1, 0 and bare flags", () => {
+Deno.test("readConfig reads booleans as true, false, 1, 0 and bare flags", () => {
   for (const text of ["true", "1", "TRUE"]) {
     assertEquals(loadConfig({ env: { USERWIRE_OPEN: text } }).open, true);
   }
@@ -114,7 +113,7 @@ Deno.test("loadConfig reads booleans as true, false, 1, 0 and bare flags", () =>
   }
 });
 
-Deno.test("loadConfig refuses numbers that are none or out of range, and quotes them", () => {
+Deno.test("readConfig refuses numbers that are none or out of range, and quotes them", () => {
   for (const text of ["abc", "70000", "-1", "1.5", " 8765", "0x10", "1e3", "Infinity"]) {
     assertEquals(
       faultOf({ env: { PORT: text } }),
@@ -134,17 +133,17 @@ Deno.test("loadConfig refuses numbers that are none or out of range, and quotes 
   assertEquals(loadConfig({ env: { USERWIRE_DRAIN_S: "0", PORT: "0" } }).drainS, 0);
 });
 
-Deno.test("loadConfig names the flag when the flag is at fault", () => {
+Deno.test("readConfig names the flag when the flag is at fault", () => {
   assertMatch(faultOf({ env: { PORT: "1" }, flags: { port: "x" } }), /^--port must be .* but is "x"/);
   assertMatch(faultOf({ flags: { "log-dir": true } }), /^--log-dir needs a value: give text/);
 });
 
-Deno.test("loadConfig takes a choice in any letter case, and lists the choices for a wrong one", () => {
+Deno.test("readConfig takes a choice in any letter case, and lists the choices for a wrong one", () => {
   assertEquals(loadConfig({ env: { LOG_LEVEL: "WARN", USERWIRE_USERNAME_CASE: "Lower" } }).logLevel, "warn");
   assertMatch(faultOf({ env: { LOG_FORMAT: "xml" } }), /^LOG_FORMAT must be pretty or json, but is "xml"/);
 });
 
-Deno.test("loadConfig names the nearest setting for an unknown USERWIRE_ variable, and leaves others alone", () => {
+Deno.test("readConfig names the nearest setting for an unknown USERWIRE_ variable, and leaves others alone", () => {
   const nearest = {
     USERWIRE_PINGS_S: "USERWIRE_PING_S",
     USERWIRE_MAX_FRAME_BYTE: "USERWIRE_MAX_FRAME_BYTES",
@@ -160,7 +159,7 @@ Deno.test("loadConfig names the nearest setting for an unknown USERWIRE_ variabl
   loadConfig({ env: { USERWIRE_URL: "http://127.0.0.1:1", PATH: "/bin", LOG_LEVELS: "x", userwire_x: "y" } });
 });
 
-Deno.test("loadConfig suggests no name for an unknown one that is near to none", () => {
+Deno.test("readConfig suggests no name for an unknown one that is near to none", () => {
   for (const name of ["USERWIRE_X", "USERWIRE_SERVICE_PORT", "USERWIRE_FOO_BAR", "USERWIRE_PORT_8765_TCP"]) {
     assertEquals(
       faultOf({ env: { [name]: "8765" } }),
@@ -186,7 +185,7 @@ function serviceVariables(name: string, host = "10.0.0.11"): Record<string, stri
   };
 }
 
-Deno.test("loadConfig passes over the variables that Kubernetes makes for services called userwire", () => {
+Deno.test("readConfig passes over the variables that Kubernetes makes for services called userwire", () => {
   const env = {
     ...serviceVariables("USERWIRE"),
     ...serviceVariables("USERWIRE_API", "fd00::11"),
@@ -207,7 +206,7 @@ Deno.test("loadConfig passes over the variables that Kubernetes makes for servic
   assertEquals(names, Object.keys(mistakes));
 });
 
-Deno.test("loadConfig passes over the variables that Docker makes for a link called userwire", () => {
+Deno.test("readConfig passes over the variables that Docker makes for a link called userwire", () => {
   const env = {
     USERWIRE_NAME: "/web/userwire",
     USERWIRE_PORT: "tcp://172.17.0.5:8765",
@@ -218,13 +217,13 @@ Deno.test("loadConfig passes over the variables that Docker makes for a link cal
   assertEquals(loadConfig({ env }).open, false);
 });
 
-Deno.test("loadConfig reports all faults at once, in the order of the table, unknown names last", () => {
+Deno.test("readConfig reports all faults at once, in the order of the table, unknown names last", () => {
   const env = { USERWIRE_X: "1", USERWIRE_DRAIN_S: "x", HOST: "0.0.0.0", LOG_LEVEL: "loud", PORT: "-1" };
   const names = faultsOf({ env }).map((fault) => fault.split(" ")[0]);
   assertEquals(names, ["PORT", "LOG_LEVEL", "USERWIRE_DRAIN_S", "HOST", "USERWIRE_X"]);
 });
 
-Deno.test("loadConfig accepts the URLs that Redis clients accept", () => {
+Deno.test("readConfig accepts the URLs that Redis clients accept", () => {
   for (
     const url of [
       "redis://localhost",
@@ -238,7 +237,7 @@ Deno.test("loadConfig accepts the URLs that Redis clients accept", () => {
   ) assertEquals(loadConfig({ env: { REDIS_URL: url, USERWIRE_CHANNEL_PREFIX: "a:" } }).redisUrl, url);
 });
 
-Deno.test("loadConfig refuses a database of Redis without a prefix, because channels know no databases", () => {
+Deno.test("readConfig refuses a database of Redis without a prefix, because channels know no databases", () => {
   const bad = [
     "redis://localhost/3",
     "rediss://user:hunter2@localhost:6380/15",
@@ -261,7 +260,7 @@ Deno.test("loadConfig refuses a database of Redis without a prefix, because chan
   }
 });
 
-Deno.test("loadConfig refuses other URLs for Redis, shows a right one, and never the password", () => {
+Deno.test("readConfig refuses other URLs for Redis, shows a right one, and never the password", () => {
   for (
     const url of [
       "hunter2",
@@ -283,7 +282,7 @@ Deno.test("loadConfig refuses other URLs for Redis, shows a right one, and never
   }
 });
 
-Deno.test("loadConfig keeps to loopback unless the service is opened aloud", () => {
+Deno.test("readConfig keeps to loopback unless the service is opened aloud", () => {
   for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) {
     assertEquals(loadConfig({ env: { HOST: host } }).host, host);
   }
@@ -298,7 +297,7 @@ Deno.test("loadConfig keeps to loopback unless the service is opened aloud", () 
   assertMatch(faultOf({ env: { HOST: "::", USERWIRE_OPEN: "yes" } }), /^USERWIRE_OPEN must be/);
 });
 
-Deno.test("loadConfig refuses a host with a scheme, a port or white space", () => {
+Deno.test("readConfig refuses a host with a scheme, a port or white space", () => {
   for (const host of ["http://localhost", "localhost:8765", "127.0.0.1:80", "a b", "[::1]", ":"]) {
     assertMatch(
       faultOf({ env: { HOST: host } }),
@@ -307,7 +306,7 @@ Deno.test("loadConfig refuses a host with a scheme, a port or white space", () =
   }
 });
 
-Deno.test("loadConfig refuses a channel prefix that can't stand in channels and keys, or is another's", () => {
+Deno.test("readConfig refuses a channel prefix that can't stand in channels and keys, or is another's", () => {
   assertEquals(loadConfig({ env: { USERWIRE_CHANNEL_PREFIX: "prod:é:" } }).channelPrefix, "prod:é:");
   for (
     const prefix of [
@@ -332,7 +331,7 @@ Deno.test("loadConfig refuses a channel prefix that can't stand in channels and 
   }
 });
 
-Deno.test("loadConfig reads origins as browsers write them", () => {
+Deno.test("readConfig reads origins as browsers write them", () => {
   const read = (text: string) => loadConfig({ env: { USERWIRE_ALLOWED_ORIGINS: text } }).allowedOrigins;
   assertEquals(read("https://App.example.com:443/, http://localhost:3000"), [
     "https://app.example.com",
@@ -358,7 +357,7 @@ Deno.test("loadConfig reads origins as browsers write them", () => {
   }
 });
 
-Deno.test("loadConfig reads where clients find the service, as the start of an address of sockets", () => {
+Deno.test("readConfig reads where clients find the service, as the start of an address of sockets", () => {
   const read = (text: string) => loadConfig({ env: { USERWIRE_PUBLIC_URL: text } }).publicUrl;
   assertEquals(read("wss://push.example.com"), "wss://push.example.com");
   assertEquals(read("HTTPS://Push.example.com:443/"), "wss://push.example.com");

@@ -512,7 +512,6 @@ export function inList(history: History): History {
     claim: (...args) => history.claim(...args),
     release: (...args) => history.release(...args),
     since: (...args) => history.since(...args),
-    close: () => history.close(),
   };
 }
 

@@ -29,6 +29,8 @@ const KIB_64 = 65_536;
 const kib64 = (over = 0) => "x".repeat(KIB_64 + over);
 const item = (rest: string) => `{"items":[{"to":"bob","data":1},${rest}]}`;
 const notUtf8 = Uint8Array.of(0x22, 0xff, 0xfe, 0x22);
+/** U+FFFD, which a sender may mean, beside a byte that is no UTF-8. */
+const notQuiteUtf8 = Uint8Array.of(0x22, 0xef, 0xbf, 0xbd, 0xff, 0x22);
 const deep = "[".repeat(100_000) + "]".repeat(100_000);
 
 const message = { status: 400, code: "invalid_message" };
@@ -44,6 +46,8 @@ eachCase<BadBody>("A body gets a clear answer", {
   "that is empty text": { ...message, body: "", type: "text/plain", says: /is empty/ },
   "that is no UTF-8 JSON": { ...message, body: notUtf8, says: /UTF-8/ },
   "that is no UTF-8 text": { ...message, body: notUtf8, type: "text/plain", says: /UTF-8/ },
+  "that is no UTF-8 and has a replacement character": { ...message, body: notQuiteUtf8, says: /UTF-8/ },
+  "that has a replacement character": { status: 202, body: '"\ufffd"' },
   "of any bytes as bytes": { status: 202, body: notUtf8, type: "application/octet-stream" },
   "of exactly 64 KiB": { status: 202, body: kib64(), type: "text/plain" },
   "of exactly 64 KiB, length unknown": { status: 202, body: kib64(), type: "text/plain", isChunked: true },

@@ -539,7 +539,7 @@ Deno.test("Log colours the level only when it is asked to", () => {
   } as const;
   assertEquals(formatPretty(line), "1970-01-01T00:00:00.000Z WARN  careful a=1");
   assertEquals(
-    formatPretty(line, { colour: true }),
+    formatPretty(line, true),
     "1970-01-01T00:00:00.000Z \x1b[33mWARN \x1b[0m careful a=1",
   );
 });

@@ -1,6 +1,6 @@
 /** File descriptors: how many there are, what happens when they run out, and that it passes. */
 import { assert, assertEquals } from "@std/assert";
-import { loadConfig } from "../../src/config/settings.ts";
+import { loadConfig } from "../../testkit/config.ts";
 import { OpenFiles } from "../../src/metrics/open_files.ts";
 import { serve } from "../../src/server/run.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";

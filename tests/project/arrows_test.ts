@@ -124,7 +124,7 @@ Deno.test("findFaults catches every kind of wrong import in a made-up tree", () 
     },
     {
       path: "src/broker/shared.ts",
-      source: 'import { loadConfig } from "../config/settings.ts";',
+      source: 'import { readConfig } from "../config/settings.ts";',
       says: /"broker" may import only .*, not "config"/,
     },
     {

@@ -1,7 +1,8 @@
 /** `deploy/userwire.service` and `deploy/Dockerfile`, as far as they can be tried without systemd and an engine. */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
-import { loadConfig, SETTINGS } from "../../src/config/settings.ts";
+import { SETTINGS } from "../../src/config/settings.ts";
+import { loadConfig } from "../../testkit/config.ts";
 import { KEY } from "../../testkit/closed.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 

@@ -376,7 +376,7 @@ Deno.test("Publisher.history is of one epoch, also when another begins while it 
   const broker = new MemoryBroker();
   const history = new MemoryHistory(broker, { limits: { count: 9, ttlMs: 60_000 } });
   await using publisher = new Publisher(broker, history);
-  for (let n = 1; n <= 4; n++) await publisher.send("alice", n);
+  for (let n = 1; n <= 6; n++) await publisher.send("alice", n);
   const since = history.since.bind(history);
   let reads = 0;
   // The store hands out two at a time, and is set back in between.
@@ -386,5 +386,15 @@ Deno.test("Publisher.history is of one epoch, also when another begins while it 
   };
   const { frames, first } = await publisher.history("alice");
   assertEquals([first, frames.map((frame) => JSON.parse(frame).data), reads], [1, [1, 2], 2]);
+  await broker.close();
+});
+
+Deno.test("Publisher.claim that is not answered is a send that was refused, for none has begun", async () => {
+  const broker = new MemoryBroker();
+  const history = new MemoryHistory(broker, { limits: { count: 9, ttlMs: 60_000 } });
+  await using publisher = new Publisher(broker, history);
+  history.claim = () => Promise.reject(new BrokerUnavailableError("No answer", { outcome: "unknown" }));
+  const { outcome } = await assertRejects(() => publisher.claim("key", "print"), BrokerUnavailableError);
+  assertEquals(outcome, "refused");
   await broker.close();
 });

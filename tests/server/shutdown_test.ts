@@ -3,11 +3,14 @@
  * says how it went. What only a process has (signals, exit codes) is tried on real ones.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
+import { serve } from "../../src/server/run.ts";
+import { loadConfig } from "../../testkit/config.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";
+import { TempFolder } from "../../testkit/temp_folder.ts";
 import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 
 const V1 = { headers: { "Sec-WebSocket-Protocol": "userwire.v1" } };
@@ -227,4 +230,10 @@ Deno.test("Server.shutdown may be called any number of times, and a drain of no 
   await service.server.shutdown();
   assert([1012, 1001, 0].includes((await alice.closed).code));
   assertEquals(service.logged("stopped").length, 1);
+});
+
+Deno.test("A signal that was aborted before the start ends the service as soon as it has started", async () => {
+  using logs = new TempFolder("aborted");
+  const config = loadConfig({ env: { PORT: "0", USERWIRE_DRAIN_S: "0", LOG_DIR: logs.path } });
+  assertEquals(await withDeadline(serve(config, AbortSignal.abort()), 10_000, "the service to end"), 0);
 });

@@ -9,12 +9,12 @@ Deno.test("Service outlives exceptions that nobody catches, also those that can'
   using folder = new TempFolder("survive");
   const dir = folder.path;
   const program = `
-    import { loadConfig } from "./src/config/settings.ts";
+    import { loadConfig } from "./testkit/config.ts";
     import { serve } from "./src/server/run.ts";
     const dir = ${JSON.stringify(dir)};
     const stop = new AbortController();
     const env = { PORT: "0", USERWIRE_NODE: "faulty", USERWIRE_DRAIN_S: "0", LOG_DIR: dir };
-    const ended = serve(loadConfig({ env, flags: {} }), { signal: stop.signal });
+    const ended = serve(loadConfig({ env, flags: {} }), stop.signal);
     Promise.reject(Object.create(null));
     setTimeout(() => { throw Object.create(null); });
     setTimeout(() => { throw new Error("plain"); });

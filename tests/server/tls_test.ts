@@ -91,6 +91,15 @@ Deno.test("A new certificate is taken on SIGHUP, one that can't be used is not, 
   for (let i = 0; i < 5; i++) assert(await isRefused());
 });
 
+Deno.test("A certificate that was renewed for the same key is taken too", async () => {
+  await using certificates = await Certificates.make();
+  const cert = certificates.cert("server"), key = certificates.key("server");
+  await using service = await Service.start({ ...CLOSED, USERWIRE_TLS_CERT: cert, USERWIRE_TLS_KEY: key });
+  await Deno.writeTextFile(cert, `${await Deno.readTextFile(cert)}${certificates.ca}`);
+  service.server.reload();
+  assertEquals(service.logged("certificate replaced: clients are told to come back").length, 1);
+});
+
 /** Asks on a connection that stays open, and resolves with the whole answer. */
 async function ask(conn: Deno.Conn, path: string, headers: Record<string, string> = {}): Promise<string> {
   const lines = Object.entries({ Host: "localhost", ...headers }).map((pair) => `${pair.join(": ")}\r\n`);

@@ -8,16 +8,13 @@ import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { CLOSE, type CloseReason } from "../../src/protocol/close_codes.ts";
 import type { ReplyFrame } from "../../src/protocol/frames.ts";
-import {
-  type CredentialContext,
-  CredentialWatch,
-  type WatchedSession,
-} from "../../src/session/credential_watch.ts";
+import type { SessionContext } from "../../src/session/context.ts";
+import { CredentialWatch, type WatchedSession } from "../../src/session/credential_watch.ts";
 
 const REVOKED = { ...CLOSE.revoked, revoked: { jti: "fresh" } };
 
 /** A live session of alice's with a token "old", in a process whose answers the test gives. */
-class Stage implements WatchedSession, CredentialContext {
+class Stage implements WatchedSession, Pick<SessionContext, "log" | "auth"> {
   readonly id = "1";
   readonly username = "alice";
   readonly log = memoryLog();
@@ -34,11 +31,7 @@ class Stage implements WatchedSession, CredentialContext {
     },
   };
   closedBy: CloseReason | undefined;
-  readonly watch = new CredentialWatch(this, this);
-
-  constructor() {
-    this.watch.start(identity("old"));
-  }
+  readonly watch = new CredentialWatch(this, identity("old"), this);
 
   get state(): WatchedSession["state"] {
     return this.closedBy ? "closing" : "live";

@@ -209,6 +209,19 @@ everywhere("refuses a position of an epoch it does not know, and one that is ahe
   assertEquals(dreamer.data, [4]);
 });
 
+onRedis(
+  "announces that the history was set back at once, also when nothing is sent",
+  async ({ here, redis }) => {
+    await using alice = await Follower.open(url(here));
+    await sendAll(here, 1, 3);
+    await alice.reaches(3);
+    await redis.cli("FLUSHALL");
+    await alice.until(() => alice.gaps.length > 0, "a gap");
+    assertEquals(alice.gaps.map(({ from, to, why }) => [from, to, why]), [[4, null, "epoch"]]);
+  },
+  { USERWIRE_PING_S: "3600" },
+);
+
 onRedis("announces a new epoch to those who were away and to those who were there", async (place) => {
   const { here, there, redis } = place;
   await using present = await Follower.open(url(here));

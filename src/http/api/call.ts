@@ -5,6 +5,7 @@
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
+import type { Metrics } from "../../metrics/metrics.ts";
 import { InvalidUsernameError } from "../../protocol/errors.ts";
 import type { NameRules } from "../../protocol/username.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
@@ -29,7 +30,7 @@ export interface Api {
   readonly bodies: { readonly single: BodyLimits; readonly small: BodyLimits; readonly bulk: BodyLimits };
   /** Whether the metrics are there for all, for who has a key, or for nobody. */
   readonly showMetrics: "on" | "key" | "off";
-  metricsText(): string;
+  readonly metrics: Metrics;
   /** Where clients connect, by the name in a request. */
   socketUrlFor(own: OwnHost): URL;
   readiness(): z.infer<typeof Readiness>;

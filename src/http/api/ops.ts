@@ -64,6 +64,6 @@ export const metrics: Call = {
   route: METRICS_ROUTE,
   answer(c, api) {
     if (api.showMetrics === "key") authorize(c, api, "read");
-    return c.body(api.metricsText(), 200, { "content-type": METRICS_TYPE });
+    return c.body(api.metrics.text(), 200, { "content-type": METRICS_TYPE });
   },
 };

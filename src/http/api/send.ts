@@ -5,6 +5,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, type Auth } from "../../auth/auth.ts";
 import { InvalidMessageError } from "../../protocol/errors.ts";
+import type { Metrics } from "../../metrics/metrics.ts";
 import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { SendOptions } from "../../publisher/send.ts";
@@ -108,6 +109,7 @@ const ROUTE = createRoute({
 export interface SendContext {
   readonly publisher: Publisher;
   readonly auth: Auth;
+  readonly metrics: Metrics;
   readonly body: BodyLimits;
 }
 
@@ -125,7 +127,8 @@ export function sendTarget(request: Request): string | undefined {
  * @throws as `Publisher.send` and `readPayload`.
  */
 export async function answerSend(request: Request, target: string, context: SendContext): Promise<Response> {
-  const caller = context.auth.authorize(bearerOf(request), "send");
+  const { auth } = context;
+  const caller = auth.authorize(auth.isOpen ? undefined : bearerOf(request), "send");
   const options: SendOptions = {};
   const query = queryOf(request);
   if (query !== undefined) {
@@ -142,7 +145,8 @@ export async function answerSend(request: Request, target: string, context: Send
   try {
     payload = await readPayload(request, context.body);
   } catch (error) {
-    if (error instanceof InvalidMessageError) context.publisher.countRefused();
+    // A payload that can't be read never comes to the publisher, which counts all other sends.
+    if (error instanceof InvalidMessageError) context.metrics.sends.refused++;
     throw error;
   }
   const idempotencyKey = request.headers.get("idempotency-key");
@@ -159,6 +163,5 @@ export async function answerSend(request: Request, target: string, context: Send
 export const send: Call = {
   route: ROUTE,
   effect: EFFECT_ON_FAILURE.send,
-  answer: (c, { publisher, auth, bodies }) =>
-    answerSend(c.req.raw, segmentOf(c), { publisher, auth, body: bodies.single }),
+  answer: (c, api) => answerSend(c.req.raw, segmentOf(c), { ...api, body: api.bodies.single }),
 };

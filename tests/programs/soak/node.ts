@@ -5,7 +5,7 @@
  *
  *     deno run -A --v8-flags=--expose-gc tests/programs/soak/node.ts '{"REDIS_URL": "…"}' name
  */
-import { loadConfig } from "../../../src/config/settings.ts";
+import { loadConfig } from "../../../testkit/config.ts";
 import { openLog } from "../../../src/log/open.ts";
 import { startServer } from "../../../src/server/server.ts";
 import { lines } from "./lines.ts";

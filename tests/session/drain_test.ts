@@ -1,0 +1,78 @@
+/** How many sessions are ended together: the test says when a step is over and when a socket is gone. */
+import { assert, assertEquals } from "@std/assert";
+import { CLOSE } from "../../src/protocol/close_codes.ts";
+import { drain, sendAway } from "../../src/session/drain.ts";
+import { type Member, Registry } from "../../src/session/registry.ts";
+import { HeldTimers } from "../../testkit/held_timers.ts";
+
+/** A registry whose members end when they are told to, and whose sockets stay until the test says so. */
+class Stage {
+  readonly registry = new Registry({ maxConnections: 100, onFlood() {}, hasFlooded: () => false });
+  readonly closed: Member[] = [];
+  readonly retriesMs: number[] = [];
+
+  join(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const member: Member = {
+        tick() {},
+        close: (_reason, options) => {
+          this.closed.push(member);
+          this.retriesMs.push(options!.retryMs!);
+          this.registry.onEnd(member);
+        },
+      };
+      this.registry.join(member, "address");
+    }
+  }
+
+  leave(members: Member[]): void {
+    for (const member of members) this.registry.onGone(member);
+  }
+}
+
+/** By then every promise that could go on has. */
+const turn = () => new Promise((resolve) => setTimeout(resolve));
+
+Deno.test("A drain closes in steps, then whoever joined meanwhile, and waits until all sockets are gone", async () => {
+  using steps = new HeldTimers(50);
+  const stage = new Stage();
+  stage.join(20);
+  let left: number | undefined;
+  const drained = drain(stage.registry, CLOSE.restart, 60_000).then((count) => left = count);
+  assertEquals(stage.closed.length, 10, "twenty in a tenth of a second are ten in a twentieth");
+  stage.join(1);
+  steps.run();
+  await turn();
+  assertEquals([stage.closed.length, steps.count], [21, 0]);
+  assert(stage.retriesMs.every((ms) => ms >= 0 && ms <= 1_000), `${stage.retriesMs}`);
+  stage.leave(stage.closed.slice(1));
+  await turn();
+  assertEquals(left, undefined, "one socket is still there");
+  stage.leave(stage.closed.slice(0, 1));
+  await drained;
+  assertEquals(left, 0);
+});
+
+Deno.test("A drain ends with its window, and says how many sockets it leaves behind", async () => {
+  const stage = new Stage();
+  stage.join(3);
+  assertEquals(await drain(stage.registry, CLOSE.restart, 0), 3);
+});
+
+Deno.test("Sending away is over when those that were there are gone; those that join meanwhile stay", async () => {
+  using steps = new HeldTimers(50);
+  const stage = new Stage();
+  stage.join(20);
+  let isOver = false;
+  const over = sendAway(stage.registry, CLOSE.restart, 60_000).then(() => isOver = true);
+  stage.join(1);
+  steps.run();
+  await turn();
+  stage.leave(stage.closed.slice(1));
+  await turn();
+  assertEquals([stage.closed.length, isOver], [20, false]);
+  stage.leave(stage.closed.slice(0, 1));
+  await over;
+  assertEquals(stage.registry.size, 1);
+  stage.registry.heartbeat.stop();
+});
