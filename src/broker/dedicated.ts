@@ -8,7 +8,7 @@
 import type { Attempt } from "../async/attempt.ts";
 import { Semaphore } from "../async/semaphore.ts";
 import type { Log } from "../log/log.ts";
-import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
 import { ConnectionBudget } from "../redis/connection_budget.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
@@ -23,39 +23,29 @@ const MAX_DIALS = 64;
 /** Losses are put together for so long before the log tells of them. */
 const TELL_MS = 3_000;
 
-export interface DedicatedOptions {
-  /** Stays the caller's to close, when the subscriptions are closed. */
-  readonly dialler: Dialler;
-  /** Is asked how many connections Redis takes; stays the caller's to close. */
-  readonly redis: Pick<Redis, "clients">;
-  readonly log?: Log;
-}
-
 export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly counted = "sockets";
+  lost = 0;
+  onSubscribed: (channel: string) => void = () => {};
   readonly #dialler: Dialler;
-  readonly #log: Log | undefined;
+  readonly log: Log | undefined;
   readonly #budget: ConnectionBudget;
   readonly #dials = new Semaphore(MAX_DIALS);
   readonly #all = new ByChannel<DedicatedSubscription>();
-  #onConfirmed: (channel: string) => void = () => {};
   #isClosed = false;
-  #lost = 0;
   #losses = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor({ dialler, redis, log }: DedicatedOptions) {
+  /** @param options What of it can be closed stays the caller's to close, when the subscriptions are closed. */
+  constructor(options: { dialler: Dialler; redis: Pick<Redis, "clients">; log?: Log }) {
+    const { dialler, redis, log } = options;
     this.#dialler = dialler;
-    this.#log = log;
+    this.log = log;
     this.#budget = new ConnectionBudget(() => redis.clients());
   }
 
   get size(): number {
     return this.#all.size;
-  }
-
-  get lost(): number {
-    return this.#lost;
   }
 
   channels(): IterableIterator<string> {
@@ -64,10 +54,6 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
 
   confirmed(channel: string): RedisConnection[] {
     return this.#all.of(channel).flatMap(({ current }) => current ?? []);
-  }
-
-  onConfirmed(listener: (channel: string) => void): void {
-    this.#onConfirmed = listener;
   }
 
   async subscribe(
@@ -94,20 +80,8 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     return subscription;
   }
 
-  cut(): void {
-    for (const subscription of this.#all) subscription.cut();
-  }
-
-  checkHealth(): void {
-    for (const subscription of this.#all) subscription.checkHealth();
-  }
-
-  ping(): void {
-    for (const subscription of this.#all) subscription.ping();
-  }
-
-  cutSilent(): void {
-    for (const subscription of this.#all) subscription.cutIfSilent();
+  connections(): Iterable<DedicatedSubscription> {
+    return this.#all;
   }
 
   async close(): Promise<void> {
@@ -120,29 +94,19 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     return this.#dialler.dialSubscribed(channel, attempt, { semaphore: this.#dials });
   }
 
-  onSubscribed(channel: string): void {
-    this.#onConfirmed(channel);
-  }
-
   onLost(count: number): void {
-    this.#lost += count;
+    this.lost += count;
     this.#budget.expect(count);
     if (count < 0 || this.#isClosed) return;
     this.#losses += count;
-    this.#tellTimer ??= setTimeout(() => this.#tellLosses(), TELL_MS);
+    this.#tellTimer ??= setTimeout(() => {
+      this.#tellTimer = undefined;
+      this.log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
+      this.#losses = 0;
+    }, TELL_MS);
   }
 
   onClosed(subscription: DedicatedSubscription): void {
     this.#all.delete(subscription);
-  }
-
-  onSubscriberError(channel: string, error: unknown): void {
-    this.#log?.error("subscriber failed", { channel, reason: messageOf(error) });
-  }
-
-  #tellLosses(): void {
-    this.#tellTimer = undefined;
-    this.#log?.warn("subscriptions lost", { count: this.#losses, reason: "They are being restored" });
-    this.#losses = 0;
   }
 }

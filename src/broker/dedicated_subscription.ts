@@ -1,9 +1,11 @@
 /** One subscription on a Redis connection of its own: it knows one channel and one subscriber, and nothing of sockets. */
 import type { Attempt } from "../async/attempt.ts";
+import type { Log } from "../log/log.ts";
 import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import { encodeCommand, type Reply, ReplyError, type RespParser } from "../redis/resp.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
+import { Listener } from "./listener.ts";
 
 /** What a subscription needs of those it is one of. */
 export interface DedicatedContext {
@@ -14,27 +16,25 @@ export interface DedicatedContext {
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
   onClosed(subscription: DedicatedSubscription): void;
-  onSubscriberError(channel: string, error: unknown): void;
+  /** Has what the subscriber throws. */
+  readonly log: Log | undefined;
 }
 
 const PING = encodeCommand("PING");
 const PATIENCE: Patience = { ping: 3, close: 5 };
 
 export class DedicatedSubscription extends PubSubConnection implements Subscription {
-  readonly channel: string;
-  readonly #subscriber: Subscriber;
+  readonly #listener: Listener;
   readonly #context: DedicatedContext;
-  #isLost = false;
 
   constructor(
-    channel: string,
+    readonly channel: string,
     subscriber: Subscriber,
     dialling: PubSubContext,
     context: DedicatedContext,
   ) {
     super(dialling, PATIENCE);
-    this.channel = channel;
-    this.#subscriber = subscriber;
+    this.#listener = new Listener(channel, subscriber, context.log);
     this.#context = context;
   }
 
@@ -58,24 +58,19 @@ export class DedicatedSubscription extends PubSubConnection implements Subscript
   }
 
   protected onConnected(): void {
-    const wasLost = this.#isLost;
+    const wasLost = this.#listener.isLost;
     this.#setLost(false);
     this.#context.onSubscribed(this.channel);
-    if (wasLost) this.#tell(() => this.#subscriber.restored());
+    if (wasLost) this.#listener.restored();
   }
 
   protected onLost(reason: string): void {
     this.#setLost(true);
-    this.#tell(() => this.#subscriber.lost(reason));
+    this.#listener.lost(reason);
   }
 
   protected onMessage(parser: RespParser): void {
-    // The subscriber's faults are not the connection's.
-    try {
-      this.#subscriber.message(parser.payload(), parser.byteLength);
-    } catch (error) {
-      this.#context.onSubscriberError(this.channel, error);
-    }
+    this.#listener.message(parser.payload(), parser.byteLength);
   }
 
   protected onReply(reply: Reply): string | undefined {
@@ -83,16 +78,8 @@ export class DedicatedSubscription extends PubSubConnection implements Subscript
   }
 
   #setLost(isLost: boolean): void {
-    if (this.#isLost === isLost) return;
-    this.#isLost = isLost;
+    if (this.#listener.isLost === isLost) return;
+    this.#listener.isLost = isLost;
     this.#context.onLost(isLost ? 1 : -1);
-  }
-
-  #tell(notice: () => void): void {
-    try {
-      notice();
-    } catch (error) {
-      this.#context.onSubscriberError(this.channel, error);
-    }
   }
 }

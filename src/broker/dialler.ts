@@ -11,15 +11,6 @@ import { type OpenOptions, RedisConnection } from "../redis/raw_connection.ts";
 import { encodeCommand } from "../redis/resp.ts";
 import type { Topology } from "../redis/topology.ts";
 
-export interface DiallerOptions {
-  /** Is asked for the place of each dial. */
-  readonly topology: Topology;
-  /** The connection for commands; it stays the caller's to close. */
-  readonly redis: Redis;
-  /** How long a subscription may take to be confirmed, in milliseconds. */
-  readonly timeoutMs: number;
-}
-
 /** How long Redis may take to confirm that nobody listens any more. */
 const CLOSE_MS = 1_000;
 
@@ -31,7 +22,9 @@ export class Dialler implements PubSubContext {
   /** How often all had to be dialled again. */
   #generation = 0;
 
-  constructor({ topology, redis, timeoutMs }: DiallerOptions) {
+  /** @param options.timeoutMs How long a subscription may take. The connection for commands is the caller's to close. */
+  constructor(options: { topology: Topology; redis: Redis; timeoutMs: number }) {
+    const { topology, redis, timeoutMs } = options;
     this.#subscribing = new Deadlines(timeoutMs);
     this.#topology = topology;
     this.#redis = redis;
@@ -52,7 +45,7 @@ export class Dialler implements PubSubContext {
       return await work(attempt);
     } catch (error) {
       if (error instanceof BrokerUnavailableError) {
-        this.#redis.warn("subscription failed", error.message, error.cause);
+        this.#redis.availability.warn("subscription failed", error.message, error.cause);
       }
       throw error;
     } finally {
@@ -79,11 +72,11 @@ export class Dialler implements PubSubContext {
   /** A new connection that is subscribed to one channel. */
   dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions): Promise<RedisConnection> {
     const commands = [encodeCommand("SUBSCRIBE", channel)];
-    return this.dial(attempt, { ...options, commands, replies: 1 }, channel);
+    return this.dial(attempt, { ...options, commands }, channel);
   }
 
   whenReady(): Promise<void> {
-    return this.#redis.whenReady();
+    return this.#redis.availability.whenReady();
   }
 
   isOld({ generation }: RedisConnection): boolean {

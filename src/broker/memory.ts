@@ -5,14 +5,15 @@
  * node.
  */
 import { Buffer } from "node:buffer";
-import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
+import { Listener } from "./listener.ts";
 
 export class MemoryBroker implements Broker {
   readonly kind = "memory";
   readonly counted = "sockets";
-  readonly #channels = new Map<string, Set<Subscriber>>();
+  readonly #channels = new Map<string, Set<Listener>>();
   readonly #log: Log | undefined;
   #closed = false;
 
@@ -33,11 +34,7 @@ export class MemoryBroker implements Broker {
     this.#assertOpen();
     options.signal?.throwIfAborted();
     // One entry per subscription, even when the same subscriber comes twice.
-    const entry: Subscriber = {
-      message: (payload, byteLength) => subscriber.message(payload, byteLength),
-      lost: (reason) => subscriber.lost(reason),
-      restored: () => subscriber.restored(),
-    };
+    const entry = new Listener(channel, subscriber, this.#log);
     const entries = this.#channels.get(channel);
     if (entries) entries.add(entry);
     else this.#channels.set(channel, new Set([entry]));
@@ -62,11 +59,7 @@ export class MemoryBroker implements Broker {
     for (const entry of [...entries]) {
       if (!entries.has(entry)) continue;
       reached++;
-      try {
-        entry.message(payload, byteLength);
-      } catch (error) {
-        this.#log?.error("subscriber failed", { channel, reason: messageOf(error) });
-      }
+      entry.message(payload, byteLength);
     }
     return reached;
   }

@@ -41,28 +41,21 @@ export class Probe {
   readonly #stop = Promise.withResolvers<void>();
   readonly #first = Promise.withResolvers<void>();
   #isStopped = false;
-  #running: Promise<void> | undefined;
+  readonly #running: Promise<void>;
   #reason: string | undefined;
-  #counts: boolean | undefined;
+  /** Whether this Redis counts its subscribers; undefined while that is not known. */
+  counts: boolean | undefined;
   #trials = 0;
 
   constructor(options: ProbeOptions) {
     this.#options = options;
-    options.redis.onOtherServer(() => this.#counts = undefined);
+    options.redis.onOtherServer(() => this.counts = undefined);
+    this.#running = this.#run();
   }
 
   /** What was found the last time: a sentence without a full stop that anybody may read. */
   unready(): string | undefined {
     return this.#reason;
-  }
-
-  /** Whether this Redis counts its subscribers; undefined while that is not known. */
-  get counts(): boolean | undefined {
-    return this.#counts;
-  }
-
-  start(): void {
-    this.#running ??= this.#run();
   }
 
   /** Resolves when the first trial has ended, or after the time given. */
@@ -81,11 +74,11 @@ export class Probe {
   async #run(): Promise<void> {
     const { redis } = this.#options;
     while (!this.#isStopped) {
-      await Promise.race([redis.whenReady(), this.#stop.promise]);
+      await Promise.race([redis.availability.whenReady(), this.#stop.promise]);
       if (this.#isStopped) return;
       const reason = await this.#trial();
       // All of Redis is away: that is said already.
-      if (redis.unavailable() === undefined) this.#found(reason);
+      if (redis.availability.reason === undefined) this.#found(reason);
       this.#first.resolve();
       await sleep(PAUSE_MS, this.#stop.promise);
     }
@@ -93,7 +86,7 @@ export class Probe {
 
   #found(reason: string | undefined): void {
     if (reason !== undefined && reason !== this.#reason) {
-      this.#options.log?.warn("not ready", { reason: reason });
+      this.#options.log?.warn("not ready", { reason });
     } else if (reason === undefined && this.#reason !== undefined) {
       this.#options.log?.info("ready again");
     }
@@ -105,7 +98,7 @@ export class Probe {
     const reason = await this.#options.redis.tryScripts(this.#options.channel);
     if (reason !== undefined) return reason;
     try {
-      if (this.#counts === undefined) this.#options.onCounted(this.#counts = await this.#counting());
+      if (this.counts === undefined) this.#options.onCounted(this.counts = await this.#counting());
       await this.#once().catch((error: unknown) => {
         // Somebody may just have ended that connection: once is no sign.
         if (![ENDED, UNHEARD].includes(messageOf(error))) throw error;
@@ -152,7 +145,7 @@ export class Probe {
     try {
       const text = String(this.#trials++);
       // Where subscribers are not counted at all, no number says anything.
-      if (await this.#count(text) < 1 && this.#counts) {
+      if (await this.#count(text) < 1 && this.counts) {
         throw new BrokerUnavailableError(UNHEARD);
       }
       await this.#attempt((attempt) => attempt.step(arrival(connection, text)));
@@ -166,7 +159,7 @@ export class Probe {
   }
 
   async #attempt<T>(work: (attempt: Attempt) => Promise<T>): Promise<T> {
-    const late = () => new BrokerUnavailableError(`Redis did not serve a new subscription within a second`);
+    const late = () => new BrokerUnavailableError("Redis did not serve a new subscription within a second");
     const attempt = new Attempt(this.#deadlines, { late, signal: undefined });
     try {
       return await work(attempt);

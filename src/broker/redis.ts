@@ -6,14 +6,6 @@ import type { Broker, Subscriber, Subscription } from "./broker.ts";
 import { SelfCheck } from "./self_check.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
-export interface RedisBrokerOptions {
-  /** The way of subscribing; ends with the broker. */
-  readonly subscriptions: Subscriptions;
-  /** The connection for commands; it stays the caller's to close. */
-  readonly redis: Redis;
-  readonly log?: Log;
-}
-
 const HEALTH_TICK_MS = 5_000;
 /** A tick that comes later than that comes in a process that is short of time. */
 const MAX_LATE_MS = 500;
@@ -43,7 +35,9 @@ export class RedisBroker implements Broker {
   #lifeTimer: ReturnType<typeof setTimeout> | undefined;
   #isClosed = false;
 
-  constructor({ subscriptions, redis, log }: RedisBrokerOptions) {
+  /** @param options Its way of subscribing ends with the broker; the connection for commands is the caller's to close. */
+  constructor(options: { subscriptions: Subscriptions; redis: Redis; log?: Log }) {
+    const { subscriptions, redis, log } = options;
     this.#subscriptions = subscriptions;
     this.counted = subscriptions.counted;
     this.#redis = redis;
@@ -59,10 +53,12 @@ export class RedisBroker implements Broker {
       },
       dialAnew: () => redis.dialAnew("Redis does not count our subscriptions"),
     });
-    subscriptions.onConfirmed((channel) => this.#selfCheck.opened(channel));
+    subscriptions.onSubscribed = (channel) => this.#selfCheck.opened(channel);
     // The commands go to another server than before, or to other data: so must all subscriptions.
-    redis.onOtherServer(() => subscriptions.cut());
-    redis.onReturn(() => this.#askForLife());
+    redis.onOtherServer(() => {
+      for (const connection of subscriptions.connections()) connection.cut();
+    });
+    redis.availability.onReturn(() => this.#askForLife());
   }
 
   unavailable(): string | undefined {
@@ -70,7 +66,7 @@ export class RedisBroker implements Broker {
     if (!this.#isCounting && this.counted === "sockets") return NOT_COUNTING;
     const reason = this.#unreachable();
     if (reason !== undefined) return reason;
-    const { backAtMs } = this.#redis;
+    const { backAtMs } = this.#redis.availability;
     if (backAtMs === -Infinity) return undefined; // it was never away: no need to ask the clock
     const backForMs = performance.now() - backAtMs;
     return backForMs < (this.#subscriptions.lost > 0 ? MAX_SETTLE_MS : SETTLE_MS)
@@ -83,7 +79,8 @@ export class RedisBroker implements Broker {
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
-    refuseIf(this.#unreachable());
+    const reason = this.#unreachable();
+    if (reason !== undefined) throw new BrokerUnavailableError(reason);
     return await this.#subscriptions.subscribe(channel, subscriber, options.signal);
   }
 
@@ -95,14 +92,11 @@ export class RedisBroker implements Broker {
   }
 
   async counts(channels: readonly string[]): Promise<number[]> {
-    refuseIf(this.unavailable());
+    const reason = this.unavailable();
+    if (reason !== undefined) throw new BrokerUnavailableError(reason);
     return await this.#redis.subscriberCounts(channels);
   }
 
-  /**
-   * Takes in how many subscriptions the channel has where the commands go, from somebody who has learned it by the way:
-   * when ours are not among them, they are on another server.
-   */
   learnCount(channel: string, count: number): void {
     this.#selfCheck.counted(channel, count);
   }
@@ -129,7 +123,8 @@ export class RedisBroker implements Broker {
     const lateMs = performance.now() - this.#nextTickMs;
     this.#nextTickMs += lateMs + HEALTH_TICK_MS;
     // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
-    if (lateMs < MAX_LATE_MS && this.#redis.unavailable() === undefined) this.#subscriptions.checkHealth();
+    if (lateMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
+    for (const connection of this.#subscriptions.connections()) connection.checkHealth();
   }
 
   /**
@@ -138,23 +133,17 @@ export class RedisBroker implements Broker {
    */
   #askForLife(): void {
     clearTimeout(this.#lifeTimer);
-    this.#subscriptions.ping();
+    for (const connection of this.#subscriptions.connections()) connection.ping();
     const dueMs = performance.now() + LIFE_MS;
     this.#lifeTimer = setTimeout(() => {
       // Whoever had no time to listen learns nothing from silence; the next health checks will.
-      if (performance.now() - dueMs < MAX_LATE_MS && this.#redis.unavailable() === undefined) {
-        this.#subscriptions.cutSilent();
-      }
+      if (performance.now() - dueMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
+      for (const connection of this.#subscriptions.connections()) connection.cutIfSilent();
     }, LIFE_MS);
   }
 
   /** Undefined while Redis can be dialled. */
   #unreachable(): string | undefined {
-    return this.#isClosed ? "The broker is closed" : this.#redis.unavailable();
+    return this.#isClosed ? "The broker is closed" : this.#redis.availability.reason;
   }
-}
-
-/** @throws {BrokerUnavailableError} when there is a reason. */
-function refuseIf(reason: string | undefined): void {
-  if (reason !== undefined) throw new BrokerUnavailableError(reason);
 }

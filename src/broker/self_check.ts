@@ -7,27 +7,14 @@
  * once in a while. What is found missing twice is closed, to be dialled again. When that does not help, or half of all
  * is missing, it is the connection for commands that is at the wrong place.
  */
-
-/** A connection of ours to Redis. */
-export interface Held {
-  close(): void;
-}
-
-/** What Redis must count of this process. */
-export interface OwnSubscriptions {
-  /** How many channels there are. */
-  readonly size: number;
-  channels(): IterableIterator<string>;
-  /** The connections that Redis must count for this channel now: confirmed, not closing, and being read. */
-  confirmed(channel: string): readonly Held[];
-}
+import type { Held, Subscriptions } from "./subscriptions.ts";
 
 export interface SelfCheckOptions {
   /** Whether nothing can be asked just now. */
   isIdle(): boolean;
   /** How many subscriptions each channel has, where the commands go. */
   counts(channels: readonly string[]): Promise<number[]>;
-  readonly subscriptions: OwnSubscriptions;
+  readonly subscriptions: Pick<Subscriptions, "size" | "channels" | "confirmed">;
   /** Some were missing, and have been closed. */
   onFound(channels: number): void;
   /** The commands go to the wrong place. */
@@ -48,7 +35,6 @@ const IN_VAIN_MS = 30_000;
 
 export class SelfCheck {
   readonly #options: SelfCheckOptions;
-  readonly #own: OwnSubscriptions;
   readonly #sweepTimer: ReturnType<typeof setInterval>;
   #gatherTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #againTimers = new Set<ReturnType<typeof setTimeout>>();
@@ -60,7 +46,6 @@ export class SelfCheck {
 
   constructor(options: SelfCheckOptions) {
     this.#options = options;
-    this.#own = options.subscriptions;
     this.#sweepTimer = setInterval(() => this.#onSweepTick(), SWEEP_TICK_MS);
   }
 
@@ -72,7 +57,7 @@ export class SelfCheck {
 
   /** Somebody else has learned how many subscriptions the channel has, where the commands go. */
   counted(channel: string, count: number): void {
-    const own = this.#own.confirmed(channel).length;
+    const own = this.#options.subscriptions.confirmed(channel).length;
     // It may be younger than the answer: so it is asked for.
     if (count < own) this.opened(channel);
     else this.#new.delete(channel);
@@ -96,8 +81,8 @@ export class SelfCheck {
   #onSweepTick(): void {
     if (this.#options.isIdle()) return;
     const portion: string[] = [];
-    const wanted = Math.ceil(this.#own.size / SWEEP_TICKS);
-    this.#sweep ??= this.#own.channels();
+    const wanted = Math.ceil(this.#options.subscriptions.size / SWEEP_TICKS);
+    this.#sweep ??= this.#options.subscriptions.channels();
     while (portion.length < wanted) {
       const { value, done } = this.#sweep.next();
       if (done) {
@@ -124,13 +109,13 @@ export class SelfCheck {
   async #confirm(channels: Iterable<string>): Promise<void> {
     if ((await this.#missing(channels)).size === 0 || this.#isClosed) return;
     // One that is missing is seldom alone.
-    const missing = await this.#missing(this.#own.channels());
+    const missing = await this.#missing(this.#options.subscriptions.channels());
     if (missing.size === 0 || this.#isClosed) return;
     const nowMs = performance.now();
     const isInVain = nowMs - this.#foundAtMs < IN_VAIN_MS;
     this.#foundAtMs = nowMs;
     this.#options.onFound(missing.size);
-    const isMost = missing.size * 2 > this.#own.size;
+    const isMost = missing.size * 2 > this.#options.subscriptions.size;
     for (const held of missing.values()) for (const connection of held) connection.close();
     if ((isInVain || isMost) && nowMs - this.#dialledAtMs >= IN_VAIN_MS) {
       this.#dialledAtMs = nowMs;
@@ -149,13 +134,13 @@ export class SelfCheck {
       for (const [i, [channel, before]] of asked.entries()) {
         if (counts[i]! >= before.length) continue;
         // What was closed or lost meanwhile is not missing.
-        const now = this.#own.confirmed(channel);
+        const now = this.#options.subscriptions.confirmed(channel);
         const still = before.filter((held) => now.includes(held));
         if (counts[i]! < still.length) missing.set(channel, still);
       }
     };
     for (const channel of channels) {
-      const held = this.#own.confirmed(channel);
+      const held = this.#options.subscriptions.confirmed(channel);
       if (held.length > 0 && batch.push([channel, held]) >= BATCH) await ask();
     }
     if (batch.length > 0) await ask();

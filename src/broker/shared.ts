@@ -4,48 +4,35 @@
  */
 import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
-import { messageOf } from "../protocol/errors.ts";
 import { logMessage, publicMessageOfReply, type Redis } from "../redis/commands.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import type { Dialler } from "./dialler.ts";
-import type { Held } from "./self_check.ts";
 import { SharedConnection, type SharedContext } from "./shared_connection.ts";
-import type { Subscriptions } from "./subscriptions.ts";
+import type { Held, Subscriptions } from "./subscriptions.ts";
 
 const BUFFER_BYTES = 64 * 1024;
 
-export interface SharedOptions {
-  /** Stays the caller's to close, when the subscriptions are closed. */
-  readonly dialler: Dialler;
-  /** Is told of trouble; stays the caller's to close. */
-  readonly redis: Pick<Redis, "warn">;
-  /** How many connections the channels are spread over. */
-  readonly connections: number;
-  readonly log?: Log;
-}
-
 export class SharedSubscriptions implements Subscriptions, SharedContext {
   readonly counted = "nodes";
-  readonly #options: SharedOptions;
+  readonly log: Log | undefined;
+  lost = 0;
+  onSubscribed: (channel: string) => void = () => {};
+  readonly #dialler: Dialler;
+  readonly #availability: Redis["availability"];
   readonly #connections: readonly SharedConnection[];
-  #onConfirmed: (channel: string) => void = () => {};
-  #lost = 0;
 
-  constructor(options: SharedOptions) {
-    this.#options = options;
-    this.#connections = Array.from(
-      { length: options.connections },
-      () => new SharedConnection(options.dialler, this),
-    );
+  /** @param options What of it can be closed stays the caller's to close, when the subscriptions are closed. */
+  constructor(options: { dialler: Dialler; redis: Redis; connections: number; log?: Log }) {
+    this.#dialler = options.dialler;
+    this.#availability = options.redis.availability;
+    this.log = options.log;
+    const { connections: length } = options;
+    this.#connections = Array.from({ length }, () => new SharedConnection(options.dialler, this));
   }
 
   get size(): number {
     return this.#connections.reduce((sum, { size }) => sum + size, 0);
-  }
-
-  get lost(): number {
-    return this.#lost;
   }
 
   *channels(): Generator<string> {
@@ -57,32 +44,12 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
     return held ? [held] : [];
   }
 
-  onConfirmed(listener: (channel: string) => void): void {
-    this.#onConfirmed = listener;
-  }
-
-  subscribe(
-    channel: string,
-    subscriber: Subscriber,
-    signal: AbortSignal | undefined,
-  ): Promise<Subscription> {
+  subscribe(channel: string, subscriber: Subscriber, signal: AbortSignal | undefined): Promise<Subscription> {
     return this.#of(channel).subscribe(channel, subscriber, signal);
   }
 
-  cut(): void {
-    for (const connection of this.#connections) connection.cut();
-  }
-
-  checkHealth(): void {
-    for (const connection of this.#connections) connection.checkHealth();
-  }
-
-  ping(): void {
-    for (const connection of this.#connections) connection.ping();
-  }
-
-  cutSilent(): void {
-    for (const connection of this.#connections) connection.cutIfSilent();
+  connections(): Iterable<SharedConnection> {
+    return this.#connections;
   }
 
   async close(): Promise<void> {
@@ -90,31 +57,20 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   dial(attempt: Attempt): Promise<RedisConnection> {
-    return this.#options.dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
-  }
-
-  onSubscribed(channel: string): void {
-    this.#onConfirmed(channel);
+    return this.#dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
   }
 
   onLost(count: number): void {
-    this.#lost += count;
-  }
-
-  onSubscriberError(channel: string, error: unknown): void {
-    this.#options.log?.error("subscriber failed", { channel, reason: messageOf(error) });
+    this.lost += count;
   }
 
   onConnectionLost(reason: string): void {
-    this.#options.redis.warn("shared connection lost", "Its subscriptions are being restored", reason);
+    this.#availability.warn("shared connection lost", "Its subscriptions are being restored", reason);
   }
 
   onRefused(channel: string, reason: string): void {
-    this.#options.log?.warn("subscription refused", {
-      channel,
-      reason: publicMessageOfReply(reason),
-      detail: logMessage(reason),
-    });
+    const detail = logMessage(reason);
+    this.log?.warn("subscription refused", { channel, reason: publicMessageOfReply(reason), detail });
   }
 
   #of(channel: string): SharedConnection {

@@ -1,14 +1,8 @@
 /** One channel of a shared connection: who listens to it, and what Redis was told about it. */
-import type { Subscriber } from "./broker.ts";
-import type { Held } from "./self_check.ts";
-
-export interface Listener {
-  readonly subscriber: Subscriber;
-  isLost: boolean;
-}
+import type { Listener } from "./listener.ts";
+import type { Held } from "./subscriptions.ts";
 
 export class SharedChannel {
-  readonly name: string;
   readonly listeners = new Set<Listener>();
   /** The last command sent for it on this connection; undefined also when Redis refused it. */
   sent: "subscribe" | "unsubscribe" | undefined;
@@ -20,9 +14,7 @@ export class SharedChannel {
   held: Held | undefined;
   #waiters: ((refusal: string | undefined) => void)[] = [];
 
-  constructor(name: string) {
-    this.name = name;
-  }
+  constructor(readonly name: string) {}
 
   get isConfirmed(): boolean {
     return this.sent === "subscribe" && this.due === 0;

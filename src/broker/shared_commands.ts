@@ -5,7 +5,7 @@
  * once with an error for all of them. So an answer is about the first command that has not all of its answers.
  */
 import { Buffer } from "node:buffer";
-import { concat, encodeCommand, type Reply, ReplyError } from "../redis/resp.ts";
+import { encodeCommand, type Reply, ReplyError } from "../redis/resp.ts";
 import type { SharedChannel } from "./shared_channel.ts";
 
 /** A command that has not all of its answers. */
@@ -35,7 +35,7 @@ export class SharedCommands {
 
   /** @returns Commands to be written at once: from now on their answers are due. */
   make(channels: { leave: readonly SharedChannel[]; join: readonly SharedChannel[] }): Uint8Array {
-    return concat([
+    return Buffer.concat([
       ...inBatches(channels.leave).map((batch) => this.#make("unsubscribe", batch)),
       ...inBatches(channels.join).map((batch) => this.#make("subscribe", batch)),
     ]);
@@ -55,7 +55,7 @@ export class SharedCommands {
     const command = this.#pending[0];
     if (answer instanceof ReplyError) {
       // Of a channel that it does not let us leave, Redis is rid when the connection ends.
-      if (!command || command.kind === "unsubscribe" || answer.code !== "NOPERM") {
+      if (!command || command.kind === "unsubscribe" || !answer.text.startsWith("NOPERM ")) {
         return `Redis says: ${answer.text}`;
       }
       this.#pending.shift();

@@ -11,14 +11,16 @@
  */
 import { setImmediate } from "node:timers";
 import type { Attempt } from "../async/attempt.ts";
+import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { logMessage, publicMessageOfReply } from "../redis/commands.ts";
 import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Reply, RespParser } from "../redis/resp.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import type { Held } from "./self_check.ts";
-import { type Listener, SharedChannel } from "./shared_channel.ts";
+import { Listener } from "./listener.ts";
+import type { Held } from "./subscriptions.ts";
+import { SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";
 
 /** What a shared connection needs of those it is one of. */
@@ -29,10 +31,11 @@ export interface SharedContext {
   onSubscribed(channel: string): void;
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
-  onSubscriberError(channel: string, error: unknown): void;
   onConnectionLost(reason: string): void;
   /** A channel that was lost can't be had back: said of the first one on each connection. */
   onRefused(channel: string, reason: string): void;
+  /** Has what subscribers throw. */
+  readonly log: Log | undefined;
 }
 
 const PATIENCE: Patience = { ping: 1, close: 3 };
@@ -61,8 +64,9 @@ export class SharedConnection extends PubSubConnection {
     signal: AbortSignal | undefined,
   ): Promise<Subscription> {
     signal?.throwIfAborted();
-    const channel = this.#open(name);
-    const listener: Listener = { subscriber, isLost: false };
+    let channel = this.#channels.get(name);
+    if (!channel) this.#channels.set(name, channel = new SharedChannel(name));
+    const listener = new Listener(name, subscriber, this.#context.log);
     channel.listeners.add(listener);
     this.#sync(channel);
     try {
@@ -87,7 +91,6 @@ export class SharedConnection extends PubSubConnection {
     return this.#channels.size;
   }
 
-  /** Their names. */
   names(): IterableIterator<string> {
     return this.#channels.keys();
   }
@@ -129,15 +132,6 @@ export class SharedConnection extends PubSubConnection {
       await channel.settled();
     }
     closeDeadlines.clear(deadline);
-  }
-
-  // ------------------------------------------------------------------------------------------------------
-  // What is wished for, and what Redis was told
-
-  #open(name: string): SharedChannel {
-    let channel = this.#channels.get(name);
-    if (!channel) this.#channels.set(name, channel = new SharedChannel(name));
-    return channel;
   }
 
   #leave(channel: SharedChannel, listener: Listener): void {
@@ -190,9 +184,6 @@ export class SharedConnection extends PubSubConnection {
     } while (!channel.isConfirmed);
   }
 
-  // ------------------------------------------------------------------------------------------------------
-  // The connection
-
   protected dial(attempt: Attempt): Promise<RedisConnection> {
     return this.#context.dial(attempt);
   }
@@ -221,7 +212,7 @@ export class SharedConnection extends PubSubConnection {
           if (listener.isLost) continue;
           listener.isLost = true;
           this.#context.onLost(1);
-          this.#tell(channel, () => listener.subscriber.lost(reason));
+          listener.lost(reason);
         }
       }
     }
@@ -232,14 +223,9 @@ export class SharedConnection extends PubSubConnection {
     if (!channel || channel.listeners.size === 0) return;
     const payload = parser.payload();
     const { byteLength } = parser;
-    for (const { subscriber } of channel.listeners) {
+    for (const listener of channel.listeners) {
       if (this.isClosed) return; // by the one before
-      // The subscriber's faults are not the connection's.
-      try {
-        subscriber.message(payload, byteLength);
-      } catch (error) {
-        this.#context.onSubscriberError(channel.name, error);
-      }
+      listener.message(payload, byteLength);
     }
   }
 
@@ -267,7 +253,7 @@ export class SharedConnection extends PubSubConnection {
       if (!listener.isLost) continue;
       listener.isLost = false;
       this.#context.onLost(-1);
-      this.#tell(channel, () => listener.subscriber.restored());
+      listener.restored();
     }
   }
 
@@ -284,14 +270,6 @@ export class SharedConnection extends PubSubConnection {
       if (this.#isRefusalSaid || ![...channel.listeners].some(({ isLost }) => isLost)) continue;
       this.#isRefusalSaid = true;
       this.#context.onRefused(channel.name, reason);
-    }
-  }
-
-  #tell(channel: SharedChannel, notice: () => void): void {
-    try {
-      notice();
-    } catch (error) {
-      this.#context.onSubscriberError(channel.name, error);
     }
   }
 }

@@ -1,35 +1,35 @@
 /** The contract of a way of subscribing on Redis: how a broker's subscriptions are spread over connections. */
+import type { PubSubConnection } from "../redis/pubsub_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
-import type { OwnSubscriptions } from "./self_check.ts";
 
-export interface Subscriptions extends OwnSubscriptions {
+/** A connection of ours to Redis. */
+export interface Held {
+  close(): void;
+}
+
+export interface Subscriptions {
+  /** How many channels there are. */
+  readonly size: number;
+
+  channels(): IterableIterator<string>;
+
+  /** The connections that Redis must count for this channel now: confirmed, not closing, and being read. */
+  confirmed(channel: string): readonly Held[];
+
   /** What Redis counts of them: each, or one for all of a process. */
   readonly counted: "sockets" | "nodes";
 
   /** How many subscriptions are lost, and not back yet. */
   readonly lost: number;
 
-  /** Calls back with the channel of each subscription that Redis has confirmed, also after a loss. */
-  onConfirmed(listener: (channel: string) => void): void;
+  /** Called with the channel of each subscription that Redis has confirmed, also after a loss. */
+  onSubscribed: (channel: string) => void;
 
   /** @throws {BrokerUnavailableError} when Redis does not confirm it in time. @throws the signal's reason. */
-  subscribe(
-    channel: string,
-    subscriber: Subscriber,
-    signal: AbortSignal | undefined,
-  ): Promise<Subscription>;
+  subscribe(channel: string, subscriber: Subscriber, signal: AbortSignal | undefined): Promise<Subscription>;
 
-  /** Ends all connections, which are then dialled again. */
-  cut(): void;
-
-  /** Called every few seconds: finds connections that are open on our side only. */
-  checkHealth(): void;
-
-  /** Asks on all connections for a sign of life. */
-  ping(): void;
-
-  /** Ends those that have given none, which are then dialled again. */
-  cutSilent(): void;
+  /** All there are, those that are being dialled too. */
+  connections(): Iterable<PubSubConnection>;
 
   /** Ends every subscription. */
   close(): Promise<void>;

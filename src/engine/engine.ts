@@ -113,27 +113,26 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
       ...log,
     })
     : undefined;
-  probe?.start();
   return {
     broker,
     history,
     redis,
     async firstAttempt(withinMs) {
       const endMs = performance.now() + withinMs;
-      const attempt = await redis.firstAttempt(withinMs);
+      const attempt = await redis.availability.firstAttempt(withinMs);
       if (attempt.outcome !== "ready" || !probe) return attempt;
       await probe.first(endMs - performance.now());
       if (isShared || probe.counts !== false) return attempt;
       return { outcome: "refused", reason: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
     },
     // What keeps subscriptions from being restored says more than that they are not.
-    unready: () => redis.unavailable() ?? redis.silence() ?? probe?.unready() ?? broker.unavailable(),
+    unready: () => redis.availability.reason ?? redis.silence() ?? probe?.unready() ?? broker.unavailable(),
     reload: () => topology.reload(),
     async close() {
       await probe?.close();
       await broker.close();
       dialler.close();
-      await redis.close();
+      redis.close();
     },
   };
 }

@@ -85,7 +85,8 @@ export function wideOrigins(allowed: readonly string[]): { origin: string; reaso
  */
 export function hostGuard(host: string, allowed: readonly string[]): (own: OwnHost) => boolean {
   const all = allowed.includes("*");
-  const names = new Set(allowed.filter((entry) => !wildcardOf(entry) && URL.canParse(entry)).map(hostnameOf));
+  const exact = allowed.filter((entry) => !wildcardOf(entry));
+  const names = new Set(exact.map((entry) => URL.parse(entry)?.hostname));
   const suffixes = allowed.map(wildcardOf).flatMap((wildcard) => wildcard ? [wildcard.suffix] : []);
   const isOwn = (hostname: string) => {
     const name = hostname.replace(/^\[(.*)\]$/, "$1");
@@ -103,8 +104,4 @@ export function hostGuard(host: string, allowed: readonly string[]): (own: OwnHo
     }
     return isLastOwn;
   };
-}
-
-function hostnameOf(origin: string): string {
-  return new URL(origin).hostname;
 }

@@ -56,25 +56,17 @@ export function ownHostReader(
     }
     if (direct === undefined || trustedProxies.length === 0) return direct;
     const forwardedHost = headers.get("x-forwarded-host"), forwardedProto = headers.get("x-forwarded-proto");
-    if (
-      forwardedHost === null && forwardedProto === null || !trusted.has(info.remoteAddr.hostname)
-    ) {
+    if (forwardedHost === null && forwardedProto === null || !trusted.has(info.remoteAddr.hostname)) {
       return direct;
     }
+    const [, tls] = /^(?:http|ws)(s?)$/i.exec(firstOf(forwardedProto)) ?? [];
     return {
       ...direct,
       ...parseHost(firstOf(forwardedHost)),
-      protocol: PROTOCOLS.get(firstOf(forwardedProto).toLowerCase()) ?? protocol,
+      protocol: tls === undefined ? protocol : tls === "" ? "http:" : "https:",
     };
   };
 }
-
-const PROTOCOLS: ReadonlyMap<string, OwnHost["protocol"]> = new Map([
-  ["https", "https:"],
-  ["wss", "https:"],
-  ["http", "http:"],
-  ["ws", "http:"],
-]);
 
 /** Of several proxies the one nearest to the client says what the client used. */
 function firstOf(header: string | null): string {

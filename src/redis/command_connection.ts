@@ -1,21 +1,29 @@
 /**
- * The one connection of this process on which commands go to Redis, and whether they can.
+ * The one connection of this process on which commands go to Redis: it is dialled, greeted, watched, and dialled again.
  *
  * It promises that no command waits for ever. The client library alone does not: a command that has been written waits
  * as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a heartbeat finds
  * out when Redis has stopped answering.
  */
 import { backoffMs } from "../async/backoff.ts";
-import { sleep } from "../async/sleep.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
+import { Availability } from "./availability.ts";
 import { asUnavailable, type Client, isRefusal, newClient } from "./client_library.ts";
 import { Greeting, type Watch } from "./greeting.ts";
 import { Outbox } from "./outbox.ts";
 import type { ServerInfo } from "./server_info.ts";
 import type { Topology } from "./topology.ts";
-import { isReadOnly, isReply, logMessage, MAYBE_TLS, publicMessage, severityOf } from "./error_text.ts";
+import {
+  isReadOnly,
+  isReply,
+  logMessage,
+  MAYBE_TLS,
+  publicMessage,
+  type Severity,
+  severityOf,
+} from "./error_text.ts";
 
 export interface RedisOptions {
   /** How long a command may take, in milliseconds. @default 3000 */
@@ -23,33 +31,20 @@ export interface RedisOptions {
   log?: Log;
 }
 
-/** How the first attempt to connect ended. */
-export type FirstAttempt =
-  | { outcome: "ready" }
-  /** Redis answered, and would not let us in: waiting will not help. What it said is for the operator only. */
-  | { outcome: "refused"; reason: string; detail?: string; remedy: string }
-  /** Nobody answered; attempts go on. */
-  | { outcome: "unreachable"; reason: string };
-
-const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A heartbeat without an answer for so long, nor anything else with one, is a bad sign. */
 const SILENT_MS = 1_250;
 const BACKOFF = { baseMs: 50, maxMs: 1_000, jitter: 0.5 };
-const NOT_YET = "Redis is not connected yet";
 const NO_ANSWER = "Redis does not answer";
 
 export abstract class CommandConnection {
   protected readonly topology: Topology;
-  readonly #log: Log | undefined;
-  readonly #warnings: WarnOnce;
+  readonly availability: Availability;
   readonly #outbox: Outbox;
-  readonly #first = Promise.withResolvers<FirstAttempt>();
   readonly #timer: ReturnType<typeof setInterval>;
-  readonly #greeting: Greeting;
+  protected readonly greeting: Greeting;
   readonly #onOther: (() => void)[] = [];
-  readonly #onReturn: (() => void)[] = [];
   #client: Client;
   /** The connection that has ended last. */
   #ended: Client | undefined;
@@ -62,14 +57,8 @@ export abstract class CommandConnection {
   #isPlain = true;
   /** Connections that ended before Redis said who it is, one after the other. */
   #failedAttempts = 0;
-  #backAtMs = -Infinity;
-  #reconnects = 0;
   /** Who was greeted last; stays when that connection ends. */
   #server: ServerInfo | undefined;
-  #waiters: (() => void)[] = [];
-  #reason: string | undefined = NOT_YET;
-  /** How much is known of why this connection fails; see `severityOf`. */
-  #severity = 0;
   /** Whether Redis has said which life it lives, on this connection. */
   #greeted = false;
   #closed = false;
@@ -78,33 +67,18 @@ export abstract class CommandConnection {
   protected constructor(topology: Topology, options: RedisOptions) {
     this.topology = topology;
     topology.onChange((reason) => this.dialAnew(reason));
-    this.#log = options.log;
+    const warnings = new WarnOnce(options.log);
+    this.availability = new Availability(warnings, options.log);
+    this.greeting = new Greeting(warnings);
     this.#outbox = new Outbox({
-      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      timeoutMs: options.timeoutMs ?? 3_000,
       onAnswer: () => {
-        if (this.#reason !== undefined) this.#onAnswer();
+        if (this.availability.reason !== undefined) this.#onAnswer();
       },
       failure: (error) => this.failure(error),
     });
-    this.#warnings = new WarnOnce(options.log);
-    this.#greeting = new Greeting(this.#warnings);
     this.#client = this.#dial();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
-  }
-
-  /** Resolves when the first attempt to connect has ended, or after the time given. */
-  async firstAttempt(withinMs: number): Promise<FirstAttempt> {
-    await sleep(withinMs, this.#first.promise);
-    this.#first.resolve({ outcome: "unreachable", reason: "Redis did not answer in time" });
-    return await this.#first.promise;
-  }
-
-  /**
-   * Undefined while commands can be sent; else what is wrong, as a sentence without a full stop that anybody may read:
-   * it names no address.
-   */
-  unavailable(): string | undefined {
-    return this.#reason;
   }
 
   /**
@@ -115,16 +89,6 @@ export abstract class CommandConnection {
     return this.#isSilent ? NO_ANSWER : undefined;
   }
 
-  /** When Redis came back the last time, on the clock of `performance.now()`; -Infinity while it was never away. */
-  get backAtMs(): number {
-    return this.#backAtMs;
-  }
-
-  /** How often it came back. */
-  get reconnects(): number {
-    return this.#reconnects;
-  }
-
   /** Who was greeted last; undefined before the first greeting. Its `life` changes with its data. */
   get server(): ServerInfo | undefined {
     return this.#server;
@@ -132,17 +96,12 @@ export abstract class CommandConnection {
 
   /** Lets somebody look at each server before anything else is asked of it, and once a second from then on. */
   watchWith(watch: Watch): void {
-    this.#greeting.addWatch(watch);
+    this.greeting.watches.push(watch);
   }
 
   /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
   onOtherServer(listener: () => void): void {
     this.#onOther.push(listener);
-  }
-
-  /** Calls back when Redis answers again, after it was away. */
-  onReturn(listener: () => void): void {
-    this.#onReturn.push(listener);
   }
 
   /** Leaves the connection, and dials again. */
@@ -158,34 +117,16 @@ export abstract class CommandConnection {
     await this.#outbox.sendNow(() => this.#ask(client)).catch(() => {}); // whoever sends next is told
   }
 
-  /**
-   * Warns of trouble with Redis once in a while, unless all of Redis is away, which the log says already.
-   * @param reason What clients are told.
-   * @param cause What only the log is told; when there is no more to say, nothing is said at all.
-   */
-  warn(event: string, reason: string, cause: unknown): void {
-    if (this.#reason === undefined && cause !== undefined) {
-      this.#warnings.warn(event, reason, logMessage(messageOf(cause)));
-    }
-  }
-
-  /** Resolves when commands can be sent, or this is closed. */
-  whenReady(): Promise<void> {
-    if (this.unavailable() === undefined || this.#closed) return Promise.resolve();
-    return new Promise((resolve) => this.#waiters.push(resolve));
-  }
-
   /** Ends the connection. Commands still waiting are rejected at once. */
-  close(): Promise<void> {
-    if (this.#closed) return Promise.resolve();
+  close(): void {
+    if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
     clearTimeout(this.#dialTimer);
-    this.#reason = "The connection to Redis is closed";
-    this.#outbox.fail(this.#reason);
-    this.#wake();
+    const reason = "The connection to Redis is closed";
+    this.#outbox.fail(reason);
+    this.availability.close(reason);
     this.#client.destroy();
-    return Promise.resolve();
   }
 
   /**
@@ -194,18 +135,13 @@ export abstract class CommandConnection {
    * @throws {BrokerUnavailableError} also when Redis refuses it, or has not answered in time.
    */
   protected command<T>(issue: (client: Client) => Promise<T>, bytes = 0): Promise<T> {
-    const reason = this.unavailable();
+    const { reason } = this.availability;
     if (reason !== undefined) return Promise.reject(new BrokerUnavailableError(reason));
     return this.#outbox.send(() => issue(this.#client), bytes);
   }
 
-  /** From the next connection on, sends this before anything else. Nobody hears what comes of it. */
-  protected greetWith(command: readonly string[]): void {
-    this.#greeting.addCommand(command);
-  }
-
   #dial(): Client {
-    this.#severity = 0;
+    this.availability.dialled();
     const address = this.topology.locate();
     this.#isPlain = address.transport === "tcp";
     const client = newClient(address);
@@ -246,9 +182,8 @@ export abstract class CommandConnection {
 
   /** Ends a connection whose server is of no use, and dials again. */
   #leave(reason: string): void {
-    this.#fail(reason);
     // The end of the connection does not hide why it was ended.
-    this.#severity = 2;
+    this.#fail(reason, { severity: 2 });
     this.#client.destroy();
     this.#redial();
   }
@@ -256,7 +191,7 @@ export abstract class CommandConnection {
   /** What a command is rejected with when this is what came of it. */
   protected failure(cause: unknown): { error: Error; isAnswer: boolean } {
     const error = asUnavailable(cause);
-    this.warn("redis refused a command", error.message, error.cause);
+    this.availability.warn("redis refused a command", error.message, error.cause);
     if (this.#greeted && isReadOnly(cause)) this.#leave(error.message);
     return { error, isAnswer: isReply(cause) };
   }
@@ -264,9 +199,7 @@ export abstract class CommandConnection {
   #tick(): void {
     const nowMs = performance.now();
     // Where more is known already, that is said.
-    if (this.#outbox.check(nowMs) && (this.#reason === undefined || this.#reason === NOT_YET)) {
-      this.#fail(NO_ANSWER);
-    }
+    if (this.#outbox.check(nowMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
     this.#isSilent = nowMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
     if (nowMs >= this.#nextBeatMs && this.#client.isReady) this.#beat();
   }
@@ -294,11 +227,11 @@ export abstract class CommandConnection {
   /** Greets the server, or looks at it again: what is found decides whether commands can be sent. */
   async #ask(client: Client): Promise<void> {
     const known = this.#greeted ? this.#server : undefined;
-    const found = await (known ? this.#greeting.look(client, known) : this.#greeting.greet(client));
+    const found = await (known ? this.greeting.look(client, known) : this.greeting.greet(client));
     if (client !== this.#client || this.#ended === client || (known && !this.#greeted)) return;
     if (found.state === "unfit") {
       const { reason, remedy } = found;
-      this.#first.resolve(
+      this.availability.endFirst(
         remedy === undefined ? { outcome: "unreachable", reason } : { outcome: "refused", reason, remedy },
       );
       return this.#leave(reason);
@@ -319,48 +252,27 @@ export abstract class CommandConnection {
   #onError(error: unknown): void {
     if (this.#closed) return;
     const severity = severityOf(error);
-    // The close that follows does not hide what it follows from.
-    if (this.#reason !== undefined && severity < this.#severity) return;
-    this.#severity = severity;
     // A TLS port that is not spoken to in TLS just hangs up. One that has served us before is another matter.
     const isMaybeTls = severity === 0 && this.#server === undefined && this.#isPlain;
     const reason = publicMessage(error) + (isMaybeTls ? MAYBE_TLS : "");
     const detail = logMessage(messageOf(error));
-    this.#fail(reason, detail);
+    this.#fail(reason, { detail, severity });
     const isRefused = isRefusal(error);
     if (isRefused) this.topology.loginRefused();
     const remedy = "correct the user and password in it";
-    this.#first.resolve(
+    this.availability.endFirst(
       isRefused ? { outcome: "refused", reason, detail, remedy } : { outcome: "unreachable", reason },
     );
   }
 
-  #fail(reason: string, detail?: string): void {
-    this.#warnings.warn("redis unavailable", reason, detail);
-    this.#reason = reason;
+  #fail(reason: string, options?: { detail?: string; severity?: Severity }): void {
+    this.availability.fail(reason, options);
     this.#outbox.refuse(reason);
   }
 
   #onAnswer(): void {
     if (this.#closed || !this.#greeted) return;
-    const isReturn = this.#reason !== NOT_YET;
-    if (isReturn) {
-      this.#backAtMs = performance.now();
-      this.#reconnects++;
-    }
-    this.#reason = undefined;
-    this.#severity = 0;
-    this.#warnings.reset();
     this.#failedAttempts = 0;
-    this.#first.resolve({ outcome: "ready" });
-    this.#log?.info("redis available");
-    if (isReturn) { for (const listener of this.#onReturn) listener(); }
-    this.#wake();
-  }
-
-  #wake(): void {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    for (const wake of waiters) wake();
+    this.availability.restore();
   }
 }

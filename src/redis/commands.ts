@@ -14,9 +14,10 @@ import type { Topology } from "./topology.ts";
 import { warningsOf } from "./warnings.ts";
 import { isForbiddenWithin, isReply, publicMessageOfCommand } from "./error_text.ts";
 
-export type { FirstAttempt, RedisOptions } from "./command_connection.ts";
+export type { FirstAttempt } from "./availability.ts";
+export type { RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
-export { Script, type ScriptOptions, type Trial } from "./script.ts";
+export { Script } from "./script.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";
@@ -109,7 +110,7 @@ export class Redis extends CommandConnection {
   prepare(...scripts: Script[]): void {
     this.#scripts.push(...scripts);
     // Not SCRIPT LOAD, which is a right of its own.
-    for (const { source } of scripts) this.greetWith(["EVAL", source, "0"]);
+    for (const { source } of scripts) this.greeting.commands.push(["EVAL", source, "0"]);
   }
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */
@@ -162,7 +163,7 @@ export class Redis extends CommandConnection {
     ) as string[];
     const missing = found.length > 0 ? found : commands;
     const reason = publicMessageOfCommand(missing.join(found.length > 0 ? " and " : " or "), true);
-    this.warn("redis refused a command", reason, `Not granted: ${missing.join(", ")}`);
+    this.availability.warn("redis refused a command", reason, `Not granted: ${missing.join(", ")}`);
     return reason;
   }
 }

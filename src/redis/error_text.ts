@@ -126,10 +126,12 @@ export function isReply(error: unknown): boolean {
 }
 
 /**
- * How much is learned from it: from a hang-up little, from a refusal unasked more, from all else most. What comes first
- * on a connection is often the reason of what comes after.
+ * How much an error explains: a hang-up 0, a refusal unasked 1, all else 2. What comes first on a connection is often the
+ * reason of what comes after.
  */
-export function severityOf(error: unknown): 0 | 1 | 2 {
+export type Severity = 0 | 1 | 2;
+
+export function severityOf(error: unknown): Severity {
   if (isReply(error)) return 2;
   const text = fullTextOf(error);
   if (/ECONNRESET|EPIPE|^SocketClosedUnexpectedlyError/.test(text)) return 0;

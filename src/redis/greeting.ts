@@ -33,20 +33,12 @@ export type Finding =
 
 export class Greeting {
   readonly #warnings: WarnOnce;
-  readonly #commands: (readonly string[])[] = [];
-  readonly #watches: Watch[] = [];
+  /** Sent before anything else, from the next connection on. Nobody hears what comes of them. */
+  readonly commands: (readonly string[])[] = [];
+  readonly watches: Watch[] = [];
 
   constructor(warnings: WarnOnce) {
     this.#warnings = warnings;
-  }
-
-  /** From the next connection on, has this sent before anything else. Nobody hears what comes of it. */
-  addCommand(command: readonly string[]): void {
-    this.#commands.push(command);
-  }
-
-  addWatch(watch: Watch): void {
-    this.#watches.push(watch);
   }
 
   /** Asks what has to be known before anything is sent. @throws what the library rejects with. */
@@ -60,7 +52,7 @@ export class Greeting {
     // One that loads will be what it says.
     if (unfit) return { state: server.isLoading ? "unfit yet" : "unfit", ...unfit };
     // What follows on this connection comes after them, so nobody waits.
-    for (const command of this.#commands) client.sendCommand(command).catch(() => {});
+    for (const command of this.commands) client.sendCommand(command).catch(() => {});
     return await this.#askWatches(client, server, true);
   }
 
@@ -75,7 +67,7 @@ export class Greeting {
 
   async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<Finding> {
     const ask: Ask = (script, keys, args) => evaluateOn(client, script, keys, args);
-    for (const watch of this.#watches) {
+    for (const watch of this.watches) {
       // What Redis refuses to a watch is no refused login: it may be granted while we run.
       const reason = await watch.look(ask, server, isGreeting).catch((error: unknown) => {
         if (!isReply(error) || isReadOnly(error)) throw error;

@@ -30,12 +30,10 @@ export interface Patience {
   readonly close: number;
 }
 
-const CLOSED = "The connection to Redis was given up";
-
 export abstract class PubSubConnection {
   readonly #context: PubSubContext;
   readonly #patience: Patience;
-  #connection: RedisConnection | undefined;
+  protected connection: RedisConnection | undefined;
   #running: Promise<void> | undefined;
   #writing: Promise<void> | undefined;
   #reconnect: Reconnect | undefined;
@@ -51,8 +49,8 @@ export abstract class PubSubConnection {
 
   /** The connection that Redis must count now: none while it is lost or closing, or nobody reads what comes. */
   get current(): RedisConnection | undefined {
-    if (this.#closed || this.#paused || this.#connection?.isClosed) return undefined;
-    return this.#connection;
+    if (this.#closed || this.#paused || this.connection?.isClosed) return undefined;
+    return this.connection;
   }
 
   /** Takes nothing more from Redis, which holds what waits and in the end hangs up: a loss that is noticed. */
@@ -67,15 +65,15 @@ export abstract class PubSubConnection {
 
   /** Called every few seconds: finds a connection that is open on our side only. */
   checkHealth(): void {
-    if (!this.#connection || this.#paused) return;
+    if (!this.connection || this.#paused) return;
     this.#quietChecks++;
     if (this.#quietChecks === this.#patience.ping) this.ping();
-    else if (this.#quietChecks >= this.#patience.close) this.#connection.close();
+    else if (this.#quietChecks >= this.#patience.close) this.connection.close();
   }
 
   /** Asks Redis for a sign of life. */
   ping(): void {
-    if (!this.#connection || this.#paused) return;
+    if (!this.connection || this.#paused) return;
     this.#quietChecks = this.#patience.ping;
     this.write(this.pingCommand());
   }
@@ -88,7 +86,7 @@ export abstract class PubSubConnection {
   /** Ends the connection, to dial again: what comes on it is not what is published. */
   cut(): void {
     this.#reconnect?.reset();
-    this.#connection?.close();
+    this.connection?.close();
     if (!this.#paused) return;
     // The reader waits for the end of the pause, and sees the end of the connection; the pause goes on.
     const { resolve } = this.#paused;
@@ -105,10 +103,6 @@ export abstract class PubSubConnection {
     return this.#closed !== undefined;
   }
 
-  protected get connection(): RedisConnection | undefined {
-    return this.#connection;
-  }
-
   /**
    * Begins to read; call it once.
    * @param connection One that was dialled already; without it, it is dialled as after a loss.
@@ -119,7 +113,7 @@ export abstract class PubSubConnection {
 
   /** Writes on the connection that there is. A fault ends it, which the reader sees. */
   protected write(bytes: Uint8Array): void {
-    const connection = this.#connection!;
+    const connection = this.connection!;
     // One write after the other: two at once could mix their bytes.
     this.#writing = (this.#writing ?? Promise.resolve()).then(() => connection.write(bytes))
       .catch(() => connection.close());
@@ -140,7 +134,7 @@ export abstract class PubSubConnection {
   async #close(): Promise<void> {
     this.resume();
     this.#reconnecting?.abort(new BrokerUnavailableError("The subscription was closed"));
-    const connection = this.#connection;
+    const connection = this.connection;
     if (!connection) return await this.#running;
     const { closeDeadlines } = this.#context;
     const deadline = closeDeadlines.set(() => connection.close());
@@ -165,12 +159,12 @@ export abstract class PubSubConnection {
         }
         connection = next;
       }
-      this.#connection = connection;
+      this.connection = connection;
       this.#quietChecks = 0;
       this.onConnected();
       const reason = await this.#read(connection);
       connection.close();
-      connection = this.#connection = undefined;
+      connection = this.connection = undefined;
       if (!this.#closed) this.onLost(reason);
     }
   }
@@ -178,17 +172,14 @@ export abstract class PubSubConnection {
   /** Resolves when there is a connection, or this was closed. */
   async #dialAgain(): Promise<RedisConnection | undefined> {
     const { signal } = this.#reconnecting = new AbortController();
-    const connection = await (this.#reconnect ??= this.#newReconnect()).connect(signal); // most are never lost
+    // Made when it is needed: most are never lost.
+    this.#reconnect ??= new Reconnect(
+      (signal) => this.#context.attempt(signal, (attempt) => this.dial(attempt)),
+      () => this.#context.whenReady(),
+    );
+    const connection = await this.#reconnect.connect(signal);
     this.#reconnecting = undefined;
     return connection;
-  }
-
-  #newReconnect(): Reconnect {
-    const dial = (attempt: Attempt) => this.dial(attempt);
-    return new Reconnect({
-      dial: (signal) => this.#context.attempt(signal, dial),
-      whenReady: () => this.#context.whenReady(),
-    });
   }
 
   /** Hands on what comes until the connection ends; returns why it did. */
@@ -198,7 +189,7 @@ export abstract class PubSubConnection {
       for (;;) {
         for (;;) {
           while (this.#paused && !connection.isClosed) await this.#paused.promise;
-          if (connection.isClosed) return CLOSED;
+          if (connection.isClosed) return "The connection to Redis was given up";
           if (parser.message()) {
             connection.hasDelivered = true;
             if (!this.#closed) this.onMessage(parser);

@@ -1,19 +1,18 @@
 /**
  * One connection to Redis at the level of bytes: dial, log in, send commands, read replies. The subscriptions
- * live on it, one each; everything else a Userwire asks of Redis goes through `redis.ts` and the client library.
+ * live on it, one each; everything else that is asked of Redis goes through `commands.ts` and the client library.
  */
+import { Buffer } from "node:buffer";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Attempt } from "../async/attempt.ts";
 import type { Semaphore } from "../async/semaphore.ts";
 import type { RedisAddress } from "./address.ts";
 import { logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
-import { concat, encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
+import { encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
 
 export interface OpenOptions {
-  /** Sent together with the login, in one write. */
+  /** Sent together with the login, in one write; each has one reply. */
   commands?: readonly Uint8Array[];
-  /** How many replies the commands have. */
-  replies?: number;
   /** Bounds how many dial at one time. */
   semaphore?: Semaphore;
   /** Where the read buffer begins, in bytes. */
@@ -36,8 +35,8 @@ export class RedisConnection {
   readonly parser: RespParser;
   /** Whether a message has come on it; whoever reads says so. */
   hasDelivered = false;
+  isClosed = false;
   readonly #conn: Deno.Conn;
-  #closed = false;
   /** Which time of dialling it is of; whoever dials counts them. */
   generation = 0;
 
@@ -79,10 +78,10 @@ export class RedisConnection {
   }
 
   async #greet(address: RedisAddress, options: OpenOptions): Promise<void> {
-    const { commands = [], replies = 0, name = "userwire-subscription", onLoginRefused } = options;
+    const { commands = [], name = "userwire-subscription", onLoginRefused } = options;
     const login = loginOf(address);
-    await this.write(concat([...login, naming(name), ...commands]));
-    for (let i = 0; i < login.length + 1 + replies; i++) {
+    await this.write(Buffer.concat([...login, encodeCommand("CLIENT", "SETNAME", name), ...commands]));
+    for (let i = 0; i < login.length + 1 + commands.length; i++) {
       const reply = await this.#reply();
       if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
       if (LOGIN_REFUSED.test(reply.text)) onLoginRefused?.();
@@ -107,14 +106,10 @@ export class RedisConnection {
     if ("closeWrite" in this.#conn) await (this.#conn as Deno.TcpConn).closeWrite();
   }
 
-  get isClosed(): boolean {
-    return this.#closed;
-  }
-
   /** Lets go of the connection at once. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.isClosed) return;
+    this.isClosed = true;
     this.#conn.close();
   }
 
@@ -127,17 +122,6 @@ export class RedisConnection {
       this.parser.filled(count);
     }
   }
-}
-
-const namings = new Map<string, Uint8Array>();
-
-/** The command that names a connection; there are few names, and many connections. */
-function naming(name: string): Uint8Array {
-  const known = namings.get(name);
-  if (known) return known;
-  const command = encodeCommand("CLIENT", "SETNAME", name);
-  namings.set(name, command);
-  return command;
 }
 
 /** The commands that log in; none when there is neither user nor password. */

@@ -13,10 +13,6 @@ import { Buffer } from "node:buffer";
 /** An error reply, such as "NOAUTH Authentication required." It is a value, not thrown. */
 export class ReplyError {
   constructor(readonly text: string) {}
-  /** The first word: "NOAUTH", "NOPERM", "LOADING", … */
-  get code(): string {
-    return this.text.split(" ", 1)[0]!;
-  }
 }
 
 export type Reply = string | number | null | Uint8Array | ReplyError | Reply[];
@@ -30,9 +26,6 @@ const CR = 13, LF = 10, DOLLAR = 36, PLUS = 43, MINUS = 45, ZERO = 48, NINE = 57
 const INCOMPLETE = Symbol("incomplete");
 type Incomplete = typeof INCOMPLETE;
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-
 /** Writes one command as RESP. */
 export function encodeCommand(...words: string[]): Uint8Array<ArrayBuffer> {
   let text = `*${words.length}\r\n`;
@@ -40,31 +33,16 @@ export function encodeCommand(...words: string[]): Uint8Array<ArrayBuffer> {
   return Buffer.from(text);
 }
 
-/** Puts byte strings together, so that several commands leave in one write. */
-export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
 /** Replies to us are lists of lists at most; what nests deeper comes from something else. */
 const MAX_DEPTH = 32;
-
 /** What every pub/sub message begins with. */
-const MESSAGE_HEAD = encoder.encode("*3\r\n$7\r\nmessage\r\n$");
-
+const MESSAGE_HEAD = Buffer.from("*3\r\n$7\r\nmessage\r\n$");
 /** Most subscriptions never need more than this, and there may be ten thousand of them. */
 const SMALLEST_BUFFER = 512;
 /** A buffer that has grown beyond so many times the smallest is let go as soon as it is empty. */
 const KEPT_GROWTH = 8;
-
 /** Room made at one time for a payload that is announced but has not arrived. */
 const LARGEST_STEP = 4 * 1024 * 1024;
-
 // Throws on bytes that are no UTF-8, and keeps a byte order mark: payloads pass byte for byte.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -77,7 +55,7 @@ export class RespParser {
   #at = 0;
   /** Size of the reply that has begun to arrive, as far as it is known. */
   #wanted = 0;
-
+  /** Where the message taken last lies. */
   #channelStart = 0;
   #channelEnd = 0;
   #payloadStart = 0;
@@ -241,7 +219,7 @@ export class RespParser {
   #line(): string | Incomplete {
     for (let at = this.#at; at + 1 < this.#end; at++) {
       if (this.#buffer[at] === CR && this.#buffer[at + 1] === LF) {
-        const line = decoder.decode(this.#buffer.subarray(this.#at, at));
+        const line = this.#buffer.toString("utf8", this.#at, at);
         this.#at = at + 2;
         return line;
       }

@@ -3,12 +3,6 @@ import { createHash } from "node:crypto";
 import { messageOf } from "../protocol/errors.ts";
 import type { Client } from "./client_library.ts";
 
-/** What a script is called with when it is only tried. */
-export interface Trial {
-  readonly keys: readonly string[];
-  readonly args: readonly string[];
-}
-
 export interface ScriptOptions {
   /**
    * How the script is tried, so that a Redis that refuses it is known before a user meets it: with keys and arguments
@@ -16,14 +10,14 @@ export interface ScriptOptions {
    * which finds out only whether scripts may be called at all.
    * @param tag Of this process alone; keys are named `userwire:{<tag>}:…`, and channels by the tag itself.
    */
-  readonly probe?: (tag: string) => Trial;
+  readonly probe?: (tag: string) => { keys: readonly string[]; args: readonly string[] };
 }
 
 /** A Lua script, known to Redis by its hash. Called without keys and arguments it does nothing. */
 export class Script {
   readonly source: string;
   readonly sha: string;
-  readonly probe: ((tag: string) => Trial) | undefined;
+  readonly probe: ScriptOptions["probe"] | undefined;
 
   constructor(source: string, options: ScriptOptions = {}) {
     this.source = `if #KEYS + #ARGV == 0 then return end\n${source}`;
@@ -56,12 +50,10 @@ export function evaluateOn(
 /** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
 export function commandsOf({ source }: Script): string[] {
   const calls = source.matchAll(/(?:redis\.p?call|try|write)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
-  return [...new Set([...calls].map(([, name, sub]) => isContainer(name!) ? `${name} ${sub}` : name!))];
-}
-
-/** Whether it is the word after it that names a command. */
-function isContainer(name: string): boolean {
-  return name === "PUBSUB" || name === "OBJECT";
+  const containers = ["PUBSUB", "OBJECT"]; // of these it is the word after that names a command
+  return [
+    ...new Set([...calls].map(([, name, sub]) => containers.includes(name!) ? `${name} ${sub}` : name!)),
+  ];
 }
 
 /**

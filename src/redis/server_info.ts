@@ -37,20 +37,17 @@ export function readInfo(text: string): ServerInfo {
   };
 }
 
-/** Why a server can't be used. */
-export interface Unfit {
-  /** A sentence without a full stop that anybody may read. */
-  readonly reason: string;
-  /** What to do; only where waiting will not help. */
-  readonly remedy?: string;
-}
-
 export const OTHER_DATA = "Redis has other data than before";
 export const REPLICA =
   "Redis is a replica, which only its master may change: REDIS_URL must lead to the master";
 
-/** @returns undefined for a server that can be used. */
-export function unfitnessOf({ role, mode, isLoading }: ServerInfo): Unfit | undefined {
+/**
+ * Why a server can't be used, as a sentence without a full stop that anybody may read, and what to do where waiting will
+ * not help; undefined for one that can.
+ */
+export function unfitnessOf(
+  { role, mode, isLoading }: ServerInfo,
+): { reason: string; remedy?: string } | undefined {
   if (mode === "cluster") {
     return {
       reason:

@@ -1,4 +1,5 @@
 /** What a Redis is set to that may lose data of ours, read from what it says of itself. Pure. */
+import { readInfo, type ServerInfo } from "./server_info.ts";
 
 const DAY_S = 86_400;
 const LOST = "revocations, tickets and histories";
@@ -9,7 +10,7 @@ const LOST = "revocations, tickets and histories";
  * @returns Sentences without a full stop. What is not known is passed over.
  */
 export function warningsOf(info: string, save?: string): string[] {
-  const field = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1];
+  const { field } = readInfo(info);
   const warnings: string[] = [];
   const policy = field("maxmemory_policy");
   if (Number(field("maxmemory") ?? 0) > 0 && policy !== undefined && policy !== "noeviction") {
@@ -27,7 +28,7 @@ export function warningsOf(info: string, save?: string): string[] {
 }
 
 /** Whether it has had something to write since its start, more than a day ago, and has written nothing. */
-function isNeverSaved(field: (name: string) => string | undefined): boolean {
+function isNeverSaved(field: ServerInfo["field"]): boolean {
   return Number(field("uptime_in_seconds")) > DAY_S && Number(field("rdb_changes_since_last_save")) > 0 &&
     field("rdb_last_bgsave_time_sec") === "-1" && field("rdb_bgsave_in_progress") === "0";
 }

@@ -3,11 +3,11 @@
  * every minute, because settings change. The log has each warning once, and again when it had been cured.
  */
 import type { Log } from "../log/log.ts";
+import type { Availability } from "./availability.ts";
 
 /** What it needs of Redis. */
 export interface Watched {
-  readonly reconnects: number;
-  unavailable(): string | undefined;
+  readonly availability: Pick<Availability, "reason" | "reconnects">;
   warnings(): Promise<string[]>;
 }
 
@@ -37,9 +37,9 @@ export class WarningsWatch implements Disposable {
 
   /** Asks when it is time to, and Redis can be asked. Never rejects. */
   async look(): Promise<void> {
-    const { reconnects } = this.#redis;
+    const { reason, reconnects } = this.#redis.availability;
     const isDue = reconnects !== this.#reconnects || performance.now() >= this.#nextMs;
-    if (!isDue || this.#isAsking || this.#redis.unavailable() !== undefined) return;
+    if (!isDue || this.#isAsking || reason !== undefined) return;
     this.#isAsking = true;
     try {
       const warnings = await this.#redis.warnings();

@@ -138,7 +138,7 @@ function openParts(config: Config, { node, log, files, redisTls }: AppOptions) {
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
-    redisReconnects: () => redis?.reconnects ?? 0,
+    redisReconnects: () => redis?.availability.reconnects ?? 0,
     files,
     lostSockets: () => connections.lost,
   });

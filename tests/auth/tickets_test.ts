@@ -510,7 +510,7 @@ redisTest("A ticket from before the store was set back is refused, used or not",
   await using redis = await RedisServer.start();
   const client = Redis.open(redis.url);
   try {
-    await client.whenReady();
+    await client.availability.whenReady();
     let line = "a";
     const tickets = new Tickets(new RedisTtlStore(client), { prefix: "", line: () => line });
     const used = await tickets.issue("alice", 60), unused = await tickets.issue("alice", 60);

@@ -7,9 +7,9 @@ import type { Attempt } from "../../src/async/attempt.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import { RedisBroker } from "../../src/broker/redis.ts";
 import { Dialler } from "../../src/broker/dialler.ts";
+import type { PubSubConnection } from "../../src/redis/pubsub_connection.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
-import type { Held } from "../../src/broker/self_check.ts";
-import type { Subscriptions } from "../../src/broker/subscriptions.ts";
+import type { Held, Subscriptions } from "../../src/broker/subscriptions.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Redis } from "../../src/redis/commands.ts";
 import { Standalone } from "../../src/redis/standalone.ts";
@@ -20,27 +20,28 @@ const RESTORING = "Redis is back and subscriptions are being restored";
 
 /** All that a broker wants of the connection for commands. */
 class FakeRedis {
-  why: string | undefined;
-  backAtMs = -Infinity;
+  readonly availability = {
+    reason: undefined as string | undefined,
+    backAtMs: -Infinity,
+    onReturn: (listener: () => void) => void this.#onReturn.push(listener),
+    warn: (...said: unknown[]) => void this.warnings.push(said),
+  };
   published = 0;
   readonly warnings: unknown[][] = [];
   readonly #onOther: (() => void)[] = [];
   readonly #onReturn: (() => void)[] = [];
 
-  unavailable = () => this.why;
   onOtherServer = (listener: () => void) => void this.#onOther.push(listener);
-  onReturn = (listener: () => void) => void this.#onReturn.push(listener);
   publish = () => Promise.resolve(++this.published);
   subscriberCounts = (channels: readonly string[]) => Promise.resolve(channels.map(() => 1));
-  warn = (...said: unknown[]) => void this.warnings.push(said);
 
   leave(): void {
-    this.why = "Redis is away";
+    this.availability.reason = "Redis is away";
   }
 
   return(): void {
-    this.why = undefined;
-    this.backAtMs = performance.now();
+    this.availability.reason = undefined;
+    this.availability.backAtMs = performance.now();
     for (const listener of this.#onReturn) listener();
   }
 
@@ -64,15 +65,18 @@ class FakeSubscriptions implements Subscriptions {
   readonly size = 0;
   lost = 0;
   readonly told: string[] = [];
+  readonly #connection = {
+    cut: () => void this.told.push("cut all"),
+    checkHealth: () => void this.told.push("check"),
+    ping: () => void this.told.push("ping"),
+    cutIfSilent: () => void this.told.push("cut silent"),
+  };
 
   subscribe = (): Promise<Subscription> => Promise.reject(new Error("nobody subscribes here"));
   channels = (): IterableIterator<string> => [].values();
   confirmed = (): readonly Held[] => [];
-  onConfirmed = () => {};
-  cut = () => void this.told.push("cut all");
-  checkHealth = () => void this.told.push("check");
-  ping = () => void this.told.push("ping");
-  cutSilent = () => void this.told.push("cut silent");
+  onSubscribed = () => {};
+  connections = (): PubSubConnection[] => [this.#connection as Partial<PubSubConnection> as PubSubConnection];
   close = () => Promise.resolve(void this.told.push("close"));
 }
 

@@ -362,13 +362,12 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
     dial: (channel, attempt) =>
       RedisConnection.open(parseRedisUrl(redis.url), attempt, {
         commands: [encodeCommand("SUBSCRIBE", channel)],
-        replies: 1,
         semaphore,
       }),
     onSubscribed() {},
     onLost() {},
     onClosed() {},
-    onSubscriberError() {},
+    log: undefined,
   });
   await attempt(undefined, (attempt) => subscription.open(attempt));
 

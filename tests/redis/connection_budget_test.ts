@@ -1,6 +1,7 @@
 /** How many connections Redis still takes, as subscriptions of their own ask before they dial; on no Redis at all. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { Attempt } from "../../src/async/attempt.ts";
+import { Redis } from "../../src/redis/commands.ts";
 import { type Clients, ConnectionBudget } from "../../src/redis/connection_budget.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
@@ -40,6 +41,18 @@ class World implements Disposable {
     this.clock[Symbol.dispose]();
   }
 }
+
+Deno.test("Redis tells its connections, and none as its bound where it does not say one", async () => {
+  const clients = (info: string) => {
+    const command = <T>(issue: (client: { info(): string }) => T) => issue({ info: () => info });
+    return Redis.prototype.clients.call({ command } as unknown as Redis);
+  };
+  assertEquals(await clients("# Clients\r\nconnected_clients:3\r\nmaxclients:10000\r\n"), {
+    connected: 3,
+    max: 10_000,
+  });
+  assertEquals(await clients("# Clients\r\nconnected_clients:3\r\n"), { connected: 3, max: Infinity });
+});
 
 Deno.test("ConnectionBudget asks Redis anew when its answer is a second old, however many places that named", async () => {
   using world = new World();

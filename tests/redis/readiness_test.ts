@@ -121,7 +121,7 @@ redisTest("A script is tried as it says, and what keeps it from its work is name
   const redis = Redis.open(server.url, { log });
   stack.defer(() => redis.close());
   redis.prepare(STORE);
-  await redis.firstAttempt(5_000);
+  await redis.availability.firstAttempt(5_000);
   await t.step("nothing, and no key stays", async () => {
     assertEquals(await redis.tryScripts("probe:1"), undefined);
     for (const key of await server.cli("KEYS", "userwire:*") as string[]) {
@@ -164,17 +164,17 @@ redisTest(
       },
     });
     await until(() => looks.length >= 2, "it to be asked again", WAIT_MS);
-    assertEquals(redis.unavailable(), why);
+    assertEquals(redis.availability.reason, why);
     await assertRejects(() => redis.publish("alice", "x"), Error, why);
     why = undefined;
-    await withDeadline(redis.whenReady(), WAIT_MS, "Redis to be available");
+    await withDeadline(redis.availability.whenReady(), WAIT_MS, "Redis to be available");
     assertEquals(looks.map(({ said }) => said), looks.map((_, i) => i + 1));
     assert(looks.every(({ isGreeting, server: { role } }) => isGreeting && role === "master"));
     await until(() => looks.at(-1)!.isGreeting === false, "the look of a heartbeat", WAIT_MS);
     why = "The line is gone";
-    await until(() => redis.unavailable() === why, "that to be the reason", WAIT_MS);
+    await until(() => redis.availability.reason === why, "that to be the reason", WAIT_MS);
     why = undefined;
-    await withDeadline(redis.whenReady(), WAIT_MS, "Redis to be available again");
+    await withDeadline(redis.availability.whenReady(), WAIT_MS, "Redis to be available again");
     assertEquals(redis.server?.life.length, 12);
   },
 );
@@ -195,20 +195,18 @@ redisTest("A Redis that does not count its subscribers is found out, one that do
     const probe = new Probe({
       redis,
       channel,
-      // As where a proxy spreads connections over servers of which each counts its own.
+      // As where a proxy spreads connections over servers of which each counts its own; the first to close is elsewhere.
       dial: (attempt: Attempt) =>
         RedisConnection.open(
-          parseRedisUrl(isCounting || dials++ % 2 === 0 ? server.url : elsewhere.url),
+          parseRedisUrl(isCounting || dials++ % 2 === 1 ? server.url : elsewhere.url),
           attempt,
           {
             commands: [encodeCommand("SUBSCRIBE", channel)],
-            replies: 1,
           },
         ),
       onCounted: (counts) => found.resolve(counts),
     });
     stack.defer(() => probe.close());
-    probe.start();
     assertEquals(await withDeadline(found.promise, WAIT_MS, "the answer"), isCounting);
   }
 });
@@ -368,7 +366,6 @@ Deno.test("Subscriptions are named where that is allowed; in whatever words it i
     const attempt = new Attempt(deadlines, { late: () => new Error("late"), signal: undefined });
     const connection = await RedisConnection.open(parseRedisUrl(`redis://127.0.0.1:${port}`), attempt, {
       commands: [encodeCommand("SUBSCRIBE", "a")],
-      replies: 1,
     });
     connection.close();
     attempt.end();

@@ -37,7 +37,7 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
-    return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)], replies: 1 });
+    return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)] });
   }
 
   async #open(attempt: Attempt, options = {}): Promise<RedisConnection> {
@@ -52,7 +52,7 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
       dial: (attempt) => this.#open(attempt),
       onSubscribed() {},
       onLost: (count) => this.onLost(count),
-      onSubscriberError() {},
+      log: undefined,
       onConnectionLost() {},
       onRefused() {},
     };
@@ -78,7 +78,7 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
 
   onSubscribed(): void {}
   onClosed(): void {}
-  onSubscriberError(): void {}
+  readonly log = undefined;
 
   [Symbol.dispose](): void {
     this.closeDeadlines.close();

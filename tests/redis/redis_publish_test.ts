@@ -10,7 +10,7 @@ redisTest("Publishes that go out at one time are each counted exactly", async ()
   await using server = await RedisServer.start();
   const redis = Redis.open(server.url);
   try {
-    await redis.whenReady();
+    await redis.availability.whenReady();
     using alice = await RedisCommands.connect({ port: server.port });
     await alice.command("SUBSCRIBE", "alice");
     using watcher = await RedisCommands.connect({ port: server.port });
@@ -33,7 +33,7 @@ redisTest("One channel that is forbidden is refused alone", async () => {
   await server.cli("ACL", "SETUSER", "u", "on", ">pw", "~*", "&alice", "&bob", "+@all");
   const redis = Redis.open(`redis://u:pw@127.0.0.1:${server.port}`);
   try {
-    await redis.whenReady();
+    await redis.availability.whenReady();
     const channels = ["alice", "bob", "carl", "alice", "carl"];
     const ends = await Promise.allSettled(channels.map((channel) => redis.publish(channel, "x")));
     const outcomes = ends.map((end) => end.status === "fulfilled" ? end.value : end.reason.outcome);
@@ -49,7 +49,7 @@ redisTest("That publishing is refused is found out by trying", async () => {
   await using server = await RedisServer.start();
   const redis = Redis.open(server.url);
   try {
-    await redis.whenReady();
+    await redis.availability.whenReady();
     assertEquals(await redis.tryScripts("probe:1"), undefined);
     await server.cli("ACL", "SETUSER", "default", "-publish");
     assertMatch(await redis.tryScripts("probe:1") ?? "", /rights that are needed, as PUBLISH:/);

@@ -2,6 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { warningsOf } from "../../src/redis/warnings.ts";
+import { Redis } from "../../src/redis/commands.ts";
 import { WarningsWatch, type Watched } from "../../src/redis/warnings_watch.ts";
 import { CLOSED } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
@@ -62,21 +63,20 @@ for (const [what, [info, save, warnings]] of Object.entries(CASES)) {
 
 Deno.test("A watch says each warning once, asks anew after a reconnect, and says again what had been cured", async () => {
   const log = memoryLog();
-  let asked = 0, why: string | undefined = "away", answer: string[] | undefined = ["a"];
+  let asked = 0, answer: string[] | undefined = ["a"];
   const redis = {
-    reconnects: 0,
-    unavailable: () => why,
+    availability: { reconnects: 0, reason: "away" as string | undefined },
     warnings: () => (asked++, answer ? Promise.resolve(answer) : Promise.reject(new Error("gone"))),
   } satisfies Watched;
   using watch = new WarningsWatch(redis, log);
   const said = () => log.records.map(({ fields }) => fields.reason);
   await watch.look();
   assertEquals([asked, watch.warnings], [0, []]);
-  why = undefined;
+  redis.availability.reason = undefined;
   await watch.look();
   await watch.look();
   assertEquals([asked, watch.warnings, said()], [1, ["a"], ["a"]]);
-  redis.reconnects++;
+  redis.availability.reconnects++;
   answer = undefined;
   await watch.look();
   assertEquals([asked, watch.warnings], [2, ["a"]], "what is known stays");
@@ -84,7 +84,7 @@ Deno.test("A watch says each warning once, asks anew after a reconnect, and says
   await watch.look();
   assertEquals([asked, watch.warnings, said()], [3, ["a", "b"], ["a", "b"]]);
   for (answer of [["b"], ["a", "b"]]) {
-    redis.reconnects++;
+    redis.availability.reconnects++;
     await watch.look();
   }
   assertEquals([watch.warnings, said()], [["a", "b"], ["a", "b", "a"]]);
@@ -109,6 +109,17 @@ redisTest("A Redis that may lose what it keeps is said at the start, in the log 
   await until(async () => (await service.readiness()).warnings.length === 0, "the cure to be known", 10_000);
   assertEquals(said().length, 2);
 });
+
+redisTest(
+  "A Redis that forbids CONFIG, as managed ones do, is warned of by what it says unasked",
+  async () => {
+    await using redis = await RedisServer.start({ args: ["--rename-command", "CONFIG", "hidden"] });
+    const commands = Redis.open(redis.url);
+    await commands.availability.whenReady();
+    assertEquals(await commands.warnings(), []);
+    commands.close();
+  },
+);
 
 redisTest(
   "A Redis that keeps everything is not warned of, and an ACL user asks for no settings",

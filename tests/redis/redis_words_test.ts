@@ -2,6 +2,8 @@
  * What is said when Redis is away or refuses something: clients get words of ours that name no address, no host and no
  * user; the log says what exactly failed, once.
  */
+import { TcpProxy } from "../../testkit/tcp_proxy.ts";
+import { Redis } from "../../src/redis/commands.ts";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
@@ -305,4 +307,20 @@ redisTest("A Redis that repeats the password, as it does not know AUTH, repeats 
   assertMatch(text, /does not know a command that is needed/);
   assertEquals(outages(service)[0]!.detail, "ERR unknown command 'AUTH'");
   assert(!`${text}${JSON.stringify(service.log.records)}`.includes("s3cret"));
+});
+
+redisTest("A Redis that has served and hangs up is not suspected of speaking TLS", async () => {
+  await using server = await RedisServer.start();
+  await using proxy = await TcpProxy.start(server.port);
+  const log = memoryLog();
+  const redis = Redis.open(proxy.through(server.url), { log });
+  await redis.availability.whenReady();
+  proxy.cut();
+  const said = () => log.records.find(({ event }) => event === "redis unavailable");
+  await until(() => said() !== undefined, "the loss to be said");
+  assertMatch(
+    String(said()!.fields.reason),
+    /^Redis is not available: (the connection was reset|it closed the connection)$/,
+  );
+  redis.close();
 });
