@@ -1,0 +1,71 @@
+/** The connection for commands: how often it is dialled, what another server is, and what its end does to commands. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import { Redis } from "../../src/redis/commands.ts";
+import { Bell, withDeadline } from "../../testkit/deadline.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+
+Deno.test("A Redis that hangs up at once is dialled less and less often", async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const dialled = new Bell();
+  const atMs: number[] = [];
+  const accepting = (async () => {
+    for await (const conn of listener) {
+      atMs.push(performance.now());
+      conn.close();
+      dialled.ring();
+    }
+  })();
+  const redis = Redis.open(`redis://127.0.0.1:${listener.addr.port}`);
+  try {
+    await dialled.until(() => atMs.length >= 6, "six dials", 20_000, () => `${atMs.length} came`);
+    // The second comes at once; the pauses after it are at least 25, 50, 100 and 200 ms.
+    assert(atMs[5]! - atMs[0]! >= 375, `six dials within ${atMs[5]! - atMs[0]!} ms`);
+  } finally {
+    redis.close();
+    listener.close();
+    await accepting;
+  }
+});
+
+redisTest(
+  "The same Redis is no other server when it is met again, and one that was started anew is",
+  async () => {
+    await using server = await RedisServer.start();
+    const redis = Redis.open(server.url);
+    const bell = new Bell();
+    let others = 0, returns = 0;
+    redis.onOtherServer(() => others++);
+    redis.availability.onReturn(() => {
+      returns++;
+      bell.ring();
+    });
+    try {
+      await redis.availability.whenReady();
+      assertEquals(await server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), 1);
+      await bell.until(() => returns === 1, "Redis to be met again", 10_000);
+      assertEquals(others, 0);
+      await server.restart();
+      await bell.until(() => returns === 2, "the new Redis to be met", 10_000);
+      assertEquals(others, 1);
+    } finally {
+      redis.close();
+    }
+  },
+);
+
+redisTest("Closing rejects at once what is on its way, and what waits for its turn", async () => {
+  await using server = await RedisServer.start();
+  const redis = Redis.open(server.url);
+  await redis.availability.whenReady();
+  await server.pause();
+  // More than may be on its way at one time, so that the second one waits.
+  const sends = [1, 2].map(() => redis.publish("alice", "x".repeat(1_100_000)));
+  const ends = sends.map((send) => assertRejects(() => send, BrokerUnavailableError, "is closed"));
+  redis.close();
+  const outcomes = (await withDeadline(Promise.all(ends), 1_000, "both to be rejected")).map((error) =>
+    error.outcome
+  );
+  assertEquals(outcomes, ["unknown", "refused"]);
+  server.resume();
+});
