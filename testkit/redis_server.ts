@@ -190,6 +190,22 @@ export class RedisServer implements AsyncDisposable {
     );
   }
 
+  /**
+   * Begins a planned failover: this server becomes a replica of the other once that has all that it has itself. It comes
+   * to that only with a replica that it lists as online, which is up to a second after the replica has its copy.
+   */
+  async failOverTo(replica: RedisServer, ...options: (string | number)[]): Promise<void> {
+    const listed = new RegExp(`^slave\\d+:.*port=${replica.port},state=online`, "m");
+    let info = "";
+    await until(
+      async () => listed.test(info = await this.info("replication")),
+      "the replica to be online",
+      START_MS,
+      () => info,
+    );
+    await this.cli("FAILOVER", "TO", "127.0.0.1", replica.port, ...options);
+  }
+
   /** A section of INFO. */
   async info(section: string): Promise<string> {
     return String(await this.cli("INFO", section));

@@ -3,7 +3,7 @@
  * a token or a ticket, and who *calls the API*, shown by a key. The room owns keys, tokens, tickets and revocations, and
  * where those are kept. It knows nothing of HTTP, sessions or sockets: a revocation reaches these as an order on a channel.
  *
- * - Neither keys nor a way to verify tokens configured: *open mode*. Whoever gets through may be and do anything.
+ * - Neither keys nor a way to verify tokens configured: *open mode*. Every client may be and do anything.
  * - Keys only: sockets come in with tickets. Tokens only: the API answers nobody but says what to configure.
  * - What can't be checked is not let in: while the store of tickets and revocations is away, calls reject with
  *   `BrokerUnavailableError`.
@@ -77,8 +77,8 @@ export interface Auth {
   authenticate(credential: Credential): Promise<Identity>;
 
   /**
-   * Uses a ticket up: of many who show it one gets past this. The last step before a socket is let in, so that whoever
-   * is refused for another reason may come again with the same ticket.
+   * Uses a ticket up: of many who show it one gets past this. The last step before a socket is let in, so that a
+   * client that is refused for another reason may come again with the same ticket.
    * @throws {UnauthorizedError | BrokerUnavailableError}
    */
   redeem(ticket: string): Promise<void>;

@@ -21,7 +21,7 @@ export interface AuthOptions {
 
 /** What joins the nodes; stays the caller's to close. */
 export interface AuthContext {
-  /** Where tickets and revocations are kept, and sockets are told; undefined for in memory. */
+  /** Where tickets and revocations are kept and orders to close go out; undefined for in memory. */
   readonly redis: Redis | undefined;
   /** Tells sockets what was revoked, where all is in memory. */
   readonly broker: Broker;

@@ -48,7 +48,7 @@ export function formOf({ jwk, forms }: PublishedKey, alg: string): Promise<Impor
   let form = forms.get(alg);
   if (form === undefined) {
     form = importKey(jwk, alg);
-    // Whoever asks for it hears.
+    // The call that needs the key rejects.
     form.catch(() => {});
     forms.set(alg, form);
   }

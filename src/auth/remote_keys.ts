@@ -3,7 +3,7 @@
  *
  * Three answers about a token, and each is said only where it is true. *Verified*: one of the keys fits. *Refused*: no
  * key can fit, now that the newest are known. *Not known yet*: the keys can't be fetched, or were fetched so lately that
- * they are not fetched again for whoever asks; `KeysUnavailableError` then, after which the same token may be taken.
+ * they are not fetched again at each request; `KeysUnavailableError` then, after which the same token may be taken.
  *
  * Keys that are there are tried before anything is fetched. So nobody's made-up key id, and no outage of the signer,
  * touches users whose keys are known.
@@ -121,14 +121,14 @@ export class RemoteKeys {
         else if (fault instanceof errors.JOSEError) return { error: fault, isFinal: true, isBroken: false };
         else {
           isBroken = true;
-          this.#complain(`the key ${nameOf(key.jwk)} can't be used: ${messageOf(fault)}`);
+          this.#warn(`the key ${nameOf(key.jwk)} can't be used: ${messageOf(fault)}`);
         }
       }
     }
     return { error, isFinal: isKnown && !isBroken, isBroken };
   }
 
-  /** Fetches the keys, together with whoever wants that at the same time. @throws {KeysUnavailableError} */
+  /** Fetches the keys; those who ask at the same time share one fetch. @throws {KeysUnavailableError} */
   async #fetch(): Promise<void> {
     const failedMs = this.#failedMs ?? -Infinity;
     if (!this.#fetching && performance.now() - failedMs < RETRY_MS) throw unavailable();
@@ -145,7 +145,7 @@ export class RemoteKeys {
     } catch (error) {
       this.#failedMs = performance.now();
       const isLate = error instanceof DOMException && error.name === "TimeoutError";
-      this.#complain(isLate ? `no answer in ${TIMEOUT_MS / 1_000} s` : messageOf(error));
+      this.#warn(isLate ? `no answer in ${TIMEOUT_MS / 1_000} s` : messageOf(error));
       throw unavailable();
     }
   }
@@ -161,15 +161,15 @@ export class RemoteKeys {
     if (!Array.isArray(keys)) throw new Error('the answer is no key set: it has no list "keys"');
     const usable = keys.filter((key) => typeof key === "object" && key !== null);
     if (usable.length < keys.length) {
-      this.#complain(`${keys.length - usable.length} of the keys are no objects`);
+      this.#warn(`${keys.length - usable.length} of the keys are no objects`);
     }
     if (usable.length > MAX_KEYS) {
-      this.#complain(`there are ${usable.length} keys, of which the first ${MAX_KEYS} are used`);
+      this.#warn(`there are ${usable.length} keys, of which the first ${MAX_KEYS} are used`);
     }
     return usable.slice(0, MAX_KEYS).map((jwk) => ({ jwk: publicPart(jwk), forms: new Map() }));
   }
 
-  #complain(reason: string): void {
+  #warn(reason: string): void {
     const nowMs = performance.now();
     if (nowMs - (this.#logged.get(reason) ?? -Infinity) < LOG_AGAIN_MS) return;
     // Reasons may hold what the signer wrote: not more of them than can be read.
@@ -188,7 +188,7 @@ function unavailable(): KeysUnavailableError {
 /** The answer of the signer. @throws {Error} that says what is wrong with it. */
 async function read(url: URL): Promise<string> {
   const response = await fetch(url, {
-    // Whoever can redirect could name keys of its own.
+    // A server that can redirect could name keys of its own.
     redirect: "manual",
     headers: { accept: "application/jwk-set+json, application/json" },
     signal: AbortSignal.timeout(TIMEOUT_MS),

@@ -1,8 +1,8 @@
 /**
  * What is let in no more: single tokens by their id, or all of a user's that were issued before some moment. Looked
  * up at every handshake and refresh, never cached, so every node knows as soon as it is written, and one that
- * has just started too. In the same step the user's sockets are told: whoever comes in from then on is refused, whoever
- * came in before hears it.
+ * has just started too. In the same step an order to close goes to the user's sockets: those that come in later
+ * are refused, those that came in before get the order.
  */
 import { createHash } from "node:crypto";
 import { CLOSE, type Revocation } from "../protocol/close_codes.ts";

@@ -1,7 +1,7 @@
 /**
  * Tickets: what a backend that knows its user hands to the user's browser, which can set no header on a WebSocket.
  * Random, short-lived, good for one connection; so one that ends in a proxy's log is worth nothing any more.
- * Stored by hash: whoever reads the store can't use them.
+ * Stored by hash: a reader of the store can't use them.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { isTicket } from "../protocol/credentials.ts";

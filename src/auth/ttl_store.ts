@@ -3,10 +3,10 @@
  * what was set is there until its time is up. It knows nothing of what the texts mean.
  */
 
-/** What a channel is told of an entry. */
+/** What is published of an entry on a channel. */
 export type Notice = { readonly channel: string; readonly payload: string };
 
-/** What a channel is told of a moment: it stands between the two. */
+/** What is published of a moment on a channel: the moment stands between the two. */
 export type MomentNotice = { readonly channel: string; readonly head: string; readonly tail: string };
 
 /** A moment in Unix seconds, or so many seconds from now, by the clock of the store. */

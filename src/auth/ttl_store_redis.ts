@@ -40,7 +40,7 @@ local text, ttl, channel, payload = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 ${WRITE}`,
   (tag) => ["1", TRIAL_MS, tag, ""],
 );
-/** By Redis' clock: those of the nodes may differ, and whoever is ahead must be meant too. */
+/** By Redis' clock: those of the nodes may differ, and an entry of one that is ahead counts too. */
 const SET_MAX = scriptOf(
   `${RECALL}
 local time = redis.call('TIME')

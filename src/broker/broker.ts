@@ -1,5 +1,5 @@
 /**
- * The contract of a broker: it carries payloads from whoever publishes on a channel to every subscription of
+ * The contract of a broker: it carries payloads from a publisher on a channel to every subscription of
  * that channel, in any process. The room `broker/` owns that way, in memory and over Redis; it knows neither what is in
  * a payload nor who is behind a channel.
  *
@@ -13,7 +13,7 @@
  * - After `Subscription.close()` was called nothing more is delivered. When its promise resolves, the broker no
  *   longer counts the subscription. It may be called any number of times.
  * - `publish` answers with the number of subscriptions the payload was handed to, found in the same step as the
- *   hand-over: there is no moment between check and publish. Whoever only watches, by a pattern, is not counted.
+ *   hand-over: there is no moment between check and publish. A watcher by pattern is not counted.
  *   Where all subscriptions of a process share one of the broker's, it is the number of processes, and `counted` says so.
  * - A broker that can't be reached rejects with `BrokerUnavailableError` within a bounded time. Nothing hangs.
  * - A subscriber that throws harms no other subscriber and no later payload.

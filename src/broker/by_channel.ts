@@ -29,7 +29,7 @@ export class ByChannel<T extends { readonly channel: string }> {
     return there === undefined ? [] : Array.isArray(there) ? there : [there];
   }
 
-  /** Channels that have something. Whoever goes slowly through them meets also those that come meanwhile. */
+  /** Channels that have something. A slow iteration meets also those that come meanwhile. */
   channels(): IterableIterator<string> {
     return this.#items.keys();
   }

@@ -4,7 +4,7 @@ import { messageOf } from "../protocol/errors.ts";
 import type { Subscriber } from "./broker.ts";
 
 export class Listener implements Subscriber {
-  /** Whether payloads may be missed now; kept by whoever tells it of that. */
+  /** Whether payloads may be missed now; kept by the caller of `lost` and `restored`. */
   isLost = false;
   readonly #channel: string;
   readonly #subscriber: Subscriber;

@@ -55,7 +55,7 @@ export class MemoryBroker implements Broker {
     if (!entries) return 0;
     const byteLength = Buffer.byteLength(payload);
     let reached = 0;
-    // A copy, so that whoever joins during the hand-over is not counted for a payload sent before.
+    // A copy, so that a subscription that joins during the hand-over is not counted for a payload sent before.
     for (const entry of [...entries]) {
       if (!entries.has(entry)) continue;
       reached++;

@@ -136,7 +136,7 @@ export class RedisBroker implements Broker {
     for (const connection of this.#subscriptions.connections()) connection.ping();
     const dueMs = performance.now() + LIFE_MS;
     this.#lifeTimer = setTimeout(() => {
-      // Whoever had no time to listen learns nothing from silence; the next health checks will.
+      // A process that had no time to listen learns nothing from silence; the next health checks will.
       if (performance.now() - dueMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
       for (const connection of this.#subscriptions.connections()) connection.cutIfSilent();
     }, LIFE_MS);

@@ -1,4 +1,4 @@
-/** One channel of a shared connection: who listens to it, and what Redis was told about it. */
+/** One channel of a shared connection: who listens to it, and what was sent to Redis about it. */
 import type { Listener } from "./listener.ts";
 import type { Held } from "./subscriptions.ts";
 
@@ -21,7 +21,7 @@ export class SharedChannel {
   }
 
   /**
-   * It is confirmed, refused, or gone: whoever waits looks again.
+   * It is confirmed, refused, or gone: waiters look again.
    * @param refusal Why Redis refused it.
    */
   settle(refusal?: string): void {

@@ -6,7 +6,7 @@
  * *confirmed* when none is due and the last was SUBSCRIBE.
  *
  * An ACL may forbid a channel, and then refuses every command that names it. That is the channel's misfortune alone:
- * of a batch that was refused each channel is asked for by itself, and who waits for a refused one is told why. Those
+ * of a batch that was refused each channel is asked for by itself, and a waiter for a refused one gets the reason. Those
  * who had it before go on waiting, as for a connection that was lost.
  */
 import { setImmediate } from "node:timers";
@@ -47,7 +47,7 @@ export class SharedConnection extends PubSubConnection {
   /** Channels whose wish may differ from what was sent. */
   #dirty = new Set<SharedChannel>();
   #commands = this.#newCommands();
-  /** Whether a refused channel was told of, on this connection. */
+  /** Whether a refused channel was logged, on this connection. */
   #isRefusalSaid = false;
 
   constructor(dialling: PubSubContext, context: SharedContext) {
@@ -141,7 +141,7 @@ export class SharedConnection extends PubSubConnection {
   }
 
   /**
-   * Sees to it that Redis is told, together with all else that changes in this turn of the event loop: a write wakes
+   * Has Redis told, together with all else that changes in this turn of the event loop: a write wakes
    * Redis, and with many users coming and going these writes would be a tenth of all work.
    */
   #sync(channel: SharedChannel): void {

@@ -107,7 +107,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       backoff: { ...DEFAULT_BACKOFF, ...backoff },
       hasToken: "token" in options,
     });
-    // Whoever made it gets to listen first.
+    // Its maker gets to listen first.
     queueMicrotask(() => this.#link.start());
   }
 
@@ -146,7 +146,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     return this.#handover.iterate();
   }
 
-  /** Closes it for good. What was received and not handed over is left for whoever resumes. Idempotent. */
+  /** Closes it for good. What was received and not handed over is left for the next client that resumes. Idempotent. */
   close(): Promise<Closed> {
     this.#acks.flush();
     this.#link.close();

@@ -1,8 +1,8 @@
 /**
  * What was received and waits for the application: a bounded queue with two outlets, one for loops that ask for the
- * next message and one for listeners that are told. Hands everything over once and in order.
+ * next message and one for listeners. Hands everything over once and in order.
  *
- * While a loop runs it sets the pace, and listeners are told of what it takes; without a loop, listeners are told at
+ * While a loop runs it sets the pace, and listeners hear of what it takes; without a loop, they hear at
  * once; with neither, everything waits. A queue that is full can only say so: a WebSocket can't be paused.
  */
 
@@ -66,7 +66,7 @@ export class Handover<Message, Item extends Entry<Message>> {
 
   /** Hands over what can be; to be called when somebody begins to listen. */
   pump(): void {
-    // Whoever is handed something may ask for more, push or end: the loop that is under way sees to it.
+    // A listener may ask for more, push or end: the loop that is under way sees to it.
     if (this.#isPumping) return;
     this.#isPumping = true;
     for (let item = this.#next(); item !== undefined; item = this.#next()) {

@@ -105,7 +105,7 @@ export class Link {
 
   /** Sends a frame; false when there is no open connection. */
   send(frame: ClientFrame): boolean {
-    // Whoever is told that a connection has ended still finds the state that it had.
+    // A listener of the end of a connection still finds the state that it had.
     if (this.#state !== "open" || !this.#session) return false;
     this.#session.send(frame);
     return true;
@@ -189,7 +189,7 @@ export class Link {
     if (isFinal) this.#leave();
     const hasNoTime = isFinal || this.#isPaused || this.#isOffline;
     const retryMs = hasNoTime ? undefined : this.#plan(ending.retryMs);
-    // Whoever is told may close, pause or resume: what such a call has decided is left alone.
+    // A listener may close, pause or resume: what such a call has decided is left alone.
     const turn = ++this.#turn;
     this.#host.onLost({ code, reason, opened: openMs !== undefined, retryMs });
     if (isFinal) {

@@ -12,7 +12,7 @@ import type { ConnectOptions } from "./options.ts";
 
 /**
  * Connects as a user, and stays connected until `close()` or until the server says that coming back is no use.
- * Returns at once: what happens is told by `on`, by the loop, by `state` and by `closed`.
+ * Returns at once: `on`, the loop, `state` and `closed` report what happens.
  *
  * @param url Where the service is: `https://host`, `wss://host/ws`, or, in a page that it serves, `/`.
  * @typeParam Data What the backend sends as data; nothing checks it.

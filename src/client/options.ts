@@ -42,7 +42,7 @@ export interface Closed {
   readonly reason: string;
 }
 
-/** Who connects: a name where the service is open, else whoever the token is for. */
+/** Who connects: a name where the service is open, else the user of the token. */
 export type Identity =
   | { readonly user: string }
   /** Called before every attempt to connect. When it fails or takes longer than `timeoutMs`, that attempt has failed. */

@@ -60,7 +60,7 @@ export class Saving {
   }
 
   async #run(): Promise<void> {
-    // Not at once: whoever moves the position often moves it again in the same turn.
+    // Not at once: the position often moves again in the same turn.
     await null;
     while (this.#newest !== this.#saved) {
       const position = this.#saved = this.#newest!;

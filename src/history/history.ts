@@ -105,7 +105,7 @@ export interface History {
 
   /**
    * Appends one message for each of several channels: in their order, each in a step as `append`'s, whatever becomes of
-   * the others. Whoever else uses the store waits until all are done, so few at one time.
+   * the others. Everybody else on the store waits until all are done, so few at one time.
    * @returns What became of each.
    * @throws {BrokerUnavailableError} which is then true of all.
    */

@@ -1,14 +1,14 @@
 /**
  * The last step before a handshake is answered. A client that resets its connection just then costs a file descriptor
  * for good: Deno can't write the answer, and keeps what it would have been upgraded to (`op_http_upgrade_websocket_next`
- * waits for itself). Nothing in JavaScript lets go of it. It can only be made rare, and be counted:
+ * waits for itself). Nothing in JavaScript frees it. It can only be made rare, and be counted:
  *
  * - A client that has left before its turn is not answered; the request's signal says so.
  * - Few handshakes of one address are between answer and `open` at a time. The first ones that are lost show there, and
  *   with them not those that came at the same moment. An address whose handshakes open may have more at a time, one for
  *   so many that opened that those it could lose at once are few among them.
- * - From then on handshakes of that address wait for a random time, longer for each one lost: whoever resets can't know
- *   when, and most of the waits end with the news that the client has left.
+ * - From then on handshakes of that address wait for a random time, longer for each one lost: an attacker that resets
+ *   can't know when, and most of the waits end with the news that the client has left.
  */
 import { sleep } from "../async/sleep.ts";
 import type { Handshake } from "../session/websocket_transport.ts";
@@ -44,14 +44,14 @@ interface Address {
 }
 
 interface Waiter {
-  /** Whether it has waited for a random time: nobody is told to do so twice. */
+  /** Whether it has waited for a random time: each does so once. */
   readonly hasPaused: boolean;
   /** Its turn has come; or it is to wait for a random time. */
   wake(order: "turn" | "pause"): void;
 }
 
 /**
- * A handshake that may be answered. Whoever has it tells when its socket is open, or when nobody waits for that any more:
+ * A handshake that may be answered. Its holder reports when its socket is open, or when nobody waits for that any more:
  * until then it stands in the way of others from its address.
  */
 export class Turn implements Handshake {
@@ -80,7 +80,7 @@ export class Turn implements Handshake {
     this.#turnstile.onTurnOver(this.#addressKey, this.#entry);
   }
 
-  /** The client had left: the socket will never open, and Deno never lets go of it. */
+  /** The client had left: the socket will never open, and Deno never frees it. */
   lost(): void {
     if (this.#isSafe) return;
     this.#isSafe = true;
@@ -171,7 +171,7 @@ export class Turnstile {
     entry.lost++;
     this.left(addressKey);
     this.#onLoss(addressKey);
-    // Whoever waits beside those that were lost is no better than they.
+    // Those that wait beside lost ones are no better.
     for (const waiter of entry.waiting) {
       if (waiter.hasPaused) continue;
       entry.waiting.delete(waiter);

@@ -1,6 +1,6 @@
 /**
  * Whether commands can be sent to Redis; where they can't, the reason that explains most, and who waits for the end of it.
- * What happens on the connection it is told (`command_connection.ts`).
+ * `command_connection.ts` reports to it what happens on the connection.
  */
 import { sleep } from "../async/sleep.ts";
 import type { WarnOnce } from "../log/warn_once.ts";
@@ -70,8 +70,8 @@ export class Availability {
 
   /**
    * Warns of trouble with Redis once in a while, unless all of Redis is away, which the log says already.
-   * @param reason What clients are told.
-   * @param cause What only the log is told; when there is no more to say, nothing is said at all.
+   * @param reason For clients.
+   * @param cause For the log alone; without one, nothing is logged.
    */
   warn(event: string, reason: string, cause: unknown): void {
     if (this.#reason === undefined && cause !== undefined) {

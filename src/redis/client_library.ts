@@ -9,7 +9,7 @@ const SILENCE_MS = 5_000;
 
 export type Client = ReturnType<typeof newClient>;
 
-/** A client that dials once, when it is told to. */
+/** A client that dials once, when `connect` is called. */
 export function newClient(address: RedisAddress) {
   const { transport, hostname, port, path, tls, username, password, database } = address;
   return createClient({

@@ -114,7 +114,7 @@ export abstract class CommandConnection {
     const client = this.#client;
     // One that was not greeted is looked at before anything is sent to it.
     if (!this.#greeted) return;
-    await this.#outbox.sendNow(() => this.#ask(client)).catch(() => {}); // whoever sends next is told
+    await this.#outbox.sendNow(() => this.#ask(client)).catch(() => {}); // the next command meets the same error
   }
 
   /** Ends the connection. Commands still waiting are rejected at once. */
@@ -169,7 +169,7 @@ export abstract class CommandConnection {
   #redial(): void {
     if (this.#closed || this.#ended === this.#client) return;
     this.#ended = this.#client;
-    // Nothing is known of whoever answers next, before it has said who it is.
+    // The next server is unknown until it has said who it is.
     this.#greeted = false;
     const failures = this.#failedAttempts++;
     const delayMs = failures === 0 ? 0 : backoffMs(failures, BACKOFF);

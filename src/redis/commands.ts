@@ -56,7 +56,7 @@ export class Redis extends CommandConnection {
 
   /**
    * @param options.onlyIfHeard Publishes nothing when nobody is subscribed.
-   * @returns How many subscriptions the channel has; whoever watches by pattern is none.
+   * @returns How many subscriptions the channel has; a watcher by pattern is none.
    */
   publish(
     channel: string,

@@ -1,6 +1,6 @@
 /**
- * The connections that Redis still takes under its `maxclients`. Whoever comes when none is left is refused here and not
- * by Redis, which would refuse commands of ours just as well.
+ * The connections that Redis still takes under its `maxclients`. A subscription that comes when none is
+ * left is refused here and not by Redis, which would refuse commands of ours just as well.
  *
  * Several nodes ask the same Redis and know nothing of one another: so each takes only a part of what was left
  * when it asked, and then asks again.
@@ -18,7 +18,7 @@ export interface Clients {
 const FRESH_MS = 1_000;
 /** As many nodes may take places at one time without taking one twice. */
 const SHARES = 8;
-/** Connections that subscriptions never take: for commands, and for whoever looks after Redis. */
+/** Connections that subscriptions never take: for commands, and for the operators of Redis. */
 const MIN_RESERVE = 16;
 const RESERVE = 0.01;
 

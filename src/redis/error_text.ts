@@ -35,7 +35,7 @@ const NAMED = /^(?:NOPERM|ERR ACL failure).*'([\w|-]+)' command|^ERR unknown com
 
 /** So the library fails when an error reply comes that answers nothing, and keeps the reply to itself. */
 const UNASKED = /reading 'reject'/;
-/** Added where whoever answers at a port without TLS has never said a word. */
+/** Added where the server at a port without TLS has never said a word. */
 export const MAYBE_TLS =
   ", before it had said anything: if that port speaks TLS, write rediss:// in REDIS_URL";
 const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is it a Redis port?";
@@ -69,10 +69,10 @@ const TROUBLES: Words = [
   [/ECONNRESET|EPIPE|^ConnectionReset|^BrokenPipe|^ConnectionAborted/, "the connection was reset"],
   [/^SocketClosedUnexpectedlyError|UnexpectedEof|unexpected eof/i, "it closed the connection"],
   [/^(ClientOffline|ClientClosed|DisconnectsClient)Error/, "there is no connection to it"],
-  // Redis says both to whoever connects.
+  // Redis says both to every new connection.
   [
     UNASKED,
-    "it refuses whoever connects: it has as many clients as its maxclients allows, or is in protected mode",
+    "it refuses new connections: it has as many clients as its maxclients allows, or is in protected mode",
   ],
   [/Unknown RESP type 2[12] /, "what answers at REDIS_URL speaks TLS: write rediss:// in it"],
   [/Unknown RESP type|reading 'resolve'|^RespError/, NO_REDIS],

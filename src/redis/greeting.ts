@@ -45,7 +45,7 @@ export class Greeting {
   async greet(client: Client): Promise<Finding> {
     // First: what refuses the connection, as a Redis that is full does, comes as the answer to it.
     const asked = client.info();
-    // Only for whoever reads CLIENT LIST: a Redis that forbids it serves us all the same.
+    // Only for a person who reads CLIENT LIST: a Redis that forbids it serves us all the same.
     client.clientSetName("userwire-publisher").catch(() => {});
     const server = readInfo(await asked);
     const unfit = unfitnessOf(server);

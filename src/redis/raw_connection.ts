@@ -33,11 +33,11 @@ const LOGIN_REFUSED = /^(WRONGPASS|NOAUTH|ERR (Client sent )?AUTH|ERR invalid pa
 
 export class RedisConnection {
   readonly parser: RespParser;
-  /** Whether a message has come on it; whoever reads says so. */
+  /** Whether a message has come on it; set by its reader. */
   hasDelivered = false;
   isClosed = false;
   readonly #conn: Deno.Conn;
-  /** Which time of dialling it is of; whoever dials counts them. */
+  /** In which round of dialling it was made; set by its dialler. */
   generation = 0;
 
   private constructor(conn: Deno.Conn, bufferSize: number | undefined) {

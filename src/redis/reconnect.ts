@@ -53,7 +53,7 @@ export class Reconnect {
         }
         connection.close();
       } catch {
-        // Tried again, for as long as anybody listens; whoever dials for us has said why.
+        // Tried again, for as long as anybody listens; the dialler has logged why.
       }
     }
     return undefined;

@@ -40,7 +40,7 @@ export function evaluateOn(
   const call = (how: string, what: string): Promise<unknown> =>
     client.sendCommand([how, what, String(keys.length), ...keys, ...args]);
   return call("EVALSHA", script.sha).catch((error: unknown) => {
-    // Redis forgets scripts when it restarts, or is told to.
+    // Redis forgets scripts when it restarts, and at SCRIPT FLUSH.
     if (messageOf(error).startsWith("NOSCRIPT")) return call("EVAL", script.source);
     onError?.(script, error);
     throw error;

@@ -1,7 +1,7 @@
 /**
  * The contract of a topology: on which server of Redis a channel or a key lives now.
  *
- * Whoever dials asks it each time and keeps no address: behind an unchanged name there may be another server than a moment
+ * It is asked at each dial and no address is kept: behind an unchanged name there may be another server than a moment
  * ago. It says where to dial, not who answers there: that is found out by asking (`server_info.ts`).
  */
 import type { RedisAddress } from "./address.ts";

@@ -4,7 +4,7 @@
  * How a session begins is not its business: the first identity has been checked.
  *
  * A revocation may be missed: its order came while the subscription was lost, or for a token that was still being
- * verified. Then whoever keeps revocations is asked.
+ * verified. Then the store of revocations is asked.
  */
 import { type Identity, isMeant } from "../auth/auth.ts";
 import {

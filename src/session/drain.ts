@@ -17,7 +17,7 @@ const MIN_RETRY_MS = 1_000;
 export async function drain(registry: Registry, reason: CloseReason, windowMs: number): Promise<number> {
   const endMs = performance.now() + windowMs;
   await closeAll(registry, reason, windowMs);
-  // Whoever joined meanwhile.
+  // Those that joined meanwhile.
   for (const member of registry.live()) member.close(reason, { retryMs: Math.random() * MIN_RETRY_MS });
   const left = () => registry.size + registry.closing;
   await registry.whenGone(() => left() === 0, endMs);

@@ -20,7 +20,7 @@ export class Heartbeat {
   #timer: ReturnType<typeof setInterval> | undefined;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
 
-  /** @param members Whoever is to be ticked, at each tick. */
+  /** @param members Those to tick, asked for at each tick. */
   constructor(members: Iterable<{ tick(isLate: boolean): void }>) {
     this.#members = members;
   }

@@ -1,7 +1,7 @@
 /**
  * How every session begins, whatever its transport: it joins, subscribes, reads where its client stands, and only then
  * is asked what can be known only now. From the confirmed subscription on an order to close reaches it, so nothing that
- * is revoked slips in between; and whoever comes in at the same time elsewhere counts it.
+ * is revoked slips in between; and a session that opens elsewhere at the same time counts it.
  */
 import type { Auth, Identity } from "../auth/auth.ts";
 import type { Broker } from "../broker/broker.ts";

@@ -2,7 +2,7 @@
  * What one framed connection has had, and what it gets next: merges live messages with those from the history, so
  * that each comes once and in order, and states exactly what can't come.
  *
- * Three things drive it: live messages, answers of the history, and its owner's word that something may be amiss
+ * Three things drive it: live messages, answers of the history, and its owner's word that something may be missing
  * (`verify`) or that there is room again (`resume`).
  *
  *     reading ──▶ live ──▶ reading …        a hole, a reconnect, or a doubt
@@ -187,7 +187,7 @@ export class Replay {
     if (this.#state === "full" || this.#state === "failed") void this.#readOn();
   }
 
-  /** Delivers nothing more, and lets go of what waits. */
+  /** Delivers nothing more, and frees what waits. */
   stop(): void {
     this.#state = "stopped";
     this.#queue = [];

@@ -2,12 +2,12 @@
  * Contract of a transport: the way between one session and its client. A session writes to a transport and never to a
  * socket, so that another kind of transport needs no other session.
  *
- * It owns what carries the frames, what the client has not taken yet of them, and how the client is told to go. It must
+ * It owns what carries the frames, what the client has not taken yet of them, and how the connection is closed. It must
  * not know whose they are, nor what a message says.
  *
  * - Nothing is written before `opened` was called, nor after `close`.
  * - `gone` is called once, and nothing after it. After `close` it may never come: some peers do not answer.
- * - What happens is told to `events` of that moment: whoever takes a transport over puts itself there.
+ * - What happens goes to the `events` of that moment: a new owner of the transport puts itself there.
  */
 import type { CloseReason } from "../protocol/close_codes.ts";
 

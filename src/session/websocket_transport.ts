@@ -15,7 +15,7 @@ export interface Handshake {
   opened(): void;
   /** Nobody waits for it to open any more. */
   end(): void;
-  /** Its client left before it was answered: the socket will never open, and Deno never lets go of it. */
+  /** Its client left before it was answered: the socket will never open, and Deno never frees it. */
   lost(): void;
 }
 

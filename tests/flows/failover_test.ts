@@ -74,7 +74,7 @@ for (const { name, env } of WAYS) {
     await isReady(service);
     await reaches(service, "alice", alice, "before");
 
-    await first.cli("FAILOVER", "TO", "127.0.0.1", second.port);
+    await first.failOverTo(second);
     await isNotReady(service, /^Redis is a replica/);
     assertEquals((await service.send("alice", "refused")).status, 503);
     proxy.turn(second.port);

@@ -264,7 +264,7 @@ const NO_LOSSES: Record<string, Scenario> = {
     pair: true,
     async happens({ redis, other, way }) {
       await inStep(redis, other);
-      await redis.cli("FAILOVER", "TO", "127.0.0.1", other.port);
+      await redis.failOverTo(other);
       way.turn(other.port);
     },
   },

@@ -20,7 +20,7 @@ export const FAILOVER_FAULTS: Faults = {
     async run(world) {
       const { redis, replica } = world;
       await replica.copied();
-      await redis.cli("FAILOVER", "TO", "127.0.0.1", replica.port, "TIMEOUT", 10_000);
+      await redis.failOverTo(replica, "TIMEOUT", 10_000);
       await until(async () => await roleOf(replica) === "master", "the replica to take over", FAILOVER_MS);
       replica.followNext(undefined);
       redis.followNext(replica);
