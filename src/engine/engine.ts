@@ -16,13 +16,17 @@ import type { Log } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { RedisTls } from "../redis/address.ts";
 import { type FirstAttempt, Redis } from "../redis/commands.ts";
+import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
+import { UrlSource } from "../redis/url_source.ts";
 
 export interface EngineOptions {
   /** Unset, and no file either: in memory. */
   redisUrl?: string | undefined;
   /** Absolute path of a file that holds the URL, which may change. */
   redisUrlFile?: string | undefined;
+  /** Of the Sentinels that the URL names, where they want one. */
+  redisSentinelPassword?: string | undefined;
   /** For `rediss://` only. */
   redisTls?: RedisTls | undefined;
   /** How long a command or a subscription may take, in milliseconds. @default 3000 */
@@ -91,7 +95,10 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
   const { redisUrl: url, redisUrlFile: file, redisTls: tls, channelPrefix = "" } = options;
   const { redisTimeoutMs: timeoutMs = 3_000 } = options;
   const log = options.log && { log: options.log };
-  const topology = new Standalone({ url, file, tls, channelPrefix, ...log });
+  const source = new UrlSource({ url, file, tls, channelPrefix, ...log });
+  const topology = source.url.sentinel
+    ? new Sentinel(source, { password: options.redisSentinelPassword, ...log })
+    : new Standalone(source);
   const redis = Redis.open(topology, { timeoutMs, ...log });
   const isShared = options.subscriptions === "shared";
   const dialler = new Dialler({ topology, redis, timeoutMs });
@@ -133,6 +140,7 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
       await broker.close();
       dialler.close();
       redis.close();
+      topology.close();
     },
   };
 }

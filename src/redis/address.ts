@@ -4,6 +4,10 @@
  *     redis://[[user][:password]@]host[:port][/database]     TCP
  *     rediss://…                                             TLS
  *     unix://[[user][:password]@]/path/to/socket[?db=number] unix socket
+ *     redis+sentinel://[[user][:password]@]host[:port][,host[:port]…]/master[/database]
+ *     rediss+sentinel://…                                    Sentinels, who know where the master is
+ *
+ * With Sentinels user, password and database are the master's.
  */
 
 /** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
@@ -29,13 +33,27 @@ export interface RedisAddress {
   readonly database: number;
 }
 
+/** A host and a port. */
+export type Place = Pick<RedisAddress, "hostname" | "port">;
+
+/** What a URL says: an address; or, with Sentinels, all of it but the host and the port, which they know. */
+export interface RedisUrl extends RedisAddress {
+  readonly sentinel?: {
+    readonly places: readonly Place[];
+    /** What the Sentinels call the master. */
+    readonly master: string;
+  };
+}
+
 const DEFAULT_PORT = 6379;
+const SENTINEL_PORT = 26_379;
 
 /** What a setting with such a URL must be, as the words after "must be" or "must hold". */
 export const REDIS_URL_FORM =
-  "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), or " +
-  "unix:///path/to/redis.sock, with special characters in the password percent-encoded";
+  "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), unix:///path/to/redis.sock, or " +
+  "redis+sentinel://host:26379,host:26379/master, with special characters in the password percent-encoded";
 
+const SENTINEL = /^(rediss?)\+sentinel:\/\/([^@/?#]*@)?([^@/?#]+)\/([\w.-]+)(\/\d+)?$/i;
 /** What of it is written out: nothing that the parser would pass over or make up. */
 const STRICT = /^(?:rediss?:\/\/[^/?#]+(?:\/\d*)?(?:[?#].*)?|unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?)$/i;
 // deno-lint-ignore no-control-regex -- control characters are exactly what is refused
@@ -43,7 +61,7 @@ const BLANK = /[\s\u0000-\u001f\u007f-\u009f]/u;
 
 /** Whether it is a URL of Redis as a setting must be, which is stricter than `parseRedisUrl`. */
 export function isRedisUrl(text: string): boolean {
-  if (BLANK.test(text) || !STRICT.test(text)) return false;
+  if (BLANK.test(text) || !STRICT.test(text) && !SENTINEL.test(text)) return false;
   try {
     parseRedisUrl(text);
     return true;
@@ -53,7 +71,13 @@ export function isRedisUrl(text: string): boolean {
 }
 
 /** @throws {TypeError} when it is no URL of Redis. Its message does not show the URL, which may hold a password. */
-export function parseRedisUrl(text: string): RedisAddress {
+export function parseRedisUrl(text: string): RedisUrl {
+  const [, scheme, credentials = "", hosts, master, database = ""] = SENTINEL.exec(text) ?? [];
+  if (master !== undefined) {
+    const places = hosts!.split(",").map((host) => placeOf(host));
+    const login = parseRedisUrl(`${scheme}://${credentials}sentinel${database}`);
+    return { ...login, hostname: "", port: 0, sentinel: { places, master } };
+  }
   // URL takes no login without a host, which is how one is written for a socket.
   const login = /^unix:\/\/([^@/]*)@/.exec(text)?.[1];
   const url = URL.parse(login === undefined ? text : text.replace(`${login}@`, ""));
@@ -64,7 +88,9 @@ export function parseRedisUrl(text: string): RedisAddress {
   }
   const transport = ({ "redis:": "tcp", "rediss:": "tls", "unix:": "unix" } as const)[url.protocol];
   if (!transport) {
-    throw new TypeError(`Redis URLs start with redis://, rediss:// or unix://, not ${url.protocol}//`);
+    throw new TypeError(
+      `Redis URLs start with redis://, rediss://, unix:// or redis+sentinel://, not ${url.protocol}//`,
+    );
   }
   const [username, password] = login === undefined
     ? [url.username, url.password]
@@ -79,6 +105,17 @@ export function parseRedisUrl(text: string): RedisAddress {
     password: password === "" ? undefined : decodeURIComponent(password),
     database: Number(transport === "unix" ? url.searchParams.get("db") : path.slice(1)) || 0,
   };
+}
+
+/** @throws {TypeError} when it is no `host[:port]` of a Sentinel. */
+function placeOf(host: string): Place {
+  const url = URL.parse(`redis://${host}`);
+  if (url === null || url.hostname === "" || url.host !== host) {
+    throw new TypeError(
+      "The Redis URL can't be read: its Sentinels must be hosts, each with a port or without",
+    );
+  }
+  return { hostname: url.hostname.replace(/^\[(.*)\]$/, "$1"), port: Number(url.port || SENTINEL_PORT) };
 }
 
 /** Whether both lead to the same place; who logs in there may differ. */

@@ -64,7 +64,8 @@ export class Availability {
   /** Resolves when the first attempt to connect has ended, or after the time given. */
   async firstAttempt(withinMs: number): Promise<FirstAttempt> {
     await sleep(withinMs, this.#first.promise);
-    this.endFirst({ outcome: "unreachable", reason: "Redis did not answer in time" });
+    const reason = this.isUnexplained ? "Redis did not answer in time" : this.#reason!;
+    this.endFirst({ outcome: "unreachable", reason });
     return await this.#first.promise;
   }
 

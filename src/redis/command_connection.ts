@@ -9,6 +9,7 @@ import { backoffMs } from "../async/backoff.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
+import type { RedisAddress } from "./address.ts";
 import { Availability } from "./availability.ts";
 import { asUnavailable, type Client, isRefusal, newClient } from "./client_library.ts";
 import { Greeting, type Watch } from "./greeting.ts";
@@ -45,7 +46,8 @@ export abstract class CommandConnection {
   readonly #timer: ReturnType<typeof setInterval>;
   protected readonly greeting: Greeting;
   readonly #onOther: (() => void)[] = [];
-  #client: Client;
+  /** None before the first dial. */
+  #client: Client | undefined;
   /** The connection that has ended last. */
   #ended: Client | undefined;
   /** The connection on which a heartbeat is under way. */
@@ -66,7 +68,7 @@ export abstract class CommandConnection {
 
   protected constructor(topology: Topology, options: RedisOptions) {
     this.topology = topology;
-    topology.onChange((reason) => this.dialAnew(reason));
+    topology.onChange((reason) => this.#moved(reason));
     const warnings = new WarnOnce(options.log);
     this.availability = new Availability(warnings, options.log);
     this.greeting = new Greeting(warnings);
@@ -77,7 +79,7 @@ export abstract class CommandConnection {
       },
       failure: (error) => this.failure(error),
     });
-    this.#client = this.#dial();
+    this.#dial();
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -113,7 +115,7 @@ export abstract class CommandConnection {
   async lookNow(): Promise<void> {
     const client = this.#client;
     // One that was not greeted is looked at before anything is sent to it.
-    if (!this.#greeted) return;
+    if (client === undefined || !this.#greeted) return;
     await this.#outbox.sendNow(() => this.#ask(client)).catch(() => {}); // the next command meets the same error
   }
 
@@ -126,7 +128,7 @@ export abstract class CommandConnection {
     const reason = "The connection to Redis is closed";
     this.#outbox.fail(reason);
     this.availability.close(reason);
-    this.#client.destroy();
+    this.#client?.destroy();
   }
 
   /**
@@ -137,14 +139,20 @@ export abstract class CommandConnection {
   protected command<T>(issue: (client: Client) => Promise<T>, bytes = 0): Promise<T> {
     const { reason } = this.availability;
     if (reason !== undefined) return Promise.reject(new BrokerUnavailableError(reason));
-    return this.#outbox.send(() => issue(this.#client), bytes);
+    return this.#outbox.send(() => issue(this.#client!), bytes);
   }
 
-  #dial(): Client {
+  #dial(): void {
     this.availability.dialled();
-    const address = this.topology.locate();
+    let address: RedisAddress;
+    try {
+      address = this.topology.locate();
+    } catch (error) {
+      this.#fail(messageOf(error), { severity: 2 });
+      return this.#dialLater();
+    }
     this.#isPlain = address.transport === "tcp";
-    const client = newClient(address);
+    const client = this.#client = newClient(address);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     client.on("ready", () => {
       this.#greeted = false;
@@ -158,7 +166,6 @@ export abstract class CommandConnection {
       if (client === this.#client) this.#redial();
     });
     client.connect().catch(() => {}); // its events have said it
-    return client;
   }
 
   /**
@@ -171,20 +178,35 @@ export abstract class CommandConnection {
     this.#ended = this.#client;
     // The next server is unknown until it has said who it is.
     this.#greeted = false;
+    this.#dialLater();
+  }
+
+  #dialLater(): void {
     const failures = this.#failedAttempts++;
     const delayMs = failures === 0 ? 0 : backoffMs(failures, BACKOFF);
     clearTimeout(this.#dialTimer);
     this.#dialTimer = setTimeout(() => {
-      this.#client.destroy();
-      this.#client = this.#dial();
+      this.#client?.destroy();
+      this.#dial();
     }, delayMs);
+  }
+
+  /** Redis is somewhere else now: dials there at once, also where the old place was being dialled. */
+  #moved(reason: string): void {
+    if (this.#closed) return;
+    this.#fail(reason, { severity: 2 });
+    this.#client?.destroy();
+    this.#ended = this.#client;
+    this.#greeted = false;
+    this.#failedAttempts = 0;
+    this.#dialLater();
   }
 
   /** Ends a connection whose server is of no use, and dials again. */
   #leave(reason: string): void {
     // The end of the connection does not hide why it was ended.
     this.#fail(reason, { severity: 2 });
-    this.#client.destroy();
+    this.#client?.destroy();
     this.#redial();
   }
 
@@ -201,13 +223,13 @@ export abstract class CommandConnection {
     // Where more is known already, that is said.
     if (this.#outbox.check(nowMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
     this.#isSilent = nowMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
-    if (nowMs >= this.#nextBeatMs && this.#client.isReady) this.#beat();
+    if (nowMs >= this.#nextBeatMs && this.#client?.isReady) this.#beat();
   }
 
   /** Asks the server whether it is still who it was; at first, who it is. */
   #beat(): void {
     const client = this.#client;
-    if (this.#beating === client) return;
+    if (client === undefined || this.#beating === client) return;
     this.#beating = client;
     this.#beatAtMs = performance.now();
     this.#nextBeatMs = this.#beatAtMs + HEARTBEAT_MS;

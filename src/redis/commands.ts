@@ -10,6 +10,7 @@ import type { BrokerUnavailableError } from "../protocol/errors.ts";
 import { CommandConnection, type RedisOptions } from "./command_connection.ts";
 import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./script.ts";
 import { Standalone } from "./standalone.ts";
+import { UrlSource } from "./url_source.ts";
 import type { Topology } from "./topology.ts";
 import { warningsOf } from "./warnings.ts";
 import { isForbiddenWithin, isReply, publicMessageOfCommand } from "./error_text.ts";
@@ -49,7 +50,10 @@ export class Redis extends CommandConnection {
    * @param where A URL; or what is asked for the place of each dial.
    */
   static open(where: string | Topology, options: RedisOptions = {}): Redis {
-    const redis = new Redis(typeof where === "string" ? new Standalone({ url: where }) : where, options);
+    const redis = new Redis(
+      typeof where === "string" ? new Standalone(new UrlSource({ url: where })) : where,
+      options,
+    );
     redis.prepare(PUBLISH);
     return redis;
   }

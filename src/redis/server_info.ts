@@ -58,7 +58,8 @@ export function unfitnessOf(
   if (mode === "sentinel") {
     return {
       reason: "what answers at REDIS_URL is a Sentinel, which keeps no data",
-      remedy: "give an address that leads to the master which it watches",
+      remedy:
+        "write redis+sentinel://host:port,host:port/name, with the Sentinels and the name of their master",
     };
   }
   // One that loads takes no commands yet, and says that it has no append-only file while it reads one.

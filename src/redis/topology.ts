@@ -7,7 +7,10 @@
 import type { RedisAddress } from "./address.ts";
 
 export interface Topology {
-  /** @param name A channel or key; without one, the server that all of them share. */
+  /**
+   * @param name A channel or key; without one, the server that all of them share.
+   * @throws {BrokerUnavailableError} when that is not known now.
+   */
   locate(name?: string): RedisAddress;
 
   /**
@@ -18,4 +21,13 @@ export interface Topology {
 
   /** A server that was located refused our login: there may be another one by now. */
   loginRefused(): void;
+
+  /**
+   * Reads again what may have changed while the process runs.
+   * @throws {ConfigError} when it can't be used; what was known before stays.
+   */
+  reload(): void;
+
+  /** Ends what it keeps open. */
+  close(): void;
 }

@@ -13,6 +13,7 @@ import type { Held, Subscriptions } from "../../src/broker/subscriptions.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Redis } from "../../src/redis/commands.ts";
 import { Standalone } from "../../src/redis/standalone.ts";
+import { UrlSource } from "../../src/redis/url_source.ts";
 import { HeldIntervals, HeldTimers } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 
@@ -110,7 +111,7 @@ class World implements AsyncDisposable {
   readonly dials = new FakeDials();
   readonly #redis = this.redis as unknown as Redis;
   readonly dialler = new Dialler({
-    topology: new Standalone({ url: "redis://127.0.0.1:1" }),
+    topology: new Standalone(new UrlSource({ url: "redis://127.0.0.1:1" })),
     redis: this.#redis,
     timeoutMs: 3_000,
   });

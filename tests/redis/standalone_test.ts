@@ -3,6 +3,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { Standalone } from "../../src/redis/standalone.ts";
+import { UrlSource } from "../../src/redis/url_source.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
@@ -16,7 +17,7 @@ class World implements Disposable {
 
   constructor(url: string) {
     this.write(url);
-    this.topology = new Standalone({ file: this.file, log: this.log });
+    this.topology = new Standalone(new UrlSource({ file: this.file, log: this.log }));
     this.topology.onChange((reason) => this.changes.push(reason));
   }
 
@@ -80,7 +81,7 @@ Deno.test("Refused logins have the file read once a second, and a fault of it is
 });
 
 Deno.test("A topology over a URL has nothing to read again", () => {
-  const topology = new Standalone({ url: "redis://here" });
+  const topology = new Standalone(new UrlSource({ url: "redis://here" }));
   topology.onChange(() => {
     throw new Error("nothing changes");
   });

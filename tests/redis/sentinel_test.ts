@@ -1,0 +1,147 @@
+/** Where Sentinels say the master is: the newest of their answers counts, and silence changes nothing. */
+import { assertEquals, assertThrows } from "@std/assert";
+import { until } from "../../testkit/deadline.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
+import { BrokerUnavailableError, ConfigError } from "../../src/protocol/errors.ts";
+import { isRedisUrl, parseRedisUrl } from "../../src/redis/address.ts";
+import { Sentinel } from "../../src/redis/sentinel.ts";
+import { UrlSource } from "../../src/redis/url_source.ts";
+import { TempFolder } from "../../testkit/temp_folder.ts";
+
+/** Answers every command as a Sentinel answers `SENTINEL MASTER`, until it is silenced. */
+class FakeSentinel implements AsyncDisposable {
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #conns = new Set<Deno.Conn>();
+  readonly #serving: Promise<void>;
+  #isClosed = false;
+
+  constructor(public port: number, public epoch: number) {
+    this.#serving = this.#serve();
+  }
+
+  get place(): string {
+    return `127.0.0.1:${this.#listener.addr.port}`;
+  }
+
+  async #serve(): Promise<void> {
+    const talks: Promise<void>[] = [];
+    for await (const conn of this.#listener) {
+      this.#conns.add(conn);
+      talks.push(this.#talk(conn).catch(() => {}));
+    }
+    await Promise.all(talks);
+  }
+
+  async #talk(conn: Deno.Conn): Promise<void> {
+    const encoder = new TextEncoder();
+    while (await conn.read(new Uint8Array(4_096)) !== null) {
+      const fields = ["ip", "127.0.0.1", "port", `${this.port}`, "config-epoch", `${this.epoch}`];
+      const reply = `*${fields.length}\r\n` + fields.map((text) => `$${text.length}\r\n${text}\r\n`).join("");
+      await conn.write(encoder.encode(reply));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#listener.close();
+    for (const conn of this.#conns) {
+      try {
+        conn.close();
+      } catch {
+        // The client was first.
+      }
+    }
+    await this.#serving;
+  }
+}
+
+function portOf(topology: Sentinel): number | undefined {
+  try {
+    return topology.locate().port;
+  } catch {
+    return undefined;
+  }
+}
+
+Deno.test("Of what Sentinels say the newest configuration counts, and silence changes nothing", async () => {
+  await using one = new FakeSentinel(1, 7);
+  await using other = new FakeSentinel(2, 6);
+  const log = memoryLog();
+  const source = new UrlSource({ url: `redis+sentinel://user:pw@${one.place},${other.place}/main/0` });
+  const topology = new Sentinel(source, { log });
+  const changes: string[] = [];
+  topology.onChange((reason) => changes.push(reason));
+  try {
+    assertThrows(() => topology.locate(), BrokerUnavailableError, "none of its Sentinels can be reached");
+    await until(() => portOf(topology) === 1, "the master of the newer configuration");
+    const { hostname, username, password, transport } = topology.locate();
+    assertEquals([hostname, username, password, transport], ["127.0.0.1", "user", "pw", "tcp"]);
+    assertEquals(changes, []);
+    other.port = 3;
+    other.epoch = 8;
+    await until(() => portOf(topology) === 3, "the master of the new configuration", 10_000);
+    assertEquals(changes, ["Redis has another master than before"]);
+    // The one that is left behind goes on saying what it said.
+    await one[Symbol.asyncDispose]();
+    await other[Symbol.asyncDispose]();
+    await until(
+      () => log.records.some(({ event }) => event === "sentinel does not answer"),
+      "the silence",
+      10_000,
+    );
+    assertEquals([portOf(topology), changes.length], [3, 1]);
+  } finally {
+    topology.close();
+  }
+});
+
+Deno.test("A file with the URL may name other Sentinels, and no Redis in their place", async () => {
+  await using one = new FakeSentinel(1, 1);
+  await using other = new FakeSentinel(2, 1);
+  using folder = new TempFolder("sentinel");
+  const file = `${folder}/redis-url`;
+  Deno.writeTextFileSync(file, `redis+sentinel://${one.place}/main`);
+  const topology = new Sentinel(new UrlSource({ file }));
+  const changes: string[] = [];
+  topology.onChange((reason) => changes.push(reason));
+  try {
+    await until(() => portOf(topology) === 1, "the first master");
+    Deno.writeTextFileSync(file, `redis+sentinel://:new@${one.place}/main`);
+    topology.reload();
+    assertEquals([topology.locate().password, changes], ["new", []]);
+    Deno.writeTextFileSync(file, `redis+sentinel://${other.place}/main`);
+    topology.reload();
+    assertEquals([portOf(topology), changes], [undefined, ["REDIS_URL_FILE names other Sentinels"]]);
+    await until(() => portOf(topology) === 2, "the other master");
+    Deno.writeTextFileSync(file, "redis://127.0.0.1:1");
+    assertThrows(() => topology.reload(), ConfigError, "restart the service");
+    assertEquals(portOf(topology), 2);
+  } finally {
+    topology.close();
+  }
+});
+
+Deno.test("URLs of Sentinels are read, or refused", () => {
+  const { sentinel, ...login } = parseRedisUrl("rediss+sentinel://u:p%40w@a,b:1,[::1]:2/my-main/3");
+  assertEquals(sentinel, {
+    places: [{ hostname: "a", port: 26_379 }, { hostname: "b", port: 1 }, { hostname: "::1", port: 2 }],
+    master: "my-main",
+  });
+  const { transport, username, password, database, hostname, port } = login;
+  assertEquals([transport, username, password, database, hostname, port], ["tls", "u", "p@w", 3, "", 0]);
+  for (
+    const wrong of [
+      "redis+sentinel://a",
+      "redis+sentinel://a/",
+      "redis+sentinel:///main",
+      "redis+sentinel://a,,b/main",
+      "redis+sentinel://a:99999/main",
+      "redis+sentinel://a/main/x",
+      "redis+sentinel://a/main?x",
+      "unix+sentinel://a/main",
+    ]
+  ) {
+    assertEquals(isRedisUrl(wrong), false, wrong);
+  }
+});
