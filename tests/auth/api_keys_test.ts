@@ -309,6 +309,7 @@ Deno.test("The settings that hold secrets are known as such, and no others", () 
   const secret = Object.values(SETTINGS).filter(({ kind }) => kind.isSecret).map(({ env }) => env);
   assertEquals(secret, [
     "REDIS_URL",
+    "REDIS_SENTINEL_PASSWORD",
     "USERWIRE_API_KEYS",
     "USERWIRE_JWT_SECRET",
     "USERWIRE_JWT_PUBLIC_KEY",
