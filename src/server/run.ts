@@ -21,10 +21,13 @@ export async function serve(config: Config, signal?: AbortSignal): Promise<numbe
   const stopped = Promise.withResolvers<number>();
   const returned = new AbortController();
   let firstSignalMs: number | undefined;
+  let started: Server | undefined;
   const stop = () => {
     if (firstSignalMs !== undefined) {
-      if (performance.now() - firstSignalMs > SAME_SIGNAL_MS) stopped.resolve(1);
-      return;
+      if (performance.now() - firstSignalMs <= SAME_SIGNAL_MS) return;
+      // A third signal meets no listener and ends the process where it is: by then the log must be written.
+      started?.log.flush();
+      return stopped.resolve(1);
     }
     firstSignalMs = performance.now();
     // A server that is still starting is ended once it has started; that a start failed, `serve` throws.
@@ -47,7 +50,10 @@ export async function serve(config: Config, signal?: AbortSignal): Promise<numbe
   const starting = startServer(config);
   if (signal?.aborted) stop();
   surviveFaults(starting, returned.signal);
-  starting.then((server) => server.failed.then(() => end(server, 1)), stopped.reject);
+  starting.then((server) => {
+    started = server;
+    void server.failed.then(() => end(server, 1));
+  }, stopped.reject);
   try {
     return await stopped.promise;
   } finally {
