@@ -1,7 +1,7 @@
 /** Makes the one `Auth` of a process out of the settings: reads the keys, opens the verifier of tokens, picks the store. */
 import type { Broker } from "../broker/broker.ts";
 import { ConfigError, messageOf, orFaults, UnauthorizedError } from "../protocol/errors.ts";
-import type { Redis } from "../redis/commands.ts";
+import type { Scripts } from "../redis/commands.ts";
 import type { Auth } from "./auth.ts";
 import { openVerifier, type TokenOptions } from "./jwt.ts";
 import { KeyRing, type KnownKey, parseKeyLines } from "./keys.ts";
@@ -22,11 +22,9 @@ export interface AuthOptions {
 /** What joins the nodes; stays the caller's to close. */
 export interface AuthContext {
   /** Where tickets and revocations are kept and orders to close go out; undefined for in memory. */
-  readonly redis: Redis | undefined;
+  readonly redis: Scripts | undefined;
   /** Tells sockets what was revoked, where all is in memory. */
   readonly broker: Broker;
-  /** As of `Tickets`. */
-  readonly line?: () => string;
 }
 
 /**
@@ -40,10 +38,10 @@ export function prepareAuth(options: AuthOptions): (context: AuthContext) => Aut
   if (faults.length > 0) throw new ConfigError(faults);
 
   const ring = keys && new KeyRing(keys, { fold: options.tokens.names.fold ?? false });
-  return ({ redis, broker, line }) => {
+  return ({ redis, broker }) => {
     const store = redis ? new RedisTtlStore(redis) : new MemoryTtlStore(broker);
     const prefix = options.channelPrefix;
-    const tickets = new Tickets(store, { prefix, line });
+    const tickets = new Tickets(store, { prefix });
     const revocations = new Revocations(store, { prefix, ...options.tokens });
 
     return {

@@ -21,17 +21,13 @@ interface Stored {
 export class Tickets {
   readonly #store: TtlStore;
   readonly #prefix: string;
-  readonly #line: () => string;
 
   /**
    * @param options.prefix Put before names in the store, as before channels.
-   * @param options.line Names the state of the store: another one when what it holds was set back or lost. Then tickets
-   *   that were used may be there again. @default always the same
    */
-  constructor(store: TtlStore, options: { prefix: string; line?: (() => string) | undefined }) {
+  constructor(store: TtlStore, options: { prefix: string }) {
     this.#store = store;
     this.#prefix = `${RESERVED_PREFIX}${options.prefix}ticket:`;
-    this.#line = options.line ?? (() => "");
   }
 
   /**
@@ -42,7 +38,7 @@ export class Tickets {
   async issue(username: string, ttlS: number, after = 0): Promise<string> {
     const ticket = randomBytes(TICKET_BYTES).toString("base64url");
     const name = this.#name(ticket);
-    const line = this.#line();
+    const line = this.#store.line(name);
     // By the clock that revocations go by.
     const iat = Math.max(after, await this.#store.now(name));
     const stored: Stored = { username, iat, ...(line !== "" && { line }) };
@@ -53,20 +49,23 @@ export class Tickets {
   /** Whom a ticket lets in, who then has to use it up; undefined when it was used, is too old or was never one. */
   async find(ticket: string): Promise<Identity | undefined> {
     if (!isTicket(ticket)) return undefined;
-    const [text] = await this.#store.getMany([this.#name(ticket)]);
-    const stored = this.#valid(text);
+    const name = this.#name(ticket);
+    const [text] = await this.#store.getMany([name]);
+    const stored = this.#valid(name, text);
     return stored && { username: stored.username, iat: stored.iat, ticket };
   }
 
   /** Whether it was still there; of many at once one hears so. */
   async redeem(ticket: string): Promise<boolean> {
-    return this.#valid(await this.#store.take(this.#name(ticket))) !== undefined;
+    const name = this.#name(ticket);
+    return this.#valid(name, await this.#store.take(name)) !== undefined;
   }
 
-  #valid(text: string | undefined): Stored | undefined {
+  /** Of another state of the store tickets that were used may be there again. */
+  #valid(name: string, text: string | undefined): Stored | undefined {
     if (text === undefined) return undefined;
     const stored: Stored = JSON.parse(text);
-    return (stored.line ?? "") === this.#line() ? stored : undefined;
+    return (stored.line ?? "") === this.#store.line(name) ? stored : undefined;
   }
 
   #name(ticket: string): string {

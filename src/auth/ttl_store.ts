@@ -38,6 +38,11 @@ export interface TtlStore {
    * @throws {BrokerUnavailableError}
    */
   now(name: string): Promise<number>;
+  /**
+   * Names the state of the store where an entry is: another one when what it holds was set back or lost. "" where that can't
+   * be, or is not known.
+   */
+  line(name: string): string;
 }
 
 /** By so many seconds a moment is later than the one before it at least. */

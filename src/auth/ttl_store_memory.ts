@@ -56,6 +56,10 @@ export class MemoryTtlStore implements TtlStore {
     return Promise.resolve(Date.now() / 1_000);
   }
 
+  line(): string {
+    return "";
+  }
+
   #get(name: string): string | undefined {
     const entry = this.#entries.get(name);
     return entry && entry.endsMs > performance.now() ? entry.text : undefined;

@@ -53,8 +53,11 @@ export interface Broker {
   /** What the numbers of `publish` and `counts` are: sockets, or nodes that hold at least one of them. */
   readonly counted: "sockets" | "nodes";
 
-  /** Undefined when the broker can be used; else what keeps it from that, as a sentence without a full stop. */
-  unavailable(): string | undefined;
+  /**
+   * Undefined when the broker can be used; else what keeps it from that, as a sentence without a full stop.
+   * @param channel Asks for this one; without it, whether there is any that can be used.
+   */
+  unavailable(channel?: string): string | undefined;
 
   /**
    * @param options.signal Aborts the attempt; the promise then rejects with the signal's reason.

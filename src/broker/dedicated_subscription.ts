@@ -3,7 +3,7 @@ import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
 import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
-import { encodeCommand, type Reply, ReplyError, type RespParser } from "../redis/resp.ts";
+import { encodeCommand, isUnsubscribed, type Reply, ReplyError, type RespParser } from "../redis/resp.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import { Listener } from "./listener.ts";
 
@@ -74,7 +74,10 @@ export class DedicatedSubscription extends PubSubConnection implements Subscript
   }
 
   protected onReply(reply: Reply): string | undefined {
-    return reply instanceof ReplyError ? `Redis says: ${reply.text}` : undefined;
+    if (reply instanceof ReplyError) return `Redis says: ${reply.text}`;
+    // Nobody asked for it: the channel is kept on another master now.
+    if (isUnsubscribed(reply)) return "Redis keeps this channel on another master now";
+    return undefined;
   }
 
   #setLost(isLost: boolean): void {

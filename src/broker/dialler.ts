@@ -6,6 +6,7 @@ import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
+import type { PubSubWords } from "../redis/pubsub_words.ts";
 import type { PubSubContext } from "../redis/pubsub_connection.ts";
 import { type OpenOptions, RedisConnection } from "../redis/raw_connection.ts";
 import { encodeCommand } from "../redis/resp.ts";
@@ -62,7 +63,11 @@ export class Dialler implements PubSubContext {
     for (;;) {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);
-      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused });
+      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused })
+        .catch((error: unknown) => {
+          this.#topology.doubt();
+          throw error;
+        });
       connection.generation = generation;
       if (generation === this.#generation) return connection;
       connection.close();
@@ -71,8 +76,18 @@ export class Dialler implements PubSubContext {
 
   /** A new connection that is subscribed to one channel. */
   dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions): Promise<RedisConnection> {
-    const commands = [encodeCommand("SUBSCRIBE", channel)];
+    const commands = [encodeCommand(this.words.subscribe, channel)];
     return this.dial(attempt, { ...options, commands }, channel);
+  }
+
+  /** What pub/sub is called there. */
+  get words(): PubSubWords {
+    return this.#topology.words;
+  }
+
+  /** Redis no longer has what it had. */
+  doubt(): void {
+    this.#topology.doubt();
   }
 
   whenReady(): Promise<void> {

@@ -17,10 +17,10 @@ import type { RedisConnection } from "../redis/raw_connection.ts";
 
 export interface ProbeOptions {
   readonly redis: Redis;
-  /** A channel of this process alone. */
-  readonly channel: string;
-  /** A new connection that is subscribed to the channel. */
-  dial(attempt: Attempt): Promise<RedisConnection>;
+  /** A channel of this process alone; undefined while nothing is kept there. */
+  channel(): string | undefined;
+  /** A new connection that is subscribed to it. */
+  dial(channel: string, attempt: Attempt): Promise<RedisConnection>;
   /** It was found out whether this Redis counts its subscribers. */
   onCounted(counts: boolean): void;
   readonly log?: Log;
@@ -94,15 +94,17 @@ export class Probe {
   }
 
   async #trial(): Promise<string | undefined> {
+    const channel = this.#options.channel();
+    if (channel === undefined) return undefined;
     // First, as it names what is forbidden.
-    const reason = await this.#options.redis.tryScripts(this.#options.channel);
+    const reason = await this.#options.redis.tryScripts(channel);
     if (reason !== undefined) return reason;
     try {
-      if (this.counts === undefined) this.#options.onCounted(this.counts = await this.#counting());
-      await this.#once().catch((error: unknown) => {
+      if (this.counts === undefined) this.#options.onCounted(this.counts = await this.#counting(channel));
+      await this.#once(channel).catch((error: unknown) => {
         // Somebody may just have ended that connection: once is no sign.
         if (![ENDED, UNHEARD].includes(messageOf(error))) throw error;
-        return this.#once();
+        return this.#once(channel);
       });
     } catch (error) {
       return error instanceof BrokerUnavailableError
@@ -113,14 +115,14 @@ export class Probe {
   }
 
   /** Whether a publish counts two subscriptions as two, and after one has ended one. */
-  async #counting(): Promise<boolean> {
-    const [one, other] = await Promise.all([this.#dial(), this.#dial()]);
+  async #counting(channel: string): Promise<boolean> {
+    const [one, other] = await Promise.all([this.#dial(channel), this.#dial(channel)]);
     try {
-      if (await this.#count("") !== 2) return false;
+      if (await this.#count(channel, "") !== 2) return false;
       await one.closeWrite().catch(() => {});
       const endMs = performance.now() + CLOSE_MS;
       for (;;) {
-        if (await this.#count("") === 1) return true;
+        if (await this.#count(channel, "") === 1) return true;
         if (performance.now() > endMs) return false;
       }
     } finally {
@@ -130,22 +132,22 @@ export class Probe {
   }
 
   /** How many a publish reaches; -1 when it is not as many as are listed. */
-  async #count(payload: string): Promise<number> {
-    const { redis, channel } = this.#options;
+  async #count(channel: string, payload: string): Promise<number> {
+    const { redis } = this.#options;
     const [published, [listed]] = await Promise.all([
       redis.publish(channel, payload),
-      redis.subscriberCounts([channel]),
+      redis.ownCounts([channel]),
     ]);
     return published === listed ? published : -1;
   }
 
   /** One message on its way, from the end at which it is sent to the one at which it is heard. */
-  async #once(): Promise<void> {
-    const connection = await this.#dial();
+  async #once(channel: string): Promise<void> {
+    const connection = await this.#dial(channel);
     try {
       const text = String(this.#trials++);
       // Where subscribers are not counted at all, no number says anything.
-      if (await this.#count(text) < 1 && this.counts) {
+      if (await this.#count(channel, text) < 1 && this.counts) {
         throw new BrokerUnavailableError(UNHEARD);
       }
       await this.#attempt((attempt) => attempt.step(arrival(connection, text)));
@@ -154,8 +156,8 @@ export class Probe {
     }
   }
 
-  #dial(): Promise<RedisConnection> {
-    return this.#attempt((attempt) => this.#options.dial(attempt));
+  #dial(channel: string): Promise<RedisConnection> {
+    return this.#attempt((attempt) => this.#options.dial(channel, attempt));
   }
 
   async #attempt<T>(work: (attempt: Attempt) => Promise<T>): Promise<T> {

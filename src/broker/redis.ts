@@ -45,7 +45,7 @@ export class RedisBroker implements Broker {
     this.#healthTimer = setInterval(() => this.#tick(), HEALTH_TICK_MS);
     this.#selfCheck = new SelfCheck({
       isIdle: () => !this.#isCounting || this.unavailable() !== undefined,
-      counts: (channels) => redis.subscriberCounts(channels),
+      counts: (channels) => redis.ownCounts(channels),
       subscriptions,
       onFound: (channels) => {
         const reason = "Redis does not count them where messages are published: they are dialled again";
@@ -94,7 +94,7 @@ export class RedisBroker implements Broker {
   async counts(channels: readonly string[]): Promise<number[]> {
     const reason = this.unavailable();
     if (reason !== undefined) throw new BrokerUnavailableError(reason);
-    return await this.#redis.subscriberCounts(channels);
+    return await this.#redis.counts(channels);
   }
 
   learnCount(channel: string, count: number): void {

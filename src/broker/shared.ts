@@ -5,6 +5,7 @@
 import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
 import { logMessage, publicMessageOfReply, type Redis } from "../redis/commands.ts";
+import type { PubSubWords } from "../redis/pubsub_words.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import type { Dialler } from "./dialler.ts";
@@ -62,6 +63,14 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
 
   onLost(count: number): void {
     this.lost += count;
+  }
+
+  get words(): PubSubWords {
+    return this.#dialler.words;
+  }
+
+  onTaken(): void {
+    this.#dialler.doubt();
   }
 
   onConnectionLost(reason: string): void {

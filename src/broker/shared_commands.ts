@@ -5,7 +5,8 @@
  * once with an error for all of them. So an answer is about the first command that has not all of its answers.
  */
 import { Buffer } from "node:buffer";
-import { encodeCommand, type Reply, ReplyError } from "../redis/resp.ts";
+import { type PubSubWords, SHARDED } from "../redis/pubsub_words.ts";
+import { encodeCommand, isUnsubscribed, type Reply, ReplyError } from "../redis/resp.ts";
 import type { SharedChannel } from "./shared_channel.ts";
 
 /** A command that has not all of its answers. */
@@ -20,24 +21,32 @@ export interface AnswerHandlers {
   onDone(channel: SharedChannel): void;
   /** Redis forbids to subscribe to these, maybe because of only one of them: the answer due for each has come. */
   onRefused(channels: readonly SharedChannel[], reason: string): void;
+  /** Redis no longer has this channel, and nobody asked for that: another master of the cluster keeps it now. */
+  onTaken(channel: string): void;
 }
 
+/** Errors that are about the channels of a command, and say nothing of the connection. */
+const OF_CHANNEL = /^(NOPERM|MOVED|CLUSTERDOWN|TRYAGAIN|ASK) /;
 /** Channels in one command: few enough that Redis is not kept from others for long. */
 const BATCH = 500;
 
 export class SharedCommands {
   readonly #handlers: AnswerHandlers;
+  readonly #words: PubSubWords;
   readonly #pending: Command[] = [];
 
-  constructor(handlers: AnswerHandlers) {
+  constructor(handlers: AnswerHandlers, words: PubSubWords) {
     this.#handlers = handlers;
+    this.#words = words;
   }
 
   /** @returns Commands to be written at once: from now on their answers are due. */
   make(channels: { leave: readonly SharedChannel[]; join: readonly SharedChannel[] }): Uint8Array {
+    // On a cluster a command names channels of one slot only: each gets its own.
+    const size = this.#words === SHARDED ? 1 : BATCH;
     return Buffer.concat([
-      ...inBatches(channels.leave).map((batch) => this.#make("unsubscribe", batch)),
-      ...inBatches(channels.join).map((batch) => this.#make("subscribe", batch)),
+      ...inBatches(channels.leave, size).map((batch) => this.#make("unsubscribe", batch)),
+      ...inBatches(channels.join, size).map((batch) => this.#make("subscribe", batch)),
     ]);
   }
 
@@ -55,18 +64,23 @@ export class SharedCommands {
     const command = this.#pending[0];
     if (answer instanceof ReplyError) {
       // Of a channel that it does not let us leave, Redis is rid when the connection ends.
-      if (!command || command.kind === "unsubscribe" || !answer.text.startsWith("NOPERM ")) {
+      if (!command || command.kind === "unsubscribe" || !OF_CHANNEL.test(answer.text)) {
         return `Redis says: ${answer.text}`;
       }
       this.#pending.shift();
       this.#handlers.onRefused(command.channels, answer.text);
-    } else if (command) {
-      const channel = command.channels[command.answers++];
-      if (command.answers >= command.channels.length) this.#pending.shift();
-      if (!channel) return undefined; // PING has none
-      if (!isAbout(channel, answer)) return "Redis answered in another order than it was asked";
-      this.#handlers.onDone(channel);
+      return undefined;
     }
+    const channel = command?.channels[command.answers];
+    if (isUnsubscribed(answer) && !(channel && command.kind === "unsubscribe" && isAbout(channel, answer))) {
+      this.#handlers.onTaken(Buffer.from(answer[1]).toString());
+      return undefined;
+    }
+    if (!command) return undefined;
+    if (++command.answers >= command.channels.length) this.#pending.shift();
+    if (!channel) return undefined; // PING has none
+    if (!isAbout(channel, answer)) return "Redis answered in another order than it was asked";
+    this.#handlers.onDone(channel);
     return undefined;
   }
 
@@ -76,7 +90,7 @@ export class SharedCommands {
       channel.sent = kind;
       channel.due++;
     }
-    return encodeCommand(kind.toUpperCase(), ...channels.map(({ name }) => name));
+    return encodeCommand(this.#words[kind], ...channels.map(({ name }) => name));
   }
 }
 
@@ -86,13 +100,13 @@ function isAbout({ name }: SharedChannel, answer: Reply): boolean {
 }
 
 /** Puts together what goes into one command. */
-function inBatches(channels: readonly SharedChannel[]): SharedChannel[][] {
+function inBatches(channels: readonly SharedChannel[], size: number): SharedChannel[][] {
   const batches: SharedChannel[][] = [];
   let batch: SharedChannel[] = [];
   for (const channel of channels) {
     if (channel.isSuspect) batches.push([channel]);
     else if (batch.push(channel) === 1) batches.push(batch);
-    if (batch.length === BATCH) batch = [];
+    if (batch.length === size) batch = [];
   }
   return batches;
 }

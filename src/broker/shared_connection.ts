@@ -14,6 +14,7 @@ import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { logMessage, publicMessageOfReply } from "../redis/commands.ts";
+import type { PubSubWords } from "../redis/pubsub_words.ts";
 import { type Patience, PubSubConnection, type PubSubContext } from "../redis/pubsub_connection.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Reply, RespParser } from "../redis/resp.ts";
@@ -34,6 +35,10 @@ export interface SharedContext {
   onConnectionLost(reason: string): void;
   /** A channel that was lost can't be had back: said of the first one on each connection. */
   onRefused(channel: string, reason: string): void;
+  /** Another master of the cluster keeps channels of this connection. */
+  onTaken(): void;
+  /** What pub/sub is called there. */
+  readonly words: PubSubWords;
   /** Has what subscribers throw. */
   readonly log: Log | undefined;
 }
@@ -46,7 +51,7 @@ export class SharedConnection extends PubSubConnection {
   readonly #channels = new Map<string, SharedChannel>();
   /** Channels whose wish may differ from what was sent. */
   #dirty = new Set<SharedChannel>();
-  #commands = this.#newCommands();
+  #commands: SharedCommands;
   /** Whether a refused channel was logged, on this connection. */
   #isRefusalSaid = false;
 
@@ -54,6 +59,7 @@ export class SharedConnection extends PubSubConnection {
     super(dialling, PATIENCE);
     this.#dialling = dialling;
     this.#context = context;
+    this.#commands = this.#newCommands();
     this.start();
   }
 
@@ -208,13 +214,17 @@ export class SharedConnection extends PubSubConnection {
       if (channel.listeners.size === 0) {
         this.#forget(channel);
       } else if (wasConfirmed) {
-        for (const listener of channel.listeners) {
-          if (listener.isLost) continue;
-          listener.isLost = true;
-          this.#context.onLost(1);
-          listener.lost(reason);
-        }
+        this.#lose(channel, reason);
       }
+    }
+  }
+
+  #lose(channel: SharedChannel, reason: string): void {
+    for (const listener of channel.listeners) {
+      if (listener.isLost) continue;
+      listener.isLost = true;
+      this.#context.onLost(1);
+      listener.lost(reason);
     }
   }
 
@@ -237,7 +247,17 @@ export class SharedConnection extends PubSubConnection {
     return new SharedCommands({
       onDone: (channel) => this.#onDone(channel),
       onRefused: (channels, reason) => this.#onRefused(channels, reason),
-    });
+      onTaken: (name) => this.#onTaken(name),
+    }, this.#context.words);
+  }
+
+  /** Whoever listens to it is moved to the connection that has it now; until then it is lost. */
+  #onTaken(name: string): void {
+    this.#context.onTaken();
+    const channel = this.#channels.get(name);
+    if (!channel?.isConfirmed) return;
+    channel.sent = undefined;
+    this.#lose(channel, "Redis keeps this channel on another master now");
   }
 
   #onDone(channel: SharedChannel): void {
@@ -258,6 +278,7 @@ export class SharedConnection extends PubSubConnection {
   }
 
   #onRefused(channels: readonly SharedChannel[], reason: string): void {
+    if (!reason.startsWith("NOPERM")) this.#context.onTaken();
     for (const channel of channels) {
       channel.isSuspect = true;
       if (--channel.due > 0) continue; // what was sent after it counts

@@ -4,21 +4,15 @@
  */
 import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
-import { DedicatedSubscriptions } from "../broker/dedicated.ts";
-import { Dialler } from "../broker/dialler.ts";
-import { Probe } from "../broker/probe.ts";
-import { NOT_COUNTING, RedisBroker } from "../broker/redis.ts";
-import { SharedSubscriptions } from "../broker/shared.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
-import { RedisStreamsHistory } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
-import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { RedisTls } from "../redis/address.ts";
-import { type FirstAttempt, Redis } from "../redis/commands.ts";
+import type { FirstAttempt, Scripts } from "../redis/commands.ts";
 import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
+import { Shards } from "./shards.ts";
 
 export interface EngineOptions {
   /** Unset, and no file either: in memory. */
@@ -46,11 +40,21 @@ export interface EngineOptions {
   log?: Log;
 }
 
+/** What of Redis others need than broker and history. */
+export interface EngineRedis extends Scripts {
+  /** Why no command can be sent, as a sentence without a full stop; undefined when one can. */
+  readonly reason: string | undefined;
+  /** How often connections for commands came back. */
+  readonly reconnects: number;
+  /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
+  warnings(): Promise<string[]>;
+}
+
 export interface Engine {
   readonly broker: Broker;
   readonly history: History;
-  /** The connection for commands; none in memory. */
-  readonly redis: Redis | undefined;
+  /** Redis; none in memory. */
+  readonly redis: EngineRedis | undefined;
   /** How the first attempt to connect ends, waiting for it at most so long, in milliseconds. */
   firstAttempt(withinMs: number): Promise<FirstAttempt>;
   /**
@@ -58,6 +62,8 @@ export interface Engine {
    * says something whenever `broker.unavailable` does, and more: `broker/probe.ts` says what the difference is.
    */
   unready(): string | undefined;
+  /** What is wrong for some users, while others can be served: sentences without a full stop. */
+  faults(): string[];
   /**
    * Reads the file with the URL again.
    * @throws {ConfigError} when it holds none; the one before stays.
@@ -86,6 +92,7 @@ function openInMemory(options: EngineOptions, limits: HistoryLimits): Engine {
     redis: undefined,
     firstAttempt: () => Promise.resolve({ outcome: "ready" }),
     unready: () => broker.unavailable(),
+    faults: () => [],
     reload() {},
     close: () => broker.close(),
   };
@@ -93,54 +100,31 @@ function openInMemory(options: EngineOptions, limits: HistoryLimits): Engine {
 
 function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
   const { redisUrl: url, redisUrlFile: file, redisTls: tls, channelPrefix = "" } = options;
-  const { redisTimeoutMs: timeoutMs = 3_000 } = options;
   const log = options.log && { log: options.log };
   const source = new UrlSource({ url, file, tls, channelPrefix, ...log });
-  const topology = source.url.sentinel
+  const { sentinel, seeds } = source.url;
+  const topology = sentinel
     ? new Sentinel(source, { password: options.redisSentinelPassword, ...log })
+    : seeds
+    ? undefined
     : new Standalone(source);
-  const redis = Redis.open(topology, { timeoutMs, ...log });
-  const isShared = options.subscriptions === "shared";
-  const dialler = new Dialler({ topology, redis, timeoutMs });
-  const subscriptions = isShared
-    ? new SharedSubscriptions({ dialler, redis, ...log, connections: options.sharedConnections ?? 1 })
-    : new DedicatedSubscriptions({ dialler, redis, ...log });
-  const broker = new RedisBroker({ subscriptions, redis, ...log });
-  const history = new RedisStreamsHistory(redis, {
+  const shards = new Shards(source, topology, {
+    timeoutMs: options.redisTimeoutMs ?? 3_000,
     limits,
-    onCount: (channel, count) => broker.learnCount(channel, count),
+    subscriptions: options.subscriptions ?? "dedicated",
+    sharedConnections: options.sharedConnections ?? 1,
+    channelPrefix,
+    probe: options.probe ?? false,
+    ...log,
   });
-  const channel = `${channelPrefix}${RESERVED_PREFIX}probe:${crypto.randomUUID()}`;
-  const probe = options.probe
-    ? new Probe({
-      redis,
-      channel,
-      dial: (attempt) => dialler.dialSubscribed(channel, attempt, { name: "userwire-probe" }),
-      onCounted: (counts) => broker.onCounted(counts),
-      ...log,
-    })
-    : undefined;
   return {
-    broker,
-    history,
-    redis,
-    async firstAttempt(withinMs) {
-      const endMs = performance.now() + withinMs;
-      const attempt = await redis.availability.firstAttempt(withinMs);
-      if (attempt.outcome !== "ready" || !probe) return attempt;
-      await probe.first(endMs - performance.now());
-      if (isShared || probe.counts !== false) return attempt;
-      return { outcome: "refused", reason: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
-    },
-    // What keeps subscriptions from being restored says more than that they are not.
-    unready: () => redis.availability.reason ?? redis.silence() ?? probe?.unready() ?? broker.unavailable(),
-    reload: () => topology.reload(),
-    async close() {
-      await probe?.close();
-      await broker.close();
-      dialler.close();
-      redis.close();
-      topology.close();
-    },
+    broker: shards.broker,
+    history: shards.history,
+    redis: shards,
+    firstAttempt: (withinMs) => shards.firstAttempt(withinMs),
+    unready: () => shards.unready(),
+    faults: () => shards.faults(),
+    reload: () => shards.reload(),
+    close: () => shards.close(),
   };
 }

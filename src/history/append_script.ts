@@ -2,7 +2,7 @@
  * The scripts that append: to one user's history, and to those of several users, one after the other. Both number the
  * message, store it and publish it, or do nothing.
  */
-import { historyKey, idempotencyKey, positionKey, Script } from "../redis/commands.ts";
+import { historyKey, idempotencyKey, positionKey, type PubSubWords, Script } from "../redis/commands.ts";
 import { newEpoch } from "./epochs.ts";
 import type { Appended } from "./history.ts";
 import { OPEN_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
@@ -19,6 +19,7 @@ export type AppendReply = [
 
 /** What is to be appended, as all users have it. */
 const MESSAGE = `
+local elsewhere = ''
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
@@ -42,7 +43,7 @@ function unlessFailed(command: string, andThen = ""): string {
 const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
 
 /** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
-const APPEND_IT = `
+const appendIt = ({ publish, numsub }: PubSubWords) => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
   if first[1] then
@@ -52,7 +53,7 @@ if memory then
 end
 
 -- Not what PUBLISH answers: that counts subscriptions by pattern, too.
-local reached = redis.call('PUBSUB', 'NUMSUB', channel)[2]
+local reached = redis.call('PUBSUB', '${numsub}', channel)[2]
 if expect_online == '1' and reached == 0 then return {'offline'} end
 
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
@@ -104,7 +105,7 @@ if memory then
 }
   ${unlessFailed("'PEXPIRE', memory, memory_ttl")}
 end
-${unlessFailed("'PUBLISH', channel, payload")}
+${unlessFailed(`'${publish}', channel, payload`)}
 
 if failed then
   local why = failed
@@ -133,15 +134,16 @@ end
 return {'appended', id, seq, kept_epoch, reached, tag}
 `;
 
-const APPEND = `
+const append = (words: PubSubWords) => `
 ${MESSAGE}
 local position, history, memory = KEYS[2], KEYS[3], KEYS[4]
 local channel, epoch_if_new = ARGV[12], ARGV[13]
-${APPEND_IT}`;
+elsewhere = ARGV[14] or ''
+${appendIt(words)}`;
 
 /** @param count How many messages are kept of each user: what it is tried with has to match. */
 export function appendScript(count: number): Script {
-  return new Script(APPEND, {
+  return new Script(append, {
     probe: (tag) => ({
       keys: [positionKey(tag), positionKey(tag), historyKey(tag), idempotencyKey(tag, "trial")],
       args: [
@@ -153,12 +155,12 @@ export function appendScript(count: number): Script {
 }
 
 /** Appends it for one user after the other: what fails for one is undone for that one, and said in its place. */
-export const APPEND_TO_ALL = new Script(`
+export const APPEND_TO_ALL = new Script((words) => `
 ${MESSAGE}
 local random, users = ARGV[12], #ARGV - 12
 local random_each, keys_each = #random / users, (#KEYS - 1) / users
 local function append(position, history, memory, channel, epoch_if_new)
-${APPEND_IT}
+${appendIt(words)}
 end
 local results = {}
 for i = 1, users do

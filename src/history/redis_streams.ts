@@ -45,6 +45,7 @@ import {
   type Page,
   type SinceOptions,
 } from "./history.ts";
+import type { Lineage, Part } from "./lineage.ts";
 import { SINCE, type SinceReply } from "./since_script.ts";
 import { Timeline } from "./timeline.ts";
 
@@ -57,7 +58,7 @@ const MAX_READS = 8;
 export class RedisStreamsHistory implements History {
   readonly limits: HistoryLimits;
   readonly #redis: Redis;
-  readonly #timeline = new Timeline();
+  readonly #timeline: Timeline;
   readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
   /** Set while a look is under way at the data that has taken the place of ours. */
@@ -67,12 +68,19 @@ export class RedisStreamsHistory implements History {
   /**
    * @param redis Stays the caller's to close.
    * @param options.onCount Called with each read: how many subscriptions the channel has.
+   * @param options.part Of a cluster, and what is known of its other parts.
    */
   constructor(
     redis: Redis,
-    options: { limits: HistoryLimits; onCount?: (channel: string, count: number) => void },
+    options: {
+      limits: HistoryLimits;
+      onCount?: (channel: string, count: number) => void;
+      part?: Part | undefined;
+      lineage?: Lineage;
+    },
   ) {
     this.#redis = redis;
+    this.#timeline = new Timeline(options.part, options.lineage);
     this.#onCount = options.onCount ?? (() => {});
     this.limits = options.limits;
     this.#append = appendScript(this.limits.count);
@@ -89,6 +97,7 @@ export class RedisStreamsHistory implements History {
         ...this.#message(message, options),
         channel,
         newEpoch(),
+        ...this.#elsewhere(channel),
       ]);
     let reply = await run() as AppendReply;
     if (reply[0] === "replaced") reply = await this.#again(run) as AppendReply;
@@ -101,7 +110,6 @@ export class RedisStreamsHistory implements History {
     options: AppendOptions = {},
   ): Promise<PromiseSettledResult<Appended>[]> {
     if (this.#looked) await this.#isLookedAt();
-    // Of one slot, where the keys are spread over several servers: a script has only those of its own.
     const run = () =>
       this.#redis.evaluateEach(APPEND_TO_ALL, this.#keys(channels, options), [
         ...this.#message(message, options),
@@ -132,6 +140,12 @@ export class RedisStreamsHistory implements History {
     const reply = await run() as unknown[];
     if (reply[0] === "replaced") throw new BrokerUnavailableError(OTHER_DATA);
     return reply;
+  }
+
+  /** What `OPEN_POSITION` reads, where there is anything. */
+  #elsewhere(channel: string): string[] {
+    const names = this.#timeline.elsewhere(channel);
+    return names === "" ? [] : [names];
   }
 
   /** First the key of the mark; then those of each user. */
@@ -211,6 +225,7 @@ export class RedisStreamsHistory implements History {
       peek ? "1" : "0",
       channel,
       String(this.limits.count),
+      ...this.#elsewhere(channel),
     ]);
     const [epoch, former, last, upTo, lastTag, afterTag, reached, ...messages] = reply as SinceReply;
     if (after !== undefined) this.#onCount(channel, Number(reached));

@@ -1,8 +1,8 @@
 /** Pieces of Lua that several scripts of the history share. */
 
 /**
- * Lua that sees to it that the position is of this timeline. Reads `position`, `history`, `timeline`, `epoch_if_new` and
- * `counter_ttl` of the script around it; leaves `epoch`, `last` and `former`, and in `before` what was there.
+ * Lua that sees to it that the position is of this timeline. Reads `position`, `history`, `timeline`, `elsewhere`,
+ * `epoch_if_new` and `counter_ttl` of the script around it; leaves `epoch`, `last` and `former`, and in `before` what was there.
  * Every key gets its end in the same step as its first value: what comes after may fail.
  */
 export const OPEN_POSITION = `
@@ -21,6 +21,9 @@ if not epoch then
   redis.call('DEL', history)
 elseif before[3] == timeline then
   -- As it should be.
+elseif elsewhere ~= '' and not string.find(elsewhere, ',' .. (before[3] or '') .. ',', 1, true) then
+  -- It came from another master of the cluster, where it was whole.
+  redis.call('HSET', position, 'timeline', timeline)
 elseif (before[3] or '') == '' and
   string.sub(redis.call('HMGET', position, 'run')[1] or '', 1, 12) == string.match(timeline, '%.(.*)') then
   -- It was written before there were timelines, by the run of Redis that began the first one.

@@ -13,13 +13,13 @@ export type SinceReply = [
 const MAX_READ_BYTES = 256 * 1024;
 
 export const SINCE = new Script(
-  `
+  ({ numsub }) => `
 local position, history = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local count = tonumber(ARGV[9])
+local count, elsewhere = tonumber(ARGV[9]), ARGV[10] or ''
 -- A client that asks for the position alone has not subscribed yet.
-local reached = after == '' and -1 or redis.call('PUBSUB', 'NUMSUB', channel)[2]
+local reached = after == '' and -1 or redis.call('PUBSUB', '${numsub}', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${OPEN_POSITION}
 if redis.call('PTTL', position) < counter_ttl then

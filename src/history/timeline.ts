@@ -26,8 +26,25 @@
  * another may miss an append that it has not written down yet. A process that has just started remembers nothing, and waits
  * for a record of those that do remember, also while they wait themselves; when there is none, nobody can vouch for the
  * data, and a new timeline begins.
+ *
+ * On a cluster each master has a timeline of its own, which its replicas go on with. It is kept in the highest slot of that
+ * master, with the ids of its nodes, as with that slot it may come to another master; and with the slots that were there when
+ * it began: a user's data that came later is as whole as it was where it came from (`lineage.ts`). There are no marks: a node
+ * of a cluster takes other data only by becoming a replica, which is seen.
  */
-import { type Ask, historyKey, positionKey, type ServerInfo, type Watch } from "../redis/commands.ts";
+import {
+  type Ask,
+  historyKey,
+  isElsewhere,
+  isIn,
+  parseRanges,
+  positionKey,
+  type ServerInfo,
+  slotOf,
+  type SlotRange,
+  type Watch,
+} from "../redis/commands.ts";
+import { Lineage, type Part } from "./lineage.ts";
 import { LOOK } from "./timeline_script.ts";
 
 /** An append that was answered. */
@@ -39,8 +56,8 @@ interface Known {
   readonly atMs: number;
 }
 
-const TIMELINE_KEY = "userwire:{userwire:timeline}";
-const LAST_KEY = `${TIMELINE_KEY}:last`;
+/** What stands in the braces of its keys, where one Redis keeps everything. */
+const TAG = "userwire:timeline";
 /** How long a timeline is remembered while no process runs. Every counter has ended before. */
 const TTL_MS = 60 * 24 * 3_600_000;
 /** Counters live for a day after their last use: a younger append that is not there was lost. */
@@ -55,6 +72,12 @@ const SEED_LENGTH = 12;
 
 export class Timeline implements Watch {
   readonly #me = crypto.randomUUID();
+  readonly #part: Part | undefined;
+  readonly #lineage: Lineage;
+  /** Slots that were there when it began, and names of those that were ended before it. */
+  #slots = "";
+  #began: readonly SlotRange[] = [];
+  #ended = "";
   #name = "";
   /** Of the server that was looked at last. */
   #life = "";
@@ -73,6 +96,12 @@ export class Timeline implements Watch {
   /** Since when it waits for a record of others, on the clock of `performance.now()`, and on which life of Redis. */
   #waits: { readonly life: string; readonly sinceMs: number } | undefined;
 
+  /** @param part Of a cluster; undefined for one Redis that keeps everything. */
+  constructor(part?: Part, lineage = new Lineage()) {
+    this.#part = part;
+    this.#lineage = lineage;
+  }
+
   /** Its name; "" before Redis was looked at. */
   get name(): string {
     return this.#name;
@@ -80,7 +109,16 @@ export class Timeline implements Watch {
 
   /** Key that is encoded as raw for as long as the data is that which was looked at; undefined where there is no mark. */
   get markKey(): string | undefined {
-    return this.#mark === "" ? undefined : `${TIMELINE_KEY}:mark:${this.#mark}`;
+    return this.#mark === "" ? undefined : `userwire:{${TAG}}:mark:${this.#mark}`;
+  }
+
+  /**
+   * What a script is told that meets the name of another timeline in a user's data: the names of those that were ended, with
+   * commas around each. "" where every other name means that the data was set back.
+   */
+  elsewhere(channel: string): string {
+    if (!this.#part || isIn(this.#began, slotOf(channel))) return "";
+    return `,${this.#lineage.ended}`;
   }
 
   /** Calls back when another timeline began. */
@@ -97,27 +135,47 @@ export class Timeline implements Watch {
     // The next look sets the time, so that an append need not read the clock.
     this.#own = { channel, seq, tag, atMs: Infinity };
     this.#isOwnTold = false;
-    return isFirst && this.#mark === "" && this.#isMarkable;
+    return isFirst && this.#mark === "" && this.#isMarkable && !this.#part;
   }
 
   /** Looks whether all that is known of is there. */
   async look(ask: Ask, server: ServerInfo, isGreeting = true): Promise<string | undefined> {
+    if (!this.#part) return await this.#look(ask, server, isGreeting, TAG, "");
+    const { tag } = this.#part;
+    // Where nothing is kept there is nothing to number.
+    if (tag === undefined) return undefined;
+    try {
+      return await this.#look(ask, server, isGreeting, tag, "");
+    } catch (error) {
+      if (!isElsewhere(error)) throw error;
+      // The slot in which it is kept is on its way to another master: it will be kept in another one.
+      return isGreeting ? UNKNOWN_YET : undefined;
+    }
+  }
+
+  /** @param whose Whose the timeline is that is kept there: "own", "other", or "" where that is to be found out. */
+  async #look(
+    ask: Ask,
+    server: ServerInfo,
+    isGreeting: boolean,
+    tag: string,
+    whose: string,
+  ): Promise<string | undefined> {
     const nowMs = performance.now();
     if (this.#own?.atMs === Infinity) this.#own = { ...this.#own, atMs: nowMs };
     const own = this.#own;
     const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
       .filter((one) => one !== undefined)
-      .filter(({ atMs }) => nowMs - atMs < MEMORY_MS);
+      .filter(({ atMs, channel }) => nowMs - atMs < MEMORY_MS && this.#part?.keeps(channel) !== false);
     if (this.#waits?.life !== server.life) this.#waits = undefined;
     const waitedMs = this.#waits ? nowMs - this.#waits.sinceMs : 0;
     const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
-    const [name, isWhole, told, mark, ...records] = await ask(
+    const keys = known.map(({ channel }) => [positionKey(channel), historyKey(channel)]);
+    const part = this.#part;
+    const [name, isWhole, told, mark, slots, ended, ...records] = await ask(
       LOOK,
-      [
-        TIMELINE_KEY,
-        LAST_KEY,
-        ...known.flatMap(({ channel }) => [positionKey(channel), historyKey(channel)]),
-      ],
+      // On a cluster a script may name keys of one slot only.
+      [`userwire:{${tag}}`, `userwire:{${tag}}:last`, ...(part ? [] : keys.flat())],
       [
         server.life,
         this.#name,
@@ -125,16 +183,28 @@ export class Timeline implements Watch {
         this.#hasMemory ? "1" : "0",
         String(patience),
         this.#me,
-        own === undefined || this.#isOwnTold ? "" : `${own.seq} ${own.tag} ${own.channel}`,
+        own === undefined || this.#isOwnTold || !known.includes(own)
+          ? ""
+          : `${own.seq} ${own.tag} ${own.channel}`,
         String(TTL_MS),
         this.#hasMemory && server.life !== this.#life ? "1" : "0",
         this.#told,
         this.#mark,
         // Where there can be none it is not tried each second: Redis notes each refusal.
-        isGreeting || this.#isMarkable ? randomName() : "",
-        ...known.flatMap(({ seq, tag }) => [String(seq), tag]),
+        !part && (isGreeting || this.#isMarkable) ? randomName() : "",
+        part ? [...part.ids].join(",") : "",
+        whose,
+        part?.slots ?? "",
+        this.#slots,
+        this.#ended,
+        ...known.flatMap(({ seq, tag }, i) => [...keys[i]!, String(seq), tag]),
       ],
     ) as string[];
+    if (name === "whose") {
+      // What is kept there came with the slot from another master, unless its nodes were all replaced.
+      const isOthers = isWhole!.split(",").some((id) => part!.isOthers(id));
+      return await this.#look(ask, server, isGreeting, tag, isOthers ? "other" : "own");
+    }
     if (name === "") {
       this.#waits ??= { life: server.life, sinceMs: nowMs };
       return UNKNOWN_YET;
@@ -147,6 +217,10 @@ export class Timeline implements Watch {
     this.#life = server.life;
     this.#told = told!;
     this.#mark = mark === "none" ? "" : mark!;
+    this.#slots = slots!;
+    this.#began = parseRanges(slots!);
+    this.#ended = ended!;
+    this.#lineage.learn(this, this.#ended);
     if (isGreeting || mark === "none") this.#isMarkable = mark !== "none";
     this.#hasMemory = true;
     this.#learn(records, nowMs);

@@ -9,8 +9,25 @@ local timeline, last = KEYS[1], KEYS[2]
 local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local known_mark, new_mark = ARGV[11], ARGV[12]
-local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark')
+local ids, whose, slots_now, slots, ended = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
+local first = 18
+local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark', 'ids', 'slots', 'ended')
 local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
+if ids ~= '' and name then
+  local is_own = whose == 'own'
+  for id in string.gmatch(state[5] or '', '[^,]+') do
+    if string.find(ids, id, 1, true) then is_own = true end
+  end
+  if is_own then
+    slots, ended = state[6] or '', state[7] or ''
+  elseif whose == '' then
+    return {'whose', state[5] or ''}
+  else
+    -- Another master's, which has kept its own elsewhere since: as if there were none.
+    name, written, waits = false, false, false
+    redis.pcall('DEL', last)
+  end
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -34,7 +51,7 @@ if is_in_memory(mark_key .. mark) then
   -- Read, so that it is not among those that were used least, and go first where Redis evicts.
   redis.call('GET', mark_key .. mark)
   if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end
-elseif new_mark == '' or not name and #KEYS == 2 then
+elseif new_mark == '' or not name and #ARGV < first then
   -- As long as nothing was ever appended there is nothing to tell apart, and no key is made.
   mark = ''
 elseif redis.set_repl then
@@ -65,6 +82,8 @@ end
 local function is_there(position, history, seq, tag)
   -- One user's key may hold something else, of somebody else: that is not for all to suffer.
   local now = redis.pcall('HMGET', position, 'seq', 'tag')
+  -- It has left for another master of the cluster.
+  if now.err and string.find(now.err, 'non local key', 1, true) then return true end
   if not now[1] then return written == life end
   if tonumber(now[1]) < tonumber(seq) then return false end
   if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
@@ -73,8 +92,8 @@ local function is_there(position, history, seq, tag)
 end
 
 local is_whole = true
-for i = 3, #KEYS, 2 do
-  if not is_there(KEYS[i], KEYS[i + 1], ARGV[i + 10], ARGV[i + 11]) then is_whole = false end
+for i = first, #ARGV, 4 do
+  if not is_there(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) then is_whole = false end
 end
 
 local records = redis.call('HGETALL', last)
@@ -107,13 +126,22 @@ elseif written ~= life and life ~= '' then
   if patience == '0' or patience == '1' and waits == life then return {'', ''} end
   name = later
 end
-local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2
-if is_news and (found or #KEYS > 2 or number_of(name) > 1 or is_other == '1') then
-  if write('HSET', timeline, 'name', name, 'life', life) then write('PEXPIRE', timeline, ttl) end
+if name == later and ids ~= '' then
+  for _, former in ipairs({found or '', known}) do
+    if former ~= '' and not string.find(ended, former .. ',', 1, true) then ended = ended .. former .. ',' end
+  end
+  if #ended > 400 then ended = string.match(ended, ',(.*)', #ended - 400) end
+  slots = slots_now
+end
+local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2 or
+  ids ~= '' and ids ~= state[5]
+if is_news and (found or #ARGV >= first or number_of(name) > 1 or is_other == '1') then
+  local part = ids == '' and {} or {'ids', ids, 'slots', slots, 'ended', ended}
+  if write('HSET', timeline, 'name', name, 'life', life, unpack(part)) then write('PEXPIRE', timeline, ttl) end
 end
 
 local day_ago = now - 86400000
-local reply = {name, is_whole and '1' or '0', '', mark}
+local reply = {name, is_whole and '1' or '0', '', mark, slots, ended}
 for i = 1, #records, 2 do
   if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
     write('HDEL', last, records[i])

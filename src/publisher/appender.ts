@@ -23,7 +23,7 @@ export class Appender {
   async append(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<SendResult> {
     let outcome: keyof Metrics["sends"] = "refused";
     try {
-      this.assertAvailable();
+      this.assertAvailable(channel);
       const startMs = performance.now();
       const appended: Appended = this.#history.limits.count > 0 || options.idempotency
         ? await this.#history.append(channel, message, options)
@@ -47,15 +47,14 @@ export class Appender {
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>[]> {
     if (channels.length === 1) return await Promise.allSettled([this.append(channels[0]!, message, options)]);
-    let appended: PromiseSettledResult<Appended>[];
-    try {
-      this.assertAvailable();
-      const startMs = performance.now();
-      appended = await this.#history.appendToAll(channels, message, options);
-      this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
-    } catch (reason) {
-      appended = channels.map(() => ({ status: "rejected", reason }));
-    }
+    const reasons = channels.map((channel) => this.#broker.unavailable(channel));
+    const open = channels.filter((_, i) => reasons[i] === undefined);
+    const done = (await this.#appendToOpen(open, message, options)).values();
+    const appended = reasons.map((reason): PromiseSettledResult<Appended> =>
+      reason === undefined
+        ? done.next().value!
+        : { status: "rejected", reason: new BrokerUnavailableError(reason) }
+    );
     return appended.map((one) => {
       if (one.status === "rejected") {
         this.count(one.reason instanceof BrokerUnavailableError ? "unavailable" : "refused");
@@ -70,9 +69,26 @@ export class Appender {
     });
   }
 
+  /** Those whose channels can be sent to. */
+  async #appendToOpen(
+    channels: readonly string[],
+    message: OutgoingMessage,
+    options: AppendOptions,
+  ): Promise<PromiseSettledResult<Appended>[]> {
+    if (channels.length === 0) return [];
+    try {
+      const startMs = performance.now();
+      const appended = await this.#history.appendToAll(channels, message, options);
+      this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
+      return appended;
+    } catch (reason) {
+      return channels.map(() => ({ status: "rejected", reason }));
+    }
+  }
+
   /** @throws {BrokerUnavailableError} also while subscriptions are being restored: the number would be too small. */
-  assertAvailable(): void {
-    const reason = this.#broker.unavailable();
+  assertAvailable(channel?: string): void {
+    const reason = this.#broker.unavailable(channel);
     if (reason !== undefined) throw new BrokerUnavailableError(reason);
   }
 

@@ -6,8 +6,9 @@
  *     unix://[[user][:password]@]/path/to/socket[?db=number] unix socket
  *     redis+sentinel://[[user][:password]@]host[:port][,host[:port]…]/master[/database]
  *     rediss+sentinel://…                                    Sentinels, who know where the master is
+ *     redis://[[user][:password]@]host[:port],host[:port]…   several nodes of one cluster; rediss:// too
  *
- * With Sentinels user, password and database are the master's.
+ * With Sentinels user, password and database are the master's. That a Redis is a node of a cluster is found out by asking.
  */
 
 /** What `rediss://` needs beyond the public certificate authorities; all PEM text. */
@@ -38,6 +39,8 @@ export type Place = Pick<RedisAddress, "hostname" | "port">;
 
 /** What a URL says: an address; or, with Sentinels, all of it but the host and the port, which they know. */
 export interface RedisUrl extends RedisAddress {
+  /** Of a cluster, where several nodes are named; the address is that of the first. */
+  readonly seeds?: readonly Place[];
   readonly sentinel?: {
     readonly places: readonly Place[];
     /** What the Sentinels call the master. */
@@ -50,10 +53,13 @@ const SENTINEL_PORT = 26_379;
 
 /** What a setting with such a URL must be, as the words after "must be" or "must hold". */
 export const REDIS_URL_FORM =
-  "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), unix:///path/to/redis.sock, or " +
-  "redis+sentinel://host:26379,host:26379/master, with special characters in the password percent-encoded";
+  "a URL such as redis://user:password@localhost:6379/0 (rediss:// for TLS), unix:///path/to/redis.sock, " +
+  "redis+sentinel://host:26379,host:26379/master, or redis://host:6379,host:6379 for a cluster, with special " +
+  "characters in the password percent-encoded";
 
 const SENTINEL = /^(rediss?)\+sentinel:\/\/([^@/?#]*@)?([^@/?#]+)\/([\w.-]+)(\/\d+)?$/i;
+/** The second and later ones may be whole URLs with the same scheme and login. */
+const SEEDS = /^(rediss?):\/\/([^@/?#]*@)?([^@/?#,]+(?:,(?:\1:\/\/\2)?[^@/?#,]+)+)\/?$/i;
 /** What of it is written out: nothing that the parser would pass over or make up. */
 const STRICT = /^(?:rediss?:\/\/[^/?#]+(?:\/\d*)?(?:[?#].*)?|unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?)$/i;
 // deno-lint-ignore no-control-regex -- control characters are exactly what is refused
@@ -61,7 +67,7 @@ const BLANK = /[\s\u0000-\u001f\u007f-\u009f]/u;
 
 /** Whether it is a URL of Redis as a setting must be, which is stricter than `parseRedisUrl`. */
 export function isRedisUrl(text: string): boolean {
-  if (BLANK.test(text) || !STRICT.test(text) && !SENTINEL.test(text)) return false;
+  if (BLANK.test(text) || ![STRICT, SENTINEL, SEEDS].some((form) => form.test(text))) return false;
   try {
     parseRedisUrl(text);
     return true;
@@ -74,9 +80,16 @@ export function isRedisUrl(text: string): boolean {
 export function parseRedisUrl(text: string): RedisUrl {
   const [, scheme, credentials = "", hosts, master, database = ""] = SENTINEL.exec(text) ?? [];
   if (master !== undefined) {
-    const places = hosts!.split(",").map((host) => placeOf(host));
+    const places = hosts!.split(",").map((host) => placeOf(host, SENTINEL_PORT));
     const login = parseRedisUrl(`${scheme}://${credentials}sentinel${database}`);
     return { ...login, hostname: "", port: 0, sentinel: { places, master } };
+  }
+  const several = SEEDS.exec(text);
+  if (several) {
+    const [, scheme, login = "", list] = several as unknown as [string, string, string | undefined, string];
+    const seeds = list.split(",")
+      .map((host) => placeOf(host.slice(host.lastIndexOf("/") + 1).replace(/^.*@/, ""), DEFAULT_PORT));
+    return { ...parseRedisUrl(`${scheme}://${login}seed`), ...seeds[0]!, seeds };
   }
   // URL takes no login without a host, which is how one is written for a socket.
   const login = /^unix:\/\/([^@/]*)@/.exec(text)?.[1];
@@ -107,15 +120,15 @@ export function parseRedisUrl(text: string): RedisUrl {
   };
 }
 
-/** @throws {TypeError} when it is no `host[:port]` of a Sentinel. */
-function placeOf(host: string): Place {
+/** @throws {TypeError} when it is no `host[:port]`. */
+function placeOf(host: string, defaultPort: number): Place {
   const url = URL.parse(`redis://${host}`);
   if (url === null || url.hostname === "" || url.host !== host) {
     throw new TypeError(
-      "The Redis URL can't be read: its Sentinels must be hosts, each with a port or without",
+      "The Redis URL can't be read: its hosts must be names or addresses, each with a port or without",
     );
   }
-  return { hostname: url.hostname.replace(/^\[(.*)\]$/, "$1"), port: Number(url.port || SENTINEL_PORT) };
+  return { hostname: url.hostname.replace(/^\[(.*)\]$/, "$1"), port: Number(url.port || defaultPort) };
 }
 
 /** Whether both lead to the same place; who logs in there may differ. */

@@ -17,6 +17,7 @@ import { Outbox } from "./outbox.ts";
 import type { ServerInfo } from "./server_info.ts";
 import type { Topology } from "./topology.ts";
 import {
+  isElsewhere,
   isReadOnly,
   isReply,
   logMessage,
@@ -27,11 +28,12 @@ import {
 } from "./error_text.ts";
 
 export interface RedisOptions {
-  /** How long a command may take, in milliseconds. @default 3000 */
+  /** How long a command may take, in milliseconds. @default DEFAULT_TIMEOUT_MS */
   timeoutMs?: number;
   log?: Log;
 }
 
+export const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
 const HEARTBEAT_MS = 1_000;
 /** A heartbeat without an answer for so long, nor anything else with one, is a bad sign. */
@@ -46,6 +48,7 @@ export abstract class CommandConnection {
   readonly #timer: ReturnType<typeof setInterval>;
   protected readonly greeting: Greeting;
   readonly #onOther: (() => void)[] = [];
+  #onCluster: (() => void) | undefined;
   /** None before the first dial. */
   #client: Client | undefined;
   /** The connection that has ended last. */
@@ -71,9 +74,9 @@ export abstract class CommandConnection {
     topology.onChange((reason) => this.#moved(reason));
     const warnings = new WarnOnce(options.log);
     this.availability = new Availability(warnings, options.log);
-    this.greeting = new Greeting(warnings);
+    this.greeting = new Greeting(warnings, topology.words);
     this.#outbox = new Outbox({
-      timeoutMs: options.timeoutMs ?? 3_000,
+      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
       onAnswer: () => {
         if (this.availability.reason !== undefined) this.#onAnswer();
       },
@@ -104,6 +107,11 @@ export abstract class CommandConnection {
   /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
   onOtherServer(listener: () => void): void {
     this.#onOther.push(listener);
+  }
+
+  /** Calls back when it is a node of a cluster that was found: commands for it go other ways. */
+  onCluster(listener: () => void): void {
+    this.#onCluster = listener;
   }
 
   /** Leaves the connection, and dials again. */
@@ -176,6 +184,7 @@ export abstract class CommandConnection {
   #redial(): void {
     if (this.#closed || this.#ended === this.#client) return;
     this.#ended = this.#client;
+    this.topology.doubt();
     // The next server is unknown until it has said who it is.
     this.#greeted = false;
     this.#dialLater();
@@ -213,7 +222,8 @@ export abstract class CommandConnection {
   /** What a command is rejected with when this is what came of it. */
   protected failure(cause: unknown): { error: Error; isAnswer: boolean } {
     const error = asUnavailable(cause);
-    this.availability.warn("redis refused a command", error.message, error.cause);
+    if (isElsewhere(cause)) this.topology.doubt();
+    else this.availability.warn("redis refused a command", error.message, error.cause);
     if (this.#greeted && isReadOnly(cause)) this.#leave(error.message);
     return { error, isAnswer: isReply(cause) };
   }
@@ -252,7 +262,11 @@ export abstract class CommandConnection {
     const found = await (known ? this.greeting.look(client, known) : this.greeting.greet(client));
     if (client !== this.#client || this.#ended === client || (known && !this.#greeted)) return;
     if (found.state === "unfit") {
-      const { reason, remedy } = found;
+      const { reason, remedy, isOfCluster } = found;
+      if (isOfCluster && this.#onCluster) {
+        this.availability.endFirst({ outcome: "unreachable", reason });
+        return this.#onCluster();
+      }
       this.availability.endFirst(
         remedy === undefined ? { outcome: "unreachable", reason } : { outcome: "refused", reason, remedy },
       );

@@ -6,42 +6,69 @@
  * This file is its door: what is asked of Redis, that is publishing, counting, and scripts over whatever is stored there.
  * All of it goes on one connection. Subscriptions have connections of their own, in `broker/`.
  */
+import { sleep } from "../async/sleep.ts";
 import type { BrokerUnavailableError } from "../protocol/errors.ts";
-import { CommandConnection, type RedisOptions } from "./command_connection.ts";
-import { commandsOf, evaluateOn, FORBIDDEN, Script } from "./script.ts";
+import { CommandConnection, DEFAULT_TIMEOUT_MS, type RedisOptions } from "./command_connection.ts";
+import { positionKey } from "./keys.ts";
+import { PLAIN, SHARDED } from "./pubsub_words.ts";
+import { commandsOf, evaluateOn, FORBIDDEN, Script, type ScriptForm } from "./script.ts";
 import { Standalone } from "./standalone.ts";
 import { UrlSource } from "./url_source.ts";
 import type { Topology } from "./topology.ts";
 import { warningsOf } from "./warnings.ts";
-import { isForbiddenWithin, isReply, publicMessageOfCommand } from "./error_text.ts";
+import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "./error_text.ts";
 
 export type { FirstAttempt } from "./availability.ts";
 export type { RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
+export type { PubSubWords } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
+export type { ClusterMaster } from "./cluster.ts";
+export { isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";
-export { logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
+export { isElsewhere, logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
+
+/** Runs scripts where their keys are. */
+export interface Scripts {
+  /** Makes scripts known before they are needed. */
+  prepare(...scripts: Script[]): void;
+  /** Runs a script, alone and whole; all keys share a hash slot. @throws {BrokerUnavailableError} */
+  evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown>;
+  /** Names the life of the data where a key is; "" when it is not known. */
+  lifeAt(key: string): string;
+}
 
 /**
  * The count is the subscribers of the channel. PUBLISH counts those who watch by pattern too, so its answer is taken only
- * while there are none: NUMPAT costs a third of NUMSUB.
+ * while there are none: NUMPAT costs a third of NUMSUB. SPUBLISH knows no patterns.
  */
 const PUBLISH = new Script(
-  `
+  ({ publish, numsub }) => `
 local channel = ARGV[1]
-if ARGV[3] and redis.call('PUBSUB', 'NUMSUB', channel)[2] == 0 then return 0 end
-local reached = redis.call('PUBLISH', channel, ARGV[2])
-if reached == 0 or redis.call('PUBSUB', 'NUMPAT') == 0 then return reached end
-return redis.call('PUBSUB', 'NUMSUB', channel)[2]
+if ARGV[3] and redis.call('PUBSUB', '${numsub}', channel)[2] == 0 then return 0 end
+local reached = redis.call('${publish}', channel, ARGV[2])
+${
+    publish === PLAIN.publish
+      ? `if reached == 0 or redis.call('PUBSUB', 'NUMPAT') == 0 then return reached end
+return redis.call('PUBSUB', '${numsub}', channel)[2]`
+      : "return reached"
+  }
 `,
-  { probe: (tag) => ({ keys: [], args: [tag, ""] }) },
+  { probe: (tag) => ({ keys: [positionKey(tag)], args: [tag, ""] }) },
 );
 
-export class Redis extends CommandConnection {
+/** Counts where the key is: PUBSUB alone is answered by every node of a cluster, for itself. */
+const COUNT = new Script(({ numsub }) => `return redis.call('PUBSUB', '${numsub}', ARGV[1])[2]`);
+
+/** What is on its way to another node of the cluster is asked for again after so long. */
+const AGAIN_MS = { base: 20, jitter: 30 };
+
+export class Redis extends CommandConnection implements Scripts {
   readonly #scripts: Script[] = [];
-  readonly #onScriptError = (script: Script, error: unknown) => {
+  readonly #timeoutMs: number;
+  readonly #onScriptError = (script: ScriptForm, error: unknown) => {
     if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
   };
 
@@ -58,6 +85,11 @@ export class Redis extends CommandConnection {
     return redis;
   }
 
+  private constructor(topology: Topology, options: RedisOptions) {
+    super(topology, options);
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  }
+
   /**
    * @param options.onlyIfHeard Publishes nothing when nobody is subscribed.
    * @returns How many subscriptions the channel has; a watcher by pattern is none.
@@ -68,14 +100,24 @@ export class Redis extends CommandConnection {
     options: { onlyIfHeard?: boolean } = {},
   ): Promise<number> {
     const args = options.onlyIfHeard ? [channel, payload, "1"] : [channel, payload];
-    return this.evaluate(PUBLISH, [], args) as Promise<number>;
+    // A cluster needs the key to know whether this is the node to count.
+    const keys = this.#isSharded ? [positionKey(channel)] : [];
+    return this.evaluate(PUBLISH, keys, args) as Promise<number>;
   }
 
   /** @returns How many subscriptions each channel has, in the order asked. */
-  async subscriberCounts(channels: readonly string[]): Promise<number[]> {
+  counts(channels: readonly string[]): Promise<number[]> {
+    if (!this.#isSharded) return this.ownCounts(channels);
+    const counting = channels.map((channel) => this.evaluate(COUNT, [positionKey(channel)], [channel]));
+    return Promise.all(counting) as Promise<number[]>;
+  }
+
+  /** The same, as far as this server knows: on a cluster those that it does not keep have none. */
+  async ownCounts(channels: readonly string[]): Promise<number[]> {
     if (channels.length === 0) return [];
+    const { numsub } = this.topology.words;
     const counts = await this.command((client) =>
-      client.sendCommand<unknown[]>(["PUBSUB", "NUMSUB", ...channels])
+      client.sendCommand<unknown[]>(["PUBSUB", numsub, ...channels])
     );
     // The reply alternates names and numbers.
     return channels.map((_, i) => Number(counts[2 * i + 1]));
@@ -114,14 +156,23 @@ export class Redis extends CommandConnection {
   prepare(...scripts: Script[]): void {
     this.#scripts.push(...scripts);
     // Not SCRIPT LOAD, which is a right of its own.
-    for (const { source } of scripts) this.greeting.commands.push(["EVAL", source, "0"]);
+    for (const script of scripts) {
+      this.greeting.commands.push(["EVAL", script.in(this.topology.words).source, "0"]);
+    }
   }
 
   /** Runs a script, alone and whole; all keys must share a hash slot. */
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     let bytes = 0;
     for (const arg of args) bytes += arg.length;
-    return this.command((client) => evaluateOn(client, script, keys, args, this.#onScriptError), bytes);
+    const form = script.in(this.topology.words);
+    const run = () =>
+      this.command((client) => evaluateOn(client, form, keys, args, this.#onScriptError), bytes);
+    return this.#isSharded ? this.#whenArrived(run) : run();
+  }
+
+  lifeAt(): string {
+    return this.server?.life ?? "";
   }
 
   /**
@@ -132,7 +183,7 @@ export class Redis extends CommandConnection {
     const replies = await this.evaluate(script, keys, args) as unknown[];
     const refusal = replies.find(isReply);
     if (refusal === undefined) return replies;
-    this.#onScriptError(script, refusal);
+    this.#onScriptError(script.in(this.topology.words), refusal);
     return replies.map((reply) => isReply(reply) ? this.failure(reply).error : reply);
   }
 
@@ -146,24 +197,45 @@ export class Redis extends CommandConnection {
       const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
       try {
         await this.command((client) => {
-          const trial = evaluateOn(client, script, keys, args);
+          const trial = evaluateOn(client, script.in(this.topology.words), keys, args);
           // Right behind it: nobody else should find what was only tried.
           if (keys.length > 0) client.sendCommand(["DEL", ...keys]).catch(() => {});
           return trial;
         });
       } catch (error) {
         const { cause, message } = error as BrokerUnavailableError;
-        return isForbiddenWithin(cause) ? await this.#forbidden(script, tag).catch(() => message) : message;
+        if (!isForbiddenWithin(cause)) return message;
+        return await this.#forbidden(script.in(this.topology.words), tag).catch(() => message);
       }
     }
     return undefined;
   }
 
+  get #isSharded(): boolean {
+    return this.topology.words === SHARDED;
+  }
+
+  /**
+   * Runs it again while what it needs is on its way to another node. There it is not asked for before it has arrived:
+   * until then the subscriptions, which have to be counted, are where it comes from.
+   */
+  async #whenArrived(run: () => Promise<unknown>): Promise<unknown> {
+    const endMs = performance.now() + this.#timeoutMs;
+    for (;;) {
+      try {
+        return await run();
+      } catch (error) {
+        if (!isOnItsWay((error as Error).cause) || performance.now() > endMs) throw error;
+        await sleep(AGAIN_MS.base + Math.random() * AGAIN_MS.jitter);
+      }
+    }
+  }
+
   /** Finds out and tells the log which of a script's commands are forbidden; resolves with that in words. */
-  async #forbidden(script: Script, tag = "probe"): Promise<string> {
+  async #forbidden(script: ScriptForm, tag = "probe"): Promise<string> {
     const commands = commandsOf(script);
     const found = await this.command((client) =>
-      evaluateOn(client, FORBIDDEN, [`userwire:{${tag}}:rights`], commands)
+      evaluateOn(client, FORBIDDEN.in(this.topology.words), [`userwire:{${tag}}:rights`], commands)
     ) as string[];
     const missing = found.length > 0 ? found : commands;
     const reason = publicMessageOfCommand(missing.join(found.length > 0 ? " and " : " or "), true);

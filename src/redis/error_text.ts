@@ -22,7 +22,13 @@ const REPLIES: Words = [
   [/^MISCONF/, "Redis can't save its data, and so takes no more"],
   [/^READONLY/, "Redis is a replica, which only its master may change: REDIS_URL must lead to the master"],
   [/^(MASTERDOWN|NOREPLICAS)/, "Redis misses its master or its replicas"],
-  [/^(MOVED|ASK|CROSSSLOT|CLUSTERDOWN|TRYAGAIN)/, "Redis is a node of a cluster, and does not keep all keys"],
+  [/^(MOVED|ASK|TRYAGAIN)/, "Redis moves this user's data to another master just now"],
+  [/^CLUSTERDOWN/, "Redis' cluster is down: some of its slots have no master that can be reached"],
+  [/^CROSSSLOT/, "Redis is a node of a cluster, and does not keep all keys"],
+  [
+    /^ERR SELECT is not allowed/,
+    "Redis is a node of a cluster, which has no database but 0: correct REDIS_URL",
+  ],
   [/^BUSY/, "Redis is busy with a script"],
   [/^ERR DB index|^ERR invalid DB/, "Redis has no database of the number in REDIS_URL"],
   [/^ERR unknown command/, "Redis does not know a command that is needed"],
@@ -112,6 +118,16 @@ export function withoutScript(text: string): string {
 export function isForbiddenWithin(error: unknown): boolean {
   return isReply(error) &&
     /^ERR The user executing the script can't run/.test(withoutScript(messageOf(error)));
+}
+
+/** Whether what was asked for is with another node of the cluster, or on its way there. */
+export function isElsewhere(error: unknown): boolean {
+  return isReply(error) && /^(MOVED|ASK|TRYAGAIN) /.test(messageOf(error));
+}
+
+/** Whether it is on its way to another node: it will be there, or back, in a moment. */
+export function isOnItsWay(error: unknown): boolean {
+  return isElsewhere(error) && !messageOf(error).startsWith("MOVED");
 }
 
 /** Whether the server is one that only its master may change. */

@@ -6,8 +6,9 @@ import type { WarnOnce } from "../log/warn_once.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Client } from "./client_library.ts";
 import { isReadOnly, isReply, logMessage, publicMessage } from "./error_text.ts";
+import { type PubSubWords, SHARDED } from "./pubsub_words.ts";
 import { evaluateOn, type Script } from "./script.ts";
-import { changeOf, readInfo, type ServerInfo, unfitnessOf } from "./server_info.ts";
+import { changeOf, readInfo, type ServerInfo, type Unfitness, unfitnessOf } from "./server_info.ts";
 
 /** Runs a script on the connection that is being looked at, past all that waits. */
 export type Ask = (script: Script, keys: readonly string[], args: readonly string[]) => Promise<unknown>;
@@ -28,17 +29,19 @@ export type Finding =
   | { state: "fit"; server: ServerInfo }
   /** It can't be used yet. */
   | { state: "unfit yet"; reason: string }
-  /** This connection is of no use; with a remedy, waiting will not help. */
-  | { state: "unfit"; reason: string; remedy?: string };
+  /** This connection is of no use. */
+  | { state: "unfit" } & Unfitness;
 
 export class Greeting {
   readonly #warnings: WarnOnce;
+  readonly #words: PubSubWords;
   /** Sent before anything else, from the next connection on. Nobody hears what comes of them. */
   readonly commands: (readonly string[])[] = [];
   readonly watches: Watch[] = [];
 
-  constructor(warnings: WarnOnce) {
+  constructor(warnings: WarnOnce, words: PubSubWords) {
     this.#warnings = warnings;
+    this.#words = words;
   }
 
   /** Asks what has to be known before anything is sent. @throws what the library rejects with. */
@@ -48,7 +51,7 @@ export class Greeting {
     // Only for a person who reads CLIENT LIST: a Redis that forbids it serves us all the same.
     client.clientSetName("userwire-publisher").catch(() => {});
     const server = readInfo(await asked);
-    const unfit = unfitnessOf(server);
+    const unfit = unfitnessOf(server, this.#words === SHARDED);
     // One that loads will be what it says.
     if (unfit) return { state: server.isLoading ? "unfit yet" : "unfit", ...unfit };
     // What follows on this connection comes after them, so nobody waits.
@@ -66,7 +69,7 @@ export class Greeting {
   }
 
   async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<Finding> {
-    const ask: Ask = (script, keys, args) => evaluateOn(client, script, keys, args);
+    const ask: Ask = (script, keys, args) => evaluateOn(client, script.in(this.#words), keys, args);
     for (const watch of this.watches) {
       // What Redis refuses to a watch is no refused login: it may be granted while we run.
       const reason = await watch.look(ask, server, isGreeting).catch((error: unknown) => {

@@ -17,12 +17,20 @@ export class ReplyError {
 
 export type Reply = string | number | null | Uint8Array | ReplyError | Reply[];
 
+/** Whether it says that a channel of sharded pub/sub is subscribed no more; Redis says that also unasked. */
+export function isUnsubscribed(reply: Reply): reply is [Uint8Array, Uint8Array, number] {
+  return Array.isArray(reply) && reply[0] instanceof Uint8Array && reply[1] instanceof Uint8Array &&
+    SUNSUBSCRIBED.equals(reply[0]);
+}
+
+const SUNSUBSCRIBED = Buffer.from("sunsubscribe");
+
 /** The bytes can't be RESP. The connection is of no more use. */
 export class RespError extends Error {
   override readonly name = "RespError";
 }
 
-const CR = 13, LF = 10, DOLLAR = 36, PLUS = 43, MINUS = 45, ZERO = 48, NINE = 57;
+const CR = 13, LF = 10, DOLLAR = 36, PLUS = 43, MINUS = 45, ZERO = 48, EIGHT = 56, NINE = 57;
 const INCOMPLETE = Symbol("incomplete");
 type Incomplete = typeof INCOMPLETE;
 
@@ -35,8 +43,10 @@ export function encodeCommand(...words: string[]): Uint8Array<ArrayBuffer> {
 
 /** Replies to us are lists of lists at most; what nests deeper comes from something else. */
 const MAX_DEPTH = 32;
-/** What every pub/sub message begins with. */
+/** What every pub/sub message begins with; and every one of sharded pub/sub, which one byte tells from it. */
 const MESSAGE_HEAD = Buffer.from("*3\r\n$7\r\nmessage\r\n$");
+const SMESSAGE_HEAD = Buffer.from("*3\r\n$8\r\nsmessage\r\n$");
+const TELLING_AT = 5;
 /** Most subscriptions never need more than this, and there may be ten thousand of them. */
 const SMALLEST_BUFFER = 512;
 /** A buffer that has grown beyond so many times the smallest is let go as soon as it is empty. */
@@ -99,8 +109,9 @@ export class RespParser {
     const buffer = this.#buffer;
     const end = this.#end;
     let at = this.#start;
-    if (end - at <= MESSAGE_HEAD.length) return false;
-    for (let i = 0; i < MESSAGE_HEAD.length; i++, at++) if (buffer[at] !== MESSAGE_HEAD[i]) return false;
+    const head = buffer[at + TELLING_AT] === EIGHT ? SMESSAGE_HEAD : MESSAGE_HEAD;
+    if (end - at <= head.length) return false;
+    for (let i = 0; i < head.length; i++, at++) if (buffer[at] !== head[i]) return false;
     this.#at = at;
     const channelLength = this.#length();
     const channelStart = this.#at;

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { messageOf } from "../protocol/errors.ts";
 import type { Client } from "./client_library.ts";
+import { PLAIN, type PubSubWords, SHARDED } from "./pubsub_words.ts";
 
 export interface ScriptOptions {
   /**
@@ -13,16 +14,31 @@ export interface ScriptOptions {
   readonly probe?: (tag: string) => { keys: readonly string[]; args: readonly string[] };
 }
 
-/** A Lua script, known to Redis by its hash. Called without keys and arguments it does nothing. */
-export class Script {
+/** A script as one kind of Redis gets it. Called without keys and arguments it does nothing. */
+export interface ScriptForm {
   readonly source: string;
+  /** By which Redis knows it. */
   readonly sha: string;
-  readonly probe: ScriptOptions["probe"] | undefined;
+}
 
-  constructor(source: string, options: ScriptOptions = {}) {
-    this.source = `if #KEYS + #ARGV == 0 then return end\n${source}`;
-    this.sha = createHash("sha1").update(this.source).digest("hex");
+/** A Lua script. */
+export class Script {
+  readonly probe: ScriptOptions["probe"] | undefined;
+  readonly #forms: ReadonlyMap<PubSubWords, ScriptForm>;
+
+  /** @param write Writes it with the words that pub/sub has there. */
+  constructor(write: string | ((words: PubSubWords) => string), options: ScriptOptions = {}) {
     this.probe = options.probe;
+    this.#forms = new Map([PLAIN, SHARDED].map((words) => {
+      const source = `if #KEYS + #ARGV == 0 then return end\n${
+        typeof write === "string" ? write : write(words)
+      }`;
+      return [words, { source, sha: createHash("sha1").update(source).digest("hex") }];
+    }));
+  }
+
+  in(words: PubSubWords): ScriptForm {
+    return this.#forms.get(words)!;
   }
 }
 
@@ -32,10 +48,10 @@ export class Script {
  */
 export function evaluateOn(
   client: Client,
-  script: Script,
+  script: ScriptForm,
   keys: readonly string[],
   args: readonly string[],
-  onError?: (script: Script, error: unknown) => void,
+  onError?: (script: ScriptForm, error: unknown) => void,
 ): Promise<unknown> {
   const call = (how: string, what: string): Promise<unknown> =>
     client.sendCommand([how, what, String(keys.length), ...keys, ...args]);
@@ -48,7 +64,7 @@ export function evaluateOn(
 }
 
 /** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
-export function commandsOf({ source }: Script): string[] {
+export function commandsOf({ source }: ScriptForm): string[] {
   const calls = source.matchAll(/(?:redis\.p?call|try|write)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
   const containers = ["PUBSUB", "OBJECT"]; // of these it is the word after that names a command
   return [

@@ -10,8 +10,10 @@ import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Place, RedisAddress, RedisUrl } from "./address.ts";
-import { type Client, isRefusal, newClient } from "./client_library.ts";
+import { isRefusal } from "./client_library.ts";
 import { isReply, logMessage } from "./error_text.ts";
+import { Link } from "./link.ts";
+import { PLAIN } from "./pubsub_words.ts";
 import type { Topology } from "./topology.ts";
 import type { UrlSource } from "./url_source.ts";
 
@@ -32,6 +34,7 @@ const REFUSED = "Redis' Sentinels refuse the login: set REDIS_SENTINEL_PASSWORD 
 const UNKNOWN = "Redis' Sentinels know no master of the name that REDIS_URL ends with: correct it";
 
 export class Sentinel implements Topology {
+  readonly words = PLAIN;
   readonly #source: UrlSource;
   readonly #options: SentinelOptions;
   readonly #warnings: WarnOnce;
@@ -58,6 +61,10 @@ export class Sentinel implements Topology {
 
   onChange(listener: (reason: string) => void): void {
     this.#listeners.push(listener);
+  }
+
+  doubt(): void {
+    void this.#look();
   }
 
   loginRefused(): void {
@@ -131,62 +138,43 @@ interface Said {
   readonly atMs: number;
 }
 
-/** One Sentinel, and a connection to it that is made when it is asked. */
+/** One Sentinel. */
 class SentinelLink {
   /** What it said last. */
   said: Said | undefined;
   /** Why it said nothing the last time it was asked. */
   reason: string | undefined;
-  readonly #address: RedisAddress;
+  readonly #link: Link;
   readonly #name: string;
   readonly #warnings: WarnOnce;
-  #client: Client | undefined;
-  #asking: Promise<void> | undefined;
 
   constructor(address: RedisAddress, name: string, warnings: WarnOnce) {
-    this.#address = address;
+    this.#link = new Link(address);
     this.#name = name;
     this.#warnings = warnings;
   }
 
   /** Resolves when it has said where the master is, or can't. */
-  ask(): Promise<void> {
-    this.#asking ??= this.#ask().finally(() => this.#asking = undefined);
-    return this.#asking;
-  }
-
-  close(): void {
-    this.#client?.destroy();
-    this.#client = undefined;
-  }
-
-  async #ask(): Promise<void> {
-    const client = this.#client ??= newClient(this.#address);
+  async ask(): Promise<void> {
     try {
-      if (!client.isOpen) {
-        client.on("error", () => {}); // the command rejects with it
-        await client.connect();
-      }
-      const fields = pairsOf(await client.sendCommand<string[]>(["SENTINEL", "MASTER", this.#name]));
+      const fields = pairsOf(await this.#link.ask<string[]>("SENTINEL", "MASTER", this.#name));
       const master = { hostname: fields.get("ip")!, port: Number(fields.get("port")) };
       this.said = { master, epoch: Number(fields.get("config-epoch")), atMs: performance.now() };
       this.reason = undefined;
     } catch (error) {
-      // Closed meanwhile.
-      if (this.#client !== client) return;
-      this.close();
+      if (this.#link.isClosed) return;
       this.reason = isReply(error) && /No such master/i.test(messageOf(error))
         ? UNKNOWN
         : isRefusal(error)
         ? REFUSED
         : UNREACHABLE;
-      const { hostname, port } = this.#address;
-      this.#warnings.warn(
-        "sentinel does not answer",
-        this.reason,
-        `${hostname}:${port}: ${logMessage(messageOf(error))}`,
-      );
+      const detail = `${this.#link.place}: ${logMessage(messageOf(error))}`;
+      this.#warnings.warn("sentinel does not answer", this.reason, detail);
     }
+  }
+
+  close(): void {
+    this.#link.close();
   }
 }
 

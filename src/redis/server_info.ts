@@ -41,19 +41,33 @@ export const OTHER_DATA = "Redis has other data than before";
 export const REPLICA =
   "Redis is a replica, which only its master may change: REDIS_URL must lead to the master";
 
+/** Why a server is of no use, as a sentence without a full stop that anybody may read. */
+export interface Unfitness {
+  readonly reason: string;
+  /** What to do, where waiting will not help. */
+  readonly remedy?: string;
+  /** It is a node of a cluster, where it was taken for a Redis that keeps everything. */
+  readonly isOfCluster?: boolean;
+}
+
 /**
- * Why a server can't be used, as a sentence without a full stop that anybody may read, and what to do where waiting will
- * not help; undefined for one that can.
+ * Why a server can't be used; undefined for one that can.
+ * @param isCluster Whether a node of a cluster is expected.
  */
 export function unfitnessOf(
   { role, mode, isLoading }: ServerInfo,
-): { reason: string; remedy?: string } | undefined {
-  if (mode === "cluster") {
+  isCluster: boolean,
+): Unfitness | undefined {
+  if (mode === "cluster" && !isCluster) {
     return {
       reason:
         "Redis is a node of a cluster, which does not keep all keys and counts only its own subscribers",
-      remedy: "give the address of a Redis that is not part of a cluster",
+      remedy: "write the addresses of the cluster's nodes, and none of Sentinels, in REDIS_URL",
+      isOfCluster: true,
     };
+  }
+  if (mode === "standalone" && isCluster) {
+    return { reason: "Redis was a node of a cluster, and is none any more: restart the service" };
   }
   if (mode === "sentinel") {
     return {

@@ -1,9 +1,11 @@
 /** The topology of one Redis that has everything, at the place that its URL names. */
 import { isSamePlace, type RedisAddress } from "./address.ts";
+import { PLAIN } from "./pubsub_words.ts";
 import type { Topology } from "./topology.ts";
 import type { UrlSource } from "./url_source.ts";
 
 export class Standalone implements Topology {
+  readonly words = PLAIN;
   readonly #source: UrlSource;
 
   constructor(source: UrlSource) {
@@ -20,6 +22,8 @@ export class Standalone implements Topology {
       if (!isSamePlace(before, this.#source.url)) listener("REDIS_URL_FILE names another Redis");
     });
   }
+
+  doubt(): void {}
 
   loginRefused(): void {
     this.#source.loginRefused();

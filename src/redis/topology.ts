@@ -5,8 +5,12 @@
  * ago. It says where to dial, not who answers there: that is found out by asking (`server_info.ts`).
  */
 import type { RedisAddress } from "./address.ts";
+import type { PubSubWords } from "./pubsub_words.ts";
 
 export interface Topology {
+  /** What pub/sub is called there. */
+  readonly words: PubSubWords;
+
   /**
    * @param name A channel or key; without one, the server that all of them share.
    * @throws {BrokerUnavailableError} when that is not known now.
@@ -18,6 +22,9 @@ export interface Topology {
    * @param listener Gets the reason, for the log.
    */
   onChange(listener: (reason: string) => void): void;
+
+  /** A server that was located is away, or does not keep what it should: there may be another one by now. */
+  doubt(): void;
 
   /** A server that was located refused our login: there may be another one by now. */
   loginRefused(): void;

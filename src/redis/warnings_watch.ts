@@ -3,11 +3,12 @@
  * every minute, because settings change. The log has each warning once, and again when it had been cured.
  */
 import type { Log } from "../log/log.ts";
-import type { Availability } from "./availability.ts";
 
 /** What it needs of Redis. */
 export interface Watched {
-  readonly availability: Pick<Availability, "reason" | "reconnects">;
+  /** Why it can't be asked; undefined when it can. */
+  readonly reason: string | undefined;
+  readonly reconnects: number;
   warnings(): Promise<string[]>;
 }
 
@@ -37,7 +38,7 @@ export class WarningsWatch implements Disposable {
 
   /** Asks when it is time to, and Redis can be asked. Never rejects. */
   async look(): Promise<void> {
-    const { reason, reconnects } = this.#redis.availability;
+    const { reason, reconnects } = this.#redis;
     const isDue = reconnects !== this.#reconnects || performance.now() >= this.#nextMs;
     if (!isDue || this.#isAsking || reason !== undefined) return;
     this.#isAsking = true;

@@ -125,7 +125,7 @@ function openParts(config: Config, { node, log, files, redisTls }: AppOptions) {
   const redisUrlFile = config.redisUrlFile && resolve(config.redisUrlFile);
   const engine = openEngine({ ...config, log, redisTls, redisUrlFile, probe: true });
   const { broker, history, redis } = engine;
-  const auth = authWith({ redis, broker, line: () => redis?.server?.life ?? "" });
+  const auth = authWith({ redis, broker });
   const watch = redis && new WarningsWatch(redis, log);
   const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
   const connections: Registry = new Registry({
@@ -138,7 +138,7 @@ function openParts(config: Config, { node, log, files, redisTls }: AppOptions) {
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
-    redisReconnects: () => redis?.availability.reconnects ?? 0,
+    redisReconnects: () => redis?.reconnects ?? 0,
     files,
     lostSockets: () => connections.lost,
   });
@@ -159,6 +159,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
       const why = isDraining()
         ? "The node is shutting down"
         : engine.unready() ?? (files.areScarce ? files.reason : undefined);
+      const warnings = [...engine.faults(), ...watch?.warnings ?? []];
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),
@@ -166,7 +167,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
         node,
         open: auth.isOpen,
         connections: connections.size,
-        ...(watch && watch.warnings.length > 0 && { warnings: [...watch.warnings] }),
+        ...(warnings.length > 0 && { warnings }),
       };
     },
   });

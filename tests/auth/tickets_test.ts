@@ -512,7 +512,9 @@ redisTest("A ticket from before the store was set back is refused, used or not",
   try {
     await client.availability.whenReady();
     let line = "a";
-    const tickets = new Tickets(new RedisTtlStore(client), { prefix: "", line: () => line });
+    const store = new RedisTtlStore(client);
+    store.line = () => line;
+    const tickets = new Tickets(store, { prefix: "" });
     const used = await tickets.issue("alice", 60), unused = await tickets.issue("alice", 60);
     const keys = await redis.cli("KEYS", "userwire:ticket:*") as string[];
     const before = await Promise.all(keys.map((key) => redis.cli("GET", key)));

@@ -31,11 +31,11 @@ class World implements AsyncDisposable {
         return Promise.resolve(this.scripts);
       },
       publish: (_: string, payload: string) => Promise.resolve(this.#last = payload).then(() => 0),
-      subscriberCounts: () => Promise.resolve([0]),
+      ownCounts: () => Promise.resolve([0]),
     };
     this.probe = new Probe({
       redis: redis as unknown as Redis,
-      channel: "a",
+      channel: () => "a",
       dial: () => Promise.resolve(this.#dial()),
       onCounted: (counts) => this.counted.push(counts),
       log: this.log,

@@ -34,7 +34,8 @@ class FakeRedis {
 
   onOtherServer = (listener: () => void) => void this.#onOther.push(listener);
   publish = () => Promise.resolve(++this.published);
-  subscriberCounts = (channels: readonly string[]) => Promise.resolve(channels.map(() => 1));
+  counts = (channels: readonly string[]) => this.ownCounts(channels);
+  ownCounts = (channels: readonly string[]) => Promise.resolve(channels.map(() => 1));
 
   leave(): void {
     this.availability.reason = "Redis is away";

@@ -3,15 +3,22 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { SharedChannel } from "../../src/broker/shared_channel.ts";
 import { SharedCommands } from "../../src/broker/shared_commands.ts";
+import { PLAIN, type PubSubWords } from "../../src/redis/pubsub_words.ts";
 import { encodeCommand, ReplyError } from "../../src/redis/resp.ts";
 
 class World {
   readonly done: string[] = [];
+  readonly taken: string[] = [];
   readonly refused: [names: string[], reason: string][] = [];
-  readonly commands = new SharedCommands({
-    onDone: ({ name }) => this.done.push(name),
-    onRefused: (channels, reason) => this.refused.push([channels.map(({ name }) => name), reason]),
-  });
+  readonly commands: SharedCommands;
+
+  constructor(words: PubSubWords = PLAIN) {
+    this.commands = new SharedCommands({
+      onDone: ({ name }) => this.done.push(name),
+      onRefused: (channels, reason) => this.refused.push([channels.map(({ name }) => name), reason]),
+      onTaken: (name) => this.taken.push(name),
+    }, words);
+  }
 
   join(channels: SharedChannel[]): string {
     return String(Buffer.from(this.commands.make({ leave: [], join: channels })));

@@ -1,6 +1,7 @@
 /** What the engine makes of its parts where a Redis does not count its subscribers. */
 import { assertEquals } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
+import { until } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 
@@ -15,7 +16,7 @@ redisTest(
       await using proxy = await TcpProxy.start(server.port);
       const engine = openEngine({ redisUrl: proxy.through(server.url), subscriptions, probe: true });
       // As where a proxy spreads connections over servers of which each counts its own.
-      await engine.redis!.availability.whenReady();
+      await until(() => engine.redis!.reason === undefined, "Redis to be there", WAIT_MS);
       proxy.turn(elsewhere.port);
       const attempt = await engine.firstAttempt(WAIT_MS);
       assertEquals(

@@ -190,7 +190,7 @@ redisTest("A service does not start on a node of a cluster, and says what to do"
 });
 
 Deno.test("unfitnessOf tells a Sentinel, a replica and one that loads from a master that can be used", () => {
-  const why = (text: string) => unfitnessOf(readInfo(text))?.reason;
+  const why = (text: string) => unfitnessOf(readInfo(text), false)?.reason;
   assertMatch(why("redis_mode:sentinel\r\n") ?? "", /is a Sentinel/);
   assertMatch(why("redis_mode:standalone\r\nrole:slave\r\n") ?? "", /is a replica/);
   assertMatch(why("redis_mode:standalone\r\nloading:1\r\nrole:master\r\n") ?? "", /loading/);

@@ -1,23 +1,27 @@
 /** Reads of histories: how many are under way at one time, whoever comes back at once. */
 import { assertEquals } from "@std/assert";
-import { type Engine, openEngine } from "../../src/engine/engine.ts";
+import { RedisStreamsHistory } from "../../src/history/redis_streams.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
-import type { Redis } from "../../src/redis/commands.ts";
+import { Redis } from "../../src/redis/commands.ts";
 import { numbers, outgoing, seqsOf } from "../contracts/history.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 /** One test with its own server, where alice has three messages. */
-function test(claim: string, body: (engine: Engine) => Promise<void>): void {
+function test(
+  claim: string,
+  body: (on: { redis: Redis; history: RedisStreamsHistory }) => Promise<void>,
+): void {
   redisTest(`RedisStreamsHistory ${claim}`, async () => {
-    await using redis = await RedisServer.start();
-    const engine = openEngine({ redisUrl: redis.url });
+    await using server = await RedisServer.start();
+    const redis = Redis.open(server.url);
     try {
-      await engine.firstAttempt(20_000);
-      for (const n of numbers(1, 3)) await engine.history.append("alice", outgoing(`${n}`));
-      await withDeadline(body(engine), 60_000, "the test to end");
+      const history = new RedisStreamsHistory(redis, { limits: { count: 100, ttlMs: 300_000 } });
+      await redis.availability.firstAttempt(20_000);
+      for (const n of numbers(1, 3)) await history.append("alice", outgoing(`${n}`));
+      await withDeadline(body({ redis, history }), 60_000, "the test to end");
     } finally {
-      await engine.close();
+      redis.close();
     }
   });
 }
@@ -41,7 +45,7 @@ function countQuestions(redis: Redis, before: () => Promise<void>) {
 
 test("has few reads of messages under way at one time, and answers all", async ({ history, redis }) => {
   const gate = Promise.withResolvers<void>();
-  const count = countQuestions(redis!, () => gate.promise);
+  const count = countQuestions(redis, () => gate.promise);
   const read = () => numbers(1, 100).map(() => history.since("alice", 0, 10));
   const reads = read();
   assertEquals(count.underWay, 8);
@@ -62,7 +66,7 @@ test("has few reads of messages under way at one time, and answers all", async (
 
 test("gives the place of a read that failed to the next one", async ({ history, redis }) => {
   let isAway = true;
-  const count = countQuestions(redis!, async () => {
+  const count = countQuestions(redis, async () => {
     await null;
     if (isAway) throw new BrokerUnavailableError("away");
   });

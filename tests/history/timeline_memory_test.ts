@@ -29,7 +29,9 @@ function stage() {
     const why = await timeline.look((_script, keys, given) => {
       [asked, args] = [keys.slice(2), given];
       meanwhile?.();
-      return Promise.resolve(name === "" ? ["", ""] : [name, isWhole ? "1" : "0", "1", "", ...records]);
+      return Promise.resolve(
+        name === "" ? ["", ""] : [name, isWhole ? "1" : "0", "1", "", "", "", ...records],
+      );
     }, readInfo(`run_id:${life}`));
     return { asked, told: args[RECORD], patience: args[PATIENCE], isDone: why === undefined };
   };

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { Timeline } from "../../src/history/timeline.ts";
 import { readInfo } from "../../src/redis/server_info.ts";
 import type { Ask } from "../../src/redis/commands.ts";
+import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, type RedisServerOptions, redisTest } from "../../testkit/redis_server.ts";
@@ -20,9 +21,9 @@ function test(
 ): void {
   redisTest(`Timeline ${claim}`, async () => {
     await using redis = await RedisServer.start(server);
-    const ask: Ask = async ({ source }, keys, args) => {
+    const ask: Ask = async (script, keys, args) => {
       using commands = await RedisCommands.connect({ port: redis.port });
-      return await commands.command("EVAL", source, keys.length, ...keys, ...args);
+      return await commands.command("EVAL", script.in(PLAIN).source, keys.length, ...keys, ...args);
     };
     const look: Look = (timeline, life) => timeline.look(ask, readInfo(`run_id:${life}`));
     await withDeadline(body({ redis, look }), 60_000, "the test to end");

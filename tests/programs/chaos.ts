@@ -5,7 +5,8 @@
  * there was (`chaos/ledger.ts` says what exactly).
  *
  *     deno task chaos [--messages N | --seconds N] [--minutes 15] [--seed N] [--users 200] [--rate 500]
- *                     [--faults "part of a name,another"] [--shared] [--without-proof]
+ *                     [--redis one|sentinel|cluster] [--faults "part of a name,another"] [--shared]
+ *                     [--without-proof]
  *
  * Without `--messages` and `--seconds` each fault happens once; with `--messages` it goes on until so many are accepted; with
  * `--seconds` it ends then, whatever has happened. `--minutes` ends it in any case.
@@ -21,7 +22,7 @@
 import { parseArgs } from "node:util";
 import type { Kind, Verdict, Violation } from "./chaos/ledger.ts";
 import { runStage, type Stage, type StageResult, type Tally } from "./chaos/stage.ts";
-import { stagesOf } from "./chaos/stages.ts";
+import { STAGES, stagesOf } from "./chaos/stages.ts";
 import { copyWithout, CREDULITIES } from "./chaos/without_proof.ts";
 import { Chance } from "../../testkit/random.ts";
 
@@ -37,6 +38,7 @@ const { values } = parseArgs({
     users: { type: "string", default: "200" },
     rate: { type: "string", default: "500" },
     faults: { type: "string", default: "" },
+    redis: { type: "string", default: "one" },
     shared: { type: "boolean", default: false },
     "without-proof": { type: "boolean", default: false },
   },
@@ -45,6 +47,8 @@ const users = Number(values.users);
 const rate = Number(values.rate);
 const limitMs = Math.min(Number(values.seconds ?? Infinity), 60 * Number(values.minutes)) * 1_000;
 const messages = Number(values.messages ?? (values.seconds === undefined ? 0 : Infinity));
+const redis = values.redis as keyof typeof STAGES;
+if (!(redis in STAGES)) throw new Error(`--redis must be one of ${Object.keys(STAGES).join(", ")}`);
 const isWithoutProof = values["without-proof"];
 const names = values.faults.split(",").map((name) => name.trim()).filter((name) => name !== "");
 const ask = `${users} users, ${rate} messages/s, --seed ${values.seed}`;
@@ -56,7 +60,7 @@ if (isWithoutProof) {
   for (const { name, patch, faults } of CREDULITIES) {
     console.log(`\nchaos ${name}: ${ask}`);
     await using copy = await copyWithout(patch);
-    const { violations } = await play(stagesOf(names.length === 0 ? faults : names), copy.root);
+    const { violations } = await play(stagesOf(redis, names.length === 0 ? faults : names), copy.root);
     const lost = count(violations, "lost");
     console.log(lost > 0 ? `\n${lost} were lost ${name}, and that was found` : `\nNo loss was found ${name}`);
     if (lost === 0) lossless++;
@@ -64,7 +68,7 @@ if (isWithoutProof) {
   Deno.exitCode = lossless === 0 ? 0 : 1;
 } else {
   console.log(`chaos: ${ask}`);
-  const { violations } = await play(stagesOf(names));
+  const { violations } = await play(stagesOf(redis, names));
   Deno.exitCode = violations.length > 0 ? 1 : 0;
 }
 

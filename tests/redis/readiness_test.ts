@@ -194,9 +194,9 @@ redisTest("A Redis that does not count its subscribers is found out, one that do
     let dials = 0;
     const probe = new Probe({
       redis,
-      channel,
+      channel: () => channel,
       // As where a proxy spreads connections over servers of which each counts its own; the first to close is elsewhere.
-      dial: (attempt: Attempt) =>
+      dial: (_, attempt: Attempt) =>
         RedisConnection.open(
           parseRedisUrl(isCounting || dials++ % 2 === 1 ? server.url : elsewhere.url),
           attempt,

@@ -10,6 +10,7 @@ import { parseRedisUrl } from "../../src/redis/address.ts";
 import { type DedicatedContext, DedicatedSubscription } from "../../src/broker/dedicated_subscription.ts";
 import type { PubSubContext } from "../../src/redis/pubsub_connection.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
+import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { SharedConnection, type SharedContext } from "../../src/broker/shared_connection.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
@@ -55,6 +56,8 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
       log: undefined,
       onConnectionLost() {},
       onRefused() {},
+      onTaken() {},
+      words: PLAIN,
     };
   }
 

@@ -65,18 +65,19 @@ Deno.test("A watch says each warning once, asks anew after a reconnect, and says
   const log = memoryLog();
   let asked = 0, answer: string[] | undefined = ["a"];
   const redis = {
-    availability: { reconnects: 0, reason: "away" as string | undefined },
+    reconnects: 0,
+    reason: "away" as string | undefined,
     warnings: () => (asked++, answer ? Promise.resolve(answer) : Promise.reject(new Error("gone"))),
   } satisfies Watched;
   using watch = new WarningsWatch(redis, log);
   const said = () => log.records.map(({ fields }) => fields.reason);
   await watch.look();
   assertEquals([asked, watch.warnings], [0, []]);
-  redis.availability.reason = undefined;
+  redis.reason = undefined;
   await watch.look();
   await watch.look();
   assertEquals([asked, watch.warnings, said()], [1, ["a"], ["a"]]);
-  redis.availability.reconnects++;
+  redis.reconnects++;
   answer = undefined;
   await watch.look();
   assertEquals([asked, watch.warnings], [2, ["a"]], "what is known stays");
@@ -84,7 +85,7 @@ Deno.test("A watch says each warning once, asks anew after a reconnect, and says
   await watch.look();
   assertEquals([asked, watch.warnings, said()], [3, ["a", "b"], ["a", "b"]]);
   for (answer of [["b"], ["a", "b"]]) {
-    redis.availability.reconnects++;
+    redis.reconnects++;
     await watch.look();
   }
   assertEquals([watch.warnings, said()], [["a", "b"], ["a", "b", "a"]]);

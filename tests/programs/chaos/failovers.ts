@@ -100,12 +100,12 @@ export const FAILOVER_FAULTS: Faults = {
     cuts: true,
     async run(world) {
       const { redis, replica, redisProxy, proxy, ledger } = world;
-      redisProxy.turn(replica.port);
+      redisProxy!.turn(replica.port);
       proxy.cut(5);
       await pause(LEAVE_MS);
       const deaf = await replica.cli("PUBSUB", "CHANNELS", "user-*") as string[];
       // Those that came in the last moment may be about to leave.
-      redisProxy.turn(redis.port);
+      redisProxy!.turn(redis.port);
       await pause(LEAVE_MS);
       const still = await replica.cli("PUBSUB", "CHANNELS", "user-*") as string[];
       const stayed = deaf.filter((channel) => still.includes(channel));
@@ -119,12 +119,12 @@ export const FAILOVER_FAULTS: Faults = {
     cuts: true,
     async run(world) {
       const { redis, replica, redisProxy } = world;
-      redisProxy.turn(replica.port);
+      redisProxy!.turn(replica.port);
       await redis.cli("CLIENT", "KILL", "TYPE", "normal");
       const killedMs = performance.now();
       await pause(LEAVE_MS);
       const endMs = performance.now();
-      redisProxy.turn(redis.port);
+      redisProxy!.turn(redis.port);
       const accepted = world.ledger.acceptedWithin(killedMs, endMs);
       if (accepted > 0) {
         world.ledger.violate(`${accepted} sends were accepted while only a replica could be reached`);

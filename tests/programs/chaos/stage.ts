@@ -5,14 +5,13 @@ import type { Chance } from "../../../testkit/random.ts";
 import type { Fault, Faults } from "./faults.ts";
 import { Ledger, type Verdict } from "./ledger.ts";
 import { Sender } from "./sender.ts";
-import { pause, World } from "./world.ts";
+import { pause, type RedisKind, World } from "./world.ts";
 
 export interface Stage {
   readonly name: string;
   /** Whether Redis keeps an append-only file; "by chance" is one or the other in each run. */
   readonly appendOnly: boolean | "by chance";
-  /** Whether there is a replica. */
-  readonly replicated: boolean;
+  readonly kind: RedisKind;
   readonly faults: Faults;
 }
 
@@ -60,7 +59,7 @@ const MORE_REST_MS = 1_000;
 export async function runStage(stage: Stage, options: StageOptions): Promise<StageResult> {
   const ledger = new Ledger();
   const appendOnly = stage.appendOnly === "by chance" ? options.chance.below(2) === 0 : stage.appendOnly;
-  await using world = await World.start({ ...options, appendOnly, replicated: stage.replicated, ledger });
+  await using world = await World.start({ ...options, appendOnly, kind: stage.kind, ledger });
   return await new Play(stage, world, options).run();
 }
 
@@ -147,7 +146,7 @@ class Play {
         `all was not well again within ${WELL_MS / 1_000} s; now connections to Redis are cut by force`,
       );
       if (!fault.cuts) ledger.disturb();
-      redisProxy.cut();
+      redisProxy?.cut();
       isWell = await this.#isWell();
       if (!isWell) violate("nor was it then: the rest of the stage is left out");
     }

@@ -15,18 +15,18 @@ interface Replacement {
 
 /** Every tag is taken for the right one. */
 const WITHOUT_TAGS: readonly Replacement[] = [{
-  file: "src/session/replay.ts",
+  file: "src/session/place.ts",
   find: 'return tag === undefined || tag === "" || other === "" || tag === other;',
   replace: "return true;",
 }];
 
 /** Nor is looked for the last appends, and whatever server answers has the data that was there before. */
 const WITHOUT_LOOKS: readonly Replacement[] = [{
-  file: "src/history/timeline.ts",
-  find: "ARGV[i + 9]) then is_whole = false end",
-  replace: "ARGV[i + 9]) then end",
+  file: "src/history/timeline_script.ts",
+  find: "ARGV[i + 3]) then is_whole = false end",
+  replace: "ARGV[i + 3]) then end",
 }, {
-  file: "src/history/timeline.ts",
+  file: "src/history/timeline_script.ts",
   find: "elseif written ~= life and life ~= '' then",
   replace: "elseif false then",
 }];

@@ -2,18 +2,25 @@
 import { DeadlineError, until } from "../../../testkit/deadline.ts";
 import { ProcessService } from "../../../testkit/process_service.ts";
 import type { Chance } from "../../../testkit/random.ts";
+import { ClusterSet } from "../../../testkit/redis_cluster.ts";
+import { SentinelSet } from "../../../testkit/redis_sentinel.ts";
 import { RedisServer, type RedisServerOptions } from "../../../testkit/redis_server.ts";
 import type { Ledger } from "./ledger.ts";
 import { Proxy } from "./proxy.ts";
 import { RedisProxy } from "./redis_proxy.ts";
+
+/**
+ * What the nodes find at their REDIS_URL: one Redis, by way of a proxy; one with a replica; Sentinels that watch both; or a
+ * cluster of three masters, each with a replica.
+ */
+export type RedisKind = "one" | "replicated" | "sentinel" | "cluster";
 
 export interface WorldOptions {
   readonly ledger: Ledger;
   readonly chance: Chance;
   /** Redis keeps an append-only file. */
   readonly appendOnly: boolean;
-  /** There is a replica, ready to take over. */
-  readonly replicated: boolean;
+  readonly kind: RedisKind;
   /** How many users have clients. */
   readonly users: number;
   /** Folder of the product. @default this project */
@@ -41,63 +48,67 @@ export class World implements AsyncDisposable {
   readonly chance: Chance;
   /** In front of the nodes. */
   readonly proxy: Proxy;
-  /** In front of Redis. */
-  readonly redisProxy: RedisProxy;
+  /** In front of Redis; none where the nodes find out by themselves where it is. */
+  readonly redisProxy: RedisProxy | undefined;
   /** The nodes that live. */
   readonly nodes: ProcessService[] = [];
   readonly #root: URL | undefined;
   readonly #settings: Readonly<Record<string, string>>;
   readonly #users: number;
-  #redis: RedisServer;
+  #redis: RedisServer | undefined;
   #replica: RedisServer | undefined;
+  readonly #sentinels: SentinelSet | undefined;
+  readonly #cluster: ClusterSet | undefined;
 
-  private constructor(options: WorldOptions, redis: RedisServer, replica: RedisServer | undefined) {
+  private constructor(options: WorldOptions, parts: Parts) {
     this.ledger = options.ledger;
     this.chance = options.chance;
     this.#root = options.root;
     this.#users = options.users;
-    this.#redis = redis;
-    this.#replica = replica;
+    this.#redis = parts.redis;
+    this.#replica = parts.replica;
+    this.#sentinels = parts.sentinels;
+    this.#cluster = parts.cluster;
     this.proxy = new Proxy(options.chance);
-    this.redisProxy = new RedisProxy(redis.port);
+    if (parts.redis) this.redisProxy = new RedisProxy(parts.redis.port);
+    const url = this.redisProxy?.url ?? (parts.sentinels ?? parts.cluster)!.url;
     const subscriptions = options.isShared ? "shared" : "dedicated";
-    this.#settings = { ...SETTINGS, REDIS_URL: this.redisProxy.url, USERWIRE_SUBSCRIPTIONS: subscriptions };
+    this.#settings = { ...SETTINGS, REDIS_URL: url, USERWIRE_SUBSCRIPTIONS: subscriptions };
   }
 
   static async start(options: WorldOptions): Promise<World> {
-    const serverOptions: RedisServerOptions = { appendOnly: options.appendOnly };
-    const redis = await RedisServer.start(serverOptions);
-    let world: World | undefined;
-    try {
-      const replica = options.replicated
-        ? await RedisServer.start({ ...serverOptions, replicaOf: redis })
-        : undefined;
-      world = new World(options, redis, replica);
-      await replica?.copied();
-      await world.startNode();
-      await world.startNode();
-      return world;
-    } catch (error) {
-      await (world ?? redis)[Symbol.asyncDispose]();
-      throw error;
-    }
+    await using stack = new AsyncDisposableStack();
+    const world = stack.use(new World(options, await startRedis(options)));
+    await world.startNode();
+    await world.startNode();
+    stack.move();
+    return world;
   }
 
-  /** The Redis that is to be used: with a replica, the master of both. */
+  /** The Redis that is to be used: with a replica, the master of both. @throws {Error} in a world without one. */
   get redis(): RedisServer {
-    return this.#redis;
+    return there(this.#redis);
   }
 
   /** @throws {Error} in a world without one. */
   get replica(): RedisServer {
-    if (!this.#replica) throw new Error("There is no replica in this world");
-    return this.#replica;
+    return there(this.#replica);
+  }
+
+  /** @throws {Error} in a world without them. */
+  get sentinels(): SentinelSet {
+    return there(this.#sentinels);
+  }
+
+  /** @throws {Error} in a world without one. */
+  get cluster(): ClusterSet {
+    return there(this.#cluster);
   }
 
   /** Master and replica have changed roles: connections are led to the new master from now on. */
   swap(): void {
-    [this.#redis, this.#replica] = [this.replica, this.#redis];
-    this.redisProxy.turn(this.#redis.port);
+    [this.#redis, this.#replica] = [this.replica, this.redis];
+    this.redisProxy!.turn(this.#redis.port);
   }
 
   async startNode(): Promise<void> {
@@ -131,9 +142,10 @@ export class World implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.proxy[Symbol.asyncDispose]();
     for (const node of this.nodes) await node[Symbol.asyncDispose]();
-    await this.redisProxy[Symbol.asyncDispose]();
-    await this.#redis[Symbol.asyncDispose]();
-    await this.#replica?.[Symbol.asyncDispose]();
+    await this.redisProxy?.[Symbol.asyncDispose]();
+    for (const part of [this.#redis, this.#replica, this.#sentinels, this.#cluster]) {
+      await part?.[Symbol.asyncDispose]();
+    }
   }
 
   /** Resolves when so many more are accepted, or after a while: that all is not well is noticed elsewhere. */
@@ -149,6 +161,38 @@ export class World implements AsyncDisposable {
   #aim(): void {
     this.proxy.targets = this.nodes.map(({ url }) => Number(new URL(url).port));
   }
+}
+
+/** What a world of one kind has of Redis. */
+interface Parts {
+  readonly redis?: RedisServer;
+  readonly replica?: RedisServer;
+  readonly sentinels?: SentinelSet;
+  readonly cluster?: ClusterSet;
+}
+
+async function startRedis({ kind, appendOnly }: WorldOptions): Promise<Parts> {
+  if (kind === "sentinel") return { sentinels: await SentinelSet.start() };
+  if (kind === "cluster") {
+    return { cluster: await ClusterSet.start({ replicas: true, nodeTimeoutMs: 2_000 }) };
+  }
+  await using stack = new AsyncDisposableStack();
+  const serverOptions: RedisServerOptions = { appendOnly };
+  const redis = stack.use(await RedisServer.start(serverOptions));
+  if (kind === "one") {
+    stack.move();
+    return { redis };
+  }
+  const replica = stack.use(await RedisServer.start({ ...serverOptions, replicaOf: redis }));
+  await replica.copied();
+  stack.move();
+  return { redis, replica };
+}
+
+/** @throws {Error} when this world has none. */
+function there<T>(part: T | undefined): T {
+  if (part === undefined) throw new Error("There is no such thing in this world");
+  return part;
 }
 
 export function pause(ms: number): Promise<void> {

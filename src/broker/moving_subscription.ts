@@ -1,0 +1,143 @@
+/**
+ * A subscription that goes to another broker when its channel does. What it reports is one story: lost when it has to go,
+ * restored when it is there, each once.
+ */
+import { backoffMs } from "../async/backoff.ts";
+import { sleep } from "../async/sleep.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
+import { slotOf } from "../redis/commands.ts";
+import type { Broker, Subscriber, Subscription } from "./broker.ts";
+
+export interface MovingContext {
+  /** Where the channel belongs now. @throws {BrokerUnavailableError} */
+  of(): Broker;
+  /** Finds that out anew. */
+  look(): Promise<void>;
+  onClosed(): void;
+}
+
+const BACKOFF = { baseMs: 50, maxMs: 2_000 };
+const MOVED = "Redis keeps this channel on another master now";
+
+export class MovingSubscription implements Subscription, Subscriber {
+  readonly slot: number;
+  readonly #subscriber: Subscriber;
+  readonly #context: MovingContext;
+  /** Where it is, or goes. */
+  #broker: Broker | undefined;
+  #inner: Subscription | undefined;
+  #isLost = false;
+  #isPaused = false;
+  #moving: Promise<void> | undefined;
+  readonly #closing = new AbortController();
+  #closed: Promise<void> | undefined;
+
+  constructor(readonly channel: string, subscriber: Subscriber, context: MovingContext) {
+    this.slot = slotOf(channel);
+    this.#subscriber = subscriber;
+    this.#context = context;
+  }
+
+  /** Whether it is on its way. */
+  get isMoving(): boolean {
+    return this.#moving !== undefined;
+  }
+
+  /**
+   * Subscribes for the first time; once more where the channel turns out to be elsewhere.
+   * @throws as `Broker.subscribe`.
+   */
+  async open(signal: AbortSignal | undefined): Promise<void> {
+    const options = signal ? { signal } : {};
+    for (let isAgain = false;; isAgain = true) {
+      const broker = this.#broker = this.#context.of();
+      try {
+        this.#inner = await broker.subscribe(this.channel, this, options);
+        break;
+      } catch (error) {
+        if (isAgain || signal?.aborted) throw error;
+        await this.#context.look();
+        if (this.#context.of() === broker) throw error;
+      }
+    }
+    // It was told to go while it came.
+    this.move();
+  }
+
+  message(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
+    if (!this.#closed) this.#subscriber.message(payload, byteLength);
+  }
+
+  lost(reason: string): void {
+    if (this.#isLost || this.#closed) return;
+    this.#isLost = true;
+    this.#subscriber.lost(reason);
+  }
+
+  restored(): void {
+    if (!this.#isLost || this.#closed) return;
+    this.#isLost = false;
+    this.#subscriber.restored();
+  }
+
+  /** Goes where the channel belongs now, unless it is there. */
+  move(): void {
+    if (!this.#inner || this.#closed || this.#moving || !this.#isElsewhere()) return;
+    this.#moving = this.#move().finally(() => {
+      this.#moving = undefined;
+      // It may have moved again meanwhile.
+      this.move();
+    });
+  }
+
+  pause(): void {
+    this.#isPaused = true;
+    this.#inner?.pause?.();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    this.#inner?.resume?.();
+  }
+
+  close(): Promise<void> {
+    return this.#closed ??= this.#close();
+  }
+
+  #isElsewhere(): boolean {
+    try {
+      return this.#context.of() !== this.#broker;
+    } catch {
+      return false; // nobody keeps it: it will be told when somebody does
+    }
+  }
+
+  async #move(): Promise<void> {
+    this.lost(MOVED);
+    // What the old place still says counts no more: nothing of it may come behind what the new one says.
+    await this.#inner!.close();
+    const { signal } = this.#closing;
+    const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+    for (let failures = 0; !this.#closed; failures++) {
+      if (failures > 0) await sleep(backoffMs(failures, BACKOFF), aborted);
+      if (this.#closed) return;
+      try {
+        const broker = this.#broker = this.#context.of();
+        const inner = await broker.subscribe(this.channel, this, { signal });
+        if (this.#closed) return void await inner.close();
+        this.#inner = inner;
+        if (this.#isPaused) inner.pause?.();
+        return this.restored();
+      } catch {
+        // Tried again for as long as anybody listens; the dialler has logged why.
+      }
+    }
+  }
+
+  async #close(): Promise<void> {
+    this.#context.onClosed();
+    this.#closing.abort(new BrokerUnavailableError("The subscription was closed"));
+    await this.#moving;
+    await this.#inner?.close();
+  }
+}

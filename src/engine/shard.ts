@@ -1,0 +1,100 @@
+/** All that this process has on one Redis, or on one master of a cluster: commands, subscriptions, histories, the probe. */
+import { DedicatedSubscriptions } from "../broker/dedicated.ts";
+import { Dialler } from "../broker/dialler.ts";
+import { Probe } from "../broker/probe.ts";
+import { NOT_COUNTING, RedisBroker } from "../broker/redis.ts";
+import { SharedSubscriptions } from "../broker/shared.ts";
+import type { HistoryLimits } from "../history/history.ts";
+import type { Lineage } from "../history/lineage.ts";
+import { RedisStreamsHistory } from "../history/redis_streams.ts";
+import type { Log } from "../log/log.ts";
+import { RESERVED_PREFIX } from "../protocol/username.ts";
+import type { ClusterMaster } from "../redis/cluster.ts";
+import { type FirstAttempt, Redis } from "../redis/commands.ts";
+import type { Topology } from "../redis/topology.ts";
+
+export interface ShardOptions {
+  readonly timeoutMs: number;
+  readonly limits: HistoryLimits;
+  readonly subscriptions: "dedicated" | "shared";
+  readonly sharedConnections: number;
+  readonly channelPrefix: string;
+  /** Try all the time whether what a service needs can be had. */
+  readonly probe: boolean;
+  readonly log?: Log;
+}
+
+export class Shard {
+  readonly redis: Redis;
+  readonly broker: RedisBroker;
+  readonly history: RedisStreamsHistory;
+  readonly #options: ShardOptions;
+  readonly #dialler: Dialler;
+  readonly #probe: Probe | undefined;
+  #closed: Promise<void> | undefined;
+
+  /**
+   * Opens at once.
+   * @param topology Stays the caller's to close.
+   * @param part Of a cluster: the same as the topology.
+   */
+  constructor(topology: Topology, options: ShardOptions, part?: ClusterMaster, lineage?: Lineage) {
+    this.#options = options;
+    const { timeoutMs, limits, channelPrefix } = options;
+    const log = options.log && { log: options.log };
+    const redis = this.redis = Redis.open(topology, { timeoutMs, ...log });
+    const dialler = this.#dialler = new Dialler({ topology, redis, timeoutMs });
+    const subscriptions = options.subscriptions === "shared"
+      ? new SharedSubscriptions({ dialler, redis, ...log, connections: options.sharedConnections })
+      : new DedicatedSubscriptions({ dialler, redis, ...log });
+    const broker = this.broker = new RedisBroker({ subscriptions, redis, ...log });
+    this.history = new RedisStreamsHistory(redis, {
+      limits,
+      onCount: (channel, count) => broker.learnCount(channel, count),
+      part,
+      ...(lineage && { lineage }),
+    });
+    if (!options.probe) return;
+    const id = crypto.randomUUID();
+    this.#probe = new Probe({
+      redis,
+      channel: () => {
+        // On a cluster it has to be one that is kept here.
+        if (!part) return `${channelPrefix}${RESERVED_PREFIX}probe:${id}`;
+        const { tag } = part;
+        return tag === undefined ? undefined : `${channelPrefix}${RESERVED_PREFIX}probe:{${tag}}:${id}`;
+      },
+      dial: (channel, attempt) => dialler.dialSubscribed(channel, attempt, { name: "userwire-probe" }),
+      onCounted: (counts) => broker.onCounted(counts),
+      ...log,
+    });
+  }
+
+  /** How the first attempt to connect ends, waiting for it at most so long. */
+  async firstAttempt(withinMs: number): Promise<FirstAttempt> {
+    const endMs = performance.now() + withinMs;
+    const attempt = await this.redis.availability.firstAttempt(withinMs);
+    if (attempt.outcome !== "ready" || !this.#probe) return attempt;
+    await this.#probe.first(endMs - performance.now());
+    if (this.#options.subscriptions === "shared" || this.#probe.counts !== false) return attempt;
+    return { outcome: "refused", reason: NOT_COUNTING, remedy: "set USERWIRE_SUBSCRIPTIONS=shared" };
+  }
+
+  /** Why new users had better be sent elsewhere, as a sentence without a full stop; undefined when everything works. */
+  unready(): string | undefined {
+    const { availability } = this.redis;
+    // What keeps subscriptions from being restored says more than that they are not.
+    return availability.reason ?? this.redis.silence() ?? this.#probe?.unready() ?? this.broker.unavailable();
+  }
+
+  close(): Promise<void> {
+    return this.#closed ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    await this.#probe?.close();
+    await this.broker.close();
+    this.#dialler.close();
+    this.redis.close();
+  }
+}

@@ -1,0 +1,314 @@
+/**
+ * A Redis cluster: which master keeps what, and where that master is. Some of its nodes are asked once a second, and at
+ * once when something does not answer or does not have what it should have. Neither messages nor broken connections would
+ * do: a master that hangs says nothing, and one that wakes up takes itself for the master for a while.
+ *
+ * To those who speak to one master it is one topology for each, which goes over from a master to the replica that takes its
+ * place: what is asked, subscribed and remembered there goes on.
+ */
+import { sleep } from "../async/sleep.ts";
+import type { Log } from "../log/log.ts";
+import { WarnOnce } from "../log/warn_once.ts";
+import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
+import type { Place, RedisAddress } from "./address.ts";
+import type { FirstAttempt } from "./availability.ts";
+import { isRefusal } from "./client_library.ts";
+import { ClusterMap, type ClusterNode, type Keeper, parseNodes } from "./cluster_map.ts";
+import { isReply, logMessage, publicMessage } from "./error_text.ts";
+import { Link } from "./link.ts";
+import { SHARDED } from "./pubsub_words.ts";
+import { formatRanges, nameIn, slotOf } from "./slots.ts";
+import type { Topology } from "./topology.ts";
+import type { UrlSource } from "./url_source.ts";
+
+export interface ClusterOptions {
+  readonly log?: Log | undefined;
+  /** A master that has not been met before. Called before anything is located there. */
+  onMaster(master: ClusterMaster): void;
+  /** These slots are kept elsewhere than before. */
+  onMoved(slots: ReadonlySet<number>): void;
+  /** Of a master with its replicas nothing is left: all it kept is elsewhere. */
+  onGone(master: ClusterMaster): void;
+}
+
+const LOOK_MS = 1_000;
+/** From one look to the next one at least, however many ask for it. */
+const SOONEST_MS = 50;
+/** How long the others are waited for, before what has come is taken in. */
+const ANSWER_MS = 500;
+/** Nodes that are asked at one time. */
+const ASKED = 3;
+
+const UNREACHABLE = "Redis is not available: none of its cluster's nodes can be reached";
+
+export class Cluster {
+  readonly #source: UrlSource;
+  readonly #options: ClusterOptions;
+  readonly #warnings: WarnOnce;
+  readonly #map = new ClusterMap<ClusterMaster>((keeper) => {
+    const master = new ClusterMaster(keeper, this);
+    this.#options.onMaster(master);
+    return master;
+  });
+  readonly #first = Promise.withResolvers<FirstAttempt>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #looking: Promise<void> | undefined;
+  #lookedAtMs = -Infinity;
+  /** Where nodes are, as far as that is known. */
+  #places: readonly Place[] = [];
+  #links = new Map<string, Link>();
+  #next = 0;
+  #masters: readonly ClusterMaster[] = [];
+  #isMapped = false;
+  #reason = UNREACHABLE;
+  #isClosed = false;
+
+  /** @param source Whose URL names one node at least. */
+  constructor(source: UrlSource, options: ClusterOptions) {
+    this.#source = source;
+    this.#options = options;
+    this.#warnings = new WarnOnce(options.log);
+    source.onChange(() => this.#changed());
+    void this.look();
+  }
+
+  /** Those that keep something. */
+  get masters(): readonly ClusterMaster[] {
+    return this.#masters;
+  }
+
+  /** Who keeps a key or a channel. @throws {BrokerUnavailableError} when nobody is known to. */
+  of(name: string): ClusterMaster {
+    const master = this.keeperOf(name);
+    if (master) return master;
+    throw new BrokerUnavailableError(
+      this.#isMapped ? "Redis' cluster has no master that keeps this user's slot" : this.#reason,
+    );
+  }
+
+  /** The same; undefined when nobody is known to. */
+  keeperOf(name: string): ClusterMaster | undefined {
+    return this.#map.of(slotOf(name));
+  }
+
+  /** Slots that nobody keeps; 0 before the first answer. */
+  get unkept(): number {
+    return this.#isMapped ? this.#map.unkept : 0;
+  }
+
+  /** Why nothing is known of the cluster, as a sentence without a full stop; undefined when something is. */
+  get reason(): string | undefined {
+    return this.#isMapped ? undefined : this.#reason;
+  }
+
+  /** How the first attempt to ask a node ended; "ready" when one has answered. */
+  async firstAttempt(withinMs: number): Promise<FirstAttempt> {
+    await sleep(withinMs, this.#first.promise);
+    this.#first.resolve({ outcome: "unreachable", reason: this.#reason });
+    return await this.#first.promise;
+  }
+
+  /** Asks now. Resolves when what came was taken in. Never rejects. */
+  look(): Promise<void> {
+    return this.#looking ??= this.#lookSoon().finally(() => this.#looking = undefined);
+  }
+
+  /** The address of a master: who logs in there stands in the URL. */
+  addressOf({ hostname, port }: Place): RedisAddress {
+    const { seeds: _, ...login } = this.#source.url;
+    return { ...login, hostname, port };
+  }
+
+  rangesOf(master: ClusterMaster): string {
+    return formatRanges(this.#map.rangesOf(master));
+  }
+
+  loginRefused(): void {
+    this.#source.loginRefused();
+  }
+
+  reload(): void {
+    this.#source.reload();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    for (const link of this.#links.values()) link.close();
+    this.#first.resolve({ outcome: "unreachable", reason: this.#reason });
+  }
+
+  async #lookSoon(): Promise<void> {
+    clearTimeout(this.#timer);
+    const waitMs = this.#lookedAtMs + SOONEST_MS - performance.now();
+    if (waitMs > 0) await sleep(waitMs);
+    if (this.#isClosed) return;
+    this.#lookedAtMs = performance.now();
+    await this.#ask();
+    if (!this.#isClosed) this.#timer = setTimeout(() => void this.look(), LOOK_MS);
+  }
+
+  /** Asks some nodes, and others the next time in place of those that did not answer. */
+  async #ask(): Promise<void> {
+    this.#fill();
+    const asked = [...this.#links];
+    const silent = new Set(asked.map(([key]) => key));
+    const asking = asked.map(async ([key, link]) => {
+      try {
+        const text = await link.ask<string>("CLUSTER", "NODES");
+        silent.delete(key);
+        if (!this.#isClosed && this.#links.get(key) === link) this.#learn(text, link);
+      } catch (error) {
+        if (!link.isClosed) this.#failed(error, link);
+      }
+    });
+    await sleep(ANSWER_MS, Promise.all(asking));
+    for (const key of silent) {
+      this.#links.get(key)?.close();
+      this.#links.delete(key);
+    }
+  }
+
+  /** Sees to it that there are as many to be asked as can be. */
+  #fill(): void {
+    const { url } = this.#source;
+    const seeds: readonly Place[] = url.seeds ?? [url];
+    const all = [...this.#places, ...seeds];
+    for (let tried = 0; tried < all.length && this.#links.size < ASKED; tried++) {
+      const { hostname, port } = all[this.#next++ % all.length]!;
+      const key = `${hostname}:${port}`;
+      if (!this.#links.has(key)) this.#links.set(key, new Link(this.addressOf({ hostname, port })));
+    }
+  }
+
+  #learn(text: string, { address }: Link): void {
+    const nodes = parseNodes(text, address, address.transport === "tls");
+    this.#places = placesOf(nodes);
+    const before = this.#masters;
+    const { moved, slots } = this.#map.learn(nodes);
+    this.#masters = this.#map.keepers();
+    if (this.#masters.length === 0) {
+      this.#reason = "Redis' cluster has no slots yet: create it with redis-cli --cluster create";
+      return;
+    }
+    this.#isMapped = true;
+    this.#first.resolve({ outcome: "ready" });
+    for (const master of moved) master.moved();
+    if (slots.size > 0) {
+      this.#options.log?.info("redis slots moved", { count: slots.size });
+      this.#options.onMoved(slots);
+    }
+    for (const master of before) if (!this.#masters.includes(master)) this.#options.onGone(master);
+  }
+
+  #failed(error: unknown, link: Link): void {
+    const isRefused = isRefusal(error);
+    const reason = publicMessage(error);
+    if (isRefused) this.loginRefused();
+    const detail = logMessage(messageOf(error));
+    this.#warnings.warn("cluster node does not answer", reason, `${link.place}: ${detail}`);
+    if (this.#isMapped) return;
+    this.#reason = isReply(error) ? reason : UNREACHABLE;
+    const remedy = "correct the user and password in it";
+    if (isRefused) this.#first.resolve({ outcome: "refused", reason, detail, remedy });
+  }
+
+  /** The file with the URL holds another one. */
+  #changed(): void {
+    for (const link of this.#links.values()) link.close();
+    this.#links.clear();
+    this.#places = [];
+    void this.look();
+  }
+}
+
+/** Masters first: they are asked first. */
+function placesOf(nodes: readonly ClusterNode[]): Place[] {
+  return [...nodes].sort((one, other) =>
+    Number(one.masterId !== undefined) - Number(other.masterId !== undefined)
+  )
+    .map(({ place }) => place);
+}
+
+/** One master of a cluster with its replicas: the topology of all that it keeps. */
+export class ClusterMaster implements Topology {
+  readonly words = SHARDED;
+  readonly #keeper: Keeper;
+  readonly #cluster: Cluster;
+  readonly #listeners: ((reason: string) => void)[] = [];
+  #tag: { readonly slot: number; readonly text: string } | undefined;
+
+  constructor(keeper: Keeper, cluster: Cluster) {
+    this.#keeper = keeper;
+    this.#cluster = cluster;
+  }
+
+  /** Where the master is, for the log. */
+  get place(): string {
+    const { hostname, port } = this.#keeper.master.place;
+    return `${hostname}:${port}`;
+  }
+
+  /** Ids of its nodes. */
+  get ids(): ReadonlySet<string> {
+    return this.#keeper.ids;
+  }
+
+  /** The slots it keeps now, as `formatRanges` writes them. */
+  get slots(): string {
+    return this.#cluster.rangesOf(this);
+  }
+
+  /** Whether it keeps a key or channel now. */
+  keeps(name: string): boolean {
+    return this.#cluster.keeperOf(name) === this;
+  }
+
+  /** Whether a node is one of another master's, or is another one. */
+  isOthers(id: string): boolean {
+    return this.#cluster.masters.some((master) => master !== this && master.ids.has(id));
+  }
+
+  /**
+   * What stands in the braces of a key that it keeps: the same in each process that knows the same of the cluster.
+   * Undefined when it keeps nothing.
+   */
+  get tag(): string | undefined {
+    const slot = Number(/\d+$/.exec(this.slots)?.[0] ?? -1);
+    if (slot < 0) return undefined;
+    // Slots are moved from the lowest on: it is the highest that stays.
+    if (this.#tag?.slot !== slot) this.#tag = { slot, text: nameIn(slot, "userwire:timeline:") };
+    return this.#tag.text;
+  }
+
+  locate(name?: string): RedisAddress {
+    if (name !== undefined && !this.keeps(name)) {
+      throw new BrokerUnavailableError("Redis keeps this user's data on another master than before");
+    }
+    return this.#cluster.addressOf(this.#keeper.master.place);
+  }
+
+  onChange(listener: (reason: string) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /** Another node has taken over, or the master has another address. */
+  moved(): void {
+    for (const listener of this.#listeners) listener("Redis has another master than before");
+  }
+
+  doubt(): void {
+    void this.#cluster.look();
+  }
+
+  loginRefused(): void {
+    this.#cluster.loginRefused();
+  }
+
+  reload(): void {
+    this.#cluster.reload();
+  }
+
+  /** It is the cluster that is closed. */
+  close(): void {}
+}

@@ -1,0 +1,249 @@
+/**
+ * A real Redis cluster: masters with the slots in equal parts, and a replica for each where asked. It can be resharded, failed
+ * over and broken, and it ends with the test:
+ *
+ *     await using cluster = await ClusterSet.start();
+ *     await using service = await Service.start({ REDIS_URL: cluster.url });
+ */
+import { until } from "./deadline.ts";
+import { OwnPort } from "./own_port.ts";
+import type { Reply } from "./redis_commands.ts";
+import { RedisServer, type RedisServerOptions } from "./redis_server.ts";
+
+export interface ClusterOptions {
+  /** @default 3 */
+  readonly masters?: number;
+  /** Whether each master has a replica. @default false */
+  readonly replicas?: boolean;
+  /** How long a node may be silent before the others take it for failed, in milliseconds. @default 1000 */
+  readonly nodeTimeoutMs?: number;
+  readonly password?: string;
+}
+
+const SLOTS = 16_384;
+const WAIT_MS = 30_000;
+
+/** One node. */
+export interface ClusterServer extends AsyncDisposable {
+  readonly server: RedisServer;
+  readonly id: string;
+  /** On which the nodes speak to each other. */
+  readonly busPort: number;
+}
+
+export class ClusterSet implements AsyncDisposable {
+  readonly #options: ClusterOptions;
+  /** In the order of their start: the masters, then the replica of each. */
+  readonly nodes: ClusterServer[] = [];
+
+  private constructor(options: ClusterOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when all slots are kept, and every node knows it. */
+  static async start(options: ClusterOptions = {}): Promise<ClusterSet> {
+    const { masters = 3, replicas = false } = options;
+    await using stack = new AsyncDisposableStack();
+    const cluster = stack.use(new ClusterSet(options));
+    await Promise.all(Array.from({ length: masters }, () => cluster.#launch()));
+    for (const [i, { server }] of cluster.nodes.entries()) {
+      const first = Math.floor(SLOTS * i / masters), last = Math.floor(SLOTS * (i + 1) / masters) - 1;
+      await server.cli("CLUSTER", "ADDSLOTSRANGE", first, last);
+      await server.cli("CLUSTER", "SET-CONFIG-EPOCH", i + 1);
+    }
+    await cluster.#meet(cluster.nodes);
+    if (replicas) { for (const master of cluster.nodes.slice(0, masters)) await cluster.addReplica(master); }
+    await cluster.settled();
+    stack.move();
+    return cluster;
+  }
+
+  /** `redis://` of the first node. */
+  get url(): string {
+    return this.nodes[0]!.server.url;
+  }
+
+  /** Adds a node that keeps nothing yet. */
+  async addNode(): Promise<ClusterServer> {
+    const node = await this.#launch();
+    await this.#meet([this.nodes[0]!, node]);
+    await this.settled();
+    return node;
+  }
+
+  /** Adds a replica of a master. Resolves when it has a copy of it. */
+  async addReplica(master: ClusterServer): Promise<ClusterServer> {
+    const node = await this.addNode();
+    await until(
+      async () => await node.server.cli("CLUSTER", "REPLICATE", master.id).then(() => true, () => false),
+      "a node to know the master that it is to follow",
+      WAIT_MS,
+    );
+    await node.server.copied();
+    return node;
+  }
+
+  /** Takes a node that keeps nothing out of the cluster, and ends it. */
+  async removeNode(node: ClusterServer): Promise<void> {
+    for (const { server } of this.nodes.filter((other) => other !== node)) {
+      await server.cli("CLUSTER", "FORGET", node.id);
+    }
+    this.nodes.splice(this.nodes.indexOf(node), 1);
+    await node[Symbol.asyncDispose]();
+  }
+
+  /** Resolves when every node says that all slots are kept, and all say the same of the masters. */
+  async settled(): Promise<void> {
+    let said: string[] = [];
+    await until(
+      async () => {
+        said = [];
+        for (const { server } of this.nodes) {
+          const info = String(await server.cli("CLUSTER", "INFO"));
+          const slots = JSON.stringify(await server.cli("CLUSTER", "SLOTS"));
+          said.push(/cluster_state:ok/.test(info) ? slots.replace(/,\[\]/g, "") : info);
+        }
+        return this.nodes.every((_, i) => said[i]!.startsWith("[")) &&
+          new Set(said.map(mastersIn)).size === 1 &&
+          (await Promise.all(this.nodes.map(({ server }) => server.cli("CLUSTER", "NODES"))))
+            .every((text) => String(text).trim().split("\n").length === this.nodes.length);
+      },
+      "all nodes of the cluster to agree",
+      WAIT_MS,
+      () => said.join("\n"),
+    );
+  }
+
+  /** The node that keeps a slot, as a node says that answers. */
+  async keeperOf(slot: number): Promise<ClusterServer> {
+    for (const { server } of this.nodes) {
+      const slots = await server.cli("CLUSTER", "SLOTS").catch(() => undefined) as Reply[][] | undefined;
+      const range = slots?.find(([first, last]) => Number(first) <= slot && slot <= Number(last));
+      const id = (range?.[2] as Reply[] | undefined)?.[2];
+      const keeper = this.nodes.find((node) => node.id === id);
+      if (keeper) return keeper;
+    }
+    throw new Error(`Nobody keeps slot ${slot}`);
+  }
+
+  /** The nodes that are masters and keep something, as one that answers says. */
+  async masters(): Promise<ClusterServer[]> {
+    const lines = await this.#lines();
+    return this.nodes.filter(({ id }) =>
+      lines.some(([its, , flags, , , , , , ...slots]) =>
+        its === id && /master/.test(flags!) && !/fail/.test(flags!) && slots.length > 0
+      )
+    );
+  }
+
+  /** The replicas of a master. */
+  async replicasOf(master: ClusterServer): Promise<ClusterServer[]> {
+    const lines = await this.#lines();
+    return this.nodes.filter(({ id }) => lines.some(([its, , , of]) => its === id && of === master.id));
+  }
+
+  /** What a node that answers says of all of them. */
+  async #lines(): Promise<string[][]> {
+    for (const { server } of this.nodes) {
+      const text = await server.cli("CLUSTER", "NODES").catch(() => undefined);
+      if (text !== undefined) return String(text).trim().split("\n").map((line) => line.split(" "));
+    }
+    throw new Error("No node of the cluster answers");
+  }
+
+  /** Slot of a key or channel. */
+  async slotOf(name: string): Promise<number> {
+    return Number(await this.nodes[0]!.server.cli("CLUSTER", "KEYSLOT", name));
+  }
+
+  /** Moves slots with their keys, one after the other, as redis-cli does it. */
+  async move(slots: Iterable<number>, from: ClusterServer, to: ClusterServer): Promise<void> {
+    for (const slot of slots) {
+      await this.beginMove(slot, from, to);
+      await this.moveKeys(slot, from, to);
+      await this.endMove(slot, from, to);
+    }
+  }
+
+  async beginMove(slot: number, from: ClusterServer, to: ClusterServer): Promise<void> {
+    await to.server.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", from.id);
+    await from.server.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id);
+  }
+
+  /** @param count At most so many keys. @returns How many it were. */
+  async moveKeys(slot: number, from: ClusterServer, to: ClusterServer, count = 1_000): Promise<number> {
+    const { password } = this.#options;
+    const keys = await from.server.cli("CLUSTER", "GETKEYSINSLOT", slot, count) as string[];
+    if (keys.length === 0) return 0;
+    await from.server.cli(
+      ...["MIGRATE", "127.0.0.1", to.server.port, "", 0, 10_000],
+      ...(password === undefined ? [] : ["AUTH", password]),
+      ...["KEYS", ...keys],
+    );
+    return keys.length;
+  }
+
+  async endMove(slot: number, from: ClusterServer, to: ClusterServer): Promise<void> {
+    for (const { server } of [to, from]) await server.cli("CLUSTER", "SETSLOT", slot, "NODE", to.id);
+  }
+
+  /** A planned failover to a replica. Resolves when that is a master. */
+  async failOver(replica: ClusterServer): Promise<void> {
+    await replica.server.cli("CLUSTER", "FAILOVER");
+    await this.promoted(replica);
+  }
+
+  /** Resolves when a node has become a master. */
+  async promoted(node: ClusterServer): Promise<void> {
+    await until(
+      async () => /^role:master/m.test(await node.server.info("replication")),
+      "a replica to be a master",
+      WAIT_MS,
+      () => `its id is ${node.id}`,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node[Symbol.asyncDispose]()));
+  }
+
+  async #launch(): Promise<ClusterServer> {
+    const { nodeTimeoutMs = 1_000, password } = this.#options;
+    const bus = OwnPort.take();
+    const options: RedisServerOptions = {
+      ...(password !== undefined && { password }),
+      appendOnly: true,
+      args: [
+        ...["--cluster-enabled", "yes", "--cluster-node-timeout", String(nodeTimeoutMs)],
+        ...["--cluster-port", String(bus)],
+        ...(password === undefined ? [] : ["--masterauth", password]),
+      ],
+    };
+    const server = await RedisServer.start(options);
+    const id = String(await server.cli("CLUSTER", "MYID"));
+    const node: ClusterServer = {
+      server,
+      id,
+      busPort: bus.number,
+      async [Symbol.asyncDispose]() {
+        bus[Symbol.dispose]();
+        await server[Symbol.asyncDispose]();
+      },
+    };
+    this.nodes.push(node);
+    return node;
+  }
+
+  async #meet([first, ...others]: readonly ClusterServer[]): Promise<void> {
+    for (const { server, busPort } of others) {
+      await first!.server.cli("CLUSTER", "MEET", "127.0.0.1", server.port, busPort);
+    }
+  }
+}
+
+/** Of a reply of CLUSTER SLOTS, which master keeps what. */
+function mastersIn(text: string): string {
+  if (!text.startsWith("[")) return text;
+  const slots = JSON.parse(text) as [number, number, [string, number, string]][];
+  return JSON.stringify(slots.map(([first, last, [, , id]]) => [first, last, id]).toSorted());
+}
