@@ -7,7 +7,7 @@
  */
 import { until } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
-import type { Reply } from "./redis_commands.ts";
+import { RedisCommands, type Reply } from "./redis_commands.ts";
 import { RedisServer, type RedisServerOptions } from "./redis_server.ts";
 
 export interface ClusterOptions {
@@ -97,16 +97,8 @@ export class ClusterSet implements AsyncDisposable {
     let said: string[] = [];
     await until(
       async () => {
-        said = [];
-        for (const { server } of this.nodes) {
-          const info = String(await server.cli("CLUSTER", "INFO"));
-          const slots = JSON.stringify(await server.cli("CLUSTER", "SLOTS"));
-          said.push(/cluster_state:ok/.test(info) ? slots.replace(/,\[\]/g, "") : info);
-        }
-        return this.nodes.every((_, i) => said[i]!.startsWith("[")) &&
-          new Set(said.map(mastersIn)).size === 1 &&
-          (await Promise.all(this.nodes.map(({ server }) => server.cli("CLUSTER", "NODES"))))
-            .every((text) => String(text).trim().split("\n").length === this.nodes.length);
+        said = await Promise.all(this.nodes.map((node) => this.#said(node)));
+        return said.every((text) => text === said[0] && text.startsWith("["));
       },
       "all nodes of the cluster to agree",
       WAIT_MS,
@@ -142,6 +134,19 @@ export class ClusterSet implements AsyncDisposable {
     return this.nodes.filter(({ id }) => lines.some(([its, , , of]) => its === id && of === master.id));
   }
 
+  /** What a node says of who keeps what, if it knows all nodes and finds all well; else what is not well. */
+  async #said({ server }: ClusterServer): Promise<string> {
+    try {
+      const info = String(await server.cli("CLUSTER", "INFO"));
+      const known = Number(/cluster_known_nodes:(\d+)/.exec(info)![1]);
+      if (!info.includes("cluster_state:ok") || known !== this.nodes.length) return info;
+      const slots = await server.cli("CLUSTER", "SLOTS") as [number, number, [string, number, string]][];
+      return JSON.stringify(slots.map(([first, last, [, , id]]) => [first, last, id]).toSorted());
+    } catch (error) {
+      return `${error}`; // it loads, or is not there
+    }
+  }
+
   /** What a node that answers says of all of them. */
   async #lines(): Promise<string[][]> {
     for (const { server } of this.nodes) {
@@ -158,10 +163,18 @@ export class ClusterSet implements AsyncDisposable {
 
   /** Moves slots with their keys, one after the other, as redis-cli does it. */
   async move(slots: Iterable<number>, from: ClusterServer, to: ClusterServer): Promise<void> {
+    // One connection to each: there may be thousands of slots.
+    const { password } = this.#options;
+    const login = password === undefined ? {} : { password };
+    using source = await RedisCommands.connect({ port: from.server.port }, login);
+    using target = await RedisCommands.connect({ port: to.server.port }, login);
     for (const slot of slots) {
-      await this.beginMove(slot, from, to);
-      await this.moveKeys(slot, from, to);
-      await this.endMove(slot, from, to);
+      await target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", from.id);
+      await source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id);
+      if (Number(await source.command("CLUSTER", "COUNTKEYSINSLOT", slot)) > 0) {
+        await this.moveKeys(slot, from, to);
+      }
+      for (const one of [target, source]) await one.command("CLUSTER", "SETSLOT", slot, "NODE", to.id);
     }
   }
 
@@ -239,11 +252,4 @@ export class ClusterSet implements AsyncDisposable {
       await first!.server.cli("CLUSTER", "MEET", "127.0.0.1", server.port, busPort);
     }
   }
-}
-
-/** Of a reply of CLUSTER SLOTS, which master keeps what. */
-function mastersIn(text: string): string {
-  if (!text.startsWith("[")) return text;
-  const slots = JSON.parse(text) as [number, number, [string, number, string]][];
-  return JSON.stringify(slots.map(([first, last, [, , id]]) => [first, last, id]).toSorted());
 }
