@@ -6,7 +6,10 @@
 import type { ClusterMaster } from "../redis/commands.ts";
 
 /** What a timeline has to know of the part of a cluster that it is of. */
-export type Part = Pick<ClusterMaster, "tag" | "ids" | "slots" | "keeps" | "isOthers">;
+export type Part = Pick<
+  ClusterMaster,
+  "tag" | "node" | "ids" | "slots" | "keeps" | "isOthers" | "hasHandedOver"
+>;
 
 export class Lineage {
   readonly #ended = new Map<object, string>();

@@ -31,6 +31,10 @@
  * master, with the ids of its nodes, as with that slot it may come to another master; and with the slots that were there when
  * it began: a user's data that came later is as whole as it was where it came from (`lineage.ts`). There are no marks: a node
  * of a cluster takes other data only by becoming a replica, which is seen.
+ *
+ * A former master that hung, and wakes up, takes what lies in its sockets. What it publishes then reaches those who have
+ * subscribed at the new one, by the bus that joins the nodes: with numbers that are given out there too. Only another epoch
+ * tells them apart. So it begins with every failover, unless the former master says that it has handed everything over.
  */
 import {
   type Ask,
@@ -82,6 +86,9 @@ export class Timeline implements Watch {
   /** Of the server that was looked at last. */
   #life = "";
   readonly #onNew: (() => void)[] = [];
+  /** Of a cluster: id of the node that was looked at last, and the life to which it has handed everything over. */
+  #node = "";
+  #handedOverTo = "";
   /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
   #own: Known | undefined;
@@ -145,12 +152,24 @@ export class Timeline implements Watch {
     // Where nothing is kept there is nothing to number.
     if (tag === undefined) return undefined;
     try {
+      await this.#askFormer(server);
       return await this.#look(ask, server, isGreeting, tag, "");
     } catch (error) {
       if (!isElsewhere(error)) throw error;
       // The slot in which it is kept is on its way to another master: it will be kept in another one.
       return isGreeting ? UNKNOWN_YET : undefined;
     }
+  }
+
+  /** Finds out whether the node that was looked at before has handed over to this one. */
+  async #askFormer(server: ServerInfo): Promise<void> {
+    if (!this.#isFailover(server) || this.#handedOverTo === server.life) return;
+    if (await this.#part!.hasHandedOver(this.#node, server)) this.#handedOverTo = server.life;
+  }
+
+  #isFailover(server: ServerInfo): boolean {
+    return this.#hasMemory && this.#part !== undefined && this.#node !== this.#part.node &&
+      this.#life !== server.life;
   }
 
   /** @param whose Whose the timeline is that is kept there: "own", "other", or "" where that is to be found out. */
@@ -197,6 +216,7 @@ export class Timeline implements Watch {
         part?.slots ?? "",
         this.#slots,
         this.#ended,
+        this.#isFailover(server) && this.#handedOverTo !== server.life ? "1" : "0",
         ...known.flatMap(({ seq, tag }, i) => [...keys[i]!, String(seq), tag]),
       ],
     ) as string[];
@@ -215,6 +235,7 @@ export class Timeline implements Watch {
     const isNew = this.#hasMemory && name !== this.#name;
     this.#name = name!;
     this.#life = server.life;
+    this.#node = part?.node ?? "";
     this.#told = told!;
     this.#mark = mark === "none" ? "" : mark!;
     this.#slots = slots!;

@@ -10,7 +10,7 @@ local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV
 local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local known_mark, new_mark = ARGV[11], ARGV[12]
 local ids, whose, slots_now, slots, ended = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
-local first = 18
+local is_unproven, first = ARGV[18], 19
 local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark', 'ids', 'slots', 'ended')
 local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
 if ids ~= '' and name then
@@ -108,6 +108,8 @@ local found = name
 -- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
+-- Nobody has found out meanwhile that the former master has handed everything over.
+if is_unproven == '1' and written ~= life and patience ~= '0' then is_same_data = false end
 if has_memory == '1' then
   if name and number_of(name) < number_of(known) then is_whole, is_same_data = false, false end
   if is_same_data then

@@ -16,6 +16,7 @@ import { isRefusal } from "./client_library.ts";
 import { ClusterMap, type ClusterNode, type Keeper, parseNodes } from "./cluster_map.ts";
 import { isReply, logMessage, publicMessage } from "./error_text.ts";
 import { Link } from "./link.ts";
+import { readInfo, type ServerInfo } from "./server_info.ts";
 import { SHARDED } from "./pubsub_words.ts";
 import { formatRanges, nameIn, slotOf } from "./slots.ts";
 import type { Topology } from "./topology.ts";
@@ -54,8 +55,8 @@ export class Cluster {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #looking: Promise<void> | undefined;
   #lookedAtMs = -Infinity;
-  /** Where nodes are, as far as that is known. */
-  #places: readonly Place[] = [];
+  /** As the last answer has them. */
+  #nodes: readonly ClusterNode[] = [];
   #links = new Map<string, Link>();
   #next = 0;
   #masters: readonly ClusterMaster[] = [];
@@ -119,6 +120,11 @@ export class Cluster {
     return { ...login, hostname, port };
   }
 
+  /** Where a node is; undefined when it is not known any more. */
+  placeOf(id: string): Place | undefined {
+    return this.#nodes.find((node) => node.id === id)?.place;
+  }
+
   rangesOf(master: ClusterMaster): string {
     return formatRanges(this.#map.rangesOf(master));
   }
@@ -173,7 +179,7 @@ export class Cluster {
   #fill(): void {
     const { url } = this.#source;
     const seeds: readonly Place[] = url.seeds ?? [url];
-    const all = [...this.#places, ...seeds];
+    const all = [...placesOf(this.#nodes), ...seeds];
     for (let tried = 0; tried < all.length && this.#links.size < ASKED; tried++) {
       const { hostname, port } = all[this.#next++ % all.length]!;
       const key = `${hostname}:${port}`;
@@ -183,7 +189,7 @@ export class Cluster {
 
   #learn(text: string, { address }: Link): void {
     const nodes = parseNodes(text, address, address.transport === "tls");
-    this.#places = placesOf(nodes);
+    this.#nodes = nodes;
     const before = this.#masters;
     const { moved, slots } = this.#map.learn(nodes);
     this.#masters = this.#map.keepers();
@@ -217,7 +223,7 @@ export class Cluster {
   #changed(): void {
     for (const link of this.#links.values()) link.close();
     this.#links.clear();
-    this.#places = [];
+    this.#nodes = [];
     void this.look();
   }
 }
@@ -252,6 +258,31 @@ export class ClusterMaster implements Topology {
   /** Ids of its nodes. */
   get ids(): ReadonlySet<string> {
     return this.#keeper.ids;
+  }
+
+  /** Id of the node that is the master now. */
+  get node(): string {
+    return this.#keeper.master.id;
+  }
+
+  /**
+   * Whether a former master has handed everything over to the one that is here now, and took nothing after that. One that
+   * hung did not: when it wakes up it takes what lies in its sockets, as if it still were the master. A former master that
+   * follows the new one without a whole new copy had nothing that the new one has not.
+   * @param former Id of its node.
+   * @param server The new one.
+   */
+  async hasHandedOver(former: string, server: ServerInfo): Promise<boolean> {
+    const place = this.#cluster.placeOf(former);
+    if (place === undefined || server.promotion === "") return false;
+    const link = new Link(this.#cluster.addressOf(place));
+    let info: ServerInfo | undefined;
+    await sleep(
+      ANSWER_MS,
+      link.ask<string>("INFO", "replication").then((text) => info = readInfo(text), () => {}),
+    );
+    link.close();
+    return info?.role === "slave" && info.promotion === server.promotion;
   }
 
   /** The slots it keeps now, as `formatRanges` writes them. */

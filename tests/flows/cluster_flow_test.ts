@@ -1,48 +1,291 @@
-/** Two nodes on a real cluster: everything over all slots, and changes of who keeps what, with no socket closed. */
-import { assertEquals } from "@std/assert";
+/**
+ * Two nodes on a real cluster: everything that is asked for, for users of all slots; and slots that wander and masters that
+ * change while messages flow, with no socket closed. The chaos has more of it, and longer.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { type Env, SHARED } from "../../testkit/nodes.ts";
-import { ClusterSet } from "../../testkit/redis_cluster.ts";
-import { redisTest } from "../../testkit/redis_server.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
+import { type ClusterServer, ClusterSet } from "../../testkit/redis_cluster.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
+import { openClient } from "../../testkit/ws_client.ts";
+import { SteadySender } from "../../testkit/steady_sender.ts";
 
 const WAIT_MS = 30_000;
-const NAMES = Array.from({ length: 30 }, (_, i) => `user${i}`);
+const NAMES = Array.from({ length: 24 }, (_, i) => `user${i}`);
+const JSON_TYPE = { "content-type": "application/json" };
 
 async function isReady(service: Service): Promise<void> {
-  let why: unknown;
+  let seen: unknown;
   await until(
     async () => {
       const readiness = await service.readiness();
-      why = readiness;
+      seen = readiness;
       return readiness.status === 200;
     },
     "the service to be ready",
     WAIT_MS,
-    () => JSON.stringify(why),
+    () => JSON.stringify(seen),
   );
 }
 
-for (const env of [{}, SHARED] as Env[]) {
-  const kind = env === SHARED ? "shared" : "dedicated";
-  redisTest(`On a cluster two nodes serve users of all slots, with ${kind} subscriptions`, async () => {
+/** Two nodes that are ready, and end with the stack. */
+async function twoNodes(
+  stack: AsyncDisposableStack,
+  url: string,
+  env: Env = {},
+): Promise<[Service, Service]> {
+  const here = stack.use(await Service.start({ REDIS_URL: url, ...env }));
+  const there = stack.use(await Service.start({ REDIS_URL: url, ...env }));
+  await Promise.all([isReady(here), isReady(there)]);
+  return [here, there];
+}
+
+for (const [kind, env] of Object.entries({ dedicated: {}, shared: SHARED }) as [string, Env][]) {
+  redisTest(`On a cluster two nodes serve users of all slots, with ${kind} subscriptions`, async (t) => {
     await using cluster = await ClusterSet.start();
-    await using here = await Service.start({ REDIS_URL: cluster.url, ...env });
-    await using there = await Service.start({ REDIS_URL: cluster.url, ...env });
-    await isReady(here);
-    await isReady(there);
     await using stack = new AsyncDisposableStack();
-    const followers = await Promise.all(
-      NAMES.map(async (name) => stack.use(await Follower.open(here.socketUrl(name)))),
-    );
-    for (const name of NAMES) {
-      const sent = await there.send(name, "hello");
-      assertEquals([sent.status, sent.body.sockets ?? sent.body.nodes], [200, 1], JSON.stringify(sent.body));
-    }
-    for (const follower of followers) {
-      await until(() => follower.data.includes("hello"), "the message to come", WAIT_MS);
-      assertEquals(follower.faults, []);
-    }
+    const [here, there] = await twoNodes(stack, cluster.url, env);
+    const call = async (method: string, path: string, body?: unknown, headers = {}) => {
+      const init = body === undefined ? {} : { body: JSON.stringify(body) };
+      const response = await there.fetch(path, { method, ...init, headers: { ...JSON_TYPE, ...headers } });
+      return { status: response.status, body: await response.json() };
+    };
+    const reached = ({ sockets, nodes }: { sockets?: number; nodes?: number }) => nodes ?? sockets;
+    const followers = new Map<string, Follower>();
+    for (const name of NAMES) followers.set(name, stack.use(await Follower.open(here.socketUrl(name))));
+    const got = (name: string, data: unknown) =>
+      until(() => followers.get(name)!.data.includes(data), `${data} to come to ${name}`, WAIT_MS);
+
+    await t.step("the masters have their part of the users each", async () => {
+      for (const { server } of cluster.nodes) {
+        const channels = await server.cli("PUBSUB", "SHARDCHANNELS", "user*") as string[];
+        assert(channels.length > 0 && channels.length < NAMES.length, `${channels.length} channels`);
+      }
+    });
+
+    await t.step("a send, whoever is online, and nobody", async () => {
+      for (const name of NAMES) {
+        const { status, body } = await call("POST", `/v1/users/${name}/messages?expect=online`, "hello");
+        assertEquals([status, reached(body)], [200, 1], JSON.stringify(body));
+        await got(name, "hello");
+      }
+      assertEquals((await call("POST", "/v1/users/nobody/messages?expect=online", "x")).status, 404);
+    });
+
+    await t.step("presence of one and of many", async () => {
+      const { body } = await call("GET", "/v1/users/user3");
+      assertEquals([body.online, reached(body)], [true, 1]);
+      const absent = Array.from({ length: 976 }, (_, i) => `absent${i}`);
+      const many = await call("POST", "/v1/users/online", { users: [...NAMES, ...absent] });
+      assertEquals(many.status, 200, JSON.stringify(many.body).slice(0, 200));
+      const online = Object.keys(many.body).filter((name) => many.body[name] > 0);
+      assertEquals(online.sort(), [...NAMES].sort());
+    });
+
+    await t.step("a batch reaches each, and a repeated one nobody twice", async () => {
+      const headers = { "idempotency-key": "batch" };
+      const many = { items: [{ to: [...NAMES, "away"], data: "all" }] };
+      for (let times = 0; times < 2; times++) {
+        const { status, body } = await call("POST", "/v1/messages", many, headers);
+        assertEquals(status, 200, JSON.stringify(body).slice(0, 300));
+      }
+      for (const name of NAMES) await got(name, "all");
+      for (const follower of followers.values()) {
+        assertEquals(follower.data.filter((data) => data === "all").length, 1);
+      }
+    });
+
+    await t.step("a receipt", async () => {
+      const follower = followers.get("user5")!;
+      follower.onMessage = ({ seq }) => follower.send({ t: "ack", seq: seq! });
+      const { body } = await call("POST", "/v1/users/user5/messages?wait=ack", "receipt");
+      assertEquals([body.sockets, body.acked], [1, 1], JSON.stringify(body));
+    });
+
+    await t.step("a resume gets what was missed", async () => {
+      const follower = followers.get("user7")!;
+      await follower.disconnect();
+      await until(
+        async () => !(await call("GET", "/v1/users/user7")).body.online,
+        "user7 to be away",
+        WAIT_MS,
+      );
+      for (const n of [1, 2, 3]) await call("POST", "/v1/users/user7/messages", `missed ${n}`);
+      await follower.connect(there.socketUrl("user7"));
+      await got("user7", "missed 3");
+    });
+
+    await t.step("a kick", async () => {
+      const closed = followers.get("user9")!.closed;
+      const { status, body } = await call("DELETE", "/v1/users/user9/connections");
+      assertEquals([status, body.closed ?? body.nodes], [200, 1], JSON.stringify(body));
+      assertEquals(await closed, 4403);
+    });
+
+    for (const follower of followers.values()) follower.assertNoFault();
+    assertEquals([...followers.values()].flatMap(({ gaps }) => gaps), []);
   });
 }
+
+redisTest("On a cluster without a history the count is true all the same", async () => {
+  await using cluster = await ClusterSet.start({ masters: 2, password: "secret" });
+  await using stack = new AsyncDisposableStack();
+  const urls = cluster.nodes.map(({ server }) => server.url);
+  const [here, there] = await twoNodes(stack, urls.join(","), { USERWIRE_HISTORY: "0" });
+  for (const name of NAMES.slice(0, 8)) {
+    assertEquals((await there.send(name, "x")).body.sockets, 0);
+    const client = stack.use(await openClient(here.socketUrl(name)));
+    assertEquals((await there.send(name, "heard")).body.sockets, 1);
+    assertEquals(await client.next(), "heard");
+  }
+});
+
+interface Change {
+  readonly name: string;
+  readonly env?: Env;
+  readonly replicas?: boolean;
+  /** Whether nobody may be told of a gap. */
+  readonly isWhole: boolean;
+  happens(cluster: ClusterSet): Promise<void>;
+}
+
+async function keepers(cluster: ClusterSet): Promise<[ClusterServer, ClusterServer, number[]]> {
+  const slots = await Promise.all(NAMES.map((name) => cluster.slotOf(name)));
+  const from = await cluster.keeperOf(slots[0]!);
+  const own = [];
+  for (const slot of slots) if (await cluster.keeperOf(slot) === from) own.push(slot);
+  return [from, (await cluster.masters()).find((other) => other !== from)!, own];
+}
+
+async function reshard(cluster: ClusterSet): Promise<void> {
+  const [from, to, own] = await keepers(cluster);
+  await cluster.move(own, from, to);
+}
+
+const CHANGES: readonly Change[] = [
+  { name: "Slots that are moved to another master", isWhole: true, happens: reshard },
+  { name: "Slots that are moved, with shared subscriptions,", env: SHARED, isWhole: true, happens: reshard },
+  {
+    name: "A slot that is moved step by step",
+    isWhole: true,
+    async happens(cluster) {
+      const [from, to, [slot]] = await keepers(cluster);
+      await cluster.beginMove(slot!, from, to);
+      while (await cluster.moveKeys(slot!, from, to, 1) > 0);
+      await cluster.endMove(slot!, from, to);
+    },
+  },
+  {
+    name: "A planned failover",
+    replicas: true,
+    isWhole: true,
+    async happens(cluster) {
+      const [from] = await keepers(cluster);
+      await cluster.failOver((await cluster.replicasOf(from))[0]!);
+    },
+  },
+  {
+    name: "A master that is killed, with shared subscriptions,",
+    env: SHARED,
+    replicas: true,
+    isWhole: false,
+    async happens(cluster) {
+      const [from] = await keepers(cluster);
+      const [replica] = await cluster.replicasOf(from);
+      await from.server.stop({ signal: "SIGKILL" });
+      await cluster.promoted(replica!);
+    },
+  },
+  {
+    name: "A master that hangs, and wakes up when another one is in its place,",
+    replicas: true,
+    isWhole: false,
+    async happens(cluster) {
+      const [from] = await keepers(cluster);
+      const [replica] = await cluster.replicasOf(from);
+      await from.server.pause();
+      await cluster.promoted(replica!);
+      from.server.resume();
+      await cluster.settled();
+    },
+  },
+];
+
+for (const { name, env, replicas = false, isWhole, happens } of CHANGES) {
+  redisTest(`${name} costs no message and closes no socket`, async () => {
+    await using cluster = await ClusterSet.start({ masters: replicas ? 3 : 2, replicas });
+    await using stack = new AsyncDisposableStack();
+    const [here, there] = await twoNodes(stack, cluster.url, env);
+    const followers = new Map<string, Follower>();
+    for (const name of NAMES) followers.set(name, stack.use(await Follower.open(here.socketUrl(name))));
+    const sender = stack.use(
+      new SteadySender({
+        users: NAMES,
+        url: () => there.socketUrl("any").replace(/^ws/, "http"),
+        perSecond: 100,
+      }),
+    );
+    const more = async () => {
+      const enough = sender.total + 100;
+      await until(() => sender.total >= enough, "more messages to be accepted", WAIT_MS);
+    };
+    await more();
+    await happens(cluster);
+    await more();
+    await sender.end();
+    for (const name of NAMES) {
+      const follower = followers.get(name)!;
+      await follower.accountsFor(sender.accepted.get(name)!);
+      follower.assertNoFault();
+      if (isWhole) assertEquals(follower.gaps, []);
+      // What was accepted is counted: there was a socket all the time.
+      const { body } = await there.send(name, "last");
+      assertEquals(body.sockets ?? body.nodes, 1, JSON.stringify(body));
+    }
+    assertEquals(here.logged("connection closed"), []);
+  });
+}
+
+redisTest("A master that is away is refused to its users alone, and said in warnings", async () => {
+  await using cluster = await ClusterSet.start({ masters: 3 });
+  // Without that a cluster serves nobody when a part of it is away.
+  for (const { server } of cluster.nodes) {
+    await server.cli("CONFIG", "SET", "cluster-require-full-coverage", "no");
+  }
+  await using stack = new AsyncDisposableStack();
+  const [service] = await twoNodes(stack, cluster.url);
+  const [away, , slots] = await keepers(cluster);
+  const areAway = new Map<string, boolean>();
+  for (const name of NAMES) areAway.set(name, slots.includes(await cluster.slotOf(name)));
+  await away.server.stop({ signal: "SIGKILL" });
+  let readiness = await service.readiness();
+  await until(
+    async () => (readiness = await service.readiness()).warnings.length > 0,
+    "the fault to be told",
+    WAIT_MS,
+    () => JSON.stringify(readiness),
+  );
+  assertEquals(readiness.status, 200);
+  assertMatch(`${readiness.warnings}`, /1 of 3 masters of the Redis cluster can't be used/);
+  for (const name of NAMES) {
+    assertEquals((await service.send(name, "x")).status, areAway.get(name) ? 503 : 202, name);
+  }
+});
+
+redisTest("A cluster without slots, and a password that is wrong, are told at the start", async () => {
+  await using cluster = await ClusterSet.start({ masters: 1, password: "secret" });
+  const wrong = cluster.url.replace("secret", "other");
+  const refusal = await Service.start({ REDIS_URL: wrong }).then(() => undefined, (error) => `${error}`);
+  assertMatch(refusal ?? "", /Redis refused the password or the user/);
+  using bus = OwnPort.take();
+  await using empty = await RedisServer.start({
+    args: ["--cluster-enabled", "yes", "--cluster-port", `${bus}`],
+  });
+  await using service = await Service.start({ REDIS_URL: empty.url });
+  const { status, why } = await service.readiness();
+  assertEquals(status, 503);
+  assertMatch(why ?? "", /has no slots yet: create it with redis-cli --cluster create/);
+});
