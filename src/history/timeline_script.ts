@@ -47,7 +47,9 @@ end
 
 local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
 local mark_key = timeline .. ':mark:'
-if is_in_memory(mark_key .. mark) then
+if ids ~= '' then
+  mark = ''
+elseif is_in_memory(mark_key .. mark) then
   -- Read, so that it is not among those that were used least, and go first where Redis evicts.
   redis.call('GET', mark_key .. mark)
   if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end

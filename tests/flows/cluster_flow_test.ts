@@ -249,6 +249,49 @@ for (const { name, env, replicas = false, isWhole, happens } of CHANGES) {
   });
 }
 
+redisTest("On a cluster the rights that docs/redis.md gives are enough", async () => {
+  const page = await Deno.readTextFile(new URL("../../docs/redis.md", import.meta.url));
+  const rule = [...page.matchAll(/^ACL SETUSER userwire (.+)$/gm)][1]![1]!.replace(">PASSWORD", ">s3cret");
+  assertMatch(rule, /spublish/);
+  for (const env of [{}, SHARED]) {
+    await using cluster = await ClusterSet.start({ masters: 2 });
+    for (const { server } of cluster.nodes) {
+      await server.cli("ACL", "SETUSER", "userwire", ...rule.split(" "));
+    }
+    await using stack = new AsyncDisposableStack();
+    const url = cluster.url.replace("redis://", "redis://userwire:s3cret@");
+    const [here, there] = await twoNodes(stack, url, env);
+    const ticket = await here.fetch("/v1/tickets", {
+      method: "POST",
+      headers: JSON_TYPE,
+      body: JSON.stringify({ user: "user0" }),
+    });
+    assertEquals(ticket.status, 201, await ticket.text());
+    for (const name of NAMES.slice(0, 6)) {
+      const follower = stack.use(await Follower.open(here.socketUrl(name)));
+      follower.onMessage = ({ seq }) => follower.send({ t: "ack", seq: seq! });
+      const sent = await there.fetch(`/v1/users/${name}/messages?wait=ack`, {
+        method: "POST",
+        headers: { ...JSON_TYPE, "idempotency-key": "k" },
+        body: "1",
+      });
+      assertEquals((await sent.json()).acked, 1);
+      const body = JSON.stringify({ jti: "one" });
+      const revoked = await there.fetch(`/v1/users/${name}/revocations`, {
+        method: "POST",
+        headers: JSON_TYPE,
+        body,
+      });
+      assertEquals(revoked.status, 201, await revoked.text());
+      await follower.disconnect();
+      await follower.connect(there.socketUrl(name));
+    }
+    const [from, to, own] = await keepers(cluster);
+    await cluster.move(own.slice(0, 2), from, to);
+    for (const { server } of cluster.nodes) assertEquals(await server.cli("ACL", "LOG"), []);
+  }
+});
+
 redisTest("A master that is away is refused to its users alone, and said in warnings", async () => {
   await using cluster = await ClusterSet.start({ masters: 3 });
   // Without that a cluster serves nobody when a part of it is away.

@@ -174,7 +174,7 @@ interface Parts {
 async function startRedis({ kind, appendOnly }: WorldOptions): Promise<Parts> {
   if (kind === "sentinel") return { sentinels: await SentinelSet.start() };
   if (kind === "cluster") {
-    return { cluster: await ClusterSet.start({ replicas: true, nodeTimeoutMs: 2_000 }) };
+    return { cluster: await ClusterSet.start({ replicas: true, nodeTimeoutMs: 3_000 }) };
   }
   await using stack = new AsyncDisposableStack();
   const serverOptions: RedisServerOptions = { appendOnly };
