@@ -22,6 +22,12 @@ interface Room {
 const ROOMS: readonly Room[] = [
   { name: "cli" },
   { name: "server" },
+  // What several processes have of each other. The supervisor loads no more of the program than this names.
+  {
+    name: "processes",
+    only: ["http", "config", "log", "net", "async", "protocol"],
+    doors: ["supervisor.ts", "place.ts", "signals.ts", "rights.ts"],
+  },
   { name: "http" },
   { name: "session", typesOf: ["publisher", "broker"] },
   { name: "publisher", typesOf: ["broker", "history", "metrics"] },
