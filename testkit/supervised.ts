@@ -1,6 +1,7 @@
 /** A service of several processes on one port, over a Redis, with its supervisor. It ends with the test. */
 import { assertEquals } from "@std/assert";
 import { until } from "./deadline.ts";
+import { OwnPort } from "./own_port.ts";
 import { ProcessService } from "./process_service.ts";
 import { openClient, type WsClient } from "./ws_client.ts";
 
@@ -20,8 +21,15 @@ export class Supervised implements AsyncDisposable {
   /** Where clients connect. */
   readonly url: string;
 
-  private constructor(service: ProcessService, { url, ops_url }: Readonly<Record<string, unknown>>) {
+  readonly #port: OwnPort;
+
+  private constructor(
+    service: ProcessService,
+    port: OwnPort,
+    { url, ops_url }: Readonly<Record<string, unknown>>,
+  ) {
     this.service = service;
+    this.#port = port;
     this.opsUrl = String(ops_url);
     this.url = String(url);
   }
@@ -31,10 +39,20 @@ export class Supervised implements AsyncDisposable {
     env: Readonly<Record<string, string>>,
     options?: Parameters<typeof ProcessService.start>[1],
   ): Promise<Supervised> {
-    const settings = { USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "1", ...env };
-    const service = await ProcessService.start(settings, options);
+    using owned = new DisposableStack();
+    // One that nobody gets while a process is being started again.
+    const port = owned.use(OwnPort.take());
+    const settings = {
+      PORT: `${port}`,
+      USERWIRE_OPS_PORT: "0",
+      USERWIRE_PROCESSES: "2",
+      USERWIRE_DRAIN_S: "1",
+    };
+    const service = await ProcessService.start({ ...settings, ...env }, options);
     try {
-      return new Supervised(service, await service.logged("processes started", 30_000));
+      const started = await service.logged("processes started", 30_000);
+      owned.move();
+      return new Supervised(service, port, started);
     } catch (error) {
       await service[Symbol.asyncDispose]();
       throw error;
@@ -80,6 +98,7 @@ export class Supervised implements AsyncDisposable {
       await this.service.ended(30_000);
     } finally {
       await this.service[Symbol.asyncDispose]();
+      this.#port[Symbol.dispose]();
     }
   }
 }

@@ -8,10 +8,10 @@ import { backoffMs } from "../async/backoff.ts";
 import { sleep } from "../async/sleep.ts";
 import type { Config } from "../config/settings.ts";
 import { surviveFaults } from "../log/faults.ts";
-import type { Log } from "../log/log.ts";
+import type { Log, LogFields } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { freePort, listenFault, listenUrl } from "../net/listening.ts";
-import { ConfigError, orFaults } from "../protocol/errors.ts";
+import { ConfigError, messageOf, orFaults } from "../protocol/errors.ts";
 import { Child, type Ending, type Program } from "./child.ts";
 import { opsHandler } from "./ops.ts";
 import { type Hands, onSignals } from "./signals.ts";
@@ -45,15 +45,18 @@ export async function supervise(
   const { host, opsHost } = config;
   const faults = faultsOfSystem();
   const address = { host, port: config.port, names: { host: "HOST", port: "PORT" } };
-  const port = orFaults(() => freePort(address), faults) ?? config.port;
-  const opsPort = config.opsPort ?? (config.port === 0 ? 0 : port + 1);
-  const log = orFaults(() => openServiceLog(config.node ?? String(port), config), faults);
+  const opsPort = config.opsPort ?? (config.port === 0 ? 0 : config.port + 1);
   const living = new Set<Child>();
   const options = { opsHost, count, children: () => byNumber(living) };
-  const ops = orFaults(() => listen(opsHost, opsPort, opsHandler(options)), faults);
+  const closed = new AbortController();
+  // First: once it has a port, that is not the one found free.
+  const ops = orFaults(() => listen(opsHost, opsPort, closed.signal, opsHandler(options)), faults);
+  const port = orFaults(() => freePort(address), faults) ?? config.port;
+  const log = orFaults(() => openServiceLog(config.node ?? String(port), config), faults);
   const folder = orFaults(() => makeFolder(count), faults);
   const close = async () => {
-    await ops?.shutdown();
+    closed.abort();
+    await ops?.finished;
     if (folder !== undefined) await Deno.remove(folder, { recursive: true }).catch(() => {});
     log?.close();
   };
@@ -62,8 +65,7 @@ export async function supervise(
     throw new ConfigError(faults);
   }
 
-  const returned = new AbortController();
-  surviveFaults(Promise.resolve(log), returned.signal);
+  surviveFaults(Promise.resolve(log), closed.signal);
   const supervisor = new Supervisor({ config, count, port, folder, program, log, living });
   using _signals = onSignals(supervisor, stop);
   try {
@@ -74,10 +76,11 @@ export async function supervise(
       const opsUrl = listenUrl("http", opsHost, ops.addr.port);
       log.info("processes started", { processes: count, url, ops_url: opsUrl });
     }
-    return await supervisor.ended;
+    const end = await supervisor.ended;
+    log.info("processes stopped");
+    return end;
   } finally {
     await close();
-    returned.abort();
   }
 }
 
@@ -103,7 +106,8 @@ class Supervisor implements Hands {
   readonly #ending = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<number>();
   #isEnding = false;
-  #isRestarting = false;
+  /** Whether a rolling restart may begin: not before all were started, nor while one goes on. */
+  #mayRestart = false;
   #code = 0;
 
   constructor(options: SupervisorOptions) {
@@ -138,6 +142,7 @@ class Supervisor implements Hands {
     if (this.#isEnding) return undefined;
     const others = this.#posts.slice(1).map((post) => post.start());
     await Promise.race([Promise.all(others.map((child) => child.isUp())), this.#ending.promise]);
+    this.#mayRestart = true;
     return undefined;
   }
 
@@ -163,33 +168,32 @@ class Supervisor implements Hands {
 
   /** Asked again while it goes on, it is not begun a second time. */
   restart(): void {
-    if (!this.#isRestarting && !this.#isEnding) void this.#restart();
+    if (this.#mayRestart && !this.#isEnding) void this.#restart();
   }
 
   async #restart(): Promise<void> {
     const { log, count, config } = this.#options;
-    this.#isRestarting = true;
+    this.#mayRestart = false;
     log.info("rolling restart", { processes: count });
+    let fault: string | undefined;
     for (const [i, post] of this.#posts.entries()) {
-      const isDone = await post.replace(config.drainS * 1_000 + END_MS);
+      fault = await post.replace(config.drainS * 1_000 + END_MS);
       if (this.#isEnding) return;
-      if (isDone) continue;
-      log.error("rolling restart given up", { reason: "a new process did not become ready", replaced: i });
-      this.#isRestarting = false;
-      return;
+      if (fault === undefined) continue;
+      log.error("rolling restart given up", { reason: fault, replaced: i });
+      break;
     }
-    log.info("rolling restart done", { processes: count });
-    this.#isRestarting = false;
+    if (fault === undefined) log.info("rolling restart done", { processes: count });
+    this.#mayRestart = true;
   }
 
   /** Waits for all to end, and ends by force what takes longer. */
   async #finish(withinMs: number): Promise<void> {
     await Promise.all([...this.#living].map((child) => endWithin(child, withinMs, this.#options.log)));
-    this.#options.log.info("processes stopped");
     this.#ended.resolve(this.#code);
   }
 
-  /** Starts a process at the first place that is free. */
+  /** Starts a process at the first place that is free. @throws when it can't be started. */
   #spawn(): Child {
     const { count, port, folder, program, log } = this.#options;
     const taken = new Set([...this.#living].map(({ place }) => place.number));
@@ -205,7 +209,6 @@ class Supervisor implements Hands {
       this.#living.delete(child);
       if (this.#isEnding && code !== 0) this.#code = 1;
     });
-    if (this.#isEnding) child.order("drain");
     return child;
   }
 }
@@ -215,6 +218,7 @@ interface PostOptions {
   /** Resolves when all are to end. */
   readonly ending: Promise<void>;
   isEnding(): boolean;
+  /** @throws when it can't be started. */
   spawn(): Child;
 }
 
@@ -229,6 +233,7 @@ class Post {
     this.#options = options;
   }
 
+  /** @throws when it can't be started. */
   start(): Child {
     const child = this.#options.spawn();
     this.take(child);
@@ -244,15 +249,21 @@ class Post {
   /**
    * Starts a new process, and when it is ready ends the old one.
    * @param endMs How long the old one may take to end.
-   * @returns False when the new one did not become ready: the old one stays.
+   * @returns Why the old one stays; undefined when it is replaced.
    */
-  async replace(endMs: number): Promise<boolean> {
+  async replace(endMs: number): Promise<string | undefined> {
     const { spawn, isEnding, log } = this.#options;
-    const fresh = spawn();
+    let fresh: Child;
+    try {
+      fresh = spawn();
+    } catch (error) {
+      return messageOf(error);
+    }
     if (!await fresh.isReady(READY_MS) || isEnding()) {
+      const fault = fresh.hasEnded ? "the new process has ended" : "the new process did not become ready";
       fresh.order("drain");
       await endWithin(fresh, endMs, log);
-      return false;
+      return fault;
     }
     const old = this.#child;
     this.#failures = 0;
@@ -261,24 +272,28 @@ class Post {
       old.order("drain");
       await endWithin(old, endMs, log);
     }
-    return true;
+    return undefined;
   }
 
   async #onEnd(child: Child, { code, signal }: Ending): Promise<void> {
     const { log, ending, isEnding } = this.#options;
-    if (child !== this.#child || isEnding()) return;
-    this.#failures = performance.now() - child.startMs < STABLE_MS ? this.#failures + 1 : 0;
-    const pauseMs = Math.round(backoffMs(this.#failures, RESTART));
-    log.error("process ended: it is started again", {
-      process: child.place.number,
-      pid: child.pid,
-      code,
-      ...(signal !== null && { signal }),
-      after_ms: pauseMs,
-    });
-    await sleep(pauseMs, ending);
-    // A rolling restart may have put another into its place.
-    if (child === this.#child && !isEnding()) this.start();
+    // It was replaced.
+    if (child !== this.#child) return;
+    if (performance.now() - child.startMs >= STABLE_MS) this.#failures = 0;
+    const { pid, place: { number } } = child;
+    let fields: LogFields = { pid, code, ...(signal !== null && { signal }) };
+    // A rolling restart may put another into its place meanwhile.
+    while (child === this.#child && !isEnding()) {
+      const pauseMs = Math.round(backoffMs(this.#failures++, RESTART));
+      log.error("process ended: it is started again", { process: number, ...fields, after_ms: pauseMs });
+      await sleep(pauseMs, ending);
+      if (child !== this.#child || isEnding()) return;
+      try {
+        this.start();
+      } catch (error) {
+        fields = { reason: messageOf(error) };
+      }
+    }
   }
 }
 
@@ -299,11 +314,12 @@ function byNumber(living: ReadonlySet<Child>): Child[] {
 function listen(
   hostname: string,
   port: number,
+  signal: AbortSignal,
   handler: Deno.ServeHandler<Deno.NetAddr>,
 ): Deno.HttpServer<Deno.NetAddr> {
   const names = { host: "USERWIRE_OPS_HOST", port: "USERWIRE_OPS_PORT" };
   try {
-    return Deno.serve({ hostname, port, onListen() {} }, handler);
+    return Deno.serve({ hostname, port, signal, onListen() {} }, handler);
   } catch (error) {
     throw new ConfigError([listenFault(error, { host: hostname, port, names })]);
   }

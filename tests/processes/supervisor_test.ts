@@ -325,7 +325,7 @@ redisTest(
     await Deno.writeTextFile(keys, "no key");
     both.service.signal("SIGUSR2");
     const { reason, replaced } = await both.service.logged("rolling restart given up", 60_000);
-    assertEquals([reason, replaced], ["a new process did not become ready", 0]);
+    assertEquals([reason, replaced], ["the new process has ended", 0]);
     await both.areReady(2);
 
     Deno.kill(both.pidOf(2), "SIGKILL");
