@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
 import { connect } from "../../src/client/mod.ts";
+import { Certificates } from "../../testkit/certificates.ts";
 import { Inbox } from "../../testkit/client_watch.ts";
 import { KEY } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
@@ -121,6 +122,37 @@ redisTest(
       2,
       "web:1#2",
     ]]);
+  },
+);
+
+redisTest(
+  "auto starts a process for each core; they share a port with TLS too, and take a new certificate",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using certificates = await Certificates.make();
+    using folder = new TempFolder("processes");
+    const write = async (name: string) => {
+      await Deno.copyFile(certificates.cert(name), `${folder}/cert`);
+      await Deno.copyFile(certificates.key(name), `${folder}/key`);
+    };
+    await write("server");
+    await using all = await Supervised.start({
+      REDIS_URL: redis.url,
+      USERWIRE_PROCESSES: "auto",
+      USERWIRE_TLS_CERT: `${folder}/cert`,
+      USERWIRE_TLS_KEY: `${folder}/key`,
+    });
+    await all.areReady(navigator.hardwareConcurrency);
+    assertMatch(all.url, /^https:/);
+    using http = Deno.createHttpClient({ caCerts: [certificates.ca], poolMaxIdlePerHost: 0 });
+    const get = async () => await (await fetch(new URL("healthz", all.url), { client: http })).json();
+    assertEquals(await get(), { status: "ok" });
+    await write("other");
+    all.service.signal("SIGHUP");
+    for (let process = 1; process <= navigator.hardwareConcurrency; process++) {
+      await all.service.logged("certificate replaced: clients are told to come back", undefined, { process });
+    }
+    assertEquals(await get(), { status: "ok" });
   },
 );
 
@@ -253,6 +285,30 @@ redisTest("SIGTERM drains all processes and ends with 0, and SIGHUP reaches each
   assertEquals(stopped.map(({ process }) => process).sort(), [1, 2]);
   assertEquals(service.records.at(-1)!.event, "processes stopped");
   assertEquals(service.records.filter(({ level }) => level === "error"), []);
+});
+
+redisTest("Signals that reach every process, as systemd sends them to a unit, count once", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await ProcessService.start({
+    REDIS_URL: redis.url,
+    USERWIRE_PROCESSES: "2",
+    USERWIRE_DRAIN_S: "1",
+  });
+  await service.logged("processes started", 30_000);
+  const pids = pidsOf(service);
+  const toAll = (name: Deno.Signal) => {
+    for (const pid of pids) Deno.kill(pid, name);
+    service.signal(name);
+  };
+  toAll("SIGUSR2");
+  await service.logged("rolling restart done", 60_000);
+  pids.splice(0, 2, ...pidsOf(service).slice(-2));
+  await using client = await openClient(service.socketUrl("alice"), V1);
+  toAll("SIGTERM");
+  assertEquals((await client.closed).code, 1012);
+  assertEquals((await service.ended()).code, 0);
+  const ends = service.records.filter(({ event }) => event.startsWith("process ended"));
+  assertEquals(ends, []);
 });
 
 redisTest("A second signal ends all processes at once", async () => {
