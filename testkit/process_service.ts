@@ -18,6 +18,8 @@ export interface ProcessOptions {
   readonly through?: "run" | "bin" | "task" | "task for several";
   /** Folder of the project; another one runs a copy of it. @default this project */
   readonly root?: URL;
+  /** What its log says when the start is over. @default "listening" */
+  readonly until?: string;
   /** How many files it may have open. @default as many as the tests */
   readonly openFiles?: number;
 }
@@ -59,7 +61,7 @@ export class ProcessService implements AsyncDisposable {
   }
 
   /**
-   * Resolves when it listens.
+   * Resolves when it listens, or says what else is waited for.
    * @param env Settings. The port is free unless they say else.
    */
   static async start(
@@ -94,7 +96,7 @@ export class ProcessService implements AsyncDisposable {
     }).spawn();
     const service = new ProcessService(child, { logDir, isGroup, env });
     try {
-      await service.logged("listening", START_MS);
+      await service.logged(options.until ?? "listening", START_MS);
       return service;
     } catch (error) {
       await service[Symbol.asyncDispose]();

@@ -1,5 +1,6 @@
 /** Several processes on one port, as real ones with a real Redis: what they are together, and what ends one of them. */
 import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
+import { dirname } from "node:path";
 import { newKey } from "../../src/auth/keys.ts";
 import { connect } from "../../src/client/mod.ts";
 import { Certificates } from "../../testkit/certificates.ts";
@@ -34,10 +35,13 @@ function pidsOf({ records }: ProcessService): number[] {
 }
 
 /** Runs a service that is not to start, and returns what it said and its exit code. */
-async function startInVain(env: Record<string, string>, program = ["run", "-A", "main.ts"]) {
+async function startInVain(
+  env: Record<string, string>,
+  [command, ...args]: string[] = [Deno.execPath(), "run", "-A", "main.ts"],
+) {
   using folder = new TempFolder("processes");
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: program,
+  const { code, stdout, stderr } = await new Deno.Command(command!, {
+    args,
     cwd: new URL("../../", import.meta.url),
     env: {
       PORT: "0",
@@ -336,6 +340,20 @@ redisTest("A second signal ends all processes at once", async () => {
   for (const pid of pids) await until(async () => !await isAlive(pid), `process ${pid} to end`);
 });
 
+redisTest("SIGTERM in the middle of the start ends all in order", async () => {
+  await using redis = await RedisServer.start();
+  for (const until of ["process started", "listening"]) {
+    await using service = await ProcessService.start(
+      { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "0" },
+      { until },
+    );
+    service.signal("SIGTERM");
+    assertEquals((await service.ended()).code, 0);
+    assertEquals(service.records.at(-1)!.event, "processes stopped");
+    for (const pid of pidsOf(service)) assertEquals(await isAlive(pid), false);
+  }
+});
+
 redisTest("SIGUSR2 replaces one process after the other, and no message is lost", async () => {
   const users = ["alice", "bob", "carl", "dora", "emil", "fay"];
   await using redis = await RedisServer.start();
@@ -422,7 +440,12 @@ redisTest("A port that is taken is said once, by the supervisor, and no process 
 
 redisTest("Without the right to start processes the supervisor says how to give it", async () => {
   await using redis = await RedisServer.start();
-  const { code, stderr } = await startInVain({ REDIS_URL: redis.url }, ["task", "--quiet", "start"]);
+  const { code, stderr } = await startInVain({ REDIS_URL: redis.url }, [
+    Deno.execPath(),
+    "task",
+    "--quiet",
+    "start",
+  ]);
   assertEquals(code, 2);
   assertStringIncludes(stderr, "deno task start:processes");
   assertStringIncludes(stderr, `--allow-run=${Deno.execPath()}`);
@@ -439,6 +462,31 @@ for (const through of ["bin", "task for several"] as const) {
     }
   });
 }
+
+Deno.test("bin/userwire gives the right to start Deno only where several processes are asked for", async () => {
+  const { PATH = "" } = Deno.env.toObject();
+  using taken = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const env = {
+    PATH: `${dirname(Deno.execPath())}:${PATH}`,
+    PORT: `${taken.addr.port}`,
+    REDIS_URL: "redis://127.0.0.1:1",
+    USERWIRE_OPS_PORT: "0",
+  };
+  const asked: [processes: string, args: string[]][] = [
+    ["2", []],
+    ["12", ["serve"]],
+    ["auto", ["--drain-s=1"]],
+    ["", ["--processes", "2"]],
+    ["1", ["serve", "--page", "off", "--processes=auto"]],
+  ];
+  for (const [USERWIRE_PROCESSES, args] of asked) {
+    const { stderr } = await startInVain({ ...env, USERWIRE_PROCESSES }, ["bin/userwire", ...args]);
+    assertMatch(stderr, /^error: a setting can't be used:\n {2}PORT: \d+ is in use .*\n$/, args.join(" "));
+  }
+  await using one = await ProcessService.start({ USERWIRE_PROCESSES: "1" }, { through: "bin" });
+  const line = await Deno.readTextFile(`/proc/${one.pid}/cmdline`);
+  assert(line.includes("--allow-net") && !line.includes("--allow-run"), line);
+});
 
 redisTest("When the supervisor is killed its processes drain and end, and leave nothing behind", async () => {
   await using redis = await RedisServer.start();
