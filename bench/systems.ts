@@ -1,5 +1,5 @@
 /** The rows of `deno task compare`: which systems there are, how a node is started, and how one talks to it. */
-import { PERMISSIONS, V8_FLAGS } from "../deploy/compile.ts";
+import { PERMISSIONS, V8_FLAGS } from "../src/processes/rights.ts";
 import { SUBPROTOCOL } from "../src/protocol/frames.ts";
 import type { Peers } from "./peers.ts";
 import { Program } from "./program.ts";

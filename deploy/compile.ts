@@ -11,25 +11,7 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import manifest from "../deno.json" with { type: "json" };
-
-/** What the program may do, as flags of `deno run` and `deno compile`. */
-export const PERMISSIONS: readonly string[] = [
-  "--allow-net",
-  "--allow-env",
-  "--allow-read",
-  "--allow-write",
-  "--allow-sys=hostname",
-  // Deno allows imports from a list of hosts unless told not to.
-  "--deny-import",
-  // A service has nobody to ask for more.
-  "--no-prompt",
-];
-
-/**
- * Bounded spaces for young objects: sockets live long, and much of what V8 would set aside stays empty. With 5,000
- * sockets a quarter less memory, and no more CPU.
- */
-export const V8_FLAGS = "--v8-flags=--max-semi-space-size=16";
+import { PERMISSIONS, V8_FLAGS } from "../src/processes/rights.ts";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 /** How long the new binary may take to say its version, in milliseconds. */

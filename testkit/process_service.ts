@@ -12,12 +12,14 @@ import { secretsIn } from "./secrets.ts";
 
 export interface ProcessOptions {
   /**
-   * "run" starts `main.ts`; "bin" the script that people have; "task" does it through `deno task start`, in a process
-   * group of its own. @default "run"
+   * "run" starts `main.ts`; "bin" the script that people have; "task" and "task for several" do it through `deno task
+   * start` and `start:processes`, in a process group of its own. @default "run"
    */
-  readonly through?: "run" | "bin" | "task";
+  readonly through?: "run" | "bin" | "task" | "task for several";
   /** Folder of the project; another one runs a copy of it. @default this project */
   readonly root?: URL;
+  /** What its log says when the start is over. @default "listening" */
+  readonly until?: string;
   /** How many files it may have open. @default as many as the tests */
   readonly openFiles?: number;
 }
@@ -59,7 +61,7 @@ export class ProcessService implements AsyncDisposable {
   }
 
   /**
-   * Resolves when it listens.
+   * Resolves when it listens, or says what else is waited for.
    * @param env Settings. The port is free unless they say else.
    */
   static async start(
@@ -67,13 +69,14 @@ export class ProcessService implements AsyncDisposable {
     options: ProcessOptions = {},
   ): Promise<ProcessService> {
     const logDir = await Deno.makeTempDir({ prefix: "userwire-logs-" });
-    const isGroup = options.through === "task";
+    const isGroup = options.through === "task" || options.through === "task for several";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
     const program = {
       run: [Deno.execPath(), "run", "-A", "main.ts"],
       bin: ["bin/userwire"],
-      task: [Deno.execPath(), "task", "start"],
+      "task": [Deno.execPath(), "task", "start"],
+      "task for several": [Deno.execPath(), "task", "start:processes"],
     }[options.through ?? "run"];
     const [command, ...args] = options.openFiles === undefined
       ? program
@@ -93,7 +96,7 @@ export class ProcessService implements AsyncDisposable {
     }).spawn();
     const service = new ProcessService(child, { logDir, isGroup, env });
     try {
-      await service.logged("listening", START_MS);
+      await service.logged(options.until ?? "listening", START_MS);
       return service;
     } catch (error) {
       await service[Symbol.asyncDispose]();
@@ -113,9 +116,15 @@ export class ProcessService implements AsyncDisposable {
     return url.href;
   }
 
-  /** Resolves with the first record of the event, when there is one. */
-  async logged(event: string, ms?: number): Promise<LogRecord> {
-    const find = () => this.records.find((record) => record.event === event);
+  /**
+   * Resolves with the first record of the event, when there is one.
+   * @param like Fields that it must have.
+   */
+  async logged(event: string, ms?: number, like: Readonly<Record<string, unknown>> = {}): Promise<LogRecord> {
+    const find = () =>
+      this.records.find((record) =>
+        record.event === event && Object.entries(like).every(([name, value]) => record[name] === value)
+      );
     await this.#bell.until(
       () => {
         if (find() === undefined && this.#status !== undefined) {
@@ -144,6 +153,10 @@ export class ProcessService implements AsyncDisposable {
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error; // it ended a moment ago
     }
+  }
+
+  get pid(): number {
+    return this.#child.pid;
   }
 
   /** What it wrote beside the lines of its log. */

@@ -9,6 +9,7 @@
  */
 import { loadConfig } from "./config.ts";
 import { memoryLog, type MemoryRecord } from "./memory_log.ts";
+import type { Place } from "../src/processes/place.ts";
 import { type Server, startServer } from "../src/server/server.ts";
 import { until } from "./deadline.ts";
 import { isFree } from "./own_port.ts";
@@ -34,16 +35,20 @@ export class Service implements AsyncDisposable {
   /**
    * @param env Settings by the names of their variables. Unless they say else the port is free, the drain is short, and
    *   nobody is closed for silence: bare peers answer no ping, and on a busy machine a test lasts longer than the default.
+   * @param options.place Which process it is, of several on one port.
    * @throws {ConfigError} as `startServer`.
    */
-  static async start(env: Readonly<Record<string, string>> = {}): Promise<Service> {
+  static async start(
+    env: Readonly<Record<string, string>> = {},
+    options: { place?: Place } = {},
+  ): Promise<Service> {
     const config = loadConfig({
       env: { PORT: "0", USERWIRE_DRAIN_S: "1", USERWIRE_IDLE_TIMEOUT_S: "3600", ...env },
     });
     // A service that was there before gives its requests in flight a moment, and on a busy machine no more than that.
     await until(() => config.port === 0 || isFree(config.port), `port ${config.port} to be free`);
     const log = memoryLog();
-    return new Service(await startServer(config, { log }), log);
+    return new Service(await startServer(config, { ...options, log }), log);
   }
 
   /** Address of a socket: of the user, or of nobody yet. */

@@ -11,7 +11,7 @@ import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } fro
 import { addKey } from "./key.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
-import { addServe } from "./serve.ts";
+import { addProcess, addServe } from "./serve.ts";
 import { type Io, type Shell, terminal } from "./shell.ts";
 import { addWho } from "./who.ts";
 
@@ -64,6 +64,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
     );
   addServe(program, shell);
+  addProcess(program, shell);
   addSend(program, shell);
   addListen(program, shell);
   addWho(program, shell);

@@ -1,12 +1,15 @@
 /**
- * `userwire serve`: runs the service until a signal stops it. Every setting is a flag, made from the table in
- * `config/settings.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out together.
+ * `userwire serve`: runs the service until a signal stops it, as one process or several. Every setting is a flag, made from
+ * the table in `config/settings.ts`; checking them is left to `readConfig`, so that faults of flags and variables come out
+ * together.
+ *
+ * `userwire process` is one of several, and started by their supervisor: it reads the settings anew, so that a process that
+ * takes an older one's place knows those that came with a new version.
  */
-import { type Command, Option } from "commander";
-import { readConfig, type Setting, SETTINGS } from "../config/settings.ts";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Config, readConfig, type Setting, SETTINGS } from "../config/settings.ts";
+import type { Place } from "../processes/place.ts";
 import { ConfigError } from "../protocol/errors.ts";
-import { furtherFaults } from "../server/check.ts";
-import { serve } from "../server/run.ts";
 import type { Shell } from "./shell.ts";
 
 /** Adds the command. */
@@ -14,18 +17,74 @@ export function addServe(program: Command, shell: Shell): void {
   const command = program.command("serve")
     .description("Run the service; this is what userwire does without a command")
     .addHelpText("after", "\nExample:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379");
-  const options = Object.values<Setting<unknown>>(SETTINGS).map(optionOf);
-  for (const option of options) command.addOption(option);
+  const settings = addSettings(command);
 
   command.action(async () => {
-    const flags = options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);
-    const reading = readConfig({ env: shell.env, flags: Object.fromEntries(flags) });
-    if (reading.faults.length > 0) throw new ConfigError([...reading.faults, ...furtherFaults(reading)]);
-    shell.exitCode = await serve(reading.config, shell.io.stop);
+    const config = await settings.read(shell);
+    const count = config.processes === "auto" ? navigator.hardwareConcurrency : config.processes;
+    if (config.processes === 1) {
+      const { serve } = await import("../server/run.ts");
+      shell.exitCode = await serve(config, shell.io.stop);
+      return;
+    }
+    // The supervisor needs little of the program, and so loads no more of it.
+    const { supervise } = await import("../processes/supervisor.ts");
+    const own = { main: Deno.mainModule, flags: settings.given() };
+    shell.exitCode = await supervise(config, count, own, shell.io.stop);
   });
+}
+
+/** Adds the command by which a supervisor starts a process. It is for nobody else, and not in the help. */
+export function addProcess(program: Command, shell: Shell): void {
+  const command = program.command("process", { hidden: true })
+    .description("Run one of several processes; their supervisor does that")
+    .argument("<number>", "which of them", wholeNumber)
+    .argument("<of>", "how many there are", wholeNumber)
+    .argument("<port>", "the port they share", wholeNumber)
+    .argument("<socket>", "path of the unix socket for the supervisor");
+  const settings = addSettings(command);
+
+  command.action(async (number: number, of: number, port: number, opsPath: string) => {
+    const place: Place = { number, of, port, opsPath };
+    const { serve } = await import("../server/run.ts");
+    const config = await settings.read(shell);
+    shell.exitCode = await serve(config, shell.io.stop, { place, orders: Deno.stdin.readable });
+  });
+}
+
+/** The settings as options of a command. */
+interface Settings {
+  /** @throws {ConfigError} with every fault. */
+  read(shell: Shell): Promise<Config>;
+  /** The options that were given, as they can be given again. */
+  given(): string[];
+}
+
+function addSettings(command: Command): Settings {
+  const options = Object.values<Setting<unknown>>(SETTINGS).map(optionOf);
+  for (const option of options) command.addOption(option);
+  const values = (): [string, string | boolean | undefined][] =>
+    options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);
+  return {
+    async read({ env }) {
+      const reading = readConfig({ env, flags: Object.fromEntries(values()) });
+      if (reading.faults.length === 0) return reading.config;
+      const { furtherFaults } = await import("../server/check.ts");
+      throw new ConfigError([...reading.faults, ...furtherFaults(reading)]);
+    },
+    given: () =>
+      values().flatMap(([name, value]) =>
+        value === undefined ? [] : [value === true ? `--${name}` : `--${name}=${value}`]
+      ),
+  };
 }
 
 function optionOf({ env, flag, kind, fallbackText, meaning }: Setting<unknown>): Option {
   const value = kind.bare ? "[value]" : "<value>";
   return new Option(`--${flag} ${value}`, `${meaning} (env ${env}, default ${fallbackText})`);
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError("It must be a whole number.");
+  return Number(text);
 }

@@ -87,6 +87,12 @@ export function whole(min: number, max: number, unit?: string): Kind<number> {
   };
 }
 
+/** How many processes; "auto" for one on each core. */
+export const processes: Kind<number | "auto"> = {
+  expects: "a whole number from 1 to 256, or auto",
+  parse: (given) => given.toLowerCase() === "auto" ? "auto" : whole(1, 256).parse(given),
+};
+
 export function oneOf<const Choice extends string>(...choices: readonly Choice[]): Kind<Choice> {
   return {
     expects: either.format(choices),

@@ -19,6 +19,7 @@ import {
   oneOf,
   origins,
   prefix,
+  processes,
   publicUrl,
   ranges,
   redisUrl,
@@ -61,6 +62,9 @@ export const SETTINGS = {
   redisCa: optional("REDIS_CA", text, "PEM file of the CA that signed the certificate of Redis; if unset, the public CAs"),
   redisCert: optional("REDIS_CERT", text, "PEM file of the client certificate for Redis"),
   redisKey: optional("REDIS_KEY", text, "PEM file of the private key of REDIS_CERT"),
+  processes: setting("USERWIRE_PROCESSES", processes, 1, "Number of processes that serve on PORT together; `auto` starts one for each core"),
+  opsHost: setting("USERWIRE_OPS_HOST", host, "127.0.0.1", "With several processes, IP address or host name for `/metrics` and `/readyz` of all"),
+  opsPort: optional("USERWIRE_OPS_PORT", whole(0, 65_535), "With several processes, port for `/metrics` and `/readyz` of all, where 0 takes a free one; if unset, the one after PORT"),
   logLevel: setting("LOG_LEVEL", oneOf("debug", "info", "warn", "error"), "info", "Lowest level that is logged"),
   logDir: setting("LOG_DIR", text, "logs", "Folder of the log files"),
   logFormat: setting("LOG_FORMAT", oneOf("pretty", "json"), "pretty", "Format of log lines on the console"),
@@ -95,7 +99,7 @@ export const SETTINGS = {
   maxReplay: setting("USERWIRE_MAX_REPLAY", whole(1, 100_000), 300, "Largest number of messages replayed to a client that resumes"),
   usernameCase: setting("USERWIRE_USERNAME_CASE", oneOf("keep", "lower"), "keep", "Letter case of usernames, kept or folded to lower case"),
   allowedOrigins: setting("USERWIRE_ALLOWED_ORIGINS", origins, [], "Origins of other sites whose pages may connect and call; `https://*.example.com` covers all subdomains, `*` all sites"),
-  maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Limit of WebSocket connections of this node"),
+  maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Limit of WebSocket connections of this node, all its processes together"),
   maxConnectionsPerUser: setting("USERWIRE_MAX_CONNECTIONS_PER_USER", whole(0, 100_000), 20, "Limit of WebSocket connections of one user on this node; 0 means no limit"),
   onTooMany: setting("USERWIRE_ON_TOO_MANY", oneOf("refuse", "replace"), "refuse", "What happens to a connection above USERWIRE_MAX_CONNECTIONS_PER_USER, which is refused or replaces the oldest"),
   maxConnectionsPerAddress: setting("USERWIRE_MAX_CONNECTIONS_PER_ADDRESS", whole(0, 1_000_000), 2_000, "Limit of WebSocket connections of one client address (IPv6: /64); 0 means no limit"),
@@ -211,7 +215,7 @@ export function readConfig({ env = {}, flags = {} }: Sources): Reading {
 /** Faults of settings that contradict each other. One that is at fault itself is undefined here, and not compared. */
 function faultsBetween(config: Config): string[] {
   const faults: string[] = [];
-  const { host, open, apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl } = config;
+  const { host, open, apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl, processes } = config;
   const isClosed = [apiKeys, apiKeysFile, jwtSecret, jwtPublicKey, jwksUrl].some((given) =>
     given !== undefined
   );
@@ -220,6 +224,13 @@ function faultsBetween(config: Config): string[] {
       `HOST "${host}" can be reached from other machines, where anyone could then listen as any user: set ` +
         "USERWIRE_API_KEYS and a way to verify tokens such as USERWIRE_JWT_SECRET, or set USERWIRE_OPEN=true if " +
         "that is meant, or leave HOST out for 127.0.0.1",
+    );
+  }
+  if (processes !== undefined && processes !== 1) faults.push(...faultsOfProcesses(config, isClosed));
+  else if (processes === 1 && config.opsPort !== undefined) {
+    faults.push(
+      "USERWIRE_OPS_PORT is where several processes are asked together: set USERWIRE_PROCESSES too, or leave it out " +
+        "and ask at PORT",
     );
   }
   if (config.redisUrl !== undefined && config.redisUrlFile !== undefined) {
@@ -235,6 +246,33 @@ function faultsBetween(config: Config): string[] {
     const given = pair.find((key) => config[key] !== undefined);
     if (!missing || !given) continue;
     faults.push(`${SETTINGS[given].env} needs ${SETTINGS[missing].env} beside it: set both, or neither`);
+  }
+  return faults;
+}
+
+/** Faults of settings that only matter to several processes. */
+function faultsOfProcesses(config: Config, isClosed: boolean): string[] {
+  const { host, port, opsHost, opsPort, open, redisUrl, redisUrlFile } = config;
+  const faults: string[] = [];
+  if (redisUrl === undefined && redisUrlFile === undefined) {
+    faults.push(
+      "USERWIRE_PROCESSES needs Redis, without which a process reaches only its own sockets: set REDIS_URL, or leave " +
+        "USERWIRE_PROCESSES out",
+    );
+  }
+  if (port === 65_535 && opsPort === undefined) {
+    faults.push("USERWIRE_OPS_PORT has no default when PORT is 65535: set it, or another PORT");
+  }
+  if (port !== 0 && port === opsPort && host === opsHost) {
+    faults.push(
+      `USERWIRE_OPS_PORT must not be PORT, ${port}: set another, or leave it out (default: ${port + 1})`,
+    );
+  }
+  if (opsHost !== undefined && !isLoopback(opsHost) && open === false && !isClosed) {
+    faults.push(
+      `USERWIRE_OPS_HOST "${opsHost}" can be reached from other machines, where anyone could then read the metrics: ` +
+        "set USERWIRE_API_KEYS, or USERWIRE_OPEN=true if that is meant, or leave USERWIRE_OPS_HOST out for 127.0.0.1",
+    );
   }
   return faults;
 }

@@ -6,6 +6,11 @@ import { formatJson, formatPretty, type LogLine, trouble } from "./format.ts";
  * a thousand sockets coming and going in a second these calls cost a tenth of all.
  */
 const TOGETHER_MS = 10;
+/**
+ * Most characters of lines that are written together: what is no longer than PIPE_BUF, 4,096 bytes on Linux, a pipe takes
+ * as a whole, so that the lines of several processes stay lines.
+ */
+const TOGETHER_CHARS = 4_000;
 
 /**
  * The console: standard output, and standard error for warnings and errors, in the order they came. A line that it
@@ -49,8 +54,16 @@ export class Terminal {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#waiting.length === 0) return;
-    const text = this.#waiting.join("\n");
+    const lines = this.#waiting;
     this.#waiting = [];
+    let text = "";
+    for (const line of lines) {
+      if (text !== "" && text.length + line.length >= TOGETHER_CHARS) {
+        this.#write("log", text);
+        text = "";
+      }
+      text += text === "" ? line : `\n${line}`;
+    }
     this.#write("log", text);
   }
 

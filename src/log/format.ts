@@ -20,6 +20,8 @@ export interface LogLine {
   readonly level: LogLevel;
   readonly event: string;
   readonly fields: LogFields;
+  /** Which of several processes that share a console it comes from. */
+  readonly process?: number | undefined;
 }
 
 /**
@@ -60,14 +62,15 @@ const LEVELS = { debug: "DEBUG", info: "INFO ", warn: "WARN ", error: "ERROR" } 
 const BARE = /^[\w.:/@+-]+$/;
 
 /**
- * One line of JSON: `time`, `level`, `event`, then the fields. A field that has one of these three names gets an
- * underscore behind it.
+ * One line of JSON: `time`, `level`, `event`, `process` where there is one, then the fields. A field that has one of the
+ * first three names gets an underscore behind it.
  */
 export function formatJson(given: LogLine): string {
   // The console and the file show the same one after the other.
   if (given === lastLine) return lastText;
-  const { time, level, event, fields } = given;
+  const { time, level, event, fields, process } = given;
   let line = `{"time":"${time}","level":"${level}","event":${jsonText(event)}`;
+  if (process !== undefined) line += `,"process":${process}`;
   for (const name of Object.keys(fields)) {
     const value = show(fields, name, json);
     if (value === undefined) continue;
@@ -85,9 +88,11 @@ let lastText = "";
  * One line for people: time, level, event, then `name=value` with quotes where they are needed.
  * @param hasColour Colour the level, for terminals.
  */
-export function formatPretty({ time, level, event, fields }: LogLine, hasColour = false): string {
+export function formatPretty(given: LogLine, hasColour = false): string {
+  const { time, level, event, fields, process } = given;
   const shownLevel = hasColour ? `\x1b[${COLOURS[level]}m${LEVELS[level]}\x1b[0m` : LEVELS[level];
   let line = `${time} ${shownLevel} ${escape(event)}`;
+  if (process !== undefined) line += ` process=${process}`;
   for (const name of Object.keys(fields)) {
     const value = show(fields, name, pretty);
     if (value !== undefined) line += ` ${quote(cut(name))}=${value}`;

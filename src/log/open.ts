@@ -6,6 +6,7 @@
  * use; and LogTape, which `links/std_log` is made of where JSR can't be reached. @std/log's process-wide registry is left
  * alone, so that two apps can live in one process.
  */
+import { resolve } from "node:path";
 import { BaseHandler, Logger, type LogRecord } from "@std/log";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { Terminal } from "./console.ts";
@@ -38,6 +39,8 @@ export interface LogOptions {
   flushMs?: number;
   /** Whether events go to the console too. Trouble with the file does in any case. @default true */
   console?: boolean;
+  /** Which of several processes writes, for each line to say. */
+  process?: number | undefined;
 }
 
 /**
@@ -65,7 +68,7 @@ export function openLog(options: LogOptions): Log {
       `set LOG_DIR to a folder in which this process may make files`,
     ]);
   }
-  const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file]);
+  const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file], options.process);
   const logger = new Logger(name, LEVEL_NAMES[level], { handlers: [outlets] });
   const timer = setInterval(() => file.tick(), flushMs);
   // A log must not keep a process alive that has nothing else to do.
@@ -89,15 +92,46 @@ export function openLog(options: LogOptions): Log {
   };
 }
 
+/** The settings of a service that are of its log. */
+export interface LogSettings {
+  readonly logLevel: LogLevel;
+  readonly logDir: string;
+  readonly logFormat: "pretty" | "json";
+  readonly logMaxBytes: number;
+  readonly logRotate: "size" | "daily";
+  readonly logMaxFiles: number;
+}
+
+/**
+ * Opens the log of a service, or of one of its processes.
+ * @param name What tells its file from those of others.
+ * @throws {ConfigError} as `openLog`.
+ */
+export function openServiceLog(name: string, settings: LogSettings, process?: number): Log {
+  const suffix = process === undefined ? "" : `_${process}`;
+  return openLog({
+    level: settings.logLevel,
+    dir: resolve(settings.logDir),
+    name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}${suffix}`,
+    format: settings.logFormat,
+    maxBytes: settings.logMaxBytes,
+    rotate: settings.logRotate,
+    maxFiles: settings.logMaxFiles,
+    process,
+  });
+}
+
 const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warn: "WARN", error: "ERROR" } as const;
 
 /** Makes a line of each record, once for the console and the file. */
 class Outlets extends BaseHandler {
   readonly #outlets: readonly (Terminal | LogFile)[];
+  readonly #process: number | undefined;
 
-  constructor(outlets: readonly (Terminal | LogFile)[]) {
+  constructor(outlets: readonly (Terminal | LogFile)[], process: number | undefined) {
     super("DEBUG");
     this.#outlets = outlets;
+    this.#process = process;
   }
 
   override handle(record: LogRecord): void {
@@ -106,6 +140,7 @@ class Outlets extends BaseHandler {
       level: record.levelName.toLowerCase() as LogLevel,
       event: record.msg,
       fields: (record.args[0] ?? {}) as LogFields,
+      process: this.#process,
     };
     for (const outlet of this.#outlets) outlet.show(line);
   }

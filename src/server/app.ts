@@ -12,6 +12,7 @@ import { drain } from "../session/drain.ts";
 import { sessionOpener } from "../session/open_session.ts";
 import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
+import type { OwnHost } from "../net/own_host.ts";
 import { publicAddress } from "../net/public_url.ts";
 import { createRouter, type Router } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
@@ -30,6 +31,8 @@ import denoJson from "../../deno.json" with { type: "json" };
 export interface App {
   /** Answers one request. */
   handle(request: Request, info: ConnectionInfo): Response | Promise<Response>;
+  /** Answers one request of the supervisor. */
+  answerOps(request: Request): Response | Promise<Response>;
   readonly auth: Auth;
   readonly publisher: Publisher;
   readonly connections: Registry;
@@ -53,9 +56,14 @@ interface AppOptions {
   files: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
+  /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
+  hasOpsSocket?: boolean;
 }
 
 export const VERSION: string = denoJson.version;
+
+/** The name by which a supervisor calls its processes. */
+const OPS_HOST: OwnHost = { protocol: "http:", hostname: "localhost", port: "", direct: "localhost" };
 
 /** Checks keys and tokens and opens nothing. @throws {ConfigError} with every fault. */
 export function authOf(config: Config, log: Log): ReturnType<typeof prepareAuth> {
@@ -93,6 +101,7 @@ export function openApp(config: Config, options: AppOptions): App {
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
+    answerOps: (request) => router.answer(request, OPS_HOST),
     publisher,
     connections,
     auth,
@@ -118,7 +127,7 @@ export function openApp(config: Config, options: AppOptions): App {
 /** What calls and sockets share. */
 type Parts = ReturnType<typeof openParts>;
 
-function openParts(config: Config, { node, log, files, redisTls }: AppOptions) {
+function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = false }: AppOptions) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
   const authWith = authOf(config, log);
@@ -144,7 +153,10 @@ function openParts(config: Config, { node, log, files, redisTls }: AppOptions) {
   });
   const foldUsernames = config.usernameCase === "lower";
   const publisher = new Publisher(broker, history, { ...config, foldUsernames, metrics });
-  return { config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher };
+  return {
+    ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
+    ...{ hasOpsSocket },
+  };
 }
 
 function openRouter(parts: Parts, isDraining: () => boolean): Router {
@@ -153,6 +165,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
     ...config,
     ...parts,
     showMetrics: config.metrics,
+    metricsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
     socketUrlFor: publicAddress(config.publicUrl),
     version: VERSION,
     readiness() {

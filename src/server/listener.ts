@@ -9,6 +9,7 @@ import type { ConnectionInfo } from "../http/front_door.ts";
 import { wantsUpgrade } from "../http/handshake.ts";
 import { problem } from "../http/problem.ts";
 import type { Log } from "../log/log.ts";
+import { freePort, listenFault } from "../net/listening.ts";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 
 /**
@@ -27,6 +28,8 @@ export interface ListenerOptions {
   readonly tls: Pem | undefined;
   /** Whether another listener of this process has the port already, and its place is taken. */
   readonly replaces?: boolean;
+  /** Whether other processes listen there too, and somebody has seen that nobody else does. */
+  readonly sharesPort?: boolean | undefined;
   /** Ends it at once, with every connection. */
   readonly signal?: AbortSignal;
   handler(request: Request, info: ConnectionInfo): Response | Promise<Response>;
@@ -47,16 +50,18 @@ export class Listener {
 
   /** @throws {ConfigError} when the address can't be listened on. */
   constructor(options: ListenerOptions) {
-    const { host, port, tls, replaces } = options;
+    const { host, port, tls, replaces, sharesPort } = options;
+    const address = { host, port, names: { host: "HOST", port: "PORT" } };
     this.tls = tls;
     this.#options = options;
     try {
-      // A certificate is replaced by a second listener on the same port, which the first must have allowed. So must
-      // others then: whether one is there already shows only to a listener that does not allow it.
-      if (tls?.cert !== undefined && !replaces && port !== 0) Deno.listen({ hostname: host, port }).close();
+      // A certificate is replaced by a second listener on the same port, which the first must have allowed. So it allows
+      // strangers too.
+      if (tls?.cert !== undefined && !replaces && !sharesPort && port !== 0) freePort(address);
       this.#server = this.#serve(port);
     } catch (error) {
-      throw new ConfigError([faultOf(error, host, port)]);
+      if (error instanceof ConfigError) throw error;
+      throw new ConfigError([listenFault(error, address)]);
     }
     this.port = this.#server.addr.port;
   }
@@ -118,13 +123,13 @@ export class Listener {
   }
 
   #serve(port: number): Deno.HttpServer<Deno.NetAddr> {
-    const { host, tls, signal, handler, onStop } = this.#options;
+    const { host, tls, sharesPort, signal, handler, onStop } = this.#options;
     const secure = tls?.cert !== undefined && { cert: tls.cert, key: tls.key! };
     const server = Deno.serve(
       {
         hostname: host,
         port,
-        reusePort: secure !== false,
+        reusePort: secure !== false || sharesPort === true,
         ...(signal && { signal }),
         onListen() {},
         ...secure,
@@ -147,14 +152,4 @@ export class Listener {
 
 function nextPause(ms: number): number {
   return Math.min(MAX_PAUSE_MS, Math.max(MIN_PAUSE_MS, ms * 2));
-}
-
-function faultOf(error: unknown, host: string, port: number): string {
-  return error instanceof Deno.errors.AddrInUse
-    ? `PORT: ${port} is in use on ${host}: stop what listens there, or set another (0 takes a free one)`
-    : error instanceof Deno.errors.AddrNotAvailable
-    ? `HOST: ${host} is not an address of this machine: set one that is, or 127.0.0.1`
-    : error instanceof Deno.errors.PermissionDenied
-    ? `PORT: ${port} may not be used by this user: set one above 1023`
-    : `HOST, PORT: can't listen on ${host}:${port}: ${messageOf(error)}`;
 }

@@ -2,18 +2,20 @@
  * A service from its start to its end: listens, opens the log and the app, and closes them in reverse order. Faults that
  * only a start can find are reported all at once. Knows no signals and ends no process: that is `run.ts`.
  */
-import { resolve } from "node:path";
 import { type Pem, redisTlsOf, tlsOf } from "../config/pem.ts";
 import type { Config } from "../config/settings.ts";
 import type { Log } from "../log/log.ts";
-import { openLog } from "../log/open.ts";
+import { openServiceLog } from "../log/open.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
+import { listenUrl } from "../net/listening.ts";
+import { type Place, settingsAt } from "../processes/place.ts";
 import { sendAway } from "../session/drain.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { ConfigError, orFaults } from "../protocol/errors.ts";
 import { type App, openApp } from "./app.ts";
 import { logBanner } from "./banner.ts";
 import { Listener, type ListenerOptions } from "./listener.ts";
+import { OpsSocket } from "./ops_socket.ts";
 
 /** How long a start waits to learn that Redis refuses it; a Redis that is away is waited for in the background. */
 const FIRST_ATTEMPT_MS = 2_000;
@@ -23,9 +25,15 @@ const CLOSE_MS = 1_000;
 /**
  * Starts a service.
  * @param options.log Used instead of the log that the settings describe; stays the caller's to close.
+ * @param options.place Which process it is, of several that share the port.
  * @throws {ConfigError} with every fault: a port in use, a log folder that can't be written, a refused password.
  */
-export async function startServer(config: Config, options: { log?: Log } = {}): Promise<Server> {
+export async function startServer(
+  given: Config,
+  options: { log?: Log; place?: Place | undefined } = {},
+): Promise<Server> {
+  const { place } = options;
+  const config = place ? settingsAt(place, given) : given;
   const faults: string[] = [];
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
   const ready = Promise.withResolvers<Server>();
@@ -42,6 +50,7 @@ export async function startServer(config: Config, options: { log?: Log } = {}): 
     host: config.host,
     port: config.port,
     tls,
+    sharesPort: place !== undefined,
     signal: failed.signal,
     handler: (request, info) =>
       app ? app.handle(request, info) : ready.promise.then(({ app }) => app.handle(request, info)),
@@ -51,10 +60,11 @@ export async function startServer(config: Config, options: { log?: Log } = {}): 
   };
   const listener = attempt(() => new Listener(listenerOptions));
   const port = listener?.port ?? config.port;
-  const node = config.node ?? `${Deno.hostname()}:${port}`;
-  const log = options.log ?? attempt(() => openLogAs(config.node ?? String(port), config));
+  const node = `${config.node ?? `${Deno.hostname()}:${port}`}${place ? `#${place.number}` : ""}`;
+  const log = options.log ??
+    attempt(() => openServiceLog(config.node ?? String(port), config, place?.number));
 
-  const opened = log && attempt(() => openApp(config, { node, log, files, redisTls }));
+  const opened = log && attempt(() => openApp(config, { node, log, files, redisTls, hasOpsSocket: !!place }));
   if (opened) faults.push(...await faultsWithRedis(opened, config));
   if (!listener || !log || !opened || faults.length > 0) {
     await opened?.close();
@@ -72,6 +82,7 @@ export async function startServer(config: Config, options: { log?: Log } = {}): 
     isLogOurs: options.log === undefined,
     node,
     listener,
+    ops: place && new OpsSocket(place.opsPath, (request) => opened.answerOps(request)),
     replace: (tls) => {
       const { signal: _, ...rest } = listenerOptions;
       return new Listener({ ...rest, port: listener.port, tls, replaces: true });
@@ -90,6 +101,8 @@ interface Parts {
   readonly isLogOurs: boolean;
   readonly node: string;
   readonly listener: Listener;
+  /** Where the supervisor asks; undefined without one. */
+  readonly ops: OpsSocket | undefined;
   /** Listens on the same port with another certificate. @throws {ConfigError} */
   replace(tls: Pem): Listener;
 }
@@ -116,7 +129,7 @@ export class Server {
     this.log = log;
     this.node = node;
     this.port = listener.port;
-    this.url = `${listener.tls ? "https" : "http"}://${printable(config.host)}:${listener.port}/`;
+    this.url = listenUrl(listener.tls ? "https" : "http", config.host, listener.port);
     this.#listener = listener;
   }
 
@@ -179,21 +192,10 @@ export class Server {
     if (left > 0) log.warn("sockets did not answer the close", { sockets: left });
     await within(Promise.all([this.#listener.shutdown(), this.#retiring]), CLOSE_MS);
     await within(app.close(), CLOSE_MS);
+    await within(Promise.resolve(this.#parts.ops?.close()), CLOSE_MS);
     log.info("stopped");
     if (this.#parts.isLogOurs) log.close();
   }
-}
-
-function openLogAs(name: string, config: Config): Log {
-  return openLog({
-    level: config.logLevel,
-    dir: resolve(config.logDir),
-    name: `userwire-${name.replaceAll(/[^\w.-]/g, "_")}`,
-    format: config.logFormat,
-    maxBytes: config.logMaxBytes,
-    rotate: config.logRotate,
-    maxFiles: config.logMaxFiles,
-  });
 }
 
 /** What is wrong with the address of Redis, as far as Redis says so at the first attempt. */
@@ -203,12 +205,6 @@ async function faultsWithRedis(app: App, config: Config): Promise<string[]> {
   const { reason, remedy, detail } = attempt;
   const name = config.redisUrlFile === undefined ? "REDIS_URL" : "REDIS_URL_FILE";
   return [`${name}: ${reason}: ${remedy}${detail === undefined ? "" : ` (${detail})`}`];
-}
-
-/** The host as it stands in a URL that can be opened here. */
-function printable(host: string): string {
-  if (host === "0.0.0.0" || host === "::") return "localhost";
-  return host.includes(":") ? `[${host}]` : host;
 }
 
 /** Waits for the promise to settle, whichever way, but not longer than that. */

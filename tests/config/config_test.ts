@@ -26,6 +26,9 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     redisCa: undefined,
     redisCert: undefined,
     redisKey: undefined,
+    processes: 1,
+    opsHost: "127.0.0.1",
+    opsPort: undefined,
     logLevel: "info",
     logDir: "logs",
     logFormat: "pretty",
@@ -137,6 +140,37 @@ Deno.test("readConfig refuses numbers that are none or out of range, and quotes 
 Deno.test("readConfig names the flag when the flag is at fault", () => {
   assertMatch(faultOf({ env: { PORT: "1" }, flags: { port: "x" } }), /^--port must be .* but is "x"/);
   assertMatch(faultOf({ flags: { "log-dir": true } }), /^--log-dir needs a value: give text/);
+});
+
+Deno.test("readConfig takes a number of processes, or auto, and says what several of them need", () => {
+  const redis = { REDIS_URL: "redis://localhost" };
+  const read = (env: Record<string, string>) => loadConfig({ env: { ...redis, ...env } });
+  assertEquals(read({ USERWIRE_PROCESSES: "Auto" }).processes, "auto");
+  assertEquals(read({ USERWIRE_PROCESSES: "4", USERWIRE_OPS_PORT: "9000" }).opsPort, 9000);
+  assertEquals(loadConfig({ env: { USERWIRE_PROCESSES: "1" } }).processes, 1);
+  for (const text of ["0", "257", "many"]) {
+    assertMatch(
+      faultOf({ env: { ...redis, USERWIRE_PROCESSES: text } }),
+      /^USERWIRE_PROCESSES must be a whole number from 1 to 256, or auto, but is /,
+    );
+  }
+  const several = { ...redis, USERWIRE_PROCESSES: "2" };
+  const faults: [env: Record<string, string>, fault: RegExp][] = [
+    [{ USERWIRE_PROCESSES: "auto" }, /^USERWIRE_PROCESSES needs Redis, .*: set REDIS_URL, or /],
+    [
+      { USERWIRE_OPS_PORT: "9000" },
+      /^USERWIRE_OPS_PORT is where several .*: set USERWIRE_PROCESSES too, or /,
+    ],
+    [{ ...several, PORT: "65535" }, /^USERWIRE_OPS_PORT has no default when PORT is 65535/],
+    [{ ...several, PORT: "99", USERWIRE_OPS_PORT: "99" }, /^USERWIRE_OPS_PORT must not be PORT, 99/],
+    [
+      { ...several, USERWIRE_OPS_HOST: "0.0.0.0" },
+      /^USERWIRE_OPS_HOST "0\.0\.0\.0" can be reached .* metrics/,
+    ],
+  ];
+  for (const [env, fault] of faults) assertMatch(faultOf({ env }), fault);
+  read({ ...several, USERWIRE_OPS_HOST: "0.0.0.0", USERWIRE_OPEN: "true" });
+  read({ ...several, USERWIRE_OPS_HOST: "0.0.0.0", USERWIRE_JWT_SECRET: "x".repeat(32) });
 });
 
 Deno.test("readConfig takes a choice in any letter case, and lists the choices for a wrong one", () => {

@@ -9,6 +9,8 @@ Deno.test("Sources find no file by where they or the program lie, which is nowhe
   let sources = 0;
   for await (const [path, text] of codeOf("")) {
     sources++;
+    // Whoever starts processes starts Deno and the program; a compiled binary says that it does not.
+    if (/^processes\/|^cli\/serve\.ts$/.test(path)) continue;
     const found = text.match(/import\.meta\.(?:dirname|filename|url|resolve)|Deno\.(?:execPath|mainModule)/);
     assertEquals(found?.[0], undefined, path);
   }

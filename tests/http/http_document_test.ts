@@ -5,6 +5,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { assets } from "../../src/web/assets.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
@@ -164,6 +165,8 @@ interface Call {
   isClosed?: boolean;
   /** Whether it goes to a node that can't reach its Redis. */
   isCutOff?: boolean;
+  /** Whether it goes to one of several processes on a port. */
+  isOneOfSeveral?: boolean;
   /** Whether the body has no end. */
   isEndless?: boolean;
 }
@@ -259,6 +262,7 @@ const CALLS: Call[] = [
   { to: "GET /metrics", status: 200 },
   { to: "GET /metrics", status: 401, isClosed: true },
   { to: "GET /metrics", status: 403, origin: ELSEWHERE },
+  { to: "GET /metrics", status: 404, isOneOfSeveral: true },
   ...[SEND, HISTORY, CLOSE, BATCH, USER, USER_HEAD, ONLINE, TICKET, REVOCATION, "GET /metrics"]
     .map((to): Call => ({ to, status: 431, headers: LARGE })),
   { to: BATCH, status: 200, body: ITEMS, headers: { "idempotency-key": "k" } },
@@ -285,17 +289,22 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   });
   await using closed = await Service.start({ USERWIRE_API_KEYS_FILE: "/dev/null" });
   await using cutOff = await Service.start({ REDIS_URL: "redis://127.0.0.1:1" });
+  using port = OwnPort.take();
+  const opsPath = `${await Deno.makeTempDir({ prefix: "userwire-document-" })}/1.sock`; // goes with the service
+  const place = { number: 1, of: 2, port: port.number, opsPath };
+  await using oneOfSeveral = await Service.start({}, { place });
   await using _alice = await openClient(service.socketUrl("alice"));
   const document = await readDocument(service);
   const documented = operationsOf(document);
 
   for (const call of CALLS) {
     const { to, status, username = "alice", body, type, origin, query = "", headers } = call;
-    const { isCutOff, isClosed, isEndless } = call;
+    const { isCutOff, isClosed, isOneOfSeveral, isEndless } = call;
     const title = `${to}?${query} as ${username}${origin ? ` from ${origin}` : ""}`;
     await t.step(`${title} answers ${status}`, async () => {
       const [method, path] = to.split(" ") as [string, string];
-      const response = await (isCutOff ? cutOff : isClosed ? closed : service).fetch(
+      const asked = isCutOff ? cutOff : isClosed ? closed : isOneOfSeveral ? oneOfSeveral : service;
+      const response = await asked.fetch(
         `${path.replace("{username}", encodeURIComponent(username))}?${query}`,
         {
           method,

@@ -16,6 +16,7 @@ import {
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { type LogOptions, openLog } from "../../src/log/open.ts";
+import { Terminal } from "../../src/log/console.ts";
 import { formatPretty, isoTime } from "../../src/log/format.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 
@@ -826,4 +827,44 @@ Deno.test("silentLog takes everything and shows nothing", async () => {
   `,
   );
   assertEquals({ code, out, err }, { code: 0, out: [], err: [] });
+});
+
+// ---------------------------------------------------------------------------------------------------------
+// Several processes
+
+Deno.test("Lines of several processes that share a console say which it is, in both forms", () => {
+  using folder = new Folder();
+  const log = openLog(folder.options({ process: 2 }));
+  log.info("listening", { node: "web#2" });
+  log.close();
+  const [line] = folder.lines();
+  assertEquals(Object.keys(line!), ["time", "level", "event", "process", "node"]);
+  assertEquals(line!.process, 2);
+  const pretty = {
+    time: isoTime(0),
+    level: "info",
+    event: "listening",
+    fields: { a: 1 },
+    process: 2,
+  } as const;
+  assertMatch(formatPretty(pretty), / listening process=2 a=1$/);
+});
+
+Deno.test("The console writes no more at once than a pipe takes as a whole, and never a part of a line", () => {
+  const terminal = new Terminal("json", () => {});
+  const writes: string[] = [];
+  const { log } = console;
+  console.log = (text: string) => void writes.push(text);
+  try {
+    for (let i = 0; i < 100; i++) {
+      terminal.show({ time: isoTime(0), level: "info", event: "e", fields: { i, text: "x".repeat(100) } });
+    }
+    terminal.flush();
+  } finally {
+    console.log = log;
+  }
+  assertGreater(writes.length, 1);
+  for (const text of writes) assertLessOrEqual(text.length + 1, 4_096);
+  const lines = writes.flatMap((text) => text.split("\n")).map((line) => JSON.parse(line).i);
+  assertEquals(lines, Array.from({ length: 100 }, (_, i) => i));
 });

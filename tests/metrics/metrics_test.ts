@@ -1,65 +1,17 @@
 /**
  * `/metrics`: a text that a strict reader takes, numbers that are what was really done over real sockets, and nobody's
- * name or message in it. `read` is the strict reader.
+ * name or message in it. `parseMetrics` is the strict reader.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
 import { call, CLOSED, KEY, protocolsFor, SECRET, tokenFor } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
+import { parseMetrics } from "../../testkit/metrics_text.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 import denoJson from "../../deno.json" with { type: "json" };
-
-const SAMPLE = /^([a-z][a-z0-9_]*)(?:\{((?:[a-z]+="[^"\\\n]*",?)+)\})? (-?\d[\d.e+-]*)$/;
-
-/**
- * Reads the text format, version 0.0.4, as strictly as it can be taken: each family once, HELP and TYPE before its
- * samples, no sample twice, and names as Prometheus wants them.
- * @returns The samples by name and labels, as they stand in the text.
- */
-function parse(text: string): Map<string, number> {
-  const samples = new Map<string, number>();
-  const families = new Set<string>();
-  assert(text.endsWith("\n"), "the last line ends");
-  const lines = text.split("\n").filter((line) => line !== "");
-  while (lines.length > 0) {
-    const [, family, help] = /^# HELP ([a-z][a-z0-9_]*) (.+)$/.exec(lines.shift()!) ?? [];
-    assert(family && help && !families.has(family), `a family begins once, with HELP: ${family}`);
-    families.add(family);
-    const [, type] = new RegExp(`^# TYPE ${family} (counter|gauge|histogram)$`).exec(lines.shift()!) ?? [];
-    assert(type, `${family} has a type`);
-    assertEquals(family.endsWith("_total"), type === "counter", family);
-    while (lines.length > 0 && !lines[0]!.startsWith("#")) {
-      const line = lines.shift()!;
-      const [, name, labels, value] = SAMPLE.exec(line) ?? [];
-      assert(name !== undefined && Number.isFinite(Number(value)), line);
-      const suffix = name.slice(family.length);
-      assert(
-        name.startsWith(family) && (type === "histogram" ? /^_(bucket|sum|count)$/ : /^$/).test(suffix),
-        line,
-      );
-      const series = labels === undefined ? name : `${name}{${labels}}`;
-      assert(!samples.has(series), `${series} stands there once`);
-      samples.set(series, Number(value));
-    }
-    if (type === "histogram") assertSound(family, samples);
-  }
-  return samples;
-}
-
-/** Each bucket holds those before it, the last one all. */
-function assertSound(family: string, samples: ReadonlyMap<string, number>): void {
-  const buckets = [...samples].filter(([series]) => series.startsWith(`${family}_bucket{`))
-    .map(([series, count]) => ({ bound: /\{le="(.*)"\}/.exec(series)![1]!, count }));
-  assertEquals(buckets.at(-1), { bound: "+Inf", count: samples.get(`${family}_count`)! });
-  for (const [i, { bound, count }] of buckets.entries()) {
-    if (i === 0) continue;
-    const before = buckets[i - 1]!;
-    assert(count >= before.count && Number(bound.replace("+Inf", "1e9")) > Number(before.bound), bound);
-  }
-}
 
 /** The samples of a service, under their names without `userwire_`. */
 async function read(service: Service): Promise<{ text: string; of: (series: string) => number | undefined }> {
@@ -67,7 +19,7 @@ async function read(service: Service): Promise<{ text: string; of: (series: stri
   const text = await response.text();
   assertEquals(response.status, 200, text);
   assertMatch(response.headers.get("content-type")!, /^text\/plain; version=0\.0\.4(?:;|$)/);
-  const samples = parse(text);
+  const samples = parseMetrics(text);
   return { text, of: (series) => samples.get(`userwire_${series}`) };
 }
 
@@ -192,7 +144,7 @@ Deno.test("Metrics count sockets that were closed before they were let in, and b
   const text = await (await service.fetch("/metrics", { headers })).text();
   for (const word of ["alice", "tests", KEY.key, token]) assert(!text.includes(word), word);
   assertEquals(
-    [...parse(text)].filter(([series]) => /_(closed|failed)_total/.test(series)),
+    [...parseMetrics(text)].filter(([series]) => /_(closed|failed)_total/.test(series)),
     [
       ['userwire_connections_closed_total{code="other"}', 1],
       ['userwire_connections_failed_total{code="4401"}', 1],
@@ -231,7 +183,7 @@ redisTest("Metrics count what happens to Redis, and say when it can't be used", 
 Deno.test("Metrics say which version runs, since when, and with how much memory", async () => {
   await using service = await Service.start();
   const { text } = await read(service);
-  const samples = parse(text);
+  const samples = parseMetrics(text);
   assertEquals(samples.get(`userwire_build_info{version="${denoJson.version}"}`), 1);
   const startS = samples.get("process_start_time_seconds")!;
   assert(startS > 1_600_000_000 && startS <= Date.now() / 1_000, "in seconds");

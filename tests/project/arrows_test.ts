@@ -22,6 +22,12 @@ interface Room {
 const ROOMS: readonly Room[] = [
   { name: "cli" },
   { name: "server" },
+  // What several processes have of each other. The supervisor loads no more of the program than this names.
+  {
+    name: "processes",
+    only: ["http", "config", "log", "net", "async", "protocol"],
+    doors: ["supervisor.ts", "place.ts", "signals.ts", "rights.ts"],
+  },
   { name: "http" },
   { name: "session", typesOf: ["publisher", "broker"] },
   { name: "publisher", typesOf: ["broker", "history", "metrics"] },
@@ -92,6 +98,19 @@ Deno.test("Source files import only downwards, as the table of rooms says", asyn
   assertEquals([...tree.keys()].includes("src/broker/broker.ts"), true); // it did read the tree
   const rooms = new Set([...tree.keys()].flatMap((path) => roomOf(path)?.name ?? []));
   assertEquals(ROOMS.map(({ name }) => name).filter((name) => !rooms.has(name)), []);
+});
+
+Deno.test("The supervisor of several processes loads no part of the service that clients or Redis reach", async () => {
+  const tree = await readTree();
+  const loaded = new Set(["src/processes/supervisor.ts"]);
+  for (const path of loaded) {
+    for (const { specifier, typesOnly } of importsOf(withoutComments(tree.get(path)!))) {
+      if (specifier.startsWith(".") && !typesOnly) loaded.add(join(dirname(path), specifier));
+    }
+  }
+  const allowed = /^src\/(?:processes|config|log|net|async|protocol)\/|^src\/http\/problem\.ts$/;
+  assertEquals([...loaded].filter((path) => !allowed.test(path)), []);
+  assertEquals(loaded.has("src/processes/child.ts"), true); // it did follow the imports
 });
 
 Deno.test("findFaults catches every kind of wrong import in a made-up tree", () => {

@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { PERMISSIONS } from "../../deploy/compile.ts";
+import { PERMISSIONS } from "../../src/processes/rights.ts";
 import { assets } from "../../src/web/assets.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";

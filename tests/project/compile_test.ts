@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertGreater, assertMatch, assertNotMatch } from "@std/assert";
 import { Buffer } from "node:buffer";
 import manifest from "../../deno.json" with { type: "json" };
-import { PERMISSIONS, V8_FLAGS } from "../../deploy/compile.ts";
+import { PERMISSIONS, V8_FLAGS } from "../../src/processes/rights.ts";
 import { assets } from "../../src/web/assets.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 

@@ -31,6 +31,8 @@ export interface Api {
   /** Whether the metrics are there for all, for who has a key, or for nobody. */
   readonly showMetrics: "on" | "key" | "off";
   readonly metrics: Metrics;
+  /** The only name by which the metrics are called; undefined for all. */
+  readonly metricsHost: OwnHost | undefined;
   /** Where clients connect, by the name in a request. */
   socketUrlFor(own: OwnHost): URL;
   readiness(): z.infer<typeof Readiness>;

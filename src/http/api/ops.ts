@@ -1,6 +1,7 @@
 /** `/healthz`, `/readyz` and `/metrics`: for load balancers and monitoring. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { METRICS_TYPE } from "../../metrics/metrics.ts";
+import { problem } from "../problem.ts";
 import { authorize, type Call } from "./call.ts";
 import { json, no, Readiness, REFUSALS, SECURITY } from "./shapes.ts";
 
@@ -51,10 +52,18 @@ export const metrics: Call = {
       200: { description: "Its text format", content: { [METRICS_TYPE]: { schema: { type: "string" } } } },
       401: REFUSALS[401],
       403: REFUSALS[403],
+      404: no("Several processes share this port: they are asked at `USERWIRE_OPS_PORT`"),
       431: REFUSALS[431],
     },
   }),
   answer(c, api) {
+    if (api.metricsHost !== undefined && c.env.own !== api.metricsHost) {
+      return problem(
+        "not_found",
+        "Several processes share this port, and each would answer with numbers of its own: GET /metrics at " +
+          "USERWIRE_OPS_PORT has them all",
+      );
+    }
     if (api.showMetrics === "key") authorize(c, api, "read");
     return c.body(api.metrics.text(), 200, { "content-type": METRICS_TYPE });
   },
