@@ -152,6 +152,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
   return createRouter({
     ...config,
     ...parts,
+    isDraining,
     showMetrics: config.metrics,
     socketUrlFor: publicAddress(config.publicUrl),
     version: VERSION,
