@@ -16,6 +16,8 @@ export interface ProcessOptions {
    * group of its own. @default "run"
    */
   readonly through?: "run" | "bin" | "task";
+  /** What follows on the command line. @default nothing */
+  readonly args?: readonly string[];
   /** Folder of the project; another one runs a copy of it. @default this project */
   readonly root?: URL;
   /** How many files it may have open. @default as many as the tests */
@@ -74,7 +76,7 @@ export class ProcessService implements AsyncDisposable {
       run: [Deno.execPath(), "run", "-A", "main.ts"],
       bin: ["bin/userwire"],
       task: [Deno.execPath(), "task", "start"],
-    }[options.through ?? "run"];
+    }[options.through ?? "run"].concat(options.args ?? []);
     const [command, ...args] = options.openFiles === undefined
       ? program
       : ["sh", "-c", `ulimit -n ${options.openFiles} && exec "$@"`, "sh", ...program];

@@ -1,13 +1,15 @@
-/** `deploy/userwire.service` and `deploy/Dockerfile`, as far as they can be tried without systemd and an engine. */
+/** The units of systemd and `deploy/Dockerfile`, as far as they can be tried without a running systemd and an engine. */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
 import { SETTINGS } from "../../src/config/settings.ts";
 import { loadConfig } from "../../testkit/config.ts";
 import { KEY } from "../../testkit/closed.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 
 const ROOT = new URL("../../", import.meta.url);
-const UNIT = new URL("deploy/userwire.service", ROOT);
+const UNIT = new URL("deploy/userwire@.service", ROOT);
+const TARGET = new URL("deploy/userwire.target", ROOT);
 /** Where both say that the project is. */
 const HOME = "/opt/userwire/";
 const decoder = new TextDecoder();
@@ -29,28 +31,38 @@ async function hasSystemd(): Promise<boolean> {
   return await look().then(({ success }) => success, () => false);
 }
 
+const isSystemdHere = await hasSystemd();
+if (!isSystemdHere) console.warn("The units are not checked: there is no systemd-analyze here");
+
 Deno.test({
-  name: "systemd understands every line of deploy/userwire.service",
-  ignore: !await hasSystemd(),
+  name:
+    "systemd understands every line of deploy/userwire@.service and deploy/userwire.target, and finds few rights",
+  ignore: !isSystemdHere,
   async fn() {
     const dir = await Deno.makeTempDir({ prefix: "userwire-unit-" });
+    const analyze = (...args: string[]) => new Deno.Command("systemd-analyze", { args }).output();
     try {
-      const path = `${dir}/userwire.service`;
-      await Deno.writeTextFile(path, (await Deno.readTextFile(UNIT)).replaceAll(HOME, ROOT.pathname));
-      const { code, stderr } = await new Deno.Command("systemd-analyze", { args: ["verify", path] }).output();
+      const [node, target] = [`${dir}/userwire@8765.service`, `${dir}/userwire.target`];
+      for (const [from, to] of [[UNIT, node], [TARGET, target]] as const) {
+        await Deno.writeTextFile(to, (await Deno.readTextFile(from)).replaceAll(HOME, ROOT.pathname));
+      }
+      const { code, stderr } = await analyze("verify", node, target);
       // Of a line that it passes over it only says so.
       assertEquals([code, decoder.decode(stderr)], [0, ""]);
+      // Of 100; a unit without such lines has 96.
+      const security = await analyze("security", "--offline=true", "--threshold=20", "--no-pager", node);
+      assertEquals(security.code, 0, decoder.decode(security.stdout));
     } finally {
       await Deno.remove(dir, { recursive: true });
     }
   },
 });
 
-Deno.test("deploy/userwire.service starts a program that exists, with settings that exist, and room for its sockets", async () => {
+Deno.test("deploy/userwire@.service starts a program that exists, with settings that exist, and room for its sockets", async () => {
   const unit = await Deno.readTextFile(UNIT);
-  const [program, ...others] = valuesIn(unit, "ExecStart");
+  const [start, ...others] = valuesIn(unit, "ExecStart");
   assertEquals(others, []);
-  await assertProgram(program!);
+  await assertProgram(start!.split(" ")[0]!);
   const names = valuesIn(unit, "Environment").map((pair) => pair.split("=")[0]);
   const known = ["DENO_DIR", ...Object.values(SETTINGS).map(({ env }) => env)];
   assertEquals(names.filter((name) => !known.includes(name!)), []);
@@ -62,10 +74,21 @@ Deno.test("deploy/userwire.service starts a program that exists, with settings t
   assertGreater(Number(valuesIn(unit, "TimeoutStopSec")[0]), drainS + 2);
 });
 
-Deno.test("The program answers the signals of deploy/userwire.service as it says", async () => {
+Deno.test("The command of deploy/userwire@.service listens on its port and has its name, whatever all nodes share", async () => {
+  using port = OwnPort.take();
+  const [start] = valuesIn(await Deno.readTextFile(UNIT), "ExecStart");
+  const args = start!.replaceAll("%i", `${port}`).replaceAll("%H", "host").split(" ").slice(1);
+  const shared = { PORT: "1", USERWIRE_NODE: "shared" };
+  await using service = await ProcessService.start(shared, { through: "bin", args });
+  const { node, url } = await service.logged("listening");
+  assertEquals([node, url], [`host:${port}`, `http://127.0.0.1:${port}/`]);
+  assertEquals([...Deno.readDirSync(service.logDir)].map(({ name }) => name), [`userwire-host_${port}.log`]);
+});
+
+Deno.test("The program answers the signals of deploy/userwire@.service as it says", async () => {
   const unit = await Deno.readTextFile(UNIT);
   await using service = await ProcessService.start({ USERWIRE_DRAIN_S: "0" }, { through: "bin" });
-  const [, reload] = /^kill -(\w+) \$MAINPID$/.exec(valuesIn(unit, "ExecReload")[0]!)!;
+  const [, reload] = /^\/bin\/sh -c "kill -(\w+) \$MAINPID"$/.exec(valuesIn(unit, "ExecReload")[0]!)!;
   service.signal(`SIG${reload}` as Deno.Signal);
   await service.logged("reloaded");
   service.signal(valuesIn(unit, "KillSignal")[0]! as Deno.Signal);
