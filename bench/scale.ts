@@ -1,12 +1,16 @@
 /**
  * `deno task scale`: ten thousand sockets on one process and one Redis, in dedicated and in shared mode. Each gets
  * three messages, all are closed, and every connection to Redis must be gone. Then a Redis with room for few: new
- * sockets must be refused with 503 before Redis refuses anybody.
+ * sockets must be refused with 503 before Redis refuses anybody. Then a rolling restart of four nodes behind HAProxy,
+ * under a thousand sockets of the client library and a hundred sends a second: nothing may fail or be lost.
  *
  * Loopback only, bounded in time; exit code 1 when anything is not as it must be.
  */
 import { parseArgs } from "node:util";
-import { findRedisServer, REDIS_MISSING } from "../testkit/programs.ts";
+import { messageOf } from "../src/protocol/errors.ts";
+import { startHaProxy } from "../testkit/ha_proxy.ts";
+import { findHaProxy, findRedisServer, HAPROXY_MISSING, REDIS_MISSING } from "../testkit/programs.ts";
+import { endureRollingRestart } from "../testkit/rolling_restart.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { assertLinux, ephemeralPorts, openFileLimit, warnWhenBusy } from "./machine.ts";
 import { wholeNumber } from "./options.ts";
@@ -16,7 +20,7 @@ const HELP = `deno task scale [options]
 
   --sockets N      sockets to open; fewer when limits of this machine ask for it (10000)
   --sources N      addresses that clients come from; more are taken when ports ask for it (1)
-  --mode MODE      only "dedicated", "shared" or "refusals"
+  --mode MODE      only "dedicated", "shared", "refusals" or "restart"
 `;
 
 const MESSAGES = 3;
@@ -27,7 +31,10 @@ const SOCKETS_PER_GENERATOR = 5_000;
 /** Part of an address' ports that may be in use at one time. */
 const PORT_SHARE = 0.8;
 
-const MODES = ["dedicated", "shared", "refusals"] as const;
+/** A rolling restart, for as many sockets as one load generator takes. */
+const RESTART = { until: "seen", nodes: 4, clients: 1_000, perSecond: 100 } as const;
+
+const MODES = ["dedicated", "shared", "refusals", "restart"] as const;
 
 async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> {
   const { values } = parseArgs({
@@ -59,10 +66,34 @@ async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> 
     await stage(plan(subscriptions, { sockets, sources }), { dir, own, findings });
   }
   if (mode === undefined || mode === "refusals") await refusals({ dir, own, findings });
+  if (mode === "restart" && findHaProxy() === undefined) throw new Error(HAPROXY_MISSING);
+  if (mode === "restart" || (mode === undefined && findHaProxy() !== undefined)) await restart(findings);
 
   console.log(findings.violations.length === 0 ? "\nAll as it must be" : "\nNot as it must be:");
   for (const violation of findings.violations) console.log(`  ${violation}`);
   return findings.violations.length === 0;
+}
+
+async function restart(findings: Findings): Promise<void> {
+  const { nodes, clients, perSecond } = RESTART;
+  console.log(
+    `\nrestart: ${nodes} nodes behind HAProxy, one after the other, twice around, ` +
+      `under ${format(clients)} sockets and ${perSecond} sends a second`,
+  );
+  try {
+    const { sends, restarts, handshakes, seconds, sockets } = await endureRollingRestart(
+      startHaProxy,
+      RESTART,
+    );
+    findings.say("sent", `${sends}, all received: none failed, none was lost`);
+    findings.say("restarts", `${restarts} in ${seconds.toFixed(1)} s`);
+    findings.say(
+      "came back",
+      `${handshakes} times, no handshake failed; sockets per node: ${sockets.join(", ")}`,
+    );
+  } catch (error) {
+    findings.expect(false, `restart: ${messageOf(error)}`);
+  }
 }
 
 /** As many sockets as are wished for, or as the limits of this machine allow; says which limit it is. */

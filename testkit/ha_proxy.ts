@@ -1,5 +1,5 @@
 /**
- * A real HAProxy with the settings of `deploy/haproxy.cfg`, in front of one service or two. It ends with the test:
+ * A real HAProxy with the settings of `deploy/haproxy.cfg`, in front of up to four services. It ends with the test:
  *
  *     await using proxy = await startHaProxy([service.url]);
  */
@@ -20,14 +20,13 @@ export async function startHaProxy(serviceUrls: readonly string[], tls?: ProxyTl
   if (tls) {
     await Deno.writeTextFile(cert, await Deno.readTextFile(tls.cert) + await Deno.readTextFile(tls.key));
   }
-  const [first, second] = serviceUrls.map((url) => new URL(url).host);
+  const nodes = serviceUrls.map((url, i) => [`NODE_${i + 1}`, new URL(url).host]);
   return await Proxy.start({
     ...{ name: "HAProxy", program, port, tls, dir },
     args: ["-q", "-f", CONFIG],
     env: {
       BIND: `127.0.0.1:${port}`,
-      NODE_1: first!,
-      ...(second !== undefined && { NODE_2: second }),
+      ...Object.fromEntries(nodes),
       ...(tls && { CERT: cert }),
     },
   });

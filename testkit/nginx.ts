@@ -1,5 +1,5 @@
 /**
- * A real nginx with the settings of `deploy/nginx.conf`, in front of two services. Only the addresses and the
+ * A real nginx with the settings of `deploy/nginx.conf`, in front of services. Only the addresses and the
  * certificate are others. It ends with the test.
  */
 import { assert } from "@std/assert";
@@ -15,11 +15,9 @@ export async function startNginx(serviceUrls: readonly string[], tls: ProxyTls):
   if (program === undefined) throw new Error(NGINX_MISSING);
   const port = OwnPort.take();
   const dir = await Deno.makeTempDir({ prefix: "userwire-nginx-" });
-  const [first, second] = serviceUrls.map((url) => new URL(url).host);
+  const nodes = serviceUrls.map((url) => `  server ${new URL(url).host} max_fails=0;\n`);
   const replacements = {
     "listen 443 ": `listen 127.0.0.1:${port} `,
-    "127.0.0.1:8765": first!,
-    "127.0.0.1:8766": second!,
     "/etc/ssl/userwire.pem": tls.cert,
     "/etc/ssl/userwire.key": tls.key,
   };
@@ -28,6 +26,9 @@ export async function startNginx(serviceUrls: readonly string[], tls: ProxyTls):
     assert(server.includes(from), `deploy/nginx.conf has "${from}"`);
     server = server.replace(from, to);
   }
+  const listed = /(?:^ {2}server \S+ max_fails=0;\n)+/m;
+  assert(listed.test(server), "deploy/nginx.conf has a list of nodes");
+  server = server.replace(listed, nodes.join(""));
   await Deno.writeTextFile(`${dir}/userwire.conf`, server);
   // What Debian's own main file has, in a folder of the test's.
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -39,7 +40,7 @@ daemon off;
 worker_processes 1;
 pid ${dir}/pid;
 error_log ${dir}/error.log;
-events {}
+events { worker_connections 10000; }
 http {
   access_log off;
   ${temporary}

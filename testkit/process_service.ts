@@ -16,6 +16,8 @@ export interface ProcessOptions {
    * start` and `start:processes`, in a process group of its own. @default "run"
    */
   readonly through?: "run" | "bin" | "task" | "task for several";
+  /** What follows on the command line. @default nothing */
+  readonly args?: readonly string[];
   /** Folder of the project; another one runs a copy of it. @default this project */
   readonly root?: URL;
   /** What its log says when the start is over. @default "listening" */
@@ -77,7 +79,7 @@ export class ProcessService implements AsyncDisposable {
       bin: ["bin/userwire"],
       "task": [Deno.execPath(), "task", "start"],
       "task for several": [Deno.execPath(), "task", "start:processes"],
-    }[options.through ?? "run"];
+    }[options.through ?? "run"].concat(options.args ?? []);
     const [command, ...args] = options.openFiles === undefined
       ? program
       : ["sh", "-c", `ulimit -n ${options.openFiles} && exec "$@"`, "sh", ...program];

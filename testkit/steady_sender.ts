@@ -12,6 +12,8 @@ export interface SteadySenderOptions {
   readonly client?: Deno.HttpClient;
   /** @default 150 */
   readonly perSecond?: number;
+  /** The JSON value that is sent as the nth message. @default its number */
+  readonly body?: (n: number) => string;
 }
 
 const RETRY_MS = 20;
@@ -22,6 +24,8 @@ export class SteadySender implements AsyncDisposable {
   readonly accepted: ReadonlyMap<string, Accepted[]>;
   /** Attempts that failed or were refused. */
   failures = 0;
+  /** What became of the last of them: an answer, or an error. */
+  lastFailure: unknown;
   readonly #options: SteadySenderOptions;
   readonly #sends = new Set<Promise<void>>();
   readonly #timer: ReturnType<typeof setInterval>;
@@ -62,17 +66,20 @@ export class SteadySender implements AsyncDisposable {
         const response = await fetch(new URL(`v1/users/${user}/messages`, this.#options.url()), {
           method: "POST",
           headers: { "content-type": "application/json", "idempotency-key": key },
-          body: `${n}`,
+          body: this.#options.body?.(n) ?? `${n}`,
           ...(this.#options.client && { client: this.#options.client }),
           signal: AbortSignal.timeout(ANSWER_MS),
         });
-        const { id, epoch, seq } = await response.json();
+        const answer = await response.text();
         if (response.ok) {
+          const { id, epoch, seq } = JSON.parse(answer);
           this.accepted.get(user)!.push({ id, epoch, seq });
           return;
         }
-      } catch {
+        this.lastFailure = `${response.status}: ${answer}`;
+      } catch (error) {
         // Nobody there, or hung up on: the next one is asked.
+        this.lastFailure = error;
       }
       this.failures++;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));

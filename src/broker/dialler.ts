@@ -63,6 +63,7 @@ export class Dialler implements PubSubContext {
     for (;;) {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);
+      if (!address) throw new BrokerUnavailableError("It is not known yet where Redis is");
       const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused })
         .catch((error: unknown) => {
           this.#topology.doubt();

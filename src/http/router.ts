@@ -21,6 +21,8 @@ export interface RouterOptions extends Omit<Api, "bodies">, PageOptions, Documen
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
   readonly log: Log;
+  /** Whether this process is about to end. */
+  isDraining(): boolean;
 }
 
 /** Bodies that hold many users or messages. */
@@ -76,7 +78,17 @@ export function createRouter(options: RouterOptions): Router {
   );
 
   function failed(error: Error, effect: Effect | undefined): Response {
-    if (error instanceof BodyBrokenError) log.debug("request not answered", { reason: error.message });
+    if (error instanceof BodyBrokenError) {
+      log.debug("request not answered", { reason: error.message });
+      // Deno reads no more of a body when it stops listening, and a proxy is still there: it asks another node then.
+      if (options.isDraining()) {
+        return problem(
+          "draining",
+          "The node is shutting down, and has done nothing: call another",
+          error.headers,
+        );
+      }
+    }
     const answer = problemOf(error, effect);
     if (answer) return answer;
     log.error("request failed", { reason: messageOf(error), stack: error.stack });

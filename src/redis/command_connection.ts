@@ -152,13 +152,14 @@ export abstract class CommandConnection {
 
   #dial(): void {
     this.availability.dialled();
-    let address: RedisAddress;
+    let address: RedisAddress | undefined;
     try {
       address = this.topology.locate();
     } catch (error) {
       this.#fail(messageOf(error), { severity: 2 });
       return this.#dialLater();
     }
+    if (address === undefined) return this.#dialLater();
     this.#isPlain = address.transport === "tcp";
     const client = this.#client = newClient(address);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.

@@ -137,7 +137,7 @@ export class Redis extends CommandConnection implements Scripts {
     const info = await this.command((client) => client.info());
     const save = await this.command(async (client) => {
       // An ACL user of its own should not have that right, and Redis notes each trial.
-      if (this.topology.locate().username !== undefined) return undefined;
+      if (this.topology.locate()?.username !== undefined) return undefined;
       try {
         return (await client.configGet("save")).save;
       } catch (error) {

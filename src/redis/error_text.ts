@@ -51,7 +51,8 @@ const TROUBLES: Words = [
   [/ECONNREFUSED|^ConnectionRefused/, "the connection is refused: nobody listens there"],
   [/ENOTFOUND|EAI_|failed to lookup address/, "the host in REDIS_URL is not found"],
   [
-    /EADDRNOTAVAIL|^AddrNotAvailable/,
+    // The last is what the client library gets to see of it: Deno has no code for it in node:net.
+    /EADDRNOTAVAIL|^AddrNotAvailable|connect EINVAL \d+\./,
     "this machine has no free port left for connections to it: widen net.ipv4.ip_local_port_range",
   ],
   [/ENETUNREACH|EHOSTUNREACH|unreachable/i, "there is no way to its address"],

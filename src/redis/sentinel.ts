@@ -42,6 +42,8 @@ export class Sentinel implements Topology {
   readonly #timer: ReturnType<typeof setInterval>;
   #links: SentinelLink[] = [];
   #master: Place | undefined;
+  /** Whether they have had their time to answer. */
+  #hasLooked = false;
 
   /** @param source Whose URL names Sentinels. */
   constructor(source: UrlSource, options: SentinelOptions = {}) {
@@ -53,7 +55,8 @@ export class Sentinel implements Topology {
     this.#begin();
   }
 
-  locate(): RedisAddress {
+  locate(): RedisAddress | undefined {
+    if (this.#master === undefined && !this.#hasLooked) return undefined;
     if (this.#master === undefined) throw new BrokerUnavailableError(this.#reason());
     const { sentinel: _, ...login } = this.#source.url;
     return { ...login, ...this.#master };
@@ -96,6 +99,7 @@ export class Sentinel implements Topology {
     const links = this.#links;
     await sleep(ANSWER_MS, Promise.all(links.map((link) => link.ask())));
     if (links !== this.#links) return;
+    this.#hasLooked = true;
     const oldestMs = performance.now() - FRESH_MS;
     const newest = links.flatMap(({ said }) => said && said.atMs > oldestMs ? [said] : [])
       .toSorted((one, other) => other.epoch - one.epoch)[0];

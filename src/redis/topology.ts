@@ -13,9 +13,10 @@ export interface Topology {
 
   /**
    * @param name A channel or key; without one, the server that all of them share.
+   * @returns undefined while that is being found out for the first time.
    * @throws {BrokerUnavailableError} when that is not known now.
    */
-  locate(name?: string): RedisAddress;
+  locate(name?: string): RedisAddress | undefined;
 
   /**
    * Calls back when something lives elsewhere than before, so that connections to the old place are left.

@@ -164,6 +164,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
   return createRouter({
     ...config,
     ...parts,
+    isDraining,
     showMetrics: config.metrics,
     metricsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
     socketUrlFor: publicAddress(config.publicUrl),

@@ -148,7 +148,34 @@ Deno.test({
 });
 
 Deno.test({
-  name: "Behind HAProxy a rolling restart of two nodes fails no send and no handshake, and loses nothing",
+  name: "HAProxy takes a send that a node answers 503 to another one, as large as it may be",
+  ignore,
+  async fn() {
+    // Ready at every check, and yet about to end at every send.
+    await using ending = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+      await request.bytes();
+      return new Response(null, { status: request.method === "GET" ? 200 : 503 });
+    });
+    await using service = await Service.start();
+    await using proxy = await startHaProxy([`http://127.0.0.1:${ending.addr.port}`, service.server.url]);
+    const sent = [];
+    for (let i = 0; i < 20; i++) {
+      const response = await fetch(`${proxy.url}v1/users/alice/messages`, {
+        method: "POST",
+        headers: { "content-type": "text/plain" },
+        body: "x".repeat(65_536),
+      });
+      await response.body?.cancel();
+      sent.push(response.status);
+    }
+    assertEquals(sent, Array(20).fill(202));
+  },
+});
+
+Deno.test({
+  name: "Behind HAProxy a rolling restart of four nodes fails no send and no handshake, and loses nothing",
   ignore: ignore || findRedisServer() === undefined,
-  fn: () => endureRollingRestart(startHaProxy, { until: "seen" }),
+  async fn() {
+    await endureRollingRestart(startHaProxy, { until: "seen", nodes: 4, clients: 100, perSecond: 100 });
+  },
 });

@@ -20,9 +20,11 @@ const executablePath = findChromium();
 if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
 
 Deno.test({
-  name: "Behind nginx a rolling restart of two nodes fails no send and no handshake, and loses nothing",
+  name: "Behind nginx a rolling restart of four nodes fails no send and no handshake, and loses nothing",
   ignore: ignore || findRedisServer() === undefined,
-  fn: () => endureRollingRestart(startNginx, { until: "ready" }),
+  async fn() {
+    await endureRollingRestart(startNginx, { until: "ready", nodes: 4, clients: 40, perSecond: 60 });
+  },
 });
 
 Deno.test({

@@ -58,7 +58,7 @@ class FakeSentinel implements AsyncDisposable {
 
 function portOf(topology: Sentinel): number | undefined {
   try {
-    return topology.locate().port;
+    return topology.locate()?.port;
   } catch {
     return undefined;
   }
@@ -75,7 +75,7 @@ Deno.test("Of what Sentinels say the newest configuration counts, and silence ch
   try {
     assertThrows(() => topology.locate(), BrokerUnavailableError, "none of its Sentinels can be reached");
     await until(() => portOf(topology) === 1, "the master of the newer configuration");
-    const { hostname, username, password, transport } = topology.locate();
+    const { hostname, username, password, transport } = topology.locate()!;
     assertEquals([hostname, username, password, transport], ["127.0.0.1", "user", "pw", "tcp"]);
     assertEquals(changes, []);
     other.port = 3;
@@ -109,7 +109,7 @@ Deno.test("A file with the URL may name other Sentinels, and no Redis in their p
     await until(() => portOf(topology) === 1, "the first master");
     Deno.writeTextFileSync(file, `redis+sentinel://:new@${one.place}/main`);
     topology.reload();
-    assertEquals([topology.locate().password, changes], ["new", []]);
+    assertEquals([topology.locate()?.password, changes], ["new", []]);
     Deno.writeTextFileSync(file, `redis+sentinel://${other.place}/main`);
     topology.reload();
     assertEquals([portOf(topology), changes], [undefined, ["REDIS_URL_FILE names other Sentinels"]]);

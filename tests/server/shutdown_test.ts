@@ -72,6 +72,38 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
   });
 }
 
+for (const chunked of [false, true]) {
+  const kind = chunked ? "in chunks" : "of known length";
+  Deno.test(`A body ${kind} that is still coming at the end is answered 503, so that a proxy asks another node`, async () => {
+    await using service = await ProcessService.start({ USERWIRE_DRAIN_S: "0", LOG_LEVEL: "debug" });
+    const { port } = new URL(service.url);
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(port) });
+    const head = [
+      "POST /v1/users/alice/messages HTTP/1.1",
+      `Host: 127.0.0.1:${port}`,
+      "Content-Type: text/plain",
+      "Expect: 100-continue",
+      chunked ? "Transfer-Encoding: chunked" : "Content-Length: 10",
+    ];
+    const writer = connection.writable.getWriter();
+    await writer.write(new TextEncoder().encode(`${head.join("\r\n")}\r\n\r\n`));
+    const reader = connection.readable.pipeThrough(new TextDecoderStream()).getReader();
+    const asked = await withDeadline(reader.read(), END_MS, "the service to read the body");
+    assertEquals(asked.value, "HTTP/1.1 100 Continue\r\n\r\n");
+
+    service.signal("SIGTERM");
+
+    let answer = "";
+    const read = async () => {
+      for (let part; !(part = await reader.read()).done;) answer += part.value;
+    };
+    await withDeadline(read(), END_MS, "the service to hang up", () => answer);
+    assert(answer.startsWith("HTTP/1.1 503 "), answer);
+    assertStringIncludes(answer, '"code":"draining"');
+    assertEquals((await service.ended()).code, 0);
+  });
+}
+
 Deno.test("SIGTERM to deno task start reaches the service", async () => {
   await using service = await ProcessService.start({}, { through: "task" });
   await using client = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
