@@ -2,6 +2,7 @@
  * Takes one system through everything once: a Redis and two nodes of their own, a load generator, then all of
  * it is ended. CPU and memory are read from outside, around what the generator does.
  */
+import { ClusterSet } from "../testkit/redis_cluster.ts";
 import { RedisServer } from "../testkit/redis_server.ts";
 import type { Delivered, Setup } from "./load/scenarios.ts";
 import { LoadProcess } from "./load_process.ts";
@@ -84,10 +85,14 @@ export async function measure(
 ): Promise<Figures> {
   await using stack = new AsyncDisposableStack();
   options.own(stack);
+  const args = ["--maxclients", String(2 * plan.sockets + plan.fanOutSockets + 500)];
   const redis = stack.use(
-    await RedisServer.start({ args: ["--maxclients", String(2 * plan.sockets + plan.fanOutSockets + 500)] }),
+    system.isOnCluster ? await ClusterSet.start({ args }) : await RedisServer.start({ args }),
   );
-  const watch = stack.use(await RedisWatch.connect(redis.port));
+  const redisPorts = redis instanceof ClusterSet
+    ? redis.nodes.map(({ server }) => server.port)
+    : [redis.port];
+  const watch = stack.use(await RedisWatch.connect(...redisPorts));
   const programs: Program[] = [];
   for (let i = 0; i < NODES; i++) {
     const dir = await Deno.makeTempDir({ dir: options.dir });
@@ -98,7 +103,7 @@ export async function measure(
   const setup: Setup = {
     ports,
     by: system.by,
-    redisPort: redis.port,
+    redisPort: redisPorts[0]!,
     bytes: plan.bytes,
     ...subprotocolOf(system),
   };
@@ -112,8 +117,10 @@ export async function measure(
   let failed = 0, left = 0;
   /** Waits until Redis has no channel but those of before; what is left after a while is counted. */
   const allGone = async () => {
-    await watch.untilChannels(channels, GONE_MS).catch(() => {});
-    left += await watch.channels() - channels;
+    // Once there was none but those, what is there later is a node's own probe.
+    await watch.untilChannels(channels, GONE_MS).catch(async () => {
+      left += await watch.channels() - channels;
+    });
   };
 
   const channels = await watch.channels();

@@ -1,35 +1,39 @@
-/** What Redis says about its clients and channels, asked often over one connection of its own. */
+/** What Redis, or all masters of a cluster together, say about clients and channels, asked often over connections of its own. */
 import { until } from "../testkit/deadline.ts";
 import { RedisCommands } from "../testkit/redis_commands.ts";
 
 export class RedisWatch implements Disposable {
-  readonly #commands: RedisCommands;
+  readonly #all: readonly RedisCommands[];
 
-  private constructor(commands: RedisCommands) {
-    this.#commands = commands;
+  private constructor(all: readonly RedisCommands[]) {
+    this.#all = all;
   }
 
-  static async connect(port: number): Promise<RedisWatch> {
-    return new RedisWatch(await RedisCommands.connect({ port }));
+  static async connect(...ports: readonly number[]): Promise<RedisWatch> {
+    return new RedisWatch(await Promise.all(ports.map((port) => RedisCommands.connect({ port }))));
   }
 
   /** A number out of `INFO`, such as "pubsub_channels" of section "stats". */
   async info(section: string, field: string): Promise<number> {
-    const text = String(await this.#commands.command("INFO", section));
-    const value = new RegExp(`^${field}:(\\d+)`, "m").exec(text)?.[1];
-    if (value === undefined) throw new Error(`Redis says nothing of "${field}" in INFO ${section}`);
-    return Number(value);
+    return (await this.#each("INFO", section)).reduce((sum, text) => {
+      const value = new RegExp(`^${field}:(\\d+)`, "m").exec(text)?.[1];
+      if (value === undefined) throw new Error(`Redis says nothing of "${field}" in INFO ${section}`);
+      return sum + Number(value);
+    }, 0);
   }
 
-  /** Channels with a subscriber. */
-  channels(): Promise<number> {
-    return this.info("stats", "pubsub_channels");
+  /** Channels with a subscriber; on a cluster those of sharded pub/sub. */
+  async channels(): Promise<number> {
+    return await this.info("stats", "pubsub_channels") + await this.info("stats", "pubsubshard_channels");
   }
 
-  /** Connections to Redis, this one not counted. */
+  /** Connections to Redis, those of this, of other nodes and of replicas not counted. */
   async clients(): Promise<number> {
-    const list = String(await this.#commands.command("CLIENT", "LIST"));
-    return list.split("\n").filter((line) => line !== "").length - 1;
+    const lists = await this.#each("CLIENT", "LIST", "TYPE", "NORMAL");
+    const subscribed = await this.#each("CLIENT", "LIST", "TYPE", "PUBSUB");
+    return [...lists, ...subscribed].flatMap((list) => list.split("\n")).filter((line) => line !== "")
+      .length -
+      this.#all.length;
   }
 
   /** Resolves when there are so many channels. */
@@ -42,6 +46,10 @@ export class RedisWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#commands.close();
+    for (const commands of this.#all) commands.close();
+  }
+
+  #each(...command: string[]): Promise<string[]> {
+    return Promise.all(this.#all.map(async (commands) => String(await commands.command(...command))));
   }
 }

@@ -12,6 +12,8 @@ export interface System {
   readonly by: "publish" | "http";
   readonly program: "userwire" | "ws_ioredis" | "ws_redis";
   readonly env: Readonly<Record<string, string>>;
+  /** Its Redis is a cluster of three masters, on this machine too. @default one Redis */
+  readonly isOnCluster?: boolean;
 }
 
 /** What a node needs to start. */
@@ -62,6 +64,14 @@ export const SYSTEMS: readonly System[] = [
     by: "http",
     program: "userwire",
     env: {},
+  },
+  {
+    name: "userwire dedicated, HTTP send, history, framed, on a cluster",
+    sockets: "framed",
+    by: "http",
+    program: "userwire",
+    env: {},
+    isOnCluster: true,
   },
   {
     name: "ws + ioredis, connection per process",

@@ -18,6 +18,8 @@ export interface ClusterOptions {
   /** How long a node may be silent before the others take it for failed, in milliseconds. @default 1000 */
   readonly nodeTimeoutMs?: number;
   readonly password?: string;
+  /** More arguments for each node, as on the command line. */
+  readonly args?: readonly string[];
 }
 
 const SLOTS = 16_384;
@@ -221,7 +223,7 @@ export class ClusterSet implements AsyncDisposable {
   }
 
   async #launch(): Promise<ClusterServer> {
-    const { nodeTimeoutMs = 1_000, password } = this.#options;
+    const { nodeTimeoutMs = 1_000, password, args = [] } = this.#options;
     const bus = OwnPort.take();
     const options: RedisServerOptions = {
       ...(password !== undefined && { password }),
@@ -229,7 +231,10 @@ export class ClusterSet implements AsyncDisposable {
       args: [
         ...["--cluster-enabled", "yes", "--cluster-node-timeout", String(nodeTimeoutMs)],
         ...["--cluster-port", String(bus)],
+        // Else a master that has given its last slot away becomes a replica by itself.
+        ...["--cluster-allow-replica-migration", "no"],
         ...(password === undefined ? [] : ["--masterauth", password]),
+        ...args,
       ],
     };
     const server = await RedisServer.start(options);
