@@ -27,6 +27,8 @@ export class MovingSubscription implements Subscription, Subscriber {
   #broker: Broker | undefined;
   #inner: Subscription | undefined;
   #isLost = false;
+  /** Of the subscription that it has or is about to have. */
+  #isInnerLost = false;
   #isPaused = false;
   #moving: Promise<void> | undefined;
   readonly #closing = new AbortController();
@@ -69,12 +71,14 @@ export class MovingSubscription implements Subscription, Subscriber {
   }
 
   lost(reason: string): void {
+    this.#isInnerLost = true;
     if (this.#isLost || this.#closed) return;
     this.#isLost = true;
     this.#subscriber.lost(reason);
   }
 
   restored(): void {
+    this.#isInnerLost = false;
     if (!this.#isLost || this.#closed) return;
     this.#isLost = false;
     this.#subscriber.restored();
@@ -123,11 +127,14 @@ export class MovingSubscription implements Subscription, Subscriber {
       if (this.#closed) return;
       try {
         const broker = this.#broker = this.#context.of();
+        this.#isInnerLost = false;
         const inner = await broker.subscribe(this.channel, this, { signal });
         if (this.#closed) return void await inner.close();
         this.#inner = inner;
         if (this.#isPaused) inner.pause?.();
-        return this.restored();
+        // It may have broken in the turn in which it was confirmed: then it comes back by itself.
+        if (!this.#isInnerLost) this.restored();
+        return;
       } catch {
         // Tried again for as long as anybody listens; the dialler has logged why.
       }
