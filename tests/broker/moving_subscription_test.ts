@@ -1,7 +1,10 @@
 /** A subscription whose channel comes to belong to another broker, at every moment that it may; on stubs of brokers. */
 import { assertEquals, assertRejects } from "@std/assert";
+import type { Subscriber } from "../../src/broker/broker.ts";
 import { MovingSubscription } from "../../src/broker/moving_subscription.ts";
+import type { Log } from "../../src/log/log.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { StubBroker } from "../../testkit/stub_broker.ts";
 
@@ -14,18 +17,39 @@ class Stage {
   closes = 0;
   /** Happens when it is found out anew where the channel belongs. */
   onLook = () => {};
-  readonly subscription = new MovingSubscription("alice", this.recorder, {
-    of: () => {
-      if (!this.home) throw new BrokerUnavailableError("Nobody keeps it");
-      return this.home;
-    },
-    look: () => {
-      this.looks++;
-      this.onLook();
-      return Promise.resolve();
-    },
-    onClosed: () => void this.closes++,
-  });
+  readonly subscription: MovingSubscription;
+
+  /** @param onTold Runs in every call of the subscriber, after it was written down. */
+  constructor(log?: Log, onTold: (what: "message" | "lost" | "restored") => void = () => {}) {
+    const { recorder } = this;
+    const subscriber: Subscriber = {
+      message(payload, byteLength) {
+        recorder.message(payload, byteLength);
+        onTold("message");
+      },
+      lost(reason) {
+        recorder.lost(reason);
+        onTold("lost");
+      },
+      restored() {
+        recorder.restored();
+        onTold("restored");
+      },
+    };
+    this.subscription = new MovingSubscription("alice", subscriber, {
+      log,
+      of: () => {
+        if (!this.home) throw new BrokerUnavailableError("Nobody keeps it");
+        return this.home;
+      },
+      look: () => {
+        this.looks++;
+        this.onLook();
+        return Promise.resolve();
+      },
+      onClosed: () => void this.closes++,
+    });
+  }
 
   moveTo(home: StubBroker | undefined): void {
     this.home = home;
@@ -258,5 +282,26 @@ Deno.test("MovingSubscription that was lost again before it was restored is not 
   assertEquals(recorder.changes, ["lost"]);
   second.subscriptions[0]!.subscriber.restored();
   assertEquals(recorder.changes, ["lost", "restored"]);
+  await subscription.close();
+});
+
+Deno.test("MovingSubscription goes where it has to, whatever its subscriber throws, and the log has that", async () => {
+  const log = memoryLog();
+  const stage = new Stage(log, (what) => {
+    throw new Error(what);
+  });
+  const { brokers: [, second], recorder, subscription } = stage;
+  await subscription.open(undefined);
+  stage.moveTo(second);
+  await recorder.isRestored();
+  await settle();
+  second.subscriptions[0]!.subscriber.message("1", 1);
+  assertEquals([subscription.isMoving, stage.held, second.subscribes], [false, [0, 1, 0], 1]);
+  assertEquals([recorder.changes, recorder.payloads], [["lost", "restored"], ["1"]]);
+  assertEquals(log.records.map(({ event, fields }) => [event, fields.channel, fields.reason]), [
+    ["subscriber failed", "alice", "lost"],
+    ["subscriber failed", "alice", "restored"],
+    ["subscriber failed", "alice", "message"],
+  ]);
   await subscription.close();
 });
