@@ -4,9 +4,11 @@
  */
 import { backoffMs } from "../async/backoff.ts";
 import { sleep } from "../async/sleep.ts";
+import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { slotOf } from "../redis/commands.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
+import { Listener } from "./listener.ts";
 
 export interface MovingContext {
   /** Where the channel belongs now. @throws {BrokerUnavailableError} */
@@ -14,6 +16,8 @@ export interface MovingContext {
   /** Finds that out anew. */
   look(): Promise<void>;
   onClosed(): void;
+  /** Has what the subscriber throws. */
+  readonly log: Log | undefined;
 }
 
 const BACKOFF = { baseMs: 50, maxMs: 2_000 };
@@ -21,12 +25,13 @@ const MOVED = "Redis keeps this channel on another master now";
 
 export class MovingSubscription implements Subscription, Subscriber {
   readonly slot: number;
-  readonly #subscriber: Subscriber;
+  readonly #listener: Listener;
   readonly #context: MovingContext;
   /** Where it is, or goes. */
   #broker: Broker | undefined;
   #inner: Subscription | undefined;
-  #isLost = false;
+  /** Of the subscription that it has or is about to have. */
+  #isInnerLost = false;
   #isPaused = false;
   #moving: Promise<void> | undefined;
   readonly #closing = new AbortController();
@@ -34,7 +39,7 @@ export class MovingSubscription implements Subscription, Subscriber {
 
   constructor(readonly channel: string, subscriber: Subscriber, context: MovingContext) {
     this.slot = slotOf(channel);
-    this.#subscriber = subscriber;
+    this.#listener = new Listener(channel, subscriber, context.log);
     this.#context = context;
   }
 
@@ -65,19 +70,21 @@ export class MovingSubscription implements Subscription, Subscriber {
   }
 
   message(payload: string | Uint8Array<ArrayBuffer>, byteLength: number): void {
-    if (!this.#closed) this.#subscriber.message(payload, byteLength);
+    if (!this.#closed) this.#listener.message(payload, byteLength);
   }
 
   lost(reason: string): void {
-    if (this.#isLost || this.#closed) return;
-    this.#isLost = true;
-    this.#subscriber.lost(reason);
+    this.#isInnerLost = true;
+    if (this.#listener.isLost || this.#closed) return;
+    this.#listener.isLost = true;
+    this.#listener.lost(reason);
   }
 
   restored(): void {
-    if (!this.#isLost || this.#closed) return;
-    this.#isLost = false;
-    this.#subscriber.restored();
+    this.#isInnerLost = false;
+    if (!this.#listener.isLost || this.#closed) return;
+    this.#listener.isLost = false;
+    this.#listener.restored();
   }
 
   /** Goes where the channel belongs now, unless it is there. */
@@ -123,11 +130,14 @@ export class MovingSubscription implements Subscription, Subscriber {
       if (this.#closed) return;
       try {
         const broker = this.#broker = this.#context.of();
+        this.#isInnerLost = false;
         const inner = await broker.subscribe(this.channel, this, { signal });
         if (this.#closed) return void await inner.close();
         this.#inner = inner;
         if (this.#isPaused) inner.pause?.();
-        return this.restored();
+        // It may have broken in the turn in which it was confirmed: then it comes back by itself.
+        if (!this.#isInnerLost) this.restored();
+        return;
       } catch {
         // Tried again for as long as anybody listens; the dialler has logged why.
       }

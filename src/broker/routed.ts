@@ -2,6 +2,7 @@
  * A broker over several: each channel belongs to one of them, and may come to belong to another. Then its subscriptions
  * go there, and what is sent to it is refused until they are back, also those of other nodes.
  */
+import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import { isElsewhere, slotOf } from "../redis/commands.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
@@ -29,13 +30,16 @@ export class RoutedBroker implements Broker {
   readonly kind = "redis";
   readonly counted: "sockets" | "nodes";
   readonly #routes: Routes;
+  readonly #log: Log | undefined;
   readonly #subscriptions = new Set<MovingSubscription>();
   /** Slots that have moved, and when. */
   readonly #moved = new Map<number, number>();
 
-  constructor(counted: "sockets" | "nodes", routes: Routes) {
+  /** @param log Has what subscribers throw. */
+  constructor(counted: "sockets" | "nodes", routes: Routes, log?: Log) {
     this.counted = counted;
     this.#routes = routes;
+    this.#log = log;
   }
 
   unavailable(channel?: string): string | undefined {
@@ -65,6 +69,7 @@ export class RoutedBroker implements Broker {
       of: () => this.#routes.of(channel),
       look: () => this.#routes.look(),
       onClosed: () => this.#subscriptions.delete(subscription),
+      log: this.#log,
     });
     // Before it is there: it may have to move already.
     this.#subscriptions.add(subscription);

@@ -6,6 +6,7 @@
  */
 import { Buffer } from "node:buffer";
 import { type PubSubWords, SHARDED } from "../redis/pubsub_words.ts";
+import { slotOf } from "../redis/commands.ts";
 import { encodeCommand, isUnsubscribed, type Reply, ReplyError } from "../redis/resp.ts";
 import type { SharedChannel } from "./shared_channel.ts";
 
@@ -62,7 +63,12 @@ export class SharedCommands {
    */
   take(answer: Reply): string | undefined {
     const command = this.#pending[0];
+    const channel = command?.channels[command.answers];
     if (answer instanceof ReplyError) {
+      const slot = /^MOVED (\d+) /.exec(answer.text)?.[1];
+      // Unasked it was said before that the channel is not there any more, and taken for the answer that this one is.
+      if (slot !== undefined && !(channel && slotOf(channel.name) === Number(slot))) return undefined;
+      if (slot !== undefined && command?.kind === "unsubscribe") return this.#done(command, channel!);
       // Of a channel that it does not let us leave, Redis is rid when the connection ends.
       if (!command || command.kind === "unsubscribe" || !OF_CHANNEL.test(answer.text)) {
         return `Redis says: ${answer.text}`;
@@ -71,17 +77,19 @@ export class SharedCommands {
       this.#handlers.onRefused(command.channels, answer.text);
       return undefined;
     }
-    const channel = command?.channels[command.answers];
     if (isUnsubscribed(answer) && !(channel && command.kind === "unsubscribe" && isAbout(channel, answer))) {
       this.#handlers.onTaken(Buffer.from(answer[1]).toString());
       return undefined;
     }
     if (!command) return undefined;
+    if (channel && !isAbout(channel, answer)) return "Redis answered in another order than it was asked";
+    return this.#done(command, channel);
+  }
+
+  /** @param channel Undefined for PING, which has none. */
+  #done(command: Command, channel: SharedChannel | undefined): undefined {
     if (++command.answers >= command.channels.length) this.#pending.shift();
-    if (!channel) return undefined; // PING has none
-    if (!isAbout(channel, answer)) return "Redis answered in another order than it was asked";
-    this.#handlers.onDone(channel);
-    return undefined;
+    if (channel) this.#handlers.onDone(channel);
   }
 
   #make(kind: "subscribe" | "unsubscribe", channels: readonly SharedChannel[]): Uint8Array {

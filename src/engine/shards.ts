@@ -43,7 +43,7 @@ export class Shards implements Scripts {
         return !isOne();
       },
       look: () => this.#look(),
-    });
+    }, options.log);
     this.history = new RoutedHistory(options.limits, {
       of: (name) => this.#of(name).history,
       get isOne() {

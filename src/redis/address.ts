@@ -59,7 +59,7 @@ export const REDIS_URL_FORM =
 
 const SENTINEL = /^(rediss?)\+sentinel:\/\/([^@/?#]*@)?([^@/?#]+)\/([\w.-]+)(\/\d+)?$/i;
 /** The second and later ones may be whole URLs with the same scheme and login. */
-const SEEDS = /^(rediss?):\/\/([^@/?#]*@)?([^@/?#,]+(?:,(?:\1:\/\/\2)?[^@/?#,]+)+)\/?$/i;
+const SEEDS = /^(rediss?:\/\/(?:[^@/?#]*@)?)([^@/?#,]+(?:,(?:\1)?[^@/?#,]+)+)\/?$/i;
 /** What of it is written out: nothing that the parser would pass over or make up. */
 const STRICT = /^(?:rediss?:\/\/[^/?#]+(?:\/\d*)?(?:[?#].*)?|unix:\/\/(?:[^@/]*@)?\/[^/?#][^?#]*(?:\?.*)?)$/i;
 // deno-lint-ignore no-control-regex -- control characters are exactly what is refused
@@ -86,17 +86,17 @@ export function parseRedisUrl(text: string): RedisUrl {
   }
   const several = SEEDS.exec(text);
   if (several) {
-    const [, scheme, login = "", list] = several as unknown as [string, string, string | undefined, string];
-    const seeds = list.split(",")
-      .map((host) => placeOf(host.slice(host.lastIndexOf("/") + 1).replace(/^.*@/, ""), DEFAULT_PORT));
-    return { ...parseRedisUrl(`${scheme}://${login}seed`), ...seeds[0]!, seeds };
+    const [, login, list] = several as unknown as [string, string, string];
+    const seeds = list.replaceAll(login, "").split(",").map((host) => placeOf(host, DEFAULT_PORT));
+    return { ...parseRedisUrl(`${login}seed`), ...seeds[0]!, seeds };
   }
   // URL takes no login without a host, which is how one is written for a socket.
   const login = /^unix:\/\/([^@/]*)@/.exec(text)?.[1];
   const url = URL.parse(login === undefined ? text : text.replace(`${login}@`, ""));
-  if (url === null) {
+  if (url === null || url.hostname.includes(",")) {
     throw new TypeError(
-      "The Redis URL can't be read: write it as redis://[[user]:password@]host[:port][/database]",
+      "The Redis URL can't be read: write it as redis://[[user]:password@]host[:port][/database], or, with several " +
+        "nodes of a cluster, as redis://[[user]:password@]host[:port],host[:port]",
     );
   }
   const transport = ({ "redis:": "tcp", "rediss:": "tls", "unix:": "unix" } as const)[url.protocol];

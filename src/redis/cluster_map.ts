@@ -60,22 +60,24 @@ export interface MapChange<T> {
   readonly slots: ReadonlySet<number>;
 }
 
-/** One keeper: the map knows it for as long as one of its nodes follows the other. */
-class Entry implements Keeper {
+/** One keeper: the map knows it for as long as it keeps a slot, and one of its nodes follows the other. */
+class Owner<T> implements Keeper {
   ids: ReadonlySet<string> = new Set();
+  /** Made with the first slot. */
+  made: T | undefined;
   constructor(public master: ClusterNode) {}
 }
 
-interface Owner<T> {
-  readonly entry: Entry;
-  readonly made: T;
-}
+/** A claim that so many answers in a row do not repeat has ended, or never was. */
+const PATIENCE = 12;
 
 export class ClusterMap<T> {
   readonly #make: (keeper: Keeper) => T;
-  #entries: Owner<T>[] = [];
   readonly #owners: (Owner<T> | undefined)[] = new Array(SLOTS).fill(undefined);
+  /** Of each slot: the epoch of the claim that stands, and the number of the answer that repeated it last. */
   readonly #epochs = new Float64Array(SLOTS);
+  readonly #repeated = new Float64Array(SLOTS);
+  #answers = 0;
 
   /** @param make Makes what stands for a keeper, once for each. */
   constructor(make: (keeper: Keeper) => T) {
@@ -89,7 +91,7 @@ export class ClusterMap<T> {
 
   /** All who keep a slot at least. */
   keepers(): T[] {
-    return [...new Set(this.#owners)].flatMap((owner) => owner ? [owner.made] : []);
+    return this.#all().map(({ made }) => made!);
   }
 
   /** How many slots nobody is known to keep. */
@@ -113,58 +115,73 @@ export class ClusterMap<T> {
 
   /** Takes in what a node said of all. */
   learn(nodes: readonly ClusterNode[]): MapChange<T> {
-    const known = new Set(nodes.map(({ id }) => id));
+    this.#answers++;
+    const heard = new Map(nodes.map(({ id, epoch }) => [id, epoch]));
     const moved: T[] = [];
     const slots = new Set<number>();
-    for (const master of nodes) {
-      if (master.masterId !== undefined || master.ranges.length === 0) continue;
-      let owner = this.#entries.find(({ entry }) => entry.ids.has(master.id));
-      if (!owner) {
-        const entry = new Entry(master);
-        entry.ids = new Set([master.id]);
-        owner = { entry, made: this.#make(entry) };
-        this.#entries.push(owner);
+    const all = this.#all();
+    // A cluster that was made anew: nothing of what is known is left.
+    const isAnother = !all.some(({ ids }) => [...ids].some((id) => heard.has(id)));
+    const isKnown = ({ id }: ClusterNode) => all.some(({ master }) => master.id === id);
+    // Those first who are masters still: a replica of one of them may have become a master beside it.
+    const masters = nodes.filter(({ masterId, ranges }) => masterId === undefined && ranges.length > 0)
+      .toSorted((one, other) => Number(isKnown(other)) - Number(isKnown(one)));
+    for (const master of masters) {
+      const owner = all.find((owner) => owner.master.id === master.id) ??
+        all.find(({ ids }) => ids.has(master.id)) ?? new Owner<T>(master);
+      const { id: former, epoch, place: { hostname, port } } = owner.master;
+      if (master.epoch >= epoch) {
+        owner.master = master;
+        const isMoved = master.id !== former || hostname !== master.place.hostname ||
+          port !== master.place.port;
+        if (isMoved) moved.push(owner.made!);
+        const replicas = nodes.filter(({ masterId }) => masterId === master.id).map(({ id }) => id);
+        // One that has just lost its place will be a replica.
+        const isFormerFree = former !== master.id &&
+          nodes.some(({ id, ranges }) => id === former && ranges.length === 0);
+        owner.ids = new Set([master.id, ...replicas, ...(isFormerFree ? [former] : [])]);
+      } else if (master.id !== former) {
+        continue; // it says what was true before: another node has taken its place since
       }
-      const { entry } = owner;
-      const isNewer = master.epoch >= entry.master.epoch;
-      // It says what was true before: another node has taken its place since.
-      if (master.id !== entry.master.id && !isNewer && known.has(entry.master.id)) continue;
-      const { hostname, port } = entry.master.place;
-      const isMoved = master.id !== entry.master.id || hostname !== master.place.hostname ||
-        port !== master.place.port;
-      if (isMoved) moved.push(owner.made);
-      const former = entry.master.id;
-      if (isNewer || isMoved) entry.master = master;
-      const replicas = nodes.filter(({ masterId }) => masterId === master.id).map(({ id }) => id);
-      // One that has just lost its place will be a replica.
-      const isFormerFree = former !== master.id &&
-        nodes.some(({ id, ranges }) => id === former && ranges.length === 0);
-      entry.ids = new Set([master.id, ...replicas, ...(isFormerFree ? [former] : [])]);
-      this.#claim(owner, master, known, slots);
+      this.#claim(owner, master, (slot) => isAnother || this.#isOver(slot, master.epoch, heard), slots);
     }
-    this.#entries = this.#entries.filter((owner) => this.#owners.includes(owner));
     return { moved, slots };
   }
 
   #claim(
     owner: Owner<T>,
     { ranges, epoch }: ClusterNode,
-    known: ReadonlySet<string>,
+    isFree: (slot: number) => boolean,
     changed: Set<number>,
   ): void {
     for (const [first, last] of ranges) {
       for (let slot = first; slot <= last; slot++) {
         const before = this.#owners[slot];
-        if (before === owner) {
-          if (epoch > this.#epochs[slot]!) this.#epochs[slot] = epoch;
-          continue;
+        if (before && before !== owner) {
+          if (!isFree(slot)) continue;
+          changed.add(slot);
         }
-        // An owner that nobody knows any more has no claim.
-        if (before && epoch <= this.#epochs[slot]! && known.has(before.entry.master.id)) continue;
+        this.#epochs[slot] = before === owner ? Math.max(epoch, this.#epochs[slot]!) : epoch;
+        this.#repeated[slot] = this.#answers;
+        owner.made ??= this.#make(owner);
         this.#owners[slot] = owner;
-        this.#epochs[slot] = epoch;
-        if (before) changed.add(slot);
       }
     }
+  }
+
+  /**
+   * Whether the claim that stands on a slot is over for one of another master.
+   * @param heard Epochs of all nodes that the answer with the claim knows.
+   */
+  #isOver(slot: number, epoch: number, heard: ReadonlyMap<string, number>): boolean {
+    const standing = this.#epochs[slot]!;
+    // Who has not heard of a claim can't tell that it has ended, not even with a newer one: that may have been without the
+    // slot, for the master that made it knew better.
+    if ((heard.get(this.#owners[slot]!.master.id) ?? standing) < standing) return false;
+    return epoch > standing || this.#answers - this.#repeated[slot]! > PATIENCE;
+  }
+
+  #all(): Owner<T>[] {
+    return [...new Set(this.#owners)].filter((owner) => owner !== undefined);
   }
 }
