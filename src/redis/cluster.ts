@@ -13,7 +13,14 @@ import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Place, RedisAddress } from "./address.ts";
 import type { FirstAttempt } from "./availability.ts";
 import { isRefusal } from "./client_library.ts";
-import { ClusterMap, type ClusterNode, type Keeper, parseNodes } from "./cluster_map.ts";
+import {
+  ClusterMap,
+  type ClusterNode,
+  type Keeper,
+  parseEndpoints,
+  parseNodes,
+  type SlotsReply,
+} from "./cluster_map.ts";
 import { isReply, logMessage, publicMessage } from "./error_text.ts";
 import { Link } from "./link.ts";
 import { readInfo, type ServerInfo } from "./server_info.ts";
@@ -161,9 +168,9 @@ export class Cluster {
     const silent = new Set(asked.map(([key]) => key));
     const asking = asked.map(async ([key, link]) => {
       try {
-        const text = await link.ask<string>("CLUSTER", "NODES");
+        const replies = await link.ask<[string, SlotsReply[]]>(["CLUSTER", "NODES"], ["CLUSTER", "SLOTS"]);
         silent.delete(key);
-        if (!this.#isClosed && this.#links.get(key) === link) this.#learn(text, link);
+        if (!this.#isClosed && this.#links.get(key) === link) this.#learn(replies, link);
       } catch (error) {
         if (!link.isClosed) this.#failed(error, link);
       }
@@ -187,11 +194,12 @@ export class Cluster {
     }
   }
 
-  #learn(text: string, { address }: Link): void {
-    const nodes = parseNodes(text, address, address.transport === "tls");
+  #learn([text, slots]: [string, SlotsReply[]], { address }: Link): void {
+    const endpoints = parseEndpoints(slots, address);
+    const nodes = parseNodes(text, address, { byName: address.transport === "tls", endpoints });
     this.#nodes = nodes;
     const before = this.#masters;
-    const { moved, slots } = this.#map.learn(nodes);
+    const { moved, slots: movedSlots } = this.#map.learn(nodes);
     this.#masters = this.#map.keepers();
     if (this.#masters.length === 0) {
       this.#reason = "Redis' cluster has no slots yet: create it with redis-cli --cluster create";
@@ -200,9 +208,9 @@ export class Cluster {
     this.#isMapped = true;
     this.#first.resolve({ outcome: "ready" });
     for (const master of moved) master.moved();
-    if (slots.size > 0) {
-      this.#options.log?.info("redis slots moved", { count: slots.size });
-      this.#options.onMoved(slots);
+    if (movedSlots.size > 0) {
+      this.#options.log?.info("redis slots moved", { count: movedSlots.size });
+      this.#options.onMoved(movedSlots);
     }
     for (const master of before) if (!this.#masters.includes(master)) this.#options.onGone(master);
   }
@@ -279,7 +287,7 @@ export class ClusterMaster implements Topology {
     let info: ServerInfo | undefined;
     await sleep(
       ANSWER_MS,
-      link.ask<string>("INFO", "replication").then((text) => info = readInfo(text), () => {}),
+      link.ask<[string]>(["INFO", "replication"]).then(([text]) => info = readInfo(text), () => {}),
     );
     link.close();
     return info?.role === "slave" && info.promotion === server.promotion;

@@ -18,24 +18,53 @@ export interface ClusterNode {
   readonly ranges: readonly SlotRange[];
 }
 
+/** One range of slots as CLUSTER SLOTS answers it: first, last, and endpoint, port and id of each node that has it. */
+export type SlotsReply = readonly [number, number, ...(readonly [string | null, number, string])[]];
+
+/**
+ * Where clients are to find nodes, by id, read from what CLUSTER SLOTS answers: an address or a name, as
+ * `cluster-preferred-endpoint-type` says. https://redis.io/docs/latest/commands/cluster-slots/
+ * @param asked Where it was asked: a node that does not say where it is, is there.
+ */
+export function parseEndpoints(reply: readonly SlotsReply[], asked: Place): Map<string, Place> {
+  const places = new Map<string, Place>();
+  for (const [, , ...nodes] of reply) {
+    for (const [endpoint, port, id] of nodes) {
+      // A name that is preferred and not announced.
+      if (endpoint !== "?") places.set(id, { hostname: endpoint || asked.hostname, port });
+    }
+  }
+  return places;
+}
+
 /**
  * Reads what CLUSTER NODES answers: https://redis.io/docs/latest/commands/cluster-nodes/
  * @param asked Where it was asked: a node that does not know its own address leaves it out.
- * @param byName Whether the name that a node announces is taken, for the sake of its certificate, and not its address.
+ * @param options.byName Whether the name that a node announces is taken before all, for the sake of its certificate.
+ * @param options.endpoints What `parseEndpoints` has read at the same node.
  */
-export function parseNodes(text: string, asked: Place, byName: boolean): ClusterNode[] {
+export function parseNodes(
+  text: string,
+  asked: Place,
+  options: { byName: boolean; endpoints?: ReadonlyMap<string, Place> },
+): ClusterNode[] {
   const nodes: ClusterNode[] = [];
   for (const line of text.split("\n")) {
-    const [id, address, flagText, masterId, , , epoch, , ...slots] = line.trim().split(" ");
+    const [id, where, flagText, masterId, , , epoch, , ...slots] = line.trim().split(" ");
     if (id === undefined || epoch === undefined) continue;
     const flags = flagText!.split(",");
     if (flags.includes("noaddr") || flags.includes("handshake")) continue;
-    const [, ip, port, hostname] = /^(.*):(\d+)@\d+(?:,([^,]*))?/.exec(address!) ?? [];
+    const [, ip, port, hostname] = /^(.*):(\d+)@\d+(?:,([^,]*))?/.exec(where!) ?? [];
     if (port === undefined) continue;
-    const host = (byName && hostname) || ip || asked.hostname;
+    const address = ip || (flags.includes("myself") ? asked.hostname : "");
+    const place = options.byName && hostname
+      ? { hostname, port: Number(port) }
+      : options.endpoints?.get(id) ?? { hostname: address, port: Number(port) };
+    // Others may not know the address of one that has failed.
+    if (place.hostname === "") continue;
     nodes.push({
       id,
-      place: { hostname: host, port: Number(port) },
+      place,
       masterId: flags.includes("master") ? undefined : masterId,
       epoch: Number(epoch),
       // In brackets stand slots on their way: they are where they come from until the end.

@@ -22,11 +22,12 @@ export class Link {
   }
 
   /**
-   * Asks the one question that is asked here; while an answer is due, that one is waited for.
+   * Asks what is always asked here, at one time; while answers are due, those are waited for.
+   * @returns One answer for each question.
    * @throws what the client library rejects with.
    */
-  ask<T>(...question: string[]): Promise<T> {
-    this.#asking ??= this.#ask(question).finally(() => this.#asking = undefined);
+  ask<T extends unknown[]>(...questions: string[][]): Promise<T> {
+    this.#asking ??= this.#ask(questions).finally(() => this.#asking = undefined);
     return this.#asking as Promise<T>;
   }
 
@@ -35,14 +36,14 @@ export class Link {
     this.#end();
   }
 
-  async #ask(question: string[]): Promise<unknown> {
+  async #ask(questions: string[][]): Promise<unknown[]> {
     const client = this.#client ??= newClient(this.address);
     try {
       if (!client.isOpen) {
         client.on("error", () => {}); // the command rejects with it
         await client.connect();
       }
-      return await client.sendCommand(question);
+      return await Promise.all(questions.map((question) => client.sendCommand(question)));
     } catch (error) {
       if (this.#client === client) this.#end();
       throw error;

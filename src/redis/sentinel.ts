@@ -161,7 +161,7 @@ class SentinelLink {
   /** Resolves when it has said where the master is, or can't. */
   async ask(): Promise<void> {
     try {
-      const fields = pairsOf(await this.#link.ask<string[]>("SENTINEL", "MASTER", this.#name));
+      const fields = pairsOf((await this.#link.ask<[string[]]>(["SENTINEL", "MASTER", this.#name]))[0]);
       const master = { hostname: fields.get("ip")!, port: Number(fields.get("port")) };
       this.said = { master, epoch: Number(fields.get("config-epoch")), atMs: performance.now() };
       this.reason = undefined;

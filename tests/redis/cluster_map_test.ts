@@ -1,6 +1,12 @@
 /** What is read out of the answers of a cluster's nodes, and what is made of answers that do not say the same. */
 import { assert, assertEquals } from "@std/assert";
-import { ClusterMap, type ClusterNode, type Keeper, parseNodes } from "../../src/redis/cluster_map.ts";
+import {
+  ClusterMap,
+  type ClusterNode,
+  type Keeper,
+  parseEndpoints,
+  parseNodes,
+} from "../../src/redis/cluster_map.ts";
 import { formatRanges, parseRanges, SLOTS } from "../../src/redis/slots.ts";
 import { Chance } from "../../testkit/random.ts";
 
@@ -18,7 +24,7 @@ ${D} 127.0.0.1:30003@31003 master,fail - 1426238316232 1426238315232 1 disconnec
 `;
 
 function read(text: string, byName = false): string[] {
-  return parseNodes(text, ASKED, byName).map(({ id, place, masterId, epoch, ranges }) =>
+  return parseNodes(text, ASKED, { byName }).map(({ id, place, masterId, epoch, ranges }) =>
     `${id[0]} ${place.hostname} ${place.port} ${masterId?.[0] ?? "-"} ${epoch} ${formatRanges(ranges)}`
   );
 }
@@ -60,6 +66,27 @@ ${C} 127.0.0.1:30009@31009 handshake - 0 0 0 disconnected
 ${D} 127.0.0.1:30003@31003 slave,noaddr ${A} 0 0 1 disconnected
 `;
   assertEquals(read(text), ["a asked.example 7000 - 1 0-1"]);
+});
+
+Deno.test("Nodes are where clients are to find them: by the name or the address that they prefer", () => {
+  const text = `
+${A} 10.0.0.1:6379@16379,one.example myself,master - 0 0 1 connected 0-5460
+${B} 10.0.0.2:6379@16379,two.example slave ${A} 0 0 1 connected
+${C} 10.0.0.3:6379@16379, master - 0 0 3 connected 5461
+${D} :6379@16379 master,fail - 0 0 4 disconnected 5462
+`;
+  const reply: Parameters<typeof parseEndpoints>[0] = [
+    [0, 5460, ["one.example", 7001, A], ["two.example", 7002, B]],
+    [5461, 5461, ["?", 7003, C]],
+  ];
+  const placesOf = (reply: Parameters<typeof parseEndpoints>[0]) =>
+    parseNodes(text, ASKED, { byName: false, endpoints: parseEndpoints(reply, ASKED) })
+      .map(({ place: { hostname, port } }) => `${hostname}:${port}`);
+  assertEquals(placesOf(reply), ["one.example:7001", "two.example:7002", "10.0.0.3:6379"]);
+  // A node that leaves it to the client says null, or nothing.
+  for (const none of [null, ""]) {
+    assertEquals(placesOf([[0, 5460, [none, 7001, A]]])[0], `${ASKED.hostname}:7001`);
+  }
 });
 
 /** A master, or a replica with its master, at a place of its own. */
