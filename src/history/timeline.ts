@@ -88,6 +88,8 @@ export class Timeline implements Watch {
   readonly #onNew: (() => void)[] = [];
   /** Of a cluster: id of the node that was looked at last, and the life to which it has handed everything over. */
   #node = "";
+  /** What stood in the braces of the keys that were looked at last. */
+  #tag = "";
   #handedOverTo = "";
   /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
@@ -217,6 +219,7 @@ export class Timeline implements Watch {
         this.#slots,
         this.#ended,
         this.#isFailover(server) && this.#handedOverTo !== server.life ? "1" : "0",
+        tag === this.#tag ? "0" : "1",
         ...known.flatMap(({ seq, tag }, i) => [...keys[i]!, String(seq), tag]),
       ],
     ) as string[];
@@ -236,6 +239,7 @@ export class Timeline implements Watch {
     this.#name = name!;
     this.#life = server.life;
     this.#node = part?.node ?? "";
+    this.#tag = tag;
     this.#told = told!;
     this.#mark = mark === "none" ? "" : mark!;
     this.#slots = slots!;

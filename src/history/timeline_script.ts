@@ -10,7 +10,9 @@ local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV
 local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local known_mark, new_mark = ARGV[11], ARGV[12]
 local ids, whose, slots_now, slots, ended = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
-local is_unproven, first = ARGV[18], 19
+local is_unproven, is_elsewhere, first = ARGV[18], ARGV[19], 20
+-- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
+local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark', 'ids', 'slots', 'ended')
 local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
 if ids ~= '' and name then
@@ -18,12 +20,14 @@ if ids ~= '' and name then
   for id in string.gmatch(state[5] or '', '[^,]+') do
     if string.find(ids, id, 1, true) then is_own = true end
   end
-  if is_own then
+  -- It was kept in this slot before, then in another, and now here again: what is written here is old.
+  local is_old = has_memory == '1' and is_elsewhere == '1' and number_of(name) < number_of(known)
+  if is_own and not is_old then
     slots, ended = state[6] or '', state[7] or ''
-  elseif whose == '' then
+  elseif whose == '' and not is_own then
     return {'whose', state[5] or ''}
   else
-    -- Another master's, which has kept its own elsewhere since: as if there were none.
+    -- Or another master's, which has kept its own elsewhere since. As if there were none.
     name, written, waits = false, false, false
     redis.pcall('DEL', last)
   end
@@ -107,8 +111,6 @@ local is_same_data = is_whole or
   is_other == '0' and written == life and name == known and told > 0 and newest >= told
 
 local found = name
--- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
-local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
 -- Nobody has found out meanwhile that the former master has handed everything over.
 if is_unproven == '1' and written ~= life and patience ~= '0' then is_same_data = false end

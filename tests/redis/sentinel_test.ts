@@ -2,7 +2,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
-import { BrokerUnavailableError, ConfigError } from "../../src/protocol/errors.ts";
+import { ConfigError } from "../../src/protocol/errors.ts";
 import { isRedisUrl, parseRedisUrl } from "../../src/redis/address.ts";
 import { Sentinel } from "../../src/redis/sentinel.ts";
 import { UrlSource } from "../../src/redis/url_source.ts";
