@@ -1,5 +1,6 @@
 /** A broker that does what a test says, when the test says it: for what stands between subscribers and brokers. */
 import type { Broker, Subscriber, Subscription } from "../src/broker/broker.ts";
+import { BrokerUnavailableError } from "../src/protocol/errors.ts";
 import { Bell } from "./deadline.ts";
 
 /** A subscription that a stub was asked for. */
@@ -59,7 +60,7 @@ export class StubBroker implements Broker {
   isClosed = false;
   /** How often it was asked for a subscription. */
   subscribes = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting: PromiseWithResolvers<void>[] = [];
 
   unavailable(): string | undefined {
     return this.reason;
@@ -73,10 +74,10 @@ export class StubBroker implements Broker {
     this.subscribes++;
     this.bell.ring();
     if (this.isSlow) {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      this.#waiting.push(resolve);
-      signal?.addEventListener("abort", () => reject(signal.reason));
-      await promise;
+      const waiting = Promise.withResolvers<void>();
+      this.#waiting.push(waiting);
+      signal?.addEventListener("abort", () => waiting.reject(signal.reason));
+      await waiting.promise;
     }
     const refusal = this.refusals.shift();
     if (refusal) throw refusal;
@@ -89,7 +90,7 @@ export class StubBroker implements Broker {
   /** Lets those through that wait. */
   grant(): void {
     this.isSlow = false;
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    for (const { resolve } of this.#waiting.splice(0)) resolve();
   }
 
   publish(channel: string, payload: string): Promise<number> {
@@ -105,6 +106,9 @@ export class StubBroker implements Broker {
 
   close(): Promise<void> {
     this.isClosed = true;
+    for (const { reject } of this.#waiting.splice(0)) {
+      reject(new BrokerUnavailableError("The broker is closed"));
+    }
     return Promise.resolve();
   }
 

@@ -28,9 +28,10 @@ elseif (before[3] or '') == '' and
   string.sub(redis.call('HMGET', position, 'run')[1] or '', 1, 12) == string.match(timeline, '%.(.*)') then
   -- It was written before there were timelines, by the run of Redis that began the first one.
   redis.call('HSET', position, 'timeline', timeline)
-elseif string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) == '1.' or
+elseif elsewhere ~= '' or string.sub(timeline, 1, 2) == '1.' and string.sub(before[3] or '', 1, 2) == '1.' or
   tonumber(string.match(timeline, '^%d*')) > (tonumber(string.match(before[3] or '', '^%d+')) or 0) then
-  -- Later ones have greater numbers; the first ones of two servers both have 1.
+  -- Later ones have greater numbers; the first ones of two servers both have 1. Of one that was ended on another master
+  -- the number says nothing here.
   former = former .. epoch .. '.' .. last .. ','
   -- Bounded, and cut between two of them: the oldest of many are of no use to anybody any more.
   if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end

@@ -7,6 +7,7 @@ import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { StubBroker } from "../../testkit/stub_broker.ts";
+import { TurnedClock } from "../../testkit/turned_clock.ts";
 
 /** A subscription, and brokers of which its channel belongs to `home`. */
 class Stage {
@@ -263,6 +264,33 @@ Deno.test("MovingSubscription that is closed on its way leaves nothing, and says
     assertEquals([recorder.payloads, recorder.changes, second.subscribes], [[], ["lost"], asked], moment);
     assertEquals(stage.closes, 1, moment);
   }
+});
+
+Deno.test("MovingSubscription that is closed where it is says nothing more", async () => {
+  const stage = new Stage();
+  const { recorder, subscription } = stage;
+  await subscription.open(undefined);
+  const { subscriber } = stage.brokers[0].subscriptions[0]!;
+  await subscription.close();
+  subscriber.message("late", 4);
+  subscriber.lost("late");
+  subscriber.restored();
+  stage.moveTo(stage.brokers[1]);
+  assertEquals([recorder.payloads, recorder.changes, stage.held, stage.closes], [[], [], [0, 0, 0], 1]);
+});
+
+Deno.test("MovingSubscription that is closed waits for no time to try again", async () => {
+  using clock = new TurnedClock();
+  const stage = new Stage();
+  const { brokers: [, second], subscription } = stage;
+  await subscription.open(undefined);
+  second.refusals.push(new BrokerUnavailableError("not yet"));
+  stage.moveTo(second);
+  await second.bell.until(() => second.subscribes === 1, "the second one to be asked");
+  for (let turns = 0; turns < 10; turns++) await null;
+  assertEquals(clock.timers, 1);
+  await subscription.close(); // the clock stands still
+  assertEquals([clock.timers, second.subscribes], [0, 1]);
 });
 
 Deno.test("MovingSubscription that was lost again before it was restored is not said to be restored", async () => {
