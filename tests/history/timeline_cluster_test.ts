@@ -358,3 +358,22 @@ for (const how of ["append", "since"] as const) {
     assertEquals([went.seq, went.formers, went.timeline], [seq, "theirs.5", LATER]);
   });
 }
+
+test("is not ended by what is left of it in a slot that it was kept in before", async ({ redis, looked, append }) => {
+  const part = new StubPart("a");
+  const timeline = new Timeline(part);
+  await looked(timeline);
+  await append(timeline, "alice", 1);
+  await looked(timeline);
+  // It goes on in another slot, and there a failover that is not known to be whole begins the next one.
+  part.tag = `${TAG}7`;
+  await looked(timeline);
+  [part.node, part.ids] = ["b", new Set(["a", "b"])];
+  await looked(timeline, "second");
+  const { name } = timeline;
+  assertMatch(name, /^\d{13}\./);
+  part.tag = TAG;
+  await looked(timeline, "second");
+  assertEquals(timeline.name, name);
+  assertEquals((await stateOf(redis)).name, name);
+});
