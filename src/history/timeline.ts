@@ -38,6 +38,8 @@
  */
 import {
   type Ask,
+  common,
+  formatRanges,
   historyKey,
   isElsewhere,
   isIn,
@@ -78,7 +80,7 @@ export class Timeline implements Watch {
   readonly #me = crypto.randomUUID();
   readonly #part: Part | undefined;
   readonly #lineage: Lineage;
-  /** Slots that were there when it began, and names of those that were ended before it. */
+  /** Slots that were there when it began and have not left since, and names of those that were ended before it. */
   #slots = "";
   #began: readonly SlotRange[] = [];
   #ended = "";
@@ -163,6 +165,15 @@ export class Timeline implements Watch {
     }
   }
 
+  /**
+   * The slots that it began with, without those that have left: what comes back with them was whole elsewhere. "" when none
+   * has left; "none" for none.
+   */
+  #left(part: Part): string {
+    const slots = formatRanges(common(this.#began, parseRanges(part.slots)));
+    return slots === this.#slots ? "" : slots || "none";
+  }
+
   /** Finds out whether the node that was looked at before has handed over to this one. */
   async #askFormer(server: ServerInfo): Promise<void> {
     if (!this.#isFailover(server) || this.#handedOverTo === server.life) return;
@@ -220,6 +231,7 @@ export class Timeline implements Watch {
         this.#ended,
         this.#isFailover(server) && this.#handedOverTo !== server.life ? "1" : "0",
         tag === this.#tag ? "0" : "1",
+        part ? this.#left(part) : "",
         ...known.flatMap(({ seq, tag }, i) => [...keys[i]!, String(seq), tag]),
       ],
     ) as string[];

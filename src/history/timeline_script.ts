@@ -10,7 +10,8 @@ local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV
 local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local known_mark, new_mark = ARGV[11], ARGV[12]
 local ids, whose, slots_now, slots, ended = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
-local is_unproven, is_elsewhere, first = ARGV[18], ARGV[19], 20
+local is_unproven, is_elsewhere, left, first = ARGV[18], ARGV[19], ARGV[20], 21
+local has_shrunk = false
 -- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
 local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark', 'ids', 'slots', 'ended')
@@ -24,6 +25,7 @@ if ids ~= '' and name then
   local is_old = has_memory == '1' and is_elsewhere == '1' and number_of(name) < number_of(known)
   if is_own and not is_old then
     slots, ended = state[6] or '', state[7] or ''
+    if left ~= '' and name == known then slots, has_shrunk = left == 'none' and '' or left, true end
   elseif whose == '' and not is_own then
     return {'whose', state[5] or ''}
   else
@@ -140,7 +142,7 @@ if name == later and ids ~= '' then
   slots = slots_now
 end
 local is_news = name ~= found or written ~= life or redis.call('PTTL', timeline) < ttl / 2 or
-  ids ~= '' and ids ~= state[5]
+  ids ~= '' and (ids ~= state[5] or has_shrunk)
 if is_news and (found or #ARGV >= first or number_of(name) > 1 or is_other == '1') then
   local part = ids == '' and {} or {'ids', ids, 'slots', slots, 'ended', ended}
   if write('HSET', timeline, 'name', name, 'life', life, unpack(part)) then write('PEXPIRE', timeline, ttl) end

@@ -24,7 +24,7 @@ export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
 export type { PubSubWords } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
 export type { ClusterMaster } from "./cluster.ts";
-export { isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
+export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";

@@ -60,3 +60,11 @@ export function parseRanges(text: string): SlotRange[] {
 export function isIn(ranges: readonly SlotRange[], slot: number): boolean {
   return ranges.some(([first, last]) => first <= slot && slot <= last);
 }
+
+/** What is in both. Each has its ranges in order. */
+export function common(ones: readonly SlotRange[], others: readonly SlotRange[]): SlotRange[] {
+  return ones.flatMap(([first, last]) =>
+    others.map(([from, to]) => [Math.max(first, from), Math.min(last, to)] as const)
+      .filter(([first, last]) => first <= last)
+  );
+}

@@ -377,3 +377,29 @@ test("is not ended by what is left of it in a slot that it was kept in before", 
   assertEquals(timeline.name, name);
   assertEquals((await stateOf(redis)).name, name);
 });
+
+test("forgets that it began with a slot when that has left, for what comes back with it is whole", async ({ redis, looked, append }) => {
+  const part = new StubPart("a");
+  const timeline = new Timeline(part);
+  await looked(timeline);
+  await append(timeline, "alice", 1);
+  await looked(timeline);
+  part.slots = `0-100,${ALICE}`;
+  [part.node, part.ids] = ["b", new Set(["a", "b"])];
+  await looked(timeline, "second");
+  assertEquals(timeline.elsewhere("alice"), "");
+  assertEquals((await stateOf(redis)).slots, `0-100,${ALICE}`);
+  part.slots = "50-100";
+  await looked(timeline, "second");
+  part.slots = `50-100,${ALICE}`;
+  await looked(timeline, "second");
+  assertMatch(timeline.elsewhere("alice"), /^,1\.first,$/);
+  assertEquals((await stateOf(redis)).slots, "50-100");
+  // Another process learns it from there.
+  const other = new Timeline(part);
+  await looked(other, "second");
+  assertEquals([other.name, other.elsewhere("alice")], [timeline.name, ",1.first,"]);
+  part.slots = String(ALICE);
+  await looked(timeline, "second");
+  assertEquals((await stateOf(redis)).slots, "");
+});
