@@ -131,7 +131,7 @@ Deno.test("What is elsewhere is told by what Redis said, and by nothing else", (
 
 Deno.test("RoutedBroker refuses what is sent to a channel that has just moved, and to no other", async () => {
   const stage = new Stage();
-  const { brokers: [first, second], broker } = stage;
+  const { brokers: [first, second, third], broker } = stage;
   using clock = new StandingClock();
   stage.move("0a", second);
   assertEquals([broker.unavailable("0a"), broker.unavailable("0b"), broker.unavailable()], [
@@ -146,6 +146,14 @@ Deno.test("RoutedBroker refuses what is sent to a channel that has just moved, a
   assertEquals(broker.unavailable("0a"), FOLLOWS);
   clock.pass(1);
   assertEquals([broker.unavailable("0a"), await broker.counts(["0a"])], [undefined, [2]]);
+  // One that moves again before that is waited for anew.
+  stage.move("0b", second);
+  clock.pass(1_000);
+  stage.move("0b", third);
+  clock.pass(1_499);
+  assertEquals(broker.unavailable("0b"), FOLLOWS);
+  clock.pass(1);
+  assertEquals(broker.unavailable("0b"), undefined);
   // Moved again it begins anew; and what is wrong with its broker says more.
   stage.move("0a", first);
   assertEquals(broker.unavailable("0a"), FOLLOWS);

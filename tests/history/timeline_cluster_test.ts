@@ -103,6 +103,7 @@ test("is kept under its tag, with the ids of its nodes, and without a mark", asy
       LAST,
     ].toSorted(),
   );
+  assertEquals(new Timeline(new StubPart("a")).appended("alice", 1, "tag"), false); // there is no mark to be made
   assertEquals([one.markKey, (await redis.cli("HVALS", LAST) as string[]).length], [undefined, 1]);
   for (const key of [STATE, LAST]) assert(Number(await redis.cli("PTTL", key)) > 0, `${key} stays for ever`);
   const next = new Timeline(new StubPart("a", "ar"));
@@ -232,7 +233,7 @@ test("names each timeline that it has ended, the latest ones where these are man
   const { ended } = await stateOf(redis);
   assert(ended!.length <= 400, `It is ${ended!.length} characters long`);
   for (const name of names) assert(`,${ended}`.includes(`,${name},`), `${name} is not among "${ended}"`);
-  assertMatch(ended!, /^(\d+\.\w[\w-]*,)+$/);
+  assertMatch(ended!, /^(\d+\.[\w-]+,)+$/);
 });
 
 for (const isKept of [true, false]) {
@@ -259,6 +260,8 @@ for (const isHandedOver of [true, false]) {
     assert(await t.look(one, "second") !== undefined, "It does not wait for others");
     await t.looked(one, "second");
     assertEquals([one.name === "1.first", new Set(part.asked)], [isHandedOver, new Set(["a"])]);
+    // Once it has said so it is not asked again.
+    if (isHandedOver) assertEquals(part.asked, ["a"]);
     const asked = part.asked.length;
     assertEquals([await t.look(one, "second"), part.asked.length], [undefined, asked]);
   });
