@@ -1,6 +1,6 @@
 /**
- * Writes the generated parts of `docs/settings.md` and `docs/http_api.md`: from the table of settings, and from the
- * document of the HTTP API. The rest of both pages is written by hand.
+ * Writes the generated parts of `docs/settings.md`, `docs/http_api.md` and `docs/scaling.md`: from the table of settings,
+ * from the document of the HTTP API, and from the arithmetic of `scaling.ts`. The rest of these pages is written by hand.
  *
  *     deno task docs
  */
@@ -9,6 +9,7 @@ import { SETTINGS } from "../src/config/settings.ts";
 import type { Env } from "../src/http/api/call.ts";
 import { CALLS } from "../src/http/api/calls.ts";
 import { writeDocument } from "../src/http/document.ts";
+import { scalingTables } from "./scaling.ts";
 
 /** As much of OpenAPI as the page is made of. */
 interface Document {
@@ -48,6 +49,7 @@ const END = "<!-- end of generated -->\n";
 export const PAGES: Readonly<Record<string, () => string>> = {
   "docs/settings.md": settingsTable,
   "docs/http_api.md": calls,
+  "docs/scaling.md": () => scalingTables(),
 };
 
 /** The page as it is to be: its generated part made anew, all of it formatted. */

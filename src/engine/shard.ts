@@ -59,10 +59,11 @@ export class Shard {
     this.#probe = new Probe({
       redis,
       channel: () => {
-        // On a cluster it has to be one that is kept here.
-        if (!part) return `${channelPrefix}${RESERVED_PREFIX}probe:${id}`;
-        const { tag } = part;
-        return tag === undefined ? undefined : `${channelPrefix}${RESERVED_PREFIX}probe:{${tag}}:${id}`;
+        const name = `${channelPrefix}${RESERVED_PREFIX}probe:${id}`;
+        if (!part) return name;
+        if (part.slots === "") return undefined;
+        // On a cluster it has to be one that is kept here. It has no braces: they would not survive within those of keys.
+        for (let number = 0;; number++) if (part.keeps(`${name}:${number}`)) return `${name}:${number}`;
       },
       dial: (channel, attempt) => dialler.dialSubscribed(channel, attempt, { name: "userwire-probe" }),
       onCounted: (counts) => broker.onCounted(counts),

@@ -126,8 +126,10 @@ export class Redis extends CommandConnection implements Scripts {
   /** How many connections Redis has, and how many it takes: Infinity when it does not say, as before 6.2. */
   async clients(): Promise<{ connected: number; max: number }> {
     const info = await this.command((client) => client.info("clients"));
+    // Those to the other nodes of a cluster are none of the clients, and take places all the same.
+    const bus = Number(/^cluster_connections:(\d+)/m.exec(info)?.[1] ?? 0);
     return {
-      connected: Number(/^connected_clients:(\d+)/m.exec(info)?.[1]),
+      connected: Number(/^connected_clients:(\d+)/m.exec(info)?.[1]) + bus,
       max: Number(/^maxclients:(\d+)/m.exec(info)?.[1] ?? Infinity),
     };
   }

@@ -318,6 +318,27 @@ redisTest("A master that is away is refused to its users alone, and said in warn
   }
 });
 
+redisTest(
+  "Of a cluster with many masters each is tried with names of its own slots, and found ready",
+  async () => {
+    await using cluster = await ClusterSet.start({ masters: 8 });
+    for (const prefix of ["", "prod:"]) {
+      await using service = await Service.start({ REDIS_URL: cluster.url, USERWIRE_CHANNEL_PREFIX: prefix });
+      let seen: unknown;
+      await until(
+        async () => {
+          const readiness = await service.readiness();
+          seen = readiness;
+          return readiness.status === 200 && readiness.warnings.length === 0;
+        },
+        "all masters to be found ready",
+        WAIT_MS,
+        () => JSON.stringify(seen),
+      );
+    }
+  },
+);
+
 redisTest("A cluster without slots, and a password that is wrong, are told at the start", async () => {
   await using cluster = await ClusterSet.start({ masters: 1, password: "secret" });
   const wrong = cluster.url.replace("secret", "other");

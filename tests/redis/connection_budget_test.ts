@@ -52,6 +52,9 @@ Deno.test("Redis tells its connections, and none as its bound where it does not 
     max: 10_000,
   });
   assertEquals(await clients("# Clients\r\nconnected_clients:3\r\n"), { connected: 3, max: Infinity });
+  // The bus of a cluster takes places of the same bound.
+  const onCluster = "connected_clients:3\r\ncluster_connections:10\r\nmaxclients:100\r\n";
+  assertEquals(await clients(onCluster), { connected: 13, max: 100 });
 });
 
 Deno.test("ConnectionBudget asks Redis anew when its answer is a second old, however many places that named", async () => {
