@@ -194,6 +194,7 @@ Deno.test("ClusterMap keeps a keeper through failovers there and back", () => {
   const failed = [node("a", 1, ""), node("ar", 3, "0-99"), FIRST[1]!, FIRST[3]!];
   assertEquals(world.learn(...failed), { moved: ["a"], slots: "" });
   assertEquals(world.all, { "a at ar.example": "0-99", "b at b.example": "100-199" });
+  assertEquals(world.idsOf("a"), "a ar"); // it will be a replica
   assertEquals([world.learn(...failed), world.learn(...FIRST)], [NOTHING, NOTHING]);
   assertEquals(world.all["a at ar.example"], "0-99");
   const back = [replica("a", "ar", 3), node("ar", 3, "0-99"), FIRST[1]!, FIRST[3]!];
@@ -212,6 +213,11 @@ Deno.test("ClusterMap reports a master that has another address, and goes by wha
   assertEquals(world.learn(elsewhere, FIRST[1]!), { moved: ["a"], slots: "" });
   assertEquals(Object.keys(world.all), ["a at other.example", "b at b.example"]);
   assertEquals(world.learn(elsewhere, FIRST[1]!), NOTHING);
+  world.learn(elsewhere, FIRST[1]!, replica("ar", "a", 1));
+  // Another node at the same place, and the former master is not known any more.
+  const after = node("ar", 3, "0-99", { at: "other.example" });
+  assertEquals(world.learn(after, FIRST[1]!), { moved: ["a"], slots: "" });
+  assertEquals(world.idsOf("a"), "ar");
 });
 
 Deno.test("ClusterMap has no keeper without slots, and makes none for one that nobody knows to keep any", () => {
@@ -245,13 +251,15 @@ Deno.test("ClusterMap follows a replica to another master, and one that becomes 
     const world = new World();
     world.learn(...FIRST);
     const [own, rest] = [node("br", 3, "190-199"), node("b", 2, "100-189")];
-    const change = world.learn(FIRST[0]!, ...(isFirst ? [own, rest] : [rest, own]));
+    const now = [FIRST[0]!, ...(isFirst ? [own, rest] : [rest, own])];
+    const change = world.learn(...now);
     assertEquals(change, { moved: [], slots: "190 191 192 193 194 195 196 197 198 199" });
     assertEquals(world.all, {
       "a at a.example": "0-99",
       "b at b.example": "100-189",
       "br at br.example": "190-199",
     });
+    for (const answer of [FIRST, now]) assertEquals(world.learn(...answer), NOTHING);
   }
 });
 
@@ -284,7 +292,17 @@ Deno.test("ClusterMap does not go back for a node that has never heard of who ke
   world.learn(...FIRST, replica("br2", "b", 2));
   world.learn(...now);
   const all = world.all;
+  for (let i = 0; i < 30; i++) world.learn(...now);
   assertEquals([world.learn(...FIRST), world.all], [NOTHING, all]);
+});
+
+Deno.test("ClusterMap knows a slot that has come back by the later claim, whatever is said of the earlier ones", () => {
+  const world = new World();
+  const then = [node("a", 1, "0-99"), node("d", 0, "")];
+  const away = [node("a", 1, "1-99"), node("d", 5, "0")];
+  for (const answer of [then, away, [node("a", 6, "0-99"), node("d", 5, "")]]) world.learn(...answer);
+  for (const answer of [then, away, away]) assertEquals(world.learn(...answer), NOTHING);
+  assertEquals(world.all, { "a at a.example": "0-99" });
 });
 
 Deno.test("ClusterMap takes a cluster that was made anew at the same places, whatever its epochs", () => {
