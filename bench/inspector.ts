@@ -4,6 +4,8 @@ import { withDeadline } from "../testkit/deadline.ts";
 const ANSWER_MS = 60_000;
 /** Microseconds between two looks at the stack. */
 const SAMPLING_US = 200;
+/** Milliseconds between two looks at how late a timer is. */
+const BEAT_MS = 2;
 
 /** Time spent in functions themselves, by function. */
 export interface CpuProfile {
@@ -101,6 +103,29 @@ export class Inspector implements Disposable {
       entry.bytes += nodes[node + size]!;
     }
     return heap;
+  }
+
+  /**
+   * The longest that its event loop was held during the time given, in milliseconds: by how much a timer came late, but
+   * at most the CPU time that the program used meanwhile. So other programs that take the CPU don't count.
+   */
+  async longestTurn(ms: number): Promise<number> {
+    const expression = `new Promise((resolve) => {
+      let longestMs = 0, last = performance.now(), used = process.cpuUsage();
+      const endMs = last + ${ms};
+      const timer = setInterval(() => {
+        const now = performance.now(), cpu = process.cpuUsage(used);
+        longestMs = Math.max(longestMs, Math.min(now - last - ${BEAT_MS}, (cpu.user + cpu.system) / 1_000));
+        last = now;
+        used = process.cpuUsage();
+        if (now < endMs) return;
+        clearInterval(timer);
+        resolve(longestMs);
+      }, ${BEAT_MS});
+    })`;
+    const options = { expression, awaitPromise: true, returnByValue: true };
+    const { result } = await this.#call("Runtime.evaluate", options) as { result: { value: number } };
+    return result.value;
   }
 
   [Symbol.dispose](): void {

@@ -2,7 +2,8 @@
  * `deno task scale`: ten thousand sockets on one process and one Redis, in dedicated and in shared mode. Each gets
  * three messages, all are closed, and every connection to Redis must be gone. Then a Redis with room for few: new
  * sockets must be refused with 503 before Redis refuses anybody. Then a rolling restart of four nodes behind HAProxy,
- * under a thousand sockets of the client library and a hundred sends a second: nothing may fail or be lost.
+ * under a thousand sockets of the client library and a hundred sends a second: nothing may fail or be lost. With
+ * `--curve` it measures instead what a message costs as sockets grow.
  *
  * Loopback only, bounded in time; exit code 1 when anything is not as it must be.
  */
@@ -14,6 +15,7 @@ import { endureRollingRestart } from "../testkit/rolling_restart.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import { assertLinux, ephemeralPorts, openFileLimit, warnWhenBusy } from "./machine.ts";
 import { wholeNumber } from "./options.ts";
+import { curve } from "./scale_curve.ts";
 import { Findings, refusals, type Stage, stage } from "./scale_stages.ts";
 
 const HELP = `deno task scale [options]
@@ -21,6 +23,7 @@ const HELP = `deno task scale [options]
   --sockets N      sockets to open; fewer when limits of this machine ask for it (10000)
   --sources N      addresses that clients come from; more are taken when ports ask for it (1)
   --mode MODE      only "dedicated", "shared", "refusals" or "restart"
+  --curve          instead: what a message costs with 1,000, 4,000 and 8,000 sockets on two nodes
 `;
 
 const MESSAGES = 3;
@@ -42,6 +45,7 @@ async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> 
       sockets: { type: "string", default: "10000" },
       sources: { type: "string", default: "1" },
       mode: { type: "string" },
+      curve: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -55,19 +59,26 @@ async function scale(own: (started: AsyncDisposable) => void): Promise<boolean> 
   if (mode === undefined && values.mode !== undefined) {
     throw new Error(`--mode must be one of ${MODES.join(", ")}, but is "${values.mode}": correct it`);
   }
+  if (values.curve && mode === "refusals") {
+    throw new Error(`--curve measures "dedicated" and "shared": leave out --mode refusals`);
+  }
   assertLinux();
   if (findRedisServer() === undefined) throw new Error(REDIS_MISSING.replace("The tests need", "This needs"));
 
   warnWhenBusy();
   const dir = await scratchFolder(own);
   const findings = new Findings();
-  for (const subscriptions of ["dedicated", "shared"] as const) {
-    if (mode !== undefined && mode !== subscriptions) continue;
-    await stage(plan(subscriptions, { sockets, sources }), { dir, own, findings });
+  const ways = (["dedicated", "shared"] as const).filter((one) => mode === undefined || mode === one);
+  if (values.curve) {
+    await curve(ways, { dir, own, findings });
+  } else {
+    for (const subscriptions of ways) {
+      await stage(plan(subscriptions, { sockets, sources }), { dir, own, findings });
+    }
+    if (mode === undefined || mode === "refusals") await refusals({ dir, own, findings });
+    if (mode === "restart" && findHaProxy() === undefined) throw new Error(HAPROXY_MISSING);
+    if (mode === "restart" || (mode === undefined && findHaProxy() !== undefined)) await restart(findings);
   }
-  if (mode === undefined || mode === "refusals") await refusals({ dir, own, findings });
-  if (mode === "restart" && findHaProxy() === undefined) throw new Error(HAPROXY_MISSING);
-  if (mode === "restart" || (mode === undefined && findHaProxy() !== undefined)) await restart(findings);
 
   console.log(findings.violations.length === 0 ? "\nAll as it must be" : "\nNot as it must be:");
   for (const violation of findings.violations) console.log(`  ${violation}`);

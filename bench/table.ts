@@ -67,7 +67,7 @@ function grouped(value: number, digits: number): string {
 }
 
 /** Aligned as `deno fmt` aligns it. */
-function layOut(rows: readonly string[][]): string {
+export function layOut(rows: readonly string[][]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((cells) => cells[column]!.length)));
   const [head, ...body] = rows.map((cells) => cells.map((cell, column) => cell.padEnd(widths[column]!)));
   const rule = widths.map((width) => "-".repeat(width));

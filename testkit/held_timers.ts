@@ -1,3 +1,5 @@
+import { TICKS } from "../src/session/heartbeat.ts";
+
 /**
  * Timers of one length that never fire by themselves, for what is to happen at once and not when its timer says so. No
  * machine is too slow for that, as it is for "within half a second".
@@ -89,5 +91,16 @@ export class HeldIntervals implements Disposable {
   [Symbol.dispose](): void {
     globalThis.setInterval = this.#setInterval;
     globalThis.clearInterval = this.#clearInterval;
+  }
+}
+
+/** The ticks of sessions: each run is a second, in which every session is ticked once. */
+export class HeldSeconds extends HeldIntervals {
+  constructor() {
+    super(1_000 / TICKS.parts);
+  }
+
+  override run(): void {
+    for (let part = 0; part < TICKS.parts; part++) super.run();
   }
 }

@@ -15,7 +15,10 @@ export interface ClusterOptions {
   readonly masters?: number;
   /** Whether each master has a replica. @default false */
   readonly replicas?: boolean;
-  /** How long a node may be silent before the others take it for failed, in milliseconds. @default 1000 */
+  /**
+   * How long a node may be silent before the others take it for failed, in milliseconds. On a busy machine all may be for
+   * a second, and the cluster is then down. @default 15000
+   */
   readonly nodeTimeoutMs?: number;
   readonly password?: string;
   /** More arguments for each node, as on the command line. */
@@ -223,7 +226,7 @@ export class ClusterSet implements AsyncDisposable {
   }
 
   async #launch(): Promise<ClusterServer> {
-    const { nodeTimeoutMs = 1_000, password, args = [] } = this.#options;
+    const { nodeTimeoutMs = 15_000, password, args = [] } = this.#options;
     const bus = OwnPort.take();
     const options: RedisServerOptions = {
       ...(password !== undefined && { password }),

@@ -1,5 +1,7 @@
 /** One time limit for many short waits, at the price of one timer for all of them. */
 
+import { inSlices } from "./slices.ts";
+
 /** A wait that has begun. */
 export interface Deadline {
   readonly dueMs: number;
@@ -64,11 +66,16 @@ export class Deadlines {
   }
 
   #tick(): void {
-    const nowMs = performance.now();
-    for (const deadline of this.#waits) {
-      if (deadline.dueMs > nowMs) return;
+    void inSlices(this.#over(performance.now()), (deadline) => {
       this.#waits.delete(deadline);
       deadline.late();
+    });
+  }
+
+  *#over(nowMs: number): Generator<Deadline> {
+    for (const deadline of this.#waits) {
+      if (deadline.dueMs > nowMs) return;
+      yield deadline;
     }
     this.#rest();
   }

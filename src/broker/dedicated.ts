@@ -16,7 +16,7 @@ import type { Subscriber, Subscription } from "./broker.ts";
 import { ByChannel } from "./by_channel.ts";
 import { type DedicatedContext, DedicatedSubscription } from "./dedicated_subscription.ts";
 import type { Dialler } from "./dialler.ts";
-import type { Subscriptions } from "./subscriptions.ts";
+import { healthRounds, type Subscriptions } from "./subscriptions.ts";
 
 /** Dials at one time. More would only queue in the kernel and make a Redis that restarts slower to come back. */
 const MAX_DIALS = 64;
@@ -31,6 +31,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly log: Log | undefined;
   readonly #budget: ConnectionBudget;
   readonly #dials = new Semaphore(MAX_DIALS);
+  readonly connections = healthRounds();
   readonly #all = new ByChannel<DedicatedSubscription>();
   #isClosed = false;
   #losses = 0;
@@ -73,15 +74,12 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
       }
     });
     this.#all.add(subscription);
+    this.connections.add(subscription);
     if (this.#isClosed) {
       await subscription.close();
       throw new BrokerUnavailableError("The broker is closed");
     }
     return subscription;
-  }
-
-  connections(): Iterable<DedicatedSubscription> {
-    return this.#all;
   }
 
   async close(): Promise<void> {
@@ -108,5 +106,6 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
 
   onClosed(subscription: DedicatedSubscription): void {
     this.#all.delete(subscription);
+    this.connections.delete(subscription);
   }
 }

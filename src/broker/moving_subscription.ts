@@ -15,6 +15,8 @@ export interface MovingContext {
   of(): Broker;
   /** Finds that out anew. */
   look(): Promise<void>;
+  /** It is on its way (1), or no more (-1). */
+  onMoving(count: 1 | -1): void;
   onClosed(): void;
   /** Has what the subscriber throws. */
   readonly log: Log | undefined;
@@ -41,11 +43,6 @@ export class MovingSubscription implements Subscription, Subscriber {
     this.slot = slotOf(channel);
     this.#listener = new Listener(channel, subscriber, context.log);
     this.#context = context;
-  }
-
-  /** Whether it is on its way. */
-  get isMoving(): boolean {
-    return this.#moving !== undefined;
   }
 
   /**
@@ -90,7 +87,9 @@ export class MovingSubscription implements Subscription, Subscriber {
   /** Goes where the channel belongs now, unless it is there. */
   move(): void {
     if (!this.#inner || this.#closed || this.#moving || !this.#isElsewhere()) return;
+    this.#context.onMoving(1);
     this.#moving = this.#move().finally(() => {
+      this.#context.onMoving(-1);
       this.#moving = undefined;
       // It may have moved again meanwhile.
       this.move();

@@ -1,13 +1,14 @@
 /** The broker over Redis: publishing, counting, health and the self-check. How it subscribes is a part of its own. */
+import { inSlices } from "../async/slices.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
+import type { PubSubConnection } from "../redis/pubsub_connection.ts";
 import type { Redis } from "../redis/commands.ts";
 import type { Broker, Subscriber, Subscription } from "./broker.ts";
 import { SelfCheck } from "./self_check.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
-const HEALTH_TICK_MS = 5_000;
-/** A tick that comes later than that comes in a process that is short of time. */
+/** Who looks for a sign of life later than that is short of time. */
 const MAX_LATE_MS = 500;
 /**
  * How long sends are refused after Redis came back, because other nodes take their time to come back too: a send
@@ -19,6 +20,8 @@ const LIFE_MS = 1_000;
 /** How long at most they are refused while this node itself has not restored all of its subscriptions. */
 const MAX_SETTLE_MS = 30_000;
 
+const RESTORING = "Redis is back and subscriptions are being restored";
+
 export const NOT_COUNTING =
   "Redis does not count its subscribers, as subscriptions of their own need it to tell who is online";
 
@@ -29,11 +32,15 @@ export class RedisBroker implements Broker {
   readonly #redis: Redis;
   readonly #log: Log | undefined;
   readonly #selfCheck: SelfCheck;
-  readonly #healthTimer: ReturnType<typeof setInterval>;
   #isCounting = true;
-  #nextTickMs = performance.now() + HEALTH_TICK_MS;
+  /** Ends what is being done for every subscription. */
+  readonly #closing = new AbortController();
+  /** How often something is just being done for every subscription that must be over before sends are accepted. */
+  #passes = 0;
+  /** When all were asked for a sign of life the last time. */
+  #askedAtMs = -Infinity;
+  #asking: AbortController | undefined;
   #lifeTimer: ReturnType<typeof setTimeout> | undefined;
-  #isClosed = false;
 
   /** @param options Its way of subscribing ends with the broker; the connection for commands is the caller's to close. */
   constructor(options: { subscriptions: Subscriptions; redis: Redis; log?: Log }) {
@@ -42,7 +49,10 @@ export class RedisBroker implements Broker {
     this.counted = subscriptions.counted;
     this.#redis = redis;
     this.#log = log;
-    this.#healthTimer = setInterval(() => this.#tick(), HEALTH_TICK_MS);
+    subscriptions.connections.start((connection, isLate) => {
+      // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
+      if (!isLate && redis.availability.reason === undefined) connection.checkHealth();
+    });
     this.#selfCheck = new SelfCheck({
       isIdle: () => !this.#isCounting || this.unavailable() !== undefined,
       counts: (channels) => redis.ownCounts(channels),
@@ -55,10 +65,8 @@ export class RedisBroker implements Broker {
     });
     subscriptions.onSubscribed = (channel) => this.#selfCheck.opened(channel);
     // The commands go to another server than before, or to other data: so must all subscriptions.
-    redis.onOtherServer(() => {
-      for (const connection of subscriptions.connections()) connection.cut();
-    });
-    redis.availability.onReturn(() => this.#askForLife());
+    redis.onOtherServer(() => void this.#pass((connection) => connection.cutIfOld()));
+    redis.availability.onReturn(() => void this.#askForLife());
   }
 
   unavailable(): string | undefined {
@@ -66,11 +74,13 @@ export class RedisBroker implements Broker {
     if (!this.#isCounting && this.counted === "sockets") return NOT_COUNTING;
     const reason = this.#unreachable();
     if (reason !== undefined) return reason;
+    if (this.#passes > 0) return RESTORING;
     const { backAtMs } = this.#redis.availability;
     if (backAtMs === -Infinity) return undefined; // it was never away: no need to ask the clock
-    const backForMs = performance.now() - backAtMs;
-    return backForMs < (this.#subscriptions.lost > 0 ? MAX_SETTLE_MS : SETTLE_MS)
-      ? "Redis is back and subscriptions are being restored"
+    const nowMs = performance.now();
+    const isSettling = nowMs - Math.max(backAtMs, this.#askedAtMs) < SETTLE_MS;
+    return isSettling || this.#subscriptions.lost > 0 && nowMs - backAtMs < MAX_SETTLE_MS
+      ? RESTORING
       : undefined;
   }
 
@@ -112,38 +122,47 @@ export class RedisBroker implements Broker {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
-    clearInterval(this.#healthTimer);
+    this.#closing.abort();
+    this.#subscriptions.connections.stop();
     clearTimeout(this.#lifeTimer);
     this.#selfCheck.close();
     await this.#subscriptions.close();
-  }
-
-  #tick(): void {
-    const lateMs = performance.now() - this.#nextTickMs;
-    this.#nextTickMs += lateMs + HEALTH_TICK_MS;
-    // Who had no time to listen, or whose Redis is known to hang, learns nothing from silence.
-    if (lateMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
-    for (const connection of this.#subscriptions.connections()) connection.checkHealth();
   }
 
   /**
    * What kept Redis away may have torn subscriptions, too, without a word: Redis goes on counting those, and nothing
    * comes. So all are asked for a sign of life while sends are refused, and those that give none are dialled again.
    */
-  #askForLife(): void {
+  async #askForLife(): Promise<void> {
     clearTimeout(this.#lifeTimer);
-    for (const connection of this.#subscriptions.connections()) connection.ping();
-    const dueMs = performance.now() + LIFE_MS;
+    this.#asking?.abort();
+    const { signal } = this.#asking = new AbortController();
+    await this.#pass((connection) => connection.ping(), signal);
+    if (signal.aborted || this.#closing.signal.aborted) return;
+    // The last of them has its time from now on.
+    this.#askedAtMs = performance.now();
+    const dueMs = this.#askedAtMs + LIFE_MS;
     this.#lifeTimer = setTimeout(() => {
       // A process that had no time to listen learns nothing from silence; the next health checks will.
       if (performance.now() - dueMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
-      for (const connection of this.#subscriptions.connections()) connection.cutIfSilent();
+      void this.#pass((connection) => connection.cutIfSilent(), signal);
     }, LIFE_MS);
+  }
+
+  /** Does something for every connection that must have been done before sends are accepted. */
+  async #pass(work: (connection: PubSubConnection) => void, signal?: AbortSignal): Promise<void> {
+    const { signal: closing } = this.#closing;
+    this.#passes++;
+    await inSlices(
+      this.#subscriptions.connections,
+      work,
+      signal ? AbortSignal.any([signal, closing]) : closing,
+    );
+    this.#passes--;
   }
 
   /** Undefined while Redis can be dialled. */
   #unreachable(): string | undefined {
-    return this.#isClosed ? "The broker is closed" : this.#redis.availability.reason;
+    return this.#closing.signal.aborted ? "The broker is closed" : this.#redis.availability.reason;
   }
 }

@@ -2,6 +2,7 @@
  * A broker over several: each channel belongs to one of them, and may come to belong to another. Then its subscriptions
  * go there, and what is sent to it is refused until they are back, also those of other nodes.
  */
+import { inSlices } from "../async/slices.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import { isElsewhere, slotOf } from "../redis/commands.ts";
@@ -34,6 +35,11 @@ export class RoutedBroker implements Broker {
   readonly #subscriptions = new Set<MovingSubscription>();
   /** Slots that have moved, and when. */
   readonly #moved = new Map<number, number>();
+  /** Slots whose subscriptions are just being told to move. */
+  readonly #telling = new Set<ReadonlySet<number>>();
+  /** How many subscriptions of each slot are on their way. */
+  readonly #onTheirWay = new Map<number, number>();
+  readonly #closing = new AbortController();
 
   /** @param log Has what subscribers throw. */
   constructor(counted: "sockets" | "nodes", routes: Routes, log?: Log) {
@@ -68,6 +74,7 @@ export class RoutedBroker implements Broker {
     const subscription = new MovingSubscription(channel, subscriber, {
       of: () => this.#routes.of(channel),
       look: () => this.#routes.look(),
+      onMoving: (count) => this.#onMoving(subscription.slot, count),
       onClosed: () => this.#subscriptions.delete(subscription),
       log: this.#log,
     });
@@ -103,10 +110,15 @@ export class RoutedBroker implements Broker {
     const nowMs = performance.now();
     for (const [slot, sinceMs] of this.#moved) if (nowMs - sinceMs > MAX_SETTLE_MS) this.#moved.delete(slot);
     for (const slot of slots) this.#moved.set(slot, nowMs);
-    for (const subscription of this.#subscriptions) if (slots.has(subscription.slot)) subscription.move();
+    this.#telling.add(slots);
+    const tell = (subscription: MovingSubscription) => {
+      if (slots.has(subscription.slot)) subscription.move();
+    };
+    void inSlices(this.#subscriptions, tell, this.#closing.signal).finally(() => this.#telling.delete(slots));
   }
 
   async close(): Promise<void> {
+    this.#closing.abort();
     // All at once: nothing that is under way is delivered any more.
     await Promise.all([...this.#subscriptions, ...this.#routes.all()].map((one) => one.close()));
   }
@@ -129,14 +141,20 @@ export class RoutedBroker implements Broker {
     return counts;
   }
 
+  #onMoving(slot: number, count: 1 | -1): void {
+    const moving = (this.#onTheirWay.get(slot) ?? 0) + count;
+    if (moving > 0) this.#onTheirWay.set(slot, moving);
+    else this.#onTheirWay.delete(slot);
+  }
+
   #settling(channel: string): string | undefined {
     if (this.#moved.size === 0) return undefined;
     const slot = slotOf(channel);
     const sinceMs = this.#moved.get(slot);
     if (sinceMs === undefined) return undefined;
     const forMs = performance.now() - sinceMs;
-    const isOnItsWay = () => [...this.#subscriptions].some((one) => one.slot === slot && one.isMoving);
-    if (forMs < SETTLE_MS || forMs < MAX_SETTLE_MS && isOnItsWay()) {
+    const isOnItsWay = this.#onTheirWay.has(slot) || this.#telling.values().some((slots) => slots.has(slot));
+    if (forMs < SETTLE_MS || forMs < MAX_SETTLE_MS && isOnItsWay) {
       return "Redis keeps this user's data on another master than before, and subscriptions follow it";
     }
     this.#moved.delete(slot);

@@ -7,6 +7,7 @@
  * once in a while. What is found missing twice is closed, to be dialled again. When that does not help, or half of all
  * is missing, it is the connection for commands that is at the wrong place.
  */
+import { inSlices } from "../async/slices.ts";
 import type { Held, Subscriptions } from "./subscriptions.ts";
 
 export interface SelfCheckOptions {
@@ -116,7 +117,8 @@ export class SelfCheck {
     this.#foundAtMs = nowMs;
     this.#options.onFound(missing.size);
     const isMost = missing.size * 2 > this.#options.subscriptions.size;
-    for (const held of missing.values()) for (const connection of held) connection.close();
+    await inSlices([...missing.values()].flat(), (connection) => connection.close());
+    if (this.#isClosed) return;
     if ((isInVain || isMost) && nowMs - this.#dialledAtMs >= IN_VAIN_MS) {
       this.#dialledAtMs = nowMs;
       this.#options.dialAnew();

@@ -10,7 +10,7 @@ import type { RedisConnection } from "../redis/raw_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 import type { Dialler } from "./dialler.ts";
 import { SharedConnection, type SharedContext } from "./shared_connection.ts";
-import type { Held, Subscriptions } from "./subscriptions.ts";
+import { healthRounds, type Held, type Subscriptions } from "./subscriptions.ts";
 
 const BUFFER_BYTES = 64 * 1024;
 
@@ -21,6 +21,7 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   onSubscribed: (channel: string) => void = () => {};
   readonly #dialler: Dialler;
   readonly #availability: Redis["availability"];
+  readonly connections = healthRounds();
   readonly #connections: readonly SharedConnection[];
 
   /** @param options What of it can be closed stays the caller's to close, when the subscriptions are closed. */
@@ -30,6 +31,7 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
     this.log = options.log;
     const { connections: length } = options;
     this.#connections = Array.from({ length }, () => new SharedConnection(options.dialler, this));
+    for (const connection of this.#connections) this.connections.add(connection);
   }
 
   get size(): number {
@@ -47,10 +49,6 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
 
   subscribe(channel: string, subscriber: Subscriber, signal: AbortSignal | undefined): Promise<Subscription> {
     return this.#of(channel).subscribe(channel, subscriber, signal);
-  }
-
-  connections(): Iterable<SharedConnection> {
-    return this.#connections;
   }
 
   async close(): Promise<void> {

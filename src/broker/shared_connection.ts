@@ -10,6 +10,7 @@
  * who had it before go on waiting, as for a connection that was lost.
  */
 import { setImmediate } from "node:timers";
+import { inSlices } from "../async/slices.ts";
 import type { Attempt } from "../async/attempt.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
@@ -43,7 +44,14 @@ export interface SharedContext {
   readonly log: Log | undefined;
 }
 
+/** So many channels are told to Redis in one turn of the event loop. */
+const MAX_CHANGES = 500;
 const PATIENCE: Patience = { ping: 1, close: 3 };
+
+interface Loss {
+  readonly channel: SharedChannel;
+  readonly listener: Listener;
+}
 
 export class SharedConnection extends PubSubConnection {
   readonly #dialling: PubSubContext;
@@ -156,10 +164,14 @@ export class SharedConnection extends PubSubConnection {
   }
 
   #flush(): void {
-    const dirty = this.#dirty;
-    this.#dirty = new Set();
     const joins: SharedChannel[] = [], leaves: SharedChannel[] = [];
-    for (const channel of dirty) {
+    let count = 0;
+    for (const channel of this.#dirty) {
+      if (count++ === MAX_CHANGES) {
+        setImmediate(() => this.#flush());
+        break;
+      }
+      this.#dirty.delete(channel);
       const isWished = channel.listeners.size > 0;
       if (!this.connection) {
         if (!isWished) this.#forget(channel);
@@ -204,28 +216,38 @@ export class SharedConnection extends PubSubConnection {
     for (const channel of this.#channels.values()) this.#sync(channel);
   }
 
-  /** Every channel is unconfirmed again. */
-  protected onLost(reason: string): void {
+  /**
+   * Every channel is unconfirmed again, at once. Those who listen are told in slices; it is not dialled again before that,
+   * so nobody is told of the end of a loss before its beginning.
+   */
+  protected async onLost(reason: string): Promise<void> {
     this.#context.onConnectionLost(reason);
+    const lost: Loss[] = [];
     for (const channel of this.#channels.values()) {
       const wasConfirmed = channel.isConfirmed;
       channel.sent = undefined;
       channel.due = 0;
-      if (channel.listeners.size === 0) {
-        this.#forget(channel);
-      } else if (wasConfirmed) {
-        this.#lose(channel, reason);
-      }
+      if (channel.listeners.size === 0) this.#forget(channel);
+      else if (wasConfirmed) lost.push(...this.#lose(channel));
     }
+    await inSlices(lost, (loss) => this.#tell(loss, reason));
   }
 
-  #lose(channel: SharedChannel, reason: string): void {
+  /** Who is lost with the channel, to be told of it. */
+  #lose(channel: SharedChannel): Loss[] {
+    const lost: Loss[] = [];
     for (const listener of channel.listeners) {
       if (listener.isLost) continue;
       listener.isLost = true;
       this.#context.onLost(1);
-      listener.lost(reason);
+      lost.push({ channel, listener });
     }
+    return lost;
+  }
+
+  #tell({ channel, listener }: Loss, reason: string): void {
+    // It may have left since.
+    if (channel.listeners.has(listener)) listener.lost(reason);
   }
 
   protected onMessage(parser: RespParser): void {
@@ -257,7 +279,9 @@ export class SharedConnection extends PubSubConnection {
     const channel = this.#channels.get(name);
     if (!channel?.isConfirmed) return;
     channel.sent = undefined;
-    this.#lose(channel, "Redis keeps this channel on another master now");
+    for (const loss of this.#lose(channel)) {
+      this.#tell(loss, "Redis keeps this channel on another master now");
+    }
   }
 
   #onDone(channel: SharedChannel): void {

@@ -1,4 +1,5 @@
 /** The contract of a way of subscribing on Redis: how a broker's subscriptions are spread over connections. */
+import { Rounds } from "../async/slices.ts";
 import type { PubSubConnection } from "../redis/pubsub_connection.ts";
 import type { Subscriber, Subscription } from "./broker.ts";
 
@@ -28,9 +29,14 @@ export interface Subscriptions {
   /** @throws {BrokerUnavailableError} when Redis does not confirm it in time. @throws the signal's reason. */
   subscribe(channel: string, subscriber: Subscriber, signal: AbortSignal | undefined): Promise<Subscription>;
 
-  /** All there are, those that are being dialled too. */
-  connections(): Iterable<PubSubConnection>;
+  /** All there are, those that are being dialled too, with their health checks. */
+  readonly connections: Rounds<PubSubConnection>;
 
   /** Ends every subscription. */
   close(): Promise<void>;
+}
+
+/** An empty collection of connections, for a health check of each every five seconds, not of all at one time. */
+export function healthRounds(): Rounds<PubSubConnection> {
+  return new Rounds({ periodMs: 5_000, parts: 50, maxLateMs: 500 });
 }

@@ -25,8 +25,6 @@ export interface Ending {
 export class Child {
   readonly place: Place;
   readonly pid: number;
-  /** When it was started, on the clock of `performance.now()`. */
-  readonly startMs = performance.now();
   /** Resolves when it has ended. */
   readonly ended: Promise<Ending>;
   readonly #process: Deno.ChildProcess;

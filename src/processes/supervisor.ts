@@ -18,7 +18,7 @@ import { type Hands, onSignals } from "./signals.ts";
 
 /** Pause before a process that ended is started again. */
 const RESTART = { baseMs: 200, maxMs: 30_000, jitter: 0.5 };
-/** One that lived for so long ended for a new reason, in milliseconds. */
+/** One that has listened for so long ended for a new reason, in milliseconds: how long it took to start says nothing. */
 const STABLE_MS = 10_000;
 /** How long a new process may take to be ready, in a rolling restart. */
 const READY_MS = 60_000;
@@ -226,6 +226,8 @@ interface PostOptions {
 class Post {
   readonly #options: PostOptions;
   #child: Child | undefined;
+  /** Since when that listens, on the clock of `performance.now()`. */
+  #upMs = Infinity;
   /** Processes in a row that did not live long. */
   #failures = 0;
 
@@ -243,6 +245,10 @@ class Post {
   /** The process is its own from now on. */
   take(child: Child): void {
     this.#child = child;
+    this.#upMs = Infinity;
+    void child.isUp().then((isUp) => {
+      if (isUp && child === this.#child) this.#upMs = performance.now();
+    });
     void child.ended.then((ending) => this.#onEnd(child, ending));
   }
 
@@ -279,7 +285,7 @@ class Post {
     const { log, ending, isEnding } = this.#options;
     // It was replaced.
     if (child !== this.#child) return;
-    if (performance.now() - child.startMs >= STABLE_MS) this.#failures = 0;
+    if (performance.now() - this.#upMs >= STABLE_MS) this.#failures = 0;
     const { pid, place: { number } } = child;
     let fields: LogFields = { pid, code, ...(signal !== null && { signal }) };
     // A rolling restart may put another into its place meanwhile.

@@ -2,6 +2,7 @@
  * Whether commands can be sent to Redis; where they can't, the reason that explains most, and who waits for the end of it.
  * `command_connection.ts` reports to it what happens on the connection.
  */
+import { inSlices } from "../async/slices.ts";
 import { sleep } from "../async/sleep.ts";
 import type { WarnOnce } from "../log/warn_once.ts";
 import type { Log } from "../log/log.ts";
@@ -129,6 +130,7 @@ export class Availability {
   #wake(): void {
     const waiters = this.#waiters;
     this.#waiters = [];
-    for (const wake of waiters) wake();
+    // Each dials, and there may be one for every socket.
+    void inSlices(waiters, (wake) => wake());
   }
 }

@@ -83,6 +83,11 @@ export abstract class PubSubConnection {
     if (this.#quietChecks >= this.#patience.ping && !this.#paused) this.cut();
   }
 
+  /** Ends the connection, to dial again, when all that were dialled before have to be. */
+  cutIfOld(): void {
+    if (!this.connection || this.#context.isOld(this.connection)) this.cut();
+  }
+
   /** Ends the connection, to dial again: what comes on it is not what is published. */
   cut(): void {
     this.#reconnect?.reset();
@@ -125,7 +130,7 @@ export abstract class PubSubConnection {
   /** There is a connection: the first one, or one after a loss. */
   protected abstract onConnected(): void;
   /** The connection is gone, and is being dialled again. */
-  protected abstract onLost(reason: string): void;
+  protected abstract onLost(reason: string): void | Promise<void>;
   /** A message: what `parser.message` has taken. */
   protected abstract onMessage(parser: RespParser): void;
   /** @returns Why the connection is of no more use, if the reply says that. */
@@ -165,7 +170,7 @@ export abstract class PubSubConnection {
       const reason = await this.#read(connection);
       connection.close();
       connection = this.connection = undefined;
-      if (!this.#closed) this.onLost(reason);
+      if (!this.#closed) await this.onLost(reason);
     }
   }
 
@@ -189,7 +194,10 @@ export abstract class PubSubConnection {
       for (;;) {
         for (;;) {
           while (this.#paused && !connection.isClosed) await this.#paused.promise;
-          if (connection.isClosed) return "The connection to Redis was given up";
+          // An old one may have to wait to be cut; nothing of it is handed on any more.
+          if (connection.isClosed || this.#context.isOld(connection)) {
+            return "The connection to Redis was given up";
+          }
           if (parser.message()) {
             connection.hasDelivered = true;
             if (!this.#closed) this.onMessage(parser);

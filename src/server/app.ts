@@ -143,7 +143,7 @@ function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = 
     hasFlooded: (addressKey) => turnstile.hasFlooded(addressKey),
   });
   // Connected clients hear of a history that was set back now, not with their next message.
-  history.onSetBack?.(() => connections.verify());
+  history.onSetBack?.(() => void connections.verify());
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,

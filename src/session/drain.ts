@@ -1,4 +1,5 @@
 /** How many sessions are ended together, so that their clients do not come back as one wave. */
+import { inSlices } from "../async/slices.ts";
 import type { CloseReason } from "../protocol/close_codes.ts";
 import type { Registry } from "./registry.ts";
 
@@ -18,7 +19,9 @@ export async function drain(registry: Registry, reason: CloseReason, windowMs: n
   const endMs = performance.now() + windowMs;
   await closeAll(registry, reason, windowMs);
   // Those that joined meanwhile.
-  for (const member of registry.live()) member.close(reason, { retryMs: Math.random() * MIN_RETRY_MS });
+  await inSlices(registry.live(), (member) => {
+    member.close(reason, { retryMs: Math.random() * MIN_RETRY_MS });
+  });
   const left = () => registry.size + registry.closing;
   await registry.whenGone(() => left() === 0, endMs);
   return left();
@@ -44,9 +47,9 @@ async function closeAll(registry: Registry, reason: CloseReason, windowMs: numbe
   for (let step = 0; step < steps; step++) {
     const from = Math.floor(step * members.length / steps);
     const to = Math.floor((step + 1) * members.length / steps);
-    for (const member of members.slice(from, to)) {
+    await inSlices(members.slice(from, to), (member) => {
       member.close(reason, { retryMs: Math.random() * Math.max(MIN_RETRY_MS, spreadMs) });
-    }
+    });
     if (step + 1 < steps) await new Promise((resolve) => setTimeout(resolve, STEP_MS));
   }
 }

@@ -1,11 +1,16 @@
 /**
- * The timers of all sessions, so that none has its own: a tick a second for each, and a look twenty times a second at
- * those whose client takes no more, for which Deno has no event. No timer runs while nobody needs one.
+ * The timers of all sessions, so that none has its own: a tick a second for each, not all at one time, and a look twenty
+ * times a second at those whose client takes no more, for which Deno has no event. No timer runs while nobody needs one.
  */
+import { inSlices, Rounds } from "../async/slices.ts";
 
-/** A tick that comes later than that comes in a process that is short of time. */
-const MAX_LATE_MS = 250;
-const TICK_MS = 1_000;
+/** How the ticks of a second are spread over it. */
+export const TICKS = {
+  periodMs: 1_000,
+  parts: 25,
+  /** A tick that comes later than that comes in a process that is short of time. */
+  maxLateMs: 250,
+};
 const ROOM_TICK_MS = 50;
 
 /** Whose client takes no more. */
@@ -14,38 +19,33 @@ export interface Full {
   hasRoom(): boolean;
 }
 
+interface Ticking {
+  tick(isLate: boolean): void;
+}
+
 export class Heartbeat {
-  readonly #members: Iterable<{ tick(isLate: boolean): void }>;
+  readonly #members = new Rounds<Ticking>(TICKS);
   readonly #full = new Set<Full>();
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #isLooking = false;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
 
-  /** @param members Those to tick, asked for at each tick. */
-  constructor(members: Iterable<{ tick(isLate: boolean): void }>) {
-    this.#members = members;
+  /** It is ticked from now on. */
+  join(member: Ticking): void {
+    this.#members.add(member);
+    this.#members.start((member, isLate) => member.tick(isLate));
   }
 
-  start(): void {
-    if (this.#timer !== undefined) return;
-    let dueMs = performance.now() + TICK_MS;
-    this.#timer = setInterval(() => {
-      const lateMs = performance.now() - dueMs;
-      dueMs += lateMs + TICK_MS;
-      for (const member of this.#members) member.tick(lateMs > MAX_LATE_MS);
-    }, TICK_MS);
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+  /** It is ticked no more. */
+  leave(member: Ticking): void {
+    this.#members.delete(member);
+    if (this.#members.size === 0) this.#members.stop();
+    this.forget(member);
   }
 
   /** Asks for room from now on, until there is some. */
   watch(full: Full): void {
     this.#full.add(full);
-    this.#roomTimer ??= setInterval(() => {
-      for (const full of this.#full) if (full.hasRoom()) this.forget(full);
-    }, ROOM_TICK_MS);
+    this.#roomTimer ??= setInterval(() => this.#look(), ROOM_TICK_MS);
   }
 
   /** Asks no more. */
@@ -54,5 +54,14 @@ export class Heartbeat {
     if (this.#full.size > 0) return;
     clearInterval(this.#roomTimer);
     this.#roomTimer = undefined;
+  }
+
+  #look(): void {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    const look = (full: Full) => {
+      if (full.hasRoom()) this.forget(full);
+    };
+    void inSlices(this.#full, look).finally(() => this.#isLooking = false);
   }
 }

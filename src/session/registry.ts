@@ -5,6 +5,7 @@
  * Sockets whose peer never answers our close can't be ended in Deno; they stay here as *zombies*, counted and holding
  * nothing but themselves, until the kernel gives them up.
  */
+import { inSlices } from "../async/slices.ts";
 import type { CloseReason } from "../protocol/close_codes.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { CloseOptions } from "./transport.ts";
@@ -43,7 +44,7 @@ export class Registry {
   #lost = 0;
 
   /** Drives those that are here. */
-  readonly heartbeat: Heartbeat = new Heartbeat(this.#live);
+  readonly heartbeat: Heartbeat = new Heartbeat();
 
   constructor(options: RegistryOptions) {
     this.#options = options;
@@ -110,17 +111,16 @@ export class Registry {
       if (members) members.add(member);
       else this.#byUser.set(username, new Set([member]));
     }
-    this.heartbeat.start();
+    this.heartbeat.join(member);
   }
 
   /** It has ended: it counts for its user no longer. Called once. */
   onEnd(member: Member): void {
-    this.heartbeat.forget(member);
+    this.heartbeat.leave(member);
     if (this.#live.delete(member)) this.#zombies.add(member);
     const { username } = member;
     const members = username === undefined ? undefined : this.#byUser.get(username);
     if (members?.delete(member) && members.size === 0) this.#byUser.delete(username!);
-    if (this.#live.size === 0) this.heartbeat.stop();
   }
 
   /** Its socket is gone. Called once, after `onEnd`; never for a peer that does not answer. */
@@ -155,9 +155,9 @@ export class Registry {
     return addressKey === undefined || !this.#options.hasFlooded(addressKey);
   }
 
-  /** Lets every session compare its position with the history. */
-  verify(): void {
-    for (const member of this.#live) member.verify?.();
+  /** Lets every session compare its position with the history, in slices: each asks Redis. */
+  async verify(): Promise<void> {
+    await inSlices(this.#live, (member) => member.verify?.());
   }
 
   /** Waits until it is so, which only a socket that goes can bring about, but no longer than a time on the clock of `performance.now()`. */

@@ -2,6 +2,7 @@
  * The broker over Redis and what dials its subscriptions, on no Redis at all: when sends are refused, who is asked for a
  * sign of life and when, and what is dialled again.
  */
+import { setImmediate } from "node:timers";
 import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Attempt } from "../../src/async/attempt.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
@@ -9,13 +10,20 @@ import { RedisBroker } from "../../src/broker/redis.ts";
 import { Dialler } from "../../src/broker/dialler.ts";
 import type { PubSubConnection } from "../../src/redis/pubsub_connection.ts";
 import { RedisConnection } from "../../src/redis/raw_connection.ts";
-import type { Held, Subscriptions } from "../../src/broker/subscriptions.ts";
+import { healthRounds, type Held, type Subscriptions } from "../../src/broker/subscriptions.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Redis } from "../../src/redis/commands.ts";
 import { Standalone } from "../../src/redis/standalone.ts";
 import { UrlSource } from "../../src/redis/url_source.ts";
 import { HeldIntervals, HeldTimers } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
+import { TurnCounter } from "../../testkit/turn_counter.ts";
+
+/** Health is checked in so many parts, one each so many milliseconds; the one connection is in the first. */
+const PARTS = 50;
+const PART_MS = 100;
+/** What takes more of them never ends. */
+const MANY_TURNS = 1_000;
 
 const RESTORING = "Redis is back and subscriptions are being restored";
 
@@ -68,7 +76,7 @@ class FakeSubscriptions implements Subscriptions {
   lost = 0;
   readonly told: string[] = [];
   readonly #connection = {
-    cut: () => void this.told.push("cut all"),
+    cutIfOld: () => void this.told.push("cut old"),
     checkHealth: () => void this.told.push("check"),
     ping: () => void this.told.push("ping"),
     cutIfSilent: () => void this.told.push("cut silent"),
@@ -78,7 +86,12 @@ class FakeSubscriptions implements Subscriptions {
   channels = (): IterableIterator<string> => [].values();
   confirmed = (): readonly Held[] => [];
   onSubscribed = () => {};
-  connections = (): PubSubConnection[] => [this.#connection as Partial<PubSubConnection> as PubSubConnection];
+  readonly connections = healthRounds();
+
+  constructor() {
+    this.connections.add(this.#connection as Partial<PubSubConnection> as PubSubConnection);
+  }
+
   close = () => Promise.resolve(void this.told.push("close"));
 }
 
@@ -103,10 +116,13 @@ class FakeDials implements Disposable {
   }
 }
 
+/** By then every promise that could go on has. */
+const turn = () => new Promise((resolve) => setTimeout(() => setImmediate(resolve)));
+
 /** A broker whose time passes when the test says so. */
 class World implements AsyncDisposable {
   readonly clock = new StandingClock();
-  readonly ticks = new HeldIntervals(5_000);
+  readonly ticks = new HeldIntervals(PART_MS);
   readonly lives = new HeldTimers(1_000);
   readonly redis = new FakeRedis();
   readonly dials = new FakeDials();
@@ -129,10 +145,21 @@ class World implements AsyncDisposable {
     return this.subscriptions.told.splice(0);
   }
 
-  tickAfter(ms: number): string[] {
-    this.clock.pass(ms);
-    this.ticks.run();
+  /** A round, in which the first part is so late. */
+  round(lateMs = 0): string[] {
+    // A little time is made up for.
+    const ticks = lateMs <= 500 ? PARTS - lateMs / PART_MS : PARTS;
+    for (let tick = 0; tick < ticks; tick++) {
+      this.clock.pass(tick === 0 ? PART_MS + lateMs : PART_MS);
+      this.ticks.run();
+    }
     return this.told();
+  }
+
+  /** Redis is back, and everybody was asked for a sign of life. */
+  async return(): Promise<void> {
+    this.redis.return();
+    await turn();
   }
 
   lifeAfter(ms: number): string[] {
@@ -160,7 +187,7 @@ Deno.test("Sends are refused for a second and a half after Redis came back, for 
   assertEquals(broker.unavailable(), undefined);
   redis.leave();
   assertEquals(broker.unavailable(), "Redis is away");
-  redis.return();
+  await world.return();
   clock.pass(1_499);
   assertEquals(broker.unavailable(), RESTORING);
   await assertRejects(() => broker.publish("alice", "hi"), BrokerUnavailableError, RESTORING);
@@ -173,10 +200,10 @@ Deno.test("Sends are refused for a second and a half after Redis came back, for 
 
 Deno.test("While own subscriptions are lost after an outage sends are refused, but no longer than 30 s", async () => {
   await using world = new World();
-  const { broker, redis, clock, subscriptions } = world;
+  const { broker, clock, subscriptions } = world;
   subscriptions.lost = 3;
   assertEquals(broker.unavailable(), undefined, "Redis was not away: those who are there can be reached");
-  redis.return();
+  await world.return();
   clock.pass(1_500);
   assertEquals(broker.unavailable(), RESTORING);
   subscriptions.lost = 1;
@@ -189,7 +216,7 @@ Deno.test("While own subscriptions are lost after an outage sends are refused, b
   clock.pass(1);
   assertEquals(broker.unavailable(), undefined);
   // Each outage has its own.
-  redis.return();
+  await world.return();
   clock.pass(29_999);
   assertEquals(broker.unavailable(), RESTORING);
 });
@@ -205,23 +232,27 @@ Deno.test("A broker that is closed says so, whatever Redis does", async () => {
 // ---------------------------------------------------------------------------------------------------------
 // Signs of life
 
-Deno.test("Health is checked with each tick, but not by a process without time, nor of a Redis that hangs", async () => {
+Deno.test("Health is checked once in each round, but not by a process without time, nor of a Redis that hangs", async () => {
   await using world = new World();
-  assertEquals(world.tickAfter(5_000), ["check"]);
-  assertEquals(world.tickAfter(5_499), ["check"]);
-  assertEquals(world.tickAfter(5_500), []);
-  // Late is one tick; the next is measured from there.
-  assertEquals(world.tickAfter(5_499), ["check"]);
+  assertEquals(world.round(), ["check"]);
+  await turn();
+  assertEquals(world.round(400), ["check"]);
+  await turn();
+  // From then on everybody is passed over once.
+  assertEquals(world.round(501), []);
+  await turn();
+  assertEquals(world.round(), ["check"]);
+  await turn();
   world.redis.leave();
-  assertEquals(world.tickAfter(5_000), []);
-  world.redis.return();
+  assertEquals(world.round(), []);
+  await world.return();
   world.told();
-  assertEquals(world.tickAfter(5_000), ["check"]);
+  assertEquals(world.round(), ["check"]);
 });
 
 Deno.test("All are asked for a sign of life when Redis is back, and a second later the silent ones are cut", async () => {
   await using world = new World();
-  world.redis.return();
+  await world.return();
   assertEquals(world.told(), ["ping"]);
   assertEquals(world.lifeAfter(1_499), ["cut silent"]);
   assertEquals(world.lives.count, 0);
@@ -229,10 +260,10 @@ Deno.test("All are asked for a sign of life when Redis is back, and a second lat
 
 Deno.test("Nobody is cut for silence that was not listened to, or that is Redis'", async () => {
   await using world = new World();
-  world.redis.return();
+  await world.return();
   world.told();
   assertEquals(world.lifeAfter(1_500), [], "the timer came late");
-  world.redis.return();
+  await world.return();
   world.redis.leave();
   world.told();
   assertEquals(world.lifeAfter(1_000), [], "Redis is away again");
@@ -240,19 +271,92 @@ Deno.test("Nobody is cut for silence that was not listened to, or that is Redis'
 
 Deno.test("When Redis comes back twice within a second the time for a sign of life begins anew", async () => {
   await using world = new World();
-  world.redis.return();
+  await world.return();
   world.clock.pass(900);
-  world.redis.return();
+  await world.return();
   assertEquals([world.told(), world.lives.count], [["ping", "ping"], 1]);
   assertEquals(world.lifeAfter(1_000), ["cut silent"]);
 });
 
 Deno.test("A broker that is closed checks nothing any more", async () => {
   await using world = new World();
-  world.redis.return();
+  await world.return();
   await world.broker.close();
   assertEquals([world.ticks.count, world.lives.count], [0, 0]);
   assertEquals(world.told(), ["ping", "close"]);
+});
+
+Deno.test("Of ten thousand subscriptions never more than 250 are asked or cut in a turn of the event loop", async () => {
+  await using world = new World();
+  using turns = new TurnCounter();
+  const { broker, redis, subscriptions, clock } = world;
+  let cut = 0;
+  const connection = (): Partial<PubSubConnection> => ({
+    cutIfOld: () => (cut++, turns.count()),
+    checkHealth: () => turns.count(),
+    ping: () => turns.count(),
+    cutIfSilent: () => turns.count(),
+  });
+  while (subscriptions.connections.size < 10_000) {
+    subscriptions.connections.add(connection() as PubSubConnection);
+  }
+  redis.becomeAnother();
+  assertEquals(cut, 249, "besides the one that writes down what it is told");
+  // It was never away, and it is long since it was: sends are refused all the same until the last one is cut.
+  for (let i = 0; i < MANY_TURNS && cut < 9_999; i++) {
+    clock.pass(0);
+    assertEquals(broker.unavailable(), RESTORING);
+    await assertRejects(() => broker.publish("alice", "hi"), BrokerUnavailableError, RESTORING);
+    await turn();
+  }
+  await turn();
+  assertEquals([broker.unavailable(), turns.all], [undefined, 9_999]);
+
+  world.redis.return();
+  for (let i = 0; i < MANY_TURNS && turns.all < 2 * 9_999; i++) {
+    assertEquals([world.lives.count, broker.unavailable()], [0, RESTORING], "not all have been asked");
+    clock.pass(100);
+    await turn();
+  }
+  await turn();
+  clock.pass(1_000);
+  assertEquals(broker.unavailable(), RESTORING, "the last ones still have time to answer");
+  assertEquals(turns.all, 2 * 9_999);
+  world.lives.run();
+  for (let i = 0; i < MANY_TURNS && turns.all < 3 * 9_999; i++) {
+    clock.pass(100);
+    assertEquals(broker.unavailable(), RESTORING, "the silent ones are being cut");
+    await turn();
+  }
+  await turn();
+  assertEquals(turns.all, 3 * 9_999);
+  clock.pass(500);
+  assertEquals(broker.unavailable(), undefined);
+
+  // The first round comes after a long time without any.
+  world.round();
+  await turn();
+  assertEquals(turns.all, 3 * 9_999);
+  for (let part = 0; part < PARTS; part++) {
+    clock.pass(PART_MS);
+    world.ticks.run();
+    await turn();
+  }
+  assertEquals([turns.all, turns.most], [4 * 9_999, 250]);
+});
+
+Deno.test("A broker that is closed in the middle of that tells nobody more", async () => {
+  await using world = new World();
+  let told = 0;
+  const connection: () => Partial<PubSubConnection> = () => ({ ping: () => void told++ });
+  for (let i = 0; i < 1_000; i++) {
+    world.subscriptions.connections.add(connection() as PubSubConnection);
+  }
+  world.redis.return();
+  await world.broker.close();
+  await turn();
+  await turn();
+  assertEquals([told, world.lives.count], [249, 0]);
 });
 
 // ---------------------------------------------------------------------------------------------------------
@@ -264,7 +368,7 @@ Deno.test("Subscriptions are all dialled again when the commands go to another s
   const before = await world.dial();
   assertEquals(dialler.isOld(before), false);
   redis.becomeAnother();
-  assertEquals([world.told(), dialler.isOld(before)], [["cut all"], true]);
+  assertEquals([world.told(), dialler.isOld(before)], [["cut old"], true]);
   assertEquals(dialler.isOld(await world.dial()), false);
 });
 

@@ -1,5 +1,6 @@
 /** A broker over several: who is asked for what, and what is refused while a channel is on its way; on stubs of brokers. */
 import { assertEquals, assertRejects } from "@std/assert";
+import { setImmediate } from "node:timers";
 import { isMisrouted, RoutedBroker } from "../../src/broker/routed.ts";
 import type { Broker } from "../../src/broker/broker.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
@@ -49,9 +50,11 @@ class Stage {
     });
   }
 
-  move(channel: string, to: Broker): void {
+  /** Resolves when its subscriptions have been told to. */
+  async move(channel: string, to: Broker): Promise<void> {
     this.moved.set(channel, to);
     this.broker.moved(new Set([slotOf(channel)]));
+    await new Promise<void>((resolve) => setImmediate(resolve));
   }
 }
 
@@ -133,7 +136,7 @@ Deno.test("RoutedBroker refuses what is sent to a channel that has just moved, a
   const stage = new Stage();
   const { brokers: [first, second, third], broker } = stage;
   using clock = new StandingClock();
-  stage.move("0a", second);
+  await stage.move("0a", second);
   assertEquals([broker.unavailable("0a"), broker.unavailable("0b"), broker.unavailable()], [
     FOLLOWS,
     undefined,
@@ -147,15 +150,15 @@ Deno.test("RoutedBroker refuses what is sent to a channel that has just moved, a
   clock.pass(1);
   assertEquals([broker.unavailable("0a"), await broker.counts(["0a"])], [undefined, [2]]);
   // One that moves again before that is waited for anew.
-  stage.move("0b", second);
+  await stage.move("0b", second);
   clock.pass(1_000);
-  stage.move("0b", third);
+  await stage.move("0b", third);
   clock.pass(1_499);
   assertEquals(broker.unavailable("0b"), FOLLOWS);
   clock.pass(1);
   assertEquals(broker.unavailable("0b"), undefined);
   // Moved again it begins anew; and what is wrong with its broker says more.
-  stage.move("0a", first);
+  await stage.move("0a", first);
   assertEquals(broker.unavailable("0a"), FOLLOWS);
   first.reason = "first is away";
   assertEquals(broker.unavailable("0a"), "first is away");
@@ -171,9 +174,9 @@ Deno.test("RoutedBroker refuses for longer while subscriptions are on their way,
   ];
   second.isSlow = third.isSlow = true;
   using clock = new StandingClock();
-  stage.move("0a", second);
-  stage.move("1a", third);
-  stage.move("0c", second); // nobody here listens to it
+  await stage.move("0a", second);
+  await stage.move("1a", third);
+  await stage.move("0c", second); // nobody here listens to it
   clock.pass(1_500);
   assertEquals([broker.unavailable("0a"), broker.unavailable("1a"), broker.unavailable("0c")], [
     FOLLOWS,
@@ -229,7 +232,7 @@ Deno.test("RoutedBroker that is closed closes all, those on their way as well", 
   await broker.subscribe("0a", recorder);
   await broker.subscribe("0b", recorder);
   second.isSlow = true;
-  stage.move("0a", second);
+  await stage.move("0a", second);
   await second.bell.until(() => second.subscribes === 1, "the second one to be asked");
   first.isSlow = true;
   const coming = broker.subscribe("0c", recorder);

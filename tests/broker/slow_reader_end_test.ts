@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { call, CLOSED, tokenFor } from "../../testkit/closed.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
-import { HeldIntervals } from "../../testkit/held_timers.ts";
+import { HeldIntervals, HeldSeconds } from "../../testkit/held_timers.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { numbers } from "../../testkit/nodes.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
@@ -55,7 +55,7 @@ slowReaderTest(
 
 Deno.test("A slow reader is not closed while it takes some", async () => {
   using sockets = new ServerSockets();
-  using seconds = new HeldIntervals(1_000);
+  using seconds = new HeldSeconds();
   const env = { USERWIRE_SLOW_TIMEOUT_S: "2", USERWIRE_MAX_BUFFERED_BYTES: "40000000" };
   await using service = await Service.start({ ...env, USERWIRE_HISTORY: "20" });
   const { publisher, connections } = service.server.app;
@@ -124,7 +124,7 @@ redisTest("A slow reader that takes some, but stays behind for too long, is clos
   // However much waits there: else Redis hangs up at 32 MB.
   await using redis = await RedisServer.start({ args: ["--client-output-buffer-limit", "pubsub 0 0 0"] });
   // The service looks at her when the test says so; what it asks her for while she has no room is counted.
-  using seconds = new HeldIntervals(1_000);
+  using seconds = new HeldSeconds();
   using pauses = new HeldIntervals(50, { runs: true });
   await using service = await Service.start({ ...ENV, REDIS_URL: redis.url, USERWIRE_SLOW_TIMEOUT_S: "2" });
   using alice = await Sipper.open(service.socketUrl("alice"), "raw");

@@ -147,6 +147,8 @@ interface Change {
   readonly name: string;
   readonly env?: Env;
   readonly replicas?: boolean;
+  /** How soon the others take it for failed. */
+  readonly nodeTimeoutMs?: number;
   /** Whether nobody may be told of a gap. */
   readonly isWhole: boolean;
   happens(cluster: ClusterSet): Promise<void>;
@@ -191,6 +193,7 @@ const CHANGES: readonly Change[] = [
     name: "A master that is killed, with shared subscriptions,",
     env: SHARED,
     replicas: true,
+    nodeTimeoutMs: 1_000,
     isWhole: false,
     async happens(cluster) {
       const [from] = await keepers(cluster);
@@ -202,6 +205,7 @@ const CHANGES: readonly Change[] = [
   {
     name: "A master that hangs, and wakes up when another one is in its place,",
     replicas: true,
+    nodeTimeoutMs: 1_000,
     isWhole: false,
     async happens(cluster) {
       const [from] = await keepers(cluster);
@@ -214,9 +218,9 @@ const CHANGES: readonly Change[] = [
   },
 ];
 
-for (const { name, env, replicas = false, isWhole, happens } of CHANGES) {
+for (const { name, env, replicas = false, nodeTimeoutMs = 15_000, isWhole, happens } of CHANGES) {
   redisTest(`${name} costs no message and closes no socket`, async () => {
-    await using cluster = await ClusterSet.start({ masters: replicas ? 3 : 2, replicas });
+    await using cluster = await ClusterSet.start({ masters: replicas ? 3 : 2, replicas, nodeTimeoutMs });
     await using stack = new AsyncDisposableStack();
     const [here, there] = await twoNodes(stack, cluster.url, env);
     const followers = new Map<string, Follower>();

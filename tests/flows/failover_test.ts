@@ -3,12 +3,10 @@
  * survive: only a master is served, commands and subscriptions never stay on different servers, and meanwhile nobody
  * is told a number that is not true.
  */
-import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { ConfigError } from "../../src/protocol/errors.ts";
+import { assertEquals, assertMatch } from "@std/assert";
 import { readInfo, unfitnessOf } from "../../src/redis/server_info.ts";
 import { until } from "../../testkit/deadline.ts";
 import { type Env, SHARED } from "../../testkit/nodes.ts";
-import { OwnPort } from "../../testkit/own_port.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
@@ -175,18 +173,6 @@ redisTest("A service that is started on a replica is not ready until that is a m
   assertEquals((await service.send("alice", "x")).status, 503);
   await second.cli("REPLICAOF", "NO", "ONE");
   await isReady(service);
-});
-
-redisTest("A service does not start on a node of a cluster, and says what to do", async () => {
-  // By itself it takes one that the kernel may have given to somebody.
-  using bus = OwnPort.take();
-  await using node = await RedisServer.start({
-    args: ["--cluster-enabled", "yes", "--cluster-port", `${bus}`],
-  });
-  for (const env of [{}, { USERWIRE_HISTORY: "0" }]) {
-    const error = await assertRejects(() => Service.start({ REDIS_URL: node.url, ...env }), ConfigError);
-    assertMatch(error.message, /^REDIS_URL: Redis is a node of a cluster.*: give the address of a Redis/);
-  }
 });
 
 Deno.test("unfitnessOf tells a Sentinel, a replica and one that loads from a master that can be used", () => {

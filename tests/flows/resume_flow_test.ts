@@ -8,7 +8,7 @@ import { MemoryHistory } from "../../src/history/memory.ts";
 import { formatEnvelope } from "../../src/protocol/envelope.ts";
 import { until } from "../../testkit/deadline.ts";
 import { type Accepted, Follower } from "../../testkit/follower.ts";
-import { HeldIntervals } from "../../testkit/held_timers.ts";
+import { HeldSeconds } from "../../testkit/held_timers.ts";
 import { nodesTest, numbers, send } from "../../testkit/nodes.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
@@ -107,7 +107,7 @@ onRedis("finds a lost tail when it pings an idle client", async ({ here, redis }
 }, { USERWIRE_PING_S: "1" });
 
 Deno.test("Resume goes on a second after the history could not be read, with all that came meanwhile", async () => {
-  using seconds = new HeldIntervals(1_000);
+  using seconds = new HeldSeconds();
   await using service = await Service.start();
   await using alice = await Follower.open(url(service));
   await send(service, 1);

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { assertServes, eachCase } from "../../testkit/bad_input.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { encodeFrame, type FrameToSend, OPCODE, RawSocket } from "../../testkit/raw_socket.ts";
-import { HeldIntervals } from "../../testkit/held_timers.ts";
+import { HeldSeconds } from "../../testkit/held_timers.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
@@ -269,7 +269,7 @@ Deno.test("A client that is silent stays open, and gets p in frames when nothing
 });
 
 Deno.test("A framed client is sent p after seconds without a frame, and a message begins them anew", async () => {
-  using seconds = new HeldIntervals(1_000);
+  using seconds = new HeldSeconds();
   await using service = await Service.start({ USERWIRE_PING_S: "3" });
   const { publisher } = service.server.app;
   await using alice = await openClient(service.socketUrl("alice"), "userwire.v1");

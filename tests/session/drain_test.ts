@@ -1,13 +1,16 @@
 /** How many sessions are ended together: the test says when a step is over and when a socket is gone. */
+import { setImmediate } from "node:timers";
 import { assert, assertEquals } from "@std/assert";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { drain, sendAway } from "../../src/session/drain.ts";
 import { type Member, Registry } from "../../src/session/registry.ts";
-import { HeldTimers } from "../../testkit/held_timers.ts";
+import { HeldSeconds, HeldTimers } from "../../testkit/held_timers.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
+import { TurnCounter } from "../../testkit/turn_counter.ts";
 
 /** A registry whose members end when they are told to, and whose sockets stay until the test says so. */
 class Stage {
-  readonly registry = new Registry({ maxConnections: 100, onFlood() {}, hasFlooded: () => false });
+  readonly registry = new Registry({ maxConnections: 100_000, onFlood() {}, hasFlooded: () => false });
   readonly closed: Member[] = [];
   readonly retriesMs: number[] = [];
 
@@ -31,7 +34,7 @@ class Stage {
 }
 
 /** By then every promise that could go on has. */
-const turn = () => new Promise((resolve) => setTimeout(resolve));
+const turn = () => new Promise((resolve) => setTimeout(() => setImmediate(resolve)));
 
 Deno.test("A drain closes in steps, then whoever joined meanwhile, and waits until all sockets are gone", async () => {
   using steps = new HeldTimers(50);
@@ -39,8 +42,10 @@ Deno.test("A drain closes in steps, then whoever joined meanwhile, and waits unt
   stage.join(20);
   let left: number | undefined;
   const drained = drain(stage.registry, CLOSE.restart, 60_000).then((count) => left = count);
+  await turn();
   assertEquals(stage.closed.length, 10, "twenty in a tenth of a second are ten in a twentieth");
   stage.join(1);
+  await turn();
   steps.run();
   await turn();
   assertEquals([stage.closed.length, steps.count], [21, 0]);
@@ -66,6 +71,7 @@ Deno.test("Sending away is over when those that were there are gone; those that 
   let isOver = false;
   const over = sendAway(stage.registry, CLOSE.restart, 60_000).then(() => isOver = true);
   stage.join(1);
+  await turn();
   steps.run();
   await turn();
   stage.leave(stage.closed.slice(1));
@@ -74,5 +80,37 @@ Deno.test("Sending away is over when those that were there are gone; those that 
   stage.leave(stage.closed.slice(0, 1));
   await over;
   assertEquals(stage.registry.size, 1);
-  stage.registry.heartbeat.stop();
+  for (const member of stage.registry.live()) member.close(CLOSE.restart, { retryMs: 0 });
+});
+
+Deno.test("Ten thousand sessions are never ticked, verified or closed more than 250 in a turn of the event loop", async () => {
+  using turns = new TurnCounter();
+  using seconds = new HeldSeconds();
+  using _clock = new StandingClock();
+  const registry = new Registry({ maxConnections: 10_000, onFlood() {}, hasFlooded: () => false });
+  const ticks = new Map<Member, number>();
+  for (let i = 0; i < 10_000; i++) {
+    const member: Member = {
+      tick() {
+        turns.count();
+        ticks.set(member, (ticks.get(member) ?? 0) + 1);
+      },
+      verify: () => turns.count(),
+      close() {
+        turns.count();
+        registry.onEnd(member);
+        registry.onGone(member);
+      },
+    };
+    registry.join(member, "address");
+  }
+  seconds.run();
+  for (let i = 0; i < 1_000 && turns.all < 10_000; i++) await turn();
+  await turn();
+  assertEquals([turns.most, new Set(ticks.values()), ticks.size], [250, new Set([1]), 10_000]);
+  await registry.verify();
+  await turn();
+  assertEquals([turns.all, turns.most], [20_000, 250]);
+  assertEquals(await drain(registry, CLOSE.restart, 0), 0);
+  assertEquals([turns.all, turns.most, seconds.count], [30_000, 250, 0]);
 });

@@ -1,32 +1,32 @@
 /** The timers of all sessions, by a clock that the test turns. */
 import { assertEquals } from "@std/assert";
 import { Heartbeat } from "../../src/session/heartbeat.ts";
-import { HeldIntervals } from "../../testkit/held_timers.ts";
-import { StandingClock } from "../../testkit/standing_clock.ts";
+import { HeldIntervals, HeldSeconds } from "../../testkit/held_timers.ts";
 
-Deno.test("A tick is late when it comes more than a quarter of a second after its time, which counts from the last one", () => {
-  using seconds = new HeldIntervals(1_000);
-  using clock = new StandingClock();
-  const ticks: boolean[] = [];
-  const heartbeat = new Heartbeat([{ tick: (isLate) => void ticks.push(isLate) }]);
-  heartbeat.start();
-  heartbeat.start();
+Deno.test("Members are ticked once a second each, and there is one timer, which runs while there is anybody", () => {
+  using seconds = new HeldSeconds();
+  const ticks = new Map<string, number>();
+  const member = (name: string) => ({ tick: () => void ticks.set(name, (ticks.get(name) ?? 0) + 1) });
+  const [alice, bob] = [member("alice"), member("bob")];
+  const heartbeat = new Heartbeat();
+  heartbeat.join(alice);
+  heartbeat.join(bob);
   assertEquals(seconds.made, 1, "one timer is enough");
-  for (const ms of [1_250, 1_251, 1_000, 1_250]) {
-    clock.pass(ms);
-    seconds.run();
-  }
-  assertEquals(ticks, [false, true, false, false]);
-  heartbeat.stop();
+  seconds.run();
+  seconds.run();
+  heartbeat.leave(bob);
+  seconds.run();
+  assertEquals(Object.fromEntries(ticks), { alice: 3, bob: 2 });
+  heartbeat.leave(alice);
   assertEquals(seconds.count, 0);
-  heartbeat.start();
+  heartbeat.join(bob);
   assertEquals(seconds.count, 1);
-  heartbeat.stop();
+  heartbeat.leave(bob);
 });
 
-Deno.test("Who has no room is asked until there is some, and then nobody has a timer", () => {
+Deno.test("Who has no room is asked until there is some, and then nobody has a timer", async () => {
   using looks = new HeldIntervals(50);
-  const heartbeat = new Heartbeat([]);
+  const heartbeat = new Heartbeat();
   const make = () => ({ asked: 0, room: false, hasRoom: () => false });
   const [a, b, c] = [make(), make(), make()];
   for (const full of [a, b, c]) {
@@ -34,13 +34,17 @@ Deno.test("Who has no room is asked until there is some, and then nobody has a t
     heartbeat.watch(full);
   }
   looks.run();
+  await Promise.resolve(); // that look is over
   a.room = true;
   heartbeat.forget(c);
   looks.run();
+  await Promise.resolve(); // that look is over
   looks.run();
+  await Promise.resolve(); // that look is over
   assertEquals([looks.made, looks.count, a.asked, b.asked, c.asked], [1, 1, 2, 3, 1]);
   b.room = true;
   looks.run();
+  await Promise.resolve(); // that look is over
   assertEquals([looks.count, b.asked], [0, 4]);
   heartbeat.watch(a);
   assertEquals(looks.count, 1, "and anew");

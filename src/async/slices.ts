@@ -1,0 +1,150 @@
+/**
+ * What is done for every socket, without keeping all else waiting: in slices, each in a turn of the event loop of its own.
+ * `inSlices` goes through everything as soon as it can; `Rounds` comes to each once in a period, spread over it, so that
+ * what comes of it is spread as well.
+ */
+import { setImmediate } from "node:timers";
+
+/** A slice ends after so many, */
+const MAX_ITEMS = 250;
+/** or when it has taken so long, whichever comes first. */
+const MAX_MS = 2;
+/** The clock is looked at after so many. */
+const LOOK_ITEMS = 8;
+
+/**
+ * Does the work for each item. The first slice is done at once, and what fits in it leaves nothing for later.
+ *
+ * Items may come and go meanwhile: of a live collection, such as a `Set`, it meets those that there are when it comes to
+ * them.
+ * @param signal Ends it; the promise then resolves as if all was done.
+ * @throws what the work throws, which ends it, too.
+ */
+export async function inSlices<T>(
+  items: Iterable<T>,
+  work: (item: T) => void,
+  signal?: AbortSignal,
+): Promise<void> {
+  let count = 0;
+  let endMs = performance.now() + MAX_MS;
+  for (const item of items) {
+    if (signal?.aborted) return;
+    work(item);
+    count++;
+    if (count < MAX_ITEMS && (count % LOOK_ITEMS > 0 || performance.now() < endMs)) continue;
+    // Before the next item is taken: by then it may be gone.
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    count = 0;
+    endMs = performance.now() + MAX_MS;
+  }
+}
+
+export interface RoundsOptions {
+  /** From one visit of an item to the next, in milliseconds. */
+  readonly periodMs: number;
+  /** In how many parts a round is done: one part each `periodMs / parts`. */
+  readonly parts: number;
+  /** A part that is due so long before its timer runs comes in a process that is short of time. */
+  readonly maxLateMs: number;
+}
+
+/**
+ * Items, each of which is visited once in a period, a part of them at a time. An item stays in its part, so that its
+ * visits are a period apart whoever comes and goes.
+ */
+export class Rounds<T> implements Iterable<T> {
+  readonly #options: RoundsOptions;
+  readonly #parts: readonly Set<T>[];
+  #visit: (item: T, isLate: boolean) => void = () => {};
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #running: AbortController | undefined;
+  /** Where the next item goes, and which part is visited next. */
+  #joining = 0;
+  #part = 0;
+  /** When that is due. */
+  #dueMs = 0;
+  /** So many of the next parts are late. */
+  #lateParts = 0;
+  /** Parts whose turn it is. */
+  #due: { part: Set<T>; isLate: boolean }[] = [];
+  #isVisiting = false;
+
+  constructor(options: RoundsOptions) {
+    this.#options = options;
+    this.#parts = Array.from({ length: options.parts }, () => new Set<T>());
+  }
+
+  get size(): number {
+    return this.#parts.reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /** It is not there yet. */
+  add(item: T): void {
+    this.#parts[this.#joining]!.add(item);
+    this.#joining = (this.#joining + 1) % this.#parts.length;
+  }
+
+  delete(item: T): void {
+    for (const part of this.#parts) if (part.delete(item)) return;
+  }
+
+  *[Symbol.iterator](): Generator<T> {
+    for (const part of this.#parts) yield* part;
+  }
+
+  /**
+   * Visits the items from now on, unless it does so already.
+   * @param visit Must not throw. `isLate`: the process has been short of time since the last visit, and has not heard
+   *   what there was to hear.
+   */
+  start(visit: (item: T, isLate: boolean) => void): void {
+    if (this.#timer !== undefined) return;
+    const { periodMs, parts } = this.#options;
+    this.#visit = visit;
+    this.#running = new AbortController();
+    this.#dueMs = performance.now() + periodMs / parts;
+    this.#lateParts = 0;
+    this.#timer = setInterval(() => this.#tick(), periodMs / parts);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#running?.abort();
+    this.#due = [];
+  }
+
+  #tick(): void {
+    const { periodMs, parts, maxLateMs } = this.#options;
+    const nowMs = performance.now();
+    if (nowMs - this.#dueMs > maxLateMs) {
+      // The rounds go on from here: what was missed is not made up for.
+      this.#dueMs = nowMs;
+      this.#lateParts = parts;
+    }
+    do {
+      this.#dueMs += periodMs / parts;
+      const part = this.#parts[this.#part]!;
+      this.#part = (this.#part + 1) % parts;
+      const isLate = this.#lateParts > 0;
+      if (isLate) this.#lateParts--;
+      // A process that needs more than a period for a round does not fall behind further and further.
+      if (part.size > 0 && this.#due.length < parts) this.#due.push({ part, isLate });
+    } while (this.#dueMs <= nowMs);
+    if (this.#isVisiting || this.#due.length === 0) return;
+    const visit = this.#visit;
+    void inSlices(this.#visits(), ({ item, isLate }) => visit(item, isLate), this.#running!.signal);
+  }
+
+  *#visits(): Generator<{ item: T; isLate: boolean }> {
+    this.#isVisiting = true;
+    try {
+      for (let due; (due = this.#due.shift()) !== undefined;) {
+        const { part, isLate } = due;
+        for (const item of part) yield { item, isLate };
+      }
+    } finally {
+      this.#isVisiting = false;
+    }
+  }
+}

@@ -1,0 +1,187 @@
+/** What is done for very many things: counted in items a turn of the event loop, on no clock. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { setImmediate } from "node:timers";
+import { inSlices, Rounds } from "../../src/async/slices.ts";
+import { HeldIntervals } from "../../testkit/held_timers.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
+import { TurnCounter } from "../../testkit/turn_counter.ts";
+
+const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
+
+Deno.test("What fits in a slice is done at once", () => {
+  using _clock = new StandingClock();
+  const done: number[] = [];
+  void inSlices(numbers(249), (number) => void done.push(number));
+  assertEquals(done, numbers(249));
+});
+
+Deno.test("More is done in slices of at most 250, in order, each in a turn of its own", async () => {
+  using _clock = new StandingClock();
+  using turns = new TurnCounter();
+  const done: number[] = [];
+  const all = inSlices(numbers(1_001), (number) => {
+    turns.count();
+    done.push(number);
+  });
+  assertEquals(done.length, 250);
+  await all;
+  assertEquals([done, turns.most], [numbers(1_001), 250]);
+});
+
+Deno.test("A slice ends when its time is over, which is looked at after every eighth", () => {
+  using clock = new StandingClock();
+  const done: number[] = [];
+  const stop = new AbortController();
+  void inSlices(numbers(100), (number) => {
+    clock.pass(number === 8 ? 2 : 0);
+    done.push(number);
+  }, stop.signal);
+  stop.abort();
+  assertEquals(done, numbers(16));
+});
+
+Deno.test("Items that go before it is their turn are not met, those that come are", async () => {
+  using _clock = new StandingClock();
+  const items = new Set(numbers(600));
+  const done: number[] = [];
+  const all = inSlices(items, (item) => void done.push(item));
+  items.delete(250);
+  items.delete(599);
+  items.add(1_000);
+  await all;
+  assertEquals(done, [...items]);
+});
+
+Deno.test("An aborted signal ends it before the next item", async () => {
+  using _clock = new StandingClock();
+  const stop = new AbortController();
+  let count = 0;
+  const all = inSlices(numbers(1_000), () => void count++, stop.signal);
+  stop.abort();
+  await all;
+  assertEquals(count, 250);
+});
+
+Deno.test("What the work throws ends it", async () => {
+  let count = 0;
+  const failing = () => {
+    if (++count === 2) throw new Error("no");
+  };
+  await assertRejects(() => inSlices(numbers(3), failing), Error, "no");
+  assertEquals(count, 2);
+});
+
+// ---------------------------------------------------------------------------------------------------------
+
+const OPTIONS = { periodMs: 1_000, parts: 10, maxLateMs: 250 };
+
+/** Rounds whose time passes when the test says so. */
+class World implements Disposable {
+  readonly clock = new StandingClock();
+  readonly ticks = new HeldIntervals(100);
+  readonly rounds = new Rounds<number>(OPTIONS);
+  visits: [number, boolean][] = [];
+
+  start(): void {
+    this.rounds.start((item, isLate) => void this.visits.push([item, isLate]));
+  }
+
+  /** Lets time pass, then the timer runs; who was visited. */
+  async tick(ms = 100): Promise<[number, boolean][]> {
+    this.clock.pass(ms);
+    this.ticks.run();
+    await new Promise((resolve) => setImmediate(resolve));
+    return this.visits.splice(0);
+  }
+
+  async round(): Promise<number[]> {
+    const visited: number[] = [];
+    for (let part = 0; part < OPTIONS.parts; part++) {
+      visited.push(...(await this.tick()).map(([item]) => item));
+    }
+    return visited;
+  }
+
+  [Symbol.dispose](): void {
+    this.rounds.stop();
+    this.ticks[Symbol.dispose]();
+    this.clock[Symbol.dispose]();
+  }
+}
+
+Deno.test("Each is visited once in a round, in its own part of it, whoever comes and goes", async () => {
+  using world = new World();
+  for (const item of numbers(20)) world.rounds.add(item);
+  world.start();
+  assertEquals(await world.tick(), [[0, false], [10, false]]);
+  assertEquals(await world.tick(), [[1, false], [11, false]]);
+  for (let i = 2; i < 10; i++) await world.tick();
+  // Item 15 keeps its place behind those that are gone.
+  for (const item of numbers(15)) world.rounds.delete(item);
+  world.rounds.add(20);
+  const visited = [];
+  for (let i = 0; i < 10; i++) visited.push((await world.tick()).map(([item]) => item));
+  assertEquals(visited, [[20], [], [], [], [], [15], [16], [17], [18], [19]]);
+  assertEquals([world.rounds.size, [...world.rounds]], [6, [20, 15, 16, 17, 18, 19]]);
+});
+
+Deno.test("A timer that is a little late makes up for it, so that rounds take no longer", async () => {
+  using world = new World();
+  for (const item of numbers(10)) world.rounds.add(item);
+  world.start();
+  assertEquals(await world.tick(300), [[0, false], [1, false], [2, false]]);
+  assertEquals(await world.tick(100), [[3, false]]);
+  assertEquals(await world.tick(199), [[4, false]]);
+  assertEquals(await world.tick(101), [[5, false], [6, false]]);
+});
+
+Deno.test("After one that is late by more than may be, each is visited late once", async () => {
+  using world = new World();
+  for (const item of numbers(10)) world.rounds.add(item);
+  world.start();
+  assertEquals(await world.tick(350), [[0, false], [1, false], [2, false]]);
+  assertEquals(await world.tick(50 + 251), [[3, true]]);
+  const late: [number, boolean][] = [];
+  for (let i = 0; i < 9; i++) late.push(...await world.tick());
+  assertEquals(late, [4, 5, 6, 7, 8, 9, 0, 1, 2].map((item) => [item, true]));
+  assertEquals(await world.tick(), [[3, false]]);
+});
+
+Deno.test("Rounds are started once, and stopped in the middle of a visit visit nobody more", async () => {
+  using world = new World();
+  for (const item of numbers(5_000)) world.rounds.add(item);
+  world.start();
+  world.start();
+  assertEquals(world.ticks.made, 1);
+  world.clock.pass(100);
+  world.ticks.run();
+  world.rounds.stop();
+  await new Promise((resolve) => setImmediate(resolve));
+  assertEquals([world.visits.length, world.ticks.count], [250, 0]);
+  world.visits = [];
+  world.start();
+  const visited = await world.tick();
+  await new Promise((resolve) => setImmediate(resolve));
+  assertEquals(
+    [visited.length + world.visits.length, visited[0]![0]],
+    [500, 1],
+    "it goes on with the next part",
+  );
+});
+
+Deno.test("A part that takes longer than its time keeps others waiting, and none is visited twice for it", async () => {
+  using world = new World();
+  for (const item of numbers(10_000)) world.rounds.add(item);
+  world.start();
+  for (let i = 0; i < 100; i++) {
+    world.clock.pass(100);
+    world.ticks.run();
+  }
+  const first = world.visits.length;
+  for (let i = 0; i < 1_000 && world.visits.length < 11_000; i++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
+  assertEquals([first, world.visits.length], [250, 11_000], "the part under way, and each once");
+  assert(new Set(world.visits.map(([item]) => item)).size === 10_000);
+});
