@@ -1,8 +1,8 @@
 /**
  * A cancellable operation with a deadline: given up when its time is over, or nobody wants it any more.
  *
- * The room `async/` owns what is about time and order alone: deadlines, pauses, back-off, semaphores, turns, slices. It knows no
- * word of the product.
+ * The room `async/` owns what is about time and order alone: deadlines, pauses, back-off, semaphores, turns, slices. It
+ * knows no word of the product.
  */
 import type { Deadline, Deadlines } from "./deadlines.ts";
 

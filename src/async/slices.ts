@@ -5,9 +5,10 @@
  */
 import { setImmediate } from "node:timers";
 
-/** A slice ends after so many, */
-const MAX_ITEMS = 250;
-/** or when it has taken so long, whichever comes first. */
+/** So many are in the first slice; the next may have twice as many, when its turn was short, up to the most. */
+const FEWEST_ITEMS = 32;
+const MOST_ITEMS = 250;
+/** A slice that has taken so long ends; a turn that has taken so long, with all that came of it, was no short one. */
 const MAX_MS = 2;
 /** The clock is looked at after so many. */
 const LOOK_ITEMS = 8;
@@ -25,17 +26,20 @@ export async function inSlices<T>(
   work: (item: T) => void,
   signal?: AbortSignal,
 ): Promise<void> {
-  let count = 0;
-  let endMs = performance.now() + MAX_MS;
+  let count = 0, most = FEWEST_ITEMS;
+  let startMs = performance.now();
   for (const item of items) {
     if (signal?.aborted) return;
     work(item);
     count++;
-    if (count < MAX_ITEMS && (count % LOOK_ITEMS > 0 || performance.now() < endMs)) continue;
+    if (count < most && (count % LOOK_ITEMS > 0 || performance.now() - startMs < MAX_MS)) continue;
     // Before the next item is taken: by then it may be gone.
     await new Promise<void>((resolve) => setImmediate(resolve));
+    // What the work has promises do is done after the slice: only the turn as a whole shows what that takes.
+    const nowMs = performance.now();
+    most = nowMs - startMs > MAX_MS ? Math.max(FEWEST_ITEMS, most / 2) : Math.min(MOST_ITEMS, most * 2);
+    startMs = nowMs;
     count = 0;
-    endMs = performance.now() + MAX_MS;
   }
 }
 

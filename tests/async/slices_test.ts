@@ -11,8 +11,8 @@ const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
 Deno.test("What fits in a slice is done at once", () => {
   using _clock = new StandingClock();
   const done: number[] = [];
-  void inSlices(numbers(249), (number) => void done.push(number));
-  assertEquals(done, numbers(249));
+  void inSlices(numbers(31), (number) => void done.push(number));
+  assertEquals(done, numbers(31));
 });
 
 Deno.test("More is done in slices of at most 250, in order, each in a turn of its own", async () => {
@@ -23,9 +23,26 @@ Deno.test("More is done in slices of at most 250, in order, each in a turn of it
     turns.count();
     done.push(number);
   });
-  assertEquals(done.length, 250);
+  assertEquals(done.length, 32);
   await all;
   assertEquals([done, turns.most], [numbers(1_001), 250]);
+});
+
+Deno.test("After a turn that took long, with what promises did in it, the next slice has half as many", async () => {
+  using clock = new StandingClock();
+  const slices: number[] = [];
+  let isNew = true;
+  await inSlices(numbers(1_000), () => {
+    if (isNew) {
+      slices.push(0);
+      setImmediate(() => isNew = true);
+      const ms = slices.length % 4 === 0 ? 3 : 0;
+      void Promise.resolve().then(() => clock.pass(ms));
+    }
+    isNew = false;
+    slices[slices.length - 1]!++;
+  });
+  assertEquals(slices, [32, 64, 128, 250, 125, 250, 151]);
 });
 
 Deno.test("A slice ends when its time is over, which is looked at after every eighth", () => {
@@ -45,7 +62,7 @@ Deno.test("Items that go before it is their turn are not met, those that come ar
   const items = new Set(numbers(600));
   const done: number[] = [];
   const all = inSlices(items, (item) => void done.push(item));
-  items.delete(250);
+  items.delete(32);
   items.delete(599);
   items.add(1_000);
   await all;
@@ -59,7 +76,7 @@ Deno.test("An aborted signal ends it before the next item", async () => {
   const all = inSlices(numbers(1_000), () => void count++, stop.signal);
   stop.abort();
   await all;
-  assertEquals(count, 250);
+  assertEquals(count, 32);
 });
 
 Deno.test("What the work throws ends it", async () => {
@@ -157,11 +174,11 @@ Deno.test("Rounds are started once, and stopped in the middle of a visit visit n
   world.ticks.run();
   world.rounds.stop();
   await new Promise((resolve) => setImmediate(resolve));
-  assertEquals([world.visits.length, world.ticks.count], [250, 0]);
+  assertEquals([world.visits.length, world.ticks.count], [32, 0]);
   world.visits = [];
   world.start();
   const visited = await world.tick();
-  await new Promise((resolve) => setImmediate(resolve));
+  for (let i = 0; i < 10; i++) await new Promise((resolve) => setImmediate(resolve));
   assertEquals(
     [visited.length + world.visits.length, visited[0]![0]],
     [500, 1],
@@ -182,6 +199,6 @@ Deno.test("A part that takes longer than its time keeps others waiting, and none
     await new Promise((resolve) => setImmediate(resolve));
   }
   for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
-  assertEquals([first, world.visits.length], [250, 11_000], "the part under way, and each once");
+  assertEquals([first, world.visits.length], [32, 11_000], "the part under way, and each once");
   assert(new Set(world.visits.map(([item]) => item)).size === 10_000);
 });
