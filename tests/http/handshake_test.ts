@@ -128,7 +128,8 @@ redisTest("Clients that leave during the handshake leave nothing behind", async 
 
 redisTest("Clients that leave while Redis hangs leave nothing behind", async () => {
   await using redis = await RedisServer.start();
-  await using service = await Service.start({ REDIS_URL: redis.url });
+  // However long it takes until all are under way, none of them is late.
+  await using service = await Service.start({ REDIS_URL: redis.url, USERWIRE_REDIS_TIMEOUT_MS: "60000" });
   const { connections } = service.server.app;
   await redis.pause();
   const sockets: RawSocket[] = [];
