@@ -69,6 +69,7 @@ export class Cluster {
   #masters: readonly ClusterMaster[] = [];
   #isMapped = false;
   #reason = UNREACHABLE;
+  readonly #closing = Promise.withResolvers<void>();
   #isClosed = false;
 
   /** @param source Whose URL names one node at least. */
@@ -127,6 +128,11 @@ export class Cluster {
     return { ...login, hostname, port };
   }
 
+  /** Resolves when it is closed. */
+  get closing(): Promise<void> {
+    return this.#closing.promise;
+  }
+
   /** Where a node is; undefined when it is not known any more. */
   placeOf(id: string): Place | undefined {
     return this.#nodes.find((node) => node.id === id)?.place;
@@ -146,6 +152,7 @@ export class Cluster {
 
   close(): void {
     this.#isClosed = true;
+    this.#closing.resolve();
     clearTimeout(this.#timer);
     for (const link of this.#links.values()) link.close();
     this.#first.resolve({ outcome: "unreachable", reason: this.#reason });
@@ -154,7 +161,7 @@ export class Cluster {
   async #lookSoon(): Promise<void> {
     clearTimeout(this.#timer);
     const waitMs = this.#lookedAtMs + SOONEST_MS - performance.now();
-    if (waitMs > 0) await sleep(waitMs);
+    if (waitMs > 0) await sleep(waitMs, this.closing);
     if (this.#isClosed) return;
     this.#lookedAtMs = performance.now();
     await this.#ask();
@@ -175,7 +182,7 @@ export class Cluster {
         if (!link.isClosed) this.#failed(error, link);
       }
     });
-    await sleep(ANSWER_MS, Promise.all(asking));
+    await sleep(ANSWER_MS, Promise.race([Promise.all(asking), this.closing]));
     for (const key of silent) {
       this.#links.get(key)?.close();
       this.#links.delete(key);
@@ -285,10 +292,9 @@ export class ClusterMaster implements Topology {
     if (place === undefined || server.promotion === "") return false;
     const link = new Link(this.#cluster.addressOf(place));
     let info: ServerInfo | undefined;
-    await sleep(
-      ANSWER_MS,
-      link.ask<[string]>(["INFO", "replication"]).then(([text]) => info = readInfo(text), () => {}),
-    );
+    const asking = link.ask<[string]>(["INFO", "replication"])
+      .then(([text]) => info = readInfo(text), () => {});
+    await sleep(ANSWER_MS, Promise.race([asking, this.#cluster.closing]));
     link.close();
     return info?.role === "slave" && info.promotion === server.promotion;
   }

@@ -66,6 +66,7 @@ export abstract class CommandConnection {
   #server: ServerInfo | undefined;
   /** Whether Redis has said which life it lives, on this connection. */
   #greeted = false;
+  readonly #closing = Promise.withResolvers<void>();
   #closed = false;
   #nextBeatMs = 0;
 
@@ -131,12 +132,18 @@ export abstract class CommandConnection {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#closing.resolve();
     clearInterval(this.#timer);
     clearTimeout(this.#dialTimer);
     const reason = "The connection to Redis is closed";
     this.#outbox.fail(reason);
     this.availability.close(reason);
     this.#client?.destroy();
+  }
+
+  /** Resolves when it is closed. */
+  protected get closing(): Promise<void> {
+    return this.#closing.promise;
   }
 
   /**

@@ -228,7 +228,7 @@ export class Redis extends CommandConnection implements Scripts {
         return await run();
       } catch (error) {
         if (!isOnItsWay((error as Error).cause) || performance.now() > endMs) throw error;
-        await sleep(AGAIN_MS.base + Math.random() * AGAIN_MS.jitter);
+        await sleep(AGAIN_MS.base + Math.random() * AGAIN_MS.jitter, this.closing);
       }
     }
   }
