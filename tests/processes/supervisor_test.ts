@@ -45,6 +45,8 @@ async function startInVain(
     cwd: new URL("../../", import.meta.url),
     env: {
       PORT: "0",
+      // By itself it takes the port after PORT, which another test may have.
+      USERWIRE_OPS_PORT: "0",
       LOG_DIR: folder.path,
       LOG_FORMAT: "json",
       NO_COLOR: "1",
