@@ -76,8 +76,10 @@ Deno.test("The sample client opens, hears hi, a message and a sign of life, and 
   assertEquals((await service.send("Zoë", { order: 7 })).body.sockets, 1);
   await sample.until("message");
   assertEquals(await sample.exitCode(), 0, sample.stderr);
-  const told = sample.steps.filter((step, i, all) => step !== "alive" || all[i - 1] !== "alive");
-  assertEquals(told, ["connecting", "open", "hi", "message", "alive", "closing", "closed"]);
+  // The server's pings come by the clock: on a slow machine one is there before the message.
+  const told = sample.steps.filter((step) => step !== "alive");
+  assertEquals(told, ["connecting", "open", "hi", "message", "closing", "closed"]);
+  assert(sample.steps.includes("alive"), sample.stdout);
   assertStringIncludes(sample.stdout, '{"order":7}');
   assertMatch(sample.stdout, /closed +1000 .*after 1 messages/);
   await service.isEmpty();
