@@ -12,7 +12,6 @@ import {
   bytes,
   either,
   host,
-  keysUrl,
   type Kind,
   list,
   milliseconds,
@@ -25,7 +24,10 @@ import {
   redisUrl,
   seconds,
   secret,
+  secureUrl,
+  someOf,
   text,
+  webhookSecrets,
   whole,
   word,
   yesOrNo,
@@ -76,7 +78,7 @@ export const SETTINGS = {
   apiKeysFile: optional("USERWIRE_API_KEYS_FILE", text, "File of API keys, one line of `userwire key new` each; read again on SIGHUP"),
   jwtSecret: optional("USERWIRE_JWT_SECRET", secret, "Secret with which the tokens (JWT) of clients are signed: HS256, HS384 or HS512"),
   jwtPublicKey: optional("USERWIRE_JWT_PUBLIC_KEY", secret, "Public key that verifies the tokens (JWT) of clients, as PEM or JWK"),
-  jwksUrl: optional("USERWIRE_JWKS_URL", keysUrl, "URL of the JWKS that verifies the tokens (JWT) of clients"),
+  jwksUrl: optional("USERWIRE_JWKS_URL", secureUrl, "URL of the JWKS that verifies the tokens (JWT) of clients"),
   jwtAlgorithms: setting("USERWIRE_JWT_ALGORITHMS", list, [], "Signature algorithms that tokens may use; if empty, all that suit the key"),
   jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "Issuer that tokens must have in `iss`"),
   jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "Audience that tokens must have in `aud`"),
@@ -118,6 +120,11 @@ export const SETTINGS = {
   identityTimeoutS: setting("USERWIRE_IDENTITY_TIMEOUT_S", seconds(1, 3600), 5, "Time limit for a client to identify itself"),
   slowTimeoutS: setting("USERWIRE_SLOW_TIMEOUT_S", seconds(1, 3600), 10, "Time limit for a slow client to catch up before its connection is closed"),
   redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time limit for an answer of Redis"),
+  webhookUrl: optional("USERWIRE_WEBHOOK_URL", secureUrl, "URL of the backend that is sent events; if unset, there are none"),
+  webhookSecrets: setting("USERWIRE_WEBHOOK_SECRETS", webhookSecrets, [], "Secrets with which webhooks are signed, comma separated: the one in use, and while it is being changed the other one too"),
+  webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users"), ["users"], "Events that webhooks tell, comma separated"),
+  webhookTimeoutMs: setting("USERWIRE_WEBHOOK_TIMEOUT_MS", milliseconds(100, 60_000), 5000, "Time limit for the answer to a webhook"),
+  offlineAfterS: setting("USERWIRE_OFFLINE_AFTER_S", seconds(1, 3600), 15, "Time without a connection after which a user is told to be offline"),
   drainS: setting("USERWIRE_DRAIN_S", seconds(0, 3600), 10, "Time over which clients are disconnected at shutdown"),
 } as const;
 
@@ -246,6 +253,16 @@ function faultsBetween(config: Config): string[] {
     const given = pair.find((key) => config[key] !== undefined);
     if (!missing || !given) continue;
     faults.push(`${SETTINGS[given].env} needs ${SETTINGS[missing].env} beside it: set both, or neither`);
+  }
+  const { webhookUrl, webhookSecrets } = config;
+  if (webhookUrl !== undefined && webhookSecrets?.length === 0) {
+    faults.push(
+      "USERWIRE_WEBHOOK_URL needs USERWIRE_WEBHOOK_SECRETS, by which the backend knows who calls: make one with " +
+        "`userwire webhook secret`",
+    );
+  }
+  if (webhookUrl === undefined && webhookSecrets !== undefined && webhookSecrets.length > 0) {
+    faults.push("USERWIRE_WEBHOOK_SECRETS needs USERWIRE_WEBHOOK_URL beside it: set both, or neither");
   }
   return faults;
 }

@@ -4,14 +4,14 @@
  *     told     hash    user → 1: whom the backend was told to be online
  *     due      zset    user → when to look again, Unix ms
  *     outbox   stream  type, data; the id is made of `n`
- *     meta     hash    n: the last one; life: of the data; unknown: id of the last `users.unknown`; cursor: of the sweep
+ *     meta     hash    n: the last one; epoch: the first one; life: of the data; unknown: id of the last
+ *                      `users.unknown`; cursor, began: of the sweep
  *     refused  hash    id → how often, and until when it is put off, Unix ms
  *     sweeper  string  expires when the next page is to be looked at
  *
  * An event is written before what it tells is marked as told: what breaks off between the two is told twice, never not.
  */
-import { Script } from "../redis/commands.ts";
-import { PLAIN } from "../redis/pubsub_words.ts";
+import { PLAIN, Script } from "../redis/commands.ts";
 import {
   MAX_AGE_MS,
   MAX_CHANGES,
@@ -38,7 +38,7 @@ const TELL = `
 local told, due, outbox, meta, refused, sweeper = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local known = redis.call('HMGET', meta, 'n', 'life', 'unknown')
+local known = redis.call('HMGET', meta, 'n', 'life', 'unknown', 'epoch')
 local n = math.max(tonumber(known[1] or '0'), tonumber(ARGV[2]))
 local unknown, dropped = known[3] or '', 0
 local life = ARGV[1] ~= '' and ARGV[1] or known[2] or ''
@@ -57,6 +57,7 @@ local function number()
   n = math.max(n + 1, now * ${PER_MS})
   return whole(n)
 end
+local epoch = known[4] or number()
 local function add(kind, data)
   local id = string.format('%.0f-%.0f', math.floor(n / ${PER_MS}), n % ${PER_MS})
   redis.call('XADD', outbox, id, 'type', kind, 'data', data)
@@ -84,7 +85,7 @@ local function finish()
     dropped = dropped + over
     tellUnknown()
   end
-  redis.call('HSET', meta, 'n', whole(n), 'life', life, 'unknown', unknown)
+  redis.call('HSET', meta, 'n', whole(n), 'life', life, 'unknown', unknown, 'epoch', epoch)
 end
 -- Other data than before, or none: what was told may not be what is written here.
 if not known[1] or known[2] ~= life then tellUnknown() end
@@ -116,7 +117,7 @@ for i = closed, #ARGV do
     if i < missing then redis.call('ZADD', due, dueMs, ARGV[i]) else redis.call('ZADD', due, 'NX', dueMs, ARGV[i]) end
   end
 end
-return { whole(n), n > before and 1 or 0, dropped }`,
+return { whole(n), epoch, dropped, n > before and 1 or 0 }`,
   trial("", "0", "1", "1", "1", "a", "a", "a"),
 );
 
@@ -150,13 +151,13 @@ else
   end`
         : `if #found > 0 then
     finish()
-    return { whole(n), 0, dropped, found }
+    return { whole(n), epoch, dropped, 0, found }
   end`
     }
 end
 finish()
 for _, user in ipairs(gone) do redis.call('HDEL', told, user) end
-return { whole(n), looked, dropped }`,
+return { whole(n), epoch, dropped, looked }`,
   trial("", "0", ""),
 );
 
@@ -219,7 +220,7 @@ if #taken < most then
   if read then for _, entry in ipairs(read[1][2]) do keep(entry) end end
 end
 local oldest = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)
-return { whole(n), dropped, oldest[1] and oldest[1][1] or '', taken }`,
+return { whole(n), epoch, dropped, oldest[1] and oldest[1][1] or '', taken }`,
   trial("", "0", "probe", "1", "1"),
 );
 

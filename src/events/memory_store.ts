@@ -53,7 +53,9 @@ export class MemoryEventStore implements EventStore {
     const looked = due.filter(([user, dueMs]) => this.#due.get(user) === dueMs);
     const gone = due.filter((_, i) => counts[i] === 0).map(([user]) => user);
     for (const [user] of looked) this.#due.delete(user);
-    const news = looked.map(([user]) => user).filter((user) => gone.includes(user) && this.#told.delete(user));
+    const news = looked.map(([user]) => user).filter((user) =>
+      gone.includes(user) && this.#told.delete(user)
+    );
     this.#tell(news, false);
     return true;
   }

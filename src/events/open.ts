@@ -20,5 +20,7 @@ export function openEventStore(
   const { channelPrefix } = options;
   const counts = (users: readonly string[]) =>
     broker.counts(users.map((user) => channelOf(user, channelPrefix)));
-  return redis ? new RedisEventStore(redis, { ...options, counts }) : new MemoryEventStore({ ...options, counts });
+  return redis
+    ? new RedisEventStore(redis, { ...options, counts })
+    : new MemoryEventStore({ ...options, counts });
 }

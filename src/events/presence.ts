@@ -97,8 +97,12 @@ export class Presence {
     for (const [user] of batch) this.#news.delete(user);
     const opened = batch.filter(([, { hasCome }]) => hasCome).map(([user]) => user);
     const closed = batch.filter(([, { hasLeft }]) => hasLeft).map(([user]) => user);
+    const { store, onEvent } = this.#options;
+    const life = store.life();
     try {
-      if (await this.#options.store.note(opened, closed)) this.#options.onEvent();
+      if (await store.note(opened, closed)) onEvent();
+      // What was told of those who have left may have been lost, and then nothing is due.
+      if (life !== "" && store.life() !== life) this.#retell(closed);
       this.#recovered();
       return true;
     } catch (error) {
@@ -122,7 +126,10 @@ export class Presence {
     const { store, usersHere, onEvent } = this.#options;
     const life = store.life();
     if (life !== this.#life) {
-      if (this.#life !== "") for (const user of usersHere()) this.opened(user);
+      if (this.#life !== "") {
+        this.#retell(this.#news.keys());
+        for (const user of usersHere()) this.opened(user);
+      }
       if (life !== "") this.#life = life;
     }
     if (this.#news.size > 0) this.#schedule();
@@ -135,6 +142,13 @@ export class Presence {
       this.#recovered();
     } catch (error) {
       this.#failed(error);
+    }
+  }
+
+  /** They have been here, and it may be that this is not written any more. */
+  #retell(users: Iterable<string>): void {
+    for (const user of users) {
+      this.#news.set(user, { hasCome: true, hasLeft: !this.#options.isHere(user) });
     }
   }
 

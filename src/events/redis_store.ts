@@ -18,6 +18,8 @@ export class RedisEventStore implements EventStore {
   readonly #keys: readonly string[];
   /** The highest that was seen: a store that was set back, with a clock that is behind, goes on from there. */
   #n = "0";
+  /** Another one when all was lost. */
+  #epoch = "";
   #dropped = 0;
 
   constructor(scripts: Scripts, options: RedisEventStoreOptions) {
@@ -33,21 +35,13 @@ export class RedisEventStore implements EventStore {
 
   async settle(): Promise<boolean> {
     const { channelPrefix, counts } = this.#options;
-    let [n, looked, dropped, found] = await this.#tell(SETTLE, [channelPrefix]) as [
-      string,
-      number,
-      number,
-      string[]?,
-    ];
-    if (found) {
-      this.#saw(n, dropped);
-      const due = found.filter((_, i) => i % 2 === 0);
-      const numbers = await counts(due);
-      const args = due.flatMap((user, i) => [user, found![i * 2 + 1]!, String(numbers[i])]);
-      [n, looked, dropped] = await this.#tell(SETTLE, [channelPrefix, ...args]) as [string, number, number];
-    }
-    this.#saw(n, dropped);
-    return looked > 0;
+    const [looked, found] = await this.#tell(SETTLE, [channelPrefix]) as [number, string[]?];
+    if (!found) return looked > 0;
+    const due = found.filter((_, i) => i % 2 === 0);
+    const numbers = await counts(due);
+    const args = due.flatMap((user, i) => [user, found[i * 2 + 1]!, String(numbers[i])]);
+    await this.#tell(SETTLE, [channelPrefix, ...args]);
+    return true;
   }
 
   async sweep(): Promise<void> {
@@ -60,19 +54,16 @@ export class RedisEventStore implements EventStore {
 
   async take(most: number): Promise<Taken> {
     const { node, holdMs } = this.#options;
-    const [n, dropped, oldest, taken] = await this.#tell(TAKE, [node, String(most), String(holdMs)]) as [
-      string,
-      number,
+    const [oldest, taken] = await this.#tell(TAKE, [node, String(most), String(holdMs)]) as [
       string,
       [id: string, type: EventType, data: string][],
     ];
-    this.#saw(n, dropped);
-    const all = this.#dropped;
+    const dropped = this.#dropped;
     this.#dropped = 0;
     return {
       entries: taken.map(([id, type, data]) => ({ id: ID_PREFIX + id, type, atMs: parseInt(id), data })),
       oldestMs: oldest === "" ? undefined : parseInt(oldest),
-      dropped: all,
+      dropped,
     };
   }
 
@@ -85,7 +76,8 @@ export class RedisEventStore implements EventStore {
   }
 
   life(): string {
-    return this.#scripts.lifeAt(this.#keys[0]!);
+    const life = this.#scripts.lifeAt(this.#keys[0]!);
+    return life === "" || this.#epoch === "" ? "" : `${life} ${this.#epoch}`;
   }
 
   async #note(
@@ -95,17 +87,22 @@ export class RedisEventStore implements EventStore {
   ): Promise<boolean> {
     const numbers = [this.#options.offlineAfterMs, opened.length, closed.length].map(String);
     const args = [...numbers, ...opened, ...closed, ...missing];
-    const [n, isNew, dropped] = await this.#tell(NOTE, args) as [string, number, number];
-    this.#saw(n, dropped);
+    const [isNew] = await this.#tell(NOTE, args) as [number];
     return isNew === 1;
   }
 
-  #tell(script: typeof NOTE, args: readonly string[]): Promise<unknown> {
-    return this.#scripts.evaluate(script, this.#keys, [this.life(), this.#n, ...args]);
-  }
-
-  #saw(n: string, dropped: number): void {
+  /** @returns What the script answers beyond what all of them do. */
+  async #tell(script: typeof NOTE, args: readonly string[]): Promise<unknown[]> {
+    const all = [this.#scripts.lifeAt(this.#keys[0]!), this.#n, ...args];
+    const [n, epoch, dropped, ...rest] = await this.#scripts.evaluate(script, this.#keys, all) as [
+      string,
+      string,
+      number,
+      ...unknown[],
+    ];
     if (Number(n) > Number(this.#n)) this.#n = n;
+    this.#epoch = epoch;
     this.#dropped += dropped;
+    return rest;
   }
 }

@@ -21,7 +21,7 @@ import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "
 export type { FirstAttempt } from "./availability.ts";
 export type { RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
-export type { PubSubWords } from "./pubsub_words.ts";
+export { PLAIN, type PubSubWords } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
 export type { ClusterMaster } from "./cluster.ts";
 export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";

@@ -25,6 +25,7 @@ import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
+import { type OnUsersChanged, openEvents } from "./events.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
 
@@ -58,6 +59,8 @@ interface AppOptions {
   redisTls?: Pem | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
   hasOpsSocket?: boolean;
+  /** Hears in this process what the backend is told of users: each change on one node, at least once. */
+  onUsersChanged?: OnUsersChanged | undefined;
 }
 
 export const VERSION: string = denoJson.version;
@@ -94,7 +97,7 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
   const parts = openParts(config, options);
-  const { engine, auth, publisher, connections, watch } = parts;
+  const { engine, auth, publisher, connections, watch, events } = parts;
   let isDraining = false;
   const router = openRouter(parts, () => isDraining);
   const upgrades = upgradesOf(parts, () => isDraining);
@@ -118,6 +121,7 @@ export function openApp(config: Config, options: AppOptions): App {
     async close() {
       router.close();
       watch?.[Symbol.dispose]();
+      await events?.close();
       await publisher.close();
       await engine.close();
     },
@@ -127,7 +131,10 @@ export function openApp(config: Config, options: AppOptions): App {
 /** What calls and sockets share. */
 type Parts = ReturnType<typeof openParts>;
 
-function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = false }: AppOptions) {
+function openParts(
+  config: Config,
+  { node, log, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
+) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
   const authWith = authOf(config, log);
@@ -153,9 +160,13 @@ function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = 
   });
   const foldUsernames = config.usernameCase === "lower";
   const publisher = new Publisher(broker, history, { ...config, foldUsernames, metrics });
+  const events = openEvents({
+    ...{ config, node, log, engine, connections, metrics, onUsersChanged },
+    version: VERSION,
+  });
   return {
     ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
-    ...{ hasOpsSocket },
+    ...{ hasOpsSocket, events },
   };
 }
 
@@ -188,7 +199,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
-  const { config, log, engine, connections, publisher } = parts;
+  const { config, log, engine, connections, publisher, events } = parts;
   const { broker, history } = engine;
   const limits = new ConnectionLimits(connections, config);
   const sessions = {
@@ -196,6 +207,7 @@ function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
     limits: config,
     registry: connections,
     receipts: publisher.receipts,
+    presence: events?.presence,
     onForeign: foreignWarning(log),
   };
   const openSession = sessionOpener({

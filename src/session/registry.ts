@@ -90,6 +90,11 @@ export class Registry {
     return [...this.#byUser.get(username) ?? []];
   }
 
+  /** Users with sessions in this process that are not closing. */
+  users(): Iterable<string> {
+    return this.#byUser.keys();
+  }
+
   /** How many those are. */
   countOf(username: string): number {
     return this.#byUser.get(username)?.size ?? 0;

@@ -106,6 +106,7 @@ export class Session
     this.#openedMs = performance.now();
     const { log, limits, metrics, node } = this.#context;
     metrics.onOpen(this.#mode);
+    this.#context.presence?.opened(this.username);
     log.info("connection opened", { conn: this.id, user: this.username, mode: this.#mode });
     if (this.#transport.isFramed) {
       const { exp } = this.#credential;
@@ -264,8 +265,10 @@ export class Session
     void this.#subscription?.close();
     const { log, metrics, registry } = this.#context;
     registry.onEnd(this);
-    if (wasLive) metrics.onClose(this.#mode, code ?? 0);
-    else if (this.#transport.state !== "unanswered" && code !== undefined) metrics.onFail(code);
+    if (wasLive) {
+      metrics.onClose(this.#mode, code ?? 0);
+      this.#context.presence?.closed(this.username);
+    } else if (this.#transport.state !== "unanswered" && code !== undefined) metrics.onFail(code);
     log.info(wasLive ? "connection closed" : "connection failed while opening", {
       conn: this.id,
       user: this.username,

@@ -8,21 +8,14 @@ import { backoffMs } from "../async/backoff.ts";
 import type { Entry, EventStore } from "../events/events.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
+import type { Metrics } from "../metrics/metrics.ts";
 import type { Delivery } from "./webhook.ts";
-
-/** What became of events, and what waits. */
-export interface CarrierMetrics {
-  onCarried(type: string, outcome: Delivery["outcome"]): void;
-  onDropped(count: number): void;
-  /** Unix milliseconds; undefined when nothing waits. */
-  oldestMs: number | undefined;
-}
 
 export interface CarrierOptions {
   readonly store: EventStore;
   /** Never rejects. */
   readonly deliver: (entry: Entry) => Promise<Delivery>;
-  readonly metrics: CarrierMetrics;
+  readonly metrics: Pick<Metrics, "onWebhook" | "oldestEventMs" | "eventsDropped">;
   readonly log: Log;
 }
 
@@ -83,12 +76,13 @@ export class Carrier {
         this.#isWoken = false;
         const most = this.#failures > 0 ? 1 : AT_ONCE;
         const { entries, oldestMs, dropped } = await store.take(most);
-        metrics.oldestMs = oldestMs;
+        metrics.oldestEventMs = oldestMs;
         if (dropped > 0) {
-          metrics.onDropped(dropped);
+          metrics.eventsDropped += dropped;
           log.error("events dropped", {
             count: dropped,
-            reason: "They were too old or too many: the backend is told users.unknown, and should ask for everybody",
+            reason:
+              "They were too old or too many: the backend is told users.unknown, and should ask for everybody",
           });
         }
         await this.#deliverAll(entries);
@@ -119,7 +113,7 @@ export class Carrier {
     const { store, deliver, metrics } = this.#options;
     const delivery = await deliver(entry);
     const { outcome } = delivery;
-    metrics.onCarried(entry.type, outcome);
+    metrics.onWebhook(entry.type, outcome);
     if (outcome === "delivered") {
       await store.done(entry.id);
     } else {

@@ -3,13 +3,24 @@
  * and nowhere else.
  */
 import { messageOf } from "../protocol/errors.ts";
-import { sign } from "./signature.ts";
+import { sign } from "../protocol/signature.ts";
 
 /** How a request ended. */
 export type Delivery =
-  | { readonly outcome: "delivered"; readonly status: number; readonly body: string; readonly headers: Headers }
+  | {
+    readonly outcome: "delivered";
+    readonly status: number;
+    readonly body: string;
+    readonly headers: Headers;
+  }
   /** The backend answered, and does not want this one. */
-  | { readonly outcome: "refused"; readonly status: number; readonly reason: string; readonly body: string; readonly headers: Headers }
+  | {
+    readonly outcome: "refused";
+    readonly status: number;
+    readonly reason: string;
+    readonly body: string;
+    readonly headers: Headers;
+  }
   /** Nothing answers, or not in time, or it says that it can't now: it is the same for all. */
   | { readonly outcome: "failed"; readonly reason: string; readonly isTimeout?: true };
 
@@ -90,7 +101,13 @@ export class Webhook implements Disposable {
 
 function deliveryOf({ status, headers, ok }: Response, body: string | undefined): Delivery {
   if (body === undefined) {
-    return { outcome: "refused", status, headers, body: "", reason: `it answered more than ${MAX_ANSWER_BYTES} bytes` };
+    return {
+      outcome: "refused",
+      status,
+      headers,
+      body: "",
+      reason: `it answered more than ${MAX_ANSWER_BYTES} bytes`,
+    };
   }
   if (ok) return { outcome: "delivered", status, body, headers };
   if (status < 400) {

@@ -25,7 +25,11 @@ export class EventNode implements AsyncDisposable {
   readonly engine: Engine;
   readonly store: EventStore;
 
-  constructor(redisUrl: string | undefined, name: string, { offlineAfterMs = 1, holdMs = 60_000 }: NodeOptions = {}) {
+  constructor(
+    redisUrl: string | undefined,
+    name: string,
+    { offlineAfterMs = 1, holdMs = 60_000 }: NodeOptions = {},
+  ) {
     this.engine = openEngine({ redisUrl });
     this.store = openEventStore(this.engine, { node: name, channelPrefix: "", offlineAfterMs, holdMs });
   }
@@ -192,7 +196,10 @@ export function eventsContract(
     const [entry] = (await node.store.take(1)).entries;
     await node.store.putOff(entry!.id);
     await node.store.note(["bob"], []);
-    await until(async () => said(changesOf((await node.store.take(5)).entries)).includes("bob online"), "bob");
+    await until(
+      async () => said(changesOf((await node.store.take(5)).entries)).includes("bob online"),
+      "bob",
+    );
     for (let i = 0; i < 5; i++) {
       assertEquals((await node.store.take(5)).entries.filter(({ id }) => id === entry!.id), []);
     }
