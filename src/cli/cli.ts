@@ -13,6 +13,7 @@ import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
 import { addProcess, addServe } from "./serve.ts";
 import { type Io, type Shell, terminal } from "./shell.ts";
+import { addWebhook } from "./webhook.ts";
 import { addWho } from "./who.ts";
 
 /**
@@ -69,6 +70,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addListen(program, shell);
   addWho(program, shell);
   addKey(program, shell);
+  addWebhook(program, shell);
   return program;
 }
 

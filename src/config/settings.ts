@@ -121,7 +121,7 @@ export const SETTINGS = {
   slowTimeoutS: setting("USERWIRE_SLOW_TIMEOUT_S", seconds(1, 3600), 10, "Time limit for a slow client to catch up before its connection is closed"),
   redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time limit for an answer of Redis"),
   webhookUrl: optional("USERWIRE_WEBHOOK_URL", secureUrl, "URL of the backend that is sent events; if unset, there are none"),
-  webhookSecrets: setting("USERWIRE_WEBHOOK_SECRETS", webhookSecrets, [], "Secrets with which webhooks are signed, comma separated: the one in use, and while it is being changed the other one too"),
+  webhookSecrets: optional("USERWIRE_WEBHOOK_SECRETS", webhookSecrets, "Secrets with which webhooks are signed, comma separated: the one in use, and while it is being changed the other one too"),
   webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users"), ["users"], "Events that webhooks tell, comma separated"),
   webhookTimeoutMs: setting("USERWIRE_WEBHOOK_TIMEOUT_MS", milliseconds(100, 60_000), 5000, "Time limit for the answer to a webhook"),
   offlineAfterS: setting("USERWIRE_OFFLINE_AFTER_S", seconds(1, 3600), 15, "Time without a connection after which a user is told to be offline"),
@@ -255,13 +255,13 @@ function faultsBetween(config: Config): string[] {
     faults.push(`${SETTINGS[given].env} needs ${SETTINGS[missing].env} beside it: set both, or neither`);
   }
   const { webhookUrl, webhookSecrets } = config;
-  if (webhookUrl !== undefined && webhookSecrets?.length === 0) {
+  if (webhookUrl !== undefined && webhookSecrets === undefined) {
     faults.push(
       "USERWIRE_WEBHOOK_URL needs USERWIRE_WEBHOOK_SECRETS, by which the backend knows who calls: make one with " +
         "`userwire webhook secret`",
     );
   }
-  if (webhookUrl === undefined && webhookSecrets !== undefined && webhookSecrets.length > 0) {
+  if (webhookUrl === undefined && webhookSecrets !== undefined) {
     faults.push("USERWIRE_WEBHOOK_SECRETS needs USERWIRE_WEBHOOK_URL beside it: set both, or neither");
   }
   return faults;

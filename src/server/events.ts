@@ -50,7 +50,7 @@ export function openEvents(parts: EventsParts): Events | undefined {
   if (url === undefined && !onUsersChanged) return undefined;
   const webhook = url === undefined
     ? undefined
-    : new Webhook({ url, secrets, timeoutMs, userAgent: `userwire/${version}` });
+    : new Webhook({ url, secrets: secrets ?? [], timeoutMs, userAgent: `userwire/${version}` });
   const store = openEventStore(engine, {
     node,
     channelPrefix: config.channelPrefix,

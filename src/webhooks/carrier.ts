@@ -117,16 +117,17 @@ export class Carrier {
     if (outcome === "delivered") {
       await store.done(entry.id);
     } else {
-      this.#warn(`webhook ${outcome}`, delivery.reason, entry);
+      this.#warn(outcome, delivery.reason, entry);
       if (outcome === "refused") await store.putOff(entry.id);
     }
     return outcome;
   }
 
-  #warn(event: string, reason: string, { id, type }: Entry): void {
+  #warn(outcome: "failed" | "refused", reason: string, { id, type }: Entry): void {
     const nowMs = performance.now();
     if (nowMs - this.#loggedMs < LOG_AGAIN_MS) return;
     this.#loggedMs = nowMs;
-    this.#options.log.warn(event, { id, type, reason });
+    if (outcome === "failed") this.#options.log.warn("webhook failed", { id, type, reason });
+    else this.#options.log.warn("webhook refused", { id, type, reason });
   }
 }

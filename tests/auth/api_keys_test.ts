@@ -314,5 +314,7 @@ Deno.test("The settings that hold secrets are known as such, and no others", () 
     "USERWIRE_JWT_SECRET",
     "USERWIRE_JWT_PUBLIC_KEY",
     "USERWIRE_JWKS_URL",
+    "USERWIRE_WEBHOOK_URL",
+    "USERWIRE_WEBHOOK_SECRETS",
   ]);
 });

@@ -82,6 +82,11 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     identityTimeoutS: 5,
     slowTimeoutS: 10,
     redisTimeoutMs: 3000,
+    webhookUrl: undefined,
+    webhookSecrets: undefined,
+    webhookEvents: ["users"],
+    webhookTimeoutMs: 5000,
+    offlineAfterS: 15,
     drainS: 10,
   });
   assert(Object.isFrozen(config));
