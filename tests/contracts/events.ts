@@ -15,23 +15,27 @@ export interface Change {
   readonly n: number;
 }
 
-interface NodeOptions {
+export interface NodeOptions {
   readonly offlineAfterMs?: number;
   readonly holdMs?: number;
+  /** What precedes usernames in channels: one of its own is a store of its own. */
+  readonly prefix?: string;
 }
 
 /** A node, as far as events go. */
 export class EventNode implements AsyncDisposable {
   readonly engine: Engine;
   readonly store: EventStore;
+  readonly #prefix: string;
 
   constructor(
     redisUrl: string | undefined,
     name: string,
-    { offlineAfterMs = 1, holdMs = 60_000 }: NodeOptions = {},
+    { offlineAfterMs = 1, holdMs = 60_000, prefix = "" }: NodeOptions = {},
   ) {
+    this.#prefix = prefix;
     this.engine = openEngine({ redisUrl });
-    this.store = openEventStore(this.engine, { node: name, channelPrefix: "", offlineAfterMs, holdMs });
+    this.store = openEventStore(this.engine, { node: name, channelPrefix: prefix, offlineAfterMs, holdMs });
   }
 
   async ready(): Promise<this> {
@@ -41,7 +45,7 @@ export class EventNode implements AsyncDisposable {
   }
 
   subscribe(user: string): Promise<Subscription> {
-    return this.engine.broker.subscribe(user, { message() {}, lost() {}, restored() {} });
+    return this.engine.broker.subscribe(this.#prefix + user, { message() {}, lost() {}, restored() {} });
   }
 
   /** Takes and forgets all there is. */
