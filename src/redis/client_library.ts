@@ -23,7 +23,9 @@ export function isLoaded(): boolean {
 
 /** Resolves when clients can be made. */
 export function load(): Promise<void> {
-  return loading ??= import("redis").then((loaded) => void (library = loaded));
+  if (library) return Promise.resolve();
+  return loading ??= import("redis").then((loaded) => void (library = loaded))
+    .finally(() => loading = undefined);
 }
 
 /** A client that dials once, when `connect` is called. Only once the library is loaded. */

@@ -158,7 +158,7 @@ export abstract class CommandConnection {
   }
 
   #dial(): void {
-    if (!isLoaded()) return void load().then(() => this.#closed || this.#dial());
+    if (!isLoaded()) return void this.#load();
     this.availability.dialled();
     let address: RedisAddress | undefined;
     try {
@@ -183,6 +183,16 @@ export abstract class CommandConnection {
       if (client === this.#client) this.#redial();
     });
     client.connect().catch(() => {}); // its events have said it
+  }
+
+  async #load(): Promise<void> {
+    try {
+      await load();
+      if (!this.#closed) this.#dial();
+    } catch (error) {
+      this.#fail(`The client library of Redis can't be loaded: ${messageOf(error)}`, { severity: 2 });
+      if (!this.#closed) this.#dialLater();
+    }
   }
 
   /**
