@@ -4,6 +4,7 @@
  */
 import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
+import { Pace } from "../async/slices.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
 import type { PubSubWords } from "../redis/pubsub_words.ts";
@@ -17,6 +18,7 @@ const CLOSE_MS = 1_000;
 
 export class Dialler implements PubSubContext {
   readonly closeDeadlines = new Deadlines(CLOSE_MS);
+  readonly pace = new Pace();
   readonly #subscribing: Deadlines;
   readonly #topology: Topology;
   readonly #redis: Redis;
@@ -64,7 +66,7 @@ export class Dialler implements PubSubContext {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);
       if (!address) throw new BrokerUnavailableError("It is not known yet where Redis is");
-      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused })
+      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused, pace: this.pace })
         .catch((error: unknown) => {
           this.#topology.doubt();
           throw error;

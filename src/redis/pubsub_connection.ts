@@ -5,6 +5,7 @@
  */
 import type { Attempt } from "../async/attempt.ts";
 import type { Deadlines } from "../async/deadlines.ts";
+import type { Pace } from "../async/slices.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { RedisConnection } from "./raw_connection.ts";
 import { Reconnect } from "./reconnect.ts";
@@ -12,6 +13,8 @@ import type { Reply, RespParser } from "./resp.ts";
 
 /** What all connections of one broker have in common. */
 export interface PubSubContext {
+  /** What is done for each connection, and may have to be done for all at one time. */
+  readonly pace: Pace;
   /** How long Redis may take to hang up after we have. */
   readonly closeDeadlines: Deadlines;
   /** Does what gets a connection, within the time there is for that. */
@@ -141,7 +144,8 @@ export abstract class PubSubConnection {
     this.#reconnecting?.abort(new BrokerUnavailableError("The subscription was closed"));
     const connection = this.connection;
     if (!connection) return await this.#running;
-    const { closeDeadlines } = this.#context;
+    const { closeDeadlines, pace } = this.#context;
+    await pace.turn();
     const deadline = closeDeadlines.set(() => connection.close());
     if (this.#writing) await this.#writing;
     // Redis hangs up in turn, and by then counts this connection no more.
@@ -168,8 +172,10 @@ export abstract class PubSubConnection {
       this.#quietChecks = 0;
       this.onConnected();
       const reason = await this.#read(connection);
+      this.connection = undefined;
+      await this.#context.pace.turn();
       connection.close();
-      connection = this.connection = undefined;
+      connection = undefined;
       if (!this.#closed) await this.onLost(reason);
     }
   }
@@ -179,7 +185,10 @@ export abstract class PubSubConnection {
     const { signal } = this.#reconnecting = new AbortController();
     // Made when it is needed: most are never lost.
     this.#reconnect ??= new Reconnect(
-      (signal) => this.#context.attempt(signal, (attempt) => this.dial(attempt)),
+      async (signal) => {
+        await this.#context.pace.turn();
+        return await this.#context.attempt(signal, (attempt) => this.dial(attempt));
+      },
       () => this.#context.whenReady(),
     );
     const connection = await this.#reconnect.connect(signal);
