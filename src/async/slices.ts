@@ -4,7 +4,7 @@
  * much of it comes at one time; `Rounds` comes to each once in a period, spread over it, so that what comes of it is
  * spread as well.
  */
-import { setImmediate } from "node:timers";
+import { clearImmediate, setImmediate } from "node:timers";
 
 /** So many are in the first slice; the next may have twice as many, when its turn was short, up to the most. */
 const FEWEST_ITEMS = 32;
@@ -26,11 +26,19 @@ export class Pace {
   #count = 0;
   #startMs = 0;
   #most = FEWEST_ITEMS;
+  #end: ReturnType<typeof setImmediate> | undefined;
 
   /** Undefined for who may go on at once; else it resolves in the turn that has room for him. */
   turn(): Promise<void> | undefined {
-    if (!this.#isTurn) this.#begin();
-    if (this.#line.size === 0 && this.#take()) return undefined;
+    if (!this.#isTurn) {
+      this.#begin();
+      this.#endLater();
+    }
+    if (this.#line.size === 0) {
+      if (this.#take()) return undefined;
+      // Behind what those who went on may have put off to the end of this turn.
+      this.#endLater();
+    }
     return new Promise((resolve) => this.#line.add(resolve));
   }
 
@@ -45,27 +53,29 @@ export class Pace {
     this.#isTurn = true;
     this.#count = 0;
     this.#startMs = performance.now();
-    setImmediate(() => this.#end());
   }
 
-  #end(): void {
-    this.#isTurn = false;
-    if (this.#line.size === 0) return;
+  #endLater(): void {
+    clearImmediate(this.#end);
+    this.#end = setImmediate(() => {
+      this.#isTurn = false;
+      if (this.#line.size > 0) void this.#letThrough();
+    });
+  }
+
+  async #letThrough(): Promise<void> {
     // What comes of it by promises is done after it: only the turn as a whole shows what that takes.
     const isLong = performance.now() - this.#startMs > MAX_MS;
     this.#most = isLong ? Math.max(FEWEST_ITEMS, this.#most / 2) : Math.min(MOST_ITEMS, this.#most * 2);
     this.#begin();
-    void this.#letThrough();
-  }
-
-  async #letThrough(): Promise<void> {
     for (const resolve of this.#line) {
-      if (!this.#take()) return;
+      if (!this.#take()) break;
       this.#line.delete(resolve);
       resolve();
       // Whoever that was begins meanwhile, and the clock goes on.
       await undefined;
     }
+    this.#endLater();
   }
 }
 

@@ -66,7 +66,11 @@ export class Dialler implements PubSubContext {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);
       if (!address) throw new BrokerUnavailableError("It is not known yet where Redis is");
-      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused, pace: this.pace })
+      const connection = await RedisConnection.open(address, attempt, {
+        ...options,
+        onLoginRefused,
+        pace: this.pace,
+      })
         .catch((error: unknown) => {
           this.#topology.doubt();
           throw error;

@@ -13,6 +13,7 @@ import { encodeCommand } from "../../src/redis/resp.ts";
 import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { SharedConnection, type SharedContext } from "../../src/broker/shared_connection.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
+import { Pace } from "../../src/async/slices.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -20,6 +21,8 @@ import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 /** A dialler, and those that subscriptions belong to, without a broker: Redis is always worth a dial. */
 class Host implements PubSubContext, DedicatedContext, Disposable {
   readonly closeDeadlines = new Deadlines(10_000);
+  readonly pace = new Pace();
+  readonly isClosed = false;
   readonly #url: string;
   /** Called when a dial has succeeded, before anybody has the connection. */
   onDialled = () => {};
