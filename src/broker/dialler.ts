@@ -4,6 +4,7 @@
  */
 import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
+import { Semaphore } from "../async/semaphore.ts";
 import { Pace } from "../async/slices.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
@@ -15,10 +16,16 @@ import type { Topology } from "../redis/topology.ts";
 
 /** How long Redis may take to confirm that nobody listens any more. */
 const CLOSE_MS = 1_000;
+/**
+ * What was lost is dialled so many at one time. Each has its time from its turn on: where all are lost, those at the end
+ * of the line would else be late again and again, before anybody had dialled them.
+ */
+const MAX_REDIALS = 64;
 
 export class Dialler implements PubSubContext {
   readonly closeDeadlines = new Deadlines(CLOSE_MS);
   readonly pace = new Pace();
+  readonly #redials = new Semaphore(MAX_REDIALS);
   readonly #subscribing: Deadlines;
   readonly #topology: Topology;
   readonly #redis: Redis;
@@ -53,6 +60,20 @@ export class Dialler implements PubSubContext {
       throw error;
     } finally {
       attempt.end();
+    }
+  }
+
+  /**
+   * As `attempt`, for what was lost and has nobody who waits for it: there is time enough until it is its turn.
+   * @throws as `attempt`.
+   */
+  async redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const waiting = new Attempt(undefined, { signal });
+    try {
+      await this.pace.turn();
+      return await this.#redials.run(() => this.attempt(signal, work), waiting);
+    } finally {
+      waiting.end();
     }
   }
 

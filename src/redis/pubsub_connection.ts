@@ -19,6 +19,8 @@ export interface PubSubContext {
   readonly closeDeadlines: Deadlines;
   /** Does what gets a connection, within the time there is for that. */
   attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T>;
+  /** The same in the place of a lost one, when it is its turn. */
+  redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
   /** Whether a connection was dialled before all had to be dialled again. */
@@ -81,9 +83,9 @@ export abstract class PubSubConnection {
     this.write(this.pingCommand());
   }
 
-  /** Ends the connection when nothing has come since it was pinged, to dial again. */
-  cutIfSilent(): void {
-    if (this.#quietChecks >= this.#patience.ping && !this.#paused) this.cut();
+  /** Whether nothing has come since it was pinged. */
+  get isSilent(): boolean {
+    return this.#quietChecks >= this.#patience.ping && !this.#paused && this.connection?.isClosed === false;
   }
 
   /** Ends the connection, to dial again, when all that were dialled before have to be. */
@@ -173,10 +175,10 @@ export abstract class PubSubConnection {
       this.onConnected();
       const reason = await this.#read(connection);
       this.connection = undefined;
+      if (!this.#closed) await this.onLost(reason);
       await this.#context.pace.turn();
       connection.close();
       connection = undefined;
-      if (!this.#closed) await this.onLost(reason);
     }
   }
 
@@ -185,10 +187,7 @@ export abstract class PubSubConnection {
     const { signal } = this.#reconnecting = new AbortController();
     // Made when it is needed: most are never lost.
     this.#reconnect ??= new Reconnect(
-      async (signal) => {
-        await this.#context.pace.turn();
-        return await this.#context.attempt(signal, (attempt) => this.dial(attempt));
-      },
+      (signal) => this.#context.redial(signal, (attempt) => this.dial(attempt)),
       () => this.#context.whenReady(),
     );
     const connection = await this.#reconnect.connect(signal);

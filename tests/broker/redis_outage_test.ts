@@ -357,6 +357,7 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
     closeDeadlines: deadlines,
     pace: new Pace(),
     attempt,
+    redial: attempt,
     whenReady: () => Promise.resolve(),
     isOld: () => false,
   };

@@ -40,6 +40,10 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
     }
   }
 
+  redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    return this.attempt(signal, work);
+  }
+
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
     return this.#open(attempt, { commands: [encodeCommand("SUBSCRIBE", channel)] });
   }
@@ -267,7 +271,7 @@ redisTest(
     const lookForLong = () => {
       for (let i = 0; i < 10; i++) subscription.checkHealth();
       subscription.ping();
-      subscription.cutIfSilent();
+      assert(!subscription.isSilent);
     };
     subscription.pause();
     lookForLong();
@@ -281,8 +285,9 @@ redisTest(
     assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
     // Nor when it was asked for a sign of life just before.
     subscription.ping();
+    assert(subscription.isSilent);
     subscription.pause();
-    subscription.cutIfSilent();
+    assert(!subscription.isSilent);
     subscription.resume();
     assertEquals(await redis.cli("PUBLISH", "alice", "3"), 1);
     await recorder.received(3);
