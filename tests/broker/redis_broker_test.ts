@@ -3,7 +3,7 @@
  * sign of life and when, and what is dialled again.
  */
 import { setImmediate } from "node:timers";
-import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Attempt } from "../../src/async/attempt.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import { RedisBroker } from "../../src/broker/redis.ts";
@@ -398,8 +398,12 @@ Deno.test("Of ten thousand subscriptions never more than 250 are asked or cut in
     [3 * 9_999, RESTORING],
     "it is not known yet that all live",
   );
+  clock.pass(400);
   world.lives.run();
-  for (let i = 0; i < MANY_TURNS && broker.unavailable() !== undefined; i++) await turn();
+  for (let i = 0; i < MANY_TURNS && broker.unavailable() !== undefined; i++) {
+    clock.pass(100);
+    await turn();
+  }
   assertEquals([broker.unavailable(), world.lives.count], [undefined, 0]);
 
   // The first round comes after a long time without any.
@@ -473,4 +477,33 @@ Deno.test("An attempt that Redis ends is warned of, one that nobody wants any mo
   assertEquals(await dialler.attempt(client.signal, work), 7);
   client.abort(left);
   ended!.throwIfGivenUp();
+});
+
+Deno.test("What was lost is dialled 64 at one time, each with its time from its turn on", async () => {
+  await using world = new World();
+  using ticks = new HeldIntervals(500);
+  const { dialler, clock } = world;
+  const ends: unknown[] = [];
+  let begun = 0;
+  const redial = (work: (attempt: Attempt) => Promise<unknown>, signal = new AbortController().signal) => {
+    const counted = (attempt: Attempt) => (begun++, work(attempt));
+    dialler.redial(signal, counted).then((value) => ends.push(value), ({ message }) => ends.push(message));
+  };
+  const hung = (attempt: Attempt) => attempt.step(new Promise(() => {}));
+  for (let i = 0; i < 64; i++) redial(hung);
+  const leaving = new AbortController();
+  redial(hung, leaving.signal);
+  redial(() => Promise.resolve("there"));
+  await turn();
+  leaving.abort(new Error("left"));
+  clock.pass(2_999);
+  ticks.run();
+  await turn();
+  assertEquals([begun, ends], [64, ["left"]]);
+  clock.pass(1);
+  ticks.run();
+  for (let i = 0; i < MANY_TURNS && ends.length < 66; i++) await turn();
+  const late = "Redis did not confirm a subscription within 3000 ms";
+  assertEquals([begun, ends.filter((end) => end === late).length], [65, 64]);
+  assert(ends.includes("there"));
 });
