@@ -192,7 +192,8 @@ export class Ledger {
         if (!book.isTold(accepted, accepted.answeredMs, (n) => this.#accepted.get(n))) sum.toldUnderWay++;
         if (isCompared && accepted.sockets === 1) sum.countedButTold++;
       } else {
-        this.#violate("lost", `${describe(accepted)} was lost in silence`);
+        const told = book.toldAround(accepted.answeredMs);
+        this.#violate("lost", `${describe(accepted)} was lost in silence; its client was told: ${told}`);
         if (isCompared && accepted.sockets === 1) {
           this.#violate("miscounted", `${describe(accepted)}: the client that was counted never got it`);
         }
