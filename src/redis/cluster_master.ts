@@ -104,6 +104,7 @@ export class ClusterMaster implements Topology {
   }
 
   doubt(): void {
+    this.#keeper.doubt();
     void this.#cluster.look();
   }
 
