@@ -14,7 +14,7 @@ import type { Place, RedisAddress } from "./address.ts";
 import type { FirstAttempt } from "./availability.ts";
 import { isRefusal } from "./client_library.ts";
 import { ClusterMap, type ClusterNode, parseEndpoints, parseNodes, type SlotsReply } from "./cluster_map.ts";
-import { ClusterMaster } from "./cluster_master.ts";
+import { ClusterMaster, type MastersCluster } from "./cluster_master.ts";
 import { isReply, logMessage, publicMessage } from "./error_text.ts";
 import { Link } from "./link.ts";
 import { formatRanges, slotOf } from "./slots.ts";
@@ -40,7 +40,7 @@ const ASKED = 3;
 
 const UNREACHABLE = "Redis is not available: none of its cluster's nodes can be reached";
 
-export class Cluster {
+export class Cluster implements MastersCluster {
   readonly #source: UrlSource;
   readonly #options: ClusterOptions;
   readonly #warnings: WarnOnce;

@@ -1,8 +1,7 @@
 /** One master of a cluster with its replicas: the topology of all that it keeps. */
 import { sleep } from "../async/sleep.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import type { RedisAddress } from "./address.ts";
-import type { Cluster } from "./cluster.ts";
+import type { Place, RedisAddress } from "./address.ts";
 import type { Keeper } from "./cluster_map.ts";
 import { Link } from "./link.ts";
 import { SHARDED } from "./pubsub_words.ts";
@@ -13,14 +12,33 @@ import type { Topology } from "./topology.ts";
 /** How long a former master is waited for. */
 const ANSWER_MS = 500;
 
+/** What a master needs of the cluster that it belongs to. */
+export interface MastersCluster {
+  /** Those that keep something. */
+  readonly masters: readonly ClusterMaster[];
+  /** Resolves when it is closed. */
+  readonly closing: Promise<void>;
+  /** Who keeps a key or a channel; undefined when nobody is known to. */
+  keeperOf(name: string): ClusterMaster | undefined;
+  /** The slots of one, as `formatRanges` writes them. */
+  rangesOf(master: ClusterMaster): string;
+  addressOf(place: Place): RedisAddress;
+  /** Where a node is; undefined when it is not known any more. */
+  placeOf(id: string): Place | undefined;
+  /** Asks anew who keeps what. */
+  look(): Promise<void>;
+  loginRefused(): void;
+  reload(): void;
+}
+
 export class ClusterMaster implements Topology {
   readonly words = SHARDED;
   readonly #keeper: Keeper;
-  readonly #cluster: Cluster;
+  readonly #cluster: MastersCluster;
   readonly #listeners: ((reason: string) => void)[] = [];
   #tag: { readonly slot: number; readonly text: string } | undefined;
 
-  constructor(keeper: Keeper, cluster: Cluster) {
+  constructor(keeper: Keeper, cluster: MastersCluster) {
     this.#keeper = keeper;
     this.#cluster = cluster;
   }
