@@ -2,13 +2,15 @@
  * Where the real programs are that the tests run against. Only looks, installs nothing (`prepare.ts` does), and
  * imports nothing, so that it works before any package was fetched.
  *
+ * `REDIS_SERVER` names another server to test with, such as Valkey's; else it is looked for in `PATH`.
+ *
  * Redis is one binary with several names: what Debian's `redis-tools` calls `redis-check-rdb` is the server when
  * it is started under the name `redis-server`. That package starts no service, so it is the one to have.
  */
 
 /** Path of a binary that serves Redis when it is started under the name `redis-server`; undefined when none is here. */
 export function findRedisServer(): string | undefined {
-  return findProgram("redis-server") ?? findProgram("redis-check-rdb");
+  return Deno.env.get("REDIS_SERVER") ?? findProgram("redis-server") ?? findProgram("redis-check-rdb");
 }
 
 /** Path of a Chromium, also under the names other systems give it; undefined when none is here. */
