@@ -621,9 +621,9 @@ class Sender:
         """
         self._address = _split(url, ("http", "https"))
         self._headers = {"accept": "application/json", "user-agent": "userwire-python"}
-        if key is not None:
-            key = key.strip()  # keys come from files, which end with a new line
-            if not key or not key.isascii() or not key.isprintable() or " " in key:
+        key = (key or "").strip()  # keys come from files, which end with a new line
+        if key:
+            if not key.isascii() or not key.isprintable() or " " in key:
                 raise ValueError("The key must be printable ASCII without spaces, as \"userwire key new\" wrote it")
             self._headers["authorization"] = f"Bearer {key}"
         self._timeout, self._retries, self._ssl = timeout, retries, ssl
