@@ -131,22 +131,19 @@ export class Stage implements AsyncDisposable {
 
   /** Lets time pass in which the program must do nothing. */
   async stays(ms: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    let isOver = false;
     const timer = setTimeout(() => {
-      resolve();
+      isOver = true;
+      this.#bell.ring();
     }, ms);
+    const instead = () =>
+      this.#peers.length > this.#taken
+        ? "it has connected anew"
+        : this.#program!.hasEnded
+        ? "it has ended"
+        : undefined;
     try {
-      await Promise.race([
-        promise,
-        this.#until(() => false, "", ms + START_MS, {
-          instead: () =>
-            this.#peers.length > this.#taken
-              ? "it has connected anew"
-              : this.#program!.hasEnded
-              ? "it has ended"
-              : undefined,
-        }),
-      ]);
+      await this.#until(() => isOver, "to stay connected", ms + START_MS, { instead });
     } finally {
       clearTimeout(timer);
     }

@@ -8,7 +8,9 @@ import type { StartProgram } from "../../conformance/program.ts";
 import { CASES, run, type Verdict } from "../../conformance/run.ts";
 import { drive } from "../../conformance/drivers/javascript.ts";
 import { readPage } from "../../testkit/pages.ts";
+import { hasPythonWebsockets } from "../../testkit/programs.ts";
 import { startFaulty } from "./faulty_client.ts";
+import { PythonHost } from "./python_host.ts";
 
 const PATIENT_MS = 20_000;
 /** Where what is waited for can't come. */
@@ -25,14 +27,18 @@ function faultsOf(verdicts: readonly Verdict[]): string[] {
   );
 }
 
-async function playAll(start: StartProgram, isKept: (name: string) => boolean = () => true) {
-  const cases = CASES.filter(({ name }) => isKept(name) && name !== BY_CHANCE);
+/** @param startAt What starts the program at a pace. */
+async function assertKept(
+  startAt: (pace: number) => StartProgram,
+  cases: readonly Case[] = CASES,
+): Promise<void> {
   const isTimed = ({ name }: Case) => TIMED.includes(name);
-  const common = { start, patienceMs: PATIENT_MS, atOnce: cases.length };
-  const verdicts = await run(cases.filter((one) => !isTimed(one)), { ...common, pace: 1 });
-  // By itself, lest a busy machine is taken for a silent server.
-  verdicts.push(...await run(cases.filter(isTimed), { ...common, pace: PACE }));
-  return verdicts;
+  const others = cases.filter((one) => !isTimed(one) && one.name !== BY_CHANCE);
+  const common = { patienceMs: PATIENT_MS, atOnce: cases.length };
+  const verdicts = await run(others, { ...common, start: startAt(1), pace: 1 });
+  // By themselves, lest a busy machine is taken for a silent server.
+  verdicts.push(...await run(cases.filter(isTimed), { ...common, start: startAt(PACE), pace: PACE }));
+  assertEquals(faultsOf(verdicts), []);
 }
 
 /** The client library, in this process. */
@@ -51,14 +57,21 @@ const startLibrary: StartProgram = (env, onChange) => {
   return program;
 };
 
-Deno.test("The client library keeps every rule that a browser lets it know of", async () => {
-  const needsStatus = new Set(CASES.filter(({ needsStatus }) => needsStatus).map(({ name }) => name));
-  assertEquals(faultsOf(await playAll(startLibrary, (name) => !needsStatus.has(name))), []);
+Deno.test("The client library keeps every rule that a browser lets it know of", () => {
+  return assertKept(() => startLibrary, CASES.filter(({ needsStatus }) => !needsStatus));
 });
 
-Deno.test("A client of another making keeps every rule", async () => {
-  assertEquals(faultsOf(await playAll(startFaulty())), []);
+Deno.test({
+  name: "The Python client keeps every rule",
+  ignore: !hasPythonWebsockets(),
+  async fn() {
+    await using atRealPace = new PythonHost(1);
+    await using atOwnPace = new PythonHost(PACE);
+    await assertKept((pace) => (pace === 1 ? atRealPace : atOwnPace).start);
+  },
 });
+
+Deno.test("A client of another making keeps every rule", () => assertKept(() => startFaulty()));
 
 Deno.test("For each rule a client that breaks it is found out", async () => {
   const broken = CASES.filter(({ name }) => name !== BY_CHANCE);
