@@ -21,7 +21,9 @@ import asyncio
 import base64
 import collections
 import contextlib
+import dataclasses
 import http.client
+import importlib
 import inspect
 import json
 import logging
@@ -35,7 +37,7 @@ import urllib.parse
 import uuid
 from typing import (
     Any, Awaitable, Callable, Deque, Dict, Iterable, List, Mapping, NamedTuple, NoReturn, Optional, Tuple,
-    TypeVar, Union, overload,
+    TypeVar, Union, cast, overload,
 )  # fmt: skip
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Error", "Refused", "Unavailable", "Closed",
 ]  # fmt: skip
 
+_Value = TypeVar("_Value")
 _log = logging.getLogger("userwire")
 
 
@@ -91,7 +94,8 @@ class Message(NamedTuple):
     replayed: bool
 
 
-class Gap(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Gap:
     """Messages that can't be delivered: load your state anew."""
 
     #: Number of the first that is missing.
@@ -118,8 +122,8 @@ class _Entry(NamedTuple):
     item: Union[Message, Gap]
     #: Where the application stands when it has it; None when it does not count.
     position: Optional[_Position]
-    #: Numbers of another count must not be acknowledged.
-    count: int
+    #: Numbers of another counting must not be acknowledged.
+    counting: int
     #: The sender waits to hear that the application has it.
     urgent: bool
     size: int
@@ -213,7 +217,7 @@ class Receiver:
         self._query = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
         self._ssl, self._token, self._on_gap = context, token, on_gap
         self._received = self._handed = _position(resume) if resume is not None else None
-        self._count = 0
+        self._counting = 0
         self._queue: Deque[_Entry] = collections.deque()
         self._size = 0
         self._loop: Optional[asyncio.AbstractEventLoop] = None
@@ -256,7 +260,7 @@ class Receiver:
             if entry.position is not None:
                 self._handed = entry.position
             if isinstance(entry.item, Message):
-                if entry.item.seq is not None and entry.count == self._count:
+                if entry.item.seq is not None and entry.counting == self._counting:
                     self._acknowledge(entry.item.seq, entry.urgent)
                 return entry.item
             if self._on_gap is None:
@@ -327,7 +331,7 @@ class Receiver:
         headers: Dict[str, str] = {}
         if self._token is not None:
             try:
-                headers["Authorization"] = f"Bearer {await asyncio.wait_for(_given(self._token), _PATIENCE_S)}"
+                headers["Authorization"] = f"Bearer {await _within(_PATIENCE_S, _given(self._token))}"
             except Exception as error:
                 _log.warning("no token: %r", error, exc_info=not isinstance(error, asyncio.TimeoutError))
                 return _End(reason=f"no token: {error!r}")
@@ -349,11 +353,13 @@ class Receiver:
                 await socket.close()
 
     async def _read(self, socket: Any) -> _End:
-        limit_s, opened_at, bye = _PATIENCE_S, None, {}  # type: float, Optional[float], Dict[str, Any]
+        limit_s = _PATIENCE_S
+        opened_at: Optional[float] = None
+        bye: Dict[str, Any] = {}
         end = _End()
         try:
             while True:
-                frame, size = _frame(await asyncio.wait_for(socket.recv(), limit_s))
+                frame, size = _frame(await _within(limit_s, socket.recv()))
                 kind = frame.get("t")
                 if kind == "m":
                     self._on_message(frame, size)
@@ -400,7 +406,7 @@ class Receiver:
             data = base64.b64decode(data or "")
         epoch = before.epoch if counts and before is not None else None
         message = Message(seq, data, frame.get("id"), frame.get("ts", 0), epoch, frame.get("r") == 1)
-        self._push(_Entry(message, self._received if counts else None, self._count, urgent, size))
+        self._push(_Entry(message, self._received if counts else None, self._counting, urgent, size))
 
     def _on_gap_frame(self, frame: Dict[str, Any], size: int) -> None:
         position, before, why = _position(frame["pos"], frame.get("tag")), self._received, frame.get("why", "")
@@ -408,12 +414,12 @@ class Receiver:
         if why == "trimmed" and before and before.epoch == position.epoch and position.seq <= before.seq:
             return
         if why == "epoch":
-            self._count += 1
+            self._counting += 1
             if self._acks is not None:
                 self._acks.reset()
         self._received = position
         gap = Gap(frame.get("from", 0), frame.get("to"), frame.get("count"), why)
-        self._push(_Entry(gap, position, self._count, False, size))
+        self._push(_Entry(gap, position, self._counting, False, size))
 
     def _push(self, entry: _Entry) -> None:
         self._queue.append(entry)
@@ -456,7 +462,7 @@ class _Acks:
             while True:
                 await self._some.wait()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), _ACK_AFTER_S)
+                    await _within(_ACK_AFTER_S, self._urgent.wait())
                 await self.flush()
                 await asyncio.sleep(_ACK_SPACING_S)
 
@@ -471,20 +477,42 @@ def _position(text: str, tag: Optional[str] = None) -> _Position:
 def _frame(text: Union[str, bytes]) -> Tuple[Dict[str, Any], int]:
     """A frame and its length. What can't be read is no frame that this version knows."""
     try:
-        frame = json.loads(text) if isinstance(text, str) else None
+        value = json.loads(text) if isinstance(text, str) else None
     except ValueError:
-        frame = None
-    if isinstance(frame, dict):
-        return frame, len(text)
+        value = None
+    if isinstance(value, dict):
+        return cast("Dict[str, Any]", value), len(text)
     _log.warning("the server has sent what is no frame: %.80r", text)
     return {}, 0
+
+
+async def _within(seconds: float, waiting: Awaitable[_Value]) -> _Value:
+    """What comes in time. Not ``asyncio.wait_for``: before Python 3.12 that may swallow that it was cancelled.
+
+    :raises asyncio.TimeoutError:
+    """
+    task = asyncio.ensure_future(waiting)
+    # It may fail just when it is not wanted any more.
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        done, _ = await asyncio.wait([task], timeout=seconds)
+        if not done:
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def _awaited(waiting: Awaitable[Any]) -> Any:
+    return await waiting
 
 
 async def _given(token: Token) -> str:
     value: Any = token
     if callable(token):
+        make: Callable[[], Any] = token
         # A plain function may wait for a server, as Sender.ticket does, and would hold up the whole loop.
-        value = token() if inspect.iscoroutinefunction(token) else await asyncio.to_thread(token)
+        value = make() if inspect.iscoroutinefunction(make) else await asyncio.to_thread(make)
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, str) or not value.strip():
@@ -492,17 +520,16 @@ async def _given(token: Token) -> str:
     return value.strip()
 
 
-def _websockets_connect() -> Callable[..., Any]:
+def _websockets_connect() -> Any:
     try:
         try:
-            from websockets.asyncio.client import connect as found  # version 13 and newer
+            return importlib.import_module("websockets.asyncio.client").connect  # version 13 and newer
         except ImportError:
-            from websockets import connect as found  # type: ignore[assignment, no-redef]
+            return importlib.import_module("websockets").connect
     except ImportError as error:
         raise ImportError(
             'Receiving needs the package "websockets", version 10 or newer (Debian: python3-websockets)'
         ) from error
-    return found
 
 
 async def _open(url: str, headers: Dict[str, str], context: Optional[ssl.SSLContext]) -> Any:
@@ -516,7 +543,7 @@ async def _open(url: str, headers: Dict[str, str], context: Optional[ssl.SSLCont
         "ping_interval": None,
         # What is too large for the server was refused when it was sent.
         "max_size": None,
-        "open_timeout": _PATIENCE_S,
+        "open_timeout": None,
         "close_timeout": 1,
     }
     if context is not None:
@@ -525,13 +552,27 @@ async def _open(url: str, headers: Dict[str, str], context: Optional[ssl.SSLCont
         options["proxy"] = None
     connecting = connect_(url, **options)
 
-    def refuse(_: str) -> NoReturn:
+    def refuse(_: Any) -> NoReturn:
         raise _Redirected
 
-    # The token is for this host. The former is asked by version 13 and newer, the latter by older ones.
-    connecting.process_redirect = lambda error: error
-    connecting.handle_redirect = refuse
-    return await connecting
+    # The token is for this host. The former is asked by older versions, the latter by 13 and newer, of each failure.
+    connecting.handle_redirect, connecting.process_redirect = refuse, _same
+    opening = asyncio.get_running_loop().create_task(_awaited(connecting))
+    try:
+        return await _within(_PATIENCE_S, opening)
+    except BaseException:
+        opening.add_done_callback(_abandon)
+        raise
+
+
+def _abandon(opening: asyncio.Task[Any]) -> None:
+    """It may have opened just when it was not wanted any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().transport.abort()
+
+
+def _same(error: Exception) -> Exception:
+    return error
 
 
 class _Redirected(Exception):
@@ -540,9 +581,9 @@ class _Redirected(Exception):
 
 def _failure(error: Exception) -> _End:
     """How an attempt that raised this has ended."""
-    response = getattr(error, "response", None)
+    response: Any = getattr(error, "response", None)
     status: Optional[int] = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    headers = getattr(error, "headers", None) or getattr(response, "headers", None) or {}
+    headers: Any = getattr(error, "headers", None) or getattr(response, "headers", None) or {}
     if status is None or status in (101, 408, 425, 429) or status >= 500:
         reason = f"refused with {status}" if status else f"{type(error).__name__}: {error}"
         _log.warning("the attempt to connect has failed: %s", reason)
@@ -658,13 +699,13 @@ class Sender:
             query["expect"] = "online"
         if wait_ack is not None:
             query.update(wait="ack", timeout=str(round(wait_ack * 1000)))
-        is_bytes = isinstance(data, (bytes, bytearray, memoryview))
+        raw = _bytes(data)
         answer = self._call(
             "POST",
             f"/v1/users/{_quoted(user)}/messages" + (f"?{urllib.parse.urlencode(query)}" if query else ""),
-            bytes(data) if is_bytes else _json(data),
+            _json(data) if raw is None else raw,
             {
-                "content-type": "application/octet-stream" if is_bytes else "application/json",
+                "content-type": "application/json" if raw is None else "application/octet-stream",
                 "idempotency-key": idempotency_key or str(uuid.uuid4()),
             },
             timeout=self._timeout + (wait_ack or 0),
@@ -689,7 +730,7 @@ class Sender:
         return results
 
     @overload
-    def online(self, user: str) -> int: ...
+    def online(self, user: str) -> int: ...  # type: ignore[misc]
     @overload
     def online(self, user: Iterable[str]) -> Dict[str, int]: ...
     def online(self, user: Union[str, Iterable[str]]) -> Union[int, Dict[str, int]]:
@@ -800,11 +841,16 @@ def _refusal(status: int, text: bytes) -> Refused:
 
 
 def _batch_item(item: Mapping[str, Any]) -> Dict[str, Any]:
-    data = item.get("data")
-    if not isinstance(data, (bytes, bytearray, memoryview)):
+    raw = _bytes(item.get("data"))
+    if raw is None:
         return dict(item)
     rest = {name: value for name, value in item.items() if name != "data"}
-    return {**rest, "base64": base64.b64encode(data).decode()}
+    return {**rest, "base64": base64.b64encode(raw).decode()}
+
+
+def _bytes(data: Any) -> Optional[bytes]:
+    """What was given as bytes; None when it is JSON."""
+    return bytes(cast(bytes, data)) if isinstance(data, (bytes, bytearray, memoryview)) else None
 
 
 def _json(value: Any) -> bytes:
