@@ -100,20 +100,20 @@ export class Peer {
 
   /** Lets it in. */
   accept(): void {
-    for (const part of this.acceptance()) this.write(part);
+    for (const part of this.#acceptance()) this.write(part);
     void this.#read();
   }
 
   /** Lets it in, with a pause in the answer. */
   async acceptSlowly(ms: number): Promise<void> {
-    const [first, second] = this.acceptance();
+    const [first, second] = this.#acceptance();
     this.write(first!);
     await new Promise((resolve) => setTimeout(resolve, ms));
     this.write(second!);
     void this.#read();
   }
 
-  private acceptance(): string[] {
+  #acceptance(): string[] {
     const key = this.head.headers.get("sec-websocket-key") ?? "";
     const accept = createHash("sha1").update(key + MAGIC).digest("base64");
     const protocol = this.protocols.includes("userwire.v1") ? "Sec-WebSocket-Protocol: userwire.v1\r\n" : "";

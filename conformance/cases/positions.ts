@@ -5,6 +5,58 @@ import type { Stage } from "../stage.ts";
 const SECTION = "keeping-the-position";
 const FROM_SERVER = "from-the-server";
 
+type Fields = Record<string, unknown>;
+
+interface Received {
+  readonly name: string;
+  readonly rule: string;
+  readonly frames: readonly Fields[];
+  /** What the program writes of them. */
+  readonly lines: readonly Fields[];
+  readonly position: string;
+}
+
+const GAP = { t: "gap", from: 2, to: 4, count: 3, why: "trimmed", pos: "e.4" };
+
+/** What a client has received, and from where it then resumes. */
+const RESUMED: readonly Received[] = [
+  {
+    name: "resume-from-message",
+    rule: "resumes from the last message, with its tag",
+    frames: [message(1), message(2, "b-b_bbbb")],
+    lines: [{ seq: 1, data: 1 }, { seq: 2, data: 2 }],
+    position: "e.2.b-b_bbbb",
+  },
+  {
+    name: "resume-without-tag",
+    rule: "leaves the tag out when the last message had none",
+    frames: [message(1, "aaaaaaaa"), message(2)],
+    lines: [{ seq: 1, data: 1 }, { seq: 2, data: 2 }],
+    position: "e.2",
+  },
+  {
+    name: "resume-past-no-number",
+    rule: "stays where it is when a message has no number",
+    frames: [message(1, "aaaaaaaa"), { t: "m", ts: 1, data: "published" }],
+    lines: [{ seq: 1, data: 1 }, { data: "published" }],
+    position: "e.1.aaaaaaaa",
+  },
+  {
+    name: "resume-after-gap",
+    rule: "resumes from gap.pos with gap.tag after a gap",
+    frames: [message(1, "aaaaaaaa"), { ...GAP, tag: "bbbbbbbb" }],
+    lines: [{ seq: 1, data: 1 }, { gap: "trimmed", from: 2, to: 4, count: 3 }],
+    position: "e.4.bbbbbbbb",
+  },
+  {
+    name: "resume-after-gap-without-tag",
+    rule: "has no tag after a gap that has none",
+    frames: [message(1, "aaaaaaaa"), GAP],
+    lines: [{ seq: 1, data: 1 }, { gap: "trimmed", from: 2, to: 4, count: 3 }],
+    position: "e.4",
+  },
+];
+
 export const POSITIONS: readonly Case[] = [
   {
     name: "resume-from-hi",
@@ -16,44 +68,18 @@ export const POSITIONS: readonly Case[] = [
       await resumesFrom(stage, "Zk3vQ9aB.17.Zk3vx3Fq");
     },
   },
-  {
-    name: "resume-from-message",
-    rule: "resumes from the last message, with its tag",
-    section: SECTION,
-    async play(stage) {
-      const peer = await stage.open({ pos: "e.17", tag: "aaaaaaaa" });
-      peer.message(18, { tag: "bbbbbbbb" });
-      peer.message(19, { tag: "c-c_cccc" });
-      await stage.wrote({ seq: 18, data: 18 }, { seq: 19, data: 19 });
-      peer.bye(1012, "restart", 0);
-      await resumesFrom(stage, "e.19.c-c_cccc");
-    },
-  },
-  {
-    name: "resume-without-tag",
-    rule: "leaves the tag out when the last message had none",
-    section: SECTION,
-    async play(stage) {
-      const peer = await stage.open({ pos: "e.17", tag: "aaaaaaaa" });
-      peer.message(18);
-      await stage.wrote({ seq: 18, data: 18 });
-      peer.bye(1012, "restart", 0);
-      await resumesFrom(stage, "e.18");
-    },
-  },
-  {
-    name: "resume-past-no-number",
-    rule: "stays where it is when a message has no number",
+  ...RESUMED.map(({ name, rule, frames, lines, position }): Case => ({
+    name,
+    rule,
     section: SECTION,
     async play(stage) {
       const peer = await stage.open();
-      peer.message(1, { tag: "aaaaaaaa" });
-      peer.send({ t: "m", ts: 1, data: "published" });
-      await stage.wrote({ seq: 1, data: 1 }, { data: "published" });
+      for (const frame of frames) peer.send(frame);
+      await stage.wrote(...lines);
       peer.bye(1012, "restart", 0);
-      await resumesFrom(stage, "e.1.aaaaaaaa");
+      await resumesFrom(stage, position);
     },
-  },
+  })),
   {
     name: "resume-after-refusals",
     rule: "keeps its position over attempts that fail",
@@ -117,32 +143,6 @@ export const POSITIONS: readonly Case[] = [
     },
   },
   {
-    name: "resume-after-gap",
-    rule: "resumes from gap.pos with gap.tag after a gap",
-    section: SECTION,
-    async play(stage) {
-      const peer = await stage.open();
-      peer.message(1, { tag: "aaaaaaaa" });
-      peer.send({ t: "gap", from: 2, to: 4, count: 3, why: "trimmed", pos: "e.4", tag: "bbbbbbbb" });
-      await stage.wrote({ seq: 1, data: 1 }, { gap: "trimmed", from: 2, to: 4, count: 3 });
-      peer.bye(1012, "restart", 0);
-      await resumesFrom(stage, "e.4.bbbbbbbb");
-    },
-  },
-  {
-    name: "resume-after-gap-without-tag",
-    rule: "has no tag after a gap that has none",
-    section: SECTION,
-    async play(stage) {
-      const peer = await stage.open();
-      peer.message(1, { tag: "aaaaaaaa" });
-      peer.send({ t: "gap", from: 2, to: 4, count: 3, why: "trimmed", pos: "e.4" });
-      await stage.wrote({ seq: 1, data: 1 }, { gap: "trimmed", from: 2, to: 4, count: 3 });
-      peer.bye(1012, "restart", 0);
-      await resumesFrom(stage, "e.4");
-    },
-  },
-  {
     name: "epoch",
     rule: "tells of a lost history, and takes the numbers of the new epoch for new",
     section: FROM_SERVER,
@@ -175,4 +175,8 @@ async function resumesFrom(stage: Stage, position: string) {
   const peer = await stage.handshake();
   stage.expect(peer.resume === position, `it resumes from "${peer.resume}" in place of "${position}"`);
   return peer;
+}
+
+function message(seq: number, tag?: string): Fields {
+  return { t: "m", seq, id: `id${seq}`, ts: 1, data: seq, ...(tag !== undefined && { tag }) };
 }
