@@ -7,6 +7,7 @@
  *     client.on("gap", (gap) => reload());
  *     for await (const message of client) show(message.data);
  */
+import type { AddressLike } from "./address.ts";
 import { Client } from "./client.ts";
 import type { ConnectOptions } from "./options.ts";
 
@@ -16,19 +17,30 @@ import type { ConnectOptions } from "./options.ts";
  *
  * @param url Where the service is: `https://host`, `wss://host/ws`, or, in a page that it serves, `/`.
  * @typeParam Data What the backend sends as data; nothing checks it.
- * @throws {TypeError} when the address or the position can't be one, or there is no WebSocket.
+ * @throws {TypeError} when the address or the position can't be one, holds a ticket, or there is no WebSocket.
  * @throws {InvalidUsernameError}
  */
-export function connect<Data = unknown>(url: string | URL, options: ConnectOptions): Client<Data> {
+export function connect<Data = unknown>(url: AddressLike, options: ConnectOptions): Client<Data> {
   return new Client<Data>(url, options);
 }
 
 export type { Client } from "./client.ts";
-export type { ClientEvents, Closed, CommonOptions, ConnectOptions, Identity, Message } from "./options.ts";
+export type {
+  Backoff,
+  ClientEvents,
+  Closed,
+  CommonOptions,
+  ConnectOptions,
+  Identity,
+  Lost,
+  Message,
+  State,
+} from "./options.ts";
+export type { AddressLike } from "./address.ts";
 export type { HandoverBound } from "./handover.ts";
-export type { Backoff, Lost, State } from "./link.ts";
-export type { SocketConstructor } from "./session.ts";
-export { type Store, storedIn } from "./store.ts";
+export type { Socket, SocketConstructor } from "./session.ts";
+export { RefusedError } from "./refusal.ts";
+export { type Store, storedIn, type TextStorage } from "./store.ts";
 export { InvalidUsernameError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";
 export type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
