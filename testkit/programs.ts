@@ -42,7 +42,7 @@ export const HAPROXY_MISSING =
 export const NGINX_MISSING =
   "The tests behind nginx are skipped: they need version 1.18 or newer (Debian: apt-get install nginx-light)";
 
-function findProgram(name: string): string | undefined {
+export function findProgram(name: string): string | undefined {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
     if (folder === "") continue;
     const path = `${folder}/${name}`;

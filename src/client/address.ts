@@ -7,6 +7,7 @@ import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
 import { formatPosition, type Position } from "../protocol/position.ts";
 import { parseUsername } from "../protocol/username.ts";
+import type { AddressLike } from "./options.ts";
 
 /** What a socket is opened with. */
 export interface Address {
@@ -24,9 +25,6 @@ export interface Asked {
   readonly position: Position | undefined;
   readonly pingS: number | undefined;
 }
-
-/** An address as applications have it: text or a `URL`. */
-export type AddressLike = string | { readonly href: string };
 
 /** The path of sockets where the address names none. */
 const SOCKET_PATH = "/ws";

@@ -10,11 +10,20 @@ import type { GapFrame, HiFrame, MessageFrame, ServerFrame } from "../protocol/f
 import { formatPosition, parsePosition, type Position } from "../protocol/position.ts";
 import { parseUsername } from "../protocol/username.ts";
 import { Acks } from "./acks.ts";
-import { type Address, type AddressLike, addressOf, socketUrl } from "./address.ts";
+import { type Address, addressOf, socketUrl } from "./address.ts";
 import { isHidden } from "./browser.ts";
 import { Handover, type HandoverBound } from "./handover.ts";
 import { Link } from "./link.ts";
-import type { Backoff, ClientEvents, Closed, ConnectOptions, Identity, Message, State } from "./options.ts";
+import type {
+  AddressLike,
+  Backoff,
+  ClientEvents,
+  Closed,
+  ConnectOptions,
+  Identity,
+  Message,
+  State,
+} from "./options.ts";
 import { placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
 import { Saving } from "./store.ts";

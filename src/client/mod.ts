@@ -7,9 +7,8 @@
  *     client.on("gap", (gap) => reload());
  *     for await (const message of client) show(message.data);
  */
-import type { AddressLike } from "./address.ts";
 import { Client } from "./client.ts";
-import type { ConnectOptions } from "./options.ts";
+import type { AddressLike, ConnectOptions } from "./options.ts";
 
 /**
  * Connects as a user, and stays connected until `close()` or until the server says that coming back is no use.
@@ -26,6 +25,7 @@ export function connect<Data = unknown>(url: AddressLike, options: ConnectOption
 
 export type { Client } from "./client.ts";
 export type {
+  AddressLike,
   Backoff,
   ClientEvents,
   Closed,
@@ -36,11 +36,9 @@ export type {
   Message,
   State,
 } from "./options.ts";
-export type { AddressLike } from "./address.ts";
 export type { HandoverBound } from "./handover.ts";
 export type { Socket, SocketConstructor } from "./session.ts";
-export { RefusedError } from "./refusal.ts";
 export { type Store, storedIn, type TextStorage } from "./store.ts";
-export { InvalidUsernameError } from "../protocol/errors.ts";
+export { InvalidUsernameError, RefusedError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";
 export type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";

@@ -32,6 +32,9 @@ export interface Lost {
   readonly retryMs: number | undefined;
 }
 
+/** The service's address as applications have it: text or a `URL`. */
+export type AddressLike = string | { readonly href: string };
+
 /** A message as the application gets it. */
 export interface Message<Data = unknown> {
   /** What was sent: a JSON value, text as a string, bytes as a `Uint8Array`. */

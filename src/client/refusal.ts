@@ -6,23 +6,8 @@
  * fourth, eighth failure and so on; one that was in, which is likely to come in again, only from its fourth on. A reason
  * is told once, until a connection opens or another reason takes its place.
  */
-import { messageOf } from "../protocol/errors.ts";
+import { messageOf, RefusedError } from "../protocol/errors.ts";
 import type { Address } from "./address.ts";
-
-/** Why the service lets no connection open. The client goes on trying, ever more rarely. */
-export class RefusedError extends Error {
-  override readonly name = "RefusedError";
-
-  /**
-   * @param code As in the service's problem bodies, such as `origin_not_allowed`, `unauthorized`,
-   *   `too_many_connections`; `upgrade_required` when it would let the client in, and what lies between does not;
-   *   `not_userwire` when something else answers.
-   * @param status The HTTP status; undefined where the browser hides it.
-   */
-  constructor(message: string, readonly code: string, readonly status: number | undefined) {
-    super(message);
-  }
-}
 
 /** The first failure at which a client asks that has been in. */
 const PATIENT = 4;

@@ -6,7 +6,6 @@
  */
 import { InvalidFrameError } from "../protocol/errors.ts";
 import { type ByeFrame, type ClientFrame, formatFrame, type ServerFrame } from "../protocol/frames.ts";
-import type { Address } from "./address.ts";
 
 /**
  * What a client needs of a socket. Each implementation has event types of its own, so that what listens is not typed; and
@@ -76,7 +75,7 @@ export class Session {
   #lookedTwice = false;
 
   /** @throws whatever the constructor of the socket throws. */
-  constructor(address: Pick<Address, "url" | "protocols">, host: SessionHost, options: SessionOptions) {
+  constructor(address: { url: string; protocols: string[] }, host: SessionHost, options: SessionOptions) {
     this.#host = host;
     this.#options = options;
     this.#limitMs = options.timeoutMs;
