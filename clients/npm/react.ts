@@ -9,8 +9,8 @@
  * and the next one goes on where it was.
  */
 // The build makes it the "react" of whoever installs the package.
-// deno-lint-ignore no-import-prefix -- the program needs none, and would fetch it
 // @ts-types="npm:@types/react@^19"
+// deno-lint-ignore no-import-prefix -- the program needs none, and would fetch it
 import { useEffect, useRef, useState, useSyncExternalStore } from "npm:react@^19";
 import { SharedClient, type Snapshot, type UserwireOptions } from "./shared_client.ts";
 import type { AddressLike, Message } from "./client.ts";

@@ -1,6 +1,6 @@
 /** What a client finds out when its handshakes are refused, and how often it asks. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { connect, RefusedError } from "../../src/client/mod.ts";
+import { connect, type RefusedError } from "../../src/client/mod.ts";
 import { QUICK, Watch, watchAlice } from "../../testkit/client_watch.ts";
 import { CLOSED, tokenFor } from "../../testkit/closed.ts";
 import { ScriptedServer } from "../../testkit/scripted_server.ts";

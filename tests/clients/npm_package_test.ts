@@ -64,6 +64,7 @@ Deno.test("The client is small, and no part asks for more than its runtimes have
   assertEquals(importsIn(await npm.text("server.js")), []);
   const publisher = await npm.text("publisher.js");
   assertEquals(importsIn(publisher).filter((name) => !name.startsWith("node:")), ["redis"]);
+  assertEquals(publisher.match(/\bimport\(.*?\)/g), ['import("redis")']);
   // Node 20 has none of these, and only what stands for Deno may bear its name.
   assertEquals(publisher.match(/^\s*(await )?using |\.withResolvers\(|\bURL\.parse\(/gm), null);
 });

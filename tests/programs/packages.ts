@@ -12,7 +12,9 @@ import { findChromium } from "../../testkit/programs.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
+import { blocksIn, readPage } from "../../testkit/pages.ts";
 import { Service } from "../../testkit/service.ts";
+import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 const SLOW = { ms: 400_000 };
@@ -155,6 +157,61 @@ Deno.test("A new project of Vite, React and TypeScript with login: built, develo
   });
   assertEquals(faults, []);
 });
+
+Deno.test("Getting started leads from nothing to a message in a page with login", async () => {
+  using folder = new TempFolder("walk");
+  const project = `${folder}/userwire`;
+  const copy =
+    `mkdir ${project} && cd ${ROOT} && tar -c --exclude=.git --exclude=dist --exclude=logs . | tar -x -C ${project}`;
+  await done("sh", ["-euc", `${copy} && mkdir ${project}/logs`]);
+  const blocks = blocksIn(await readPage("docs/getting_started.md"), "docs/getting_started.md");
+  const [build, serve, login, show] = blocks.filter(({ reason }) => reason?.includes("test:packages"));
+  const makeKeys = blocks.find(({ text }) => text.includes("key new"));
+  assert(build && serve && login && show && makeKeys);
+  const ports = new Map(["8765", "3000", "5173"].map((port) => [port, OwnPort.take()]));
+  /** As it stands on the page, but for ports that others may have. */
+  const own = (text: string) => text.replaceAll(/\b(?:8765|3000|5173)\b/g, (port) => `${ports.get(port)}`);
+  const shell = (text: string) => ["-euc", own(text)];
+  const startedMs = performance.now();
+  await done("sh", shell(makeKeys.text), { cwd: project, ...SLOW });
+  await done("sh", shell(build.text), { cwd: project, ...SLOW });
+  const [service, backend, page] = ["8765", "3000", "5173"].map((port) => `${ports.get(port)}`) as [
+    string,
+    string,
+    string,
+  ];
+  const url = `http://127.0.0.1:${service}`;
+  {
+    await using serving = new Running(
+      "sh",
+      shell(`exec env PORT=${service} sh -euc '${quoted(serve.text)}'`),
+      project,
+    );
+    await serving.says(/listening/);
+    const its = { USERWIRE_URL: url, PORT: backend };
+    await using logging = new Running("sh", shell(login.text), project, its);
+    await logging.says(/^http:/m);
+    const dev = `${show.text.trim()} -- --port ${page} --strictPort`;
+    await using showing = new Running("sh", shell(`exec ${dev}`), project, {
+      VITE_USERWIRE: url,
+      BACKEND: `http://127.0.0.1:${backend}`,
+    });
+    await showing.says(/http:/);
+    await using browser = await launch();
+    const faults: string[] = [];
+    const tab = await logIn(browser, `http://localhost:${page}`, faults);
+    await tab.getByText("alice is open").waitFor();
+    await tab.getByRole("button", { name: "Order something" }).click();
+    await tab.getByText("order 1").waitFor();
+    assertEquals(faults, []);
+  }
+  console.log(`From nothing to a message: ${Math.round((performance.now() - startedMs) / 1_000)} s`);
+  for (const port of ports.values()) port[Symbol.dispose]();
+});
+
+function quoted(text: string): string {
+  return text.replaceAll("'", "'\\''");
+}
 
 const NEXT_PAGE = `"use client";
 import { useMessages, useUserwire } from "userwire/react";
