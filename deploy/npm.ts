@@ -50,6 +50,8 @@ const PARTS: readonly Part[] = [
     build: {
       platform: "node",
       target: "node20",
+      // Else nobody would learn that it is missing before a connection is made.
+      banner: { js: `import "redis";` },
       inject: [join(ROOT, SOURCES, "node_runtime.ts")],
       define: { "Promise.withResolvers": "withResolvers", "URL.parse": "parseUrl" },
     },

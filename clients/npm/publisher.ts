@@ -8,9 +8,6 @@
  *     const { sockets } = await publisher.send("alice", { order: 7 });
  *     await publisher.close();
  */
-// Else nobody would learn that it is missing before a connection is made, and then from nowhere.
-import "redis";
-
 export * from "../../src/publisher/mod.ts";
 export {
   BrokerUnavailableError,

@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
+import { until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { findProgram } from "../../testkit/programs.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -155,6 +156,7 @@ redisTest("The publisher sends from Node as it does from Deno, and ends with its
   await done(Deno.execPath(), ["install", "--quiet"], { cwd: npm.folder });
   await using redis = await RedisServer.start({ unixSocket: true });
   await using service = await Service.start({ REDIS_URL: redis.url });
+  await until(async () => (await service.readiness()).status === 200, "the service to be ready");
 
   await t.step("text, JSON, bytes and a receipt", async () => {
     await using raw = await openClient(service.socketUrl("alice"));

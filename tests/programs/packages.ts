@@ -32,7 +32,7 @@ class Running implements AsyncDisposable {
   constructor(command: string, args: string[], cwd: string, env: Record<string, string> = {}) {
     this.#child = new Deno.Command(command, {
       ...{ args, cwd, env: { NO_COLOR: "1", ...env } },
-      ...{ stdin: "null", stdout: "piped", stderr: "piped" },
+      ...{ stdin: "null", stdout: "piped", stderr: "piped", detached: true },
     }).spawn();
     const read = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
       for await (const text of stream.pipeThrough(new TextDecoderStream())) this.output += text;
@@ -46,7 +46,7 @@ class Running implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      this.#child.kill("SIGTERM");
+      Deno.kill(-this.#child.pid, "SIGKILL"); // the group: npm starts what it runs as a child
     } catch {
       // It has ended by itself.
     }
