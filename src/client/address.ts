@@ -56,17 +56,23 @@ export function socketUrl(address: string | URL): URL {
   return url;
 }
 
-/** Adds who is connecting, and from where on. @param identity The user's name in open mode, else a token. */
+/**
+ * Adds who is connecting, and from where on.
+ * @param identity The user's name in open mode, else a token.
+ * @param all The position in the broadcasts.
+ */
 export function addressOf(
   base: URL,
   identity: { user: string } | { token: string },
   position: Position | undefined,
+  all?: Position | undefined,
 ): Address {
   const url = new URL(base);
   const protocols: string[] = [SUBPROTOCOL];
   if ("user" in identity) url.searchParams.set("username", parseUsername(identity.user));
   else protocols.push(BEARER_SUBPROTOCOL + base64url(identity.token));
   if (position) url.searchParams.set("resume", formatPosition(position));
+  if (all) url.searchParams.set("all", formatPosition(all));
   return { url: url.href, protocols };
 }
 

@@ -11,8 +11,10 @@ import { formatPosition, parsePosition, type Position } from "../protocol/positi
 import { parseUsername } from "../protocol/username.ts";
 import { Acks } from "./acks.ts";
 import { type Address, addressOf, LONGEST_TICKET_MS, socketUrl, TicketUsedError } from "./address.ts";
+import { Broadcasts } from "./broadcasts.ts";
 import { type Entry, Handover, type HandoverBound } from "./handover.ts";
 import { type Backoff, Link, type State } from "./link.ts";
+import { holeBefore, placeAt, readMessage } from "./messages.ts";
 import type { ClientEvents, Closed, ConnectOptions, Identity, Message } from "./options.ts";
 import { Saving } from "./store.ts";
 
@@ -39,9 +41,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #link: Link;
   readonly #handover: Handover<Message<Data>, Received<Data>>;
   readonly #acks: Acks;
+  readonly #broadcasts: Broadcasts<Data>;
   readonly #listeners: Listeners<ClientEvents<Data>> = {
     message: new Set(),
     gap: new Set(),
+    broadcast: new Set(),
+    broadcastGap: new Set(),
     state: new Set(),
     open: new Set(),
     bye: new Set(),
@@ -59,16 +64,19 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   /** @throws {TypeError | InvalidUsernameError} as `connect`. */
   constructor(url: string | URL, options: ConnectOptions) {
-    const { resume, store, backoff, buffer } = options;
+    const { resume, resumeBroadcasts, store, backoff, buffer } = options;
     this.#base = socketUrl(url);
     this.#identity = options;
     if ("user" in options) parseUsername(options.user);
-    if (resume !== undefined) {
-      const position = parsePosition(resume);
-      if (!position) throw new TypeError(`Can't resume from "${resume}": give what "position" was`);
-      this.#received = this.#handed = position;
-      this.#loaded = Promise.resolve();
-    }
+    this.#broadcasts = new Broadcasts({
+      onBroadcast: (message) => this.#emit("broadcast", message),
+      onGap: (gap) => this.#emit("broadcastGap", gap),
+      onMoved: () => this.#save(),
+      onError: (error) => this.#report(error),
+    });
+    this.#received = this.#handed = given(resume, "position");
+    this.#broadcasts.position = given(resumeBroadcasts, "broadcastPosition");
+    if (resume !== undefined || resumeBroadcasts !== undefined) this.#loaded = Promise.resolve();
     const WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (WebSocket === undefined) {
       throw new TypeError(`There is no WebSocket here: give one as the option "WebSocket"`);
@@ -123,6 +131,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     return this.#handed && formatPosition(this.#handed);
   }
 
+  /** The same among the broadcasts: give it as `resumeBroadcasts`. */
+  get broadcastPosition(): string | undefined {
+    const { position } = this.#broadcasts;
+    return position && formatPosition(position);
+  }
+
   /**
    * Calls the listener with what happens from now on. Messages that came while nobody asked for any come at once.
    * What a listener throws is reported as an uncaught error and disturbs nobody else.
@@ -164,8 +178,13 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   async #load(): Promise<void> {
     const saved = await this.#saving?.load();
     if (saved === undefined) return;
-    this.#received = this.#handed = parsePosition(saved);
-    if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
+    const [own, all = ""] = saved.split(",") as [string, string?];
+    this.#received = this.#handed = parsePosition(own);
+    this.#broadcasts.position = parsePosition(all);
+    const isRead = (this.#received || own === "") && (this.#broadcasts.position || all === "");
+    if (!isRead || own + all === "") {
+      this.#report(new Error(`The store has "${saved}", which is no position`));
+    }
   }
 
   async #address(): Promise<Address> {
@@ -173,7 +192,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       const isUsed = this.#hasOpened || Date.now() - this.#madeAt > LONGEST_TICKET_MS;
       // Every further attempt would be refused, which a browser does not tell from a network that is down.
       if (isUsed && this.#base.searchParams.has("ticket")) throw new TicketUsedError();
-      return addressOf(this.#base, this.#identity, this.#received);
+      return addressOf(this.#base, this.#identity, this.#received, this.#broadcasts.position);
     }
     let token: string;
     try {
@@ -184,13 +203,14 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     } catch (cause) {
       throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
     }
-    return addressOf(this.#base, { token }, this.#received);
+    return addressOf(this.#base, { token }, this.#received, this.#broadcasts.position);
   }
 
   #onOpen(hi: HiFrame): void {
     this.#hasOpened = true;
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
+    this.#broadcasts.startAt(hi.all);
     this.#emit("state", "open");
     if (this.state === "open") this.#emit("open", hi);
   }
@@ -198,6 +218,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   #onFrame(frame: ServerFrame, size: number): void {
     if (frame.t === "m") this.#onMessage(frame, size);
     else if (frame.t === "gap") this.#onGap(frame, size);
+    else if (frame.t === "b") this.#broadcasts.onMessage(frame);
+    else if (frame.t === "bgap") this.#broadcasts.onGap(frame);
     else if (frame.t === "bye") this.#emit("bye", frame);
   }
 
@@ -214,7 +236,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         return;
       }
       if (seq > before.seq + 1) {
-        this.#report(new Error(`Message ${seq} came after ${before.seq}, and no gap was announced`));
+        this.#report(holeBefore("Message", seq, before));
       }
       this.#received = { epoch: before.epoch, seq, tag };
     }
@@ -261,7 +283,13 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #moveTo(position: Position): void {
     this.#handed = position;
-    this.#saving?.save(formatPosition(position));
+    this.#save();
+  }
+
+  /** Both positions, behind a comma that of the broadcasts. */
+  #save(): void {
+    const { position = "", broadcastPosition: all } = this;
+    this.#saving?.save(all === undefined ? position : `${position},${all}`);
   }
 
   #report(error: Error): void {
@@ -282,17 +310,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 }
 
-function placeAt(pos: string, tag: string | undefined): Position | undefined {
-  const position = parsePosition(pos);
-  return position && { ...position, tag };
-}
-
-function readMessage<Data>({ data, id, ts, seq, enc, r }: MessageFrame): Message<Data> {
-  const value = enc === "base64" ? bytesOf(data as string) : data;
-  return { data: value as Data, id, ts, seq, replayed: r === 1 };
-}
-
-// Uint8Array.fromBase64 is not everywhere yet.
-function bytesOf(base64: string): Uint8Array {
-  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+/** @throws {TypeError} when it is no position. @param name The property that gives one. */
+function given(text: string | undefined, name: string): Position | undefined {
+  const position = text === undefined ? undefined : parsePosition(text);
+  if (text === undefined || position) return position;
+  throw new TypeError(`Can't resume from "${text}": give what "${name}" was`);
 }

@@ -31,4 +31,4 @@ export type { SocketConstructor } from "./session.ts";
 export { type Store, storedIn } from "./store.ts";
 export { InvalidUsernameError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";
-export type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
+export type { BroadcastGapFrame, ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";

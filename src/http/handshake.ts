@@ -56,6 +56,8 @@ interface Offer {
   readonly subprotocols: string[];
   readonly isFramed: boolean;
   readonly resume: Position | undefined;
+  /** Where it stands in the broadcasts. */
+  readonly all: Position | undefined;
   /** The username, as it was given. */
   readonly name: string | null;
 }
@@ -98,12 +100,17 @@ function readOffer(request: Request, url: URL): Offer | Response {
   if (!isFramed && subprotocols.length > 0) {
     return problem("invalid_handshake", `A token among the subprotocols needs "${SUBPROTOCOL}" beside it`);
   }
-  const from = url.searchParams.get("resume");
-  const resume = from === null ? undefined : parsePosition(from);
-  if (from !== null && resume === undefined) {
-    return problem("invalid_handshake", `"resume" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
-  }
-  return { subprotocols, isFramed, resume, name: url.searchParams.get("username") };
+  const [resume, all] = (["resume", "all"] as const).map((name) => positionIn(url, name));
+  if (resume instanceof Response) return resume;
+  if (all instanceof Response) return all;
+  return { subprotocols, isFramed, resume, all, name: url.searchParams.get("username") };
+}
+
+function positionIn(url: URL, name: "resume" | "all"): Position | undefined | Response {
+  const from = url.searchParams.get(name);
+  if (from === null) return undefined;
+  return parsePosition(from) ??
+    problem("invalid_handshake", `"${name}" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
 }
 
 /** Who the client is; undefined for a raw one that says so in its first frame. */
@@ -169,7 +176,7 @@ function draining(): Response {
 async function openKnown(
   request: Request,
   identity: Identity,
-  { isFramed, resume }: Offer,
+  { isFramed, resume, all }: Offer,
   addressKey: string,
   options: UpgradeOptions,
 ): Promise<Response> {
@@ -183,7 +190,7 @@ async function openKnown(
   let turn: Turn | undefined;
   try {
     signal.throwIfAborted();
-    session = await options.openSession(transport, identity, { addressKey, resume, signal });
+    session = await options.openSession(transport, identity, { addressKey, resume, all, signal });
     const passing = turnstile.pass(addressKey, signal);
     turn = passing instanceof Promise ? await passing : passing;
     if (session.state !== "opening") {

@@ -76,6 +76,16 @@ export function json<T extends z.ZodType>(schema: T, description: string) {
   return { description, content: { "application/json": { schema } } };
 }
 
+/** A body that is a payload. It is checked by hand, since any body of these types is one. */
+export const PAYLOAD = {
+  required: true,
+  content: {
+    "application/json": { schema: {} },
+    "text/plain": { schema: { type: "string" } },
+    "application/octet-stream": { schema: { type: "string", format: "binary" } },
+  },
+} as const;
+
 /** The body that a call takes. */
 export function bodyOf<T extends z.ZodType>(schema: T) {
   return { required: true, content: { "application/json": { schema } } };
