@@ -185,7 +185,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
       const why = isDraining()
         ? "The node is shutting down"
         : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
-      const warnings = [...engine.faults(), ...watch?.warnings ?? []];
+      const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),

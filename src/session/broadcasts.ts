@@ -49,7 +49,7 @@ const TICK_MS = 1_000;
 const BACKOFF = { baseMs: 50, maxMs: 1_000 };
 
 const NOT_YET = "The node has not subscribed to broadcasts yet";
-const LOST = "The node's subscription to broadcasts is lost and being restored";
+const LOST = "The node's subscription to broadcasts is lost: they come when it is restored";
 
 export class Broadcasts implements Subscriber, ReplayOutput {
   readonly channel: string;
@@ -83,10 +83,17 @@ export class Broadcasts implements Subscriber, ReplayOutput {
     this.#replay = new Replay(history, this, { channel: this.channel, maxReplay: this.#entries });
   }
 
-  /** Undefined when broadcasts come here; else why not, as a sentence without a full stop. */
+  /** Why nobody can be served, as a sentence without a full stop; undefined once the node has subscribed. */
   unready(): string | undefined {
-    if (this.#state !== "open") return NOT_YET;
-    return this.#isLost ? LOST : undefined;
+    return this.#state === "open" ? undefined : NOT_YET;
+  }
+
+  /**
+   * What is wrong while users can be served all the same: sentences without a full stop. On a cluster the master of this one
+   * channel may be away, and others not; nobody misses anything by that.
+   */
+  faults(): string[] {
+    return this.#state === "open" && this.#isLost ? [LOST] : [];
   }
 
   /** Subscribes; tries again, in the background, until that has succeeded. Resolves after the first attempt. */

@@ -283,7 +283,7 @@ Deno.test("A history that can't be read at the start leaves no subscription", as
   assertEquals(broker.subscriptions.map(({ isClosed }) => isClosed), [true, false]);
 });
 
-Deno.test("A lost subscription makes the node unready; what was missed comes when it is back, or when nothing comes", async () => {
+Deno.test("A lost subscription is told as a fault; what was missed comes when it is back, or when nothing comes", async () => {
   using seconds = new HeldIntervals(1_000);
   const ground = new Ground();
   const broker = new StubBroker();
@@ -291,14 +291,12 @@ Deno.test("A lost subscription makes the node unready; what was missed comes whe
   const client = await node.join();
   const [{ subscriber }] = broker.subscriptions as [typeof broker.subscriptions[number]];
   subscriber.lost("cut");
-  assertEquals(
-    node.broadcasts.unready(),
-    "The node's subscription to broadcasts is lost and being restored",
-  );
+  const fault = "The node's subscription to broadcasts is lost: they come when it is restored";
+  assertEquals([node.broadcasts.unready(), node.broadcasts.faults()], [undefined, [fault]]);
   // In a memory history what is sent is there, and the stub brings none of it.
   await ground.broadcast(1);
   subscriber.restored();
-  assertEquals(node.broadcasts.unready(), undefined);
+  assertEquals(node.broadcasts.faults(), []);
   await until(() => client.got.length === 1, "what was missed");
   await ground.broadcast(2);
   for (let s = 1; s < 25; s++) seconds.run();

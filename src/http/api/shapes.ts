@@ -59,7 +59,7 @@ export const Readiness = z.object({
   }),
   connections: z.number().int().openapi({ description: "Sockets of this node" }),
   warnings: z.array(z.string()).optional().openapi({
-    description: "What Redis is set to that may lose data",
+    description: "What Redis is set to that may lose data, and what is wrong while users can be served",
   }),
 }).openapi("Readiness");
 
