@@ -285,8 +285,12 @@ onRedis("has no number of sockets while a node does not say its own", async ({ h
   );
   await subscription.close();
   assertEquals((await post(here, "3")).body.sockets, 1);
+  // A node that is gone is waited for no more.
+  await there.server.shutdown();
+  const { status, body } = await post(here, "3");
+  assertEquals([status, body.nodes, body.sockets], [200, 1, 1]);
   await engine.close();
-  await until(() => alice.data.at(-1) === 3, "the last one");
+  await until(() => alice.data.filter((n) => n === 3).length === 2, "the last ones");
 });
 
 redisTest(

@@ -158,6 +158,25 @@ Deno.test("A node that starts has in its ring what others have, so a client resu
   assertEquals((await there.join({ epoch, seq: 8 })).got, ["r9"]);
 });
 
+Deno.test("A client that missed nothing is told of no gap: before the first broadcast, or when all have left", async () => {
+  const ground = new Ground(2);
+  await using here = ground.node();
+  const { all } = await here.join();
+  const [epoch] = all!.split(".") as [string];
+  await using there = ground.node();
+  assertEquals((await there.join({ epoch, seq: 0 })).got, []);
+  for (const n of numbers(1, 3)) await ground.publisher.broadcast(n, { ttlMs: 1 });
+  await until(
+    async () => (await ground.history.since("userwire:all", 0, 9)).items.length === 0,
+    "all to have left",
+  );
+  await using late = ground.node();
+  for (const node of [here, there, late]) {
+    assertEquals((await node.join({ epoch, seq: 3 })).got, []);
+    assertEquals((await node.join({ epoch, seq: 1 })).got, ["trimmed 2-3"]);
+  }
+});
+
 Deno.test("A client that heard of it elsewhere first is not told that it is ahead", async () => {
   const ground = new Ground();
   let drop = false;
