@@ -51,7 +51,16 @@ export class BroadcastMessage {
 
   /** What raw connections get. */
   get payload(): Payload {
-    return this.#payload ??= payloadOf(this.#source as string);
+    return this.#payload ??= payloadIn(this.#source as string);
+  }
+}
+
+/** What only begins as an envelope is a payload as it stands, or every further pass would fail at it again. */
+function payloadIn(envelope: string): Payload {
+  try {
+    return payloadOf(envelope);
+  } catch {
+    return envelope;
   }
 }
 

@@ -198,16 +198,16 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   async #serve(): Promise<void> {
     if (this.#isServing) return;
     this.#isServing = true;
-    try {
-      while (this.#served < this.ring.end) {
-        const end = this.ring.end;
-        await this.#parts.registry.hear();
-        this.#served = end;
-        this.#report();
-      }
-    } finally {
-      this.#isServing = false;
+    const { registry, log } = this.#parts;
+    const onError = (error: unknown) =>
+      log.error("subscriber failed", { channel: this.channel, reason: messageOf(error) });
+    while (this.#served < this.ring.end) {
+      const end = this.ring.end;
+      await registry.hear(onError);
+      this.#served = end;
+      this.#report();
     }
+    this.#isServing = false;
   }
 
   /** Tells those senders whose message every connection has been given. */

@@ -162,9 +162,18 @@ export class Registry {
     await inSlices(this.#live, (member) => member.verify?.());
   }
 
-  /** Lets every session take what broadcasts there are, in slices: each writes to its client. */
-  async hear(): Promise<void> {
-    await inSlices(this.#live, (member) => member.hear?.());
+  /**
+   * Lets every session take what broadcasts there are, in slices: each writes to its client.
+   * @param onError Has what one throws, which harms no other.
+   */
+  async hear(onError: (error: unknown) => void): Promise<void> {
+    await inSlices(this.#live, (member) => {
+      try {
+        member.hear?.();
+      } catch (error) {
+        onError(error);
+      }
+    });
   }
 
   /** Waits until it is so, which only a socket that goes can bring about, but no longer than a time on the clock of `performance.now()`. */

@@ -238,6 +238,17 @@ Deno.test("A message without a number comes in its place, and to who was there",
   assertEquals(stage.reader({ epoch: "AAAA", seq: 1 }).got, ["r2"]);
 });
 
+Deno.test("Raw clients get the payload; what only begins as an envelope is one as it stands", () => {
+  const stage = new Stage();
+  stage.push(1);
+  const payloadAt = (index: number) => stage.ring.at(index).message?.payload;
+  const broken = "\u0001uw1q{";
+  stage.ring.pushUnnumbered(broken, broken.length);
+  const bytes = new Uint8Array([1, 255]);
+  stage.ring.pushUnnumbered(bytes, 2);
+  assertEquals([payloadAt(0), payloadAt(1), payloadAt(2)], ["1", broken, bytes]);
+});
+
 Deno.test("Whatever comes in whatever order, a reader has each broadcast once and in order, or is told that it is missing", () => {
   const step = fc.oneof(
     fc.record({ do: fc.constant("push" as const), count: fc.integer({ min: 1, max: 8 }) }),

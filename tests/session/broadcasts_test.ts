@@ -269,6 +269,16 @@ Deno.test("What comes past the service, and orders that nobody gives here", asyn
   await ground.broker.publish("userwire:all", '\u0001uw1k{"code":4403,"why":"no"}');
   await ground.broadcast("end");
   assertEquals(client.got, [{ bare: true }, "end"]);
+  // One that throws harms no other, and is asked again.
+  const broken = await node.join();
+  const last = await node.join();
+  broken.onMessage = () => {
+    broken.onMessage = () => {};
+    throw new Error("broken");
+  };
+  await ground.broadcast("next");
+  assertEquals(last.got, ["next"]);
+  assertEquals(node.log.records.at(-1)?.fields.reason, "broken");
 });
 
 Deno.test("A node that can't subscribe lets nobody in, tries again, and has then what was sent", async () => {
