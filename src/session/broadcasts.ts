@@ -14,7 +14,7 @@ import type { Broker, Subscriber, Subscription } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
-import { isEnvelope, isOrder, seqOf, tagIn } from "../protocol/envelope.ts";
+import { isEnvelope, isOrder, receiptOf, seqOf, tagIn } from "../protocol/envelope.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { GapFrame } from "../protocol/frames.ts";
 import type { Position } from "../protocol/position.ts";
@@ -42,6 +42,8 @@ export interface BroadcastsParts {
   onForeign(channel: string): void;
 }
 
+/** Senders who counted this node and whose message is not handed out yet; one that never is must not fill the memory. */
+const MAX_COUNTED = 1_000;
 /** Messages that the ring keeps at most, and their bytes. */
 const MAX_ENTRIES = 100;
 const MAX_BYTES = 8 * 1024 * 1024;
@@ -68,6 +70,8 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   #isServing = false;
   /** All connections have been given what is before this index. */
   #served = 0;
+  /** Receipts of what came on the channel: there the node was counted, however the message then comes to be handed out. */
+  readonly #counted = new Set<string>();
   /** Messages whose senders are still to be told, and their indexes. */
   #due: { index: number; message: BroadcastMessage }[] = [];
 
@@ -142,10 +146,11 @@ export class Broadcasts implements Subscriber, ReplayOutput {
     if (typeof payload === "string" && isEnvelope(payload)) {
       // Nobody gives such orders here.
       if (isOrder(payload)) return;
+      this.#count(receiptOf(payload));
       const seq = seqOf(payload);
       if (seq > 0 && this.#replay) return this.#replay.live(seq, payload, byteLength);
     }
-    this.#handOut(this.ring.pushUnnumbered(payload, byteLength), true);
+    this.#handOut(this.ring.pushUnnumbered(payload, byteLength));
   }
 
   lost(reason: string): void {
@@ -164,8 +169,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
 
   deliver(envelope: string, byteLength: number | undefined): boolean {
     const position = { epoch: this.#replay!.position.epoch, seq: seqOf(envelope), tag: tagIn(envelope) };
-    const isLive = byteLength !== undefined;
-    this.#handOut(this.ring.push(position, envelope, byteLength, !isLive), isLive);
+    this.#handOut(this.ring.push(position, envelope, byteLength, byteLength === undefined));
     return true;
   }
 
@@ -187,11 +191,18 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   // ------------------------------------------------------------------------------------------------------
   // To the connections
 
-  /** @param isLive It came on the channel, where this node was counted. */
-  #handOut(message: BroadcastMessage, isLive: boolean): void {
+  #count(receipt: string | undefined): void {
+    if (receipt === undefined) return;
+    if (this.#counted.size >= MAX_COUNTED) this.#counted.delete(this.#counted.values().next().value!);
+    this.#counted.add(receipt);
+  }
+
+  #handOut(message: BroadcastMessage): void {
     this.#silentTicks = 0;
     this.#parts.metrics.broadcasts++;
-    if (isLive && message.receipt !== undefined) this.#due.push({ index: this.ring.end - 1, message });
+    const { receipt } = message;
+    const isCounted = receipt !== undefined && this.#counted.delete(receipt);
+    if (isCounted) this.#due.push({ index: this.ring.end - 1, message });
     void this.#serve();
   }
 

@@ -312,6 +312,21 @@ Deno.test("A history that can't be read at the start leaves no subscription", as
   assertEquals(broker.subscriptions.map(({ isClosed }) => isClosed), [true, false]);
 });
 
+Deno.test("The first broadcast of a new epoch is counted, though it is read from the history", async () => {
+  const ground = new Ground();
+  await using node = ground.node();
+  const client = await node.join();
+  await ground.broadcast(1);
+  // Other data has taken the place of that which the node knows.
+  const anew = new MemoryHistory(ground.broker, { limits: ground.history.limits });
+  Object.assign(ground.history, { since: anew.since.bind(anew) });
+  const { nodes, sockets, seq } = await new Publisher(ground.broker, anew).broadcast(2, {
+    timeoutMs: 20_000,
+  });
+  assertEquals([nodes, sockets, seq], [1, 1, 1]);
+  assertEquals(client.got, [1, "epoch 2-null", 2]);
+});
+
 Deno.test("A lost subscription is told as a fault; what was missed comes when it is back, or when nothing comes", async () => {
   using seconds = new HeldIntervals(1_000);
   const ground = new Ground();
