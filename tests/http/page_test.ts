@@ -228,7 +228,7 @@ browserTest("Console page sends to everybody, and shows broadcasts as what they 
   await console.connect("bob");
   await page.getByLabel("Everybody who is connected").check();
   await page.getByLabel("Payload", { exact: true }).fill('{"maintenance":"22:00"}');
-  assertMatch(await page.locator("#curl").innerText(), /\/v1\/broadcast'/);
+  assertMatch(String(await page.locator("#curl").textContent()), /\/v1\/broadcast'/);
   await page.keyboard.press("Control+Enter");
   await page.locator("#sends > li").waitFor();
   assertMatch(await page.locator("#send-outcome").innerText(), /^Everybody reached 2 sockets\n/);
