@@ -155,13 +155,13 @@ export class Broadcasts implements Subscriber, ReplayOutput {
 
   lost(reason: string): void {
     this.#isLost = true;
-    this.#parts.log.debug("subscription lost", { channel: this.channel, reason });
+    this.#parts.log.debug("broadcasts lost", { channel: this.channel, reason });
   }
 
   restored(): void {
     this.#isLost = false;
     this.#replay?.verify();
-    this.#parts.log.debug("subscription restored", { channel: this.channel });
+    this.#parts.log.debug("broadcasts restored", { channel: this.channel });
   }
 
   // ------------------------------------------------------------------------------------------------------
