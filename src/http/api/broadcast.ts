@@ -50,7 +50,7 @@ export const broadcast: Call = {
   route: createRoute({
     method: "post",
     path: "/v1/broadcast",
-    operationId: "broadcast",
+    operationId: "sendBroadcast",
     security: SECURITY,
     summary: "Send a message to everybody who is connected",
     description: "The body is the payload, as of a message to a user. The key needs the pattern `*`.",
