@@ -8,6 +8,7 @@
 import { Command, CommanderError } from "commander";
 import manifest from "../../deno.json" with { type: "json" };
 import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
+import { addBroadcast } from "./broadcast.ts";
 import { addKey } from "./key.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
@@ -66,6 +67,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addServe(program, shell);
   addProcess(program, shell);
   addSend(program, shell);
+  addBroadcast(program, shell);
   addListen(program, shell);
   addWho(program, shell);
   addKey(program, shell);

@@ -97,6 +97,7 @@ export const SETTINGS = {
   history: setting("USERWIRE_HISTORY", whole(0, 100_000), 100, "Number of messages to keep for each user; 0 keeps none"),
   historyTtlS: setting("USERWIRE_HISTORY_TTL_S", seconds(1, 2_592_000), 300, "Time that messages are kept in the history"),
   maxReplay: setting("USERWIRE_MAX_REPLAY", whole(1, 100_000), 300, "Largest number of messages replayed to a client that resumes"),
+  broadcastRaw: setting("USERWIRE_BROADCAST_RAW", yesOrNo, false, "Give broadcasts to raw clients too, which can't tell them from other messages"),
   usernameCase: setting("USERWIRE_USERNAME_CASE", oneOf("keep", "lower"), "keep", "Letter case of usernames, kept or folded to lower case"),
   allowedOrigins: setting("USERWIRE_ALLOWED_ORIGINS", origins, [], "Origins of other sites whose pages may connect and call; `https://*.example.com` covers all subdomains, `*` all sites"),
   maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Limit of WebSocket connections of this node, all its processes together"),

@@ -92,6 +92,16 @@ export class Appender {
     if (reason !== undefined) throw new BrokerUnavailableError(reason);
   }
 
+  /** What can be checked before anything is sent. A refusal is counted. @throws what the check throws. */
+  checked<T>(check: () => T): T {
+    try {
+      return check();
+    } catch (error) {
+      this.count("refused");
+      throw error;
+    }
+  }
+
   /** Counts one send. */
   count(outcome: keyof Metrics["sends"]): void {
     if (this.#metrics) this.#metrics.sends[outcome]++;

@@ -61,6 +61,7 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     history: 100,
     historyTtlS: 300,
     maxReplay: 300,
+    broadcastRaw: false,
     usernameCase: "keep",
     allowedOrigins: [],
     maxConnections: 10_000,
