@@ -12,7 +12,7 @@ import type { FirstAttempt, Scripts } from "../redis/commands.ts";
 import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
-import { Shards } from "./shards.ts";
+import { type FunctionsAt, Shards } from "./shards.ts";
 
 export interface EngineOptions {
   /** Unset, and no file either: in memory. */
@@ -35,6 +35,12 @@ export interface EngineOptions {
   historyTtlS?: number;
   /** What the names of channels begin with. @default "" */
   channelPrefix?: string;
+  /** Load the Redis functions, or only look which are there. @default "off" */
+  redisFunctions?: "off" | "load" | "look";
+  /** Largest payload that these take, in bytes. @default 65536 */
+  maxBodyBytes?: number;
+  /** What else they are written for. @default the limits of the history here */
+  functionLimits?: HistoryLimits;
   /** Try all the time whether what a service needs can be had, for `unready`. @default false */
   probe?: boolean;
   log?: Log;
@@ -48,6 +54,8 @@ export interface EngineRedis extends Scripts {
   readonly reconnects: number;
   /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
   warnings(): Promise<string[]>;
+  /** The Redis functions, on each server that was greeted. */
+  functions(): FunctionsAt[];
 }
 
 export interface Engine {
@@ -115,6 +123,8 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
     sharedConnections: options.sharedConnections ?? 1,
     channelPrefix,
     probe: options.probe ?? false,
+    functions: options.redisFunctions ?? "off",
+    functionSettings: { ...options.functionLimits ?? limits, maxBytes: options.maxBodyBytes ?? 65_536 },
     ...log,
   });
   return {

@@ -43,7 +43,7 @@ function unlessFailed(command: string, andThen = ""): string {
 const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
 
 /** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
-const appendIt = ({ publish, numsub }: PubSubWords) => `
+export const appendIt = ({ publish, numsub }: PubSubWords) => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
   if first[1] then

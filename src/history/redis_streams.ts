@@ -90,6 +90,11 @@ export class RedisStreamsHistory implements History {
     redis.watchWith(this.#timeline);
   }
 
+  /** Of the data that it is on. */
+  get timeline(): Timeline {
+    return this.#timeline;
+  }
+
   async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
     if (this.#looked) await this.#isLookedAt();
     const run = () =>

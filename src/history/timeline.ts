@@ -65,7 +65,7 @@ interface Known {
 /** What stands in the braces of its keys, where one Redis keeps everything. */
 const TAG = "userwire:timeline";
 /** How long a timeline is remembered while no process runs. Every counter has ended before. */
-const TTL_MS = 60 * 24 * 3_600_000;
+export const TIMELINE_TTL_MS = 60 * 24 * 3_600_000;
 /** Counters live for a day after their last use: a younger append that is not there was lost. */
 const MEMORY_MS = 23 * 3_600_000;
 /** How long a process waits for others: those dial again, or look, within a second. */
@@ -130,6 +130,14 @@ export class Timeline implements Watch {
   elsewhere(channel: string): string {
     if (!this.#part || isIn(this.#began, slotOf(channel))) return "";
     return `,${this.#lineage.ended}`;
+  }
+
+  /**
+   * What the Redis functions of a cluster are told (`function_library.ts`): its name, the key it is kept in, the slots it began
+   * with and what was ended before it. Undefined before it is known.
+   */
+  get told(): readonly string[] | undefined {
+    return this.#name === "" ? undefined : [this.#name, `userwire:{${this.#tag}}`, this.#slots, this.#ended];
   }
 
   /** Calls back when another timeline began. */
@@ -218,7 +226,7 @@ export class Timeline implements Watch {
         own === undefined || this.#isOwnTold || !known.includes(own)
           ? ""
           : `${own.seq} ${own.tag} ${own.channel}`,
-        String(TTL_MS),
+        String(TIMELINE_TTL_MS),
         this.#hasMemory && server.life !== this.#life ? "1" : "0",
         this.#told,
         this.#mark,
