@@ -42,8 +42,11 @@ function unlessFailed(command: string, andThen = ""): string {
 
 const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
 
-/** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
-export const appendIt = ({ publish, numsub }: PubSubWords) => `
+/**
+ * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`.
+ * @param time Lua for what TIME answers.
+ */
+export const appendIt = ({ publish, numsub }: PubSubWords, time = "redis.call('TIME')") => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
   if first[1] then
@@ -62,7 +65,7 @@ local failed
 local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
-  local time = redis.call('TIME')
+  local time = ${time}
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   left = redis.call('PTTL', history)
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}

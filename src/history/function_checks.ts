@@ -24,19 +24,30 @@ end
  * then on, ours or not. So what remains without the strings is looked at here.
  */
 const JSON_TEXT = String.raw`
+local NO_NUMBERS = {'[^%deE.+%-]%-?0%d', '%.%D', '%D%.', '[^eE]%+', '%D[eE]', '[eE][+-]?[^%d+-]', '%-%D'}
 local function json_fault(text)
   if text == '' then return 'it is empty' end
-  if string.find(text, '[%z\1-\8\11\12\14-\31]') then return 'it has a control character' end
-  if not is_utf8(text) then return 'it is not valid UTF-8' end
+  -- Anchored, a pattern is looked for once, not from each character on.
+  local is_plain = string.find(text, '^[ -~]*$')
+  if not is_plain then
+    if string.find(text, '[%z\1-\8\11\12\14-\31]') then return 'it has a control character' end
+    if not is_utf8(text) then return 'it is not valid UTF-8' end
+  end
   local is_read, why = pcall(cjson.decode, text)
   if not is_read then return tostring(why) end
-  local rest = string.gsub(string.gsub(text, '\\.', ''), '"[^"\1-\31]*"', '')
-  for _, word in ipairs({'true', 'false', 'null'}) do rest = string.gsub(rest, word, '0') end
+  local rest = text
+  if string.find(rest, '\\', 1, true) then rest = string.gsub(rest, '\\.', '') end
+  rest = string.gsub(rest, is_plain and '%b""' or '"[^"\1-\31]*"', '')
+  if string.find(rest, '"', 1, true) then return 'a string has a line break or a tab: write \\n or \\t' end
+  if string.find(rest, '%l') then
+    rest = string.gsub(string.gsub(string.gsub(rest, 'true', '0'), 'false', '0'), 'null', '0')
+  end
+  -- Most have nothing but whole numbers.
+  if string.find(rest, '^[%d%s%[%]{},:]*$') and not string.find(rest, '0%d') then return nil end
+  if not string.find(rest, '^[%d%s%[%]{},:eE.+%-]*$') then return 'a number is not in decimal' end
   rest = ' ' .. rest .. ' '
-  if string.find(rest, '"') then return 'a string has a line break or a tab: write \\n or \\t' end
-  if string.find(rest, '[^%d%s%[%]{},:eE.+%-]') then return 'a number is not in decimal' end
-  for _, fault in ipairs({'[^%deE.+%-]%-?0%d', '%.%D', '%D%.', '[^eE]%+', '%D[eE]', '[eE][+-]?[^%d+-]', '%-%D'}) do
-    if string.find(rest, fault) then return 'a number is not written as JSON writes them' end
+  for i = 1, #NO_NUMBERS do
+    if string.find(rest, NO_NUMBERS[i]) then return 'a number is not written as JSON writes them' end
   end
 end
 `;

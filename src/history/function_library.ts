@@ -83,7 +83,7 @@ local function append(m)
   local count, ttl, counter_ttl = ${settings.count}, m.ttl or ${settings.ttlMs}, ${COUNTER_TTL_MS}
   local timeline, elsewhere, expect_online = m.timeline, m.elsewhere, m.expect_online
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
-${appendIt(words)}
+${appendIt(words, "m.time")}
 end
 ${SEND}`;
 }
@@ -110,7 +110,7 @@ local function begin_timeline(name, mark)
 end
 
 local function timeline_of(key, now, random)
-  local state = redis.call('HMGET', TIMELINE, 'name', 'mark', 'asked', 'asked_of')
+  local state = redis.call('HMGET', TIMELINE, 'name', 'mark')
   local name, mark = state[1], state[2] or ''
   if name and is_of_memory(MARK .. mark) then return name, '', TIMELINE .. ':last' end
   local fault
@@ -119,10 +119,10 @@ local function timeline_of(key, now, random)
     local info = redis.pcall('INFO', 'server')
     local run = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
     name, fault = begin_timeline('1.' .. string.sub(run, 1, 12), random)
-  elseif state[4] ~= mark then
+  elseif redis.call('HGET', TIMELINE, 'asked_of') ~= mark then
     redis.call('HSET', TIMELINE, 'asked', string.format('%.0f', now), 'asked_of', mark)
     fault = 'NOTREADY'
-  elseif now - tonumber(state[3]) < ${PATIENCE_MS} then
+  elseif now - tonumber(redis.call('HGET', TIMELINE, 'asked')) < ${PATIENCE_MS} then
     fault = 'NOTREADY'
   else
     local later = math.max(now, tonumber(string.match(name, '^%d+') or 0) + 1)
@@ -171,12 +171,11 @@ end}
 /** `send`: reads `timeline_of`, `append` and the checks. */
 const SEND = String.raw`
 local DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
-local function names_of(hex)
-  return (string.gsub(hex, '%x%x%x', function(digits)
-    local number = tonumber(digits, 16)
-    local high, low = math.floor(number / 64) + 1, number % 64 + 1
-    return string.sub(DIGITS, high, high) .. string.sub(DIGITS, low, low)
-  end))
+-- Of three hexadecimal digits the two that say the same.
+local function pair_of(digits)
+  local number = tonumber(digits, 16)
+  local high, low = math.floor(number / 64) + 1, number % 64 + 1
+  return string.sub(DIGITS, high, high) .. string.sub(DIGITS, low, low)
 end
 
 local function refused(why) return redis.error_reply('INVALID ' .. why .. '; nothing was sent') end
@@ -197,13 +196,12 @@ local function send(keys, argv)
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   -- Where a table lies in memory is known to this process alone.
   local random = redis.sha1hex(time[1] .. ' ' .. time[2] .. ' ' .. tostring(options) .. ' ' .. channel)
-  local names = names_of(string.sub(random, 1, 12))
-  local id = options.id or string.sub(random, 9, 16) .. '-' .. string.sub(random, 17, 20) .. '-4' ..
-    string.sub(random, 21, 23) .. '-a' .. string.sub(random, 24, 26) .. '-' .. string.sub(random, 27, 38)
+  local names = string.gsub(string.sub(random, 1, 12), '%x%x%x', pair_of)
+  local id = options.id or string.gsub(random, '^..........(........)(....)(...)(...)(............)$', '%1-%2-4%3-a%4-%5')
   local key = 'userwire:{' .. channel .. '}:'
   local message = {
     position = key .. 'position', history = key .. 'inbox', memory = options.key and key .. 'key:' .. options.key,
-    channel = channel, id = id, ttl = options.ttl, expect_online = options.expect and '1' or '0', names = names,
+    channel = channel, time = time, id = id, ttl = options.ttl, expect_online = options.expect and '1' or '0', names = names,
     head = '\1uw1' .. kind .. '{"t":"m",',
     tail = '"id":"' .. id .. '","ts":' .. string.format('%.0f', now) .. encoding .. ',"data":' .. data .. '}',
     -- Not that of a send by HTTP: to have used a key both ways is a mistake, and is told.
