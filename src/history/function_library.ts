@@ -74,7 +74,7 @@ function preamble(words: PubSubWords, settings: FunctionSettings): string {
   return `-- Written by "userwire redis-functions print": change nothing here, but the settings there.
 local VERSION = '${functionVersion(settings)}'
 local MAX_BYTES = ${settings.maxBytes}
-local KEEPS, IS_CLUSTER = ${settings.count > 0}, ${words === SHARDED}
+local KEEPS = ${settings.count > 0}
 ${CHECKS}
 ${words === SHARDED ? TIMELINE_AS_TOLD : TIMELINE_OF_DATA}
 local function append(m)
@@ -85,7 +85,7 @@ local function append(m)
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
 ${appendIt(words, "m.time")}
 end
-${SEND}`;
+${sendIn(words === SHARDED)}`;
 }
 
 /** `is_of_memory`, `timeline_of`, and the key in which the last appends are noted. */
@@ -168,8 +168,17 @@ redis.register_function{function_name = 'userwire_timeline', flags = {'no-writes
 end}
 `;
 
+/** Keys of a slot that is on the way come one after the other: a command with several of them is refused until all are there. */
+const HAS_COME = String
+  .raw`  local there = redis.pcall('EXISTS', message.position, message.history, message.memory or message.history)
+  if type(there) == 'table' then
+    return redis.error_reply('TRYAGAIN this user is on the way to another master: nothing was sent, send it again in a second')
+  end
+`;
+
 /** `send`: reads `timeline_of`, `append` and the checks. */
-const SEND = String.raw`
+const sendIn = (isCluster: boolean) =>
+  String.raw`
 local DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 -- Of three hexadecimal digits the two that say the same.
 local function pair_of(digits)
@@ -212,11 +221,7 @@ local function send(keys, argv)
     message.timeline, message.elsewhere, noted = timeline_of(keys[1], now, names)
     if not message.timeline then return redis.error_reply(message.elsewhere) end
   end
-  if IS_CLUSTER and redis.pcall('EXISTS', message.position, message.history, message.memory or message.history).err then
-    return redis.error_reply('TRYAGAIN this user is on the way to another master: nothing was sent, send it again in a second')
-  end
-
-  local result = append(message)
+${isCluster ? HAS_COME : ""}  local result = append(message)
   if result.err then return result end
   local outcome, seq, tag = result[1], tonumber(result[3]), result[6]
   if outcome == 'offline' then

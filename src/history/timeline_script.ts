@@ -53,9 +53,11 @@ end
 
 local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
 local mark_key = timeline .. ':mark:'
+local was_marked = false
 if ids ~= '' then
   mark = ''
 elseif is_in_memory(mark_key .. mark) then
+  was_marked = true
   -- Read, so that it is not among those that were used least, and go first where Redis evicts.
   redis.call('GET', mark_key .. mark)
   if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end
@@ -130,7 +132,8 @@ if has_memory == '1' then
 elseif not name then
   -- Every process that looks at this server makes the same name. It is written down with the first append.
   name = '1.' .. fresh
-elseif written ~= life and life ~= '' then
+elseif written ~= life and life ~= '' and not was_marked then
+  -- A mark that is there says that this is the data that somebody looked at, if only a Redis function, which knows no lives.
   if patience == '0' or patience == '1' and waits == life then return {'', ''} end
   name = later
 end

@@ -300,7 +300,10 @@ export function historyContract(
       reached: 1,
     });
     await recorder.received(1);
-    assertEquals(recorder.payloads, [message.head + message.tail]);
+    const [payload] = recorder.payloads as [string];
+    // Who writes the time of day into it is another matter.
+    const withoutTime = (envelope: string) => envelope.replace(/"ts":\d+/, "");
+    assertEquals(withoutTime(payload), withoutTime(message.head + message.tail));
     const { last, items, upTo } = await t.since(0);
     assertEquals([last, items, upTo], [0, [], 0]);
   }, { count: 0 });

@@ -120,7 +120,13 @@ async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | 
   return partsOf(items);
 }
 
-async function readItem(
+/**
+ * Reads one item.
+ * @param json Is known to be JSON.
+ * @param at Where it stands, for faults; "" where that is said otherwise.
+ * @throws {RequestFault}
+ */
+export async function readItem(
   json: string,
   at: string,
   options: { maxDataBytes: number; publisher: Publisher; slices: Slices },
