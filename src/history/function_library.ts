@@ -104,7 +104,7 @@ local function begin_timeline(name, mark)
   if not is_of_memory(MARK .. mark) then
     return nil, 'NOPERM this needs the rights +set +append +object|encoding: docs/redis.md has the whole rule'
   end
-  redis.call('HSET', TIMELINE, 'name', name, 'mark', mark)
+  redis.call('HSET', TIMELINE, 'name', name, 'mark', mark, 'begun', mark)
   redis.call('PEXPIRE', TIMELINE, ${TIMELINE_TTL_MS})
   return name
 end

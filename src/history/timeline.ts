@@ -10,7 +10,8 @@
  * that it knows of are still there.
  *
  *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
- *                                                on which somebody waits who remembers; mark: of the server's memory
+ *                                                on which somebody waits who remembers; mark: of the server's memory;
+ *                                                begun: mark with which a Redis function began it
  *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
  *     userwire:{userwire:timeline}:mark:<mark>   string that only this server's memory has as it is
  *

@@ -12,13 +12,15 @@ export type Line = string | Error;
  * The lines of a body, some at a time. Nothing more is read from the network before the next ones are asked for.
  * @param options.maxBytes Of a line; a longer one is passed over, and is a fault.
  * @param options.deadlines From one piece of the body to the next.
+ * @param options.signal Ends the body.
  * @throws {RequestFault} when the body breaks off or stands still.
  */
 export async function* linesOf(
   body: ReadableStream<Uint8Array<ArrayBuffer>>,
-  { maxBytes, deadlines }: { maxBytes: number; deadlines: Deadlines },
+  { maxBytes, deadlines, signal }: { maxBytes: number; deadlines: Deadlines; signal: AbortSignal },
 ): AsyncGenerator<Line[]> {
   const reader = body.getReader();
+  signal.addEventListener("abort", () => void reader.cancel().catch(() => {}));
   const open = new OpenLine(maxBytes);
   try {
     while (true) {

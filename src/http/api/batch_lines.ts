@@ -7,6 +7,7 @@
  * that no more of the body is read until some are taken. A client that takes none for the time of a body is given up.
  */
 import { createHash } from "node:crypto";
+import { setImmediate } from "node:timers";
 import type { Deadlines } from "../../async/deadlines.ts";
 import { assertMayAddress, type Caller } from "../../auth/auth.ts";
 import { InvalidMessageError, messageOf } from "../../protocol/errors.ts";
@@ -31,13 +32,26 @@ const MAX_CALLS = 16;
 /** A line holds one item: the largest payload, however it is escaped, and a list of users. */
 const MIN_LINE_BYTES = 1024 * 1024;
 
-/** How many calls are under way. */
+interface Limits {
+  /** @default MAX_LINES */
+  readonly maxLines?: number;
+  /** Of results that one client has not read yet. @default MAX_UNREAD_BYTES */
+  readonly maxUnreadBytes?: number;
+}
+
+/** The calls that are under way. */
 export class LineCalls {
+  readonly #limits: Required<Limits>;
   #open = 0;
+
+  constructor(limits: Limits = {}) {
+    this.#limits = { maxLines: MAX_LINES, maxUnreadBytes: MAX_UNREAD_BYTES, ...limits };
+  }
 
   /** Answers one. @param key By which it may be repeated. */
   answer(request: Request, api: Api, caller: Caller, key: string | null): Response {
-    if (request.body === null) {
+    const { body, headers } = request;
+    if (body === null || headers.get("content-length") === "0") {
       throw new InvalidMessageError("The body is empty: it must hold a line for each message");
     }
     if (this.#open >= MAX_CALLS) {
@@ -47,8 +61,8 @@ export class LineCalls {
       );
     }
     this.#open++;
-    const call = new LineCall(api, caller, key, api.bodies.bulk.deadlines);
-    call.run(request.body).catch((error: unknown) => {
+    const call = new LineCall(api, caller, key, this.#limits);
+    call.run(body).catch((error: unknown) => {
       api.log.error("request failed", { reason: messageOf(error) });
     }).finally(() => this.#open--);
     return new Response(call.results, { headers: { "content-type": NDJSON } });
@@ -57,8 +71,8 @@ export class LineCalls {
 
 interface Pending {
   readonly bytes: number;
-  /** The result as a line. */
-  readonly result: Promise<string>;
+  readonly result: Promise<void>;
+  /** The result as a line, once it is there. */
   text?: string;
 }
 
@@ -68,37 +82,41 @@ class LineCall {
   readonly #caller: Caller;
   readonly #key: string | null;
   readonly #deadlines: Deadlines;
+  readonly #limits: Required<Limits>;
+  readonly #leaving = new AbortController();
   readonly #line: SendLine;
   readonly #slices = new Slices();
   readonly #pending: Pending[] = [];
   readonly #encoder = new TextEncoder();
   #pendingBytes = 0;
+  #isDue = false;
   #number = 0;
   #controller!: ReadableStreamDefaultController<Uint8Array>;
   #onTaken: () => void = () => {};
-  #isLeft = false;
 
-  constructor(api: Api, caller: Caller, key: string | null, deadlines: Deadlines) {
+  constructor(api: Api, caller: Caller, key: string | null, limits: Required<Limits>) {
     this.#api = api;
     this.#caller = caller;
     this.#key = key;
-    this.#deadlines = deadlines;
+    this.#deadlines = api.bodies.bulk.deadlines;
+    this.#limits = limits;
     this.#line = api.publisher.line();
     this.results = new ReadableStream({
       start: (controller) => void (this.#controller = controller),
       pull: () => this.#onTaken(),
       cancel: () => {
-        this.#isLeft = true;
+        this.#leaving.abort();
         this.#onTaken();
       },
-    }, { highWaterMark: MAX_UNREAD_BYTES, size: ({ byteLength }) => byteLength });
+    }, { highWaterMark: limits.maxUnreadBytes, size: ({ byteLength }) => byteLength });
   }
 
   /** Sends what comes, until the body ends or nobody is there any more. */
   async run(body: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
+    const { signal } = this.#leaving;
     const maxBytes = Math.max(MIN_LINE_BYTES, 2 * this.#api.maxBodyBytes);
     try {
-      for await (const lines of linesOf(body, { maxBytes, deadlines: this.#deadlines })) {
+      for await (const lines of linesOf(body, { maxBytes, deadlines: this.#deadlines, signal })) {
         if (!await this.#sendAll(lines)) break;
       }
     } catch (error) {
@@ -106,19 +124,20 @@ class LineCall {
       // Whose sender has left reads no answer; one that stands still may do so.
       this.#refuse(error);
     }
-    while (this.#pending.length > 0) await this.#give();
-    await this.#taken(MAX_UNREAD_BYTES);
+    while (this.#pending.length > 0) await this.#first();
+    await this.#taken(this.#limits.maxUnreadBytes);
     if (!this.#isLeft) this.#controller.close();
   }
 
   /** @returns False when no more are to be sent. */
   async #sendAll(lines: readonly Line[]): Promise<boolean> {
+    const { maxLines } = this.#limits;
     for (const line of lines) {
       if (typeof line === "string" && line.trim() === "") continue;
       if (this.#isLeft) return false;
-      if (++this.#number > MAX_LINES) {
+      if (++this.#number > maxLines) {
         const limit =
-          `A call may have at most ${MAX_LINES} lines: this one and what comes after it was not sent`;
+          `A call may have at most ${maxLines} lines: this one and what comes after it was not sent`;
         this.#refuse(new RequestFault("too_large", limit));
         return false;
       }
@@ -127,8 +146,9 @@ class LineCall {
         this.#pending.length >= MAX_PENDING ||
         this.#pending.length > 0 && this.#pendingBytes + bytes > MAX_PENDING_BYTES
       ) {
-        await this.#give();
+        await this.#first();
       }
+      await this.#taken(1);
       const { result } = await this.#begin(line);
       this.#add(bytes, result);
       await this.#slices.next();
@@ -151,7 +171,10 @@ class LineCall {
   #add(bytes: number, result: Promise<unknown>): void {
     const pending: Pending = {
       bytes,
-      result: result.then((value) => pending.text = `${JSON.stringify(value)}\n`),
+      result: result.then((value) => {
+        pending.text = `${JSON.stringify(value)}\n`;
+        this.#handOutSoon();
+      }),
     };
     this.#pending.push(pending);
     this.#pendingBytes += bytes;
@@ -194,17 +217,35 @@ class LineCall {
     }
   }
 
-  /** Hands out the first result that is to come, with those after it that are there already. */
-  async #give(): Promise<void> {
-    let text = "";
+  /** Resolves when the first of those under way is done. */
+  async #first(): Promise<void> {
     await this.#pending[0]!.result;
+    this.#handOut();
+  }
+
+  /** Those that are done within one turn of the event loop go out together. */
+  #handOutSoon(): void {
+    if (this.#isDue) return;
+    this.#isDue = true;
+    setImmediate(() => {
+      this.#isDue = false;
+      this.#handOut();
+    });
+  }
+
+  #handOut(): void {
+    let text = "";
     while (this.#pending[0]?.text !== undefined) {
       const { bytes, text: next } = this.#pending.shift()!;
       this.#pendingBytes -= bytes;
       text += next;
     }
-    await this.#taken(1);
-    if (!this.#isLeft) this.#controller.enqueue(this.#encoder.encode(text));
+    if (text !== "" && !this.#isLeft) this.#controller.enqueue(this.#encoder.encode(text));
+  }
+
+  /** Whether nobody is there any more who reads results. */
+  get #isLeft(): boolean {
+    return this.#leaving.signal.aborted;
   }
 
   /** Waits until there is so much room for results, as long as some are taken now and then. */
@@ -216,8 +257,8 @@ class LineCall {
           late: () => new Error("The client does not read its results"),
         });
       } catch (error) {
-        this.#isLeft = true;
         this.#controller.error(error);
+        this.#leaving.abort();
       }
     }
   }
