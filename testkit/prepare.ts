@@ -10,9 +10,13 @@ import {
   findChromium,
   findHaProxy,
   findNginx,
+  findPhpRedis,
+  findPythonRedis,
   findRedisServer,
   HAPROXY_MISSING,
   NGINX_MISSING,
+  PHP_REDIS_MISSING,
+  PYTHON_REDIS_MISSING,
   REDIS_MISSING,
 } from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
@@ -34,6 +38,8 @@ async function prepare(): Promise<number> {
   if (findChromium() === undefined) missing.push(CHROMIUM_PACKAGE);
   if (findHaProxy() === undefined) missing.push(HAPROXY_PACKAGE);
   if (findNginx() === undefined) missing.push(NGINX_PACKAGE);
+  if (findPythonRedis() === undefined) missing.push("python3-redis");
+  if (findPhpRedis() === undefined) missing.push("php-cli", "php-redis");
   if (missing.length > 0 && mayInstall()) await install(missing);
 
   if (findRedisServer() === undefined) {
@@ -58,6 +64,10 @@ async function prepare(): Promise<number> {
   else found.push("HAProxy");
   if (findNginx() === undefined) console.warn(NGINX_MISSING);
   else found.push("nginx");
+  if (findPythonRedis() === undefined) console.warn(PYTHON_REDIS_MISSING);
+  else found.push("redis-py");
+  if (findPhpRedis() === undefined) console.warn(PHP_REDIS_MISSING);
+  else found.push("php-redis");
   console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
 }

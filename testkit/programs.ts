@@ -26,6 +26,21 @@ export function findNginx(): string | undefined {
   return findProgram("nginx");
 }
 
+/** Path of a Python that has redis-py, as Debian installs both; undefined when it is not here. */
+export function findPythonRedis(): string | undefined {
+  return isThere("/usr/lib/python3/dist-packages/redis") && isThere("/usr/bin/python3")
+    ? "/usr/bin/python3"
+    : undefined;
+}
+
+/** Path of a PHP that has the extension `redis`, as Debian installs both; undefined when it is not here. */
+export function findPhpRedis(): string | undefined {
+  const php = findProgram("php");
+  if (php === undefined || !isThere("/usr/lib/php")) return undefined;
+  const folders = [...Deno.readDirSync("/usr/lib/php")].map(({ name }) => `/usr/lib/php/${name}/redis.so`);
+  return folders.some(isThere) ? php : undefined;
+}
+
 /** What to tell somebody who has no Redis. */
 export const REDIS_MISSING =
   "The tests need redis-server: install it (Debian and Ubuntu: apt-get install redis-tools; macOS: brew install redis)";
@@ -41,6 +56,23 @@ export const HAPROXY_MISSING =
 /** What to tell somebody who has no nginx. */
 export const NGINX_MISSING =
   "The tests behind nginx are skipped: they need version 1.18 or newer (Debian: apt-get install nginx-light)";
+
+/** What to tell somebody who has no Python with redis-py. */
+export const PYTHON_REDIS_MISSING =
+  "The test of the example in Python is skipped: it needs redis-py (Debian: apt-get install python3-redis)";
+
+/** What to tell somebody who has no PHP with its extension for Redis. */
+export const PHP_REDIS_MISSING =
+  "The test of the example in PHP is skipped: it needs php and php-redis (Debian: apt-get install php-cli php-redis)";
+
+function isThere(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 function findProgram(name: string): string | undefined {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
