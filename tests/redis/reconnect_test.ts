@@ -13,6 +13,7 @@ import { encodeCommand } from "../../src/redis/resp.ts";
 import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { SharedConnection, type SharedContext } from "../../src/broker/shared_connection.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
+import { Pace } from "../../src/async/slices.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -20,6 +21,8 @@ import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 /** A dialler, and those that subscriptions belong to, without a broker: Redis is always worth a dial. */
 class Host implements PubSubContext, DedicatedContext, Disposable {
   readonly closeDeadlines = new Deadlines(10_000);
+  readonly pace = new Pace();
+  readonly isClosed = false;
   readonly #url: string;
   /** Called when a dial has succeeded, before anybody has the connection. */
   onDialled = () => {};
@@ -35,6 +38,10 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
     } finally {
       attempt.end();
     }
+  }
+
+  redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    return this.attempt(signal, work);
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
@@ -264,7 +271,7 @@ redisTest(
     const lookForLong = () => {
       for (let i = 0; i < 10; i++) subscription.checkHealth();
       subscription.ping();
-      subscription.cutIfSilent();
+      assert(!subscription.isSilent);
     };
     subscription.pause();
     lookForLong();
@@ -278,8 +285,9 @@ redisTest(
     assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
     // Nor when it was asked for a sign of life just before.
     subscription.ping();
+    assert(subscription.isSilent);
     subscription.pause();
-    subscription.cutIfSilent();
+    assert(!subscription.isSilent);
     subscription.resume();
     assertEquals(await redis.cli("PUBLISH", "alice", "3"), 1);
     await recorder.received(3);
