@@ -214,6 +214,8 @@ function payloadIn(
   at: string,
 ): [field: string, payload: Payload] {
   const { data, text, base64 } = given;
+  const isAlone = text === undefined && base64 === undefined;
+  if (data !== undefined && isAlone) return ["data", new CheckedJson(data)];
   const [field, ...others] = Object.entries(given).flatMap(([name, value]) =>
     value === undefined ? [] : [name]
   );
@@ -223,7 +225,6 @@ function payloadIn(
   if (others.length > 0) {
     throw new RequestFault("invalid_request", `${at}.${others[0]}: can't stand beside "${field}"`);
   }
-  if (data !== undefined) return [field, new CheckedJson(data)];
   if (text !== undefined) return [field, { kind: "text", text }];
   try {
     return [field, { kind: "binary", bytes: Uint8Array.fromBase64(base64!) }];

@@ -148,7 +148,7 @@ class LineCall {
       ) {
         await this.#first();
       }
-      await this.#taken(1);
+      if (this.#controller.desiredSize! < 1) await this.#taken(1);
       const { result } = await this.#begin(line);
       this.#add(bytes, result);
       await this.#slices.next();

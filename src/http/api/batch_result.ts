@@ -31,6 +31,12 @@ export function resultOf(
   outcomes: Outcomes,
   counted: "sockets" | "nodes",
 ): Result {
+  const [first] = outcomes;
+  // Most items are for one user, and most are sent.
+  if (!isList && first?.status === "fulfilled") {
+    const { id, nodes, sockets, seq, epoch } = first.value;
+    return { id, [counted]: nodes ?? sockets, seq, epoch };
+  }
   const sent = outcomes.flatMap((one) => one.status === "fulfilled" ? [one.value] : []);
   const reasons = outcomes.flatMap((one) => one.status === "rejected" ? [one.reason] : []);
   const failed = reasons.find((reason) => !(reason instanceof UserOfflineError));
