@@ -178,3 +178,27 @@ for i = 1, users do
 end
 return results
 `);
+
+/** How many arguments each message of `APPEND_EACH` has. */
+export const ARGS_OF_EACH = 8;
+
+/** Appends several messages, each for a user of its own: what fails for one is undone for that one, and said in its place. */
+export const APPEND_EACH = new Script((words) => `
+${MESSAGE}
+local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint)
+${appendIt(words)}
+end
+local results, key = {}, 2
+for i = 12, #ARGV, ${ARGS_OF_EACH} do
+  local memory = ARGV[i + 7] ~= '' and KEYS[key + 2]
+  local is_done, result = pcall(append, KEYS[key], KEYS[key + 1], memory, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3],
+    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7])
+  -- Redis before 7 raises its errors as text; so does Lua.
+  if not is_done and type(result) ~= 'table' then
+    result = {err = 'ERR Error running script (call to append): ' .. result}
+  end
+  results[#results + 1] = result
+  key = key + (memory and 3 or 2)
+end
+return results
+`);

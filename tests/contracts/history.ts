@@ -438,6 +438,35 @@ export function historyContract(
     }
   });
 
+  for (const count of [100, 0]) {
+    testOn(`appends several messages, each for its user, with a limit of ${count}`, async (t) => {
+      const { history } = t;
+      const [alice, bob] = [`${t.channel}-1`, `${t.channel}-2`];
+      const heard = await t.subscribe(alice);
+      const idempotency = { key: "k", fingerprint: "f" };
+      const sends = [
+        { channel: alice, message: outgoing("1"), options: {} },
+        { channel: bob, message: outgoing("2"), options: { expectOnline: true } },
+        { channel: alice, message: outgoing("3"), options: { idempotency, ttlMs: 50_000 } },
+        { channel: alice, message: outgoing("4"), options: { idempotency: { key: "k", fingerprint: "g" } } },
+        { channel: alice, message: outgoing("5"), options: { idempotency } },
+        { channel: bob, message: outgoing("6"), options: {} },
+      ];
+      const results = (await (history.appendEach?.(sends) ??
+        Promise.allSettled(
+          sends.map(async ({ channel, message, options }) => await history.append(channel, message, options)),
+        ))).map(fulfilled);
+      assertEquals(results.map(({ outcome }) => outcome), [
+        ...["appended", "offline", "appended", "conflict", "repeated", "appended"],
+      ]);
+      assertEquals(results[4], { ...results[2], outcome: "repeated" } as Appended);
+      await heard.received(2);
+      assertEquals(heard.payloads.map((payload) => payloadOf(payload as string)), ["1", "3"]);
+      const kept = [textsOf(await history.since(alice, 0, 10)), textsOf(await history.since(bob, 0, 10))];
+      assertEquals(kept, count === 0 ? [[], []] : [["1", "3"], ["6"]]);
+    }, { count });
+  }
+
   testOn("appends for an empty list to nobody", async (t) => {
     assertEquals(await t.history.appendToAll([], outgoing("m")), []);
   });
