@@ -2,13 +2,15 @@
  * Where the real programs are that the tests run against. Only looks, installs nothing (`prepare.ts` does), and
  * imports nothing, so that it works before any package was fetched.
  *
+ * `REDIS_SERVER` names another server to test with, such as Valkey's; else it is looked for in `PATH`.
+ *
  * Redis is one binary with several names: what Debian's `redis-tools` calls `redis-check-rdb` is the server when
  * it is started under the name `redis-server`. That package starts no service, so it is the one to have.
  */
 
 /** Path of a binary that serves Redis when it is started under the name `redis-server`; undefined when none is here. */
 export function findRedisServer(): string | undefined {
-  return findProgram("redis-server") ?? findProgram("redis-check-rdb");
+  return Deno.env.get("REDIS_SERVER") ?? findProgram("redis-server") ?? findProgram("redis-check-rdb");
 }
 
 /** Path of a Chromium, also under the names other systems give it; undefined when none is here. */
@@ -26,19 +28,32 @@ export function findNginx(): string | undefined {
   return findProgram("nginx");
 }
 
-/** Path of a Python that has redis-py, as Debian installs both; undefined when it is not here. */
-export function findPythonRedis(): string | undefined {
-  return isThere("/usr/lib/python3/dist-packages/redis") && isThere("/usr/bin/python3")
-    ? "/usr/bin/python3"
-    : undefined;
+/** The Python that Debian's packages for Python belong to; another one may come first on the path. */
+export const PYTHON = "/usr/bin/python3";
+/** Where Debian's package puts websockets. */
+const WEBSOCKETS = "/usr/lib/python3/dist-packages/websockets";
+
+/** Whether there is a Python that has the package websockets. */
+export function hasPythonWebsockets(): boolean {
+  return isFile(PYTHON) && isFile(`${WEBSOCKETS}/__init__.py`);
+}
+
+/** Path of PHP; undefined when it is not here. */
+export function findPhp(): string | undefined {
+  return findProgram("php");
+}
+
+/** Whether that Python has redis-py. */
+export function hasPythonRedis(): boolean {
+  return isFile(PYTHON) && isFile("/usr/lib/python3/dist-packages/redis/__init__.py");
 }
 
 /** Path of a PHP that has the extension `redis`, as Debian installs both; undefined when it is not here. */
 export function findPhpRedis(): string | undefined {
-  const php = findProgram("php");
-  if (php === undefined || !isThere("/usr/lib/php")) return undefined;
-  const folders = [...Deno.readDirSync("/usr/lib/php")].map(({ name }) => `/usr/lib/php/${name}/redis.so`);
-  return folders.some(isThere) ? php : undefined;
+  const php = findPhp();
+  if (php === undefined || !isFolder("/usr/lib/php")) return undefined;
+  const extensions = [...Deno.readDirSync("/usr/lib/php")].map(({ name }) => `/usr/lib/php/${name}/redis.so`);
+  return extensions.some(isFile) ? php : undefined;
 }
 
 /** What to tell somebody who has no Redis. */
@@ -65,10 +80,25 @@ export const PYTHON_REDIS_MISSING =
 export const PHP_REDIS_MISSING =
   "The test of the example in PHP is skipped: it needs php and php-redis (Debian: apt-get install php-cli php-redis)";
 
-function isThere(path: string): boolean {
+function isFolder(path: string): boolean {
   try {
-    Deno.statSync(path);
-    return true;
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
+}
+
+/** What to tell somebody who has no Python with websockets. */
+export const PYTHON_MISSING =
+  `The tests of the Python client are skipped: they need ${PYTHON} with websockets (Debian: apt-get install python3-websockets)`;
+
+/** What to tell somebody who has no PHP. */
+export const PHP_MISSING =
+  "The tests of the PHP sender are skipped: they need PHP 7.4 or newer (Debian: apt-get install php-cli php-curl)";
+
+function isFile(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
   } catch {
     return false;
   }

@@ -23,7 +23,7 @@ export type { RedisOptions } from "./command_connection.ts";
 export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
 export { PLAIN, type PubSubWords, SHARDED } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
-export type { ClusterMaster } from "./cluster.ts";
+export type { ClusterMaster } from "./cluster_master.ts";
 export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Send, Watch } from "./greeting.ts";

@@ -2,8 +2,9 @@
 import { assertSends } from "../../testkit/example_run.ts";
 import {
   findPhpRedis,
-  findPythonRedis,
+  hasPythonRedis,
   PHP_REDIS_MISSING,
+  PYTHON,
   PYTHON_REDIS_MISSING,
 } from "../../testkit/programs.ts";
 import { redisTest } from "../../testkit/redis_server.ts";
@@ -12,7 +13,7 @@ redisTest("The example for redis-cli sends, and says why it can't", () => assert
 
 for (
   const [name, program, file, missing] of [
-    ["Python", findPythonRedis(), "send.py", PYTHON_REDIS_MISSING],
+    ["Python", hasPythonRedis() ? PYTHON : undefined, "send.py", PYTHON_REDIS_MISSING],
     ["PHP", findPhpRedis(), "send.php", PHP_REDIS_MISSING],
   ] as const
 ) {

@@ -17,6 +17,7 @@ import { Pace } from "../../src/async/slices.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { TurnCounter } from "../../testkit/turn_counter.ts";
 
 /** A dialler, and those that subscriptions belong to, without a broker: Redis is always worth a dial. */
 class Host implements PubSubContext, DedicatedContext, Disposable {
@@ -256,6 +257,46 @@ redisTest(
     assertEquals(await redis.cli("PUBLISH", "alice", "hi"), 1);
     await Promise.all([staying.received(1), newcomer.received(1)]);
     assertEquals([leaving.changes, leaving.payloads, newcomer.changes], [["lost"], [], []]);
+  },
+);
+
+redisTest(
+  "SharedConnection tells ten thousand listeners of a loss in slices, each before it hears of the end",
+  async () => {
+    await using redis = await RedisServer.start();
+    using host = new Host(redis.url);
+    await using stack = new AsyncDisposableStack();
+    const connection = new SharedConnection(host, host.shared);
+    stack.defer(() => connection.close());
+    using losses = new TurnCounter();
+    using returns = new TurnCounter();
+    let early = 0;
+    const listener = (): Subscriber => {
+      let isLost = false;
+      return {
+        message() {},
+        lost() {
+          isLost = true;
+          losses.count();
+        },
+        restored() {
+          if (!isLost) early++;
+          returns.count();
+        },
+      };
+    };
+    const names = Array.from({ length: 10_000 }, (_, i) => `u${i}`);
+    await Promise.all(names.map((name) => connection.subscribe(name, listener(), undefined)));
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await until(
+      () => returns.all === names.length,
+      "all to be told that it is back",
+      20_000,
+      () => `${returns.all}`,
+    );
+    assertEquals([losses.all, early, host.lost], [names.length, 0, 0]);
+    assert(losses.most <= 250, `${losses.most} in one turn`);
+    assert(returns.most <= 250, `${returns.most} in one turn`);
   },
 );
 
