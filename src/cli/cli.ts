@@ -10,6 +10,7 @@ import manifest from "../../deno.json" with { type: "json" };
 import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
 import { addBroadcast } from "./broadcast.ts";
 import { addKey } from "./key.ts";
+import { addRedisFunctions } from "./redis_functions.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
 import { addProcess, addServe } from "./serve.ts";
@@ -71,6 +72,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addListen(program, shell);
   addWho(program, shell);
   addKey(program, shell);
+  addRedisFunctions(program, shell);
   return program;
 }
 

@@ -59,6 +59,7 @@ export const SETTINGS = {
   redisUrl: optional("REDIS_URL", redisUrl, "URL of Redis; if unset, messages stay in this process, which suits a single node"),
   redisUrlFile: optional("REDIS_URL_FILE", text, "File with the URL of Redis, instead of REDIS_URL; read again on SIGHUP and when Redis refuses the login"),
   redisSentinelPassword: optional("REDIS_SENTINEL_PASSWORD", secret, "Password of the Sentinels that REDIS_URL names, where they want one"),
+  redisFunctions: setting("USERWIRE_REDIS_FUNCTIONS", oneOf("off", "load"), "off", "Load the Redis functions, with which programs send by one command, when they are missing or older"),
   redisCa: optional("REDIS_CA", text, "PEM file of the CA that signed the certificate of Redis; if unset, the public CAs"),
   redisCert: optional("REDIS_CERT", text, "PEM file of the client certificate for Redis"),
   redisKey: optional("REDIS_KEY", text, "PEM file of the private key of REDIS_CERT"),

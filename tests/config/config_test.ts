@@ -23,6 +23,7 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     redisUrl: undefined,
     redisUrlFile: undefined,
     redisSentinelPassword: undefined,
+    redisFunctions: "off",
     redisCa: undefined,
     redisCert: undefined,
     redisKey: undefined,
