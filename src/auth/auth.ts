@@ -20,10 +20,10 @@ export const MAX_TOKEN_ID_LENGTH = 256;
 export const MAX_TICKET_TTL_S = 3_600;
 
 /**
- * What a key allows: `send` messages, `read` presence and history, `tickets` making them, `admin` closing and revoking,
- * and tickets too.
+ * What a key allows: `send` messages, `broadcast` them to everybody, `read` presence and history, `tickets` making them,
+ * `admin` closing and revoking, and tickets and broadcasts too.
  */
-export type Scope = "send" | "read" | "tickets" | "admin";
+export type Scope = "send" | "broadcast" | "read" | "tickets" | "admin";
 
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
@@ -47,6 +47,16 @@ export interface Caller {
   /** Name of the key. */
   readonly name: string;
   mayAddress(username: string): boolean;
+  /** Whether there is no user whom it may not address. */
+  readonly mayAddressAll: boolean;
+}
+
+/** @throws {ForbiddenError} when there may be users whom the caller may not address. */
+export function assertMayAddressAll(caller: Caller): void {
+  if (caller.mayAddressAll) return;
+  throw new ForbiddenError(
+    `The key "${caller.name}" may not address every user: a broadcast needs one whose pattern is "*"`,
+  );
 }
 
 /** @throws {ForbiddenError} when the caller may not address one of them. */

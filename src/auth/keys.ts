@@ -10,7 +10,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { ForbiddenError, UnauthorizedError } from "../protocol/errors.ts";
 import type { Caller, Scope } from "./auth.ts";
 
-const SCOPES: readonly Scope[] = ["send", "read", "tickets", "admin"];
+const SCOPES: readonly Scope[] = ["send", "broadcast", "read", "tickets", "admin"];
 
 const PREFIX = "uw_";
 const KEY_BYTES = 32;
@@ -120,7 +120,12 @@ export class KeyRing {
     const folded = (text: string) => this.#fold ? text.toLowerCase() : text;
     this.#keys = keys.map((key) => {
       const fits = patternOf(folded(key.pattern));
-      return { ...key, caller: { name: key.name, mayAddress: (username) => fits(folded(username)) } };
+      const caller: Caller = {
+        name: key.name,
+        mayAddress: (username) => fits(folded(username)),
+        mayAddressAll: /^\*+$/.test(key.pattern),
+      };
+      return { ...key, caller };
     });
   }
 
@@ -136,8 +141,8 @@ export class KeyRing {
     if (!found) {
       throw new UnauthorizedError("The API key is not known here: it may have been replaced or mistyped");
     }
-    // Before there was a scope for tickets alone, they came with this one.
-    const isEnough = found.scopes.has(scope as Scope) || scope === "tickets" && found.scopes.has("admin");
+    const comesWithAdmin = scope === "tickets" || scope === "broadcast";
+    const isEnough = found.scopes.has(scope as Scope) || comesWithAdmin && found.scopes.has("admin");
     if (scope !== "any" && !isEnough) {
       throw new ForbiddenError(`The key "${found.name}" lacks the scope "${scope}", which this call needs`);
     }

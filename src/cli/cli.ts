@@ -8,7 +8,9 @@
 import { Command, CommanderError } from "commander";
 import manifest from "../../deno.json" with { type: "json" };
 import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
+import { addBroadcast } from "./broadcast.ts";
 import { addKey } from "./key.ts";
+import { addRedisFunctions } from "./redis_functions.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
 import { addProcess, addServe } from "./serve.ts";
@@ -67,10 +69,12 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addServe(program, shell);
   addProcess(program, shell);
   addSend(program, shell);
+  addBroadcast(program, shell);
   addListen(program, shell);
   addWho(program, shell);
   addKey(program, shell);
   addWebhook(program, shell);
+  addRedisFunctions(program, shell);
   return program;
 }
 

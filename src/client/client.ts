@@ -10,19 +10,24 @@ import type { GapFrame, HiFrame, MessageFrame, ServerFrame } from "../protocol/f
 import { formatPosition, parsePosition, type Position } from "../protocol/position.ts";
 import { parseUsername } from "../protocol/username.ts";
 import { Acks } from "./acks.ts";
-import { type Address, addressOf, LONGEST_TICKET_MS, socketUrl, TicketUsedError } from "./address.ts";
-import { type Entry, Handover, type HandoverBound } from "./handover.ts";
-import { type Backoff, Link, type State } from "./link.ts";
-import type { ClientEvents, Closed, ConnectOptions, Identity, Message } from "./options.ts";
+import { type Address, addressOf, socketUrl } from "./address.ts";
+import { Broadcasts } from "./broadcasts.ts";
+import { isHidden } from "./browser.ts";
+import { Handover, type HandoverBound } from "./handover.ts";
+import { Link } from "./link.ts";
+import type {
+  AddressLike,
+  Backoff,
+  ClientEvents,
+  Closed,
+  ConnectOptions,
+  Identity,
+  Message,
+  State,
+} from "./options.ts";
+import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
+import { Inquiry } from "./refusal.ts";
 import { Saving } from "./store.ts";
-
-interface Received<Data> extends Entry<Message<Data>> {
-  /** Where the application stands when it has it; undefined when it does not count. */
-  readonly position: Position | undefined;
-  readonly gap: GapFrame | undefined;
-  /** The sender waits to hear that the application has it. */
-  readonly urgent: boolean;
-}
 
 const DEFAULT_BACKOFF: Backoff = { baseMs: 500, maxMs: 30_000, steadyMs: 10_000 };
 const DEFAULT_BUFFER: HandoverBound = { messages: 1_000, chars: 4 * 1024 * 1024 };
@@ -39,9 +44,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #link: Link;
   readonly #handover: Handover<Message<Data>, Received<Data>>;
   readonly #acks: Acks;
+  readonly #broadcasts: Broadcasts<Data>;
   readonly #listeners: Listeners<ClientEvents<Data>> = {
     message: new Set(),
     gap: new Set(),
+    broadcast: new Set(),
+    broadcastGap: new Set(),
     state: new Set(),
     open: new Set(),
     bye: new Set(),
@@ -51,24 +59,29 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #saving: Saving | undefined;
   /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
   #loaded: Promise<void> | undefined;
-  /** In Unix milliseconds. */
-  readonly #madeAt = Date.now();
-  #hasOpened = false;
+  readonly #pingS: number | undefined;
+  readonly #hiddenPingS: number | undefined;
+  readonly #inquiry: Inquiry;
   #received: Position | undefined;
   #handed: Position | undefined;
 
   /** @throws {TypeError | InvalidUsernameError} as `connect`. */
-  constructor(url: string | URL, options: ConnectOptions) {
-    const { resume, store, backoff, buffer } = options;
+  constructor(url: AddressLike, options: ConnectOptions) {
+    const { resume, resumeBroadcasts, store, backoff, buffer } = options;
     this.#base = socketUrl(url);
     this.#identity = options;
+    this.#pingS = options.pingS;
+    this.#hiddenPingS = options.hiddenPingS ?? options.pingS;
     if ("user" in options) parseUsername(options.user);
-    if (resume !== undefined) {
-      const position = parsePosition(resume);
-      if (!position) throw new TypeError(`Can't resume from "${resume}": give what "position" was`);
-      this.#received = this.#handed = position;
-      this.#loaded = Promise.resolve();
-    }
+    this.#broadcasts = new Broadcasts({
+      onBroadcast: (message) => this.#emit("broadcast", message),
+      onGap: (gap) => this.#emit("broadcastGap", gap),
+      onMoved: () => this.#save(),
+      onError: (error) => this.#report(error),
+    });
+    this.#received = this.#handed = given(resume, "position");
+    this.#broadcasts.position = given(resumeBroadcasts, "broadcastPosition");
+    if (resume !== undefined || resumeBroadcasts !== undefined) this.#loaded = Promise.resolve();
     const WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (WebSocket === undefined) {
       throw new TypeError(`There is no WebSocket here: give one as the option "WebSocket"`);
@@ -81,8 +94,10 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
       onHanded: (received) => this.#onHanded(received),
-      onRoom: () => this.#link.resume(),
+      onRoom: () => this.#link.release(),
     }, { ...DEFAULT_BUFFER, ...buffer });
+    const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+    this.#inquiry = new Inquiry((error) => this.#report(error), timeoutMs);
     this.#link = new Link({
       load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
@@ -92,9 +107,11 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         this.#acks.reset();
         this.#emit("lost", lost);
       },
+      onFailed: (address) => this.#inquiry.failed(address),
       onState: (state) => this.#emit("state", state),
       onError: (error) => this.#report(error),
       onClosed: async ({ code, reason }) => {
+        this.#inquiry.stop();
         this.#acks.reset();
         this.#handover.end({ discard: false });
         await this.#saving?.done;
@@ -103,7 +120,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     }, {
       WebSocket,
       parse: options.parse ?? JSON.parse,
-      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      timeoutMs,
+      hiddenPingS: options.hiddenPingS,
       backoff: { ...DEFAULT_BACKOFF, ...backoff },
       hasToken: "token" in options,
     });
@@ -121,6 +139,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
    */
   get position(): string | undefined {
     return this.#handed && formatPosition(this.#handed);
+  }
+
+  /** The same among the broadcasts: give it as `resumeBroadcasts`. */
+  get broadcastPosition(): string | undefined {
+    const { position } = this.#broadcasts;
+    return position && formatPosition(position);
   }
 
   /**
@@ -146,6 +170,20 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     return this.#handover.iterate();
   }
 
+  /**
+   * Disconnects until `resume`, for as long as the application is in the background: the service counts the user as
+   * away at once, and keeps what is sent meanwhile, as far as its history reaches. Idempotent.
+   */
+  pause(): void {
+    this.#acks.flush();
+    this.#link.pause();
+  }
+
+  /** Connects again after `pause`, and goes on where it was. Idempotent. */
+  resume(): void {
+    this.#link.resume();
+  }
+
   /** Closes it for good. What was received and not handed over is left for the next client that resumes. Idempotent. */
   close(): Promise<Closed> {
     this.#acks.flush();
@@ -164,17 +202,19 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   async #load(): Promise<void> {
     const saved = await this.#saving?.load();
     if (saved === undefined) return;
-    this.#received = this.#handed = parsePosition(saved);
-    if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
+    const [own, all = ""] = saved.split(",") as [string, string?];
+    this.#received = this.#handed = parsePosition(own);
+    this.#broadcasts.position = parsePosition(all);
+    const isRead = (this.#received || own === "") && (this.#broadcasts.position || all === "");
+    if (!isRead || own + all === "") {
+      this.#report(new Error(`The store has "${saved}", which is no position`));
+    }
   }
 
   async #address(): Promise<Address> {
-    if ("user" in this.#identity) {
-      const isUsed = this.#hasOpened || Date.now() - this.#madeAt > LONGEST_TICKET_MS;
-      // Every further attempt would be refused, which a browser does not tell from a network that is down.
-      if (isUsed && this.#base.searchParams.has("ticket")) throw new TicketUsedError();
-      return addressOf(this.#base, this.#identity, this.#received);
-    }
+    const pingS = isHidden() ? this.#hiddenPingS : this.#pingS;
+    const asked = () => ({ position: this.#received, all: this.#broadcasts.position, pingS });
+    if ("user" in this.#identity) return addressOf(this.#base, { identity: this.#identity, ...asked() });
     let token: string;
     try {
       token = await this.#identity.token();
@@ -184,13 +224,14 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     } catch (cause) {
       throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
     }
-    return addressOf(this.#base, { token }, this.#received);
+    return addressOf(this.#base, { identity: { token }, ...asked() });
   }
 
   #onOpen(hi: HiFrame): void {
-    this.#hasOpened = true;
+    this.#inquiry.opened();
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
+    this.#broadcasts.startAt(hi.all);
     this.#emit("state", "open");
     if (this.state === "open") this.#emit("open", hi);
   }
@@ -198,6 +239,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   #onFrame(frame: ServerFrame, size: number): void {
     if (frame.t === "m") this.#onMessage(frame, size);
     else if (frame.t === "gap") this.#onGap(frame, size);
+    else if (frame.t === "b") this.#broadcasts.onMessage(frame);
+    else if (frame.t === "bgap") this.#broadcasts.onGap(frame);
     else if (frame.t === "bye") this.#emit("bye", frame);
   }
 
@@ -214,7 +257,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         return;
       }
       if (seq > before.seq + 1) {
-        this.#report(new Error(`Message ${seq} came after ${before.seq}, and no gap was announced`));
+        this.#report(holeBefore("Message", seq, before));
       }
       this.#received = { epoch: before.epoch, seq, tag };
     }
@@ -236,7 +279,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #push(received: Received<Data>): void {
     this.#handover.push(received);
-    if (this.#handover.isFull) this.#link.pause("The application takes no more");
+    if (this.#handover.isFull) this.#link.hold("The application takes no more");
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -261,7 +304,13 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #moveTo(position: Position): void {
     this.#handed = position;
-    this.#saving?.save(formatPosition(position));
+    this.#save();
+  }
+
+  /** Both positions, behind a comma that of the broadcasts. */
+  #save(): void {
+    const { position = "", broadcastPosition: all } = this;
+    this.#saving?.save(all === undefined ? position : `${position},${all}`);
   }
 
   #report(error: Error): void {
@@ -282,17 +331,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 }
 
-function placeAt(pos: string, tag: string | undefined): Position | undefined {
-  const position = parsePosition(pos);
-  return position && { ...position, tag };
-}
-
-function readMessage<Data>({ data, id, ts, seq, enc, r }: MessageFrame): Message<Data> {
-  const value = enc === "base64" ? bytesOf(data as string) : data;
-  return { data: value as Data, id, ts, seq, replayed: r === 1 };
-}
-
-// Uint8Array.fromBase64 is not everywhere yet.
-function bytesOf(base64: string): Uint8Array {
-  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
+/** @throws {TypeError} when it is no position. @param name The property that gives one. */
+function given(text: string | undefined, name: string): Position | undefined {
+  const position = text === undefined ? undefined : parsePosition(text);
+  if (text === undefined || position) return position;
+  throw new TypeError(`Can't resume from "${text}": give what "${name}" was`);
 }

@@ -6,39 +6,12 @@ import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
-import type { Log } from "../log/log.ts";
-import type { RedisTls } from "../redis/address.ts";
 import type { FirstAttempt, Scripts } from "../redis/commands.ts";
 import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
-import { Shards } from "./shards.ts";
-
-export interface EngineOptions {
-  /** Unset, and no file either: in memory. */
-  redisUrl?: string | undefined;
-  /** Absolute path of a file that holds the URL, which may change. */
-  redisUrlFile?: string | undefined;
-  /** Of the Sentinels that the URL names, where they want one. */
-  redisSentinelPassword?: string | undefined;
-  /** For `rediss://` only. */
-  redisTls?: RedisTls | undefined;
-  /** How long a command or a subscription may take, in milliseconds. @default 3000 */
-  redisTimeoutMs?: number;
-  /** One Redis connection per socket, or some per process. @default "dedicated" */
-  subscriptions?: "dedicated" | "shared";
-  /** How many per process, when shared. @default 1 */
-  sharedConnections?: number;
-  /** Messages kept of each user; 0 keeps none. @default 100 */
-  history?: number;
-  /** How long they are kept, in seconds. @default 300 */
-  historyTtlS?: number;
-  /** What the names of channels begin with. @default "" */
-  channelPrefix?: string;
-  /** Try all the time whether what a service needs can be had, for `unready`. @default false */
-  probe?: boolean;
-  log?: Log;
-}
+import type { EngineOptions } from "./options.ts";
+import { type FunctionsAt, Shards } from "./shards.ts";
 
 /** What of Redis others need than broker and history. */
 export interface EngineRedis extends Scripts {
@@ -48,6 +21,8 @@ export interface EngineRedis extends Scripts {
   readonly reconnects: number;
   /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
   warnings(): Promise<string[]>;
+  /** The Redis functions, on each server that was greeted. */
+  functions(): FunctionsAt[];
 }
 
 export interface Engine {
@@ -115,6 +90,8 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
     sharedConnections: options.sharedConnections ?? 1,
     channelPrefix,
     probe: options.probe ?? false,
+    functions: options.redisFunctions ?? "off",
+    functionSettings: { ...options.functionLimits ?? limits, maxBytes: options.maxBodyBytes ?? 65_536 },
     ...log,
   });
   return {

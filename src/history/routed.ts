@@ -8,6 +8,7 @@ import type {
   Idempotency,
   OutgoingMessage,
   Page,
+  Send,
   SinceOptions,
 } from "./history.ts";
 
@@ -47,6 +48,14 @@ export class RoutedHistory implements History {
     if (this.#routes.isOne) return this.#routes.of(channels[0]!).appendToAll(channels, message, options);
     // Of a script all keys are in one slot, and those of many users seldom are.
     return Promise.allSettled(channels.map((channel) => this.append(channel, message, options)));
+  }
+
+  async appendEach(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]> {
+    const history = this.#routes.isOne ? this.#routes.of(sends[0]!.channel) : this;
+    if (history !== this && history.appendEach) return await history.appendEach(sends);
+    return await Promise.allSettled(
+      sends.map(({ channel, message, options }) => this.append(channel, message, options)),
+    );
   }
 
   claim(prefix: string, idempotency: Idempotency): Promise<boolean> {

@@ -47,6 +47,7 @@ export class Metrics {
   deliveredBytes = 0;
   replayed = 0;
   missed = 0;
+  broadcasts = 0;
   interruptions = 0;
   eventsDropped = 0;
   /** When the oldest event that waits for the backend was decided, in Unix milliseconds; undefined when none does. */
@@ -74,6 +75,7 @@ export class Metrics {
       single("counter", "userwire_messages_delivered_total", "Messages written to WebSocket connections.", () => this.delivered),
       single("counter", "userwire_delivered_bytes_total", "Bytes of messages written to WebSocket connections, envelope included.", () => this.deliveredBytes),
       single("counter", "userwire_messages_replayed_total", "Messages written to WebSocket connections from the history (replays).", () => this.replayed),
+      single("counter", "userwire_broadcasts_total", "Broadcasts that this node got, live or from the history, and handed out.", () => this.broadcasts),
       byLabel("counter", "userwire_gaps_total", "Gap frames sent to clients, by reason.", "why", () => this.gaps),
       single("counter", "userwire_messages_missed_total", "Messages that connections missed, where their number is known.", () => this.missed),
       single("gauge", "userwire_broker_available", "Whether the broker accepts sends: 1 if it does, 0 if not.", () => Number(options.isBrokerAvailable())),

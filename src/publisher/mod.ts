@@ -17,5 +17,6 @@ export {
   Publisher,
   type PublisherOptions,
 } from "./publisher.ts";
+export type { BroadcastOptions, BroadcastResult } from "./broadcast.ts";
 export type { Count, ManySendOptions, SendOptions, SendResult } from "./send.ts";
 export type { Sendable } from "./payload.ts";

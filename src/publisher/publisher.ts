@@ -9,7 +9,8 @@
 import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
 import { prefix } from "../config/kinds.ts";
-import { type EngineOptions, openEngine } from "../engine/engine.ts";
+import { openEngine } from "../engine/engine.ts";
+import type { EngineOptions } from "../engine/options.ts";
 import type { History, Page } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";
@@ -23,6 +24,7 @@ import {
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
 import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 import { Appender } from "./appender.ts";
+import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts } from "./receipts.ts";
 import {
@@ -127,7 +129,7 @@ export class Publisher implements AsyncDisposable {
       return await this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
     }
     using wait = await this.receipts.wait();
-    const outgoing = outgoingMessage(payload, id, wait.receipt);
+    const outgoing = outgoingMessage(payload, id, { receipt: wait.receipt });
     const result = await this.#appender.append(channel, outgoing, appendOptions);
     if (result.repeated) return result;
     return { ...result, ...await wait.acked(result.nodes ?? result.sockets, waitAckMs) };
@@ -159,6 +161,18 @@ export class Publisher implements AsyncDisposable {
       sending.push(line.run(send, portion.length * bytes, portion.length));
     }
     return (await Promise.all(sending)).flat();
+  }
+
+  /**
+   * Sends a message to everybody who is connected, to any node.
+   * @param message As for `send`.
+   * @throws {InvalidMessageError} before anything is sent.
+   * @throws {IdempotencyConflictError} when the key was used for another broadcast.
+   * @throws {BrokerUnavailableError}
+   */
+  async broadcast(message: Sendable, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const parts = { appender: this.#appender, receipts: this.receipts, channelPrefix: this.#prefix };
+    return await broadcast(parts, message, options);
   }
 
   /** A line for the sends of one caller, see `sendToAll`. */
@@ -272,7 +286,7 @@ export class Publisher implements AsyncDisposable {
    * @throws {InvalidUsernameError | InvalidMessageError}
    */
   #checked(username: string, message: Sendable, options: SendOptions) {
-    try {
+    return this.#appender.checked(() => {
       const payload = payloadFrom(message);
       const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
       if (waitAckMs !== undefined && !this.keepsHistory) {
@@ -290,9 +304,6 @@ export class Publisher implements AsyncDisposable {
           ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
         },
       };
-    } catch (error) {
-      this.#appender.count("refused");
-      throw error;
-    }
+    });
   }
 }

@@ -72,9 +72,17 @@ export function idempotencyOf(key: string, payload: Payload): Idempotency {
   };
 }
 
-/** Writes the message, as of now. @param receipt Where receipts go, if the sender waits for them. */
-export function outgoingMessage(payload: Payload, id: string, receipt?: string): OutgoingMessage {
-  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt }) };
+/**
+ * Writes the message, as of now.
+ * @param options.receipt Where receipts go, if the sender waits for them.
+ * @param options.ttlMs How long it is kept, where that is to stand in it.
+ */
+export function outgoingMessage(
+  payload: Payload,
+  id: string,
+  options: { receipt?: string | undefined; ttlMs?: number | undefined } = {},
+): OutgoingMessage {
+  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), ...options }) };
 }
 
 /**

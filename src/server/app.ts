@@ -7,6 +7,7 @@ import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
 import { type Engine, openEngine } from "../engine/engine.ts";
 import type { Config } from "../config/settings.ts";
+import { Broadcasts } from "../session/broadcasts.ts";
 import { foreignWarning } from "../session/context.ts";
 import { drain } from "../session/drain.ts";
 import { sessionOpener } from "../session/open_session.ts";
@@ -97,7 +98,7 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
   const parts = openParts(config, options);
-  const { engine, auth, publisher, connections, watch, events } = parts;
+  const { engine, auth, publisher, broadcasts, connections, watch, events } = parts;
   let isDraining = false;
   const router = openRouter(parts, () => isDraining);
   const upgrades = upgradesOf(parts, () => isDraining);
@@ -111,6 +112,8 @@ export function openApp(config: Config, options: AppOptions): App {
     async firstAttempt(withinMs) {
       const attempt = await engine.firstAttempt(withinMs);
       if (attempt.outcome === "ready") await watch?.look();
+      // Also where Redis is away: then it goes on trying.
+      if (attempt.outcome !== "refused") await broadcasts.start();
       return attempt;
     },
     reloadRedis: engine.reload,
@@ -122,6 +125,7 @@ export function openApp(config: Config, options: AppOptions): App {
       router.close();
       watch?.[Symbol.dispose]();
       await events?.close();
+      await broadcasts.close();
       await publisher.close();
       await engine.close();
     },
@@ -150,7 +154,10 @@ function openParts(
     hasFlooded: (addressKey) => turnstile.hasFlooded(addressKey),
   });
   // Connected clients hear of a history that was set back now, not with their next message.
-  history.onSetBack?.(() => void connections.verify());
+  history.onSetBack?.(() => {
+    void connections.verify();
+    broadcasts.verify();
+  });
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
@@ -160,18 +167,23 @@ function openParts(
   });
   const foldUsernames = config.usernameCase === "lower";
   const publisher = new Publisher(broker, history, { ...config, foldUsernames, metrics });
+  const broadcasts: Broadcasts = new Broadcasts({
+    ...{ ...config, broker, history, metrics, log, registry: connections },
+    receipts: publisher.receipts,
+    onForeign: foreignWarning(log),
+  });
   const events = openEvents({
     ...{ config, node, log, engine, connections, metrics, onUsersChanged },
     version: VERSION,
   });
   return {
     ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
-    ...{ hasOpsSocket, events },
+    ...{ broadcasts, hasOpsSocket, events },
   };
 }
 
 function openRouter(parts: Parts, isDraining: () => boolean): Router {
-  const { config, node, engine, auth, watch, files, connections } = parts;
+  const { config, node, engine, auth, watch, files, broadcasts, connections } = parts;
   return createRouter({
     ...config,
     ...parts,
@@ -183,8 +195,8 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
     readiness() {
       const why = isDraining()
         ? "The node is shutting down"
-        : engine.unready() ?? (files.areScarce ? files.reason : undefined);
-      const warnings = [...engine.faults(), ...watch?.warnings ?? []];
+        : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
+      const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),

@@ -1,7 +1,8 @@
 /**
  * One client session from open to closed. It owns a transport and a subscription and frees both on one path, whatever
  * ends the session. Who the client is and how long that holds is kept in its `CredentialWatch`, what it may send in its
- * `InboundQuota`; what it has had of the history and gets next in its `Replay`; messages beside that in `BestEffort`.
+ * `InboundQuota`; what it has had of the history and gets next in its `Replay`; messages beside that in `BestEffort`, and
+ * how far it has come in the broadcasts in its `BroadcastReader`.
  *
  * Nothing in this room knows HTTP, Redis, or who sent a message and why; nothing but the transport knows a socket. A
  * session has no timer of its own: the heartbeat calls `tick()` once a second.
@@ -23,6 +24,8 @@ import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
 import { parseClientFrame, PING_FRAME, PROTOCOL_VERSION, type ReplyFrame } from "../protocol/frames.ts";
 import type { Position } from "../protocol/position.ts";
 import { BestEffort, type BestEffortOwner } from "./best_effort.ts";
+import { type BroadcastPlace, BroadcastReader } from "./broadcast_reader.ts";
+import type { BroadcastRing } from "./broadcast_ring.ts";
 import type { SessionContext } from "./context.ts";
 import { CredentialWatch, type WatchedSession } from "./credential_watch.ts";
 import { InboundQuota } from "./inbound_quota.ts";
@@ -41,6 +44,13 @@ const MAX_PAUSE_TIMEOUTS = 6;
 /** While the subscription is not read, revocations are asked for each time so many ticks have passed. */
 const PAUSED_RECHECK_TICKS = 5;
 
+interface SessionOptions {
+  /** Where the history of the user is read, for a client that gets each message once and in order. */
+  readonly replay?: ReplayOptions & { history: History } | undefined;
+  /** After how many seconds of silence a framed client gets `p`. @default `limits.pingS` */
+  readonly pingS?: number | undefined;
+}
+
 export class Session
   implements Member, Subscriber, TransportEvents, WatchedSession, OutputOwner, BestEffortOwner {
   readonly id: string = crypto.randomUUID();
@@ -52,18 +62,19 @@ export class Session
   readonly #output: Output;
   readonly #bestEffort: BestEffort;
   readonly #replay: Replay | undefined;
+  readonly #pingS: number;
+  #broadcasts: BroadcastReader | undefined;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #subscription: Subscription | undefined;
   #openedMs = 0;
   #interruptions = 0;
   #ignoredFrames = 0;
 
-  /** @param options.replay Where the history of the user is read, for a client that gets each message once and in order. */
   constructor(
     transport: Transport,
     identity: Identity,
     context: SessionContext,
-    { replay }: { replay?: ReplayOptions & { history: History } | undefined } = {},
+    { replay, pingS = context.limits.pingS }: SessionOptions = {},
   ) {
     this.username = identity.username;
     this.#transport = transport;
@@ -73,6 +84,7 @@ export class Session
     this.#output = new Output(this, transport, context);
     this.#bestEffort = new BestEffort(this, this.#output, context.limits.maxBufferedBytes);
     this.#replay = replay && new Replay(replay.history, this.#output, replay);
+    this.#pingS = pingS;
     transport.events = this;
   }
 
@@ -99,6 +111,11 @@ export class Session
     if (resume) await this.#replay?.load(resume);
   }
 
+  /** Gets broadcasts from there on; what comes from now on waits for `goLive`. */
+  listenTo(ring: BroadcastRing, place: BroadcastPlace): void {
+    if (!this.#hasEnded) this.#broadcasts = new BroadcastReader(ring, this.#output, place);
+  }
+
   /** Says hello and sends what has waited. Call it when the client may come in and its transport is open. */
   goLive(): void {
     if (this.#state !== "opening" || this.#transport.state !== "open") return;
@@ -117,13 +134,15 @@ export class Session
         user: this.username,
         node,
         ...(this.#replay?.greeting() ?? { resumed: false, replay: 0 }),
-        ping: limits.pingS,
+        ...this.#broadcasts?.greeting(),
+        ping: this.#pingS,
         max: limits.maxFrameBytes,
         ...(exp !== undefined && { exp }),
       });
     }
     this.#replay?.run();
     this.#bestEffort.start(this.#replay ? undefined : this.#subscription);
+    this.#broadcasts?.run();
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -160,6 +179,10 @@ export class Session
     this.#replay?.verify();
   }
 
+  hear(): void {
+    if (this.#state === "live") this.#broadcasts?.take();
+  }
+
   // ------------------------------------------------------------------------------------------------------
   // To the client
 
@@ -178,7 +201,8 @@ export class Session
     if (!this.#transport.hasRoom) return false;
     this.#bestEffort.resume();
     if (this.#replay?.isFull) this.#replay.resume();
-    return !this.#bestEffort.isPaused && !this.#replay?.isFull;
+    this.#broadcasts?.resume();
+    return !this.#bestEffort.isPaused && !this.#replay?.isFull && !this.#broadcasts?.isBehind;
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -225,7 +249,7 @@ export class Session
     if (this.#state !== "live") return;
     if (stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
     if (this.#replay?.hasFailed) this.#replay.resume();
-    if (this.#transport.isFramed && this.#output.wasSilent(limits.pingS)) {
+    if (this.#transport.isFramed && this.#output.wasSilent(this.#pingS)) {
       this.#transport.send(PING_FRAME);
       // A message may have been lost with none after it to show the hole.
       this.#replay?.verify();
@@ -261,6 +285,7 @@ export class Session
     this.#state = "closing";
     this.#bestEffort.stop();
     this.#replay?.stop();
+    this.#broadcasts?.stop();
     this.#output.stop();
     void this.#subscription?.close();
     const { log, metrics, registry } = this.#context;

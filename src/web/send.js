@@ -8,6 +8,8 @@ import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 const KEPT_SENDS = 20;
 
 /**
+ * @typedef {{ to: string | undefined, payload: string, type: "json" | "text" }} Message
+ *   `to`: undefined for everybody who is connected.
  * @typedef {{ count: number, unit: string, kept: boolean, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
  *   `kept`: nobody has it yet, but who comes back in time gets it.
  */
@@ -16,6 +18,7 @@ const KEPT_SENDS = 20;
 export function openSendForm(/** @type {() => void} */ sent) {
   const form = /** @type {HTMLFormElement} */ (byId("send-form"));
   const to = /** @type {HTMLInputElement} */ (byId("send-to"));
+  const all = /** @type {HTMLInputElement} */ (byId("send-all"));
   const payload = /** @type {HTMLTextAreaElement} */ (byId("send-payload"));
   const button = /** @type {HTMLButtonElement} */ (byId("send-button"));
   const toError = byId("send-to-error");
@@ -28,20 +31,23 @@ export function openSendForm(/** @type {() => void} */ sent) {
     hint.hidden = fault === undefined;
     setText(hint, fault === undefined ? "" : `Not valid JSON yet: ${fault}`);
     payload.classList.toggle("doubtful", fault !== undefined);
-    setText(byId("curl"), curlOf(to.value || "alice", payload.value, type()));
+    to.disabled = all.checked;
+    const whom = all.checked ? undefined : to.value || "alice";
+    setText(byId("curl"), curlOf({ to: whom, payload: payload.value, type: type() }));
   }
 
   async function send() {
-    const missing = to.value === "";
+    const missing = !all.checked && to.value === "";
     toError.hidden = !missing;
     setText(toError, missing ? "Whom should it go to?" : "");
     to.setAttribute("aria-invalid", String(missing));
     if (missing) return to.focus();
 
-    const message = { to: to.value, payload: payload.value, type: type(), at: new Date() };
+    const whom = all.checked ? undefined : to.value;
+    const message = { to: whom, payload: payload.value, type: type(), at: new Date() };
     // Not disabled: a button that is loses the focus, and who works with the keyboard would be at the page's beginning.
     button.setAttribute("aria-disabled", "true");
-    const outcome = await post(message.to, message.payload, message.type);
+    const outcome = await post(message);
     button.removeAttribute("aria-disabled");
     showOutcome(message.to, outcome);
     remember(message, outcome);
@@ -49,10 +55,10 @@ export function openSendForm(/** @type {() => void} */ sent) {
   }
 
   function remember(
-    /** @type {{ to: string, payload: string, type: "json" | "text", at: Date }} */ message,
+    /** @type {Message & { at: Date }} */ message,
     /** @type {Outcome} */ outcome,
   ) {
-    const label = `Use again: to ${message.to}`;
+    const label = `Use again: to ${message.to ?? "everybody"}`;
     const again = el("button", { type: "button", class: "quiet", "aria-label": label }, "Use again");
     again.addEventListener("click", () => {
       fill(message);
@@ -62,7 +68,7 @@ export function openSendForm(/** @type {() => void} */ sent) {
       "li",
       { "data-outcome": classOf(outcome) },
       timeOf(message.at),
-      nameOf(message.to),
+      message.to === undefined ? el("span", {}, "everybody") : nameOf(message.to),
       el("code", { class: "excerpt" }, message.payload.replace(/\s+/g, " ").slice(0, 200)),
       el("span", { class: "result" }, shortWords(outcome)),
       again,
@@ -73,8 +79,9 @@ export function openSendForm(/** @type {() => void} */ sent) {
     byId("history").hidden = false;
   }
 
-  function fill(/** @type {{ to: string, payload?: string, type?: "json" | "text" }} */ message) {
-    to.value = message.to;
+  function fill(/** @type {Pick<Message, "to"> & Partial<Message>} */ message) {
+    all.checked = message.to === undefined;
+    to.value = message.to ?? to.value;
     if (message.payload !== undefined) payload.value = message.payload;
     const radio = form.querySelector(`input[name="type"][value="${message.type ?? type()}"]`);
     /** @type {HTMLInputElement} */ (radio).checked = true;
@@ -105,16 +112,13 @@ export function openSendForm(/** @type {() => void} */ sent) {
 
 /**
  * Posts one message.
- * @param {string} username
- * @param {string} payload
- * @param {"json" | "text"} type
  * @returns {Promise<Outcome>}
  */
-async function post(username, payload, type) {
+async function post(/** @type {Message} */ { to, payload, type }) {
   const startedAt = performance.now();
   const tookMs = () => Math.round(performance.now() - startedAt);
   try {
-    const response = await fetch(messagesUrl(username), {
+    const response = await fetch(messagesUrl(to), {
       method: "POST",
       headers: {
         "content-type": contentTypeOf(type),
@@ -125,8 +129,10 @@ async function post(username, payload, type) {
     });
     const answer = await response.json().catch(() => ({}));
     if (response.ok) {
-      // With shared subscriptions the service counts nodes.
-      const [count, unit] = answer.nodes === undefined ? [answer.sockets, "socket"] : [answer.nodes, "node"];
+      // With shared subscriptions the service counts nodes; of a broadcast it does until all nodes have said their own.
+      const [count, unit] = answer.sockets === undefined
+        ? [answer.nodes, "node"]
+        : [answer.sockets, "socket"];
       return { count, unit, kept: answer.stored === true, id: answer.id, tookMs: tookMs() };
     }
     const why = answer.detail ?? answer.title ?? response.statusText;
@@ -137,7 +143,8 @@ async function post(username, payload, type) {
   }
 }
 
-function messagesUrl(/** @type {string} */ username) {
+function messagesUrl(/** @type {string | undefined} */ username) {
+  if (username === undefined) return `${location.origin}/v1/broadcast`;
   return `${location.origin}/v1/users/${encodeURIComponent(username.toWellFormed?.() ?? username)}/messages`;
 }
 
@@ -145,17 +152,19 @@ function contentTypeOf(/** @type {"json" | "text"} */ type) {
   return type === "json" ? "application/json" : "text/plain; charset=utf-8";
 }
 
-function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
+function showOutcome(/** @type {string | undefined} */ to, /** @type {Outcome} */ outcome) {
   const line = byId("send-outcome");
   line.dataset.outcome = classOf(outcome);
   if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
   const words = outcome.count > 0
     ? ` reached ${plural(outcome.count, outcome.unit)}`
+    : to === undefined
+    ? " is away: nobody is connected"
     : outcome.kept
     ? " is offline: kept for when they come back"
     : " is offline: reached nobody";
   line.replaceChildren(
-    el("strong", {}, el("bdi", {}, to), words),
+    el("strong", {}, to === undefined ? "Everybody" : el("bdi", {}, to), words),
     el("span", { class: "took" }, ` in ${outcome.tookMs} ms · id ${outcome.id}`),
   );
 }
@@ -180,13 +189,9 @@ function jsonFault(/** @type {string} */ text) {
 }
 
 /** The curl command that sends the same. `--data-raw`, because `-d` would read a file for a payload like "@x". */
-function curlOf(
-  /** @type {string} */ username,
-  /** @type {string} */ payload,
-  /** @type {"json" | "text"} */ type,
-) {
+function curlOf(/** @type {Message} */ { to, payload, type }) {
   return [
-    `curl ${quoted(messagesUrl(username))}`,
+    `curl ${quoted(messagesUrl(to))}`,
     `-H ${quoted(`content-type: ${contentTypeOf(type)}`)}`,
     // By the name of its variable: a command is copied to places where a key must not be.
     ...(accessKey() === "" ? [] : ['-H "authorization: Bearer $USERWIRE_KEY"']),

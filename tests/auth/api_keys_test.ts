@@ -284,7 +284,7 @@ Deno.test("userwire key new prints a key and its line, which open the API; comma
   }
   const wrong = new Terminal();
   assertEquals(await wrong.run(["key", "new", "ops", "--scopes", "root"]), 2);
-  assertMatch(wrong.stderr, /Scopes must be send, read, tickets, admin/);
+  assertMatch(wrong.stderr, /Scopes must be send, broadcast, read, tickets, admin/);
 });
 
 Deno.test("The page and the document can be turned off, or put behind a key", async () => {

@@ -179,14 +179,14 @@ Deno.test("who finds users of a service that folds usernames", async () => {
 // All of them
 
 Deno.test("run prints help with an example for every command, and suggests what was meant", async () => {
-  for (const name of ["serve", "send", "listen", "who"]) {
+  for (const name of ["serve", "send", "broadcast", "listen", "who"]) {
     const io = new Terminal();
     assertEquals(await io.run([name, "--help"]), 0);
     assertStringIncludes(io.stdout, `\nExample:\n  $ userwire ${name} `);
   }
   const top = new Terminal();
   assertEquals(await top.run(["--help"]), 0);
-  assertMatch(top.stdout, / {2}serve .*\n {2}send .*\n {2}listen .*\n {2}who /);
+  assertMatch(top.stdout, / {2}serve .*\n {2}send .*\n {2}broadcast .*\n {2}listen .*\n {2}who /);
 
   const mistaken = new Terminal();
   assertEquals(await mistaken.run(["lisen", "alice"]), 2);
@@ -211,7 +211,10 @@ Deno.test("run says by its exit code what standard error does not take", async (
 Deno.test("key new says what of its command line can't be used, with exit code 2", async () => {
   const faults: [args: string[], stderr: RegExp][] = [
     [["a b", "--scopes", "send"], /^error: A key's name must have /],
-    [["shop", "--scopes", "send,root"], /^error: Scopes must be send, read, tickets, admin, .* "root"\n$/],
+    [
+      ["shop", "--scopes", "send,root"],
+      /^error: Scopes must be send, broadcast, read, tickets, admin, .* "root"\n$/,
+    ],
     [["shop", "--scopes", "send", "--users", ""], /^error: The pattern of usernames must not be empty/],
     [["shop"], /^error: required option '--scopes <list>' not specified\n$/],
   ];

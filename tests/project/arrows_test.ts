@@ -55,10 +55,10 @@ const ROOMS: readonly Room[] = [
   },
   {
     name: "history",
-    only: ["broker", "redis", "async", "protocol"],
+    only: ["broker", "redis", "log", "async", "protocol"],
     doors: ["history.ts", "epochs.ts"],
     opensTo: ["engine"],
-    typesOf: ["broker"],
+    typesOf: ["broker", "log"],
   },
   {
     name: "broker",

@@ -24,6 +24,7 @@ import {
   no,
   nodes,
   number,
+  PAYLOAD,
   REFUSALS,
   SECURITY,
   seq,
@@ -85,15 +86,7 @@ const ROUTE = createRoute({
     params: UserParameter,
     query: SendQuery,
     headers: IdempotencyHeader,
-    // Checked by hand, since any body of these types is a payload.
-    body: {
-      required: true,
-      content: {
-        "application/json": { schema: {} },
-        "text/plain": { schema: { type: "string" } },
-        "application/octet-stream": { schema: { type: "string", format: "binary" } },
-      },
-    },
+    body: PAYLOAD,
   },
   responses: {
     200: json(Receipt, "The message was handed to that many sockets"),
