@@ -287,9 +287,9 @@ function placeAt(pos: string, tag: string | undefined): Position | undefined {
   return position && { ...position, tag };
 }
 
-function readMessage<Data>({ data, id, ts, seq, enc, r }: MessageFrame): Message<Data> {
+function readMessage<Data>({ data, id, ts, seq, g, enc, r }: MessageFrame): Message<Data> {
   const value = enc === "base64" ? bytesOf(data as string) : data;
-  return { data: value as Data, id, ts, seq, replayed: r === 1 };
+  return { data: value as Data, id, ts, seq, group: g, replayed: r === 1 };
 }
 
 // Uint8Array.fromBase64 is not everywhere yet.

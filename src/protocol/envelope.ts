@@ -19,6 +19,7 @@ const FRAME_HEAD = '{"t":"m",';
 const ACK_FIELD = '"ack":1,';
 const SEQ_FIELD = '"seq":';
 const TAG_FIELD = ',"tag":"';
+const GROUP_FIELD = ',"g":';
 const DATA_FIELD = ',"data":';
 const ENCODING_FIELD = ',"enc":"base64"';
 
@@ -43,6 +44,8 @@ interface EnvelopeOptions {
   ts: number;
   /** Where a receipt goes when a client has the message; no semicolon in it. */
   receipt?: string | undefined;
+  /** The group it was sent to. */
+  group?: string | undefined;
 }
 
 /** Characters of a message's tag. */
@@ -57,7 +60,7 @@ export function seqFields(seq: number, tag: string): string {
 
 /** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
-  const { id, ts, receipt } = options;
+  const { id, ts, receipt, group } = options;
   const isBinary = payload.kind === "binary";
   const data = isBinary
     ? `"${payload.bytes.toBase64()}"`
@@ -65,11 +68,13 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
     ? JSON.stringify(payload.text)
     : payload.text;
   const encoding = isBinary ? ENCODING_FIELD : "";
+  // In a string the quotes of a name are escaped, so no name looks like the field with the payload.
+  const to = group === undefined ? "" : GROUP_FIELD + JSON.stringify(group);
   const kind = payload.kind.charAt(0); // "j", "t" or "b"
   const head = receipt === undefined
     ? MARK + kind + FRAME_HEAD
     : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;
-  return { head, tail: `"id":"${id}","ts":${ts}${encoding}${DATA_FIELD}${data}}` };
+  return { head, tail: `"id":"${id}","ts":${ts}${to}${encoding}${DATA_FIELD}${data}}` };
 }
 
 /** Writes the order to close every connection of a user, or those that it says. */

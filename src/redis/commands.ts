@@ -28,7 +28,13 @@ export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from 
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";
-export { isElsewhere, logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
+export {
+  isElsewhere,
+  isRefusedForAll,
+  logMessage,
+  publicMessage,
+  publicMessageOfReply,
+} from "./error_text.ts";
 
 /** Runs scripts where their keys are. */
 export interface Scripts {
