@@ -34,7 +34,7 @@ export class Shards implements Scripts {
     this.#source = source;
     this.#topology = topology;
     this.#options = options;
-    const isOne = () => this.#single !== undefined;
+    const isOne = () => this.isOne;
     this.broker = new RoutedBroker(options.subscriptions === "shared" ? "nodes" : "sockets", {
       of: (channel) => this.#of(channel).broker,
       all: () => this.#all().map(({ broker }) => broker),
@@ -125,6 +125,11 @@ export class Shards implements Scripts {
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     if (this.#single) return this.#single.redis.evaluate(script, keys, args);
     return this.#there(keys[0]!, ({ redis }) => redis.evaluate(script, keys, args));
+  }
+
+  /** Whether keys of several slots may be named together. */
+  get isOne(): boolean {
+    return this.#single !== undefined;
   }
 
   lifeAt(key: string): string {

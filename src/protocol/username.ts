@@ -100,3 +100,8 @@ function foldCase(text: string): { name: string } | { fault: string } {
 export function channelOf(username: string, prefix = ""): string {
   return prefix + username;
 }
+
+/** What a group's keys are named by. It begins as no user's channel does, whatever the prefix. */
+export function groupTag(prefix: string, group: string): string {
+  return `${RESERVED_PREFIX}${prefix}group:${group}`;
+}

@@ -20,7 +20,7 @@ import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "
 
 export type { FirstAttempt } from "./availability.ts";
 export type { RedisOptions } from "./command_connection.ts";
-export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
+export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey } from "./keys.ts";
 export type { PubSubWords } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
 export type { ClusterMaster } from "./cluster.ts";
