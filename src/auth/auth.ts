@@ -20,10 +20,10 @@ export const MAX_TOKEN_ID_LENGTH = 256;
 export const MAX_TICKET_TTL_S = 3_600;
 
 /**
- * What a key allows: `send` messages, `read` presence and history, `tickets` making them, `admin` closing and revoking,
- * and tickets too.
+ * What a key allows: `send` messages, `read` presence and history, `tickets` making them, `groups` changing who is in
+ * which, `admin` closing and revoking, and tickets too.
  */
-export type Scope = "send" | "read" | "tickets" | "admin";
+export type Scope = "send" | "read" | "tickets" | "groups" | "admin";
 
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
@@ -47,6 +47,18 @@ export interface Caller {
   /** Name of the key. */
   readonly name: string;
   mayAddress(username: string): boolean;
+  mayAddressGroup(group: string): boolean;
+}
+
+/** @throws {ForbiddenError} when the caller may not address the group. */
+export function assertMayAddressGroup(caller: Caller, group: string): void {
+  if (caller.mayAddressGroup(group)) return;
+  throw new ForbiddenError(
+    `The key "${caller.name}" may not address the group ${
+      JSON.stringify(group)
+    }: only those that a pattern of its ` +
+      'line says which begins with "@"',
+  );
 }
 
 /** @throws {ForbiddenError} when the caller may not address one of them. */

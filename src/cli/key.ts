@@ -15,8 +15,12 @@ export function addKey(program: Command, { io }: Shell): void {
   const command = key.command("new")
     .description("Make a key: the caller keeps the key, the service gets the line")
     .argument("<name>", "whose key it is, for logs and messages")
-    .requiredOption("--scopes <list>", "what it allows: send, read, tickets, admin, comma separated")
-    .option("--users <pattern>", "which users it may address; * stands for any text", "*")
+    .requiredOption("--scopes <list>", "what it allows: send, read, tickets, groups, admin, comma separated")
+    .option(
+      "--users <pattern>",
+      "which users it may address, and with @ which groups; * stands for any text",
+      "*",
+    )
     .option("--json", "print both as JSON")
     .addHelpText(
       "after",
@@ -25,10 +29,12 @@ Scopes:
   send     send messages
   read     see who is online, read histories and metrics
   tickets  make tickets, with which sockets connect
+  groups   change who is in which group
   admin    make tickets, close connections, revoke tokens
 
-Example:
-  $ userwire key new shop --scopes send,read --users 'customer-*'`,
+Examples:
+  $ userwire key new shop --scopes send,read --users 'customer-*'
+  $ userwire key new crm --scopes send,read,groups --users 'user-*|@team-*'`,
     );
   command.action((name: string, { scopes, users, json }: NewOptions) => {
     let made: { key: string; line: string };

@@ -28,10 +28,10 @@ export interface GroupState {
 
 export interface GroupChange {
   /** Each once, and none of them in the other list. */
-  readonly add?: readonly string[];
-  readonly remove?: readonly string[];
+  readonly add?: readonly string[] | undefined;
+  readonly remove?: readonly string[] | undefined;
   /** Takes the place of all that are there. */
-  readonly replace?: readonly string[];
+  readonly replace?: readonly string[] | undefined;
   /** The version that it must be in; 0 where there must be no group. */
   readonly ifVersion?: number;
   /** The group must not become larger than this. */

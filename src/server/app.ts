@@ -133,7 +133,7 @@ function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = 
   const authWith = authOf(config, log);
   const redisUrlFile = config.redisUrlFile && resolve(config.redisUrlFile);
   const engine = openEngine({ ...config, log, redisTls, redisUrlFile, probe: true });
-  const { broker, history, redis } = engine;
+  const { broker, history, groups, redis } = engine;
   const auth = authWith({ redis, broker });
   const watch = redis && new WarningsWatch(redis, log);
   const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
@@ -152,7 +152,7 @@ function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = 
     lostSockets: () => connections.lost,
   });
   const foldUsernames = config.usernameCase === "lower";
-  const publisher = new Publisher(broker, history, { ...config, foldUsernames, metrics });
+  const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
   return {
     ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
     ...{ hasOpsSocket },

@@ -211,7 +211,10 @@ Deno.test("run says by its exit code what standard error does not take", async (
 Deno.test("key new says what of its command line can't be used, with exit code 2", async () => {
   const faults: [args: string[], stderr: RegExp][] = [
     [["a b", "--scopes", "send"], /^error: A key's name must have /],
-    [["shop", "--scopes", "send,root"], /^error: Scopes must be send, read, tickets, admin, .* "root"\n$/],
+    [
+      ["shop", "--scopes", "send,root"],
+      /^error: Scopes must be send, read, tickets, groups, admin, .* "root"\n$/,
+    ],
     [["shop", "--scopes", "send", "--users", ""], /^error: The pattern of usernames must not be empty/],
     [["shop"], /^error: required option '--scopes <list>' not specified\n$/],
   ];
