@@ -1,6 +1,8 @@
 /** Calls of the HTTP API about groups, for tests. */
-import { openEngine } from "../src/engine/engine.ts";
-import { Publisher, type PublisherOptions } from "../src/publisher/publisher.ts";
+import { type Engine, type EngineOptions, openEngine } from "../src/engine/engine.ts";
+import type { History, PageOutcome } from "../src/history/history.ts";
+import type { MessageFrame } from "../src/protocol/frames.ts";
+import { Publisher } from "../src/publisher/publisher.ts";
 import type { Service } from "./service.ts";
 
 export interface Answer {
@@ -48,32 +50,59 @@ export function names(count: number, text = "user"): string[] {
   return Array.from({ length: count }, (_, i) => `${text}-${String(i + 1).padStart(5, "0")}`);
 }
 
-/** A publisher on an engine of its own, and that engine. */
-export async function publisherOn(redisUrl: string, options: PublisherOptions = {}) {
-  const engine = openEngine({ redisUrl });
-  await engine.firstAttempt(5_000);
-  const publisher = new Publisher(engine.broker, engine.history, { groups: engine.groups, ...options });
-  return {
-    engine,
-    publisher,
-    /** Makes a counter for each, as a client that was there does. */
-    async seen(usernames: readonly string[]) {
-      for (let at = 0; at < usernames.length; at += 500) {
-        const some = usernames.slice(at, at + 500);
-        await Promise.all(
-          some.map((user) =>
-            engine.history.append(user, {
-              id: "seen",
-              head: '{"t":"m",',
-              tail: '"id":"seen","ts":0,"data":0}',
-            })
-          ),
-        );
-      }
-    },
-    async [Symbol.asyncDispose]() {
-      await publisher.close();
-      await engine.close();
-    },
-  };
+/** A publisher on an engine of its own. */
+export class GroupPublisher implements AsyncDisposable {
+  readonly engine: Engine;
+  readonly publisher: Publisher;
+  /** Called before each page, with its number from 1 on, and after it; what it throws is how the page fails. */
+  beforePage: (page: number) => void | Promise<void> = () => {};
+  afterPage: (page: number) => void | Promise<void> = () => {};
+  #pages = 0;
+
+  private constructor(engine: Engine) {
+    this.engine = engine;
+    const { broker, history, groups } = engine;
+    const watched = new Proxy(history, {
+      get: (target, name) => {
+        if (name === "appendPage") return (...args: Parameters<History["appendPage"]>) => this.#append(args);
+        const value = Reflect.get(target, name);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    this.publisher = new Publisher(broker, watched, { groups });
+  }
+
+  static async open(redisUrl: string, options: Partial<EngineOptions> = {}): Promise<GroupPublisher> {
+    const engine = openEngine({ redisUrl, history: 1_000, redisTimeoutMs: 20_000, ...options });
+    await engine.firstAttempt(10_000);
+    return new GroupPublisher(engine);
+  }
+
+  /** Makes a group of users that were seen: each has a counter, and no message; and of others that were not. */
+  async group(name: string, usernames: readonly string[], unseen: readonly string[] = []): Promise<void> {
+    await this.publisher.groups.put(name, [...usernames, ...unseen]);
+    await Promise.all(usernames.map((user) => this.engine.history.since(user, undefined, 1)));
+  }
+
+  /** Of each user the newest number, and the ids of what is kept. */
+  histories(usernames: readonly string[]): Promise<{ last: number; ids: string[]; seqs: number[] }[]> {
+    return Promise.all(usernames.map(async (user) => {
+      const { last, frames } = await this.publisher.history(user, { limit: 1_000 });
+      const messages = frames.map((frame): MessageFrame => JSON.parse(frame));
+      return { last, ids: messages.map(({ id }) => id!), seqs: messages.map(({ seq }) => seq!) };
+    }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.publisher.close();
+    await this.engine.close();
+  }
+
+  async #append(args: Parameters<History["appendPage"]>): Promise<PageOutcome> {
+    const page = ++this.#pages;
+    await this.beforePage(page);
+    const outcome = await this.engine.history.appendPage(...args);
+    await this.afterPage(page);
+    return outcome;
+  }
 }
