@@ -1,11 +1,12 @@
 /**
- * `userwire send`: gives a running service one message for one user and prints how many sockets it reached. A
- * user who is offline is an answer, not a failure.
+ * `userwire send`: gives a running service one message for one user, or for a group, and prints how many sockets it
+ * reached. A user who is offline is an answer, not a failure.
  */
 import { type Command, Option } from "commander";
 import { InvalidMessageError } from "../protocol/errors.ts";
 import { isJson } from "../protocol/json.ts";
-import { parseUsername } from "../protocol/username.ts";
+import { parseGroupName, parseUsername } from "../protocol/username.ts";
+import { groupOutcome } from "./group.ts";
 import {
   addServiceOptions,
   type Counted,
@@ -26,8 +27,8 @@ interface SendOptions extends ServiceFlags {
 export function addSend(program: Command, shell: Shell): void {
   const { io } = shell;
   const command = program.command("send")
-    .description("Send a message to a user of a running service")
-    .argument("<user>", "who gets it")
+    .description("Send a message to a user of a running service, or to a group")
+    .argument("<user>", "who gets it; @team-7 is the group team-7")
     .argument("[payload]", "what to send; - or nothing reads standard input, less a line break at its end")
     .addOption(new Option("--text", "send the payload as text even if it is JSON").conflicts("binary"))
     .option("--binary", "send the bytes of standard input as they are")
@@ -36,7 +37,9 @@ export function addSend(program: Command, shell: Shell): void {
 
   addServiceOptions(command);
   command.action(async (user: string, given: string | undefined, options: SendOptions) => {
-    const username = parseUsername(user);
+    const to = user.startsWith("@")
+      ? { group: parseGroupName(user.slice(1)) }
+      : { user: parseUsername(user) };
     if (options.binary && given !== undefined && given !== "-") {
       command.error("error: --binary reads standard input: leave the payload out");
     }
@@ -48,8 +51,9 @@ export function addSend(program: Command, shell: Shell): void {
       ? { type: "application/octet-stream", body: await io.input() }
       : textPayload(given === undefined || given === "-" ? await textFrom(io) : given, options.text);
 
-    const { answer, count } = await service.send(username, payload);
-    io.out(`${options.json ? JSON.stringify(answer) : outcome(username, count)}\n`);
+    const { answer, count } = await service.send(to, payload);
+    const words = "user" in to ? outcome(to.user, count) : groupOutcome(answer, count);
+    io.out(`${options.json ? JSON.stringify(answer) : words}\n`);
   });
 }
 

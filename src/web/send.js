@@ -8,7 +8,9 @@ import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 const KEPT_SENDS = 20;
 
 /**
- * @typedef {{ count: number, unit: string, kept: boolean, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
+ * @typedef {{ users: number, online: number, stored: number, unknown: number }} Members
+ *   Of a group: how many of its users the message was for, by what became of it for them.
+ * @typedef {{ count: number, unit: string, kept: boolean, members?: Members, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
  *   `kept`: nobody has it yet, but who comes back in time gets it.
  */
 
@@ -105,16 +107,16 @@ export function openSendForm(/** @type {() => void} */ sent) {
 
 /**
  * Posts one message.
- * @param {string} username
+ * @param {string} to A user, or a group with @ before its name.
  * @param {string} payload
  * @param {"json" | "text"} type
  * @returns {Promise<Outcome>}
  */
-async function post(username, payload, type) {
+async function post(to, payload, type) {
   const startedAt = performance.now();
   const tookMs = () => Math.round(performance.now() - startedAt);
   try {
-    const response = await fetch(messagesUrl(username), {
+    const response = await fetch(messagesUrl(to), {
       method: "POST",
       headers: {
         "content-type": contentTypeOf(type),
@@ -127,7 +129,8 @@ async function post(username, payload, type) {
     if (response.ok) {
       // With shared subscriptions the service counts nodes.
       const [count, unit] = answer.nodes === undefined ? [answer.sockets, "socket"] : [answer.nodes, "node"];
-      return { count, unit, kept: answer.stored === true, id: answer.id, tookMs: tookMs() };
+      const outcome = { count, unit, kept: Boolean(answer.stored), id: answer.id, tookMs: tookMs() };
+      return to.startsWith("@") ? { ...outcome, members: answer } : outcome;
     }
     const why = answer.detail ?? answer.title ?? response.statusText;
     return { problem: `${why} (${response.status})`, tookMs: tookMs() };
@@ -137,8 +140,9 @@ async function post(username, payload, type) {
   }
 }
 
-function messagesUrl(/** @type {string} */ username) {
-  return `${location.origin}/v1/users/${encodeURIComponent(username.toWellFormed?.() ?? username)}/messages`;
+function messagesUrl(/** @type {string} */ to) {
+  const [whose, name] = to.startsWith("@") ? ["groups", to.slice(1)] : ["users", to];
+  return `${location.origin}/v1/${whose}/${encodeURIComponent(name.toWellFormed?.() ?? name)}/messages`;
 }
 
 function contentTypeOf(/** @type {"json" | "text"} */ type) {
@@ -149,7 +153,9 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
   const line = byId("send-outcome");
   line.dataset.outcome = classOf(outcome);
   if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
-  const words = outcome.count > 0
+  const words = outcome.members
+    ? `: ${membersInWords(outcome.members, plural(outcome.count, outcome.unit))}`
+    : outcome.count > 0
     ? ` reached ${plural(outcome.count, outcome.unit)}`
     : outcome.kept
     ? " is offline: kept for when they come back"
@@ -158,6 +164,11 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
     el("strong", {}, el("bdi", {}, to), words),
     el("span", { class: "took" }, ` in ${outcome.tookMs} ms · id ${outcome.id}`),
   );
+}
+
+function membersInWords(/** @type {Members} */ { online, stored, unknown }, /** @type {string} */ reached) {
+  const others = unknown > 0 ? `, ${unknown} not seen for a day` : "";
+  return `reached ${reached} of ${plural(online, "user")}, kept for ${stored}${others}`;
 }
 
 function shortWords(/** @type {Outcome} */ outcome) {
@@ -181,12 +192,12 @@ function jsonFault(/** @type {string} */ text) {
 
 /** The curl command that sends the same. `--data-raw`, because `-d` would read a file for a payload like "@x". */
 function curlOf(
-  /** @type {string} */ username,
+  /** @type {string} */ to,
   /** @type {string} */ payload,
   /** @type {"json" | "text"} */ type,
 ) {
   return [
-    `curl ${quoted(messagesUrl(username))}`,
+    `curl ${quoted(messagesUrl(to))}`,
     `-H ${quoted(`content-type: ${contentTypeOf(type)}`)}`,
     // By the name of its variable: a command is copied to places where a key must not be.
     ...(accessKey() === "" ? [] : ['-H "authorization: Bearer $USERWIRE_KEY"']),
