@@ -21,6 +21,8 @@ export type AppendReply = [
 export const MESSAGE = `
 local elsewhere = ''
 local passes_over_unknown, keeps_for_offline = '0', '1'
+-- When the message leaves, where that is the same for many.
+local ends_for_all
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
@@ -66,8 +68,11 @@ local failed
 local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
-  local time = redis.call('TIME')
-  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
+  local ends = ends_for_all
+  if not ends then
+    local time = redis.call('TIME')
+    ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
+  end
   left = redis.call('PTTL', history)
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
