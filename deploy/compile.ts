@@ -68,6 +68,8 @@ async function build({ output, target }: Build): Promise<string | undefined> {
   // Without --exclude-unused-npm every package in the lock file is embedded, those of the tests too.
   const args = [
     "compile",
+    // That is what `deno task check` is for, and takes longer than all else.
+    "--no-check",
     ...PERMISSIONS,
     V8_FLAGS,
     "--exclude-unused-npm",

@@ -5,7 +5,9 @@
  * The environment variable TEST_TIME_FACTOR (default 1) stretches every deadline, for slow machines.
  */
 
-const POLL_MS = 5;
+/** Pauses between two looks: short at first, then a part of the time that was waited, so that long waits cost little. */
+const POLL_MS = { min: 5, max: 100 };
+const POLL_PART = 0.05;
 
 /** For what must happen: it costs time only when it does not, and no busy machine is to be taken for a fault. */
 const MUST_MS = 20_000;
@@ -64,7 +66,7 @@ export async function withDeadline<T>(
 }
 
 /**
- * Asks every few milliseconds until the condition holds. For states that raise no event, such as what Redis
+ * Asks until the condition holds: every few milliseconds, and ever more seldom. For states that raise no event, such as what Redis
  * lists as its clients; where there is an event, wait for that.
  * @param what The state waited for, for the error: "Redis to have no subscriber".
  * @param ms Deadline in milliseconds.
@@ -79,9 +81,10 @@ export async function until(
 ): Promise<void> {
   const limitMs = stretched(ms);
   const timeUp = new DeadlineError(what, limitMs);
-  const endsAt = performance.now() + limitMs;
+  const startMs = performance.now();
   for (let answers = 0;; answers++) {
-    const leftMs = endsAt - performance.now();
+    const waitedMs = performance.now() - startMs;
+    const leftMs = limitMs - waitedMs;
     if (leftMs <= 0) throw withSeen(timeUp, seen);
     try {
       if (await race(Promise.resolve(condition()), leftMs, timeUp)) return;
@@ -90,7 +93,8 @@ export async function until(
       if (answers > 0) throw withSeen(timeUp, seen);
       throw timeUp.instead("the question whether it is so was not answered");
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    const pauseMs = Math.min(POLL_MS.max, Math.max(POLL_MS.min, waitedMs * POLL_PART));
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
 }
 

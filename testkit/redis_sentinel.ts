@@ -20,6 +20,8 @@ export interface SentinelOptions {
 export const MASTER = "main";
 const START_MS = 30_000;
 const COUNT = 3;
+/** How often a Sentinel publishes what it knows, by itself. */
+const PUBLISH_MS = 2_000;
 /** How many must find the master down. */
 const QUORUM = 2;
 
@@ -40,10 +42,16 @@ export class SentinelSet implements AsyncDisposable {
     const replica = stack.use(await RedisServer.start({ replicaOf: master }));
     await replica.copied();
     const sentinels: SentinelServer[] = [];
-    for (let i = 0; i < COUNT; i++) {
+    await Promise.all(Array.from({ length: COUNT }, async () => {
       sentinels.push(stack.use(await SentinelServer.start(master.port, options)));
-    }
+    }));
     const set = new SentinelSet([master, replica], sentinels);
+    // They hear of each other by what each publishes now and then. Redis before 7.0 can't be told how often.
+    const publishEvery = (ms: number) =>
+      Promise.all(
+        sentinels.map((one) => one.cli("SENTINEL", "DEBUG", "PUBLISH-PERIOD", ms).catch(() => {})),
+      );
+    await publishEvery(100);
     for (const sentinel of sentinels) {
       let seen: ReadonlyMap<string, string> = new Map();
       await until(
@@ -56,6 +64,7 @@ export class SentinelSet implements AsyncDisposable {
         () => JSON.stringify([...seen]),
       );
     }
+    await publishEvery(PUBLISH_MS);
     stack.move();
     return set;
   }

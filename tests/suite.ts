@@ -8,7 +8,7 @@
 import { Remains } from "../testkit/remains.ts";
 
 /** How many files run at once, at least. */
-const MIN_JOBS = 6;
+const MIN_JOBS = 8;
 
 /** What became of a run. */
 export interface Outcome {

@@ -12,18 +12,10 @@ export type Client = ReturnType<typeof newClient>;
 /** A client that dials once, when `connect` is called. */
 export function newClient(address: RedisAddress) {
   const { transport, hostname, port, path, tls, username, password, database } = address;
-  return createClient({
+  return (model ??= newModel()).duplicate({
     ...(username !== undefined && { username }),
     ...(password !== undefined && { password }),
     database,
-    // RESP2 needs no greeting and is spoken by every Redis.
-    RESP: 2,
-    maintNotifications: "disabled",
-    disableClientInfo: true,
-    // A command given while there is no connection fails at once, so that the caller can say so.
-    disableOfflineQueue: true,
-    // Its own deadlines cost a signal and a timer for each command; ours are in `outbox.ts`.
-    commandOptions: { timeout: 0 },
     socket: {
       ...(transport === "unix" ? { path } : { host: hostname, port }),
       ...(transport === "tls" && { tls: true as const, ...tls }),
@@ -32,6 +24,25 @@ export function newClient(address: RedisAddress) {
       // When to try again is decided in `command_connection.ts` too.
       reconnectStrategy: false,
     },
+  });
+}
+
+/**
+ * Never connected: what all clients are made like. `createClient` makes a class with every command of Redis anew whenever
+ * its options are others than the time before, for some 50 ms in which the process does nothing else.
+ */
+let model: ReturnType<typeof newModel> | undefined;
+
+function newModel() {
+  return createClient({
+    // RESP2 needs no greeting and is spoken by every Redis.
+    RESP: 2,
+    maintNotifications: "disabled",
+    disableClientInfo: true,
+    // A command given while there is no connection fails at once, so that the caller can say so.
+    disableOfflineQueue: true,
+    // Its own deadlines cost a signal and a timer for each command; ours are in `outbox.ts`.
+    commandOptions: { timeout: 0 },
   });
 }
 

@@ -102,7 +102,7 @@ redisTest("A slow reader costs no more memory than its mark and the history", as
   await sendMany(publisher, 1_200, reaches); // the kernel's buffers are full, and the heap has its shape
   const before = await service.memory();
   // Far more than what the garbage collector lets lie around.
-  const count = 12_000;
+  const count = 4_000;
   await sendMany(publisher, count, (n) => reaches(1_200 + n));
   const grown = await service.memory() - before;
   const sent = count * TEXT.length;

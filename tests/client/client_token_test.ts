@@ -4,6 +4,7 @@ import { connect } from "../../src/client/mod.ts";
 import { connectAlice, flush, QUICK, Watch } from "../../testkit/client_watch.ts";
 import { CLOSED, KEY } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
+import { HeldTimers } from "../../testkit/held_timers.ts";
 import { ScriptedServer } from "../../testkit/scripted_server.ts";
 import { Service } from "../../testkit/service.ts";
 
@@ -86,6 +87,8 @@ Deno.test("Client tries again when no token can be had, and says so", async () =
 
 Deno.test("Client gives up an attempt whose token does not come, says so, and does not use it later", async () => {
   await using server = new ScriptedServer();
+  // Its time is up when the test says so, and that of the next attempt never is.
+  using times = new HeldTimers(200);
   const late = Promise.withResolvers<string>();
   let count = 0;
   const client = connect(server.url, {
@@ -95,6 +98,8 @@ Deno.test("Client gives up an attempt whose token does not come, says so, and do
   });
   await using _ = client;
   const watch = new Watch(client);
+  await until(() => times.count === 1, "the token to be waited for");
+  times.run();
   const socket = await server.next();
   const reason = "Can't get a token: token() has not answered for 0.2 s";
   assertEquals(watch.errors, [reason]);

@@ -176,6 +176,6 @@ Deno.test({
   name: "Behind HAProxy a rolling restart of four nodes fails no send and no handshake, and loses nothing",
   ignore: ignore || findRedisServer() === undefined,
   async fn() {
-    await endureRollingRestart(startHaProxy, { until: "seen", nodes: 4, clients: 100, perSecond: 100 });
+    await endureRollingRestart(startHaProxy, { until: "seen", nodes: 4, clients: 50, perSecond: 60 });
   },
 });

@@ -1,0 +1,131 @@
+/** How several processes on one port end, and are replaced, when their supervisor is told to. */
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import { connect } from "../../src/client/mod.ts";
+import { Inbox } from "../../testkit/client_watch.ts";
+import { until } from "../../testkit/deadline.ts";
+import { ProcessService } from "../../testkit/process_service.ts";
+import { RawSocket } from "../../testkit/raw_socket.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { SteadySender } from "../../testkit/steady_sender.ts";
+import { isAlive, Supervised } from "../../testkit/supervised.ts";
+import { openClient } from "../../testkit/ws_client.ts";
+
+const V1 = ["userwire.v1"];
+
+function pidsOf({ records }: ProcessService): number[] {
+  return records.filter(({ event }) => event === "process started").map(({ pid }) => Number(pid));
+}
+
+redisTest("SIGTERM drains all processes and ends with 0, and SIGHUP reaches each", async () => {
+  await using redis = await RedisServer.start();
+  await using both = await Supervised.start({ REDIS_URL: redis.url });
+  await using sockets = new AsyncDisposableStack();
+  const clients: Awaited<ReturnType<typeof openClient>>[] = [];
+  await both.openOnBoth("alice", (client) => clients.push(sockets.use(client)), V1);
+  const { service } = both;
+  service.signal("SIGHUP");
+  for (const process of [1, 2]) await service.logged("reloaded", undefined, { process });
+
+  service.signal("SIGTERM");
+  for (const client of clients) assertEquals((await client.closed).code, 1012);
+  assertEquals((await service.ended()).code, 0);
+  const stopped = service.records.filter(({ event }) => event === "stopped");
+  assertEquals(stopped.map(({ process }) => process).sort(), [1, 2]);
+  assertEquals(service.records.at(-1)!.event, "processes stopped");
+  assertEquals(service.records.filter(({ level }) => level === "error"), []);
+});
+
+redisTest("Signals that reach every process, as systemd sends them to a unit, count once", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await ProcessService.start({
+    REDIS_URL: redis.url,
+    USERWIRE_PROCESSES: "2",
+    USERWIRE_DRAIN_S: "1",
+  });
+  await service.logged("processes started", 30_000);
+  const pids = pidsOf(service);
+  const toAll = (name: Deno.Signal) => {
+    for (const pid of pids) Deno.kill(pid, name);
+    service.signal(name);
+  };
+  toAll("SIGUSR2");
+  await service.logged("rolling restart done", 60_000);
+  pids.splice(0, 2, ...pidsOf(service).slice(-2));
+  await using client = await openClient(service.socketUrl("alice"), V1);
+  toAll("SIGTERM");
+  assertEquals((await client.closed).code, 1012);
+  assertEquals((await service.ended()).code, 0);
+  const ends = service.records.filter(({ event }) => event.startsWith("process ended"));
+  assertEquals(ends, []);
+});
+
+redisTest("A second signal ends all processes at once", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await ProcessService.start({
+    REDIS_URL: redis.url,
+    USERWIRE_PROCESSES: "2",
+    USERWIRE_DRAIN_S: "60",
+  });
+  await service.logged("processes started", 30_000);
+  // Never answers the Close frame, so that the drain waits for it.
+  await using _mute = await RawSocket.open(service.socketUrl("bob"));
+  const pids = pidsOf(service);
+  service.signal("SIGTERM");
+  await service.logged("processes shutting down");
+  // Within the first moments a signal may be the same one, passed on.
+  const again = setInterval(() => service.signal("SIGTERM"), 400);
+  try {
+    const { code } = await service.ended();
+    // One may come when nobody listens any more.
+    assert(code === 1 || code === 143, `it ended with ${code}`);
+  } finally {
+    clearInterval(again);
+  }
+  for (const pid of pids) await until(async () => !await isAlive(pid), `process ${pid} to end`);
+});
+
+redisTest("SIGTERM in the middle of the start ends all in order", async () => {
+  await using redis = await RedisServer.start();
+  for (const until of ["process started", "listening"]) {
+    await using service = await ProcessService.start(
+      // One that is still starting ends when it has started; the drain is the time that it has for that.
+      { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "60" },
+      { until },
+    );
+    service.signal("SIGTERM");
+    assertEquals((await service.ended(60_000)).code, 0);
+    assertEquals(service.records.at(-1)!.event, "processes stopped");
+    for (const pid of pidsOf(service)) assertEquals(await isAlive(pid), false);
+  }
+});
+
+redisTest("SIGUSR2 replaces one process after the other, and no message is lost", async () => {
+  const users = ["alice", "bob", "carl", "dora", "emil", "fay"];
+  await using redis = await RedisServer.start();
+  await using both = await Supervised.start({ REDIS_URL: redis.url });
+  const before = [1, 2].map((number) => both.pidOf(number));
+  const clients = users.map((user) =>
+    new Inbox(connect(both.url, { user, backoff: { baseMs: 20, maxMs: 200 } }))
+  );
+  try {
+    for (const client of clients) await client.state("open", 10_000);
+    await using sender = new SteadySender({ users, url: () => both.url, perSecond: 60 });
+    both.service.signal("SIGUSR2");
+    await both.service.logged("rolling restart done", 60_000);
+    await sender.end();
+    for (const [i, client] of clients.entries()) {
+      const accepted = sender.accepted.get(users[i]!)!;
+      assertGreater(accepted.length, 0);
+      await client.received(accepted.length, 20_000);
+      const numbers = accepted.map(({ seq }) => seq).sort((a, b) => a - b);
+      assertEquals(client.list, numbers, `${users[i]} got each once and in order, and no gap`);
+    }
+    assert(clients.every(({ lost }) => lost.length >= 1), "each client was sent away at least once");
+  } finally {
+    for (const { client } of clients) await client.close();
+  }
+  await both.areReady(2);
+  for (const pid of before) assertEquals(await isAlive(pid), false);
+  const ends = both.service.records.filter(({ event }) => event.startsWith("process ended"));
+  assertEquals(ends, [], "they were asked to end");
+});
