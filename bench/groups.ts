@@ -72,16 +72,22 @@ async function spent(server: RedisServer): Promise<{ cpuMs: number; longestMs: n
   };
 }
 
+const IDLE_MS = 2_000;
+
 async function measure(sender: Sender, servers: readonly RedisServer[], users: number, sends: number) {
   await sender.publisher.sendToGroup(`team-${users}`, PAYLOAD); // the streams are there after this
+  // What it spends on itself, and a node of a cluster on the others, is no send's.
+  const idle = await Promise.all(servers.map(spent));
+  await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
   const before = await Promise.all(servers.map(spent));
+  const idleOf = (i: number) => (before[i]!.cpuMs - idle[i]!.cpuMs) / IDLE_MS;
   const startMs = performance.now();
   for (let n = 0; n < sends; n++) await sender.publisher.sendToGroup(`team-${users}`, PAYLOAD);
   const wallMs = (performance.now() - startMs) / sends;
   const after = await Promise.all(servers.map(spent));
   return {
     wallMs,
-    cpuMs: after.map(({ cpuMs }, i) => (cpuMs - before[i]!.cpuMs) / sends),
+    cpuMs: after.map(({ cpuMs }, i) => (cpuMs - before[i]!.cpuMs) / sends - idleOf(i) * wallMs),
     longestMs: Math.max(...after.map(({ longestMs }) => longestMs)),
   };
 }
