@@ -289,7 +289,7 @@ function placeAt(pos: string, tag: string | undefined): Position | undefined {
 
 function readMessage<Data>({ data, id, ts, seq, g, enc, r }: MessageFrame): Message<Data> {
   const value = enc === "base64" ? bytesOf(data as string) : data;
-  return { data: value as Data, id, ts, seq, group: g, replayed: r === 1 };
+  return { data: value as Data, id, ts, seq, ...(g !== undefined && { group: g }), replayed: r === 1 };
 }
 
 // Uint8Array.fromBase64 is not everywhere yet.

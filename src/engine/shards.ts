@@ -35,6 +35,7 @@ export class Shards implements Scripts {
     this.#topology = topology;
     this.#options = options;
     const isOne = () => this.isOne;
+    const count = () => this.#shards.size;
     this.broker = new RoutedBroker(options.subscriptions === "shared" ? "nodes" : "sockets", {
       of: (channel) => this.#of(channel).broker,
       all: () => this.#all().map(({ broker }) => broker),
@@ -48,6 +49,9 @@ export class Shards implements Scripts {
       of: (name) => this.#of(name).history,
       get isOne() {
         return isOne();
+      },
+      get count() {
+        return count();
       },
       there: (name, work) => this.#there(name, ({ history }) => work(history)),
     });

@@ -181,6 +181,8 @@ export interface SinceOptions {
 
 export interface History {
   readonly limits: HistoryLimits;
+  /** Over how many stores the users of a page are spread, which work at the same time. @default 1 */
+  readonly spread?: number;
 
   /** @throws {BrokerUnavailableError} */
   append(channel: string, message: OutgoingMessage, options?: AppendOptions): Promise<Appended>;

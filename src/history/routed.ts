@@ -30,6 +30,8 @@ export interface HistoryRoutes {
   of(name: string): HistoryPart;
   /** Whether a portion of channels is all in one. */
   readonly isOne: boolean;
+  /** How many there are. */
+  readonly count: number;
   /** Does it where the channel's history is; once more where that turns out to be elsewhere. */
   there<T>(name: string, work: (history: HistoryPart) => Promise<T>): Promise<T>;
 }
@@ -42,6 +44,10 @@ export class RoutedHistory implements History {
   constructor(limits: HistoryLimits, routes: HistoryRoutes) {
     this.limits = limits;
     this.#routes = routes;
+  }
+
+  get spread(): number {
+    return this.#routes.isOne ? 1 : Math.max(1, this.#routes.count);
   }
 
   append(channel: string, message: OutgoingMessage, options?: AppendOptions): Promise<Appended> {

@@ -136,13 +136,14 @@ export class GroupRun {
 
   /** @returns Whether it was the last one; undefined when somebody else has gone on with the run. */
   async #nextPage(): Promise<boolean | undefined> {
-    const { groups, prefix } = this.#options;
+    const { groups, prefix, history: { spread = 1 } } = this.#options;
     const { group, except } = this.#send;
     const run = this.#run!;
     const message = this.#send.write(run.id);
     const bytes = message.head.length + message.tail.length;
     const size = Math.max(1, Math.min(PORTION_SENDS, Math.floor(PORTION_BYTES / bytes)));
-    const members = await groups.page(group, run.cursor, size);
+    // Of several masters each has a portion to do.
+    const members = await groups.page(group, run.cursor, size * spread);
     this.#assertSendable(members, bytes);
     const names = members?.names ?? [];
     const channels = names.filter((name) => name !== except).map((name) => channelOf(name, prefix));
