@@ -29,11 +29,15 @@ export class RedisWatch implements Disposable {
 
   /** Connections to Redis, those of this, of other nodes and of replicas not counted. */
   async clients(): Promise<number> {
-    const lists = await this.#each("CLIENT", "LIST", "TYPE", "NORMAL");
+    return (await this.clientsEach()).reduce((sum, count) => sum + count, 0);
+  }
+
+  /** The same of each one, in the order of the ports. */
+  async clientsEach(): Promise<number[]> {
+    const normal = await this.#each("CLIENT", "LIST", "TYPE", "NORMAL");
     const subscribed = await this.#each("CLIENT", "LIST", "TYPE", "PUBSUB");
-    return [...lists, ...subscribed].flatMap((list) => list.split("\n")).filter((line) => line !== "")
-      .length -
-      this.#all.length;
+    // This one is among them.
+    return normal.map((list, i) => linesOf(list) + linesOf(subscribed[i]!) - 1);
   }
 
   /** Resolves when there are so many channels. */
@@ -52,4 +56,8 @@ export class RedisWatch implements Disposable {
   #each(...command: string[]): Promise<string[]> {
     return Promise.all(this.#all.map(async (commands) => String(await commands.command(...command))));
   }
+}
+
+function linesOf(text: string): number {
+  return text.split("\n").filter((line) => line !== "").length;
 }

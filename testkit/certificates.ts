@@ -73,6 +73,16 @@ export class Certificates implements AsyncDisposable {
     return `${this.dir}/${name}.key`;
   }
 
+  /** Settings of Redis, each with its value: with these it asks nobody for a certificate. */
+  forRedis(): [name: string, value: string][] {
+    return [
+      ["tls-cert-file", this.cert("server")],
+      ["tls-key-file", this.key("server")],
+      ["tls-ca-cert-file", this.cert("ca")],
+      ["tls-auth-clients", "no"],
+    ];
+  }
+
   get ca(): string {
     return Deno.readTextFileSync(this.cert("ca"));
   }

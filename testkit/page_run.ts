@@ -11,7 +11,7 @@
 import { Bell, until } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import type { Block } from "./pages.ts";
-import { findRedisServer } from "./programs.ts";
+import { findRedisServer, hasPythonWebsockets } from "./programs.ts";
 import { TempFolder } from "./temp_folder.ts";
 
 const ROOT = new URL("../", import.meta.url).pathname;
@@ -43,6 +43,7 @@ export class PageRun implements AsyncDisposable {
     for (const name of ["site", "site/bin", "bin"]) Deno.mkdirSync(`${folder}/${name}`);
     Deno.symlinkSync(`${ROOT}bin/userwire`, `${folder}/site/bin/userwire`);
     Deno.symlinkSync(`${ROOT}bin/userwire`, `${folder}/bin/userwire`);
+    Deno.symlinkSync(`${ROOT}clients`, `${folder}/site/clients`);
     Deno.symlinkSync(ROOT, `${folder}/userwire`);
     Deno.symlinkSync(Deno.execPath(), `${folder}/bin/deno`);
     // Redis goes by its name, see programs.ts.
@@ -192,7 +193,7 @@ export class PageRun implements AsyncDisposable {
 
   /** Resolves when what runs in a terminal is there for what follows: connected, or, if it is no client, heard of. */
   async #untilSeen({ place, text }: Block, connections: number, from: number): Promise<void> {
-    const isClient = /listen |WebSocket|connect\(/.test(text);
+    const isClient = /listen |WebSocket|connect\(|receive\w*\.py/.test(text);
     const isThere = async () =>
       isClient ? await this.#connections() > connections : await this.#isListening(text);
     await until(isThere, `${place} to be there`, BLOCK_MS, () => this.#output.slice(from));
@@ -240,6 +241,7 @@ function scriptIn(html: string): string {
 }
 
 function hasProgram(name: string): boolean {
+  if (name === "websockets") return hasPythonWebsockets();
   const folders = (Deno.env.get("PATH") ?? "").split(":");
   return folders.some((folder) => {
     try {

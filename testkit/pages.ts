@@ -4,7 +4,7 @@
  *     ```sh                      runs, and must succeed
  *     ```sh terminal             runs beside what follows, until the page ends
  *     ```python file=login.py    is written down, for a later block to run
- *     ```sh needs=php            is left out where there is no such program
+ *     ```sh needs=php            is left out where there is no such program, or package of Python
  *     ```sh no-run: needs root   is not run, and why
  *
  * In a block, `# =>` or `// =>` stands before a line of what it writes; `…` in it stands for any text.

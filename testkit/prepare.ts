@@ -1,6 +1,6 @@
 /**
- * Runs before the tests (`deno task test`): sees to it that a real redis-server, Chromium, HAProxy and
- * nginx are here, and installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
+ * Runs before the tests (`deno task test`): sees to it that a real redis-server, Chromium, HAProxy,
+ * nginx, Python with websockets and PHP are here, and installs what is missing where it may, which is as root on Debian and its kin. One line when all is there.
  *
  * Without Redis it fails: the tests would prove little. Without one of the others only its own tests are skipped.
  * Imports no package, so that it works before any was fetched.
@@ -10,9 +10,13 @@ import {
   findChromium,
   findHaProxy,
   findNginx,
+  findPhp,
   findRedisServer,
   HAPROXY_MISSING,
+  hasPythonWebsockets,
   NGINX_MISSING,
+  PHP_MISSING,
+  PYTHON_MISSING,
   REDIS_MISSING,
 } from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
@@ -23,6 +27,9 @@ const CHROMIUM_PACKAGE = "chromium";
 const HAPROXY_PACKAGE = "haproxy";
 // The smallest that has TLS and HTTP/2.
 const NGINX_PACKAGE = "nginx-light";
+const WEBSOCKETS_PACKAGE = "python3-websockets";
+// Its extension curl is optional to the sender, and tried when it is there.
+const PHP_PACKAGES = ["php-cli", "php-curl"];
 const APT_GET = "/usr/bin/apt-get";
 
 Deno.exitCode = await prepare();
@@ -34,6 +41,8 @@ async function prepare(): Promise<number> {
   if (findChromium() === undefined) missing.push(CHROMIUM_PACKAGE);
   if (findHaProxy() === undefined) missing.push(HAPROXY_PACKAGE);
   if (findNginx() === undefined) missing.push(NGINX_PACKAGE);
+  if (!hasPythonWebsockets()) missing.push(WEBSOCKETS_PACKAGE);
+  if (findPhp() === undefined) missing.push(...PHP_PACKAGES);
   if (missing.length > 0 && mayInstall()) await install(missing);
 
   if (findRedisServer() === undefined) {
@@ -58,6 +67,10 @@ async function prepare(): Promise<number> {
   else found.push("HAProxy");
   if (findNginx() === undefined) console.warn(NGINX_MISSING);
   else found.push("nginx");
+  if (!hasPythonWebsockets()) console.warn(PYTHON_MISSING);
+  else found.push("Python");
+  if (findPhp() === undefined) console.warn(PHP_MISSING);
+  else found.push("PHP");
   console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
 }

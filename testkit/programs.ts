@@ -2,13 +2,15 @@
  * Where the real programs are that the tests run against. Only looks, installs nothing (`prepare.ts` does), and
  * imports nothing, so that it works before any package was fetched.
  *
+ * `REDIS_SERVER` names another server to test with, such as Valkey's; else it is looked for in `PATH`.
+ *
  * Redis is one binary with several names: what Debian's `redis-tools` calls `redis-check-rdb` is the server when
  * it is started under the name `redis-server`. That package starts no service, so it is the one to have.
  */
 
 /** Path of a binary that serves Redis when it is started under the name `redis-server`; undefined when none is here. */
 export function findRedisServer(): string | undefined {
-  return findProgram("redis-server") ?? findProgram("redis-check-rdb");
+  return Deno.env.get("REDIS_SERVER") ?? findProgram("redis-server") ?? findProgram("redis-check-rdb");
 }
 
 /** Path of a Chromium, also under the names other systems give it; undefined when none is here. */
@@ -26,6 +28,21 @@ export function findNginx(): string | undefined {
   return findProgram("nginx");
 }
 
+/** The Python that Debian's packages for Python belong to; another one may come first on the path. */
+export const PYTHON = "/usr/bin/python3";
+/** Where Debian's package puts websockets. */
+const WEBSOCKETS = "/usr/lib/python3/dist-packages/websockets";
+
+/** Whether there is a Python that has the package websockets. */
+export function hasPythonWebsockets(): boolean {
+  return isFile(PYTHON) && isFile(`${WEBSOCKETS}/__init__.py`);
+}
+
+/** Path of PHP; undefined when it is not here. */
+export function findPhp(): string | undefined {
+  return findProgram("php");
+}
+
 /** What to tell somebody who has no Redis. */
 export const REDIS_MISSING =
   "The tests need redis-server: install it (Debian and Ubuntu: apt-get install redis-tools; macOS: brew install redis)";
@@ -41,6 +58,22 @@ export const HAPROXY_MISSING =
 /** What to tell somebody who has no nginx. */
 export const NGINX_MISSING =
   "The tests behind nginx are skipped: they need version 1.18 or newer (Debian: apt-get install nginx-light)";
+
+/** What to tell somebody who has no Python with websockets. */
+export const PYTHON_MISSING =
+  `The tests of the Python client are skipped: they need ${PYTHON} with websockets (Debian: apt-get install python3-websockets)`;
+
+/** What to tell somebody who has no PHP. */
+export const PHP_MISSING =
+  "The tests of the PHP sender are skipped: they need PHP 7.4 or newer (Debian: apt-get install php-cli php-curl)";
+
+function isFile(path: string): boolean {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
 
 function findProgram(name: string): string | undefined {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {

@@ -315,8 +315,8 @@ export function encodeFrame(frame: FrameToSend): Uint8Array {
   return Buffer.concat([head, mask, payload.map((byte, i) => byte ^ mask[i % 4]!)]);
 }
 
-/** The first frame in the bytes and its length on the wire; undefined when it is not all there. */
-function decodeFrame(bytes: Buffer): { frame: Frame; length: number } | undefined {
+/** The first frame in the bytes, unmasked, and its length on the wire; undefined when it is not all there. */
+export function decodeFrame(bytes: Buffer): { frame: Frame; length: number } | undefined {
   if (bytes.length < 2) return undefined;
   const short = bytes[1]! & 0x7f;
   const masked = (bytes[1]! & 0x80) !== 0;

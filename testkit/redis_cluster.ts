@@ -5,6 +5,7 @@
  *     await using cluster = await ClusterSet.start();
  *     await using service = await Service.start({ REDIS_URL: cluster.url });
  */
+import type { Certificates } from "./certificates.ts";
 import { until } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import { RedisCommands, type Reply } from "./redis_commands.ts";
@@ -21,6 +22,10 @@ export interface ClusterOptions {
    */
   readonly nodeTimeoutMs?: number;
   readonly password?: string;
+  /**
+   * The nodes speak TLS with one another, and with clients that want it. They stay the caller's to remove.
+   */
+  readonly tls?: Certificates;
   /** More arguments for each node, as on the command line. */
   readonly args?: readonly string[];
 }
@@ -66,6 +71,11 @@ export class ClusterSet implements AsyncDisposable {
   /** `redis://` of the first node. */
   get url(): string {
     return this.nodes[0]!.server.url;
+  }
+
+  /** `rediss://` of the first node, where it speaks TLS. */
+  get tlsUrl(): string {
+    return `rediss://127.0.0.1:${this.nodes[0]!.server.peerPort}`;
   }
 
   /** Adds a node that keeps nothing yet. */
@@ -194,7 +204,7 @@ export class ClusterSet implements AsyncDisposable {
     const keys = await from.server.cli("CLUSTER", "GETKEYSINSLOT", slot, count) as string[];
     if (keys.length === 0) return 0;
     await from.server.cli(
-      ...["MIGRATE", "127.0.0.1", to.server.port, "", 0, 10_000],
+      ...["MIGRATE", "127.0.0.1", to.server.peerPort, "", 0, 10_000],
       ...(password === undefined ? [] : ["AUTH", password]),
       ...["KEYS", ...keys],
     );
@@ -226,10 +236,11 @@ export class ClusterSet implements AsyncDisposable {
   }
 
   async #launch(): Promise<ClusterServer> {
-    const { nodeTimeoutMs = 15_000, password, args = [] } = this.#options;
+    const { nodeTimeoutMs = 15_000, password, tls, args = [] } = this.#options;
     const bus = OwnPort.take();
     const options: RedisServerOptions = {
       ...(password !== undefined && { password }),
+      ...(tls && { tls }),
       appendOnly: true,
       args: [
         ...["--cluster-enabled", "yes", "--cluster-node-timeout", String(nodeTimeoutMs)],
@@ -237,6 +248,7 @@ export class ClusterSet implements AsyncDisposable {
         // Else a master that has given its last slot away becomes a replica by itself.
         ...["--cluster-allow-replica-migration", "no"],
         ...(password === undefined ? [] : ["--masterauth", password]),
+        ...(tls ? ["--tls-cluster", "yes"] : []),
         ...args,
       ],
     };
@@ -257,7 +269,7 @@ export class ClusterSet implements AsyncDisposable {
 
   async #meet([first, ...others]: readonly ClusterServer[]): Promise<void> {
     for (const { server, busPort } of others) {
-      await first!.server.cli("CLUSTER", "MEET", "127.0.0.1", server.port, busPort);
+      await first!.server.cli("CLUSTER", "MEET", "127.0.0.1", server.peerPort, busPort);
     }
   }
 }

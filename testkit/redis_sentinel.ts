@@ -5,6 +5,7 @@
  *     await using set = await SentinelSet.start();
  *     await using service = await Service.start({ REDIS_URL: set.url });
  */
+import type { Certificates } from "./certificates.ts";
 import { until, withDeadline } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import { findRedisServer, REDIS_MISSING } from "./programs.ts";
@@ -14,6 +15,8 @@ import { RedisServer } from "./redis_server.ts";
 export interface SentinelOptions {
   /** Password of the Sentinels. */
   readonly password?: string;
+  /** All speak TLS with one another and with clients. They stay the caller's to remove. */
+  readonly tls?: Certificates;
 }
 
 /** What the Sentinels call the master. */
@@ -38,12 +41,13 @@ export class SentinelSet implements AsyncDisposable {
   /** Resolves when each Sentinel knows the replica and the other Sentinels. */
   static async start(options: SentinelOptions = {}): Promise<SentinelSet> {
     await using stack = new AsyncDisposableStack();
-    const master = stack.use(await RedisServer.start());
-    const replica = stack.use(await RedisServer.start({ replicaOf: master }));
+    const tls = options.tls && { tls: options.tls };
+    const master = stack.use(await RedisServer.start({ ...tls }));
+    const replica = stack.use(await RedisServer.start({ replicaOf: master, ...tls }));
     await replica.copied();
     const sentinels: SentinelServer[] = [];
     await Promise.all(Array.from({ length: COUNT }, async () => {
-      sentinels.push(stack.use(await SentinelServer.start(master.port, options)));
+      sentinels.push(stack.use(await SentinelServer.start(master.peerPort, options)));
     }));
     const set = new SentinelSet([master, replica], sentinels);
     // They hear of each other by what each publishes now and then. Redis before 7.0 can't be told how often.
@@ -69,15 +73,18 @@ export class SentinelSet implements AsyncDisposable {
     return set;
   }
 
-  /** `redis+sentinel://` with all of them. */
+  /** `redis+sentinel://` or `rediss+sentinel://` with all of them. */
   get url(): string {
-    return `redis+sentinel://${this.sentinels.map(({ port }) => `127.0.0.1:${port}`).join(",")}/${MASTER}`;
+    const { scheme } = this.sentinels[0]!;
+    return `${scheme}://${
+      this.sentinels.map(({ clientPort }) => `127.0.0.1:${clientPort}`).join(",")
+    }/${MASTER}`;
   }
 
   /** Whom the first Sentinel takes for the master. */
   async master(): Promise<RedisServer> {
     const port = (await this.sentinels[0]!.master()).get("port");
-    return this.servers.find((server) => `${server.port}` === port)!;
+    return this.servers.find((server) => `${server.peerPort}` === port)!;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -88,12 +95,19 @@ export class SentinelSet implements AsyncDisposable {
 /** One Sentinel, in a process of its own. */
 export class SentinelServer implements AsyncDisposable {
   readonly #port: OwnPort;
+  readonly #tlsPort: OwnPort | undefined;
   readonly #dir: string;
   readonly #child: Deno.ChildProcess;
   readonly #options: SentinelOptions;
 
-  private constructor(port: OwnPort, dir: string, child: Deno.ChildProcess, options: SentinelOptions) {
+  private constructor(
+    [port, tlsPort]: readonly [OwnPort, OwnPort | undefined],
+    dir: string,
+    child: Deno.ChildProcess,
+    options: SentinelOptions,
+  ) {
     this.#port = port;
+    this.#tlsPort = tlsPort;
     this.#dir = dir;
     this.#child = child;
     this.#options = options;
@@ -103,14 +117,22 @@ export class SentinelServer implements AsyncDisposable {
   static async start(masterPort: number, options: SentinelOptions): Promise<SentinelServer> {
     const installed = findRedisServer();
     if (installed === undefined) throw new Error(REDIS_MISSING);
-    const { password } = options;
+    const { password, tls } = options;
     const dir = await Deno.makeTempDir({ prefix: "userwire-sentinel-" });
     const port = OwnPort.take();
+    const tlsPort = tls && OwnPort.take();
     // What it learns it writes into this file.
     await Deno.writeTextFile(
       `${dir}/sentinel.conf`,
       [
         `port ${port}`,
+        ...(tls
+          ? [
+            `tls-port ${tlsPort}`,
+            "tls-replication yes",
+            ...tls.forRedis().map(([name, value]) => `${name} ${value}`),
+          ]
+          : []),
         "bind 127.0.0.1",
         `dir ${dir}`,
         `logfile ${dir}/sentinel.log`,
@@ -124,12 +146,12 @@ export class SentinelServer implements AsyncDisposable {
     // The binary goes by its name, see programs.ts.
     await Deno.symlink(installed, `${dir}/redis-sentinel`);
     const child = new Deno.Command(`${dir}/redis-sentinel`, {
-      args: [`${dir}/sentinel.conf`],
+      args: [`${dir}/sentinel.conf`, "--sentinel"],
       stdin: "null",
       stdout: "null",
       stderr: "null",
     }).spawn();
-    const sentinel = new SentinelServer(port, dir, child, options);
+    const sentinel = new SentinelServer([port, tlsPort], dir, child, options);
     try {
       await until(
         async () => await sentinel.cli("PING").catch(() => "") === "PONG",
@@ -148,6 +170,15 @@ export class SentinelServer implements AsyncDisposable {
     return this.#port.number;
   }
 
+  /** Port and scheme for clients. */
+  get clientPort(): number {
+    return (this.#tlsPort ?? this.#port).number;
+  }
+
+  get scheme(): string {
+    return this.#tlsPort ? "rediss+sentinel" : "redis+sentinel";
+  }
+
   /** Runs one command over a connection of its own, with the password. */
   async cli(...args: (string | number)[]): Promise<Reply> {
     using commands = await RedisCommands.connect({ port: this.port }, this.#options);
@@ -164,6 +195,7 @@ export class SentinelServer implements AsyncDisposable {
     this.#child.kill("SIGKILL");
     await withDeadline(this.#child.status, START_MS, "a Sentinel to end");
     this.#port[Symbol.dispose]();
+    this.#tlsPort?.[Symbol.dispose]();
     await Deno.remove(this.#dir, { recursive: true });
   }
 }

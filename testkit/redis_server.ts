@@ -6,6 +6,7 @@
  *
  * Only the process this file started is ever signalled, through its own handle.
  */
+import type { Certificates } from "./certificates.ts";
 import { until, withDeadline } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import { findRedisServer, REDIS_MISSING } from "./programs.ts";
@@ -22,6 +23,8 @@ export interface RedisServerOptions {
   readonly dir?: string;
   /** It keeps an append-only file, and then its data lives through `restart({ keepData: true })` without a snapshot. */
   readonly appendOnly?: boolean;
+  /** It speaks TLS on another port, too, and with its master and its replicas on that alone. They stay the caller's to remove. */
+  readonly tls?: Certificates;
   /** It begins as a replica of this server; wait for `copied` before you rely on that. */
   readonly replicaOf?: RedisServer;
 }
@@ -41,6 +44,7 @@ export class RedisServer implements AsyncDisposable {
   readonly #dir: string;
   readonly #binary: string;
   readonly #port: OwnPort | undefined;
+  readonly #tlsPort: OwnPort | undefined;
   #child: Deno.ChildProcess | undefined;
   /** Port of whom it is a replica, also when it is started again. */
   #masterPort: number | undefined;
@@ -50,8 +54,9 @@ export class RedisServer implements AsyncDisposable {
     this.#options = options;
     this.#dir = dir;
     this.#binary = binary;
-    this.#masterPort = options.replicaOf?.port;
+    this.#masterPort = options.replicaOf?.peerPort;
     if (!options.unixSocket) this.#port = OwnPort.take();
+    if (options.tls) this.#tlsPort = OwnPort.take();
   }
 
   /** Resolves when the server answers. */
@@ -83,6 +88,11 @@ export class RedisServer implements AsyncDisposable {
   /** TCP port; 0 with a unix socket. */
   get port(): number {
     return this.#port?.number ?? 0;
+  }
+
+  /** On which other servers and Sentinels reach it: that for TLS where it has one. */
+  get peerPort(): number {
+    return this.#tlsPort?.number ?? this.port;
   }
 
   /** Process id. Another one after a restart. */
@@ -169,14 +179,14 @@ export class RedisServer implements AsyncDisposable {
 
   /** Becomes a replica of another server, also when it is restarted; of none when it is not given. */
   async follow(master?: RedisServer): Promise<void> {
-    this.#masterPort = master?.port;
-    if (master) await this.cli("REPLICAOF", "127.0.0.1", master.port);
+    this.#masterPort = master?.peerPort;
+    if (master) await this.cli("REPLICAOF", "127.0.0.1", master.peerPort);
     else await this.cli("REPLICAOF", "NO", "ONE");
   }
 
   /** The next start makes it a replica of this server, or of none. */
   followNext(master: RedisServer | undefined): void {
-    this.#masterPort = master?.port;
+    this.#masterPort = master?.peerPort;
   }
 
   /** Resolves when this replica has a whole copy of its master's data, and is fed what comes. */
@@ -195,7 +205,7 @@ export class RedisServer implements AsyncDisposable {
    * to that only with a replica that it lists as online, which is up to a second after the replica has its copy.
    */
   async failOverTo(replica: RedisServer, ...options: (string | number)[]): Promise<void> {
-    const listed = new RegExp(`^slave\\d+:.*port=${replica.port},state=online`, "m");
+    const listed = new RegExp(`^slave\\d+:.*port=${replica.peerPort},state=online`, "m");
     let info = "";
     await until(
       async () => listed.test(info = await this.info("replication")),
@@ -203,7 +213,7 @@ export class RedisServer implements AsyncDisposable {
       START_MS,
       () => info,
     );
-    await this.cli("FAILOVER", "TO", "127.0.0.1", replica.port, ...options);
+    await this.cli("FAILOVER", "TO", "127.0.0.1", replica.peerPort, ...options);
   }
 
   /** A section of INFO. */
@@ -216,6 +226,7 @@ export class RedisServer implements AsyncDisposable {
       await this.stop({ signal: "SIGKILL" });
     } finally {
       this.#port?.[Symbol.dispose]();
+      this.#tlsPort?.[Symbol.dispose]();
       if (this.#options.dir === undefined) await Deno.remove(this.#dir, { recursive: true });
       else await Deno.remove(this.#binary);
     }
@@ -231,7 +242,7 @@ export class RedisServer implements AsyncDisposable {
   }
 
   async #launch(): Promise<void> {
-    const { unixSocket, password, appendOnly, args = [] } = this.#options;
+    const { unixSocket, password, appendOnly, tls, args = [] } = this.#options;
     const log = `${this.#dir}/redis.log`;
     const child = new Deno.Command(this.#binary, {
       args: [
@@ -242,6 +253,7 @@ export class RedisServer implements AsyncDisposable {
         ...["--repl-diskless-sync-delay", "0"],
         ...(this.#masterPort === undefined ? [] : ["--replicaof", `127.0.0.1 ${this.#masterPort}`]),
         ...(password === undefined ? [] : ["--requirepass", password]),
+        ...(tls ? ["--tls-port", String(this.peerPort), "--tls-replication", "yes", ...tlsFiles(tls)] : []),
         ...args,
       ],
       stdin: "null",
@@ -312,6 +324,10 @@ export function redisTest(name: string, fn: (t: Deno.TestContext) => void | Prom
     console.warn(`\nSKIPPED: every test that needs Redis. ${REDIS_MISSING}, or run "deno task test".\n`);
   }
   Deno.test({ name, ignore, fn });
+}
+
+function tlsFiles(tls: Certificates): string[] {
+  return tls.forRedis().flatMap(([name, value]) => [`--${name}`, value]);
 }
 
 /** Undefined when Redis wrote no log, as happens when it can't read its arguments. */

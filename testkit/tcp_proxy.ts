@@ -9,9 +9,14 @@ import { withDeadline } from "./deadline.ts";
 
 const WAIT_MS = 20_000;
 
+/** So much of what a client says first is looked at. */
+const SAID_CHARACTERS = 4_096;
+
 interface Pair {
   readonly client: Socket;
   readonly service: Socket;
+  /** What the client said first. */
+  said: string;
 }
 
 export class TcpProxy implements AsyncDisposable {
@@ -20,6 +25,8 @@ export class TcpProxy implements AsyncDisposable {
   /** One promise per socket: whoever closes the proxy waits for all of them. */
   readonly #closings = new Set<Promise<void>>();
   #isStalled = false;
+  /** Whether the answers to a client that has said this are held back. */
+  #isHeld: (said: string) => boolean = () => false;
   #targetPort: number;
 
   private constructor(server: Server, targetPort: number) {
@@ -38,10 +45,19 @@ export class TcpProxy implements AsyncDisposable {
     return proxy;
   }
 
+  get port(): number {
+    return (this.#server.address() as { port: number }).port;
+  }
+
+  /** How many connections pass through it. */
+  get connections(): number {
+    return this.#pairs.size;
+  }
+
   /** The same address, by way of this proxy. */
   through(url: string): string {
     const target = new URL(url);
-    target.port = String((this.#server.address() as { port: number }).port);
+    target.port = String(this.port);
     return target.href;
   }
 
@@ -69,6 +85,12 @@ export class TcpProxy implements AsyncDisposable {
     }
   }
 
+  /** Holds back what the service answers to some clients, by what they said first; the others notice nothing. */
+  hold(isHeld: (said: string) => boolean): void {
+    this.#isHeld = isHeld;
+    for (const pair of this.#pairs) this.#holdOrNot(pair);
+  }
+
   /** Takes nothing more from the service; what clients say is still passed on. */
   stall(): void {
     this.#isStalled = true;
@@ -79,6 +101,11 @@ export class TcpProxy implements AsyncDisposable {
   flow(): void {
     this.#isStalled = false;
     for (const { service } of this.#pairs) service.resume();
+  }
+
+  #holdOrNot({ service, said }: Pair): void {
+    if (this.#isHeld(said)) service.pause();
+    else if (!this.#isStalled) service.resume();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -98,8 +125,13 @@ export class TcpProxy implements AsyncDisposable {
 
   #join(client: Socket): void {
     const service = connect({ host: "127.0.0.1", port: this.#targetPort });
-    const pair = { client, service };
+    const pair: Pair = { client, service, said: "" };
     this.#pairs.add(pair);
+    client.on("data", (chunk) => {
+      if (pair.said.length >= SAID_CHARACTERS) return;
+      pair.said += chunk.toString("latin1");
+      if (this.#isHeld(pair.said)) service.pause();
+    });
     this.#pass(client, service, pair);
     this.#pass(service, client, pair);
     if (this.#isStalled) service.pause();

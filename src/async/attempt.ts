@@ -7,8 +7,8 @@
 import type { Deadline, Deadlines } from "./deadlines.ts";
 
 export class Attempt {
-  readonly #deadlines: Deadlines;
-  readonly #deadline: Deadline;
+  readonly #deadlines: Deadlines | undefined;
+  readonly #deadline: Deadline | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #abort: () => void;
   #givenUp: { reason: unknown } | undefined;
@@ -16,14 +16,18 @@ export class Attempt {
 
   /**
    * Begins it; call `end` when it is over.
-   * @param options.late Makes the error that says that its time is over.
+   * @param deadlines Without them it has all the time there is.
+   * @param options.late With deadlines: makes the error that says that its time is over.
    * @param options.signal Gives it up, for the signal's reason.
    * @throws the signal's reason.
    */
-  constructor(deadlines: Deadlines, { late, signal }: { late(): Error; signal: AbortSignal | undefined }) {
+  constructor(
+    deadlines: Deadlines | undefined,
+    { late, signal }: { late?(): Error; signal: AbortSignal | undefined },
+  ) {
     signal?.throwIfAborted();
     this.#deadlines = deadlines;
-    this.#deadline = deadlines.set(() => this.#giveUp(late()));
+    this.#deadline = deadlines?.set(() => this.#giveUp(late!()));
     this.#signal = signal;
     this.#abort = () => this.#giveUp(signal!.reason);
     signal?.addEventListener("abort", this.#abort);
@@ -53,7 +57,7 @@ export class Attempt {
 
   /** It is over: nothing gives it up any more. */
   end(): void {
-    this.#deadlines.clear(this.#deadline);
+    if (this.#deadline) this.#deadlines!.clear(this.#deadline);
     this.#signal?.removeEventListener("abort", this.#abort);
   }
 

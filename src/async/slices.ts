@@ -1,9 +1,10 @@
 /**
  * What is done for every socket, without keeping all else waiting: in slices, each in a turn of the event loop of its own.
- * `inSlices` goes through everything as soon as it can; `Rounds` comes to each once in a period, spread over it, so that
- * what comes of it is spread as well.
+ * `inSlices` goes through everything as soon as it can; `Pace` holds up what comes by itself, for each socket alone, when
+ * much of it comes at one time; `Rounds` comes to each once in a period, spread over it, so that what comes of it is
+ * spread as well.
  */
-import { setImmediate } from "node:timers";
+import { clearImmediate, setImmediate } from "node:timers";
 
 /** So many are in the first slice; the next may have twice as many, when its turn was short, up to the most. */
 const FEWEST_ITEMS = 32;
@@ -12,6 +13,71 @@ const MOST_ITEMS = 250;
 const MAX_MS = 2;
 /** The clock is looked at after so many. */
 const LOOK_ITEMS = 8;
+
+/**
+ * Lets through what comes in crowds, one after the other: so many in a turn of the event loop as leave it short.
+ *
+ *     await pace.turn();
+ */
+export class Pace {
+  readonly #line = new Set<() => void>();
+  /** What this turn has let through, and when it began; the first to come in a turn begins it. */
+  #isTurn = false;
+  #count = 0;
+  #startMs = 0;
+  #most = FEWEST_ITEMS;
+  #end: ReturnType<typeof setImmediate> | undefined;
+
+  /** Undefined for who may go on at once; else it resolves in the turn that has room for him. */
+  turn(): Promise<void> | undefined {
+    if (!this.#isTurn) {
+      this.#begin();
+      this.#endLater();
+    }
+    if (this.#line.size === 0) {
+      if (this.#take()) return undefined;
+      // Behind what those who went on may have put off to the end of this turn.
+      this.#endLater();
+    }
+    return new Promise((resolve) => this.#line.add(resolve));
+  }
+
+  #take(): boolean {
+    const hasRoom = this.#count < this.#most &&
+      (this.#count % LOOK_ITEMS > 0 || performance.now() - this.#startMs < MAX_MS);
+    if (hasRoom) this.#count++;
+    return hasRoom;
+  }
+
+  #begin(): void {
+    this.#isTurn = true;
+    this.#count = 0;
+    this.#startMs = performance.now();
+  }
+
+  #endLater(): void {
+    clearImmediate(this.#end);
+    this.#end = setImmediate(() => {
+      this.#isTurn = false;
+      if (this.#line.size > 0) void this.#letThrough();
+    });
+  }
+
+  async #letThrough(): Promise<void> {
+    // What comes of it by promises is done after it: only the turn as a whole shows what that takes.
+    const isLong = performance.now() - this.#startMs > MAX_MS;
+    this.#most = isLong ? Math.max(FEWEST_ITEMS, this.#most / 2) : Math.min(MOST_ITEMS, this.#most * 2);
+    this.#begin();
+    for (const resolve of this.#line) {
+      if (!this.#take()) break;
+      this.#line.delete(resolve);
+      resolve();
+      // Whoever that was begins meanwhile, and the clock goes on.
+      await undefined;
+    }
+    this.#endLater();
+  }
+}
 
 /**
  * Does the work for each item. The first slice is done at once, and what fits in it leaves nothing for later.
@@ -26,20 +92,14 @@ export async function inSlices<T>(
   work: (item: T) => void,
   signal?: AbortSignal,
 ): Promise<void> {
-  let count = 0, most = FEWEST_ITEMS;
-  let startMs = performance.now();
+  const pace = new Pace();
+  void pace.turn();
   for (const item of items) {
     if (signal?.aborted) return;
     work(item);
-    count++;
-    if (count < most && (count % LOOK_ITEMS > 0 || performance.now() - startMs < MAX_MS)) continue;
     // Before the next item is taken: by then it may be gone.
-    await new Promise<void>((resolve) => setImmediate(resolve));
-    // What the work has promises do is done after the slice: only the turn as a whole shows what that takes.
-    const nowMs = performance.now();
-    most = nowMs - startMs > MAX_MS ? Math.max(FEWEST_ITEMS, most / 2) : Math.min(MOST_ITEMS, most * 2);
-    startMs = nowMs;
-    count = 0;
+    const turn = pace.turn();
+    if (turn) await turn;
   }
 }
 
@@ -59,6 +119,8 @@ export interface RoundsOptions {
 export class Rounds<T> implements Iterable<T> {
   readonly #options: RoundsOptions;
   readonly #parts: readonly Set<T>[];
+  /** In which part each is. */
+  readonly #partOf = new Map<T, Set<T>>();
   #visit: (item: T, isLate: boolean) => void = () => {};
   #timer: ReturnType<typeof setInterval> | undefined;
   #running: AbortController | undefined;
@@ -79,21 +141,25 @@ export class Rounds<T> implements Iterable<T> {
   }
 
   get size(): number {
-    return this.#parts.reduce((sum, { size }) => sum + size, 0);
+    return this.#partOf.size;
   }
 
   /** It is not there yet. */
   add(item: T): void {
-    this.#parts[this.#joining]!.add(item);
+    const part = this.#parts[this.#joining]!;
+    part.add(item);
+    this.#partOf.set(item, part);
     this.#joining = (this.#joining + 1) % this.#parts.length;
   }
 
   delete(item: T): void {
-    for (const part of this.#parts) if (part.delete(item)) return;
+    this.#partOf.get(item)?.delete(item);
+    this.#partOf.delete(item);
   }
 
-  *[Symbol.iterator](): Generator<T> {
-    for (const part of this.#parts) yield* part;
+  /** In the order in which they came. */
+  [Symbol.iterator](): IterableIterator<T> {
+    return this.#partOf.keys();
   }
 
   /**

@@ -7,6 +7,7 @@
  */
 import type { Attempt } from "../async/attempt.ts";
 import { Semaphore } from "../async/semaphore.ts";
+import { inSlices } from "../async/slices.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
@@ -33,7 +34,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   readonly #dials = new Semaphore(MAX_DIALS);
   readonly connections = healthRounds();
   readonly #all = new ByChannel<DedicatedSubscription>();
-  #isClosed = false;
+  isClosed = false;
   #losses = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -75,7 +76,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     });
     this.#all.add(subscription);
     this.connections.add(subscription);
-    if (this.#isClosed) {
+    if (this.isClosed) {
       await subscription.close();
       throw new BrokerUnavailableError("The broker is closed");
     }
@@ -83,9 +84,11 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.isClosed = true;
     clearTimeout(this.#tellTimer);
-    await Promise.all([...this.#all].map((subscription) => subscription.close()));
+    const closings: Promise<void>[] = [];
+    await inSlices([...this.#all], (subscription) => void closings.push(subscription.close()));
+    await Promise.all(closings);
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
@@ -95,7 +98,7 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   onLost(count: number): void {
     this.lost += count;
     this.#budget.expect(count);
-    if (count < 0 || this.#isClosed) return;
+    if (count < 0 || this.isClosed) return;
     this.#losses += count;
     this.#tellTimer ??= setTimeout(() => {
       this.#tellTimer = undefined;

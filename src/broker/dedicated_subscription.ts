@@ -16,6 +16,8 @@ export interface DedicatedContext {
   /** Subscriptions were lost, or found again: a negative number. */
   onLost(count: number): void;
   onClosed(subscription: DedicatedSubscription): void;
+  /** All end: nothing more is handed on, also where that has not been closed yet. */
+  readonly isClosed: boolean;
   /** Has what the subscriber throws. */
   readonly log: Log | undefined;
 }
@@ -70,7 +72,7 @@ export class DedicatedSubscription extends PubSubConnection implements Subscript
   }
 
   protected onMessage(parser: RespParser): void {
-    this.#listener.message(parser.payload(), parser.byteLength);
+    if (!this.#context.isClosed) this.#listener.message(parser.payload(), parser.byteLength);
   }
 
   protected onReply(reply: Reply): string | undefined {

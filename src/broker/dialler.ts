@@ -4,6 +4,8 @@
  */
 import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
+import { Semaphore } from "../async/semaphore.ts";
+import { Pace } from "../async/slices.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
 import type { PubSubWords } from "../redis/pubsub_words.ts";
@@ -14,9 +16,16 @@ import type { Topology } from "../redis/topology.ts";
 
 /** How long Redis may take to confirm that nobody listens any more. */
 const CLOSE_MS = 1_000;
+/**
+ * What was lost is dialled so many at one time. Each has its time from its turn on: where all are lost, those at the end
+ * of the line would else be late again and again, before anybody had dialled them.
+ */
+const MAX_REDIALS = 64;
 
 export class Dialler implements PubSubContext {
   readonly closeDeadlines = new Deadlines(CLOSE_MS);
+  readonly pace = new Pace();
+  readonly #redials = new Semaphore(MAX_REDIALS);
   readonly #subscribing: Deadlines;
   readonly #topology: Topology;
   readonly #redis: Redis;
@@ -55,6 +64,20 @@ export class Dialler implements PubSubContext {
   }
 
   /**
+   * As `attempt`, for what was lost and has nobody who waits for it: there is time enough until it is its turn.
+   * @throws as `attempt`.
+   */
+  async redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    const waiting = new Attempt(undefined, { signal });
+    try {
+      await this.pace.turn();
+      return await this.#redials.run(() => this.attempt(signal, work), waiting);
+    } finally {
+      waiting.end();
+    }
+  }
+
+  /**
    * A new connection, logged in, on which the commands have been answered.
    * @param channel Where this lives; without one, where all of them do.
    */
@@ -64,7 +87,11 @@ export class Dialler implements PubSubContext {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);
       if (!address) throw new BrokerUnavailableError("It is not known yet where Redis is");
-      const connection = await RedisConnection.open(address, attempt, { ...options, onLoginRefused })
+      const connection = await RedisConnection.open(address, attempt, {
+        ...options,
+        onLoginRefused,
+        pace: this.pace,
+      })
         .catch((error: unknown) => {
           this.#topology.doubt();
           throw error;

@@ -15,8 +15,11 @@ const MAX_LATE_MS = 500;
  * would be answered with too small a number.
  */
 const SETTLE_MS = 1_500;
-/** How long a subscription may take to give a sign of life after Redis came back; sends are still refused then. */
-const LIFE_MS = 1_000;
+/**
+ * So often is looked for signs of life after Redis came back; sends are refused meanwhile. Who has given none is dialled
+ * again when nobody else has given one since the look before.
+ */
+const LIFE_MS = 500;
 /** How long at most they are refused while this node itself has not restored all of its subscriptions. */
 const MAX_SETTLE_MS = 30_000;
 
@@ -40,6 +43,8 @@ export class RedisBroker implements Broker {
   /** When all were asked for a sign of life the last time. */
   #askedAtMs = -Infinity;
   #asking: AbortController | undefined;
+  /** Subscriptions that had given no sign of life when it was looked for the last time. */
+  #silent = 0;
   #lifeTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param options Its way of subscribing ends with the broker; the connection for commands is the caller's to close. */
@@ -79,7 +84,7 @@ export class RedisBroker implements Broker {
     if (backAtMs === -Infinity) return undefined; // it was never away: no need to ask the clock
     const nowMs = performance.now();
     const isSettling = nowMs - Math.max(backAtMs, this.#askedAtMs) < SETTLE_MS;
-    return isSettling || this.#subscriptions.lost > 0 && nowMs - backAtMs < MAX_SETTLE_MS
+    return isSettling || this.#silent + this.#subscriptions.lost > 0 && nowMs - backAtMs < MAX_SETTLE_MS
       ? RESTORING
       : undefined;
   }
@@ -136,28 +141,45 @@ export class RedisBroker implements Broker {
   async #askForLife(): Promise<void> {
     clearTimeout(this.#lifeTimer);
     this.#asking?.abort();
-    const { signal } = this.#asking = new AbortController();
-    await this.#pass((connection) => connection.ping(), signal);
-    if (signal.aborted || this.#closing.signal.aborted) return;
+    this.#asking = new AbortController();
+    const stop = AbortSignal.any([this.#asking.signal, this.#closing.signal]);
+    await this.#pass((connection) => connection.ping(), stop);
+    if (stop.aborted) return;
     // The last of them has its time from now on.
     this.#askedAtMs = performance.now();
-    const dueMs = this.#askedAtMs + LIFE_MS;
-    this.#lifeTimer = setTimeout(() => {
-      // A process that had no time to listen learns nothing from silence; the next health checks will.
-      if (performance.now() - dueMs >= MAX_LATE_MS || this.#redis.availability.reason !== undefined) return;
-      void this.#pass((connection) => connection.cutIfSilent(), signal);
+    this.#awaitLife(Infinity, stop);
+  }
+
+  /** @param before How many had given no sign of life at the look before. */
+  #awaitLife(before: number, stop: AbortSignal): void {
+    const dueMs = performance.now() + LIFE_MS;
+    this.#lifeTimer = setTimeout(async () => {
+      const isLate = performance.now() - dueMs >= MAX_LATE_MS;
+      const silent: PubSubConnection[] = [];
+      await this.#pass((connection) => void (connection.isSilent && silent.push(connection)), stop);
+      if (stop.aborted) return;
+      this.#silent = silent.length;
+      if (silent.length === 0 || this.#redis.availability.reason !== undefined) return;
+      // A process that had no time to listen, or still comes to hear more of them, learns nothing from silence.
+      const isHearing = silent.length < before;
+      if (!isLate && !isHearing) await this.#cutSilent(silent, stop);
+      if (!stop.aborted) this.#awaitLife(isLate ? Infinity : silent.length, stop);
     }, LIFE_MS);
   }
 
+  async #cutSilent(connections: readonly PubSubConnection[], stop: AbortSignal): Promise<void> {
+    await inSlices(connections, (connection) => {
+      if (connection.isSilent) connection.cut();
+    }, stop);
+  }
+
   /** Does something for every connection that must have been done before sends are accepted. */
-  async #pass(work: (connection: PubSubConnection) => void, signal?: AbortSignal): Promise<void> {
-    const { signal: closing } = this.#closing;
+  async #pass(
+    work: (connection: PubSubConnection) => void,
+    stop: AbortSignal = this.#closing.signal,
+  ): Promise<void> {
     this.#passes++;
-    await inSlices(
-      this.#subscriptions.connections,
-      work,
-      signal ? AbortSignal.any([signal, closing]) : closing,
-    );
+    await inSlices(this.#subscriptions.connections, work, stop);
     this.#passes--;
   }
 

@@ -119,8 +119,10 @@ export class RoutedBroker implements Broker {
 
   async close(): Promise<void> {
     this.#closing.abort();
-    // All at once: nothing that is under way is delivered any more.
-    await Promise.all([...this.#subscriptions, ...this.#routes.all()].map((one) => one.close()));
+    // From then on nothing that is under way is delivered any more.
+    const closings = this.#routes.all().map((broker) => broker.close());
+    await inSlices([...this.#subscriptions], (subscription) => void closings.push(subscription.close()));
+    await Promise.all(closings);
   }
 
   async #counts(channels: readonly string[]): Promise<number[]> {

@@ -59,6 +59,8 @@ export class SharedConnection extends PubSubConnection {
   readonly #channels = new Map<string, SharedChannel>();
   /** Channels whose wish may differ from what was sent. */
   #dirty = new Set<SharedChannel>();
+  /** Channels that Redis has again, and whose listeners have to be told. */
+  readonly #returned = new Set<SharedChannel>();
   #commands: SharedCommands;
   /** Whether a refused channel was logged, on this connection. */
   #isRefusalSaid = false;
@@ -293,6 +295,21 @@ export class SharedConnection extends PubSubConnection {
     channel.held = { close: () => connection?.close() };
     channel.settle();
     this.#context.onSubscribed(channel.name);
+    if (channel.listeners.values().some(({ isLost }) => isLost)) this.#restoreSoon(channel);
+  }
+
+  /** In slices: Redis confirms thousands of channels at one time, and each listener then reads what it missed. */
+  #restoreSoon(channel: SharedChannel): void {
+    if (this.#returned.size === 0) {
+      setImmediate(() => void inSlices(this.#returned, (channel) => this.#restore(channel)));
+    }
+    this.#returned.add(channel);
+  }
+
+  #restore(channel: SharedChannel): void {
+    this.#returned.delete(channel);
+    // It may have been lost again since.
+    if (!channel.isConfirmed) return;
     for (const listener of channel.listeners) {
       if (!listener.isLost) continue;
       listener.isLost = false;
@@ -312,7 +329,7 @@ export class SharedConnection extends PubSubConnection {
         continue;
       }
       channel.settle(reason);
-      if (this.#isRefusalSaid || ![...channel.listeners].some(({ isLost }) => isLost)) continue;
+      if (this.#isRefusalSaid || !channel.listeners.values().some(({ isLost }) => isLost)) continue;
       this.#isRefusalSaid = true;
       this.#context.onRefused(channel.name, reason);
     }

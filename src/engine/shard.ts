@@ -9,7 +9,7 @@ import type { Lineage } from "../history/lineage.ts";
 import { RedisStreamsHistory } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
-import type { ClusterMaster } from "../redis/cluster.ts";
+import type { ClusterMaster } from "../redis/cluster_master.ts";
 import { type FirstAttempt, Redis } from "../redis/commands.ts";
 import type { Topology } from "../redis/topology.ts";
 

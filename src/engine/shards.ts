@@ -5,7 +5,8 @@
 import { isMisrouted, RoutedBroker } from "../broker/routed.ts";
 import { Lineage } from "../history/lineage.ts";
 import { RoutedHistory } from "../history/routed.ts";
-import { Cluster, type ClusterMaster } from "../redis/cluster.ts";
+import { Cluster } from "../redis/cluster.ts";
+import type { ClusterMaster } from "../redis/cluster_master.ts";
 import type { FirstAttempt, Script, Scripts } from "../redis/commands.ts";
 import type { Topology } from "../redis/topology.ts";
 import type { UrlSource } from "../redis/url_source.ts";

@@ -20,7 +20,8 @@
  *
  * When an append is gone from a server that was not replaced, and what the processes told each other is still there, only
  * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly. Who comes from
- * another server, where it went on alone, does begin one, however long others have been here.
+ * another server, where it went on alone, does begin one, however long others have been here; also when they have begun one
+ * themselves, but before its last append.
  *
  * When the server's life is another than the one that was written down, a process that misses nothing waits a moment, for
  * another may miss an append that it has not written down yet. A process that has just started remembers nothing, and waits
@@ -143,8 +144,7 @@ export class Timeline implements Watch {
    */
   appended(channel: string, seq: number, tag: string): boolean {
     const isFirst = this.#own === undefined;
-    // The next look sets the time, so that an append need not read the clock.
-    this.#own = { channel, seq, tag, atMs: Infinity };
+    this.#own = { channel, seq, tag, atMs: performance.now() };
     this.#isOwnTold = false;
     return isFirst && this.#mark === "" && this.#isMarkable && !this.#part;
   }
@@ -194,7 +194,6 @@ export class Timeline implements Watch {
     whose: string,
   ): Promise<string | undefined> {
     const nowMs = performance.now();
-    if (this.#own?.atMs === Infinity) this.#own = { ...this.#own, atMs: nowMs };
     const own = this.#own;
     const known = [own, ...[...this.#others.values()].map(({ known }) => known)]
       .filter((one) => one !== undefined)
@@ -232,6 +231,7 @@ export class Timeline implements Watch {
         this.#isFailover(server) && this.#handedOverTo !== server.life ? "1" : "0",
         tag === this.#tag ? "0" : "1",
         part ? this.#left(part) : "",
+        own !== undefined && known[0] === own ? String(Math.floor(nowMs - own.atMs)) : "",
         ...known.flatMap(({ seq, tag }, i) => [...keys[i]!, String(seq), tag]),
       ],
     ) as string[];

@@ -10,7 +10,7 @@ local life, known, fresh, has_memory, patience = ARGV[1], ARGV[2], ARGV[3], ARGV
 local me, record, ttl, is_other, told = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local known_mark, new_mark = ARGV[11], ARGV[12]
 local ids, whose, slots_now, slots, ended = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
-local is_unproven, is_elsewhere, left, first = ARGV[18], ARGV[19], ARGV[20], 21
+local is_unproven, is_elsewhere, left, own_age, first = ARGV[18], ARGV[19], ARGV[20], ARGV[21], 22
 local has_shrunk = false
 -- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
@@ -92,16 +92,19 @@ local function is_there(position, history, seq, tag)
   local now = redis.pcall('HMGET', position, 'seq', 'tag')
   -- It has left for another master of the cluster.
   if now.err and string.find(now.err, 'non local key', 1, true) then return true end
-  if not now[1] then return written == life end
+  if not now[1] then return written == life and is_other == '0' end
   if tonumber(now[1]) < tonumber(seq) then return false end
   if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
   local entry = redis.pcall('XRANGE', history, seq .. '-0', seq .. '-0')[1]
   return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
 end
 
-local is_whole = true
+local is_whole, is_own_lost = true, false
 for i = first, #ARGV, 4 do
-  if not is_there(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) then is_whole = false end
+  if not is_there(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) then
+    is_whole = false
+    if i == first and own_age ~= '' then is_own_lost = true end
+  end
 end
 
 local records = redis.call('HGETALL', last)
@@ -111,6 +114,13 @@ for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(record
 -- on while it was elsewhere: that their records are there says nothing of the appends that were answered to itself.
 local is_same_data = is_whole or
   is_other == '0' and written == life and name == known and told > 0 and newest >= told
+
+-- Another may have begun one here while this process went on elsewhere. Clients that were told then know nothing of what it
+-- accepted after that. Both are counted from now, each on one clock.
+local function has_begun_before(age)
+  local began = number_of(name)
+  return began > now or now - began >= tonumber(age)
+end
 
 local found = name
 local later = string.format('%.0f', math.max(number_of(name) + 1, number_of(known) + 1, now)) .. '.' .. fresh
@@ -124,7 +134,7 @@ if has_memory == '1' then
       return {'', ''}
     end
     name = name or known
-  elseif number_of(name) <= number_of(known) then
+  elseif number_of(name) <= number_of(known) or is_other == '1' and is_own_lost and has_begun_before(own_age) then
     name = later
   end
 elseif not name then

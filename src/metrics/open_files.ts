@@ -9,7 +9,7 @@
 import { closeSync, openSync } from "node:fs";
 
 /** Above this share of the limit files are scarce. */
-const SCARCE = 0.9;
+export const SCARCE_FILES = 0.9;
 /** A look is good for so long, in milliseconds. */
 const FRESH_MS = 250;
 /** Files that are opened for a look when the system does not tell: so many free numbers among the open ones are seen. */
@@ -42,7 +42,7 @@ export class OpenFiles {
 
   /** Whether so few are left that they are needed for what is open already. */
   get areScarce(): boolean {
-    return this.limit !== undefined && this.count > this.limit * SCARCE;
+    return this.limit !== undefined && this.count > this.limit * SCARCE_FILES;
   }
 
   /** As a sentence. */

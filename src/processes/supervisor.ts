@@ -4,24 +4,17 @@
  * of a client and no message goes through it, and it knows neither Redis nor who may do what. The room owns how processes
  * of one service come, go and speak to each other; `place.ts` is their side of it.
  */
-import { backoffMs } from "../async/backoff.ts";
-import { sleep } from "../async/sleep.ts";
 import type { Config } from "../config/settings.ts";
 import { surviveFaults } from "../log/faults.ts";
-import type { Log, LogFields } from "../log/log.ts";
+import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { freePort, listenFault, listenUrl } from "../net/listening.ts";
-import { ConfigError, messageOf, orFaults } from "../protocol/errors.ts";
-import { Child, type Ending, type Program } from "./child.ts";
+import { ConfigError, orFaults } from "../protocol/errors.ts";
+import { Child, type Program } from "./child.ts";
 import { opsHandler } from "./ops.ts";
+import { endWithin, Post } from "./post.ts";
 import { type Hands, onSignals } from "./signals.ts";
 
-/** Pause before a process that ended is started again. */
-const RESTART = { baseMs: 200, maxMs: 30_000, jitter: 0.5 };
-/** One that has listened for so long ended for a new reason, in milliseconds: how long it took to start says nothing. */
-const STABLE_MS = 10_000;
-/** How long a new process may take to be ready, in a rolling restart. */
-const READY_MS = 60_000;
 /** How long a process may take to end, beyond its drain window. */
 const END_MS = 10_000;
 /** How long one may take that is to end at once, in milliseconds. */
@@ -211,105 +204,6 @@ class Supervisor implements Hands {
     });
     return child;
   }
-}
-
-interface PostOptions {
-  readonly log: Log;
-  /** Resolves when all are to end. */
-  readonly ending: Promise<void>;
-  isEnding(): boolean;
-  /** @throws when it can't be started. */
-  spawn(): Child;
-}
-
-/** Where one process has to be: another takes its place when it ends. */
-class Post {
-  readonly #options: PostOptions;
-  #child: Child | undefined;
-  /** Since when that listens, on the clock of `performance.now()`. */
-  #upMs = Infinity;
-  /** Processes in a row that did not live long. */
-  #failures = 0;
-
-  constructor(options: PostOptions) {
-    this.#options = options;
-  }
-
-  /** @throws when it can't be started. */
-  start(): Child {
-    const child = this.#options.spawn();
-    this.take(child);
-    return child;
-  }
-
-  /** The process is its own from now on. */
-  take(child: Child): void {
-    this.#child = child;
-    this.#upMs = Infinity;
-    void child.isUp().then((isUp) => {
-      if (isUp && child === this.#child) this.#upMs = performance.now();
-    });
-    void child.ended.then((ending) => this.#onEnd(child, ending));
-  }
-
-  /**
-   * Starts a new process, and when it is ready ends the old one.
-   * @param endMs How long the old one may take to end.
-   * @returns Why the old one stays; undefined when it is replaced.
-   */
-  async replace(endMs: number): Promise<string | undefined> {
-    const { spawn, isEnding, log } = this.#options;
-    let fresh: Child;
-    try {
-      fresh = spawn();
-    } catch (error) {
-      return messageOf(error);
-    }
-    if (!await fresh.isReady(READY_MS) || isEnding()) {
-      const fault = fresh.hasEnded ? "the new process has ended" : "the new process did not become ready";
-      fresh.order("drain");
-      await endWithin(fresh, endMs, log);
-      return fault;
-    }
-    const old = this.#child;
-    this.#failures = 0;
-    this.take(fresh);
-    if (old && !old.hasEnded) {
-      old.order("drain");
-      await endWithin(old, endMs, log);
-    }
-    return undefined;
-  }
-
-  async #onEnd(child: Child, { code, signal }: Ending): Promise<void> {
-    const { log, ending, isEnding } = this.#options;
-    // It was replaced.
-    if (child !== this.#child) return;
-    if (performance.now() - this.#upMs >= STABLE_MS) this.#failures = 0;
-    const { pid, place: { number } } = child;
-    let fields: LogFields = { pid, code, ...(signal !== null && { signal }) };
-    // A rolling restart may put another into its place meanwhile.
-    while (child === this.#child && !isEnding()) {
-      const pauseMs = Math.round(backoffMs(this.#failures++, RESTART));
-      log.error("process ended: it is started again", { process: number, ...fields, after_ms: pauseMs });
-      await sleep(pauseMs, ending);
-      if (child !== this.#child || isEnding()) return;
-      try {
-        this.start();
-      } catch (error) {
-        fields = { reason: messageOf(error) };
-      }
-    }
-  }
-}
-
-/** Waits for a process to end; kills it when that takes too long. */
-async function endWithin(child: Child, ms: number, log: Log): Promise<void> {
-  await sleep(ms, child.ended);
-  if (child.hasEnded) return;
-  log.warn("process killed", { process: child.place.number, pid: child.pid });
-  child.kill();
-  await child.ended;
 }
 
 /** The processes, the draining ones too. */

@@ -1,5 +1,9 @@
-/** The client library, which no other file imports: how it is set up here, and what commands become that it fails. */
-import { createClient } from "redis";
+/**
+ * The client library, which no other file imports: how it is set up here, and what commands become that it fails.
+ *
+ * It is loaded when it is needed: its hundreds of files take longer than all the rest of a service, and in memory none of
+ * them is used.
+ */
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { RedisAddress } from "./address.ts";
 import { classOf, isReply, publicMessage } from "./error_text.ts";
@@ -9,7 +13,22 @@ const SILENCE_MS = 5_000;
 
 export type Client = ReturnType<typeof newClient>;
 
-/** A client that dials once, when `connect` is called. */
+let library: typeof import("redis") | undefined;
+let loading: Promise<void> | undefined;
+
+/** Whether clients can be made. */
+export function isLoaded(): boolean {
+  return library !== undefined;
+}
+
+/** Resolves when clients can be made. */
+export function load(): Promise<void> {
+  if (library) return Promise.resolve();
+  return loading ??= import("redis").then((loaded) => void (library = loaded))
+    .finally(() => loading = undefined);
+}
+
+/** A client that dials once, when `connect` is called. Only once the library is loaded. */
 export function newClient(address: RedisAddress) {
   const { transport, hostname, port, path, tls, username, password, database } = address;
   return (model ??= newModel()).duplicate({
@@ -34,7 +53,7 @@ export function newClient(address: RedisAddress) {
 let model: ReturnType<typeof newModel> | undefined;
 
 function newModel() {
-  return createClient({
+  return library!.createClient({
     // RESP2 needs no greeting and is spoken by every Redis.
     RESP: 2,
     maintNotifications: "disabled",

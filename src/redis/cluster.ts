@@ -13,20 +13,11 @@ import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Place, RedisAddress } from "./address.ts";
 import type { FirstAttempt } from "./availability.ts";
 import { isRefusal } from "./client_library.ts";
-import {
-  ClusterMap,
-  type ClusterNode,
-  type Keeper,
-  parseEndpoints,
-  parseNodes,
-  type SlotsReply,
-} from "./cluster_map.ts";
+import { ClusterMap, type ClusterNode, parseEndpoints, parseNodes, type SlotsReply } from "./cluster_map.ts";
+import { ClusterMaster, type MastersCluster } from "./cluster_master.ts";
 import { isReply, logMessage, publicMessage } from "./error_text.ts";
 import { Link } from "./link.ts";
-import { readInfo, type ServerInfo } from "./server_info.ts";
-import { SHARDED } from "./pubsub_words.ts";
-import { formatRanges, nameIn, slotOf } from "./slots.ts";
-import type { Topology } from "./topology.ts";
+import { formatRanges, slotOf } from "./slots.ts";
 import type { UrlSource } from "./url_source.ts";
 
 export interface ClusterOptions {
@@ -49,7 +40,7 @@ const ASKED = 3;
 
 const UNREACHABLE = "Redis is not available: none of its cluster's nodes can be reached";
 
-export class Cluster {
+export class Cluster implements MastersCluster {
   readonly #source: UrlSource;
   readonly #options: ClusterOptions;
   readonly #warnings: WarnOnce;
@@ -249,111 +240,4 @@ function placesOf(nodes: readonly ClusterNode[]): Place[] {
     Number(one.masterId !== undefined) - Number(other.masterId !== undefined)
   )
     .map(({ place }) => place);
-}
-
-/** One master of a cluster with its replicas: the topology of all that it keeps. */
-export class ClusterMaster implements Topology {
-  readonly words = SHARDED;
-  readonly #keeper: Keeper;
-  readonly #cluster: Cluster;
-  readonly #listeners: ((reason: string) => void)[] = [];
-  #tag: { readonly slot: number; readonly text: string } | undefined;
-
-  constructor(keeper: Keeper, cluster: Cluster) {
-    this.#keeper = keeper;
-    this.#cluster = cluster;
-  }
-
-  /** Where the master is, for the log. */
-  get place(): string {
-    const { hostname, port } = this.#keeper.master.place;
-    return `${hostname}:${port}`;
-  }
-
-  /** Ids of its nodes. */
-  get ids(): ReadonlySet<string> {
-    return this.#keeper.ids;
-  }
-
-  /** Id of the node that is the master now. */
-  get node(): string {
-    return this.#keeper.master.id;
-  }
-
-  /**
-   * Whether a former master has handed everything over to the one that is here now, and took nothing after that. One that
-   * hung did not: when it wakes up it takes what lies in its sockets, as if it still were the master. A former master that
-   * follows the new one without a whole new copy had nothing that the new one has not.
-   * @param former Id of its node.
-   * @param server The new one.
-   */
-  async hasHandedOver(former: string, server: ServerInfo): Promise<boolean> {
-    const place = this.#cluster.placeOf(former);
-    if (place === undefined || server.promotion === "") return false;
-    const link = new Link(this.#cluster.addressOf(place));
-    let info: ServerInfo | undefined;
-    const asking = link.ask<[string]>(["INFO", "replication"])
-      .then(([text]) => info = readInfo(text), () => {});
-    await sleep(ANSWER_MS, Promise.race([asking, this.#cluster.closing]));
-    link.close();
-    return info?.role === "slave" && info.promotion === server.promotion;
-  }
-
-  /** The slots it keeps now, as `formatRanges` writes them. */
-  get slots(): string {
-    return this.#cluster.rangesOf(this);
-  }
-
-  /** Whether it keeps a key or channel now. */
-  keeps(name: string): boolean {
-    return this.#cluster.keeperOf(name) === this;
-  }
-
-  /** Whether a node is one of another master's, or is another one. */
-  isOthers(id: string): boolean {
-    return this.#cluster.masters.some((master) => master !== this && master.ids.has(id));
-  }
-
-  /**
-   * What stands in the braces of a key that it keeps: the same in each process that knows the same of the cluster.
-   * Undefined when it keeps nothing.
-   */
-  get tag(): string | undefined {
-    const slot = Number(/\d+$/.exec(this.slots)?.[0] ?? -1);
-    if (slot < 0) return undefined;
-    // Slots are moved from the lowest on: it is the highest that stays.
-    if (this.#tag?.slot !== slot) this.#tag = { slot, text: nameIn(slot, "userwire:timeline:") };
-    return this.#tag.text;
-  }
-
-  locate(name?: string): RedisAddress {
-    if (name !== undefined && !this.keeps(name)) {
-      throw new BrokerUnavailableError("Redis keeps this user's data on another master than before");
-    }
-    return this.#cluster.addressOf(this.#keeper.master.place);
-  }
-
-  onChange(listener: (reason: string) => void): void {
-    this.#listeners.push(listener);
-  }
-
-  /** Another node has taken over, or the master has another address. */
-  moved(): void {
-    for (const listener of this.#listeners) listener("Redis has another master than before");
-  }
-
-  doubt(): void {
-    void this.#cluster.look();
-  }
-
-  loginRefused(): void {
-    this.#cluster.loginRefused();
-  }
-
-  reload(): void {
-    this.#cluster.reload();
-  }
-
-  /** It is the cluster that is closed. */
-  close(): void {}
 }

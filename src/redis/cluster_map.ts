@@ -80,6 +80,8 @@ export interface Keeper {
   readonly master: ClusterNode;
   /** Ids of the master and its replicas, as far as they are known. */
   readonly ids: ReadonlySet<string>;
+  /** Nobody answers at its place: one that was left is as good. */
+  doubt(): void;
 }
 
 export interface MapChange<T> {
@@ -94,10 +96,39 @@ class Owner<T> implements Keeper {
   ids: ReadonlySet<string> = new Set();
   /** Made with the first slot. */
   made: T | undefined;
+  /** Places of this master that were left for another one, and the number of the answer that repeated its place last. */
+  readonly #left = new Set<string>();
+  #repeated = 0;
   constructor(public master: ClusterNode) {}
+
+  /**
+   * Another description of the same claim, or a newer one. Where nodes differ in the place of one master, as with two kinds
+   * of endpoints, it goes to none that it has left: else its connections would go to and fro with each answer.
+   * @param answer Number of the answer.
+   */
+  describe(master: ClusterNode, answer: number): void {
+    const { id, epoch, place: before } = this.master;
+    const isSameClaim = master.id === id && master.epoch === epoch;
+    const isSamePlace = formatPlace(master.place) === formatPlace(before);
+    if (isSameClaim && !isSamePlace && this.#left.has(formatPlace(master.place))) {
+      if (answer - this.#repeated <= PATIENCE) return void (this.master = { ...master, place: before });
+    }
+    if (!isSameClaim) this.#left.clear();
+    else if (!isSamePlace) this.#left.add(formatPlace(before));
+    this.#repeated = answer;
+    this.master = master;
+  }
+
+  doubt(): void {
+    this.#left.clear();
+  }
 }
 
-/** A claim that so many answers in a row do not repeat has ended, or never was. */
+function formatPlace({ hostname, port }: Place): string {
+  return `${hostname}:${port}`;
+}
+
+/** A claim that so many answers in a row do not repeat has ended, or never was; and so has a place. */
 const PATIENCE = 12;
 
 export class ClusterMap<T> {
@@ -158,11 +189,10 @@ export class ClusterMap<T> {
     for (const master of masters) {
       const owner = all.find((owner) => owner.master.id === master.id) ??
         all.find(({ ids }) => ids.has(master.id)) ?? new Owner<T>(master);
-      const { id: former, epoch, place: { hostname, port } } = owner.master;
+      const { id: former, epoch, place } = owner.master;
       if (master.epoch >= epoch) {
-        owner.master = master;
-        const isMoved = master.id !== former || hostname !== master.place.hostname ||
-          port !== master.place.port;
+        owner.describe(master, this.#answers);
+        const isMoved = master.id !== former || formatPlace(owner.master.place) !== formatPlace(place);
         if (isMoved) moved.push(owner.made!);
         const replicas = nodes.filter(({ masterId }) => masterId === master.id).map(({ id }) => id);
         // One that has just lost its place will be a replica.

@@ -11,7 +11,7 @@ import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
 import type { RedisAddress } from "./address.ts";
 import { Availability } from "./availability.ts";
-import { asUnavailable, type Client, isRefusal, newClient } from "./client_library.ts";
+import { asUnavailable, type Client, isLoaded, isRefusal, load, newClient } from "./client_library.ts";
 import { Greeting, type Watch } from "./greeting.ts";
 import { Outbox } from "./outbox.ts";
 import type { ServerInfo } from "./server_info.ts";
@@ -158,6 +158,7 @@ export abstract class CommandConnection {
   }
 
   #dial(): void {
+    if (!isLoaded()) return void this.#load();
     this.availability.dialled();
     let address: RedisAddress | undefined;
     try {
@@ -182,6 +183,16 @@ export abstract class CommandConnection {
       if (client === this.#client) this.#redial();
     });
     client.connect().catch(() => {}); // its events have said it
+  }
+
+  async #load(): Promise<void> {
+    try {
+      await load();
+      if (!this.#closed) this.#dial();
+    } catch (error) {
+      this.#fail(`The client library of Redis can't be loaded: ${messageOf(error)}`, { severity: 2 });
+      if (!this.#closed) this.#dialLater();
+    }
   }
 
   /**

@@ -23,7 +23,7 @@ export type { RedisOptions } from "./command_connection.ts";
 export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey } from "./keys.ts";
 export type { PubSubWords } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
-export type { ClusterMaster } from "./cluster.ts";
+export type { ClusterMaster } from "./cluster_master.ts";
 export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Watch } from "./greeting.ts";

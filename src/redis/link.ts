@@ -1,6 +1,6 @@
 /** A connection to one server for a question now and then: made when it is asked, and anew after a fault. */
 import type { RedisAddress } from "./address.ts";
-import { type Client, newClient } from "./client_library.ts";
+import { type Client, load, newClient } from "./client_library.ts";
 
 export class Link {
   readonly address: RedisAddress;
@@ -37,6 +37,7 @@ export class Link {
   }
 
   async #ask(questions: string[][]): Promise<unknown[]> {
+    await load();
     const client = this.#client ??= newClient(this.address);
     try {
       if (!client.isOpen) {

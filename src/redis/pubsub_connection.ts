@@ -5,6 +5,7 @@
  */
 import type { Attempt } from "../async/attempt.ts";
 import type { Deadlines } from "../async/deadlines.ts";
+import type { Pace } from "../async/slices.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { RedisConnection } from "./raw_connection.ts";
 import { Reconnect } from "./reconnect.ts";
@@ -12,10 +13,14 @@ import type { Reply, RespParser } from "./resp.ts";
 
 /** What all connections of one broker have in common. */
 export interface PubSubContext {
+  /** What is done for each connection, and may have to be done for all at one time. */
+  readonly pace: Pace;
   /** How long Redis may take to hang up after we have. */
   readonly closeDeadlines: Deadlines;
   /** Does what gets a connection, within the time there is for that. */
   attempt<T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>): Promise<T>;
+  /** The same in the place of a lost one, when it is its turn. */
+  redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T>;
   /** Resolves when it makes sense to dial. */
   whenReady(): Promise<void>;
   /** Whether a connection was dialled before all had to be dialled again. */
@@ -78,9 +83,9 @@ export abstract class PubSubConnection {
     this.write(this.pingCommand());
   }
 
-  /** Ends the connection when nothing has come since it was pinged, to dial again. */
-  cutIfSilent(): void {
-    if (this.#quietChecks >= this.#patience.ping && !this.#paused) this.cut();
+  /** Whether nothing has come since it was pinged. */
+  get isSilent(): boolean {
+    return this.#quietChecks >= this.#patience.ping && !this.#paused && this.connection?.isClosed === false;
   }
 
   /** Ends the connection, to dial again, when all that were dialled before have to be. */
@@ -141,7 +146,8 @@ export abstract class PubSubConnection {
     this.#reconnecting?.abort(new BrokerUnavailableError("The subscription was closed"));
     const connection = this.connection;
     if (!connection) return await this.#running;
-    const { closeDeadlines } = this.#context;
+    const { closeDeadlines, pace } = this.#context;
+    await pace.turn();
     const deadline = closeDeadlines.set(() => connection.close());
     if (this.#writing) await this.#writing;
     // Redis hangs up in turn, and by then counts this connection no more.
@@ -168,9 +174,11 @@ export abstract class PubSubConnection {
       this.#quietChecks = 0;
       this.onConnected();
       const reason = await this.#read(connection);
-      connection.close();
-      connection = this.connection = undefined;
+      this.connection = undefined;
       if (!this.#closed) await this.onLost(reason);
+      await this.#context.pace.turn();
+      connection.close();
+      connection = undefined;
     }
   }
 
@@ -179,7 +187,7 @@ export abstract class PubSubConnection {
     const { signal } = this.#reconnecting = new AbortController();
     // Made when it is needed: most are never lost.
     this.#reconnect ??= new Reconnect(
-      (signal) => this.#context.attempt(signal, (attempt) => this.dial(attempt)),
+      (signal) => this.#context.redial(signal, (attempt) => this.dial(attempt)),
       () => this.#context.whenReady(),
     );
     const connection = await this.#reconnect.connect(signal);

@@ -6,6 +6,7 @@ import { Buffer } from "node:buffer";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Attempt } from "../async/attempt.ts";
 import type { Semaphore } from "../async/semaphore.ts";
+import type { Pace } from "../async/slices.ts";
 import type { RedisAddress } from "./address.ts";
 import { logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
 import { encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
@@ -15,6 +16,8 @@ export interface OpenOptions {
   commands?: readonly Uint8Array[];
   /** Bounds how many dial at one time. */
   semaphore?: Semaphore;
+  /** Bounds how many begin to dial in one turn of the event loop. */
+  pace?: Pace;
   /** Where the read buffer begins, in bytes. */
   bufferSize?: number;
   /** What `CLIENT LIST` shows it as. @default "userwire-subscription" */
@@ -56,8 +59,10 @@ export class RedisConnection {
     attempt: Attempt,
     options: OpenOptions = {},
   ): Promise<RedisConnection> {
-    const { semaphore } = options;
+    const { semaphore, pace } = options;
     const work = async () => {
+      await pace?.turn();
+      attempt.throwIfGivenUp();
       const conn = await attempt.step(dial(address), (conn) => conn.close());
       const connection = new RedisConnection(conn, options.bufferSize);
       try {

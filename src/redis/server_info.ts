@@ -30,7 +30,8 @@ export function readInfo(text: string): ServerInfo {
   return {
     life,
     role: field("role") ?? "",
-    mode: field("redis_mode") ?? "",
+    // Valkey has its own word for it.
+    mode: field("redis_mode") ?? field("server_mode") ?? "",
     isLoading: field("loading") === "1",
     promotion,
     field,

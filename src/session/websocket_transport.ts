@@ -102,7 +102,9 @@ export class WebSocketTransport implements Transport, EventListenerObject {
     if (state === "opening" && !isLate && ++this.#stuckTicks >= OPEN_TICKS) this.#giveUp();
     if (state !== "open") return 0;
     const isWaiting = this.#look(this.#socket!) > 0;
-    this.#stuckTicks = isWaiting && !this.#hasTaken ? this.#stuckTicks + 1 : 0;
+    if (!isWaiting || this.#hasTaken) this.#stuckTicks = 0;
+    // A process that was stopped has written nothing either.
+    else if (!isLate) this.#stuckTicks++;
     this.#hasTaken = false;
     return this.#stuckTicks;
   }

@@ -1,7 +1,7 @@
 /** What is done for very many things: counted in items a turn of the event loop, on no clock. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { setImmediate } from "node:timers";
-import { inSlices, Rounds } from "../../src/async/slices.ts";
+import { inSlices, Pace, Rounds } from "../../src/async/slices.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
 import { TurnCounter } from "../../testkit/turn_counter.ts";
@@ -90,6 +90,60 @@ Deno.test("What the work throws ends it", async () => {
 
 // ---------------------------------------------------------------------------------------------------------
 
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Those who come to a pace, and then do something that takes so long. */
+class Crowd {
+  readonly done: number[] = [];
+  /** How many of them in each turn. */
+  readonly slices: number[] = [];
+  #isNew = true;
+  readonly #pace = new Pace();
+  readonly #clock: StandingClock;
+
+  constructor(clock: StandingClock) {
+    this.#clock = clock;
+  }
+
+  async come(number: number, ms = 0): Promise<void> {
+    const turn = this.#pace.turn();
+    if (turn) await turn;
+    if (this.#isNew) {
+      this.#isNew = false;
+      setImmediate(() => this.#isNew = true);
+      this.slices.push(0);
+    }
+    this.slices[this.slices.length - 1]!++;
+    this.#clock.pass(ms);
+    this.done.push(number);
+  }
+}
+
+Deno.test("A few go on at once, in each turn of the event loop anew", async () => {
+  using _clock = new StandingClock();
+  const pace = new Pace();
+  for (let i = 0; i < 4; i++) {
+    assertEquals(numbers(32).map(() => pace.turn()), Array(32).fill(undefined));
+    await turn();
+  }
+});
+
+Deno.test("A crowd is let through in the order of its coming, in turns that grow to at most 250", async () => {
+  using clock = new StandingClock();
+  const crowd = new Crowd(clock);
+  await Promise.all(numbers(1_000).map((number) => crowd.come(number)));
+  assertEquals([crowd.done, crowd.slices], [numbers(1_000), [32, 64, 128, 250, 250, 250, 26]]);
+});
+
+Deno.test("Of those who take long fewer go on in a turn, and the clock is looked at before every eighth", async () => {
+  using clock = new StandingClock();
+  const crowd = new Crowd(clock);
+  await Promise.all(numbers(100).map((number) => crowd.come(number, number < 32 ? 0 : 0.125)));
+  assertEquals([crowd.done, crowd.slices], [numbers(100), [32, 16, 16, 16, 16, 4]]);
+});
+
+// ---------------------------------------------------------------------------------------------------------
+
 const OPTIONS = { periodMs: 1_000, parts: 10, maxLateMs: 250 };
 
 /** Rounds whose time passes when the test says so. */
@@ -139,7 +193,7 @@ Deno.test("Each is visited once in a round, in its own part of it, whoever comes
   const visited = [];
   for (let i = 0; i < 10; i++) visited.push((await world.tick()).map(([item]) => item));
   assertEquals(visited, [[20], [], [], [], [], [15], [16], [17], [18], [19]]);
-  assertEquals([world.rounds.size, [...world.rounds]], [6, [20, 15, 16, 17, 18, 19]]);
+  assertEquals([world.rounds.size, [...world.rounds]], [6, [15, 16, 17, 18, 19, 20]]);
 });
 
 Deno.test("A timer that is a little late makes up for it, so that rounds take no longer", async () => {

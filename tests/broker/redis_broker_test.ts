@@ -3,7 +3,7 @@
  * sign of life and when, and what is dialled again.
  */
 import { setImmediate } from "node:timers";
-import { assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import type { Attempt } from "../../src/async/attempt.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import { RedisBroker } from "../../src/broker/redis.ts";
@@ -79,8 +79,17 @@ class FakeSubscriptions implements Subscriptions {
     cutIfOld: () => void this.told.push("cut old"),
     checkHealth: () => void this.told.push("check"),
     ping: () => void this.told.push("ping"),
-    cutIfSilent: () => void this.told.push("cut silent"),
+    isSilent: false,
+    cut: () => {
+      this.isSilent = false;
+      this.told.push("cut");
+    },
   };
+
+  /** Whether the one connection gives no sign of life. */
+  set isSilent(isSilent: boolean) {
+    this.#connection.isSilent = isSilent;
+  }
 
   subscribe = (): Promise<Subscription> => Promise.reject(new Error("nobody subscribes here"));
   channels = (): IterableIterator<string> => [].values();
@@ -123,7 +132,7 @@ const turn = () => new Promise((resolve) => setTimeout(() => setImmediate(resolv
 class World implements AsyncDisposable {
   readonly clock = new StandingClock();
   readonly ticks = new HeldIntervals(PART_MS);
-  readonly lives = new HeldTimers(1_000);
+  readonly lives = new HeldTimers(500);
   readonly redis = new FakeRedis();
   readonly dials = new FakeDials();
   readonly #redis = this.redis as unknown as Redis;
@@ -162,9 +171,11 @@ class World implements AsyncDisposable {
     await turn();
   }
 
-  lifeAfter(ms: number): string[] {
+  /** A look for signs of life, after a time. */
+  async look(ms = 500): Promise<string[]> {
     this.clock.pass(ms);
     this.lives.run();
+    await turn();
     return this.told();
   }
 
@@ -250,23 +261,69 @@ Deno.test("Health is checked once in each round, but not by a process without ti
   assertEquals(world.round(), ["check"]);
 });
 
-Deno.test("All are asked for a sign of life when Redis is back, and a second later the silent ones are cut", async () => {
+Deno.test("All are asked for a sign of life when Redis is back, and who gives none is cut after a second", async () => {
   await using world = new World();
   await world.return();
+  world.subscriptions.isSilent = true;
   assertEquals(world.told(), ["ping"]);
-  assertEquals(world.lifeAfter(1_499), ["cut silent"]);
-  assertEquals(world.lives.count, 0);
+  assertEquals(await world.look(), []);
+  assertEquals(await world.look(), ["cut"]);
+  // Until it is known that all live sends are refused, also when that takes longer.
+  world.clock.pass(1_000);
+  assertEquals(world.broker.unavailable(), RESTORING);
+  assertEquals(await world.look(0), []);
+  assertEquals([world.lives.count, world.broker.unavailable()], [0, undefined]);
+  await world.return();
+  assertEquals([world.told(), await world.look(), world.lives.count], [["ping"], [], 0]);
 });
 
 Deno.test("Nobody is cut for silence that was not listened to, or that is Redis'", async () => {
   await using world = new World();
   await world.return();
+  world.subscriptions.isSilent = true;
   world.told();
-  assertEquals(world.lifeAfter(1_500), [], "the timer came late");
+  assertEquals(await world.look(), []);
+  assertEquals(await world.look(1_000), [], "the timer came late");
+  assertEquals(await world.look(), [], "nor is that compared with anything");
+  assertEquals(await world.look(), ["cut"]);
   await world.return();
-  world.redis.leave();
+  world.subscriptions.isSilent = true;
   world.told();
-  assertEquals(world.lifeAfter(1_000), [], "Redis is away again");
+  assertEquals(await world.look(), []);
+  world.redis.leave();
+  assertEquals(await world.look(), [], "Redis is away again");
+  assertEquals(world.lives.count, 0);
+});
+
+Deno.test("Nobody is cut while a process that was stopped comes to hear more and more of them", async () => {
+  await using world = new World();
+  const { subscriptions, redis } = world;
+  const connections = Array.from({ length: 10 }, () => ({
+    isSilent: false,
+    ping() {
+      this.isSilent = true;
+    },
+    cut() {
+      this.isSilent = false;
+      subscriptions.told.push("cut");
+    },
+  }));
+  for (const connection of connections) {
+    subscriptions.connections.add(connection as Partial<PubSubConnection> as PubSubConnection);
+  }
+  redis.return();
+  await turn();
+  world.told();
+  // For far longer than sends are refused because of others.
+  for (const connection of connections.slice(3)) {
+    assertEquals(await world.look(), []);
+    assertEquals(world.broker.unavailable(), RESTORING);
+    connection.isSilent = false;
+  }
+  assertEquals(await world.look(), []);
+  assertEquals(await world.look(), ["cut", "cut", "cut"]);
+  assertEquals(await world.look(), []);
+  assertEquals([world.lives.count, world.broker.unavailable()], [0, undefined]);
 });
 
 Deno.test("When Redis comes back twice within a second the time for a sign of life begins anew", async () => {
@@ -275,7 +332,8 @@ Deno.test("When Redis comes back twice within a second the time for a sign of li
   world.clock.pass(900);
   await world.return();
   assertEquals([world.told(), world.lives.count], [["ping", "ping"], 1]);
-  assertEquals(world.lifeAfter(1_000), ["cut silent"]);
+  world.subscriptions.isSilent = true;
+  assertEquals([await world.look(), await world.look()], [[], ["cut"]]);
 });
 
 Deno.test("A broker that is closed checks nothing any more", async () => {
@@ -295,7 +353,11 @@ Deno.test("Of ten thousand subscriptions never more than 250 are asked or cut in
     cutIfOld: () => (cut++, turns.count()),
     checkHealth: () => turns.count(),
     ping: () => turns.count(),
-    cutIfSilent: () => turns.count(),
+    isSilent: true,
+    cut() {
+      Object.assign(this, { isSilent: false });
+      turns.count();
+    },
   });
   while (subscriptions.connections.size < 10_000) {
     subscriptions.connections.add(connection() as PubSubConnection);
@@ -319,19 +381,30 @@ Deno.test("Of ten thousand subscriptions never more than 250 are asked or cut in
     await turn();
   }
   await turn();
-  clock.pass(1_000);
+  clock.pass(500);
   assertEquals(broker.unavailable(), RESTORING, "the last ones still have time to answer");
   assertEquals(turns.all, 2 * 9_999);
+  world.lives.run();
+  for (let i = 0; i < MANY_TURNS && world.lives.count === 0; i++) await turn();
   world.lives.run();
   for (let i = 0; i < MANY_TURNS && turns.all < 3 * 9_999; i++) {
     clock.pass(100);
     assertEquals(broker.unavailable(), RESTORING, "the silent ones are being cut");
     await turn();
   }
-  await turn();
-  assertEquals(turns.all, 3 * 9_999);
-  clock.pass(500);
-  assertEquals(broker.unavailable(), undefined);
+  for (let i = 0; i < MANY_TURNS && world.lives.count === 0; i++) await turn();
+  assertEquals(
+    [turns.all, broker.unavailable()],
+    [3 * 9_999, RESTORING],
+    "it is not known yet that all live",
+  );
+  clock.pass(400);
+  world.lives.run();
+  for (let i = 0; i < MANY_TURNS && broker.unavailable() !== undefined; i++) {
+    clock.pass(100);
+    await turn();
+  }
+  assertEquals([broker.unavailable(), world.lives.count], [undefined, 0]);
 
   // The first round comes after a long time without any.
   world.round();
@@ -404,4 +477,33 @@ Deno.test("An attempt that Redis ends is warned of, one that nobody wants any mo
   assertEquals(await dialler.attempt(client.signal, work), 7);
   client.abort(left);
   ended!.throwIfGivenUp();
+});
+
+Deno.test("What was lost is dialled 64 at one time, each with its time from its turn on", async () => {
+  await using world = new World();
+  using ticks = new HeldIntervals(500);
+  const { dialler, clock } = world;
+  const ends: unknown[] = [];
+  let begun = 0;
+  const redial = (work: (attempt: Attempt) => Promise<unknown>, signal = new AbortController().signal) => {
+    const counted = (attempt: Attempt) => (begun++, work(attempt));
+    dialler.redial(signal, counted).then((value) => ends.push(value), ({ message }) => ends.push(message));
+  };
+  const hung = (attempt: Attempt) => attempt.step(new Promise(() => {}));
+  for (let i = 0; i < 64; i++) redial(hung);
+  const leaving = new AbortController();
+  redial(hung, leaving.signal);
+  redial(() => Promise.resolve("there"));
+  await turn();
+  leaving.abort(new Error("left"));
+  clock.pass(2_999);
+  ticks.run();
+  await turn();
+  assertEquals([begun, ends], [64, ["left"]]);
+  clock.pass(1);
+  ticks.run();
+  for (let i = 0; i < MANY_TURNS && ends.length < 66; i++) await turn();
+  const late = "Redis did not confirm a subscription within 3000 ms";
+  assertEquals([begun, ends.filter((end) => end === late).length], [65, 64]);
+  assert(ends.includes("there"));
 });

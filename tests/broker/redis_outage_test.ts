@@ -11,6 +11,7 @@ import { parseRedisUrl } from "../../src/redis/address.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
 import { Semaphore } from "../../src/async/semaphore.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
+import { Pace } from "../../src/async/slices.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { BusyClock } from "../../testkit/busy_clock.ts";
 import { call } from "../../testkit/closed.ts";
@@ -354,7 +355,9 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
   };
   const dialling = {
     closeDeadlines: deadlines,
+    pace: new Pace(),
     attempt,
+    redial: attempt,
     whenReady: () => Promise.resolve(),
     isOld: () => false,
   };
@@ -367,6 +370,7 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
     onSubscribed() {},
     onLost() {},
     onClosed() {},
+    isClosed: false,
     log: undefined,
   });
   await attempt(undefined, (attempt) => subscription.open(attempt));

@@ -178,6 +178,9 @@ redisTest("A service that is started on a replica is not ready until that is a m
 Deno.test("unfitnessOf tells a Sentinel, a replica and one that loads from a master that can be used", () => {
   const why = (text: string) => unfitnessOf(readInfo(text), false)?.reason;
   assertMatch(why("redis_mode:sentinel\r\n") ?? "", /is a Sentinel/);
+  // As Valkey says it.
+  assertMatch(why("server_mode:sentinel\r\n") ?? "", /is a Sentinel/);
+  assertMatch(why("server_mode:cluster\r\n") ?? "", /cluster/);
   assertMatch(why("redis_mode:standalone\r\nrole:slave\r\n") ?? "", /is a replica/);
   assertMatch(why("redis_mode:standalone\r\nloading:1\r\nrole:master\r\n") ?? "", /loading/);
   assertEquals(why("redis_mode:standalone\r\nloading:0\r\nrole:master\r\n"), undefined);

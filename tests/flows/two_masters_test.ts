@@ -29,48 +29,56 @@ async function isTold(redis: RedisServer, count: number): Promise<void> {
   );
 }
 
-redisTest("What a cut-off master accepted is stated to clients of the other side", async () => {
-  await using old = await RedisServer.start();
-  await using other = await RedisServer.start({ replicaOf: old });
-  await other.copied();
-  await using thisWay = await TcpProxy.start(old.port);
-  await using thatWay = await TcpProxy.start(old.port);
-  await using here = await Service.start({ REDIS_URL: thisWay.through(old.url) });
-  await using there = await Service.start({ REDIS_URL: thatWay.through(old.url) });
-  await using alice = await Follower.open(there.socketUrl("alice"));
-  await send(here, 1);
-  await send(there, 2);
-  // Of the replica: what it has not got when it takes over is lost, and a new epoch begins.
-  await isTold(other, 2);
+for (const isMissed of [false, true]) {
+  const also = isMissed ? ", also when that side missed something when it came" : "";
+  redisTest(`What a cut-off master accepted is stated to clients of the other side${also}`, async () => {
+    await using old = await RedisServer.start();
+    await using other = await RedisServer.start({ replicaOf: old });
+    await other.copied();
+    await using thisWay = await TcpProxy.start(old.port);
+    await using thatWay = await TcpProxy.start(old.port);
+    await using here = await Service.start({ REDIS_URL: thisWay.through(old.url) });
+    await using there = await Service.start({ REDIS_URL: thatWay.through(old.url) });
+    await using alice = await Follower.open(there.socketUrl("alice"));
+    await send(here, 1);
+    await send(there, 2);
+    // Of the replica: what it has not got when it takes over is lost, and a new epoch begins.
+    await isTold(other, 2);
 
-  await other.follow();
-  thatWay.turn(other.port);
-  thatWay.cut();
-  await isUnready(there);
-  await isReady(there);
-  const lost = [await send(here, 3), await send(here, 4)];
-  await sendAll(there, 5, 7);
-  await alice.reaches(5);
-  const told = String(await other.cli("HVALS", "userwire:{userwire:timeline}:last"));
-  await until(
-    async () =>
-      String(await other.cli("HVALS", "userwire:{userwire:timeline}:last")) !== told ||
-      / 5 \S+ alice/.test(told),
-    "the last append to be told",
-    WAIT_MS,
-  );
+    await other.follow();
+    if (isMissed) await send(there, 0);
+    thatWay.turn(other.port);
+    thatWay.cut();
+    await isUnready(there);
+    await isReady(there);
+    // So a new epoch has begun there before that is accepted which is lost.
+    if (isMissed) await alice.until(() => alice.gaps.length === 1, "what was missed to be stated");
+    const lost = [await send(here, 3), await send(here, 4)];
+    await sendAll(there, 5, 7);
+    if (!isMissed) await alice.reaches(5);
+    await alice.until(() => alice.data.includes(7), "what is sent there");
+    const told = String(await other.cli("HVALS", "userwire:{userwire:timeline}:last"));
+    await until(
+      async () =>
+        String(await other.cli("HVALS", "userwire:{userwire:timeline}:last")) !== told ||
+        / 5 \S+ alice/.test(told),
+      "the last append to be told",
+      WAIT_MS,
+    );
 
-  await old.follow(other);
-  thisWay.turn(other.port);
-  await isUnready(here);
-  await isReady(here);
-  const { epoch } = await send(here, 8);
-  assert(!lost.some((message) => message.epoch === epoch), "a new epoch has begun");
-  await alice.until(() => alice.data.includes(8), "the last message");
-  // She stands after the numbers that were given out twice, so no number of hers names the loss: the gap itself does.
-  assertEquals(alice.gaps.map(({ why, pos }) => [why, pos.split(".")[0]]), [["epoch", epoch]]);
-  alice.assertNoFault();
-  await using away = await Follower.open(here.socketUrl("alice"), `${lost[1]!.epoch}.${lost[1]!.seq}`);
-  await away.until(() => away.data.includes(8), "the last message, also after a return");
-  assertEquals(away.gaps.map(({ why }) => why), ["epoch"]);
-});
+    await old.follow(other);
+    thisWay.turn(other.port);
+    await isUnready(here);
+    await isReady(here);
+    const { epoch } = await send(here, 8);
+    assert(!lost.some((message) => message.epoch === epoch), "a new epoch has begun");
+    await alice.until(() => alice.data.includes(8), "the last message");
+    // She stands after the numbers that were given out twice, so no number of hers names the loss: the gap itself does.
+    assertEquals(alice.gaps.map(({ why }) => why), isMissed ? ["epoch", "epoch"] : ["epoch"]);
+    assertEquals(alice.gaps.at(-1)!.pos.split(".")[0], epoch);
+    alice.assertNoFault();
+    await using away = await Follower.open(here.socketUrl("alice"), `${lost[1]!.epoch}.${lost[1]!.seq}`);
+    await away.until(() => away.data.includes(8), "the last message, also after a return");
+    assertEquals(away.gaps.map(({ why }) => why), ["epoch"]);
+  });
+}

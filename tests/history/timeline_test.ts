@@ -43,6 +43,52 @@ test("waits on a new life for others, who may miss what they told nobody", async
   assertEquals(misses.name, other.name);
 });
 
+for (const isKnown of [true, false]) {
+  const user = isKnown ? "a user" : "a user of whom nothing is here";
+  test(`is a new one for who went on elsewhere for ${user}, after others began one for what they missed`, async (t) => {
+    const { redis, look } = t;
+    const [early, late] = [new Timeline(), new Timeline()];
+    for (const one of [early, late]) assertEquals(await look(one, "first"), undefined);
+    if (isKnown) await redis.cli("HSET", "userwire:{bob}:position", "seq", 1, "tag", "1.tag");
+    early.appended("alice", 3, "tag"); // which is not there
+    assertEquals(await look(early, "second"), undefined);
+    const { name } = early;
+    late.appended("bob", 2, "tag"); // on the first server, where it went on
+    assertEquals(await look(late, "second"), undefined);
+    assertNotEquals(late.name, name);
+    assertEquals([await look(early, "second"), early.name], [undefined, late.name]);
+    assertEquals([await look(late, "second"), late.name], [undefined, early.name]);
+  });
+}
+
+test("is the same for all that lost something at one time, before one of them came", async ({ look }) => {
+  const [early, late] = [new Timeline(), new Timeline()];
+  for (const one of [early, late]) assertEquals(await look(one, "first"), undefined);
+  early.appended("alice", 3, "tag");
+  late.appended("bob", 2, "tag");
+  assertEquals(await look(early, "second"), undefined);
+  const { name } = early;
+  // As if a minute had passed until Redis was there again.
+  const { now } = performance;
+  performance.now = () => now.call(performance) + 60_000;
+  const looking = look(late, "second");
+  performance.now = now;
+  assertEquals([await looking, late.name], [undefined, name]);
+});
+
+test("goes on for who comes later and misses only what others have missed already", async ({ redis, look }) => {
+  const [early, late] = [new Timeline(), new Timeline()];
+  const put = (user: string) => redis.cli("HSET", `userwire:{${user}}:position`, "seq", 1, "tag", "1.tag");
+  for (const user of ["alice", "bob"]) await put(user);
+  early.appended("alice", 1, "tag");
+  late.appended("bob", 1, "tag");
+  for (const one of [early, late, early]) assertEquals(await look(one, "first"), undefined);
+  await redis.cli("DEL", "userwire:{alice}:position");
+  assertEquals(await look(early, "second"), undefined);
+  const { name } = early;
+  assertEquals([await look(late, "second"), late.name], [undefined, name]);
+});
+
 test("does not wait for ever, nor lets those begin another meanwhile who remember nothing", async (t) => {
   const { redis, look } = t;
   const [one, other, late] = [new Timeline(), new Timeline(), new Timeline()];

@@ -4,17 +4,7 @@
  * is missing, is what was accepted; nothing twice, everything in order; and what senders were told of `sockets` is what
  * there was (`chaos/ledger.ts` says what exactly).
  *
- *     deno task chaos [--messages N | --seconds N] [--minutes 15] [--seed N] [--users 200] [--rate 500]
- *                     [--redis one|sentinel|cluster] [--faults "part of a name,another"] [--shared]
- *                     [--without-proof]
- *
- * Without `--messages` and `--seconds` each fault happens once; with `--messages` it goes on until so many are accepted; with
- * `--seconds` it ends then, whatever has happened. `--minutes` ends it in any case.
- *
- * `--shared` lets the nodes share their subscriptions; what answers count is then nodes, of which each user has one.
- *
- * `--without-proof` runs copies of the product that believe what they should not (`chaos/without_proof.ts`), and expects that
- * each of them loses messages: it shows that the books can find that.
+ * `--help` lists the options.
  *
  * Prints a table of faults and the balance; exit code 1 when the books don't balance. Talks to loopback only, and ends only
  * processes that it started.
@@ -25,6 +15,21 @@ import { runStage, type Stage, type StageResult, type Tally } from "./chaos/stag
 import { STAGES, stagesOf } from "./chaos/stages.ts";
 import { copyWithout, CREDULITIES } from "./chaos/without_proof.ts";
 import { Chance } from "../../testkit/random.ts";
+
+const HELP = `deno task chaos [options]
+
+  --messages N      go on until so many are accepted; without this and --seconds each fault happens once
+  --seconds N       end then, whatever has happened
+  --minutes N       end then in any case (15)
+  --seed N          for the same faults in the same order; printed at the start
+  --users N         users, each with a client (200)
+  --rate N          messages a second (500)
+  --redis KIND      "one", "sentinel" or "cluster" (one)
+  --faults TEXT     only faults whose names have one of these in them, separated by commas
+  --shared          the nodes share their subscriptions; answers then count nodes, of which each user has one
+  --without-proof   copies of the product that believe what they should not, each of which must lose messages:
+                    it shows that the books can find that
+`;
 
 /** So many violations are printed, of each kind. */
 const SHOWN = 8;
@@ -41,8 +46,13 @@ const { values } = parseArgs({
     redis: { type: "string", default: "one" },
     shared: { type: "boolean", default: false },
     "without-proof": { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
   },
 });
+if (values.help) {
+  console.log(HELP);
+  Deno.exit();
+}
 const users = Number(values.users);
 const rate = Number(values.rate);
 const limitMs = Math.min(Number(values.seconds ?? Infinity), 60 * Number(values.minutes)) * 1_000;

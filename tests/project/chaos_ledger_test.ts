@@ -240,16 +240,18 @@ Deno.test("What was handed over and never accepted is noticed", () => {
 });
 
 /** What a ledger makes of a send that its client got so often, each time in another epoch. */
-function verdictOn(send: { tries: number; copies: number; losses: number; isEvicted?: boolean }) {
+function verdictOn(
+  send: { tries: number; copies: number; losses: number; isEvicted?: boolean; isSameEpoch?: boolean },
+) {
   const script = new Script();
   const triedMs = script.nowMs;
   for (let i = 0; i < send.losses; i++) script.also((ledger) => ledger.redisLost());
   if (send.isEvicted) script.also((ledger) => ledger.redisEvicted(triedMs));
   for (let copy = 1; copy <= send.copies; copy++) {
-    if (copy > 1) script.gap(2, `e${copy}.0`);
-    script.get(1, 1);
+    if (copy > 1 && !send.isSameEpoch) script.gap(2, `e${copy}.0`);
+    script.get(send.isSameEpoch ? copy : 1, 1);
   }
-  script.send(`e${send.copies}.1`, { triedMs, tries: send.tries });
+  script.send(send.isSameEpoch ? `e1.${send.copies}` : `e${send.copies}.1`, { triedMs, tries: send.tries });
   const { received, sentAgainAfterLoss, violations } = script.close();
   return [received, sentAgainAfterLoss, ...violations.map(({ kind }) => kind)];
 }
@@ -259,6 +261,10 @@ Deno.test("A message that came twice is excused when its sender tried again acro
   assertEquals(verdictOn({ copies: 2, tries: 2, losses: 1 }), [1, 1]);
   assertEquals(verdictOn({ copies: 3, tries: 3, losses: 2 }), [1, 1]);
   assertEquals(verdictOn({ copies: 2, tries: 2, losses: 0, isEvicted: true }), [1, 1]);
+  const evicted = { copies: 2, tries: 2, losses: 0, isEvicted: true, isSameEpoch: true };
+  assertEquals(verdictOn(evicted), [1, 1], "the key alone was thrown away");
+  const whole = { copies: 2, tries: 2, losses: 1, isSameEpoch: true };
+  assertEquals(verdictOn(whole), [1, 0, "doubled"], "the first one was not lost with its key");
   assertEquals(verdictOn({ copies: 2, tries: 1, losses: 1 }), [1, 0, "doubled"], "tried once");
   assertEquals(verdictOn({ copies: 2, tries: 2, losses: 0 }), [1, 0, "doubled"], "nothing was lost");
   assertEquals(

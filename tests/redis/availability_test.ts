@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { WarnOnce } from "../../src/log/warn_once.ts";
 import { Availability } from "../../src/redis/availability.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
+import { TurnCounter } from "../../testkit/turn_counter.ts";
 
 const NOT_YET = "Redis is not connected yet";
 
@@ -103,4 +104,18 @@ Deno.test("Availability warns of other trouble only while commands can be sent, 
   availability.warn("trouble", "of a command", new Error("as Redis said it"));
   availability.warn("trouble", "of a command", new Error("as Redis said it"));
   assertEquals(said(), ["redis available", "of a command"]);
+});
+
+Deno.test("Availability wakes ten thousand who wait in slices", async () => {
+  const { availability } = open();
+  using turns = new TurnCounter();
+  const waiting = Array.from({ length: 10_000 }, () => availability.whenReady().then(() => turns.count()));
+  availability.restore();
+  // Whoever comes now has nothing to wait for.
+  await availability.whenReady();
+  assert(turns.all < 250, `${turns.all} at once`);
+  await Promise.all(waiting);
+  assertEquals(turns.all, waiting.length);
+  // Those who wait go on after the slice that woke them, and may be counted with the next one.
+  assert(turns.most <= 2 * 250, `${turns.most} in one turn`);
 });

@@ -1,7 +1,9 @@
 /** How clients of the library are made. */
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { type Client, newClient } from "../../src/redis/client_library.ts";
+import { type Client, load, newClient } from "../../src/redis/client_library.ts";
 import type { RedisAddress } from "../../src/redis/address.ts";
+
+await load();
 
 function clientOf(address: Partial<RedisAddress>): Client {
   return newClient(

@@ -188,6 +188,29 @@ Deno.test("ClusterMap has it the same in whichever order answers come", () => {
   }
 });
 
+Deno.test("ClusterMap does not lead to and fro where nodes differ in the place of a master", () => {
+  const world = new World();
+  const at = (name: string) => node("a", 1, "0-99", { at: name });
+  const isAt = () => Object.keys(world.all)[0];
+  world.learn(at("10.0.0.1"));
+  // An address that has changed is followed at once.
+  assertEquals(world.learn(at("a.example")), { moved: ["a"], slots: "" });
+  for (let i = 0; i < 50; i++) {
+    for (const name of ["10.0.0.1", "a.example", "10.0.0.1"]) assertEquals(world.learn(at(name)), NOTHING);
+  }
+  assertEquals(isAt(), "a at a.example");
+  world.keepers.get("a")!.doubt();
+  assertEquals(world.learn(at("10.0.0.1")), { moved: ["a"], slots: "" });
+  assertEquals([world.learn(at("a.example")), isAt()], [NOTHING, "a at 10.0.0.1"]);
+  // When nobody says it any more it is not the place.
+  let answers = 0;
+  while (isAt() !== "a at a.example" && answers < 100) {
+    world.learn(at("a.example"));
+    answers++;
+  }
+  assert(answers > 3 && answers < 30, `${answers}`);
+});
+
 Deno.test("ClusterMap keeps a keeper through failovers there and back", () => {
   const world = new World();
   world.learn(...FIRST);

@@ -13,13 +13,17 @@ import { encodeCommand } from "../../src/redis/resp.ts";
 import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { SharedConnection, type SharedContext } from "../../src/broker/shared_connection.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
+import { Pace } from "../../src/async/slices.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { TurnCounter } from "../../testkit/turn_counter.ts";
 
 /** A dialler, and those that subscriptions belong to, without a broker: Redis is always worth a dial. */
 class Host implements PubSubContext, DedicatedContext, Disposable {
   readonly closeDeadlines = new Deadlines(10_000);
+  readonly pace = new Pace();
+  readonly isClosed = false;
   readonly #url: string;
   /** Called when a dial has succeeded, before anybody has the connection. */
   onDialled = () => {};
@@ -35,6 +39,10 @@ class Host implements PubSubContext, DedicatedContext, Disposable {
     } finally {
       attempt.end();
     }
+  }
+
+  redial<T>(signal: AbortSignal, work: (attempt: Attempt) => Promise<T>): Promise<T> {
+    return this.attempt(signal, work);
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
@@ -253,6 +261,46 @@ redisTest(
 );
 
 redisTest(
+  "SharedConnection tells ten thousand listeners of a loss in slices, each before it hears of the end",
+  async () => {
+    await using redis = await RedisServer.start();
+    using host = new Host(redis.url);
+    await using stack = new AsyncDisposableStack();
+    const connection = new SharedConnection(host, host.shared);
+    stack.defer(() => connection.close());
+    using losses = new TurnCounter();
+    using returns = new TurnCounter();
+    let early = 0;
+    const listener = (): Subscriber => {
+      let isLost = false;
+      return {
+        message() {},
+        lost() {
+          isLost = true;
+          losses.count();
+        },
+        restored() {
+          if (!isLost) early++;
+          returns.count();
+        },
+      };
+    };
+    const names = Array.from({ length: 10_000 }, (_, i) => `u${i}`);
+    await Promise.all(names.map((name) => connection.subscribe(name, listener(), undefined)));
+    await redis.cli("CLIENT", "KILL", "TYPE", "pubsub");
+    await until(
+      () => returns.all === names.length,
+      "all to be told that it is back",
+      20_000,
+      () => `${returns.all}`,
+    );
+    assertEquals([losses.all, early, host.lost], [names.length, 0, 0]);
+    assert(losses.most <= 250, `${losses.most} in one turn`);
+    assert(returns.most <= 250, `${returns.most} in one turn`);
+  },
+);
+
+redisTest(
   "DedicatedSubscription that is paused is not taken for dead, however long nobody reads",
   async () => {
     await using redis = await RedisServer.start();
@@ -264,7 +312,7 @@ redisTest(
     const lookForLong = () => {
       for (let i = 0; i < 10; i++) subscription.checkHealth();
       subscription.ping();
-      subscription.cutIfSilent();
+      assert(!subscription.isSilent);
     };
     subscription.pause();
     lookForLong();
@@ -278,8 +326,9 @@ redisTest(
     assertEquals(/cmdstat_ping/.test(String(await redis.cli("INFO", "commandstats"))), false);
     // Nor when it was asked for a sign of life just before.
     subscription.ping();
+    assert(subscription.isSilent);
     subscription.pause();
-    subscription.cutIfSilent();
+    assert(!subscription.isSilent);
     subscription.resume();
     assertEquals(await redis.cli("PUBLISH", "alice", "3"), 1);
     await recorder.received(3);

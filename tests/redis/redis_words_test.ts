@@ -178,9 +178,8 @@ Deno.test("Where Redis is stands in the log, and in no answer", async (t) => {
 function redisWithTls(certificates: Certificates, port: OwnPort): Promise<RedisServer> {
   return RedisServer.start({
     args: [
-      ...["--bind", "127.0.0.1", "127.0.0.2", "--tls-port", `${port}`, "--tls-auth-clients", "no"],
-      ...["--tls-cert-file", certificates.cert("server"), "--tls-key-file", certificates.key("server")],
-      ...["--tls-ca-cert-file", certificates.cert("ca")],
+      ...["--bind", "127.0.0.1", "127.0.0.2", "--tls-port", `${port}`],
+      ...certificates.forRedis().flatMap(([name, value]) => [`--${name}`, value]),
     ],
   });
 }

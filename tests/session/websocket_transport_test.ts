@@ -71,6 +71,15 @@ Deno.test("A client that takes nothing of what waits is stuck, and not one that 
   assertEquals([transport.tick(false), transport.tick(false)], [0, 0]);
 });
 
+Deno.test("Seconds in which the process was short of time don't count against a client", () => {
+  const { client, transport } = make();
+  transport.write("x".repeat(40));
+  const ticks = [false, true, true, false].map((isLate) => transport.tick(isLate));
+  assertEquals(ticks, [1, 1, 1, 2]);
+  client.take(1);
+  assertEquals([transport.tick(true), transport.tick(true), transport.tick(false)], [0, 0, 1]);
+});
+
 const QUIET_MS = 50;
 const REASON: [code: number, reason: string] = [CLOSE.protocol.code, CLOSE.protocol.reason];
 

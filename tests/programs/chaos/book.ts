@@ -43,6 +43,9 @@ interface Told {
   readonly lastN: number | undefined;
 }
 
+/** What was told so long before or after a message that was lost explains it. */
+const AROUND_MS = 10_000;
+
 export class Book {
   #place: Place | undefined;
   #epochMs = 0;
@@ -116,6 +119,14 @@ export class Book {
       const last = lastN === undefined ? undefined : sendOf(lastN);
       return last === undefined || last.sentMs <= message.answeredMs;
     });
+  }
+
+  /** What it was told around a time, as text. */
+  toldAround(ms: number): string {
+    const ones = this.#told.filter(({ atMs }) => Math.abs(atMs - ms) < AROUND_MS);
+    return ones.map(({ why, before, after, atMs }) =>
+      `${why} from ${before.epoch}.${before.seq} to ${after.epoch}.${after.seq} at ${Math.round(atMs)} ms`
+    ).join(", ") || "nothing";
   }
 
   #moveTo(place: Place, nowMs: number): void {

@@ -134,9 +134,12 @@ export class Ledger {
     this.#disturbances.end(this.#nowMs());
   }
 
-  /** Redis has lost its memory, or a part of it, and with it idempotency keys. */
-  redisLost(): void {
-    this.#losses.add(this.#nowMs(), this.#nowMs());
+  /**
+   * Redis has lost its memory, or what it took last, and with it idempotency keys.
+   * @param sinceMs When that can have been at the earliest. @default now
+   */
+  redisLost(sinceMs = this.#nowMs()): void {
+    this.#losses.add(sinceMs, this.#nowMs());
   }
 
   /** Since then Redis may have thrown away any key at any time. */
@@ -179,7 +182,7 @@ export class Ledger {
       const handed = book.handed.get(accepted.n);
       if (handed) {
         sum.received++;
-        const isExcused = this.#isExcused(accepted, handed.length);
+        const isExcused = this.#isExcused(accepted, handed);
         if (handed.length > 1 && isExcused) sentAgainAfterLoss++;
         else if (handed.length > 1 && isAgainAfterSetBack(handed)) againAfterSetBack++;
         else if (handed.length > 1) this.#violate("doubled", `${describe(accepted)} came at ${at(handed)}`);
@@ -192,7 +195,8 @@ export class Ledger {
         if (!book.isTold(accepted, accepted.answeredMs, (n) => this.#accepted.get(n))) sum.toldUnderWay++;
         if (isCompared && accepted.sockets === 1) sum.countedButTold++;
       } else {
-        this.#violate("lost", `${describe(accepted)} was lost in silence`);
+        const told = book.toldAround(accepted.answeredMs);
+        this.#violate("lost", `${describe(accepted)} was lost in silence; its client was told: ${told}`);
         if (isCompared && accepted.sockets === 1) {
           this.#violate("miscounted", `${describe(accepted)}: the client that was counted never got it`);
         }
@@ -232,12 +236,19 @@ export class Ledger {
     return true;
   }
 
-  /** A send comes once more for each time that Redis forgot its key between two tries, and for no other reason. */
-  #isExcused({ triedMs, answeredMs, tries }: Accepted, copies: number): boolean {
-    if (tries === 1 || copies > tries) return false;
-    const losses = this.#losses.touching(triedMs, answeredMs);
+  /**
+   * A send comes once more for each time that Redis forgot its key between two tries, and for no other reason. A key that was
+   * lost was lost together with the message: so the client was told of another epoch, or led back, before it came again. A key
+   * that was evicted leaves the message where it is.
+   */
+  #isExcused({ triedMs, answeredMs, tries }: Accepted, copies: readonly Handed[]): boolean {
+    if (tries === 1 || copies.length > tries) return false;
     if (this.#evictions.touching(triedMs, answeredMs) > 0) return true;
-    return losses > 0 && copies <= 1 + losses;
+    const losses = this.#losses.touching(triedMs, answeredMs);
+    if (losses === 0 || copies.length > 1 + losses) return false;
+    return copies.slice(1).every(({ epoch, setBacks }, i) =>
+      epoch !== copies[i]!.epoch || setBacks > copies[i]!.setBacks
+    );
   }
 
   /** When each user's epochs can have begun at the earliest, as far as messages tell. */

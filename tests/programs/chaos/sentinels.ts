@@ -26,7 +26,7 @@ export const SENTINEL_FAULTS: Faults = {
       await isReplaced(world, master);
       await isReplica(world, master);
       // What the old master took until it followed the new one is lost, and with it the keys of sends.
-      ledger.redisEvicted(beginMs);
+      ledger.redisLost(beginMs);
     },
   },
 

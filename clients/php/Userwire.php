@@ -1,0 +1,324 @@
+<?php
+
+declare(strict_types=1);
+
+/**
+ * Sends to users through Userwire's HTTP API, from PHP 7.4 and newer. One file without dependencies: copy it. It uses
+ * the extension curl where that is loaded, and keeps the connection then; else PHP's own streams.
+ *
+ *     $userwire = new Userwire('https://push.example.com', getenv('USERWIRE_KEY'));
+ *     $sent = $userwire->send('alice', ['order' => 7]);
+ *     echo $sent['sockets'];
+ *
+ * What fails on the way, or is answered with 429 or 5xx, is tried again. Messages carry an idempotency key, so that
+ * they are sent once all the same. Proxies in the environment are not used, redirects are not followed.
+ *
+ * Answers are the fields of the HTTP API as arrays. Every call throws
+ *   InvalidArgumentException  for what can never work: data that is no JSON, such as a string that is no UTF-8;
+ *   UserwireRefused           when the service says no, and would again;
+ *   UserwireUnavailable       when it can't be reached or is not ready, as often as it was tried.
+ */
+final class Userwire
+{
+    private const FIRST_WAIT_S = 0.5;
+    private const LONGEST_WAIT_S = 30.0;
+
+    private string $url;
+    /** @var string[] */
+    private array $headers = ['Accept: application/json', 'User-Agent: userwire-php'];
+    private float $timeout;
+    private int $retries;
+    /** @var resource|\CurlHandle|null */
+    private $curl = null;
+    /** Process that the connection belongs to. */
+    private int $pid = 0;
+
+    /**
+     * @param string      $url     `https://host`, or with the path that a proxy has put before `/v1`.
+     * @param string|null $key     An API key. A service in open mode needs none.
+     * @param array       $options `timeout`: of one try, in seconds (10); `retries`: tries after the first (3).
+     */
+    public function __construct(string $url, ?string $key = null, array $options = [])
+    {
+        $parts = parse_url($url);
+        if (!in_array($parts['scheme'] ?? '', ['http', 'https'], true) || !isset($parts['host']) || isset($parts['user'])) {
+            throw new InvalidArgumentException("Can't use \"$url\": give an address such as \"https://push.example.com\"");
+        }
+        self::onlyKnown($options, ['timeout', 'retries']);
+        $this->url = rtrim($url, '/');
+        $key = trim($key ?? ''); // keys come from files, which end with a new line
+        if ($key !== '') {
+            if (preg_match('/^[\x21-\x7e]+$/D', $key) !== 1) {
+                throw new InvalidArgumentException('The key must be printable ASCII without spaces, as "userwire key new" wrote it');
+            }
+            $this->headers[] = "Authorization: Bearer $key";
+        }
+        $this->timeout = (float) ($options['timeout'] ?? 10);
+        $this->retries = (int) ($options['retries'] ?? 3);
+    }
+
+    /**
+     * Sends a message.
+     *
+     * @param mixed $data    Any JSON value. An empty PHP array is an empty list: give `new stdClass()` for `{}`.
+     * @param array $options `ttl`: seconds that it is kept for a user who is away; `expectOnline`: only send to a user
+     *   who is online, else UserwireRefused with the code `user_offline`; `waitAck`: seconds to wait for clients to
+     *   confirm it; `idempotencyKey`: sends with the same key within five minutes are one.
+     * @return array `id`, `epoch`, `seq`, and `sockets` (`nodes` with shared subscriptions); `stored` when the user is
+     *   offline; `acked` with `waitAck`.
+     */
+    public function send(string $user, $data, array $options = []): array
+    {
+        return $this->sendBody($user, self::json($data), 'application/json', $options);
+    }
+
+    /** Sends bytes, which clients get as such. Options and answer are those of `send`. */
+    public function sendBytes(string $user, string $bytes, array $options = []): array
+    {
+        return $this->sendBody($user, $bytes, 'application/octet-stream', $options);
+    }
+
+    /**
+     * Sends many messages in one call.
+     *
+     * @param array $items Each `['to' => 'alice', 'data' => …]`; `to` may be a list, and `id`, `ttl` and
+     *   `'expect' => 'online'` may stand beside. In place of `data` there may be `text`, or `base64` for bytes.
+     * @return array One result per item, in order; one with `error` was not sent.
+     */
+    public function batch(array $items, ?string $idempotencyKey = null): array
+    {
+        $headers = ['Content-Type: application/json', self::idempotency($idempotencyKey)];
+        return $this->call('POST', '/v1/messages', self::json(['items' => array_values($items)]), $headers)['results'];
+    }
+
+    /**
+     * How many sockets a user has, or each of several; nodes, with shared subscriptions. 0 is offline.
+     *
+     * @param string|string[] $user
+     * @return int|array<string, int>
+     */
+    public function online($user)
+    {
+        if (is_array($user)) {
+            return $this->post('/v1/users/online', ['users' => array_values($user)]);
+        }
+        $answer = $this->call('GET', '/v1/users/' . self::encoded($user));
+        return $answer['sockets'] ?? $answer['nodes'] ?? 0;
+    }
+
+    /** A ticket, which lets one socket in as this user within `$ttl` seconds: `['ticket' => …, 'url' => …]`. */
+    public function ticket(string $user, ?int $ttl = null): array
+    {
+        return $this->post('/v1/tickets', ['user' => $user] + ($ttl === null ? [] : ['ttl' => $ttl]));
+    }
+
+    /** Closes the user's sockets everywhere. Returns how many; with shared subscriptions, on how many nodes. */
+    public function kick(string $user, ?int $code = null, ?string $why = null): int
+    {
+        $query = http_build_query(['code' => $code, 'why' => $why], '', '&', PHP_QUERY_RFC3986);
+        $path = '/v1/users/' . self::encoded($user) . '/connections';
+        $answer = $this->call('DELETE', $query === '' ? $path : "$path?$query");
+        return $answer['closed'] ?? $answer['nodes'] ?? 0;
+    }
+
+    /**
+     * Lets the user's tokens in no more, and closes their sockets: all until now, one by its `jti`, or all that were
+     * made before a time in Unix seconds.
+     */
+    public function revoke(string $user, ?string $jti = null, ?int $issuedBefore = null): array
+    {
+        $body = array_filter(['jti' => $jti, 'issued_before' => $issuedBefore], fn ($value) => $value !== null);
+        return $this->post('/v1/users/' . self::encoded($user) . '/revocations', (object) $body);
+    }
+
+    private function sendBody(string $user, string $body, string $type, array $options): array
+    {
+        self::onlyKnown($options, ['ttl', 'expectOnline', 'waitAck', 'idempotencyKey']);
+        $waitAck = $options['waitAck'] ?? null;
+        $query = http_build_query([
+            'ttl' => $options['ttl'] ?? null,
+            'expect' => ($options['expectOnline'] ?? false) ? 'online' : null,
+            'wait' => $waitAck === null ? null : 'ack',
+            'timeout' => $waitAck === null ? null : (int) round($waitAck * 1000),
+        ]);
+        $path = '/v1/users/' . self::encoded($user) . '/messages' . ($query === '' ? '' : "?$query");
+        $headers = ["Content-Type: $type", self::idempotency($options['idempotencyKey'] ?? null)];
+        return $this->call('POST', $path, $body, $headers, (float) ($waitAck ?? 0));
+    }
+
+    /** @param mixed $value */
+    private function post(string $path, $value): array
+    {
+        return $this->call('POST', $path, self::json($value), ['Content-Type: application/json']);
+    }
+
+    private function call(string $method, string $path, string $body = '', array $headers = [], float $more = 0): array
+    {
+        for ($attempt = 0;; $attempt++) {
+            $wait = min(self::LONGEST_WAIT_S, self::FIRST_WAIT_S * 2 ** $attempt) * mt_rand() / mt_getrandmax();
+            [$status, $text, $retryAfter, $trouble] = $this->request($method, $path, $body, $headers, $this->timeout + $more);
+            if ($status >= 200 && $status < 300) {
+                $answer = json_decode($text, true);
+                if (is_array($answer)) {
+                    return $answer;
+                }
+                $trouble = 'the answer is no JSON, or was cut off';
+            } elseif ($status !== 0) {
+                $refusal = self::refusal($status, $text);
+                if ($status < 500 && !in_array($status, [408, 425, 429], true)) {
+                    throw $refusal;
+                }
+                $trouble = $refusal->getMessage();
+                $wait = $retryAfter === null ? $wait : min(self::LONGEST_WAIT_S, $retryAfter);
+            }
+            if ($attempt >= $this->retries) {
+                throw new UserwireUnavailable("$method $path failed " . ($attempt + 1) . " times: $trouble");
+            }
+            usleep((int) ($wait * 1e6));
+        }
+    }
+
+    /** One try. @return array{int, string, ?float, string} Status, 0 when there was no answer; body; Retry-After; why. */
+    private function request(string $method, string $path, string $body, array $headers, float $timeout): array
+    {
+        $headers = array_merge($this->headers, $headers);
+        return extension_loaded('curl')
+            ? $this->byCurl($method, $path, $body, $headers, $timeout)
+            : $this->byStream($method, $path, $body, $headers, $timeout);
+    }
+
+    private function byCurl(string $method, string $path, string $body, array $headers, float $timeout): array
+    {
+        // After a fork the connection is the parent's: two processes would read each other's answers.
+        if ($this->curl === null || $this->pid !== getmypid()) {
+            $this->curl = curl_init();
+            $this->pid = getmypid();
+        }
+        $retryAfter = null;
+        curl_reset($this->curl);
+        curl_setopt_array($this->curl, [
+            CURLOPT_URL => $this->url . $path,
+            CURLOPT_CUSTOMREQUEST => $method,
+            // Without an empty Expect, larger bodies wait a second for leave that nobody gives.
+            CURLOPT_HTTPHEADER => array_merge($headers, ['Expect:']),
+            CURLOPT_RETURNTRANSFER => true,
+            CURLOPT_TIMEOUT_MS => (int) ($timeout * 1000),
+            CURLOPT_NOSIGNAL => true,
+            CURLOPT_PROXY => '',
+            CURLOPT_PATH_AS_IS => true,
+            CURLOPT_HEADERFUNCTION => function ($curl, string $line) use (&$retryAfter): int {
+                $retryAfter = self::retryAfter($line) ?? $retryAfter;
+                return strlen($line);
+            },
+        ]);
+        if ($method === 'POST') {
+            curl_setopt($this->curl, CURLOPT_POSTFIELDS, $body);
+        }
+        $text = curl_exec($this->curl);
+        if ($text === false) {
+            return [0, '', null, curl_error($this->curl)];
+        }
+        return [curl_getinfo($this->curl, CURLINFO_RESPONSE_CODE), $text, $retryAfter, ''];
+    }
+
+    private function byStream(string $method, string $path, string $body, array $headers, float $timeout): array
+    {
+        $context = stream_context_create(['http' => [
+            'method' => $method,
+            // PHP's streams read until the connection ends.
+            'header' => array_merge($headers, ['Connection: close']),
+            'content' => $method === 'POST' ? $body : null,
+            'protocol_version' => 1.1,
+            'timeout' => $timeout,
+            'ignore_errors' => true,
+            'follow_location' => 0,
+        ]]);
+        error_clear_last();
+        $stream = @fopen($this->url . $path, 'r', false, $context);
+        if ($stream === false) {
+            return [0, '', null, error_get_last()['message'] ?? 'no connection'];
+        }
+        $text = stream_get_contents($stream);
+        $meta = stream_get_meta_data($stream);
+        fclose($stream);
+        if ($text === false || $meta['timed_out']) {
+            return [0, '', null, "no whole answer within $timeout s"];
+        }
+        $retryAfter = null;
+        foreach ($meta['wrapper_data'] as $line) {
+            $retryAfter = self::retryAfter($line) ?? $retryAfter;
+        }
+        return [(int) (explode(' ', $meta['wrapper_data'][0])[1] ?? 0), $text, $retryAfter, ''];
+    }
+
+    /** What a line of the header says, if it is that one. */
+    private static function retryAfter(string $line): ?float
+    {
+        return preg_match('/^retry-after:\s*(\d+)\s*$/i', $line, $found) === 1 ? (float) $found[1] : null;
+    }
+
+    private static function refusal(int $status, string $text): UserwireRefused
+    {
+        $problem = json_decode($text, true);
+        return isset($problem['code'], $problem['detail'])
+            ? new UserwireRefused($status, $problem['code'], $problem['detail'])
+            : new UserwireRefused($status, '', 'Something that is not Userwire has answered: look at the address, and at proxies');
+    }
+
+    /** @param mixed $value */
+    private static function json($value): string
+    {
+        try {
+            return json_encode(
+                $value,
+                JSON_THROW_ON_ERROR | JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_PRESERVE_ZERO_FRACTION
+            );
+        } catch (JsonException $error) {
+            throw new InvalidArgumentException("The data is not JSON: {$error->getMessage()}", 0, $error);
+        }
+    }
+
+    private static function encoded(string $user): string
+    {
+        if (in_array($user, ['', '.', '..'], true)) {
+            throw new InvalidArgumentException("\"$user\" can't be a user here: addresses have another meaning for it");
+        }
+        return rawurlencode($user);
+    }
+
+    private static function idempotency(?string $key): string
+    {
+        $key = $key ?? bin2hex(random_bytes(16));
+        if (preg_match('/^[\x21-\x7e]+$/D', $key) !== 1) {
+            throw new InvalidArgumentException('An idempotency key must be printable ASCII without spaces');
+        }
+        return "Idempotency-Key: $key";
+    }
+
+    private static function onlyKnown(array $options, array $known): void
+    {
+        foreach (array_diff(array_keys($options), $known) as $name) {
+            throw new InvalidArgumentException("There is no option \"$name\": the options are " . implode(', ', $known));
+        }
+    }
+}
+
+/** The service has said no, and would again: `problem` is its code, for programs, and the message says what to mend. */
+final class UserwireRefused extends RuntimeException
+{
+    public int $status;
+    /** Of the problem, such as `user_offline`; empty when something else than Userwire has answered. */
+    public string $problem;
+
+    public function __construct(int $status, string $problem, string $detail)
+    {
+        parent::__construct(rtrim("$detail ($status $problem", ' ') . ')', $status);
+        $this->status = $status;
+        $this->problem = $problem;
+    }
+}
+
+/** Not reached or not ready, as often as it was tried. Whether the last try was carried out is not known. */
+final class UserwireUnavailable extends RuntimeException
+{
+}

@@ -1,0 +1,878 @@
+"""Userwire for Python 3.9 and newer, in one file: copy it beside your program.
+
+Receive, with the package ``websockets`` (Debian: ``python3-websockets``; version 10 or newer)::
+
+    async with userwire.connect("http://127.0.0.1:8765", user="alice", on_gap=reload) as messages:
+        async for message in messages:
+            print(message.seq, message.data)
+
+Send, with the standard library alone::
+
+    sender = userwire.Sender("http://127.0.0.1:8765", key="…")
+    sent = sender.send("alice", {"order": 7})
+    print(sent.sockets)
+
+What happens meanwhile is logged under the name ``userwire``. Proxies in the environment are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import collections
+import contextlib
+import dataclasses
+import http.client
+import importlib
+import inspect
+import json
+import logging
+import os
+import random
+import re
+import ssl
+import threading
+import time
+import urllib.parse
+import uuid
+from typing import (
+    Any, Awaitable, Callable, Deque, Dict, Iterable, List, Mapping, NamedTuple, NoReturn, Optional, Tuple,
+    TypeVar, Union, cast, overload,
+)  # fmt: skip
+
+__all__ = [
+    "connect", "Receiver", "Message", "Gap",
+    "Sender", "Sent", "Ticket",
+    "Error", "Refused", "Unavailable", "Closed",
+]  # fmt: skip
+
+_Value = TypeVar("_Value")
+_log = logging.getLogger("userwire")
+
+
+class Error(Exception):
+    """Whatever the service, or the way to it, is the cause of. What the program gave wrongly is a ValueError."""
+
+
+class Refused(Error):
+    """The service has said no, and would again: mend what ``detail`` names."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({status} {code})" if code else f"{detail} ({status})")
+        self.status, self.code, self.detail = status, code, detail
+
+
+class Unavailable(Error):
+    """Not reached or not ready, as often as it was tried. Whether the last try was carried out is not known."""
+
+
+class Closed(Error):
+    """The server has closed the socket for good: ``code`` 4400 to 4499, and ``reason``."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"The server has closed the connection for good: {code} {reason}".rstrip())
+        self.code, self.reason = code, reason
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Receiving
+
+
+class Message(NamedTuple):
+    """A message. ``data`` is what was sent: a JSON value, or bytes."""
+
+    #: Its number among the user's messages; None when the service keeps no history, or does not know it.
+    seq: Optional[int]
+    data: Any
+    #: Unique; None when it was published past the service.
+    id: Optional[str]
+    #: When it was sent, in Unix milliseconds.
+    ts: int
+    #: In which epoch the number counts; None when ``seq`` is.
+    epoch: Optional[str]
+    #: Whether it was read from the history.
+    replayed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """Messages that can't be delivered: load your state anew."""
+
+    #: Number of the first that is missing.
+    first: int
+    #: Number of the last, and how many; None when nobody knows, after the history was lost.
+    last: Optional[int]
+    count: Optional[int]
+    #: ``trimmed`` or ``epoch``.
+    why: str
+
+
+class _Position(NamedTuple):
+    epoch: str
+    seq: int
+    tag: Optional[str] = None
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.seq}" + (f".{self.tag}" if self.tag else "")
+
+
+class _Entry(NamedTuple):
+    """What waits for the application."""
+
+    item: Union[Message, Gap]
+    #: Where the application stands when it has it; None when it does not count.
+    position: Optional[_Position]
+    #: Numbers of another counting must not be acknowledged.
+    counting: int
+    #: The sender waits to hear that the application has it.
+    urgent: bool
+    size: int
+
+
+class _End(NamedTuple):
+    """How a connection, or the attempt to have one, has ended."""
+
+    #: The close code; 1006 when it broke or never came about.
+    code: int = 1006
+    reason: str = ""
+    #: When the server wants to see the client again, in seconds.
+    retry_s: Optional[float] = None
+    #: How long it was open, in seconds; None when it never was.
+    lasted_s: Optional[float] = None
+    #: HTTP status of a refusal.
+    status: Optional[int] = None
+
+
+#: The n-th wait is a random part of so many seconds times 2 ** n, at most the longest; no n counts after a steady time.
+_BASE_S, _LONGEST_S, _STEADY_S = 0.5, 30.0, 10.0
+#: How late the server's sign of life may be, and how long opening and ``token`` may take, in seconds.
+_PATIENCE_S = 10.0
+#: No server's word keeps a client away longer, in seconds.
+_LONGEST_RETRY_S = 3600.0
+#: With more waiting for the application nothing is read; the server then holds back, or closes and is resumed.
+_FULL_MESSAGES, _FULL_CHARS = 1000, 4 * 1024 * 1024
+#: Acknowledged are all messages after a second, or so many at once, and never more often than that, in seconds.
+_ACK_AFTER_S, _ACK_BATCH, _ACK_SPACING_S = 1.0, 32, 0.05
+
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.([0-9]{1,15})(?:\.([A-Za-z0-9_-]{8}))?")
+
+#: What a refused handshake means, for those who have to mend it.
+_REFUSALS = {
+    400: "The user's name, the position or the address is not valid",
+    401: "The service asks for a token or a ticket, and this is none that it takes: give a function as token=",
+    403: "The user's name is not the token's, or the service takes no such origin",
+    404: "There are no sockets at this address: it ends with / or /ws, or a proxy leads elsewhere",
+    421: "The service does not know itself by this host name: see USERWIRE_ALLOWED_HOSTS, or ask for tokens",
+    426: "Something between here and the service takes the handshake apart: let it pass Upgrade",
+}
+
+Token = Union[str, Callable[[], Union[str, Awaitable[str]]]]
+
+
+def connect(
+    url: str,
+    *,
+    user: Optional[str] = None,
+    token: Optional[Token] = None,
+    resume: Optional[str] = None,
+    on_gap: Optional[Callable[[Gap], Any]] = None,
+    ssl: Optional[ssl.SSLContext] = None,
+) -> Receiver:
+    """A user's messages, each once and in order, over as many connections as it takes.
+
+    Nothing is done before it is entered (``async with``) or iterated over; then it keeps a connection up until it is
+    closed, the loop being busy or not.
+
+    :param url: ``https://host`` or ``wss://host/ws``.
+    :param user: Who connects, where the service is open.
+    :param token: In place of ``user``: a token or a ticket, or a function, async or not, that gives one and is called
+        before each attempt. A plain function runs in a thread. A ticket lets one connection in: give a function.
+    :param resume: Position to go on from, as ``Receiver.position`` gave it.
+    :param on_gap: Called, and awaited if need be, between the messages before and after. Without it a gap is logged.
+    :raises ValueError: for what can never work.
+    """
+    return Receiver(url, user, token, resume, on_gap, ssl)
+
+
+class Receiver:
+    """Made by ``connect``. Of one event loop and its thread; several loops over it share the messages."""
+
+    def __init__(
+        self, url: str, user: Optional[str], token: Optional[Token], resume: Optional[str],
+        on_gap: Optional[Callable[[Gap], Any]], context: Optional[ssl.SSLContext],
+    ) -> None:  # fmt: skip
+        if (user is None) == (token is None):
+            raise ValueError("Give either user= or token=")
+        parts = _split(url, ("http", "https", "ws", "wss"))
+        query = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
+        if any(name == "ticket" for name, _ in query):
+            raise ValueError("A ticket in the address lets one connection in: give a function that gets one as token=")
+        if user is not None:
+            query.append(("username", user))
+        scheme = "wss" if parts.scheme in ("https", "wss") else "ws"
+        if context is not None and scheme == "ws":
+            raise ValueError("ssl= is for https:// and wss:// addresses")
+        self._address = parts._replace(scheme=scheme, path=parts.path.rstrip("/") or "/ws", query="", fragment="")
+        # Encoded here, so that a name that can't be is noticed now.
+        self._query = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+        self._ssl, self._token, self._on_gap = context, token, on_gap
+        self._received = self._handed = _position(resume) if resume is not None else None
+        self._counting = 0
+        self._queue: Deque[_Entry] = collections.deque()
+        self._size = 0
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._task: Optional[asyncio.Task[None]] = None
+        self._is_over = False
+        self._error: Optional[BaseException] = None
+        self._acks: Optional[_Acks] = None
+
+    @property
+    def position(self) -> Optional[str]:
+        """Where the application stands: give it as ``resume`` to go on from here. None until it is known."""
+        return None if self._handed is None else str(self._handed)
+
+    async def __aenter__(self) -> Receiver:
+        self._start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Receiver:
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message. May be cancelled, by ``asyncio.wait_for`` too: nothing is lost by it.
+
+        :raises Closed: when the server has ended it for good.
+        :raises Refused: when it lets this client in under no circumstances.
+        """
+        self._start()
+        while True:
+            while not self._queue:
+                if self._is_over:
+                    raise self._error or StopAsyncIteration
+                self._changed.clear()
+                await self._changed.wait()
+            entry = self._queue.popleft()
+            self._size -= entry.size
+            self._room.set()
+            if entry.position is not None:
+                self._handed = entry.position
+            if isinstance(entry.item, Message):
+                if entry.item.seq is not None and entry.counting == self._counting:
+                    self._acknowledge(entry.item.seq, entry.urgent)
+                return entry.item
+            if self._on_gap is None:
+                _log.warning("messages are missing: %s", entry.item)
+            else:
+                result = self._on_gap(entry.item)
+                if inspect.isawaitable(result):
+                    await result
+
+    async def close(self) -> None:
+        """Ends it; loops over it end. What was received and not handed over is left to whoever resumes."""
+        self._is_over = True
+        self._queue.clear()
+        if self._task is None:
+            return
+        self._changed.set()
+        if self._task is not asyncio.current_task():
+            self._task.cancel()
+            # Its end only: being cancelled here is the caller's business.
+            await asyncio.wait([self._task])
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._task is None and not self._is_over:
+            _websockets_connect()  # found missing here, where the application sees it
+            self._loop = loop
+            # Not in the constructor: before Python 3.10 they belong to the loop that is there when they are made.
+            self._changed, self._room = asyncio.Event(), asyncio.Event()
+            self._task = loop.create_task(self._run())
+        elif self._loop not in (None, loop):
+            raise RuntimeError("This receiver belongs to another event loop: make one in each")
+
+    # -- from the server
+
+    async def _run(self) -> None:
+        try:
+            await self._stay_connected()
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                self._error = error
+        finally:
+            self._is_over = True
+            self._changed.set()
+
+    async def _stay_connected(self) -> None:
+        failures, is_refreshing = 0, False
+        while True:
+            end = await self._attempt()
+            if end.lasted_s is not None and end.lasted_s >= _STEADY_S:
+                failures, is_refreshing = 0, False
+            if end.code == 1000:
+                return
+            if 4400 <= end.code <= 4499 or end.status is not None:
+                is_stale = end.status == 401 or (end.code == 4401 and end.reason == "token_expired")
+                if not (is_stale and callable(self._token) and not is_refreshing):
+                    if end.status is not None:
+                        raise Refused(end.status, "", _REFUSALS.get(end.status, end.reason))
+                    raise Closed(end.code, end.reason)
+                is_refreshing = True
+            wait_s = end.retry_s
+            if wait_s is None:
+                wait_s = random.uniform(0, min(_LONGEST_S, _BASE_S * 2.0 ** min(failures, 30)))
+            failures += 1
+            _log.info("not connected (%d %s): next attempt in %.1f s", end.code, end.reason, wait_s)
+            await asyncio.sleep(wait_s)
+
+    async def _attempt(self) -> _End:
+        headers: Dict[str, str] = {}
+        if self._token is not None:
+            try:
+                headers["Authorization"] = f"Bearer {await _within(_PATIENCE_S, _given(self._token))}"
+            except Exception as error:
+                _log.warning("no token: %r", error, exc_info=not isinstance(error, asyncio.TimeoutError))
+                return _End(reason=f"no token: {error!r}")
+        resume = "" if self._received is None else f"resume={self._received}"
+        query = "&".join(part for part in (self._query, resume) if part)
+        try:
+            socket = await _open(self._address._replace(query=query).geturl(), headers, self._ssl)
+        except Exception as error:
+            return _failure(error)
+        self._acks = acks = _Acks(socket)
+        try:
+            return await self._read(socket)
+        finally:
+            self._acks = None
+            acks.task.cancel()
+            with contextlib.suppress(Exception):
+                if self._is_over:
+                    await acks.flush()
+                await socket.close()
+
+    async def _read(self, socket: Any) -> _End:
+        limit_s = _PATIENCE_S
+        opened_at: Optional[float] = None
+        bye: Dict[str, Any] = {}
+        end = _End()
+        try:
+            while True:
+                frame, size = _frame(await _within(limit_s, socket.recv()))
+                kind = frame.get("t")
+                if kind == "m":
+                    self._on_message(frame, size)
+                elif kind == "gap":
+                    self._on_gap_frame(frame, size)
+                elif kind == "bye":
+                    bye = frame
+                elif kind == "hi":
+                    opened_at = time.monotonic()
+                    limit_s = (frame.get("ping") or 25) + _PATIENCE_S
+                    if self._received is None and "pos" in frame:
+                        self._received = self._handed = _position(frame["pos"], frame.get("tag"))
+                while len(self._queue) >= _FULL_MESSAGES or self._size >= _FULL_CHARS:
+                    self._room.clear()
+                    await self._room.wait()
+        except asyncio.TimeoutError:
+            end = _End(reason=f"the server was silent for {limit_s:g} s")
+        except Exception as error:
+            received = getattr(error, "rcvd", None)
+            end = _End(received.code, received.reason) if received else _End(reason=repr(error))
+        if end.code == 1006 and bye:
+            end = end._replace(code=int(bye.get("code", 1006)))
+        retry_ms = bye.get("retry_ms")
+        if isinstance(retry_ms, (int, float)) and retry_ms >= 0:
+            end = end._replace(retry_s=min(retry_ms / 1000, _LONGEST_RETRY_S))
+        lasted_s = None if opened_at is None else time.monotonic() - opened_at
+        return end._replace(reason=bye.get("why") or end.reason, lasted_s=lasted_s)
+
+    def _on_message(self, frame: Dict[str, Any], size: int) -> None:
+        seq, before, urgent = frame.get("seq"), self._received, frame.get("ack") == 1
+        counts = seq is not None and before is not None
+        if seq is not None and before is not None:
+            if seq <= before.seq:
+                # The sender of what the application has may still wait, for a receipt that was lost.
+                handed = self._handed
+                if urgent and handed is not None and handed.epoch == before.epoch and seq <= handed.seq:
+                    self._acknowledge(handed.seq, True)
+                return
+            if seq > before.seq + 1:
+                _log.warning("message %d came after %d, and no gap was announced", seq, before.seq)
+            self._received = _Position(before.epoch, seq, frame.get("tag"))
+        data = frame.get("data")
+        if frame.get("enc") == "base64":
+            data = base64.b64decode(data or "")
+        epoch = before.epoch if counts and before is not None else None
+        message = Message(seq, data, frame.get("id"), frame.get("ts", 0), epoch, frame.get("r") == 1)
+        self._push(_Entry(message, self._received if counts else None, self._counting, urgent, size))
+
+    def _on_gap_frame(self, frame: Dict[str, Any], size: int) -> None:
+        position, before, why = _position(frame["pos"], frame.get("tag")), self._received, frame.get("why", "")
+        # Within an epoch what is known to be missing is not news; a new one may begin anywhere.
+        if why == "trimmed" and before and before.epoch == position.epoch and position.seq <= before.seq:
+            return
+        if why == "epoch":
+            self._counting += 1
+            if self._acks is not None:
+                self._acks.reset()
+        self._received = position
+        gap = Gap(frame.get("from", 0), frame.get("to"), frame.get("count"), why)
+        self._push(_Entry(gap, position, self._counting, False, size))
+
+    def _push(self, entry: _Entry) -> None:
+        self._queue.append(entry)
+        self._size += entry.size
+        self._changed.set()
+
+    def _acknowledge(self, seq: int, urgent: bool) -> None:
+        if self._acks is not None:
+            self._acks.handed(seq, urgent)
+
+
+class _Acks:
+    """When to tell the server, over one connection, what the application has."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket, self._seq, self._count = socket, 0, 0
+        self._some, self._urgent = asyncio.Event(), asyncio.Event()
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    def handed(self, seq: int, urgent: bool) -> None:
+        self._seq = seq
+        self._count += 1
+        self._some.set()
+        if urgent or self._count >= _ACK_BATCH:
+            self._urgent.set()
+
+    def reset(self) -> None:
+        """Forgets what was not told yet."""
+        self._count = 0
+        self._some.clear()
+        self._urgent.clear()
+
+    async def flush(self) -> None:
+        if self._count > 0:
+            self.reset()
+            await self._socket.send(json.dumps({"t": "ack", "seq": self._seq}))
+
+    async def _run(self) -> None:
+        with contextlib.suppress(Exception):  # the connection has ended, which its reader notices
+            while True:
+                await self._some.wait()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await _within(_ACK_AFTER_S, self._urgent.wait())
+                await self.flush()
+                await asyncio.sleep(_ACK_SPACING_S)
+
+
+def _position(text: str, tag: Optional[str] = None) -> _Position:
+    match = _POSITION.fullmatch(text)
+    if match is None:
+        raise ValueError(f'"{text}" is no position: give what "position" was')
+    return _Position(match[1], int(match[2]), match[3] or tag)
+
+
+def _frame(text: Union[str, bytes]) -> Tuple[Dict[str, Any], int]:
+    """A frame and its length. What can't be read is no frame that this version knows."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return cast("Dict[str, Any]", value), len(text)
+    _log.warning("the server has sent what is no frame: %.80r", text)
+    return {}, 0
+
+
+async def _within(seconds: float, waiting: Awaitable[_Value]) -> _Value:
+    """What comes in time. Not ``asyncio.wait_for``: before Python 3.12 that may swallow that it was cancelled.
+
+    :raises asyncio.TimeoutError:
+    """
+    task = asyncio.ensure_future(waiting)
+    # It may fail just when it is not wanted any more.
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        done, _ = await asyncio.wait([task], timeout=seconds)
+        if not done:
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def _awaited(waiting: Awaitable[Any]) -> Any:
+    return await waiting
+
+
+async def _given(token: Token) -> str:
+    value: Any = token
+    if callable(token):
+        make: Callable[[], Any] = token
+        # A plain function may wait for a server, as Sender.ticket does, and would hold up the whole loop.
+        value = make() if inspect.iscoroutinefunction(make) else await asyncio.to_thread(make)
+    if inspect.isawaitable(value):
+        value = await value
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError(f"token must be, or give, a string that is not empty: it gave {type(value).__name__}")
+    return value.strip()
+
+
+def _websockets_connect() -> Any:
+    try:
+        try:
+            return importlib.import_module("websockets.asyncio.client").connect  # version 13 and newer
+        except ImportError:
+            return importlib.import_module("websockets").connect
+    except ImportError as error:
+        raise ImportError(
+            'Receiving needs the package "websockets", version 10 or newer (Debian: python3-websockets)'
+        ) from error
+
+
+async def _open(url: str, headers: Dict[str, str], context: Optional[ssl.SSLContext]) -> Any:
+    connect_ = _websockets_connect()
+    known = inspect.signature(connect_).parameters
+    options: Dict[str, Any] = {
+        "additional_headers" if "additional_headers" in known else "extra_headers": headers,
+        "subprotocols": ["userwire.v1"],
+        "compression": None,
+        # The server's own sign of life is watched.
+        "ping_interval": None,
+        # What is too large for the server was refused when it was sent.
+        "max_size": None,
+        "open_timeout": None,
+        "close_timeout": 1,
+    }
+    if context is not None:
+        options["ssl"] = context
+    if "proxy" in known:
+        options["proxy"] = None
+    connecting = connect_(url, **options)
+
+    def refuse(_: Any) -> NoReturn:
+        raise _Redirected
+
+    # The token is for this host. The former is asked by older versions, the latter by 13 and newer, of each failure.
+    connecting.handle_redirect, connecting.process_redirect = refuse, _same
+    opening = asyncio.get_running_loop().create_task(_awaited(connecting))
+    try:
+        return await _within(_PATIENCE_S, opening)
+    except BaseException:
+        opening.add_done_callback(_abandon)
+        raise
+
+
+def _abandon(opening: asyncio.Task[Any]) -> None:
+    """It may have opened just when it was not wanted any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().transport.abort()
+
+
+def _same(error: Exception) -> Exception:
+    return error
+
+
+class _Redirected(Exception):
+    status_code = 302
+
+
+def _failure(error: Exception) -> _End:
+    """How an attempt that raised this has ended."""
+    response: Any = getattr(error, "response", None)
+    status: Optional[int] = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    headers: Any = getattr(error, "headers", None) or getattr(response, "headers", None) or {}
+    if status is None or status in (101, 408, 425, 429) or status >= 500:
+        reason = f"refused with {status}" if status else f"{type(error).__name__}: {error}"
+        _log.warning("the attempt to connect has failed: %s", reason)
+        return _End(reason=reason, retry_s=_seconds(headers.get("Retry-After")))
+    reason = "The handshake was answered with a redirect: give the address it leads to" if status < 400 else (
+        "The handshake was refused"
+    )
+    return _End(reason=reason, status=status)
+
+
+def _seconds(text: Optional[str]) -> Optional[float]:
+    """What ``Retry-After`` says, unless it is a date, which this service never sends."""
+    return min(float(text), _LONGEST_RETRY_S) if text is not None and text.strip().isdecimal() else None
+
+
+def _split(url: str, schemes: Tuple[str, ...]) -> urllib.parse.SplitResult:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f'Can\'t use "{url}": give an address such as "https://push.example.com"')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("An address holds no user and no password here: give user=, token= or key=")
+    parts.port  # raises for one that is no number
+    return parts
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Sending
+
+
+class Sent(NamedTuple):
+    """What became of a message."""
+
+    id: str
+    #: Sockets it was handed to, 0 when the user is offline; with shared subscriptions that is ``nodes``.
+    sockets: Optional[int] = None
+    nodes: Optional[int] = None
+    seq: Optional[int] = None
+    epoch: Optional[str] = None
+    #: Whether it is kept for a user who is offline.
+    stored: bool = False
+    #: How many clients have confirmed it, with ``wait_ack``.
+    acked: Optional[int] = None
+
+
+class Ticket(NamedTuple):
+    ticket: str
+    #: Where to connect with it.
+    url: str
+
+
+_Named = TypeVar("_Named", bound=NamedTuple)
+
+
+class Sender:
+    """Calls the HTTP API. May be shared by threads, and survives a fork: each thread of each process has a connection.
+
+    Every call blocks; in asyncio use ``await asyncio.to_thread(sender.send, …)``. What fails on the way, or is answered
+    with 429 or 5xx, is tried again; messages carry an idempotency key, so that they are sent once all the same.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: Optional[str] = None,
+        timeout: float = 10.0,
+        retries: int = 3,
+        ssl: Optional[ssl.SSLContext] = None,
+    ) -> None:
+        """
+        :param url: ``https://host``, or with the path that a proxy has put before ``/v1``.
+        :param key: An API key. A service in open mode needs none.
+        :param timeout: How long connecting, and each step of an answer, may take, in seconds.
+        :param retries: How many times to try again.
+        :raises ValueError: for what can never work.
+        """
+        self._address = _split(url, ("http", "https"))
+        self._headers = {"accept": "application/json", "user-agent": "userwire-python"}
+        key = (key or "").strip()  # keys come from files, which end with a new line
+        if key:
+            if not key.isascii() or not key.isprintable() or " " in key:
+                raise ValueError("The key must be printable ASCII without spaces, as \"userwire key new\" wrote it")
+            self._headers["authorization"] = f"Bearer {key}"
+        self._timeout, self._retries, self._ssl = timeout, retries, ssl
+        self._local = threading.local()
+
+    def send(
+        self,
+        user: str,
+        data: Any,
+        *,
+        ttl: Optional[int] = None,
+        expect_online: bool = False,
+        wait_ack: Optional[float] = None,
+        idempotency_key: Optional[str] = None,
+    ) -> Sent:
+        """Sends a message.
+
+        :param data: Any JSON value, or ``bytes``.
+        :param ttl: How long it is kept for a user who is away, in seconds.
+        :param expect_online: Only send to a user who is online; else Refused with the code ``user_offline``.
+        :param wait_ack: Wait so many seconds for clients to confirm it; see ``Sent.acked``.
+        :param idempotency_key: Sends with the same key within five minutes are one. Every call has one of its own if
+            not given; give it when you may call again yourself.
+        :raises ValueError: when ``data`` is not JSON.
+        :raises Refused: when the service does not take it.
+        :raises Unavailable: when it can't be reached, or is not ready.
+        """
+        query: Dict[str, str] = {}
+        if ttl is not None:
+            query["ttl"] = str(ttl)
+        if expect_online:
+            query["expect"] = "online"
+        if wait_ack is not None:
+            query.update(wait="ack", timeout=str(round(wait_ack * 1000)))
+        raw = _bytes(data)
+        answer = self._call(
+            "POST",
+            f"/v1/users/{_quoted(user)}/messages" + (f"?{urllib.parse.urlencode(query)}" if query else ""),
+            _json(data) if raw is None else raw,
+            {
+                "content-type": "application/json" if raw is None else "application/octet-stream",
+                "idempotency-key": idempotency_key or str(uuid.uuid4()),
+            },
+            timeout=self._timeout + (wait_ack or 0),
+        )
+        return _read_as(Sent, answer)
+
+    def batch(
+        self, items: Iterable[Mapping[str, Any]], *, idempotency_key: Optional[str] = None
+    ) -> List[Dict[str, Any]]:
+        """Sends many messages in one call.
+
+        :param items: ``{"to": "alice", "data": …}``, where ``to`` may be a list, ``data`` may be bytes, and ``id``,
+            ``ttl`` and ``"expect": "online"`` may stand beside.
+        :returns: One result per item, in order; one with ``error`` was not sent.
+        """
+        answer = self._post(
+            "/v1/messages",
+            {"items": [_batch_item(item) for item in items]},
+            {"idempotency-key": idempotency_key or str(uuid.uuid4())},
+        )
+        results: List[Dict[str, Any]] = answer["results"]
+        return results
+
+    @overload
+    def online(self, user: str) -> int: ...  # type: ignore[misc]
+    @overload
+    def online(self, user: Iterable[str]) -> Dict[str, int]: ...
+    def online(self, user: Union[str, Iterable[str]]) -> Union[int, Dict[str, int]]:
+        """How many sockets a user has, or each of several; nodes, with shared subscriptions. 0 is offline."""
+        if not isinstance(user, str):
+            return self._post("/v1/users/online", {"users": list(user)})
+        answer = self._call("GET", f"/v1/users/{_quoted(user)}")
+        return int(answer.get("sockets", answer.get("nodes", 0)))
+
+    def ticket(self, user: str, *, ttl: Optional[int] = None) -> Ticket:
+        """A ticket, which lets one socket in as this user within ``ttl`` seconds."""
+        return _read_as(Ticket, self._post("/v1/tickets", {"user": user, **_given_only(ttl=ttl)}))
+
+    def kick(self, user: str, *, code: Optional[int] = None, why: Optional[str] = None) -> int:
+        """Closes the user's sockets everywhere. :returns: How many; with shared subscriptions, on how many nodes."""
+        query = urllib.parse.urlencode(_given_only(code=code, why=why))
+        answer = self._call("DELETE", f"/v1/users/{_quoted(user)}/connections" + (f"?{query}" if query else ""))
+        return int(answer.get("closed", answer.get("nodes", 0)))
+
+    def revoke(
+        self, user: str, *, jti: Optional[str] = None, issued_before: Optional[int] = None
+    ) -> Dict[str, Any]:
+        """Lets the user's tokens in no more, and closes their sockets: all until now, one, or all before a time."""
+        body = _given_only(jti=jti, issued_before=issued_before)
+        return self._post(f"/v1/users/{_quoted(user)}/revocations", body)
+
+    def close(self) -> None:
+        """Closes this thread's connection. The sender can be used again."""
+        connection = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _post(self, path: str, value: Any, headers: Mapping[str, str] = {}) -> Dict[str, Any]:
+        return self._call("POST", path, _json(value), {"content-type": "application/json", **headers})
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Optional[bytes] = None,
+        headers: Mapping[str, str] = {},
+        timeout: Optional[float] = None,
+    ) -> Dict[str, Any]:
+        trouble: Any = None
+        cause: Optional[Exception] = None
+        for attempt in range(self._retries + 1):
+            retry_s = None
+            try:
+                status, retry_after, text = self._request(method, path, body, headers, timeout or self._timeout)
+            except ssl.SSLCertVerificationError as error:
+                raise Unavailable(f"The certificate of the service is not trusted: {error}") from error
+            except (OSError, http.client.HTTPException) as error:
+                trouble, cause = f"{type(error).__name__}: {error}", error
+            else:
+                if status < 300:
+                    answer: Dict[str, Any] = json.loads(text)
+                    return answer
+                trouble = _refusal(status, text)
+                if status < 500 and status not in (408, 425, 429):
+                    raise trouble
+                retry_s = _seconds(retry_after)
+            if attempt < self._retries:
+                wait_s = random.uniform(0, min(_LONGEST_S, _BASE_S * 2**attempt)) if retry_s is None else retry_s
+                _log.info("%s %s failed: %s; next attempt in %.1f s", method, path, trouble, wait_s)
+                time.sleep(min(wait_s, _LONGEST_S))
+        raise Unavailable(f"{method} {path} failed {self._retries + 1} times: {trouble}") from cause
+
+    def _request(
+        self, method: str, path: str, body: Optional[bytes], headers: Mapping[str, str], timeout: float
+    ) -> Tuple[int, Optional[str], bytes]:
+        if self._local.__dict__.get("pid") != os.getpid():
+            # After a fork the connection is the parent's: two processes would read each other's answers.
+            self._local.connection, self._local.pid = None, os.getpid()
+        connection: http.client.HTTPConnection = self._local.__dict__.get("connection") or self._connection()
+        self._local.connection = connection
+        connection.timeout = timeout
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout)
+        try:
+            full = self._address.path.rstrip("/") + path
+            connection.request(method, full, body, {**self._headers, **headers})
+            response = connection.getresponse()
+            return response.status, response.getheader("retry-after"), response.read()
+        except BaseException:
+            connection.close()  # an answer may still be on its way, which the next call would take for its own
+            raise
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._address.hostname or "", self._address.port
+        if self._address.scheme == "https":
+            context = self._ssl or ssl.create_default_context()
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout)
+
+
+def _refusal(status: int, text: bytes) -> Refused:
+    try:
+        problem = json.loads(text)
+        return Refused(status, problem["code"], problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        return Refused(status, "", "Something that is not Userwire has answered: look at the address, and at proxies")
+
+
+def _batch_item(item: Mapping[str, Any]) -> Dict[str, Any]:
+    raw = _bytes(item.get("data"))
+    if raw is None:
+        return dict(item)
+    rest = {name: value for name, value in item.items() if name != "data"}
+    return {**rest, "base64": base64.b64encode(raw).decode()}
+
+
+def _bytes(data: Any) -> Optional[bytes]:
+    """What was given as bytes; None when it is JSON."""
+    return bytes(cast(bytes, data)) if isinstance(data, (bytes, bytearray, memoryview)) else None
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("A string in the data is no Unicode: it has half of a surrogate pair") from error
+    except TypeError as error:
+        raise ValueError(f"The data is not JSON: {error}") from error
+
+
+def _quoted(user: str) -> str:
+    if user in ("", ".", ".."):
+        raise ValueError(f'"{user}" can\'t be a user here: addresses have another meaning for it')
+    return urllib.parse.quote(user, safe="")
+
+
+def _given_only(**values: Any) -> Dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_as(kind: Callable[..., _Named], answer: Mapping[str, Any]) -> _Named:
+    """Fields that this version does not know are left out."""
+    fields = kind._fields  # type: ignore[attr-defined]
+    return kind(**{name: value for name, value in answer.items() if name in fields})

@@ -1,0 +1,172 @@
+/** When a client comes back, how soon, and when it stays away. */
+import type { Case } from "../case.ts";
+import { BrokenRule, type Stage } from "../stage.ts";
+
+const SECTION = "close-codes";
+/** 1006 is a connection that breaks; the last three are codes that the protocol does not name. */
+const COME_BACK = [1001, 1009, 1012, 1013, 4508, 1006, 1011, 3000, 4600];
+const STOP = [1000, 4400, 4403, 4408, 4409, 4429, 4477];
+/** After so many failures at once a client has waited 7.75 s on average. That it is less than a 15th of that comes about by chance once in 100,000 runs. */
+const FAILURES = 5;
+const LEAST_MS = 500;
+const STEADY_MS = 10_000;
+const SILENCE_MS = 10_000;
+
+export const CLOSING: readonly Case[] = [
+  {
+    name: "comes-back",
+    rule: `comes back after ${COME_BACK.join(", ")}`,
+    section: SECTION,
+    async play(stage) {
+      let peer = await stage.open();
+      for (const code of COME_BACK) {
+        if (code === 1006) {
+          peer.send({ t: "bye", code: 1012, why: "restart", retry_ms: 0 });
+          peer.cut();
+        } else {
+          peer.bye(code, "", 0);
+        }
+        try {
+          peer = await stage.reopen();
+        } catch (error) {
+          throw new BrokenRule(`After ${code} ${error instanceof Error ? error.message : error}`);
+        }
+      }
+    },
+  },
+  {
+    name: "comes-back-unasked",
+    rule: "comes back when the connection breaks without a bye, within half a second",
+    section: SECTION,
+    async play(stage) {
+      (await stage.open()).cut();
+      await stage.handshake();
+    },
+  },
+  ...STOP.map((code): Case => ({
+    name: `stops-${code}`,
+    rule: `stops after ${code}`,
+    section: SECTION,
+    async play(stage) {
+      (await stage.open()).bye(code, "because");
+      await stage.ends();
+    },
+  })),
+  {
+    name: "stops-revoked",
+    rule: "stops after 4401, unless the reason is token_expired",
+    section: SECTION,
+    async play(stage) {
+      (await stage.open({ pos: "e.0" }, "token")).bye(4401, "revoked");
+      await stage.ends();
+    },
+  },
+  {
+    name: "token-expired",
+    rule: "comes back once after 4401 token_expired, with a new token, and resumes",
+    section: SECTION,
+    async play(stage) {
+      const first = await stage.open({ pos: "e.0" }, "token");
+      first.message(1);
+      await stage.wrote({ seq: 1, data: 1 });
+      first.bye(4401, "token_expired");
+      const second = await stage.handshake();
+      stage.expect(second.token !== first.token, "it shows the same token again");
+      stage.expect(
+        second.token === stage.tokens.at(-1),
+        `it shows "${second.token}", which it was not given`,
+      );
+      stage.expect(second.resume === "e.1", `it resumes from "${second.resume}"`);
+    },
+  },
+  {
+    name: "token-expired-twice",
+    rule: "stops after a second 4401 token_expired right after the first",
+    section: SECTION,
+    async play(stage) {
+      (await stage.open({ pos: "e.0" }, "token")).bye(4401, "token_expired");
+      (await stage.reopen()).bye(4401, "token_expired");
+      await stage.ends();
+    },
+  },
+  {
+    name: "retry-ms",
+    rule: "comes back after the retry_ms of a bye, and not before",
+    section: SECTION,
+    async play(stage) {
+      const peer = await stage.open();
+      peer.bye(1012, "restart", 800);
+      const back = await stage.handshake(800 + stage.patienceMs);
+      const ms = back.at - peer.closedAt!;
+      stage.expect(ms >= 790, `it was told to wait 800 ms, and came after ${Math.round(ms)} ms`);
+    },
+  },
+  {
+    name: "backs-off",
+    rule: "waits longer with each failed attempt, for a random time",
+    section: SECTION,
+    async play(stage) {
+      const waitedMs = await fails(stage, await stage.start());
+      const leastMs = LEAST_MS * stage.pace;
+      stage.expect(
+        waitedMs >= leastMs,
+        `${FAILURES} failures took ${Math.round(waitedMs)} ms, and less than ${leastMs} is no accident`,
+      );
+    },
+  },
+  {
+    name: "backs-off-anew",
+    rule: "starts again with short waits after a connection has lasted 10 s",
+    section: SECTION,
+    async play(stage) {
+      await fails(stage, await stage.start());
+      const peer = await stage.handshake(stage.longestWaitMs(FAILURES) + stage.patienceMs);
+      peer.accept();
+      peer.hi({ pos: "e.0" });
+      await stage.stays(STEADY_MS * stage.pace + 500);
+      peer.cut();
+      // Whoever counts on waits up to 30 s, and is found out in four runs of five.
+      await stage.handshake(stage.longestWaitMs(0) + stage.patienceMs * stage.pace);
+    },
+  },
+  {
+    name: "silence",
+    rule: "gives up a server that was silent for hi.ping and 10 seconds, and comes back",
+    section: SECTION,
+    async play(stage) {
+      const ping = stage.pace;
+      await stage.open({ pos: "e.0", ping });
+      const from = performance.now();
+      const limitMs = (ping * 1_000) + SILENCE_MS * stage.pace;
+      const back = await stage.handshake(limitMs + stage.longestWaitMs(0) + stage.patienceMs);
+      const ms = back.at - from;
+      stage.expect(ms >= limitMs * 0.95, `it gave up after ${Math.round(ms)} ms of at least ${limitMs}`);
+    },
+  },
+  {
+    name: "quiet",
+    rule: "does not give up a server that sends p",
+    section: "from-the-server",
+    async play(stage) {
+      const ping = stage.pace;
+      const peer = await stage.open({ pos: "e.0", ping });
+      for (let i = 0; i < 6; i++) {
+        await stage.stays(2_500 * stage.pace);
+        peer.send({ t: "p" });
+      }
+      peer.message(1);
+      await stage.wrote({ seq: 1, data: 1 });
+    },
+  },
+];
+
+/** Refuses the client again and again. Resolves with how long it waited in all, in milliseconds. */
+async function fails(stage: Stage, first: { refuse(status: number): void; at: number }): Promise<number> {
+  let peer = first;
+  for (let failures = 0; failures < FAILURES; failures++) {
+    peer.refuse(503);
+    peer = await stage.handshake(stage.longestWaitMs(failures) + stage.patienceMs);
+  }
+  peer.refuse(503);
+  return peer.at - first.at;
+}

@@ -1,0 +1,143 @@
+/** The examples in Python and PHP, run as their readers would run them. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { chromium } from "../packages/playwright.ts";
+import { newKey } from "../../src/auth/keys.ts";
+import { SECRET } from "../../testkit/closed.ts";
+import { Bell, stretched, until, withDeadline } from "../../testkit/deadline.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
+import { findChromium, findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
+import { Service } from "../../testkit/service.ts";
+
+const EXAMPLES = new URL("../../examples/", import.meta.url).pathname;
+const php = findPhp();
+const chromiumPath = findChromium();
+
+/** A program that runs until it is ended, and what it has written. */
+class Program implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #reading: Promise<unknown>;
+  readonly #bell = new Bell();
+  output = "";
+
+  constructor(command: string, args: readonly string[], env: Record<string, string> = {}) {
+    this.#child = new Deno.Command(command, {
+      args: [...args],
+      env,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    this.#reading = Promise.all([this.#read(this.#child.stdout), this.#read(this.#child.stderr)]);
+  }
+
+  writes(text: string): Promise<void> {
+    return this.#bell.until(() => this.output.includes(text), text, 20_000, () => this.output);
+  }
+
+  /** Resolves with its exit code. */
+  async ended(): Promise<number> {
+    await withDeadline(this.#reading, 20_000, "the program to end", () => this.output);
+    return (await this.#child.status).code;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+    await this.ended();
+  }
+
+  async #read(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      this.output += text;
+      this.#bell.ring();
+    }
+  }
+}
+
+async function run(command: string, args: readonly string[], env: Record<string, string> = {}) {
+  await using program = new Program(command, args, env);
+  return { code: await program.ended(), output: program.output };
+}
+
+Deno.test({
+  name: "Example: the programs of the Python version, on the Python client",
+  ignore: !hasPythonWebsockets(),
+  async fn() {
+    await using service = await Service.start({ USERWIRE_USERNAME_CASE: "lower" });
+    const { url } = service.server;
+    const [receiver, sender] = ["receiver", "sender"].map((name) =>
+      `${EXAMPLES}coming_from_python/${name}.py`
+    );
+    const order = ["37gGsvs0", "order", "It has shipped: é"];
+    assertEquals(
+      (await run(PYTHON, [sender!, url, ...order])).output,
+      "37gGsvs0 is offline: it is kept for them\n",
+    );
+    await using receiving = new Program(PYTHON, [receiver!, url.replace("http", "ws"), "37gGsvs0"]);
+    await until(async () => await service.sockets("37gGsvs0") === 1, "the receiver to be there");
+    assertEquals(await run(PYTHON, [sender!, url, ...order]), { code: 0, output: "sent to 1 sockets\n" });
+    await receiving.writes('2 {"event_type": "order", "message": "It has shipped: \\u00e9"}\n');
+  },
+});
+
+Deno.test({
+  name: "Example: a PHP sender",
+  ignore: php === undefined,
+  async fn() {
+    const key = newKey("shop", { scopes: ["send"] });
+    await using service = await Service.start({ USERWIRE_API_KEYS: key.line, USERWIRE_JWT_SECRET: SECRET });
+    const send = (key: string) =>
+      run(php!, [`${EXAMPLES}php_sender/send.php`, service.server.url, "alice", '{"order": 7, "more": {}}'], {
+        USERWIRE_KEY: key,
+      });
+    assertEquals(await send(key.key), { code: 0, output: "alice is offline: it is kept for them\n" });
+    const refused = await send("");
+    assertEquals(refused.code, 1);
+    assertMatch(refused.output, /^It will not be taken: .+\(401 unauthorized\)\n$/);
+  },
+});
+
+Deno.test({
+  name: "Example: tickets with a Python backend and a plain page",
+  ignore: chromiumPath === undefined || !hasPythonWebsockets(),
+  async fn() {
+    using port = OwnPort.take();
+    const key = newKey("backend", { scopes: ["send", "tickets"] });
+    await using service = await Service.start({
+      USERWIRE_API_KEYS: key.line,
+      USERWIRE_JWT_SECRET: SECRET,
+      USERWIRE_ALLOWED_ORIGINS: `http://127.0.0.1:${port}`,
+    });
+    await using _backend = new Program(PYTHON, [`${EXAMPLES}tickets_python/backend.py`], {
+      BACKEND_PORT: `${port}`,
+      USERWIRE_URL: service.server.url,
+      USERWIRE_KEY: key.key,
+    });
+    const backend = `http://127.0.0.1:${port}`;
+    const answers = async () => (await fetch(`${backend}/ticket`).catch(() => undefined))?.text();
+    await until(async () => await answers() === "Log in first", "the backend, which gives nobody a ticket");
+
+    await using browser = await chromium.launch({
+      executablePath: chromiumPath!,
+      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+    });
+    const page = await browser.newPage();
+    page.setDefaultTimeout(stretched(20_000));
+    await page.goto(backend);
+    const text = (selector: string) => page.locator(selector).innerText();
+    const logIn = async (password: string) => {
+      await page.locator("input[name=user]").fill("alice");
+      await page.locator("input[name=password]").fill(password);
+      await page.locator("#login button").click();
+    };
+    await logIn("builder");
+    await until(async () => await text("#state") === "That is not the password", "the refusal");
+    await logIn("wonderland");
+    await until(async () => await text("#state") === "open", "the connection");
+    await page.locator("#order").click();
+    await until(async () => /^Order \d+: taken$/.test(await text("#messages")), "the message");
+  },
+});

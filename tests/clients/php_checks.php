@@ -1,0 +1,123 @@
+<?php
+
+declare(strict_types=1);
+
+/*
+ * What the PHP sender does with a real service, and with a server that misbehaves. What became of each check is a line
+ * of JSON.
+ *
+ *     php php_checks.php http://127.0.0.1:8765 <key> http://127.0.0.1:<port of the server that misbehaves>
+ */
+
+require __DIR__ . '/../../clients/php/Userwire.php';
+
+[, $url, $key, $scripted] = $argv;
+$userwire = new Userwire($url, $key);
+$tag = extension_loaded('curl') ? 'curl' : 'stream';
+
+function same($expected, $actual): void
+{
+    if ($expected !== $actual) {
+        throw new Exception('expected ' . json_encode($expected) . ', and got ' . json_encode($actual));
+    }
+}
+
+function thrown(string $class, callable $call): Throwable
+{
+    try {
+        $call();
+    } catch (Throwable $error) {
+        if ($error instanceof $class) {
+            return $error;
+        }
+        throw $error;
+    }
+    throw new Exception("$class was not thrown");
+}
+
+$checks = [
+    'every call' => function () use ($userwire, $tag): void {
+        $sent = $userwire->send("nobody-$tag", ['order' => 7, 'é' => "ü/\u{1F600}", 'price' => 1.0], ['ttl' => 60]);
+        same([1, 0, true], [$sent['seq'], $sent['sockets'], $sent['stored']]);
+        same(2, $userwire->sendBytes("nobody-$tag", "\0\xff")['seq']);
+        same(0, $userwire->online("nobody-$tag"));
+        same(['a' => 0, 'b' => 0], $userwire->online(['a', 'b']));
+        $results = $userwire->batch([['to' => "batch-$tag", 'data' => new stdClass()], ['to' => ['a'], 'text' => 'x']]);
+        same([1, ['a' => 0]], [$results[0]['seq'], $results[1]['users']]);
+        same(0, $userwire->kick("nobody-$tag", 4403, 'go & rest'));
+        same('ws:', substr($userwire->ticket("nobody-$tag", 5)['url'], 0, 3));
+        same(['jti' => 'j'], $userwire->revoke("nobody-$tag", 'j'));
+        same(true, isset($userwire->revoke("nobody-$tag")['issued_before']));
+        same(1, $userwire->send("é/ü?#%+$tag", [])['seq']);
+    },
+    'a user who is offline' => function () use ($userwire): void {
+        $error = thrown(UserwireRefused::class, fn () => $userwire->send('away', 1, ['expectOnline' => true]));
+        same([404, 'user_offline'], [$error->status, $error->problem]);
+    },
+    'a receipt that nobody gives' => function () use ($userwire): void {
+        same(0, $userwire->send('away', 1, ['waitAck' => 0.05])['acked'] ?? 0);
+    },
+    'keys of idempotency' => function () use ($userwire, $tag): void {
+        $options = ['idempotencyKey' => "once-$tag"];
+        $first = $userwire->send("once-$tag", 1, $options);
+        same($first, $userwire->send("once-$tag", 1, $options));
+        $error = thrown(UserwireRefused::class, fn () => $userwire->send("once-$tag", 2, $options));
+        same('idempotency_conflict', $error->problem);
+        thrown(InvalidArgumentException::class, fn () => $userwire->send('a', 1, ['idempotencyKey' => "two words"]));
+    },
+    // pusher-http-php#89: json_encode gave false, which was sent.
+    'data that is no JSON' => function () use ($userwire): void {
+        foreach (["\xff", NAN, ['a' => INF], fopen('php://memory', 'r')] as $data) {
+            $error = thrown(InvalidArgumentException::class, fn () => $userwire->send('alice', $data));
+            same(0, strpos($error->getMessage(), 'The data is not JSON: '));
+        }
+    },
+    'what can never work' => function () use ($userwire): void {
+        foreach (['push.example.com', 'ftp://host', '', 'http://', 'http://a:b@host'] as $address) {
+            thrown(InvalidArgumentException::class, fn () => new Userwire($address));
+        }
+        foreach (["a b", "a\r\nb", "é"] as $wrong) {
+            thrown(InvalidArgumentException::class, fn () => new Userwire('http://host', $wrong));
+        }
+        foreach (['', '.', '..'] as $user) {
+            thrown(InvalidArgumentException::class, fn () => $userwire->online($user));
+        }
+        thrown(InvalidArgumentException::class, fn () => $userwire->send('a', 1, ['expect' => 'online']));
+        thrown(InvalidArgumentException::class, fn () => new Userwire('http://host', null, ['time' => 1]));
+    },
+    'a key with a new line after it, and one that is wrong' => function () use ($url, $key): void {
+        same(0, (new Userwire($url, "$key\n"))->online('nobody'));
+        $error = thrown(UserwireRefused::class, fn () => (new Userwire($url, 'wrong'))->online('nobody'));
+        same([401, 'unauthorized'], [$error->status, $error->problem]);
+    },
+    'what fails is tried again' => function () use ($scripted): void {
+        $sent = (new Userwire("$scripted/fails"))->send('alice', 1);
+        same(1, $sent['sockets']);
+    },
+    // ably-pubsub-php#62: a server that takes the call and says nothing.
+    'what goes on failing is said' => function () use ($scripted): void {
+        $once = ['retries' => 0, 'timeout' => 0.2];
+        $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/silent", null, $once))->online('a'));
+        same(1, preg_match('/failed 1 times: .+/', $error->getMessage()));
+        $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/busy", null, $once))->online('a'));
+        same(1, preg_match('/Redis is away \(503 broker_unavailable\)/', $error->getMessage()));
+        thrown(UserwireUnavailable::class, fn () => (new Userwire('http://127.0.0.1:1', null, $once))->online('a'));
+        $error = thrown(UserwireRefused::class, fn () => (new Userwire("$scripted/redirect", null, $once))->online('a'));
+        same(302, $error->status);
+    },
+    'proxies of the environment are not used' => function () use ($url, $key): void {
+        foreach (['http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'] as $name) {
+            putenv("$name=http://127.0.0.1:1");
+        }
+        same(0, (new Userwire($url, $key))->online('nobody'));
+    },
+];
+
+foreach ($checks as $name => $check) {
+    try {
+        $check();
+        echo json_encode(['check' => "$name, by $tag"]), "\n";
+    } catch (Throwable $error) {
+        echo json_encode(['check' => "$name, by $tag", 'fault' => (string) $error], JSON_INVALID_UTF8_SUBSTITUTE), "\n";
+    }
+}

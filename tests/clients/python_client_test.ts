@@ -1,0 +1,50 @@
+/**
+ * The Python client with a real service: one process runs all checks, each of which is a step here. That it keeps the
+ * rules of the protocol is tested by the conformance kit.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { newKey } from "../../src/auth/keys.ts";
+import { SECRET } from "../../testkit/closed.ts";
+import { withDeadline } from "../../testkit/deadline.ts";
+import { hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
+import { Service } from "../../testkit/service.ts";
+
+const CHECKS = new URL("python_checks.py", import.meta.url).pathname;
+
+Deno.test({
+  name: "The Python client, with a service and with servers that misbehave",
+  ignore: !hasPythonWebsockets(),
+  async fn(t) {
+    const key = newKey("python", { scopes: ["send", "read", "admin"] });
+    await using service = await Service.start({
+      USERWIRE_API_KEYS: key.line,
+      USERWIRE_JWT_SECRET: SECRET,
+      USERWIRE_MAX_BODY_BYTES: "4194304",
+      USERWIRE_JWT_CLOCK_TOLERANCE_S: "0",
+    });
+    const child = new Deno.Command(PYTHON, {
+      args: [CHECKS, service.server.url, key.key, SECRET],
+      env: { PYTHONASYNCIODEBUG: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const output = child.output();
+    const { code, stdout, stderr } = await withDeadline(output, 60_000, "the checks to end").catch(
+      (error) => {
+        child.kill("SIGKILL");
+        throw error;
+      },
+    );
+    const decoder = new TextDecoder();
+    const lines = decoder.decode(stdout).trim().split("\n").map((line) => JSON.parse(line));
+    for (const { check, fault } of lines) {
+      await t.step(check.replaceAll("_", " "), () => {
+        if (fault !== undefined) throw new Error(fault);
+      });
+    }
+    const trouble = decoder.decode(stderr);
+    assertEquals(code, 0, trouble);
+    assert(lines.length > 25, "it found its checks");
+  },
+});
