@@ -187,3 +187,10 @@ export class GroupBook {
       : await this.#broker.counts(names.map((name) => channelOf(name, this.#prefix)));
   }
 }
+
+/** A publisher that was made without groups. */
+export const NO_GROUPS: Groups = { change: noGroups, delete: noGroups, page: noGroups, of: noGroups };
+
+function noGroups(): Promise<never> {
+  return Promise.reject(new TypeError("This publisher was made without groups: give it those of its engine"));
+}

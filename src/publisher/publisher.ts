@@ -20,7 +20,7 @@ import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
 import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
-import { GroupBook } from "./groups.ts";
+import { GroupBook, NO_GROUPS } from "./groups.ts";
 import { type HistoryPage, readHistory } from "./history_page.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts } from "./receipts.ts";
@@ -304,11 +304,4 @@ export class Publisher implements AsyncDisposable {
       throw error;
     }
   }
-}
-
-/** A publisher that was made without groups. */
-const NO_GROUPS: Groups = { change: noGroups, delete: noGroups, page: noGroups, of: noGroups };
-
-function noGroups(): Promise<never> {
-  return Promise.reject(new TypeError("This publisher was made without groups: give it those of its engine"));
 }
