@@ -1,5 +1,6 @@
 /** Calls of the HTTP API about groups, for tests. */
-import { type Engine, type EngineOptions, openEngine } from "../src/engine/engine.ts";
+import { type Engine, openEngine } from "../src/engine/engine.ts";
+import type { EngineOptions } from "../src/engine/options.ts";
 import type { History, PageOutcome } from "../src/history/history.ts";
 import type { MessageFrame } from "../src/protocol/frames.ts";
 import { Publisher } from "../src/publisher/publisher.ts";

@@ -75,7 +75,7 @@ function isFile(path: string): boolean {
   }
 }
 
-function findProgram(name: string): string | undefined {
+export function findProgram(name: string): string | undefined {
   for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
     if (folder === "") continue;
     const path = `${folder}/${name}`;

@@ -19,9 +19,19 @@ export class ScriptedServer implements AsyncDisposable {
   #taken = 0;
   /** Handshakes that came, refused ones included. */
   attempts = 0;
+  /** Requests that were no handshakes. */
+  readonly questions: { url: URL; headers: Headers }[] = [];
+  /** Answers them. */
+  answer: () => Response = () => new Response(null, { status: 404 });
 
   constructor() {
     this.#server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+      // Who asks why handshakes fail makes none.
+      if (request.headers.get("upgrade") === null) {
+        this.questions.push({ url: new URL(request.url), headers: new Headers(request.headers) });
+        this.#bell.ring();
+        return this.answer();
+      }
       this.attempts++;
       this.#bell.ring();
       const refusal = this.#refusals.shift();

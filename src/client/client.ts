@@ -10,19 +10,23 @@ import type { GapFrame, HiFrame, MessageFrame, ServerFrame } from "../protocol/f
 import { formatPosition, parsePosition, type Position } from "../protocol/position.ts";
 import { parseUsername } from "../protocol/username.ts";
 import { Acks } from "./acks.ts";
-import { type Address, addressOf, LONGEST_TICKET_MS, socketUrl, TicketUsedError } from "./address.ts";
-import { type Entry, Handover, type HandoverBound } from "./handover.ts";
-import { type Backoff, Link, type State } from "./link.ts";
-import type { ClientEvents, Closed, ConnectOptions, Identity, Message } from "./options.ts";
+import { type Address, addressOf, socketUrl } from "./address.ts";
+import { isHidden } from "./browser.ts";
+import { Handover, type HandoverBound } from "./handover.ts";
+import { Link } from "./link.ts";
+import type {
+  AddressLike,
+  Backoff,
+  ClientEvents,
+  Closed,
+  ConnectOptions,
+  Identity,
+  Message,
+  State,
+} from "./options.ts";
+import { placeAt, readMessage, type Received } from "./received.ts";
+import { Inquiry } from "./refusal.ts";
 import { Saving } from "./store.ts";
-
-interface Received<Data> extends Entry<Message<Data>> {
-  /** Where the application stands when it has it; undefined when it does not count. */
-  readonly position: Position | undefined;
-  readonly gap: GapFrame | undefined;
-  /** The sender waits to hear that the application has it. */
-  readonly urgent: boolean;
-}
 
 const DEFAULT_BACKOFF: Backoff = { baseMs: 500, maxMs: 30_000, steadyMs: 10_000 };
 const DEFAULT_BUFFER: HandoverBound = { messages: 1_000, chars: 4 * 1024 * 1024 };
@@ -51,17 +55,19 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #saving: Saving | undefined;
   /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
   #loaded: Promise<void> | undefined;
-  /** In Unix milliseconds. */
-  readonly #madeAt = Date.now();
-  #hasOpened = false;
+  readonly #pingS: number | undefined;
+  readonly #hiddenPingS: number | undefined;
+  readonly #inquiry: Inquiry;
   #received: Position | undefined;
   #handed: Position | undefined;
 
   /** @throws {TypeError | InvalidUsernameError} as `connect`. */
-  constructor(url: string | URL, options: ConnectOptions) {
+  constructor(url: AddressLike, options: ConnectOptions) {
     const { resume, store, backoff, buffer } = options;
     this.#base = socketUrl(url);
     this.#identity = options;
+    this.#pingS = options.pingS;
+    this.#hiddenPingS = options.hiddenPingS ?? options.pingS;
     if ("user" in options) parseUsername(options.user);
     if (resume !== undefined) {
       const position = parsePosition(resume);
@@ -81,8 +87,10 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
       onHanded: (received) => this.#onHanded(received),
-      onRoom: () => this.#link.resume(),
+      onRoom: () => this.#link.release(),
     }, { ...DEFAULT_BUFFER, ...buffer });
+    const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+    this.#inquiry = new Inquiry((error) => this.#report(error), timeoutMs);
     this.#link = new Link({
       load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
@@ -92,9 +100,11 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         this.#acks.reset();
         this.#emit("lost", lost);
       },
+      onFailed: (address) => this.#inquiry.failed(address),
       onState: (state) => this.#emit("state", state),
       onError: (error) => this.#report(error),
       onClosed: async ({ code, reason }) => {
+        this.#inquiry.stop();
         this.#acks.reset();
         this.#handover.end({ discard: false });
         await this.#saving?.done;
@@ -103,7 +113,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     }, {
       WebSocket,
       parse: options.parse ?? JSON.parse,
-      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      timeoutMs,
+      hiddenPingS: options.hiddenPingS,
       backoff: { ...DEFAULT_BACKOFF, ...backoff },
       hasToken: "token" in options,
     });
@@ -146,6 +157,20 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     return this.#handover.iterate();
   }
 
+  /**
+   * Disconnects until `resume`, for as long as the application is in the background: the service counts the user as
+   * away at once, and keeps what is sent meanwhile, as far as its history reaches. Idempotent.
+   */
+  pause(): void {
+    this.#acks.flush();
+    this.#link.pause();
+  }
+
+  /** Connects again after `pause`, and goes on where it was. Idempotent. */
+  resume(): void {
+    this.#link.resume();
+  }
+
   /** Closes it for good. What was received and not handed over is left for the next client that resumes. Idempotent. */
   close(): Promise<Closed> {
     this.#acks.flush();
@@ -169,12 +194,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   async #address(): Promise<Address> {
-    if ("user" in this.#identity) {
-      const isUsed = this.#hasOpened || Date.now() - this.#madeAt > LONGEST_TICKET_MS;
-      // Every further attempt would be refused, which a browser does not tell from a network that is down.
-      if (isUsed && this.#base.searchParams.has("ticket")) throw new TicketUsedError();
-      return addressOf(this.#base, this.#identity, this.#received);
-    }
+    const pingS = isHidden() ? this.#hiddenPingS : this.#pingS;
+    const asked = () => ({ position: this.#received, pingS });
+    if ("user" in this.#identity) return addressOf(this.#base, { identity: this.#identity, ...asked() });
     let token: string;
     try {
       token = await this.#identity.token();
@@ -184,11 +206,11 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     } catch (cause) {
       throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
     }
-    return addressOf(this.#base, { token }, this.#received);
+    return addressOf(this.#base, { identity: { token }, ...asked() });
   }
 
   #onOpen(hi: HiFrame): void {
-    this.#hasOpened = true;
+    this.#inquiry.opened();
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
     this.#emit("state", "open");
@@ -236,7 +258,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #push(received: Received<Data>): void {
     this.#handover.push(received);
-    if (this.#handover.isFull) this.#link.pause("The application takes no more");
+    if (this.#handover.isFull) this.#link.hold("The application takes no more");
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -280,19 +302,4 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       }
     }
   }
-}
-
-function placeAt(pos: string, tag: string | undefined): Position | undefined {
-  const position = parsePosition(pos);
-  return position && { ...position, tag };
-}
-
-function readMessage<Data>({ data, id, ts, seq, g, enc, r }: MessageFrame): Message<Data> {
-  const value = enc === "base64" ? bytesOf(data as string) : data;
-  return { data: value as Data, id, ts, seq, ...(g !== undefined && { group: g }), replayed: r === 1 };
-}
-
-// Uint8Array.fromBase64 is not everywhere yet.
-function bytesOf(base64: string): Uint8Array {
-  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 }

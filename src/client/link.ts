@@ -3,7 +3,8 @@
  * most one timer, and knows nothing about messages.
  *
  *     connecting ──▶ open ──▶ waiting ──▶ connecting …     a rule for every ending
- *          └──────────┴──────▶ offline ──▶ connecting      the browser says so
+ *          ├──────────┼──────▶ offline ──▶ connecting      the browser says so
+ *          └──────────┴──────▶ paused ──▶ connecting       the application says so
  *                                 any ──▶ closed           for good
  *
  * The rule is that of the protocol: 1000 and 44xx stop, everything else comes back, after the `retry_ms` of a
@@ -13,35 +14,10 @@ import { backoffMs } from "../async/backoff.ts";
 import { messageOf } from "../protocol/errors.ts";
 import { shouldReconnect } from "../protocol/close_codes.ts";
 import type { ClientFrame, HiFrame, ServerFrame } from "../protocol/frames.ts";
-import { type Address, TicketUsedError } from "./address.ts";
+import type { Address } from "./address.ts";
+import type { Backoff, Lost, State } from "./options.ts";
+import { isHidden, isOffline, listenToBrowser } from "./browser.ts";
 import { type Ending, Session, type SessionOptions } from "./session.ts";
-
-/**
- * `connecting`: an attempt is under way. `open`: the server has said `hi`. `waiting`: for the next attempt, or for
- * the application to take what it was given. `offline`: for the network, by word of the browser. `closed`: for good.
- */
-export type State = "connecting" | "open" | "waiting" | "offline" | "closed";
-
-/** When to try again. */
-export interface Backoff {
-  /** The first wait is a random part of this; doubled with each failure. In milliseconds. @default 500 */
-  readonly baseMs: number;
-  /** Longest wait, in milliseconds. @default 30_000 */
-  readonly maxMs: number;
-  /** A connection that lasted this long starts the doubling anew, in milliseconds. @default 10_000 */
-  readonly steadyMs: number;
-}
-
-/** A connection that ended, or an attempt that failed. */
-export interface Lost {
-  /** The close code; 1006 when it broke or never came about. */
-  readonly code: number;
-  readonly reason: string;
-  /** Whether it had been open. */
-  readonly opened: boolean;
-  /** The next attempt comes after so many milliseconds; undefined when none is planned. */
-  readonly retryMs: number | undefined;
-}
 
 export interface LinkHost {
   /** Resolves when it is known where to go on. Asked first in every attempt: one that is not told fails. */
@@ -52,6 +28,8 @@ export interface LinkHost {
   /** Every other frame. */
   onFrame(frame: ServerFrame, size: number): void;
   onLost(lost: Lost): void;
+  /** A handshake has failed, and nobody said why. */
+  onFailed(address: Address): void;
   onState(state: State): void;
   onError(error: Error): void;
   /** It is closed and the socket is gone. Called once. */
@@ -62,8 +40,11 @@ export interface LinkOptions extends SessionOptions {
   readonly backoff: Backoff;
   /** Whether `address` gets a new token when it is asked again. */
   readonly hasToken: boolean;
+  /** What a hidden page asks for in place of the service's ping, in seconds. */
+  readonly hiddenPingS: number | undefined;
 }
 
+const ABNORMAL = 1006;
 const TOKEN_REFUSED = 4401;
 const TOKEN_EXPIRED = "token_expired";
 /** No server's word keeps a client away longer than this, in milliseconds: timers can't count much further. */
@@ -81,7 +62,14 @@ export class Link {
   #waitMs = 0;
   #retryAt = 0;
   #isOffline = false;
+  #hasStarted = false;
+  #stopListening: () => void = () => {};
+  #isHeld = false;
   #isPaused = false;
+  /** Of the last attempt. */
+  #address: Address | undefined;
+  /** Whether the service keeps what is sent while there is no connection. */
+  #canResume = false;
   /** A token has expired and no connection has been steady since. */
   #isRefreshing = false;
 
@@ -97,10 +85,16 @@ export class Link {
   /** Begins, unless it was closed before. */
   start(): void {
     if (this.#state === "closed") return;
-    this.#listen("addEventListener");
+    this.#stopListening = listenToBrowser({
+      onOffline: () => this.#onOffline(),
+      onOnline: () => this.#onOnline(),
+      onVisibility: () => this.#onVisibility(),
+    });
     // The browser tells of changes only. The first attempt is made all the same: its word may be wrong.
-    this.#isOffline = (globalThis.navigator as { onLine?: boolean } | undefined)?.onLine === false;
-    void this.#connect();
+    this.#isOffline = isOffline();
+    this.#hasStarted = true;
+    if (this.#isPaused) this.#wait();
+    else void this.#connect();
   }
 
   /** Sends a frame; false when there is no open connection. */
@@ -111,17 +105,33 @@ export class Link {
     return true;
   }
 
-  /** Gives up the connection until `resume`. */
-  pause(reason: string): void {
-    this.#isPaused = true;
+  /** Gives up the connection until `release`: the application takes no more. */
+  hold(reason: string): void {
+    this.#isHeld = true;
     this.#session?.drop(reason);
+  }
+
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    if (this.#state === "waiting") void this.#connect();
+    else if (this.#state === "offline") this.#wait();
+  }
+
+  /** Gives up the connection until `resume`: the application wants none. */
+  pause(): void {
+    if (this.#isPaused || this.#state === "closed") return;
+    this.#isPaused = true;
+    if (this.#hasStarted) this.#drop("paused");
   }
 
   resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;
-    if (this.#state === "waiting") void this.#connect();
-    else if (this.#state === "offline") this.#wait();
+    if (this.#state !== "paused") return;
+    this.#failures = 0;
+    if (this.#isHeld || this.#isOffline) this.#wait();
+    else void this.#connect();
   }
 
   /** Closes for good. Does nothing when that has happened. */
@@ -144,6 +154,7 @@ export class Link {
       const address = await this.#inTime(this.#host.address(), "Can't get a token: token()");
       if (turn !== this.#turn) return;
       clearTimeout(this.#timer);
+      this.#address = address;
       this.#session = new Session(address, {
         onFrame: (frame, size) => this.#onFrame(frame, size),
         onError: (error) => this.#host.onError(error),
@@ -154,9 +165,7 @@ export class Link {
       const error = cause instanceof Error ? cause : new Error(messageOf(cause));
       this.#host.onError(error);
       if (turn !== this.#turn) return;
-      // Only the former is final.
-      const code = error instanceof TicketUsedError ? TOKEN_REFUSED : 1006;
-      this.#onEnd({ code, reason: error.message, retryMs: undefined, openMs: undefined });
+      this.#onEnd({ code: ABNORMAL, reason: error.message, retryMs: undefined, openMs: undefined });
     }
   }
 
@@ -174,10 +183,12 @@ export class Link {
   #onFrame(frame: ServerFrame, size: number): void {
     if (frame.t !== "hi") return this.#host.onFrame(frame, size);
     this.#state = "open";
+    this.#canResume = frame.pos !== undefined;
     this.#host.onOpen(frame);
   }
 
   #onEnd(ending: Ending): void {
+    const hasFailed = this.#session !== undefined && ending.code === ABNORMAL && ending.openMs === undefined;
     this.#session = undefined;
     if (this.#state === "closed") return this.#host.onClosed(ending);
     const { code, reason, openMs } = ending;
@@ -187,7 +198,8 @@ export class Link {
     }
     const isFinal = this.#isFinal(ending);
     if (isFinal) this.#leave();
-    const hasNoTime = isFinal || this.#isPaused || this.#isOffline;
+    const hasNoTime = isFinal || this.#isHeld || this.#isPaused || this.#isOffline;
+    if (hasFailed && !hasNoTime) this.#host.onFailed(this.#address!);
     const retryMs = hasNoTime ? undefined : this.#plan(ending.retryMs);
     // A listener may close, pause or resume: what such a call has decided is left alone.
     const turn = ++this.#turn;
@@ -222,14 +234,21 @@ export class Link {
   /** Waits for the time of the next attempt, or for what makes one worth while. */
   #wait(): void {
     clearTimeout(this.#timer);
-    if (!this.#isPaused) {
+    if (!this.#isHeld && !this.#isPaused) {
       const leftMs = Math.min(this.#waitMs, Math.max(0, this.#retryAt - Date.now()));
       // A hidden page's timers are slow, and nobody looks; a browser's word on the network may be wrong. Both are
       // reasons to try rarely, not never.
       const leastMs = this.#isOffline || isHidden() ? this.#options.backoff.maxMs : 0;
       this.#timer = setTimeout(() => void this.#connect(), Math.max(leftMs, leastMs));
     }
-    this.#enter(this.#isOffline ? "offline" : "waiting");
+    this.#enter(this.#isPaused ? "paused" : this.#isOffline ? "offline" : "waiting");
+  }
+
+  /** Lets go of the connection, or of the attempt to have one. */
+  #drop(reason: string): void {
+    this.#turn++;
+    if (this.#session) this.#session.drop(reason);
+    else this.#wait();
   }
 
   #enter(state: State): void {
@@ -243,44 +262,38 @@ export class Link {
     this.#turn++;
     this.#state = "closed";
     clearTimeout(this.#timer);
-    this.#listen("removeEventListener");
+    this.#stopListening();
   }
 
-  // ------------------------------------------------------------------------------------------------------
-  // The browser's word
-
-  #listen(method: "addEventListener" | "removeEventListener"): void {
-    // Node's global object takes no listeners, and workers have no document.
-    globalThis[method]?.("offline", this.#onOffline);
-    globalThis[method]?.("online", this.#onOnline);
-    page()?.[method]("visibilitychange", this.#onVisibility);
-  }
-
-  readonly #onOffline = () => {
+  #onOffline(): void {
     this.#isOffline = true;
-    this.#turn++;
-    if (this.#session) this.#session.drop("offline");
-    else this.#wait();
-  };
+    this.#drop("offline");
+  }
 
-  readonly #onOnline = () => {
+  #onOnline(): void {
     this.#isOffline = false;
     if (this.#state !== "offline") return;
     // The network was at fault, not the server; still, a whole office may come back at this moment.
     this.#failures = 0;
     this.#plan(undefined);
     this.#wait();
-  };
+  }
 
-  readonly #onVisibility = () => {
+  #onVisibility(): void {
     if (this.#state === "waiting" && !isHidden()) this.#wait();
-  };
-}
+    if (isHidden() && this.#wantsHiddenPing) {
+      this.#session!.drop("hidden");
+      this.#failures = 0;
+      // A listener may have closed or paused it.
+      if (this.#state === "waiting") void this.#connect();
+    }
+  }
 
-function page(): (EventTarget & { visibilityState: string }) | undefined {
-  return (globalThis as { document?: ReturnType<typeof page> }).document;
-}
-
-function isHidden(): boolean {
-  return page()?.visibilityState === "hidden";
+  get #wantsHiddenPing(): boolean {
+    // How often the server gives a sign of life is settled in the handshake. Where what is sent meanwhile would be lost,
+    // a connection is worth more than a battery.
+    const { hiddenPingS } = this.#options;
+    const isNew = hiddenPingS !== undefined && this.#address?.pingS !== hiddenPingS;
+    return isNew && this.#state === "open" && this.#canResume;
+  }
 }

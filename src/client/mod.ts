@@ -8,7 +8,7 @@
  *     for await (const message of client) show(message.data);
  */
 import { Client } from "./client.ts";
-import type { ConnectOptions } from "./options.ts";
+import type { AddressLike, ConnectOptions } from "./options.ts";
 
 /**
  * Connects as a user, and stays connected until `close()` or until the server says that coming back is no use.
@@ -16,19 +16,29 @@ import type { ConnectOptions } from "./options.ts";
  *
  * @param url Where the service is: `https://host`, `wss://host/ws`, or, in a page that it serves, `/`.
  * @typeParam Data What the backend sends as data; nothing checks it.
- * @throws {TypeError} when the address or the position can't be one, or there is no WebSocket.
+ * @throws {TypeError} when the address or the position can't be one, holds a ticket, or there is no WebSocket.
  * @throws {InvalidUsernameError}
  */
-export function connect<Data = unknown>(url: string | URL, options: ConnectOptions): Client<Data> {
+export function connect<Data = unknown>(url: AddressLike, options: ConnectOptions): Client<Data> {
   return new Client<Data>(url, options);
 }
 
 export type { Client } from "./client.ts";
-export type { ClientEvents, Closed, CommonOptions, ConnectOptions, Identity, Message } from "./options.ts";
+export type {
+  AddressLike,
+  Backoff,
+  ClientEvents,
+  Closed,
+  CommonOptions,
+  ConnectOptions,
+  Identity,
+  Lost,
+  Message,
+  State,
+} from "./options.ts";
 export type { HandoverBound } from "./handover.ts";
-export type { Backoff, Lost, State } from "./link.ts";
-export type { SocketConstructor } from "./session.ts";
-export { type Store, storedIn } from "./store.ts";
-export { InvalidUsernameError } from "../protocol/errors.ts";
+export type { Socket, SocketConstructor } from "./session.ts";
+export { type Store, storedIn, type TextStorage } from "./store.ts";
+export { InvalidUsernameError, RefusedError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";
 export type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";

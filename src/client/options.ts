@@ -1,9 +1,39 @@
 /** What a client is given, and what it gives. Types only. */
 import type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
 import type { HandoverBound } from "./handover.ts";
-import type { Backoff, Lost, State } from "./link.ts";
 import type { SocketConstructor } from "./session.ts";
 import type { Store } from "./store.ts";
+
+/**
+ * `connecting`: an attempt is under way. `open`: the server has said `hi`. `waiting`: for the next attempt, or for
+ * the application to take what it was given. `offline`: for the network, by word of the browser. `paused`: by the
+ * application. `closed`: for good.
+ */
+export type State = "connecting" | "open" | "waiting" | "offline" | "paused" | "closed";
+
+/** When to try again. */
+export interface Backoff {
+  /** The first wait is a random part of this; doubled with each failure. In milliseconds. @default 500 */
+  readonly baseMs: number;
+  /** Longest wait, in milliseconds. @default 30_000 */
+  readonly maxMs: number;
+  /** A connection that lasted this long starts the doubling anew, in milliseconds. @default 10_000 */
+  readonly steadyMs: number;
+}
+
+/** A connection that ended, or an attempt that failed. */
+export interface Lost {
+  /** The close code; 1006 when it broke or never came about. */
+  readonly code: number;
+  readonly reason: string;
+  /** Whether it had been open. */
+  readonly opened: boolean;
+  /** The next attempt comes after so many milliseconds; undefined when none is planned. */
+  readonly retryMs: number | undefined;
+}
+
+/** The service's address as applications have it: text or a `URL`. */
+export type AddressLike = string | { readonly href: string };
 
 /** A message as the application gets it. */
 export interface Message<Data = unknown> {
@@ -33,7 +63,10 @@ export interface ClientEvents<Data = unknown> {
   bye: ByeFrame;
   /** A connection has ended, or an attempt has failed. */
   lost: Lost;
-  /** Something is not as it should be, and the client goes on. Without a listener it goes to the console. */
+  /**
+   * Something is not as it should be, and the client goes on: a `RefusedError` when the service lets it not in. Without
+   * a listener it goes to the console.
+   */
   error: Error;
 }
 
@@ -70,6 +103,16 @@ export interface CommonOptions {
    * gone: what was sent meanwhile comes then, as far as the service keeps it. @default 1000 messages, 4 Mi chars
    */
   readonly buffer?: Partial<HandoverBound> | undefined;
+  /**
+   * After how many seconds of silence the service gives a sign of life: 15 to 300, or else the nearest. A longer time
+   * saves battery, and a server that died is noticed later. @default the service's own, 25
+   */
+  readonly pingS?: number | undefined;
+  /**
+   * The same while the page is hidden. When it gets hidden the client connects anew to ask for it, if the service keeps
+   * what is sent meanwhile. @default as in a page that is not
+   */
+  readonly hiddenPingS?: number | undefined;
   /** Reads frames, for numbers that `JSON.parse` rounds. @default JSON.parse */
   readonly parse?: ((text: string) => unknown) | undefined;
   /** What sockets are made with, where there is no global `WebSocket`. */

@@ -6,10 +6,21 @@
  */
 import { InvalidFrameError } from "../protocol/errors.ts";
 import { type ByeFrame, type ClientFrame, formatFrame, type ServerFrame } from "../protocol/frames.ts";
-import type { Address } from "./address.ts";
 
-/** What sockets are made with: the global `WebSocket`, or one like it. */
-export type SocketConstructor = new (url: string, protocols: string[]) => WebSocket;
+/**
+ * What a client needs of a socket. Each implementation has event types of its own, so that what listens is not typed; and
+ * not every program that is type-checked knows the browser's `WebSocket`.
+ */
+export interface Socket {
+  onmessage: unknown;
+  onclose: unknown;
+  onerror: unknown;
+  send(data: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** What sockets are made with: the global `WebSocket`, that of the package `ws`, or one like them. */
+export type SocketConstructor = new (url: string, protocols: string[]) => Socket;
 
 /** How a connection, or the attempt to have one, ended. */
 export interface Ending {
@@ -48,7 +59,7 @@ const DEFAULT_PING_S = 25;
 const ABNORMAL = 1006;
 
 export class Session {
-  readonly #socket: WebSocket;
+  readonly #socket: Socket;
   readonly #host: SessionHost;
   readonly #options: SessionOptions;
   #openedAt: number | undefined;
@@ -64,16 +75,16 @@ export class Session {
   #lookedTwice = false;
 
   /** @throws whatever the constructor of the socket throws. */
-  constructor(address: Address, host: SessionHost, options: SessionOptions) {
+  constructor(address: { url: string; protocols: string[] }, host: SessionHost, options: SessionOptions) {
     this.#host = host;
     this.#options = options;
     this.#limitMs = options.timeoutMs;
     const socket = new options.WebSocket(address.url, address.protocols);
     this.#socket = socket;
-    socket.onmessage = ({ data }) => this.#onMessage(data);
-    socket.onclose = ({ code, reason }) => this.#end(code, reason || this.#trouble);
-    socket.onerror = (event) => {
-      const { message } = event as { message?: unknown };
+    socket.onmessage = ({ data }: { data: unknown }) => this.#onMessage(data);
+    socket.onclose = ({ code, reason }: { code: number; reason: string }) =>
+      this.#end(code, reason || this.#trouble);
+    socket.onerror = ({ message }: { message?: unknown }) => {
       if (typeof message === "string") this.#trouble = message;
     };
     this.#watch(this.#limitMs);

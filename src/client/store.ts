@@ -17,13 +17,19 @@ export interface Store {
   save(position: string): void | Promise<void>;
 }
 
+/** What `localStorage` and `sessionStorage` have, and others may. */
+export interface TextStorage {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+}
+
 /**
  * A store in the browser: `storedIn(localStorage, "position of alice")`.
  *
  * With `localStorage` all tabs share it, so a tab goes on where whichever tab was last has been; `sessionStorage`
  * keeps them apart.
  */
-export function storedIn(storage: Pick<Storage, "getItem" | "setItem">, key: string): Store {
+export function storedIn(storage: TextStorage, key: string): Store {
   return { load: () => storage.getItem(key), save: (position) => storage.setItem(key, position) };
 }
 

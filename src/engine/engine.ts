@@ -9,39 +9,12 @@ import { MemoryGroups } from "../groups/memory.ts";
 import { RedisGroups } from "../groups/redis.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
-import type { Log } from "../log/log.ts";
-import type { RedisTls } from "../redis/address.ts";
 import type { FirstAttempt, Scripts } from "../redis/commands.ts";
 import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
+import type { EngineOptions } from "./options.ts";
 import { Shards } from "./shards.ts";
-
-export interface EngineOptions {
-  /** Unset, and no file either: in memory. */
-  redisUrl?: string | undefined;
-  /** Absolute path of a file that holds the URL, which may change. */
-  redisUrlFile?: string | undefined;
-  /** Of the Sentinels that the URL names, where they want one. */
-  redisSentinelPassword?: string | undefined;
-  /** For `rediss://` only. */
-  redisTls?: RedisTls | undefined;
-  /** How long a command or a subscription may take, in milliseconds. @default 3000 */
-  redisTimeoutMs?: number;
-  /** One Redis connection per socket, or some per process. @default "dedicated" */
-  subscriptions?: "dedicated" | "shared";
-  /** How many per process, when shared. @default 1 */
-  sharedConnections?: number;
-  /** Messages kept of each user; 0 keeps none. @default 100 */
-  history?: number;
-  /** How long they are kept, in seconds. @default 300 */
-  historyTtlS?: number;
-  /** What the names of channels begin with. @default "" */
-  channelPrefix?: string;
-  /** Try all the time whether what a service needs can be had, for `unready`. @default false */
-  probe?: boolean;
-  log?: Log;
-}
 
 /** What of Redis others need than broker and history. */
 export interface EngineRedis extends Scripts {

@@ -2,6 +2,7 @@
  * Names: of epochs, which say where they come from, and of messages, the tags. Each message's tag begins as the name of its
  * epoch does.
  */
+import { base64urlOf } from "../protocol/base64.ts";
 import { EPOCH_MARK_LENGTH } from "../protocol/envelope.ts";
 import type { Position } from "../protocol/position.ts";
 
@@ -31,7 +32,7 @@ export function newEpochs(count: number): string {
   const end = taken + count * OWN_LENGTH;
   if (end > stock.length) {
     const bytes = new Uint8Array(Math.max(count, STOCK) * OWN_LENGTH * 3 / 4);
-    stock = crypto.getRandomValues(bytes).toBase64({ alphabet: "base64url" });
+    stock = base64urlOf(crypto.getRandomValues(bytes));
     taken = 0;
     return newEpochs(count);
   }

@@ -37,6 +37,7 @@
  * subscribed at the new one, by the bus that joins the nodes: with numbers that are given out there too. Only another epoch
  * tells them apart. So it begins with every failover, unless the former master says that it has handed everything over.
  */
+import { base64urlOf } from "../protocol/base64.ts";
 import {
   type Ask,
   common,
@@ -286,5 +287,5 @@ export class Timeline implements Watch {
 }
 
 function randomName(): string {
-  return crypto.getRandomValues(new Uint8Array(6)).toBase64({ alphabet: "base64url" });
+  return base64urlOf(crypto.getRandomValues(new Uint8Array(6)));
 }

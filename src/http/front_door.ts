@@ -12,6 +12,7 @@ import { isLoopback } from "../net/addresses.ts";
 import { hostGuard, originJudge } from "../net/origin.ts";
 import { type OwnHost, ownHostReader } from "../net/own_host.ts";
 import { sendTarget } from "./api/send.ts";
+import { explain, wantsExplanation } from "./explain.ts";
 import { isPreflight, preflightAnswer, share, varyByOrigin } from "./cors.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./handshake.ts";
 import { Problem, problem } from "./problem.ts";
@@ -30,6 +31,9 @@ export interface FrontDoorOptions {
 
 /** What the server knows of the connection that a request came by. */
 export type ConnectionInfo = Deno.ServeHandlerInfo<Deno.NetAddr>;
+
+/** Where clients ask: "/" has a page for those who come without an Upgrade. */
+const QUESTION_PATH = "/ws";
 
 /** Answered even when file descriptors are scarce: monitoring must see why nothing else is. */
 const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
@@ -60,15 +64,18 @@ export class FrontDoor {
       return this.#handshake(request, info.remoteAddr.hostname, own);
     }
     const noted = (answer: Response) => {
-      if (answer instanceof Problem) this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
+      // Who asks why its handshakes are refused has had them logged.
+      if (answer instanceof Problem && !isQuestion(request)) {
+        this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
+      }
       return answer;
     };
     const refusal = this.#refuse(request, own);
     if (refusal) return noted(refusal);
     const origin = request.headers.get("origin");
     const answer = origin === null
-      ? this.#answerCall(request, target, own!)
-      : this.#answerPage(request, target, origin, own!);
+      ? this.#answerCall(request, target, own!, info)
+      : this.#answerPage(request, target, origin, own!, info);
     // No cache keeps the answer to a POST, so it need not say what it varies by.
     const isCacheable = origin === null && request.method !== "POST";
     const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
@@ -124,21 +131,28 @@ export class FrontDoor {
     target: string | undefined,
     origin: string,
     own: OwnHost,
+    info: ConnectionInfo,
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
     const answer = refusal ??
       (isListed && isPreflight(request)
         ? preflightAnswer(request)
-        : await this.#answerCall(request, target, own));
+        : await this.#answerCall(request, target, own, info));
     if (isListed) share(answer, origin);
     varyByOrigin(answer);
     return answer;
   }
 
-  #answerCall(request: Request, target: string | undefined, own: OwnHost): Response | Promise<Response> {
-    const { router } = this.#options;
+  #answerCall(
+    request: Request,
+    target: string | undefined,
+    own: OwnHost,
+    info: ConnectionInfo,
+  ): Response | Promise<Response> {
+    const { router, upgrades } = this.#options;
     if (target !== undefined) return router.send(request, target);
+    if (isQuestion(request)) return explain(request, info.remoteAddr.hostname, upgrades);
     if (isSocketOnly(request)) {
       return problem(
         "upgrade_required",
@@ -169,6 +183,11 @@ function headerBytes(headers: Headers): number {
   // A character is a byte here. Four more are the colon, the space and the end of the line.
   headers.forEach((value, name) => bytes += name.length + value.length + 4);
   return bytes;
+}
+
+/** Whether a client asks why its sockets don't open. */
+function isQuestion(request: Request): boolean {
+  return wantsExplanation(request) && new URL(request.url).pathname === QUESTION_PATH;
 }
 
 /**

@@ -6,15 +6,9 @@
 import type { Auth, Identity } from "../auth/auth.ts";
 import type { Broker } from "../broker/broker.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
-import {
-  BEARER_SUBPROTOCOL,
-  parseCredentialFrame,
-  parseIdentityFrame,
-  parseOffer,
-} from "../protocol/credentials.ts";
+import { parseCredentialFrame, parseIdentityFrame } from "../protocol/credentials.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
-import { parsePosition, type Position } from "../protocol/position.ts";
 import { type NameRules, parseUsername } from "../protocol/username.ts";
 import type { SessionContext } from "../session/context.ts";
 import { type OpenSession, RefusedError } from "../session/open_session.ts";
@@ -23,6 +17,7 @@ import type { Session } from "../session/session.ts";
 import { WebSocketTransport } from "../session/websocket_transport.ts";
 import type { ConnectionLimits } from "./connection_limits.ts";
 import { credentialIn } from "./credentials.ts";
+import { type Offer, readOffer } from "./offer.ts";
 import { problem, problemOf } from "./problem.ts";
 import type { Turn, Turnstile } from "./turnstile.ts";
 
@@ -51,15 +46,6 @@ export function wantsUpgrade(request: Request): boolean {
   return request.headers.get("upgrade")?.toLowerCase() === "websocket";
 }
 
-/** What a handshake says of the session that it asks for. */
-interface Offer {
-  readonly subprotocols: string[];
-  readonly isFramed: boolean;
-  readonly resume: Position | undefined;
-  /** The username, as it was given. */
-  readonly name: string | null;
-}
-
 /**
  * Answers a request for a WebSocket: with 101, or with a problem.
  * @param peer Address at the other end of the connection.
@@ -85,29 +71,8 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
   }
 }
 
-function readOffer(request: Request, url: URL): Offer | Response {
-  const subprotocols = parseOffer(request.headers.get("sec-websocket-protocol"));
-  const isFramed = subprotocols.includes(SUBPROTOCOL);
-  if (!isFramed && subprotocols.some((name) => !name.startsWith(BEARER_SUBPROTOCOL))) {
-    return problem(
-      "invalid_handshake",
-      `No known subprotocol was offered: offer "${SUBPROTOCOL}", or none for raw mode`,
-    );
-  }
-  // A browser fails when none of the subprotocols it offered is taken, so a token in one needs the other.
-  if (!isFramed && subprotocols.length > 0) {
-    return problem("invalid_handshake", `A token among the subprotocols needs "${SUBPROTOCOL}" beside it`);
-  }
-  const from = url.searchParams.get("resume");
-  const resume = from === null ? undefined : parsePosition(from);
-  if (from !== null && resume === undefined) {
-    return problem("invalid_handshake", `"resume" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
-  }
-  return { subprotocols, isFramed, resume, name: url.searchParams.get("username") };
-}
-
 /** Who the client is; undefined for a raw one that says so in its first frame. */
-async function identityOf(
+export async function identityOf(
   request: Request,
   { subprotocols, isFramed, name }: Offer,
   options: UpgradeOptions,
@@ -161,7 +126,7 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
   return undefined;
 }
 
-function draining(): Response {
+export function draining(): Response {
   return problem("draining", "The node is shutting down: connect to another");
 }
 
@@ -169,7 +134,7 @@ function draining(): Response {
 async function openKnown(
   request: Request,
   identity: Identity,
-  { isFramed, resume }: Offer,
+  { isFramed, resume, pingS }: Offer,
   addressKey: string,
   options: UpgradeOptions,
 ): Promise<Response> {
@@ -183,7 +148,7 @@ async function openKnown(
   let turn: Turn | undefined;
   try {
     signal.throwIfAborted();
-    session = await options.openSession(transport, identity, { addressKey, resume, signal });
+    session = await options.openSession(transport, identity, { addressKey, resume, pingS, signal });
     const passing = turnstile.pass(addressKey, signal);
     turn = passing instanceof Promise ? await passing : passing;
     if (session.state !== "opening") {
@@ -193,7 +158,9 @@ async function openKnown(
         : problem("unauthorized", "The user's connections were closed while this one was opening");
     }
     limits.makeRoom(identity);
-    const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: options.idleTimeoutS });
+    // A client that wants to be left alone for longer is not to be woken by the WebSocket's own pings either.
+    const idleTimeout = Math.max(options.idleTimeoutS, pingS ?? 0);
+    const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout });
     // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
     if (isFramed) response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
     attach(transport, socket, turn, signal);

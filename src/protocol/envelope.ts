@@ -10,6 +10,7 @@
  * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
  * stringify. What does not start with the mark comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
  */
+import { base64Of, bytesOf } from "./base64.ts";
 import type { CloseOrder } from "./close_codes.ts";
 import { isJson } from "./json.ts";
 
@@ -63,7 +64,7 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
   const { id, ts, receipt, group } = options;
   const isBinary = payload.kind === "binary";
   const data = isBinary
-    ? `"${payload.bytes.toBase64()}"`
+    ? `"${base64Of(payload.bytes)}"`
     : payload.kind === "text"
     ? JSON.stringify(payload.text)
     : payload.text;
@@ -143,7 +144,7 @@ export function payloadOf(envelope: string): string | Uint8Array<ArrayBuffer> {
     case SMALL_T: // the only kind whose raw form differs from its JSON form
       return JSON.parse(data);
     case SMALL_B:
-      return Uint8Array.fromBase64(data.slice(1, -1));
+      return bytesOf(data.slice(1, -1));
     default:
       throw new TypeError("An envelope of an unknown kind has no payload");
   }
@@ -166,7 +167,7 @@ function frameAt(envelope: string): number {
  */
 export function wrapForeign(payload: string | Uint8Array, ts: number): string {
   if (typeof payload !== "string") {
-    return `{"t":"m","ts":${ts}${ENCODING_FIELD}${DATA_FIELD}"${payload.toBase64()}"}`;
+    return `{"t":"m","ts":${ts}${ENCODING_FIELD}${DATA_FIELD}"${base64Of(payload)}"}`;
   }
   return `{"t":"m","ts":${ts}${DATA_FIELD}${isJson(payload) ? payload : JSON.stringify(payload)}}`;
 }

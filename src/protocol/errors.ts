@@ -74,6 +74,21 @@ export class ForbiddenError extends Error {
   override readonly name = "ForbiddenError";
 }
 
+/** Why the service lets no connection of a client open, which goes on trying. */
+export class RefusedError extends Error {
+  override readonly name = "RefusedError";
+
+  /**
+   * @param code As in the service's problem bodies, such as `origin_not_allowed`, `unauthorized`,
+   *   `too_many_connections`; `upgrade_required` when it would let the client in, and what lies between does not;
+   *   `not_userwire` when something else answers.
+   * @param status The HTTP status; undefined where the browser hides it.
+   */
+  constructor(message: string, readonly code: string, readonly status: number | undefined) {
+    super(message);
+  }
+}
+
 /** A frame that breaks the protocol. */
 export class InvalidFrameError extends Error {
   override readonly name = "InvalidFrameError";

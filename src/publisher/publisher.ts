@@ -9,7 +9,8 @@
 import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
 import { prefix } from "../config/kinds.ts";
-import { type EngineOptions, openEngine } from "../engine/engine.ts";
+import { openEngine } from "../engine/engine.ts";
+import type { EngineOptions } from "../engine/options.ts";
 import type { History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";

@@ -19,6 +19,7 @@ import { warningsOf } from "./warnings.ts";
 import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "./error_text.ts";
 
 export type { FirstAttempt } from "./availability.ts";
+export { load as loadClientLibrary } from "./client_library.ts";
 export type { RedisOptions } from "./command_connection.ts";
 export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey } from "./keys.ts";
 export type { PubSubWords } from "./pubsub_words.ts";

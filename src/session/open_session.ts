@@ -37,6 +37,8 @@ export interface OpenSessionOptions {
   readonly addressKey: string;
   /** The position to resume from, if any. */
   readonly resume?: Position | undefined;
+  /** After how many seconds of silence the client wants a sign of life. @default `limits.pingS` */
+  readonly pingS?: number | undefined;
   /** Fires when the client leaves before it was answered. */
   readonly signal?: AbortSignal;
 }
@@ -72,12 +74,13 @@ export function sessionOpener(parts: OpenSessionParts): OpenSession {
     if (identity.ticket !== undefined) await auth.redeem(identity.ticket);
   }
 
-  return async (transport, identity, { addressKey, resume, signal }) => {
+  return async (transport, identity, { addressKey, resume, pingS, signal }) => {
     const { username } = identity;
     const channel = channelOf(username, channelPrefix);
     const hasHistory = transport.isFramed && history.limits.count > 0;
     const session = new Session(transport, identity, context, {
       replay: hasHistory ? { history, channel, maxReplay } : undefined,
+      pingS,
     });
     // Joined first: it counts against the limits while its subscription is being confirmed.
     registry.join(session, addressKey);

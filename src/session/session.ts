@@ -41,6 +41,13 @@ const MAX_PAUSE_TIMEOUTS = 6;
 /** While the subscription is not read, revocations are asked for each time so many ticks have passed. */
 const PAUSED_RECHECK_TICKS = 5;
 
+interface SessionOptions {
+  /** Where the history of the user is read, for a client that gets each message once and in order. */
+  readonly replay?: ReplayOptions & { history: History } | undefined;
+  /** After how many seconds of silence a framed client gets `p`. @default `limits.pingS` */
+  readonly pingS?: number | undefined;
+}
+
 export class Session
   implements Member, Subscriber, TransportEvents, WatchedSession, OutputOwner, BestEffortOwner {
   readonly id: string = crypto.randomUUID();
@@ -52,18 +59,18 @@ export class Session
   readonly #output: Output;
   readonly #bestEffort: BestEffort;
   readonly #replay: Replay | undefined;
+  readonly #pingS: number;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #subscription: Subscription | undefined;
   #openedMs = 0;
   #interruptions = 0;
   #ignoredFrames = 0;
 
-  /** @param options.replay Where the history of the user is read, for a client that gets each message once and in order. */
   constructor(
     transport: Transport,
     identity: Identity,
     context: SessionContext,
-    { replay }: { replay?: ReplayOptions & { history: History } | undefined } = {},
+    { replay, pingS = context.limits.pingS }: SessionOptions = {},
   ) {
     this.username = identity.username;
     this.#transport = transport;
@@ -73,6 +80,7 @@ export class Session
     this.#output = new Output(this, transport, context);
     this.#bestEffort = new BestEffort(this, this.#output, context.limits.maxBufferedBytes);
     this.#replay = replay && new Replay(replay.history, this.#output, replay);
+    this.#pingS = pingS;
     transport.events = this;
   }
 
@@ -116,7 +124,7 @@ export class Session
         user: this.username,
         node,
         ...(this.#replay?.greeting() ?? { resumed: false, replay: 0 }),
-        ping: limits.pingS,
+        ping: this.#pingS,
         max: limits.maxFrameBytes,
         ...(exp !== undefined && { exp }),
       });
@@ -224,7 +232,7 @@ export class Session
     if (this.#state !== "live") return;
     if (stuckTicks >= limits.slowTimeoutS) return this.close(CLOSE.slow);
     if (this.#replay?.hasFailed) this.#replay.resume();
-    if (this.#transport.isFramed && this.#output.wasSilent(limits.pingS)) {
+    if (this.#transport.isFramed && this.#output.wasSilent(this.#pingS)) {
       this.#transport.send(PING_FRAME);
       // A message may have been lost with none after it to show the hole.
       this.#replay?.verify();

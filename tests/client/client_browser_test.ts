@@ -25,6 +25,7 @@ Deno.test({
   async fn(t) {
     await using browser = await chromium.launch({
       executablePath: executablePath!,
+      ignoreDefaultArgs: ["--disable-back-forward-cache"],
       args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
     });
     for (const [name, run] of scenarios) await t.step(name, () => run(browser));
@@ -201,6 +202,53 @@ browserTest("Client can be imported by a page of another site that may connect",
   } finally {
     await site.shutdown();
   }
+});
+
+browserTest("Client in a page that may not connect is told which origin to allow", async (browser) => {
+  let page = "";
+  const site = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+    return new Response(page, { headers: { "content-type": "text/html" } });
+  });
+  const client = await Deno.readTextFile(new URL("../../src/web/client.js", import.meta.url));
+  try {
+    const origin = `http://127.0.0.1:${site.addr.port}`;
+    await using service = await Service.start();
+    page = `<!doctype html><title>app</title><output></output><script type="module">
+      const { connect } = await import("data:text/javascript;base64,${
+      new TextEncoder().encode(client).toBase64()
+    }");
+      const client = connect("${service.server.url}", { user: "alice" });
+      client.on("error", ({ code, message }) => document.querySelector("output").append(code, ": ", message));
+    </script>`;
+    await using tab = await Tab.open(browser, origin);
+    const told = tab.page.locator("output", { hasText: "origin_not_allowed" });
+    await told.waitFor();
+    assertMatch(
+      await told.innerText(),
+      new RegExp(`pages of ${origin}: add that to USERWIRE_ALLOWED_ORIGINS`),
+    );
+    assertMatch(JSON.stringify(service.logged("handshake refused")), /add it to USERWIRE_ALLOWED_ORIGINS/);
+  } finally {
+    await site.shutdown();
+  }
+});
+
+browserTest("Client goes on when the browser brings its page back", async (browser) => {
+  await using service = await Service.start();
+  await using tab = await Tab.open(browser, service.server.url);
+  await tab.connect();
+  await tab.page.evaluate(`addEventListener("pagehide", () => client.pause());
+    addEventListener("pageshow", ({ persisted }) => { told.isKept = persisted; client.resume(); })`);
+  await tab.state("open");
+  await service.send("alice", 1);
+  await tab.received(1);
+  await tab.page.goto(`${service.server.url}healthz`);
+  await until(async () => await service.sockets("alice") === 0, "the service to see her go");
+  await service.send("alice", 2);
+  await tab.page.goBack({ waitUntil: "commit" });
+  await tab.holds("globalThis.told?.isKept");
+  await tab.received(2);
+  assertEquals((await tab.told()).data.map(({ data }) => data), [1, 2]);
 });
 
 browserTest(

@@ -11,7 +11,7 @@ Deno.test("Client finds the sockets of every form of address", () => {
       ["wss://host/", "wss://host/ws"],
       ["wss://host/ws", "wss://host/ws"],
       ["http://host:8765", "ws://host:8765/ws"],
-      ["HTTPS://host/push/ws?ticket=1#part", "wss://host/push/ws?ticket=1"],
+      ["HTTPS://host/push/ws?tenant=1#part", "wss://host/push/ws?tenant=1"],
       ["http://[::1]:80/", "ws://[::1]/ws"],
     ] as const
   ) assertEquals(socketUrl(given).href, found);
@@ -44,6 +44,12 @@ Deno.test("connect refuses at once what a server would refuse for ever", () => {
     `Can't resume from "17"`,
   );
   assertThrows(() => connect("mailto:a@b", { user: "a" }), TypeError, "scheme must be");
+  // It would let in once, and no browser tells the refusal of the second time from a network that is down.
+  assertThrows(
+    () => connect("wss://host/ws?ticket=t", { user: "a" }),
+    TypeError,
+    "as `token` a function that gets a fresh ticket",
+  );
   try {
     delete (globalThis as { WebSocket?: unknown }).WebSocket;
     assertThrows(() => connect("http://host", { user: "a" }), TypeError, "There is no WebSocket here");

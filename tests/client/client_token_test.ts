@@ -1,5 +1,5 @@
 /** The client's tokens: how they travel, when a new one is asked for, and when that is given up. */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { connect } from "../../src/client/mod.ts";
 import { connectAlice, flush, QUICK, Watch } from "../../testkit/client_watch.ts";
 import { CLOSED, KEY } from "../../testkit/closed.ts";
@@ -124,42 +124,6 @@ Deno.test("Client says so when token() gives no text, instead of showing that to
   const error = "Can't get a token: token() must resolve to a string that is not empty";
   assertEquals(watch.errors, [error, error, error]);
   assertEquals(server.attempts, 1);
-});
-
-Deno.test("Client with a ticket in its address stops when that is used up, and says so", async () => {
-  await using server = new ScriptedServer();
-  const url = new URL(server.url);
-  url.searchParams.set("ticket", "t");
-  const client = connect(url, { user: "alice", backoff: QUICK });
-  const watch = new Watch(client);
-  // Whoever was not let in has not used it up.
-  (await server.next()).close(1013);
-  const socket = await server.next();
-  socket.hi();
-  socket.close(1012);
-  const { code, reason } = await watch.closed();
-  assertEquals(code, 4401);
-  assertMatch(reason, /ticket in the address is used up or too old: .*`token`/);
-  assertEquals(server.attempts, 2);
-});
-
-Deno.test("Client with a ticket in its address that never lets it in stops when no ticket is as old", async () => {
-  await using server = new ScriptedServer();
-  server.refuse(...Array(50).fill(401));
-  const url = new URL(server.url);
-  url.searchParams.set("ticket", "t");
-  const now = Date.now;
-  let aheadMs = 0;
-  Date.now = () => now() + aheadMs;
-  try {
-    const watch = new Watch(connect(url, { user: "alice", backoff: QUICK }));
-    await until(() => watch.lost.length >= 3, "it to try again");
-    aheadMs = 3_600_001;
-    assertEquals((await watch.closed()).code, 4401);
-    assertMatch(watch.errors.at(-1)!, /used up or too old: .*`token`/);
-  } finally {
-    Date.now = now;
-  }
 });
 
 for (const [way, settings] of [["with keys only", {}], ["with tokens too", CLOSED]] as const) {

@@ -1,0 +1,26 @@
+/** What came from the server and is on its way to the application: a message, or a gap among them. Pure. */
+import { bytesOf } from "../protocol/base64.ts";
+import type { GapFrame, MessageFrame } from "../protocol/frames.ts";
+import { parsePosition, type Position } from "../protocol/position.ts";
+import type { Entry } from "./handover.ts";
+import type { Message } from "./options.ts";
+
+export interface Received<Data> extends Entry<Message<Data>> {
+  /** Where the application stands when it has it; undefined when it does not count. */
+  readonly position: Position | undefined;
+  readonly gap: GapFrame | undefined;
+  /** The sender waits to hear that the application has it. */
+  readonly urgent: boolean;
+}
+
+/** The message as the application gets it. */
+export function readMessage<Data>({ data, id, ts, seq, g, enc, r }: MessageFrame): Message<Data> {
+  const value = enc === "base64" ? bytesOf(data as string) : data;
+  return { data: value as Data, id, ts, seq, ...(g !== undefined && { group: g }), replayed: r === 1 };
+}
+
+/** The position that a frame names; undefined when it is none. */
+export function placeAt(pos: string, tag: string | undefined): Position | undefined {
+  const position = parsePosition(pos);
+  return position && { ...position, tag };
+}

@@ -1,0 +1,115 @@
+/**
+ * Finds out why handshakes fail: browsers say of a refused one no more than that it failed. So the service is asked for
+ * the same address by a plain GET, which it answers with a problem.
+ *
+ * A crowd whose service is in trouble must not ask all the time. A client that was never in asks at its first, second,
+ * fourth, eighth failure and so on; one that was in, which is likely to come in again, only from its fourth on. A reason
+ * is told once, until a connection opens or another reason takes its place.
+ */
+import { messageOf, RefusedError } from "../protocol/errors.ts";
+import type { Address } from "./address.ts";
+
+/** The first failure at which a client asks that has been in. */
+const PATIENT = 4;
+
+export class Inquiry {
+  readonly #onReason: (error: RefusedError) => void;
+  readonly #timeoutMs: number;
+  #failures = 0;
+  #askAt = 1;
+  #told = "";
+  #asking: AbortController | undefined;
+
+  constructor(onReason: (error: RefusedError) => void, timeoutMs: number) {
+    this.#onReason = onReason;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** A connection has opened. */
+  opened(): void {
+    this.stop();
+    this.#failures = 0;
+    this.#askAt = PATIENT;
+    this.#told = "";
+  }
+
+  /** A handshake has failed. */
+  failed(address: Address): void {
+    if (++this.#failures < this.#askAt) return;
+    this.#askAt = 2 * this.#failures;
+    void this.#ask(address);
+  }
+
+  /** What is being found out is of no use any more. */
+  stop(): void {
+    this.#asking?.abort();
+    this.#asking = undefined;
+  }
+
+  async #ask(address: Address): Promise<void> {
+    this.stop();
+    const asking = this.#asking = new AbortController();
+    const timer = setTimeout(() => asking.abort(), this.#timeoutMs);
+    const reason = await reasonOf(address, asking.signal);
+    clearTimeout(timer);
+    if (this.#asking !== asking) return;
+    this.#asking = undefined;
+    if (reason === undefined || reason.message === this.#told) return;
+    this.#told = reason.message;
+    this.#onReason(reason);
+  }
+}
+
+/** Undefined when nothing can be found out, as where the network is down. Never rejects. */
+async function reasonOf({ url, token }: Address, signal: AbortSignal): Promise<RefusedError | undefined> {
+  const address = url.replace(/^ws/, "http");
+  const headers: Record<string, string> = { accept: "application/problem+json" };
+  if (token !== undefined) headers.authorization = `Bearer ${token}`;
+  const common = { signal, cache: "no-store", credentials: "omit", redirect: "manual" } as const;
+  try {
+    return await read(await fetch(address, { ...common, headers }));
+  } catch {
+    const { origin } = (globalThis as { location?: { origin?: string } }).location ?? {};
+    if (origin === undefined || signal.aborted || origin === new URL(address).origin) return undefined;
+    try {
+      // Tells whether anybody is there, and nothing more.
+      await fetch(address, { ...common, mode: "no-cors", redirect: "follow" });
+      return new RefusedError(
+        `What answers at ${new URL(address).origin} does not answer pages of ${origin}: add that to ` +
+          "USERWIRE_ALLOWED_ORIGINS; the service's log says more",
+        "origin_not_allowed",
+        undefined,
+      );
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+async function read(response: Response): Promise<RefusedError> {
+  const { status, headers } = response;
+  const kind = headers.get("content-type") ?? "no content type";
+  if (kind.startsWith("application/problem+json")) {
+    try {
+      const { code, detail } = await response.json() as { code: string; detail: string };
+      return new RefusedError(`The service refuses to connect: ${detail}`, code, status);
+    } catch (error) {
+      return strange(`a problem that can't be read (${messageOf(error)})`, status);
+    }
+  }
+  void response.body?.cancel();
+  // A browser shows nothing of a redirection that it does not follow.
+  return strange(
+    status === 0 || (status >= 300 && status < 400) ? "a redirection" : `${status}, ${kind}`,
+    status,
+  );
+}
+
+function strange(what: string, status: number): RefusedError {
+  return new RefusedError(
+    `No Userwire answers at that address, but something else, with ${what}: a proxy, the login page of a network, or ` +
+      "another server",
+    "not_userwire",
+    status || undefined,
+  );
+}

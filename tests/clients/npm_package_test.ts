@@ -1,0 +1,218 @@
+/**
+ * The package for npm: what it holds and how large that is, that its types need nothing but a library of 2022, and that
+ * its parts for backends work. What takes longer, in real projects and other runtimes, is in `deno task test:packages`.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import manifest from "../../deno.json" with { type: "json" };
+import { until } from "../../testkit/deadline.ts";
+import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
+import { findProgram } from "../../testkit/programs.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { Service } from "../../testkit/service.ts";
+import { openClient } from "../../testkit/ws_client.ts";
+
+const npm = await NpmPackage.build();
+Deno.test.afterAll(() => npm[Symbol.asyncDispose]());
+
+const COMPILER = "npm:typescript@7.0.2/tsc";
+const PROGRAM = new URL("../../testkit/publisher_program.js", import.meta.url).pathname;
+
+interface PackageJson {
+  readonly version: string;
+  readonly sideEffects: boolean;
+  readonly exports: Record<string, { types: string; default: string } | string>;
+  readonly dependencies?: unknown;
+  readonly peerDependencies: Record<string, string>;
+  readonly peerDependenciesMeta: Record<string, { optional: boolean }>;
+}
+
+const packageJson: PackageJson = JSON.parse(await npm.text("package.json"));
+
+Deno.test("The package has what its exports say, installs no other, and is of this version", async () => {
+  assertEquals(Object.keys(packageJson.exports), [
+    ".",
+    "./react",
+    "./server",
+    "./publisher",
+    "./package.json",
+  ]);
+  for (const part of Object.values(packageJson.exports)) {
+    for (const path of typeof part === "string" ? [part] : Object.values(part)) {
+      assert((await npm.text(path)).length > 0, path);
+    }
+  }
+  assertEquals(packageJson.version, manifest.version);
+  assertEquals([packageJson.sideEffects, packageJson.dependencies], [false, undefined]);
+  const peers = Object.keys(packageJson.peerDependencies);
+  assertEquals(peers, ["react", "redis"]);
+  assert(peers.every((name) => packageJson.peerDependenciesMeta[name]?.optional));
+  for (const path of ["README.md", "LICENSE"]) assert((await npm.text(path)).length > 500, path);
+});
+
+Deno.test("The client is small, and no part asks for more than its runtimes have", async () => {
+  const client = await npm.text("index.js");
+  const stream = new Response(client).body!.pipeThrough(new CompressionStream("gzip"));
+  const bytes = (await new Response(stream).bytes()).length;
+  assert(bytes <= 8 * 1024, `The client has ${bytes} bytes`);
+  for (const path of ["index.js", "react.js", "server.js"]) {
+    const text = await npm.text(path);
+    // Bundlers put whole libraries in the place of the latter two; policies of pages forbid the others.
+    const strange = text.match(/\bDeno\.|\bnode:|\brequire\(|\bprocess\.|\bBuffer\b|\beval\(|\bFunction\(/g);
+    assertEquals(strange, null, path);
+  }
+  assertEquals(client.match(/\bimport\b/g), null);
+  assertEquals(importsIn(await npm.text("react.js")), ["react", "./index.js"]);
+  assertEquals(importsIn(await npm.text("server.js")), []);
+  const publisher = await npm.text("publisher.js");
+  assertEquals(importsIn(publisher).filter((name) => !name.startsWith("node:")), ["redis"]);
+  assertEquals(publisher.match(/\bimport\(.*?\)/g), ['import("redis")']);
+  // Node 20 has none of these, and only what stands for Deno may bear its name.
+  assertEquals(publisher.match(/^\s*(await )?using |\.withResolvers\(|\bURL\.parse\(/gm), null);
+});
+
+function importsIn(text: string): string[] {
+  const lines = text.matchAll(/^(?:import|export)\b[^"'`();]*\bfrom ?"([^"]+)"|^import ?"([^"]+)"/gm);
+  const names = Array.from(lines, ([, from, bare]) => from ?? bare!);
+  return [...new Set(names)].sort().reverse();
+}
+
+/** Written as somebody would who reads the types and nothing else. */
+const TYPED = `
+import { connect, type Message, RefusedError, storedIn } from "userwire";
+import { createServer, UserwireError } from "userwire/server";
+import type { Publisher } from "userwire/publisher";
+
+interface Order { order: number }
+export async function page(token: () => Promise<string>, storage: { getItem(k: string): string | null; setItem(k: string, v: string): void }) {
+  await using client = connect<Order>("https://push.example.com", { token, store: storedIn(storage, "alice"), pingS: 60 });
+  const off: () => void = client.on("message", (message: Message<Order>) => message.data.order.toFixed());
+  client.on("error", (error) => error instanceof RefusedError && error.code === "unauthorized");
+  client.on("gap", (gap) => gap.why === "epoch" ? gap.count satisfies null : gap.count satisfies number);
+  client.pause();
+  client.resume();
+  for await (const { data } of client) return data.order + 1;
+  off();
+  // @ts-expect-error -- no such event
+  client.on("nothing", () => {});
+  // @ts-expect-error -- a user or a token
+  connect("https://push.example.com", {});
+}
+export async function backend() {
+  const userwire = createServer({ url: "https://push.example.com", key: "k" });
+  const { id, sockets } = await userwire.send("alice", { order: 7 }, { ttlS: 60, expectOnline: true });
+  const one: boolean = await userwire.online("alice");
+  const all: Record<string, number> = await userwire.online(["alice"]);
+  // @ts-expect-error -- seconds are a number
+  await userwire.send("alice", 1, { ttlS: "60" });
+  return [id satisfies string, sockets satisfies number | undefined, one, all, UserwireError];
+}
+// What Node's own types would declare.
+declare global { interface AbortSignal { readonly aborted: boolean } }
+export async function direct(publisher: Publisher) {
+  const { seq } = await publisher.send("alice", Uint8Array.of(1), { waitAckMs: 1 });
+  return seq satisfies number | undefined;
+}
+`;
+
+for (const [resolution, module] of [["bundler", "esnext"], ["nodenext", "nodenext"]]) {
+  Deno.test(`Its types need no library but that of 2022, found by ${resolution}`, async () => {
+    const folder = `${npm.folder}/typed-${resolution}`;
+    await Deno.mkdir(`${folder}/node_modules`, { recursive: true });
+    await Deno.symlink(`${npm.folder}/npm`, `${folder}/node_modules/userwire`);
+    await Deno.writeTextFile(`${folder}/package.json`, '{"type": "module"}');
+    await Deno.writeTextFile(`${folder}/program.ts`, TYPED);
+    const compilerOptions = {
+      ...{ target: "es2022", lib: ["es2022"], types: [], module, moduleResolution: resolution },
+      ...{ strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, noEmit: true },
+    };
+    await Deno.writeTextFile(
+      `${folder}/tsconfig.json`,
+      JSON.stringify({ compilerOptions, files: ["program.ts"] }),
+    );
+    const args = ["run", "-A", "--no-lock", "--no-config", COMPILER, "-p", folder];
+    const { code, stdout, stderr } = await run(Deno.execPath(), args, { env: { NO_COLOR: "1" } });
+    assertEquals([code, stdout], [0, ""], stderr);
+  });
+}
+
+const node = findProgram("node");
+
+/** Runs calls of a publisher in Node. @returns What they came to. */
+async function publish(redisUrl: string, ...calls: unknown[][]): Promise<unknown[]> {
+  const texts = calls.map((call) =>
+    JSON.stringify(call, (_, value) => value instanceof Uint8Array ? { bytes: [...value] } : value)
+  );
+  const written = await done(node!, [PROGRAM, npm.url("publisher.js"), redisUrl, ...texts]);
+  return written.trim().split("\n").map((line) => JSON.parse(line));
+}
+
+redisTest("The publisher sends from Node as it does from Deno, and ends with its program", async (t) => {
+  assert(node !== undefined, "node is missing: install Node.js");
+  // As a project that has installed it: from Deno's cache.
+  await Deno.writeTextFile(
+    `${npm.folder}/package.json`,
+    JSON.stringify({ dependencies: { redis: packageJson.peerDependencies.redis } }),
+  );
+  await done(Deno.execPath(), ["install", "--quiet"], { cwd: npm.folder });
+  await using redis = await RedisServer.start({ unixSocket: true });
+  await using service = await Service.start({ REDIS_URL: redis.url });
+  await until(async () => (await service.readiness()).status === 200, "the service to be ready");
+
+  await t.step("text, JSON, bytes and a receipt", async () => {
+    await using raw = await openClient(service.socketUrl("alice"));
+    await using framed = await openClient(service.socketUrl("alice"), "userwire.v1");
+    await using carol = await openClient(service.socketUrl("carol"), "userwire.v1");
+    assertEquals([(await framed.nextJson()).t, (await carol.nextJson()).t], ["hi", "hi"]);
+    const sending = publish(
+      redis.url,
+      ["send", "alice", { order: 7 }, { idempotencyKey: "k" }],
+      ["send", "alice", { order: 7 }, { idempotencyKey: "k" }],
+      ["send", "alice", "text"],
+      ["send", "alice", Uint8Array.of(0, 255, 128)],
+      ["online", ["alice", "bob"]],
+      ["send", "carol", "wait", { waitAckMs: 30_000 }],
+      ["closeConnections", "alice", { code: 4403, reason: "kicked" }],
+    );
+    const frames = [];
+    for (let i = 0; i < 3; i++) frames.push(await framed.nextJson());
+    assertEquals((await carol.nextJson()).data, "wait");
+    carol.send(JSON.stringify({ t: "ack", seq: 1 }));
+    assertEquals(await raw.next(), '{"order":7}');
+    assertEquals(await raw.next(), "text");
+    assertEquals(await raw.next(), Uint8Array.of(0, 255, 128));
+    assertEquals(frames.map(({ data }) => data), [{ order: 7 }, "text", "AP+A"]);
+    assertEquals([(await raw.closed).code, (await framed.closed).code], [4403, 4403]);
+    const results = await sending as Record<string, unknown>[];
+    assertEquals(results.map((result) => result.sockets ?? result), [2, 2, 2, 2, { alice: 2, bob: 0 }, 1, 2]);
+    assertEquals(results.slice(0, 4).map(({ seq, repeated }) => [seq, repeated ?? false]), [
+      ...[[1, false], [1, true]],
+      ...[[2, false], [3, false]],
+    ]);
+    assertEquals(results[5]!.acked, 1);
+  });
+
+  await t.step("what can't be sent, and who is not there", async () => {
+    const results = await publish(
+      redis.url,
+      ["send", "two words", 1],
+      ["send", "bob", 1, { expectOnline: true }],
+      ["history", "alice", { after: 2 }],
+    ) as Record<string, unknown>[];
+    assertEquals(results.map(({ error }) => error), ["InvalidUsernameError", "UserOfflineError", undefined]);
+    assertEquals([results[2]!.first, results[2]!.last], [3, 3]);
+  });
+
+  await t.step("a Redis that is not there, and one that refuses", async () => {
+    const [away] = await publish("redis://127.0.0.1:1", ["send", "alice", 1]) as {
+      error: string;
+      message: string;
+    }[];
+    assertEquals(away!.error, "BrokerUnavailableError");
+    assertMatch(away!.message, /the connection is refused: nobody listens there/);
+    await using locked = await RedisServer.start({ password: "p" });
+    const [refused] = await publish(`redis://127.0.0.1:${locked.port}`, ["send", "alice", 1]) as {
+      message: string;
+    }[];
+    assertMatch(refused!.message, /Can't open a publisher: Redis wants a password/);
+  });
+});
