@@ -208,8 +208,10 @@ export function plan(sockets: number, kind: Kind, i: Inputs = DEFAULTS): Plan {
   const redisNodes = masters * 2;
 
   const subscriptions = isDedicated ? sockets / masters : nodes;
-  // Of each node one for commands and one that is tried; and one for the map, which is read from the same three at worst.
-  const connectionsPerMaster = Math.ceil(subscriptions) + nodes * (isCluster ? 3 : 2);
+  // Of each node one for commands and one that is tried; one for the map, which is read from the same three at worst; and
+  // one for broadcasts, which are all on the same master.
+  const connectionsPerMaster = Math.ceil(subscriptions) +
+    nodes * (2 + (isCluster ? 1 : 0) + (isDedicated ? 1 : 0));
   const busConnections = isCluster ? 2 * (redisNodes - 1) : 0;
   const taken = connectionsPerMaster + busConnections;
   const maxclients = Math.ceil(Math.max(taken / (1 - i.budgetReserve / 100), taken + LEAST_RESERVE));

@@ -11,12 +11,16 @@ import {
   findHaProxy,
   findNginx,
   findPhp,
+  findPhpRedis,
   findRedisServer,
   HAPROXY_MISSING,
+  hasPythonRedis,
   hasPythonWebsockets,
   NGINX_MISSING,
   PHP_MISSING,
+  PHP_REDIS_MISSING,
   PYTHON_MISSING,
+  PYTHON_REDIS_MISSING,
   REDIS_MISSING,
 } from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
@@ -41,6 +45,8 @@ async function prepare(): Promise<number> {
   if (findChromium() === undefined) missing.push(CHROMIUM_PACKAGE);
   if (findHaProxy() === undefined) missing.push(HAPROXY_PACKAGE);
   if (findNginx() === undefined) missing.push(NGINX_PACKAGE);
+  if (!hasPythonRedis()) missing.push("python3-redis");
+  if (findPhpRedis() === undefined) missing.push("php-redis");
   if (!hasPythonWebsockets()) missing.push(WEBSOCKETS_PACKAGE);
   if (findPhp() === undefined) missing.push(...PHP_PACKAGES);
   if (missing.length > 0 && mayInstall()) await install(missing);
@@ -67,6 +73,10 @@ async function prepare(): Promise<number> {
   else found.push("HAProxy");
   if (findNginx() === undefined) console.warn(NGINX_MISSING);
   else found.push("nginx");
+  if (!hasPythonRedis()) console.warn(PYTHON_REDIS_MISSING);
+  else found.push("redis-py");
+  if (findPhpRedis() === undefined) console.warn(PHP_REDIS_MISSING);
+  else found.push("php-redis");
   if (!hasPythonWebsockets()) console.warn(PYTHON_MISSING);
   else found.push("Python");
   if (findPhp() === undefined) console.warn(PHP_MISSING);

@@ -43,6 +43,19 @@ export function findPhp(): string | undefined {
   return findProgram("php");
 }
 
+/** Whether that Python has redis-py. */
+export function hasPythonRedis(): boolean {
+  return isFile(PYTHON) && isFile("/usr/lib/python3/dist-packages/redis/__init__.py");
+}
+
+/** Path of a PHP that has the extension `redis`, as Debian installs both; undefined when it is not here. */
+export function findPhpRedis(): string | undefined {
+  const php = findPhp();
+  if (php === undefined || !isFolder("/usr/lib/php")) return undefined;
+  const extensions = [...Deno.readDirSync("/usr/lib/php")].map(({ name }) => `/usr/lib/php/${name}/redis.so`);
+  return extensions.some(isFile) ? php : undefined;
+}
+
 /** What to tell somebody who has no Redis. */
 export const REDIS_MISSING =
   "The tests need redis-server: install it (Debian and Ubuntu: apt-get install redis-tools; macOS: brew install redis)";
@@ -58,6 +71,22 @@ export const HAPROXY_MISSING =
 /** What to tell somebody who has no nginx. */
 export const NGINX_MISSING =
   "The tests behind nginx are skipped: they need version 1.18 or newer (Debian: apt-get install nginx-light)";
+
+/** What to tell somebody who has no Python with redis-py. */
+export const PYTHON_REDIS_MISSING =
+  "The test of the example in Python is skipped: it needs redis-py (Debian: apt-get install python3-redis)";
+
+/** What to tell somebody who has no PHP with its extension for Redis. */
+export const PHP_REDIS_MISSING =
+  "The test of the example in PHP is skipped: it needs php and php-redis (Debian: apt-get install php-cli php-redis)";
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch {
+    return false;
+  }
+}
 
 /** What to tell somebody who has no Python with websockets. */
 export const PYTHON_MISSING =

@@ -128,11 +128,13 @@ export class Truth {
     this.#redis = redis;
   }
 
-  /** Ids of the connections that are subscribed to something. */
+  /** Ids of the connections that are subscribed for somebody. */
   async subscribers(): Promise<string[]> {
     const list = String(await this.#redis.cli("CLIENT", "LIST", "TYPE", "pubsub"));
-    // What a node dials only to try it is nobody's subscription.
-    const lines = list.split("\n").filter((line) => line !== "" && !line.includes(" name=userwire-probe "));
+    // What a node has for itself, or dials only to try it, is nobody's subscription.
+    const lines = list.split("\n").filter((line) =>
+      line !== "" && !/ name=userwire-(probe|node) /.test(line)
+    );
     return lines.map((line) => /^id=(\d+) /.exec(line)![1]!);
   }
 
@@ -141,10 +143,10 @@ export class Truth {
     return Number((await this.#redis.cli("PUBSUB", "NUMSUB", channel) as unknown[])[1]);
   }
 
-  /** Every channel that has a subscription. */
+  /** Every channel that has a subscription, but for those that nodes have for themselves. */
   async channels(): Promise<string[]> {
     const channels = await this.#redis.cli("PUBSUB", "CHANNELS") as string[];
-    return channels.filter((channel) => !channel.includes("userwire:probe:")).sort();
+    return channels.filter((channel) => !/userwire:(probe:|all$)/.test(channel)).sort();
   }
 
   /** Resolves when the channel has so many subscriptions. */

@@ -131,6 +131,44 @@ final class Userwire
         return $this->post('/v1/users/' . self::encoded($user) . '/revocations', (object) $body);
     }
 
+    /**
+     * Checks that a webhook is from the service, and reads it.
+     *
+     * @param array<string, string> $headers Of the request, in any case of letters, as `getallheaders()` has them.
+     * @param string $body As it came: `file_get_contents('php://input')`.
+     * @param string|string[] $secrets `whsec_…`, one or several.
+     * @return array{type: string, timestamp: string, data: array}
+     * @throws RuntimeException when no signature fits, or its time is more than `$toleranceS` seconds from now.
+     */
+    public static function verifyWebhook(array $headers, string $body, $secrets, int $toleranceS = 300): array
+    {
+        $lower = array_change_key_case($headers);
+        foreach (['webhook-id', 'webhook-timestamp', 'webhook-signature'] as $name) {
+            if (!isset($lower[$name])) {
+                throw new RuntimeException("The header $name is missing");
+            }
+        }
+        $timestamp = $lower['webhook-timestamp'];
+        if (preg_match('/^\d{1,15}$/D', $timestamp) !== 1 || abs(time() - (int) $timestamp) > $toleranceS) {
+            throw new RuntimeException(
+                "The webhook is from another time: webhook-timestamp is not within $toleranceS s of now"
+            );
+        }
+        foreach ((array) $secrets as $secret) {
+            $key = strpos($secret, 'whsec_') === 0 ? base64_decode(substr($secret, 6), true) : false;
+            if ($key === false) {
+                throw new InvalidArgumentException('A secret must be whsec_ and base64');
+            }
+            $digest = hash_hmac('sha256', $lower['webhook-id'] . ".$timestamp.$body", $key, true);
+            foreach (explode(' ', $lower['webhook-signature']) as $signature) {
+                if (hash_equals('v1,' . base64_encode($digest), $signature)) {
+                    return json_decode($body, true, 512, JSON_THROW_ON_ERROR);
+                }
+            }
+        }
+        throw new RuntimeException('No signature of the webhook fits a secret');
+    }
+
     private function sendBody(string $user, string $body, string $type, array $options): array
     {
         self::onlyKnown($options, ['ttl', 'expectOnline', 'waitAck', 'idempotencyKey']);

@@ -22,6 +22,8 @@ import base64
 import collections
 import contextlib
 import dataclasses
+import hashlib
+import hmac
 import http.client
 import importlib
 import inspect
@@ -42,7 +44,7 @@ from typing import (
 
 __all__ = [
     "connect", "Receiver", "Message", "Gap",
-    "Sender", "Sent", "Ticket",
+    "Sender", "Sent", "Ticket", "verify_webhook",
     "Error", "Refused", "Unavailable", "Closed",
 ]  # fmt: skip
 
@@ -830,6 +832,38 @@ class Sender:
             context = self._ssl or ssl.create_default_context()
             return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context)
         return http.client.HTTPConnection(host, port, timeout=self._timeout)
+
+
+def verify_webhook(
+    headers: Mapping[str, str],
+    body: Union[str, bytes],
+    secret: Union[str, Iterable[str]],
+    *,
+    tolerance_s: float = 300,
+) -> Dict[str, Any]:
+    """Checks that a webhook is from the service, and reads it: ``{"type": …, "timestamp": …, "data": …}``.
+
+    ``headers``: of the request, in any case of letters. ``body``: as it came. ``secret``: ``whsec_…``, one or
+    several. Raises ``Error`` when no signature fits, or its time is more than ``tolerance_s`` from now.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    try:
+        id, timestamp, signatures = (lower[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
+    except KeyError as missing:
+        raise Error(f"The header {missing.args[0]} is missing") from None
+    if not re.fullmatch("[0-9]{1,15}", timestamp) or abs(time.time() - int(timestamp)) > tolerance_s:
+        raise Error(f"The webhook is from another time: webhook-timestamp is not within {tolerance_s:g} s of now")
+    text = body.encode() if isinstance(body, str) else body
+    given = [one[3:].encode() for one in signatures.split(" ") if one.startswith("v1,")]
+    for one in [secret] if isinstance(secret, str) else secret:
+        if not one.startswith("whsec_"):
+            raise ValueError("A secret must begin with whsec_")
+        key = base64.b64decode(one[len("whsec_"):])
+        digest = hmac.new(key, f"{id}.{timestamp}.".encode() + text, hashlib.sha256).digest()
+        expected = base64.b64encode(digest)
+        if any(hmac.compare_digest(expected, signature) for signature in given):
+            return cast(Dict[str, Any], json.loads(text))
+    raise Error("No signature of the webhook fits a secret")
 
 
 def _refusal(status: int, text: bytes) -> Refused:

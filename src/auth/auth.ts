@@ -20,10 +20,10 @@ export const MAX_TOKEN_ID_LENGTH = 256;
 export const MAX_TICKET_TTL_S = 3_600;
 
 /**
- * What a key allows: `send` messages, `read` presence and history, `tickets` making them, `groups` changing who is in
- * which, `admin` closing and revoking, and tickets too.
+ * What a key allows: `send` messages, `broadcast` them to everybody, `read` presence and history, `tickets` making them,
+ * `groups` changing who is in which, `admin` closing and revoking, and tickets and broadcasts too.
  */
-export type Scope = "send" | "read" | "tickets" | "groups" | "admin";
+export type Scope = "send" | "broadcast" | "read" | "tickets" | "groups" | "admin";
 
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
@@ -48,6 +48,8 @@ export interface Caller {
   readonly name: string;
   mayAddress(username: string): boolean;
   mayAddressGroup(group: string): boolean;
+  /** Whether there is no user whom it may not address. */
+  readonly mayAddressAll: boolean;
 }
 
 /** @throws {ForbiddenError} when the caller may not address the group. */
@@ -58,6 +60,14 @@ export function assertMayAddressGroup(caller: Caller, group: string): void {
       JSON.stringify(group)
     }: only those that a pattern of its ` +
       'line says which begins with "@"',
+  );
+}
+
+/** @throws {ForbiddenError} when there may be users whom the caller may not address. */
+export function assertMayAddressAll(caller: Caller): void {
+  if (caller.mayAddressAll) return;
+  throw new ForbiddenError(
+    `The key "${caller.name}" may not address every user: a broadcast needs one whose pattern is "*"`,
   );
 }
 

@@ -13,7 +13,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { ForbiddenError, UnauthorizedError } from "../protocol/errors.ts";
 import type { Caller, Scope } from "./auth.ts";
 
-const SCOPES: readonly Scope[] = ["send", "read", "tickets", "groups", "admin"];
+const SCOPES: readonly Scope[] = ["send", "broadcast", "read", "tickets", "groups", "admin"];
 
 const PREFIX = "uw_";
 const KEY_BYTES = 32;
@@ -140,10 +140,15 @@ export class KeyRing {
       const all = patterns.map((pattern) => patternOf(folded(pattern)));
       return (name: string) => all.some((fits) => fits(folded(name)));
     };
-    this.#keys = keys.map((key) => ({
-      ...key,
-      caller: { name: key.name, mayAddress: anyOf(key.users), mayAddressGroup: anyOf(key.groups) },
-    }));
+    this.#keys = keys.map((key) => {
+      const caller: Caller = {
+        name: key.name,
+        mayAddress: anyOf(key.users),
+        mayAddressGroup: anyOf(key.groups),
+        mayAddressAll: key.users.some((pattern) => /^\*+$/.test(pattern)),
+      };
+      return { ...key, caller };
+    });
   }
 
   /** As `Auth.authorize`. */
@@ -158,8 +163,8 @@ export class KeyRing {
     if (!found) {
       throw new UnauthorizedError("The API key is not known here: it may have been replaced or mistyped");
     }
-    // Before there was a scope for tickets alone, they came with this one.
-    const isEnough = found.scopes.has(scope as Scope) || scope === "tickets" && found.scopes.has("admin");
+    const comesWithAdmin = scope === "tickets" || scope === "broadcast";
+    const isEnough = found.scopes.has(scope as Scope) || comesWithAdmin && found.scopes.has("admin");
     if (scope !== "any" && !isEnough) {
       throw new ForbiddenError(`The key "${found.name}" lacks the scope "${scope}", which this call needs`);
     }

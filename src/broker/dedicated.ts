@@ -10,6 +10,7 @@ import { Semaphore } from "../async/semaphore.ts";
 import { inSlices } from "../async/slices.ts";
 import type { Log } from "../log/log.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
+import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { Redis } from "../redis/commands.ts";
 import { ConnectionBudget } from "../redis/connection_budget.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
@@ -21,6 +22,8 @@ import { healthRounds, type Subscriptions } from "./subscriptions.ts";
 
 /** Dials at one time. More would only queue in the kernel and make a Redis that restarts slower to come back. */
 const MAX_DIALS = 64;
+/** As `CLIENT LIST` shows the connections for channels of the service itself. */
+const OWN_NAME = "userwire-node";
 /** Losses are put together for so long before the log tells of them. */
 const TELL_MS = 3_000;
 
@@ -92,7 +95,10 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
   }
 
   dial(channel: string, attempt: Attempt): Promise<RedisConnection> {
-    return this.#dialler.dialSubscribed(channel, attempt, { semaphore: this.#dials });
+    const options = { semaphore: this.#dials };
+    // So that whoever looks at Redis can tell what belongs to a node from what belongs to a socket.
+    const isOwn = channel.includes(RESERVED_PREFIX);
+    return this.#dialler.dialSubscribed(channel, attempt, isOwn ? { ...options, name: OWN_NAME } : options);
   }
 
   onLost(count: number): void {

@@ -14,12 +14,15 @@ import {
   InvalidUsernameError,
   messageOf,
 } from "../protocol/errors.ts";
+import { addBroadcast } from "./broadcast.ts";
 import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
+import { addRedisFunctions } from "./redis_functions.ts";
 import { addListen } from "./listen.ts";
 import { addSend } from "./send.ts";
 import { addProcess, addServe } from "./serve.ts";
 import { type Io, type Shell, terminal } from "./shell.ts";
+import { addWebhook } from "./webhook.ts";
 import { addWho } from "./who.ts";
 
 /**
@@ -73,10 +76,13 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addServe(program, shell);
   addProcess(program, shell);
   addSend(program, shell);
+  addBroadcast(program, shell);
   addListen(program, shell);
   addWho(program, shell);
   addGroup(program, shell);
   addKey(program, shell);
+  addWebhook(program, shell);
+  addRedisFunctions(program, shell);
   return program;
 }
 

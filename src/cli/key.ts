@@ -15,7 +15,10 @@ export function addKey(program: Command, { io }: Shell): void {
   const command = key.command("new")
     .description("Make a key: the caller keeps the key, the service gets the line")
     .argument("<name>", "whose key it is, for logs and messages")
-    .requiredOption("--scopes <list>", "what it allows: send, read, tickets, groups, admin, comma separated")
+    .requiredOption(
+      "--scopes <list>",
+      "what it allows: send, broadcast, read, tickets, groups, admin, comma separated",
+    )
     .option(
       "--users <pattern>",
       "which users it may address, and with @ which groups; * stands for any text",
@@ -26,11 +29,12 @@ export function addKey(program: Command, { io }: Shell): void {
       "after",
       `
 Scopes:
-  send     send messages
-  read     see who is online, read histories and metrics
-  tickets  make tickets, with which sockets connect
-  groups   change who is in which group
-  admin    make tickets, close connections, revoke tokens
+  send       send messages
+  broadcast  send messages to everybody; needs the pattern *
+  read       see who is online, read histories and metrics
+  tickets    make tickets, with which sockets connect
+  groups     change who is in which group
+  admin      make tickets, broadcast, close connections, revoke tokens
 
 Examples:
   $ userwire key new shop --scopes send,read --users 'customer-*'

@@ -5,6 +5,7 @@
  */
 import { type Command, InvalidArgumentError } from "commander";
 import {
+  type BroadcastGapFrame,
   type Client,
   connect,
   type GapFrame,
@@ -136,8 +137,12 @@ class Listening {
     };
     const client = this.#client;
     client.on("open", guarded((hi) => this.#io.err(`Listening as ${hi.user} on node ${hi.node}\n`)));
-    client.on("message", guarded(({ data }) => this.#print(data)));
-    client.on("gap", guarded((gap) => this.#printGap(gap)));
+    for (const event of ["message", "broadcast"] as const) {
+      client.on(event, guarded(({ data }) => this.#print(data)));
+    }
+    for (const event of ["gap", "broadcastGap"] as const) {
+      client.on(event, guarded((gap: GapFrame | BroadcastGapFrame) => this.#printGap(gap)));
+    }
     client.on("lost", guarded((lost) => this.#onLost(lost)));
     client.on("error", (error) => {
       // All others come to `lost` too, or change nothing in the lines that are printed.
@@ -152,10 +157,11 @@ class Listening {
     if (--this.#left === 0) queueMicrotask(() => void this.#client.close());
   }
 
-  #printGap(gap: GapFrame): void {
+  #printGap(gap: GapFrame | BroadcastGapFrame): void {
     if (this.#options.json) return this.#io.out(`${JSON.stringify(gap)}\n`);
     const which = gap.to === null ? `from ${gap.from} on may be` : `${gap.from} to ${gap.to} are`;
-    this.#io.err(`Messages ${which} lost: ${gap.why}\n`);
+    const what = gap.t === "gap" ? "Messages" : "Broadcasts";
+    this.#io.err(`${what} ${which} lost: ${gap.why}\n`);
   }
 
   #onLost(lost: Lost): void {
@@ -198,7 +204,7 @@ function isUnanswered({ opened, reason }: Lost): boolean {
 /** Reads a frame. The data of a message become the line to print, which is cut out of the text: a parser rounds. */
 function readFrame(text: string, { json }: ListenOptions): unknown {
   const frame = JSON.parse(text);
-  if (frame?.t !== "m") return frame;
+  if (frame?.t !== "m" && frame?.t !== "b") return frame;
   return { ...frame, enc: undefined, data: json ? onOneLine(text) : payloadLine(frame, text) };
 }
 
@@ -208,7 +214,7 @@ const CONTROL = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/;
 /** A payload on one line: text as it is if that is one line, everything else as JSON. */
 function payloadLine(frame: MessageFrame, text: string): string {
   if (typeof frame.data === "string" && !CONTROL.test(frame.data)) return frame.data;
-  // `data` is the last field of every `m`.
+  // `data` is the last field of every `m` and `b`.
   return onOneLine(text.slice(text.indexOf(DATA_FIELD) + DATA_FIELD.length, -1));
 }
 

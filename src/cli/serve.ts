@@ -60,8 +60,12 @@ interface Settings {
   given(): string[];
 }
 
-function addSettings(command: Command): Settings {
-  const options = Object.values<Setting<unknown>>(SETTINGS).map(optionOf);
+/** @param keys Which of them. @default all */
+export function addSettings(
+  command: Command,
+  keys = Object.keys(SETTINGS) as readonly (keyof Config)[],
+): Settings {
+  const options = keys.map((key) => optionOf(SETTINGS[key] as Setting<unknown>));
   for (const option of options) command.addOption(option);
   const values = (): [string, string | boolean | undefined][] =>
     options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);

@@ -126,6 +126,14 @@ export class Service {
     return answer;
   }
 
+  /** Sends a payload to everybody. @returns The service's answer. */
+  async broadcast(payload: Payload): Promise<Broadcasted> {
+    const path = "v1/broadcast";
+    const { answer } = await this.#call(path, payload);
+    if (!isObject(answer) || typeof answer.nodes !== "number") throw this.#strange(path);
+    return answer as object as Broadcasted;
+  }
+
   /** How many sockets each user has. In a map, because a user may be called "toString". */
   async online(usernames: readonly string[]): Promise<ReadonlyMap<string, Counted>> {
     const path = "v1/users/online";
@@ -212,6 +220,15 @@ export class Service {
   #strange(path: string): Error {
     return new Error(`${new URL(path, this.#base)} did not answer as Userwire does: check --url`);
   }
+}
+
+/** What is read of the answer to a broadcast. */
+export interface Broadcasted {
+  readonly nodes: number;
+  /** Undefined when some nodes have not said theirs. */
+  readonly sockets?: number;
+  /** How many have, then. */
+  readonly heard?: number;
 }
 
 /** A number with what it counts: with shared subscriptions a service counts nodes. */

@@ -23,6 +23,8 @@ export interface Asked {
   /** The user's name in open mode, else a token. */
   readonly identity: { readonly user: string } | { readonly token: string };
   readonly position: Position | undefined;
+  /** The position in the broadcasts. */
+  readonly all?: Position | undefined;
   readonly pingS: number | undefined;
 }
 
@@ -64,13 +66,14 @@ export function socketUrl(address: AddressLike): URL {
 }
 
 /** Adds who is connecting, from where on, and what is asked for. */
-export function addressOf(base: URL, { identity, position, pingS }: Asked): Address {
+export function addressOf(base: URL, { identity, position, all, pingS }: Asked): Address {
   const url = new URL(base);
   const protocols: string[] = [SUBPROTOCOL];
   const token = "token" in identity ? identity.token : undefined;
   if ("user" in identity) url.searchParams.set("username", parseUsername(identity.user));
   else protocols.push(BEARER_SUBPROTOCOL + base64urlOf(new TextEncoder().encode(identity.token)));
   if (position) url.searchParams.set("resume", formatPosition(position));
+  if (all) url.searchParams.set("all", formatPosition(all));
   if (pingS !== undefined) url.searchParams.set("ping", String(pingS));
   return { url: url.href, protocols, token, pingS };
 }

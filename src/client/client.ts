@@ -11,6 +11,7 @@ import { formatPosition, parsePosition, type Position } from "../protocol/positi
 import { parseUsername } from "../protocol/username.ts";
 import { Acks } from "./acks.ts";
 import { type Address, addressOf, socketUrl } from "./address.ts";
+import { Broadcasts } from "./broadcasts.ts";
 import { isHidden } from "./browser.ts";
 import { Handover, type HandoverBound } from "./handover.ts";
 import { Link } from "./link.ts";
@@ -24,7 +25,7 @@ import type {
   Message,
   State,
 } from "./options.ts";
-import { placeAt, readMessage, type Received } from "./received.ts";
+import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
 import { Saving } from "./store.ts";
 
@@ -43,9 +44,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #link: Link;
   readonly #handover: Handover<Message<Data>, Received<Data>>;
   readonly #acks: Acks;
+  readonly #broadcasts: Broadcasts<Data>;
   readonly #listeners: Listeners<ClientEvents<Data>> = {
     message: new Set(),
     gap: new Set(),
+    broadcast: new Set(),
+    broadcastGap: new Set(),
     state: new Set(),
     open: new Set(),
     bye: new Set(),
@@ -63,18 +67,21 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   /** @throws {TypeError | InvalidUsernameError} as `connect`. */
   constructor(url: AddressLike, options: ConnectOptions) {
-    const { resume, store, backoff, buffer } = options;
+    const { resume, resumeBroadcasts, store, backoff, buffer } = options;
     this.#base = socketUrl(url);
     this.#identity = options;
     this.#pingS = options.pingS;
     this.#hiddenPingS = options.hiddenPingS ?? options.pingS;
     if ("user" in options) parseUsername(options.user);
-    if (resume !== undefined) {
-      const position = parsePosition(resume);
-      if (!position) throw new TypeError(`Can't resume from "${resume}": give what "position" was`);
-      this.#received = this.#handed = position;
-      this.#loaded = Promise.resolve();
-    }
+    this.#broadcasts = new Broadcasts({
+      onBroadcast: (message) => this.#emit("broadcast", message),
+      onGap: (gap) => this.#emit("broadcastGap", gap),
+      onMoved: () => this.#save(),
+      onError: (error) => this.#report(error),
+    });
+    this.#received = this.#handed = given(resume, "position");
+    this.#broadcasts.position = given(resumeBroadcasts, "broadcastPosition");
+    if (resume !== undefined || resumeBroadcasts !== undefined) this.#loaded = Promise.resolve();
     const WebSocket = options.WebSocket ?? globalThis.WebSocket;
     if (WebSocket === undefined) {
       throw new TypeError(`There is no WebSocket here: give one as the option "WebSocket"`);
@@ -134,6 +141,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     return this.#handed && formatPosition(this.#handed);
   }
 
+  /** The same among the broadcasts: give it as `resumeBroadcasts`. */
+  get broadcastPosition(): string | undefined {
+    const { position } = this.#broadcasts;
+    return position && formatPosition(position);
+  }
+
   /**
    * Calls the listener with what happens from now on. Messages that came while nobody asked for any come at once.
    * What a listener throws is reported as an uncaught error and disturbs nobody else.
@@ -189,13 +202,18 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   async #load(): Promise<void> {
     const saved = await this.#saving?.load();
     if (saved === undefined) return;
-    this.#received = this.#handed = parsePosition(saved);
-    if (!this.#received) this.#report(new Error(`The store has "${saved}", which is no position`));
+    const [own, all = ""] = saved.split(",") as [string, string?];
+    this.#received = this.#handed = parsePosition(own);
+    this.#broadcasts.position = parsePosition(all);
+    const isRead = (this.#received || own === "") && (this.#broadcasts.position || all === "");
+    if (!isRead || own + all === "") {
+      this.#report(new Error(`The store has "${saved}", which is no position`));
+    }
   }
 
   async #address(): Promise<Address> {
     const pingS = isHidden() ? this.#hiddenPingS : this.#pingS;
-    const asked = () => ({ position: this.#received, pingS });
+    const asked = () => ({ position: this.#received, all: this.#broadcasts.position, pingS });
     if ("user" in this.#identity) return addressOf(this.#base, { identity: this.#identity, ...asked() });
     let token: string;
     try {
@@ -213,6 +231,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.#inquiry.opened();
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
+    this.#broadcasts.startAt(hi.all);
     this.#emit("state", "open");
     if (this.state === "open") this.#emit("open", hi);
   }
@@ -220,6 +239,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   #onFrame(frame: ServerFrame, size: number): void {
     if (frame.t === "m") this.#onMessage(frame, size);
     else if (frame.t === "gap") this.#onGap(frame, size);
+    else if (frame.t === "b") this.#broadcasts.onMessage(frame);
+    else if (frame.t === "bgap") this.#broadcasts.onGap(frame);
     else if (frame.t === "bye") this.#emit("bye", frame);
   }
 
@@ -236,7 +257,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         return;
       }
       if (seq > before.seq + 1) {
-        this.#report(new Error(`Message ${seq} came after ${before.seq}, and no gap was announced`));
+        this.#report(holeBefore("Message", seq, before));
       }
       this.#received = { epoch: before.epoch, seq, tag };
     }
@@ -283,7 +304,13 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   #moveTo(position: Position): void {
     this.#handed = position;
-    this.#saving?.save(formatPosition(position));
+    this.#save();
+  }
+
+  /** Both positions, behind a comma that of the broadcasts. */
+  #save(): void {
+    const { position = "", broadcastPosition: all } = this;
+    this.#saving?.save(all === undefined ? position : `${position},${all}`);
   }
 
   #report(error: Error): void {
@@ -302,4 +329,11 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       }
     }
   }
+}
+
+/** @throws {TypeError} when it is no position. @param name The property that gives one. */
+function given(text: string | undefined, name: string): Position | undefined {
+  const position = text === undefined ? undefined : parsePosition(text);
+  if (text === undefined || position) return position;
+  throw new TypeError(`Can't resume from "${text}": give what "${name}" was`);
 }

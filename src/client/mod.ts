@@ -41,4 +41,4 @@ export type { Socket, SocketConstructor } from "./session.ts";
 export { type Store, storedIn, type TextStorage } from "./store.ts";
 export { InvalidUsernameError, RefusedError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";
-export type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
+export type { BroadcastGapFrame, ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";

@@ -1,5 +1,5 @@
 /** What a client is given, and what it gives. Types only. */
-import type { ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
+import type { BroadcastGapFrame, ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";
 import type { HandoverBound } from "./handover.ts";
 import type { SocketConstructor } from "./session.ts";
 import type { Store } from "./store.ts";
@@ -56,6 +56,10 @@ export interface ClientEvents<Data = unknown> {
   message: Message<Data>;
   /** Messages that can't be delivered: exactly which, or, after the history was lost, that nobody knows. */
   gap: GapFrame;
+  /** A message to everybody. Only to those who listen when it comes: nothing of these waits, and no loop gets them. */
+  broadcast: Message<Data>;
+  /** Broadcasts that can't be delivered, in numbers of their own. */
+  broadcastGap: BroadcastGapFrame;
   state: State;
   /** A connection has opened. */
   open: HiFrame;
@@ -89,7 +93,9 @@ export type ConnectOptions = Identity & CommonOptions;
 export interface CommonOptions {
   /** Position to go on from, as `position` gave it. Wins over that of the store. */
   readonly resume?: string | undefined;
-  /** Where the position is kept for the next start of the program. */
+  /** Position among the broadcasts to go on from, as `broadcastPosition` gave it. */
+  readonly resumeBroadcasts?: string | undefined;
+  /** Where both positions are kept for the next start of the program, as one text. */
   readonly store?: Store | undefined;
   readonly backoff?: Partial<Backoff> | undefined;
   /**

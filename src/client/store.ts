@@ -5,7 +5,7 @@
  */
 import { messageOf } from "../protocol/errors.ts";
 
-/** Keeps one position: that of one user in one program. */
+/** Keeps a position, of one user in one program: among the user's messages and among the broadcasts, as one text. */
 export interface Store {
   /**
    * The position that was saved last, if any. Called once, in the first attempt to connect. Without an answer the

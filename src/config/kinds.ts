@@ -3,6 +3,7 @@
  * settings there are is in `settings.ts`. Pure.
  */
 import { isLoopback, isRange } from "../net/addresses.ts";
+import { SECRET_FORM, secretBytes } from "../protocol/signature.ts";
 import { isRedisUrl, REDIS_URL_FORM } from "../redis/address.ts";
 
 /** How the text of a setting becomes a value. */
@@ -101,6 +102,19 @@ export function oneOf<const Choice extends string>(...choices: readonly Choice[]
   };
 }
 
+/** One or more of these words, each once. */
+export function someOf<const Choice extends string>(...choices: readonly Choice[]): Kind<readonly Choice[]> {
+  return {
+    expects: choices.length === 1 ? choices[0]! : `a comma separated list of ${either.format(choices)}`,
+    choices,
+    parse(given) {
+      const words: readonly string[] = itemsOf(given.toLowerCase());
+      const found = choices.filter((choice) => words.includes(choice));
+      return found.length > 0 && found.length === words.length ? Object.freeze(found) : undefined;
+    },
+  };
+}
+
 /** An origin as browsers write it: lower case, without the scheme's own port. */
 function originOf(given: string): string | undefined {
   if (given === "*" || given === "null") return given;
@@ -125,6 +139,16 @@ export const list: Kind<readonly string[]> = {
   parse: (given) => CONTROL.test(given) ? undefined : Object.freeze(itemsOf(given)),
 };
 
+export const webhookSecrets: Kind<readonly string[]> = {
+  expects: `one or two secrets, comma separated, each ${SECRET_FORM}`,
+  isSecret: true,
+  parse(given) {
+    const found = itemsOf(given);
+    const isFit = found.length > 0 && found.length <= 2 && found.every((secret) => secretBytes(secret));
+    return isFit ? Object.freeze(found) : undefined;
+  },
+};
+
 export const ranges: Kind<readonly string[]> = {
   expects: "a comma separated list of addresses and ranges such as 10.0.0.0/8, fd00::/8",
   parse(given) {
@@ -133,8 +157,8 @@ export const ranges: Kind<readonly string[]> = {
   },
 };
 
-/** The URL of a JWK Set. TLS, because keys that were changed on the way would make any token valid. */
-export const keysUrl: Kind<string> = {
+/** Where something is asked or told that nobody on the way may read or change. */
+export const secureUrl: Kind<string> = {
   expects: "an https:// URL (http:// only on this machine)",
   isSecret: true,
   parse(given) {

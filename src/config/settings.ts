@@ -12,7 +12,6 @@ import {
   bytes,
   either,
   host,
-  keysUrl,
   type Kind,
   list,
   milliseconds,
@@ -25,7 +24,10 @@ import {
   redisUrl,
   seconds,
   secret,
+  secureUrl,
+  someOf,
   text,
+  webhookSecrets,
   whole,
   word,
   yesOrNo,
@@ -59,6 +61,7 @@ export const SETTINGS = {
   redisUrl: optional("REDIS_URL", redisUrl, "URL of Redis; if unset, messages stay in this process, which suits a single node"),
   redisUrlFile: optional("REDIS_URL_FILE", text, "File with the URL of Redis, instead of REDIS_URL; read again on SIGHUP and when Redis refuses the login"),
   redisSentinelPassword: optional("REDIS_SENTINEL_PASSWORD", secret, "Password of the Sentinels that REDIS_URL names, where they want one"),
+  redisFunctions: setting("USERWIRE_REDIS_FUNCTIONS", oneOf("off", "load"), "off", "Load the Redis functions, with which programs send by one command, when they are missing or older"),
   redisCa: optional("REDIS_CA", text, "PEM file of the CA that signed the certificate of Redis; if unset, the public CAs"),
   redisCert: optional("REDIS_CERT", text, "PEM file of the client certificate for Redis"),
   redisKey: optional("REDIS_KEY", text, "PEM file of the private key of REDIS_CERT"),
@@ -76,7 +79,7 @@ export const SETTINGS = {
   apiKeysFile: optional("USERWIRE_API_KEYS_FILE", text, "File of API keys, one line of `userwire key new` each; read again on SIGHUP"),
   jwtSecret: optional("USERWIRE_JWT_SECRET", secret, "Secret with which the tokens (JWT) of clients are signed: HS256, HS384 or HS512"),
   jwtPublicKey: optional("USERWIRE_JWT_PUBLIC_KEY", secret, "Public key that verifies the tokens (JWT) of clients, as PEM or JWK"),
-  jwksUrl: optional("USERWIRE_JWKS_URL", keysUrl, "URL of the JWKS that verifies the tokens (JWT) of clients"),
+  jwksUrl: optional("USERWIRE_JWKS_URL", secureUrl, "URL of the JWKS that verifies the tokens (JWT) of clients"),
   jwtAlgorithms: setting("USERWIRE_JWT_ALGORITHMS", list, [], "Signature algorithms that tokens may use; if empty, all that suit the key"),
   jwtIssuer: optional("USERWIRE_JWT_ISSUER", text, "Issuer that tokens must have in `iss`"),
   jwtAudience: optional("USERWIRE_JWT_AUDIENCE", text, "Audience that tokens must have in `aud`"),
@@ -97,6 +100,7 @@ export const SETTINGS = {
   history: setting("USERWIRE_HISTORY", whole(0, 100_000), 100, "Number of messages to keep for each user; 0 keeps none"),
   historyTtlS: setting("USERWIRE_HISTORY_TTL_S", seconds(1, 2_592_000), 300, "Time that messages are kept in the history"),
   maxReplay: setting("USERWIRE_MAX_REPLAY", whole(1, 100_000), 300, "Largest number of messages replayed to a client that resumes"),
+  broadcastRaw: setting("USERWIRE_BROADCAST_RAW", yesOrNo, false, "Give broadcasts to raw clients too, which can't tell them from other messages"),
   usernameCase: setting("USERWIRE_USERNAME_CASE", oneOf("keep", "lower"), "keep", "Letter case of usernames, kept or folded to lower case"),
   allowedOrigins: setting("USERWIRE_ALLOWED_ORIGINS", origins, [], "Origins of other sites whose pages may connect and call; `https://*.example.com` covers all subdomains, `*` all sites"),
   maxConnections: setting("USERWIRE_MAX_CONNECTIONS", whole(1, 1_000_000), 10_000, "Limit of WebSocket connections of this node, all its processes together"),
@@ -120,6 +124,11 @@ export const SETTINGS = {
   identityTimeoutS: setting("USERWIRE_IDENTITY_TIMEOUT_S", seconds(1, 3600), 5, "Time limit for a client to identify itself"),
   slowTimeoutS: setting("USERWIRE_SLOW_TIMEOUT_S", seconds(1, 3600), 10, "Time limit for a slow client to catch up before its connection is closed"),
   redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time limit for an answer of Redis"),
+  webhookUrl: optional("USERWIRE_WEBHOOK_URL", secureUrl, "URL of the backend that is sent events; if unset, there are none"),
+  webhookSecrets: optional("USERWIRE_WEBHOOK_SECRETS", webhookSecrets, "Secrets with which webhooks are signed, comma separated: the one in use, and while it is being changed the other one too"),
+  webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users"), ["users"], "Events that webhooks tell, comma separated"),
+  webhookTimeoutMs: setting("USERWIRE_WEBHOOK_TIMEOUT_MS", milliseconds(100, 60_000), 5000, "Time limit for the answer to a webhook"),
+  offlineAfterS: setting("USERWIRE_OFFLINE_AFTER_S", seconds(1, 3600), 15, "Time without a connection after which a user is told to be offline"),
   drainS: setting("USERWIRE_DRAIN_S", seconds(0, 3600), 10, "Time over which clients are disconnected at shutdown"),
 } as const;
 
@@ -248,6 +257,16 @@ function faultsBetween(config: Config): string[] {
     const given = pair.find((key) => config[key] !== undefined);
     if (!missing || !given) continue;
     faults.push(`${SETTINGS[given].env} needs ${SETTINGS[missing].env} beside it: set both, or neither`);
+  }
+  const { webhookUrl, webhookSecrets } = config;
+  if (webhookUrl !== undefined && webhookSecrets === undefined) {
+    faults.push(
+      "USERWIRE_WEBHOOK_URL needs USERWIRE_WEBHOOK_SECRETS, by which the backend knows who calls: make one with " +
+        "`userwire webhook secret`",
+    );
+  }
+  if (webhookUrl === undefined && webhookSecrets !== undefined) {
+    faults.push("USERWIRE_WEBHOOK_SECRETS needs USERWIRE_WEBHOOK_URL beside it: set both, or neither");
   }
   return faults;
 }

@@ -14,7 +14,7 @@ import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
 import type { EngineOptions } from "./options.ts";
-import { Shards } from "./shards.ts";
+import { type FunctionsAt, Shards } from "./shards.ts";
 
 /** What of Redis others need than broker and history. */
 export interface EngineRedis extends Scripts {
@@ -24,6 +24,8 @@ export interface EngineRedis extends Scripts {
   readonly reconnects: number;
   /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
   warnings(): Promise<string[]>;
+  /** The Redis functions, on each server that was greeted. */
+  functions(): FunctionsAt[];
 }
 
 export interface Engine {
@@ -93,6 +95,8 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
     sharedConnections: options.sharedConnections ?? 1,
     channelPrefix,
     probe: options.probe ?? false,
+    functions: options.redisFunctions ?? "off",
+    functionSettings: { ...options.functionLimits ?? limits, maxBytes: options.maxBodyBytes ?? 65_536 },
     ...log,
   });
   return {

@@ -1,4 +1,5 @@
 /** What the engine is opened with: which Redis, if any, how it is subscribed to, and what is kept of each user. */
+import type { HistoryLimits } from "../history/history.ts";
 import type { Log } from "../log/log.ts";
 import type { RedisTls } from "../redis/address.ts";
 
@@ -23,6 +24,12 @@ export interface EngineOptions {
   historyTtlS?: number;
   /** What the names of channels begin with. @default "" */
   channelPrefix?: string;
+  /** Load the Redis functions, or only look which are there. @default "off" */
+  redisFunctions?: "off" | "load" | "look";
+  /** Largest payload that these take, in bytes. @default 65536 */
+  maxBodyBytes?: number;
+  /** What else they are written for. @default the limits of the history here */
+  functionLimits?: HistoryLimits;
   /** Try all the time whether what a service needs can be had, for `unready`. @default false */
   probe?: boolean;
   log?: Log;

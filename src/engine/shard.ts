@@ -4,6 +4,8 @@ import { Dialler } from "../broker/dialler.ts";
 import { Probe } from "../broker/probe.ts";
 import { NOT_COUNTING, RedisBroker } from "../broker/redis.ts";
 import { SharedSubscriptions } from "../broker/shared.ts";
+import { FunctionLoader, type FunctionLoaderOptions } from "../history/function_loader.ts";
+import type { FunctionSettings } from "../history/function_library.ts";
 import type { HistoryLimits } from "../history/history.ts";
 import type { Lineage } from "../history/lineage.ts";
 import { RedisStreamsHistory } from "../history/redis_streams.ts";
@@ -21,6 +23,9 @@ export interface ShardOptions {
   readonly channelPrefix: string;
   /** Try all the time whether what a service needs can be had. */
   readonly probe: boolean;
+  /** What is done about the Redis functions: nothing, or what `FunctionLoader` does. */
+  readonly functions: "off" | FunctionLoaderOptions["mode"];
+  readonly functionSettings: FunctionSettings;
   readonly log?: Log;
 }
 
@@ -28,6 +33,8 @@ export class Shard {
   readonly redis: Redis;
   readonly broker: RedisBroker;
   readonly history: RedisStreamsHistory;
+  /** What is known of the Redis functions there. */
+  readonly functions: FunctionLoader | undefined;
   readonly #options: ShardOptions;
   readonly #dialler: Dialler;
   readonly #probe: Probe | undefined;
@@ -54,6 +61,16 @@ export class Shard {
       part,
       ...(lineage && { lineage }),
     });
+    if (options.functions !== "off") {
+      this.functions = new FunctionLoader({
+        words: topology.words,
+        settings: options.functionSettings,
+        mode: options.functions,
+        timeline: this.history.timeline,
+        ...log,
+      });
+      redis.watchWith(this.functions);
+    }
     if (!options.probe) return;
     const id = crypto.randomUUID();
     this.#probe = new Probe({

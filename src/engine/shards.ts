@@ -3,6 +3,7 @@
  * both it is, is found out when a server answers for the first time.
  */
 import { isMisrouted, RoutedBroker } from "../broker/routed.ts";
+import type { FunctionsFound } from "../history/function_loader.ts";
 import { Lineage } from "../history/lineage.ts";
 import { RoutedHistory } from "../history/routed.ts";
 import { Cluster } from "../redis/cluster.ts";
@@ -14,6 +15,12 @@ import { Shard, type ShardOptions } from "./shard.ts";
 
 /** How long a shard that keeps nothing any more stays open, for what was asked of it before. */
 const LINGER_MS = 5_000;
+
+/** The Redis functions of one server. */
+export interface FunctionsAt extends FunctionsFound {
+  /** Where the master of a cluster is, as <host>:<port>; undefined where one Redis keeps everything. */
+  readonly place: string | undefined;
+}
 
 export class Shards implements Scripts {
   readonly broker: RoutedBroker;
@@ -122,6 +129,15 @@ export class Shards implements Scripts {
   async warnings(): Promise<string[]> {
     const usable = this.#all().filter(({ redis }) => redis.availability.reason === undefined);
     return [...new Set((await Promise.all(usable.map(({ redis }) => redis.warnings()))).flat())];
+  }
+
+  functions(): FunctionsAt[] {
+    const shards: [string | undefined, Shard][] = this.#single
+      ? [[undefined, this.#single]]
+      : [...this.#shards].map(([{ place }, shard]) => [place, shard]);
+    return shards.flatMap(([place, { functions }]) =>
+      functions?.found ? [{ place, ...functions.found }] : []
+    );
   }
 
   prepare(...scripts: Script[]): void {

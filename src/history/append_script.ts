@@ -21,8 +21,6 @@ export type AppendReply = [
 export const MESSAGE = `
 local elsewhere = ''
 local passes_over_unknown, keeps_for_offline = '0', '1'
--- When the message leaves, where that is the same for many.
-local ends_for_all
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
@@ -45,8 +43,11 @@ function unlessFailed(command: string, andThen = ""): string {
 
 const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
 
-/** Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. */
-export const appendIt = ({ publish, numsub }: PubSubWords) => `
+/**
+ * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`.
+ * @param time Lua for what TIME answers.
+ */
+export const appendIt = ({ publish, numsub }: PubSubWords, time = "redis.call('TIME')") => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
   if first[1] then
@@ -68,11 +69,8 @@ local failed
 local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
-  local ends = ends_for_all
-  if not ends then
-    local time = redis.call('TIME')
-    ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
-  end
+  local time = ${time}
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
   left = redis.call('PTTL', history)
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
@@ -183,6 +181,30 @@ for i = 1, users do
     result = {err = 'ERR Error running script (call to append): ' .. result}
   end
   results[i] = result
+end
+return results
+`);
+
+/** How many arguments each message of `APPEND_EACH` has. */
+export const ARGS_OF_EACH = 8;
+
+/** Appends several messages, each for a user of its own: what fails for one is undone for that one, and said in its place. */
+export const APPEND_EACH = new Script((words) => `
+${MESSAGE}
+local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint)
+${appendIt(words)}
+end
+local results, key = {}, 2
+for i = 12, #ARGV, ${ARGS_OF_EACH} do
+  local memory = ARGV[i + 7] ~= '' and KEYS[key + 2]
+  local is_done, result = pcall(append, KEYS[key], KEYS[key + 1], memory, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3],
+    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7])
+  -- Redis before 7 raises its errors as text; so does Lua.
+  if not is_done and type(result) ~= 'table' then
+    result = {err = 'ERR Error running script (call to append): ' .. result}
+  end
+  results[#results + 1] = result
+  key = key + (memory and 3 or 2)
 end
 return results
 `);

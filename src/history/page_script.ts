@@ -29,8 +29,7 @@ local random, ended, is_elsewhere = ARGV[19], ARGV[20], ARGV[21]
 local before = 21
 local users = #ARGV - before
 local random_each = users > 0 and #random / users or 0
-local time = redis.call('TIME')
-ends_for_all = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
+local now = redis.call('TIME')
 local first_key = has_run and 2 or 1
 local run = has_run and KEYS[2]
 local sums, noted_sums = {0, 0, 0, 0, 0, 0, 0}, ''
@@ -44,7 +43,7 @@ if run then
 end
 
 local function append(position, history, memory, channel, epoch_if_new)
-${appendIt(words)}
+${appendIt(words, "now")}
 end
 
 local reply = {'noted', '', '', '', ''}

@@ -31,7 +31,7 @@ import {
   type Redis,
   type Script,
 } from "../redis/commands.ts";
-import { APPEND_TO_ALL, type AppendReply, appendScript } from "./append_script.ts";
+import { APPEND_EACH, APPEND_TO_ALL, type AppendReply, appendScript } from "./append_script.ts";
 import { CLAIM, claimKey, RELEASE } from "./claim_script.ts";
 import { newEpoch, newEpochs } from "./epochs.ts";
 import {
@@ -50,6 +50,7 @@ import {
   type PageOutcome,
   type Run,
   type RunPage,
+  type Send,
   type SinceOptions,
 } from "./history.ts";
 import type { Lineage, Part } from "./lineage.ts";
@@ -62,6 +63,9 @@ import { Timeline } from "./timeline.ts";
  * here or in what Redis holds for this connection.
  */
 const MAX_READS = 8;
+
+/** Where each message stands for itself. */
+const NO_MESSAGE: OutgoingMessage = { id: "", head: "", tail: "" };
 
 export class RedisStreamsHistory implements History {
   readonly limits: HistoryLimits;
@@ -94,7 +98,7 @@ export class RedisStreamsHistory implements History {
     this.#onCount = options.onCount ?? (() => {});
     this.limits = options.limits;
     this.#append = appendScript(this.limits.count);
-    redis.prepare(this.#append, APPEND_TO_ALL, CLAIM, RELEASE);
+    redis.prepare(this.#append, APPEND_TO_ALL, APPEND_EACH, CLAIM, RELEASE);
     this.runs = new RedisRuns({
       redis,
       timeline: this.#timeline,
@@ -106,6 +110,11 @@ export class RedisStreamsHistory implements History {
     if (this.limits.count === 0) return;
     redis.prepare(SINCE);
     redis.watchWith(this.#timeline);
+  }
+
+  /** Of the data that it is on. */
+  get timeline(): Timeline {
+    return this.#timeline;
   }
 
   async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
@@ -130,11 +139,39 @@ export class RedisStreamsHistory implements History {
         newEpochs(channels.length),
         ...channels,
       ]);
+    return await this.#settled(run, (i) => channels[i]!);
+  }
+
+  async appendEach(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]> {
+    const run = () => {
+      const keys = [this.#timeline.markKey ?? positionKey(sends[0]!.channel)];
+      const args = this.#message(NO_MESSAGE, {});
+      for (const { channel, message, options } of sends) {
+        const { ttlMs, expectOnline, idempotency } = options;
+        keys.push(positionKey(channel), historyKey(channel));
+        if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
+        args.push(channel, newEpoch(), message.head, message.tail, message.id);
+        args.push(
+          String(ttlMs ?? this.limits.ttlMs),
+          expectOnline ? "1" : "0",
+          idempotency?.fingerprint ?? "",
+        );
+      }
+      return this.#redis.evaluateEach(APPEND_EACH, keys, args);
+    };
+    return await this.#settled(run, (i) => sends[i]!.channel);
+  }
+
+  /** Runs a script that answers for each of several appends. */
+  async #settled(
+    run: () => Promise<unknown[]>,
+    channelOf: (nth: number) => string,
+  ): Promise<PromiseSettledResult<Appended>[]> {
     const replies = await this.#onData(run) as unknown[];
     return replies.map((reply, i) => {
       try {
         if (reply instanceof Error) throw reply;
-        return { status: "fulfilled", value: this.#appended(channels[i]!, reply as AppendReply) };
+        return { status: "fulfilled", value: this.#appended(channelOf(i), reply as AppendReply) };
       } catch (reason) {
         return { status: "rejected", reason };
       }

@@ -15,6 +15,7 @@ import {
   type PageOutcome,
   type Run,
   type RunPage,
+  type Send,
   type SinceOptions,
 } from "./history.ts";
 import { merge, type Portion, type RedisRuns } from "./redis_runs.ts";
@@ -66,6 +67,14 @@ export class RoutedHistory implements History {
     if (this.#routes.isOne) return this.#routes.of(channels[0]!).appendToAll(channels, message, options);
     // Of a script all keys are in one slot, and those of many users seldom are.
     return Promise.allSettled(channels.map((channel) => this.append(channel, message, options)));
+  }
+
+  async appendEach(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]> {
+    const history = this.#routes.isOne ? this.#routes.of(sends[0]!.channel) : this;
+    if (history !== this && history.appendEach) return await history.appendEach(sends);
+    return await Promise.allSettled(
+      sends.map(({ channel, message, options }) => this.append(channel, message, options)),
+    );
   }
 
   openRun(...args: Parameters<History["openRun"]>): Promise<OpenedRun> {

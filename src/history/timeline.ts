@@ -10,7 +10,8 @@
  * that it knows of are still there.
  *
  *     userwire:{userwire:timeline}        hash   name: <number>.<random>; life: of the server that had it last; waits: life
- *                                                on which somebody waits who remembers; mark: of the server's memory
+ *                                                on which somebody waits who remembers; mark: of the server's memory;
+ *                                                begun: mark with which a Redis function began it
  *     userwire:{userwire:timeline}:last   hash   process → Unix ms, number, tag and channel of its last append
  *     userwire:{userwire:timeline}:mark:<mark>   string that only this server's memory has as it is
  *
@@ -67,7 +68,7 @@ interface Known {
 /** What stands in the braces of its keys, where one Redis keeps everything. */
 const TAG = "userwire:timeline";
 /** How long a timeline is remembered while no process runs. Every counter has ended before. */
-const TTL_MS = 60 * 24 * 3_600_000;
+export const TIMELINE_TTL_MS = 60 * 24 * 3_600_000;
 /** Counters live for a day after their last use: a younger append that is not there was lost. */
 const MEMORY_MS = 23 * 3_600_000;
 /** How long a process waits for others: those dial again, or look, within a second. */
@@ -132,6 +133,14 @@ export class Timeline implements Watch {
   elsewhere(channel: string): string {
     if (!this.#part || isIn(this.#began, slotOf(channel))) return "";
     return `,${this.#lineage.ended}`;
+  }
+
+  /**
+   * What the Redis functions of a cluster are told (`function_library.ts`): its name, the key it is kept in, the slots it began
+   * with and what was ended before it. Undefined before it is known.
+   */
+  get told(): readonly string[] | undefined {
+    return this.#name === "" ? undefined : [this.#name, `userwire:{${this.#tag}}`, this.#slots, this.#ended];
   }
 
   /** Calls back when another timeline began. */
@@ -218,7 +227,7 @@ export class Timeline implements Watch {
         own === undefined || this.#isOwnTold || !known.includes(own)
           ? ""
           : `${own.seq} ${own.tag} ${own.channel}`,
-        String(TTL_MS),
+        String(TIMELINE_TTL_MS),
         this.#hasMemory && server.life !== this.#life ? "1" : "0",
         this.#told,
         this.#mark,

@@ -14,7 +14,7 @@ local is_unproven, is_elsewhere, left, own_age, first = ARGV[18], ARGV[19], ARGV
 local has_shrunk = false
 -- A later timeline has a greater number, whatever the clock says: so a process that does not know it yet is recognised.
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or 0) end
-local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark', 'ids', 'slots', 'ended')
+local state = redis.call('HMGET', timeline, 'name', 'life', 'waits', 'mark', 'ids', 'slots', 'ended', 'begun')
 local name, written, waits, mark = state[1], state[2], state[3], state[4] or ''
 if ids ~= '' and name then
   local is_own = whose == 'own'
@@ -53,9 +53,11 @@ end
 
 local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
 local mark_key = timeline .. ':mark:'
+local is_begun = false
 if ids ~= '' then
   mark = ''
 elseif is_in_memory(mark_key .. mark) then
+  is_begun = state[8] == mark
   -- Read, so that it is not among those that were used least, and go first where Redis evicts.
   redis.call('GET', mark_key .. mark)
   if redis.call('PTTL', mark_key .. mark) < ttl / 2 then write('PEXPIRE', mark_key .. mark, ttl) end
@@ -140,7 +142,8 @@ if has_memory == '1' then
 elseif not name then
   -- Every process that looks at this server makes the same name. It is written down with the first append.
   name = '1.' .. fresh
-elseif written ~= life and life ~= '' then
+elseif written ~= life and life ~= '' and not is_begun then
+  -- A Redis function, which knows no lives, has begun it with a mark that is still there.
   if patience == '0' or patience == '1' and waits == life then return {'', ''} end
   name = later
 end

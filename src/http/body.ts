@@ -44,12 +44,20 @@ function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<Arra
       const text = `The body must come within ${deadlines.limitMs / 1_000} s: it was not complete by then`;
       return new RequestFault("too_slow", text, CLOSE);
     },
-    failed: (error) => {
-      if (error instanceof RequestFault) return error;
-      const text = `The body broke off: ${messageOf(error)}`;
-      return new BodyBrokenError("invalid_request", text, CLOSE, { cause: error });
-    },
+    failed: bodyBroken,
   });
+}
+
+/** What a body that could not be read to its end is refused with. */
+export function bodyBroken(error: unknown): RequestFault {
+  if (error instanceof RequestFault) return error;
+  const text = `The body broke off: ${messageOf(error)}`;
+  return new BodyBrokenError("invalid_request", text, CLOSE, { cause: error });
+}
+
+/** The same for one that stands still. */
+export function tooSlow({ limitMs }: Deadlines): RequestFault {
+  return new RequestFault("too_slow", `Nothing more of the body came for ${limitMs / 1_000} s`, CLOSE);
 }
 
 /** What is still to come of the body must not be taken for the next request. */
@@ -57,6 +65,13 @@ const CLOSE = { connection: "close" };
 
 function tooLarge(maxBytes: number): RequestFault {
   return new RequestFault("too_large", `The body must have at most ${maxBytes} bytes`);
+}
+
+/** @throws {RequestFault} when the body is encoded in another way than as it is. */
+export function assertUnencoded({ headers }: Request): void {
+  assertPlain("content", headers.get("content-encoding"), "identity");
+  // Where a length is given, there is none. The server takes every coding that ends in chunks, and decodes no other.
+  if (!headers.has("content-length")) assertPlain("transfer", headers.get("transfer-encoding"), "chunked");
 }
 
 /** @throws {RequestFault} when the body is encoded in another way than the one given. */
@@ -82,7 +97,7 @@ async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Arr
 }
 
 /** The body as text. @throws {InvalidMessageError} when it is not UTF-8. */
-function textOf(bytes: Uint8Array): string {
+export function textOf(bytes: Uint8Array): string {
   const text = utf8.decode(bytes);
   // In place of what is no UTF-8 stands U+FFFD. A text may hold one of its own, so then the strict decoder decides.
   if (!text.includes("\ufffd")) return text;
@@ -173,6 +188,6 @@ export async function readJson(request: Request, limits: BodyLimits): Promise<un
 }
 
 /** The part that names the type, without parameters. */
-function mediaTypeOf(header: string | null): string {
+export function mediaTypeOf(header: string | null): string {
   return (header ?? "").split(";", 1)[0]!.trim().toLowerCase();
 }

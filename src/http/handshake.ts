@@ -134,7 +134,7 @@ export function draining(): Response {
 async function openKnown(
   request: Request,
   identity: Identity,
-  { isFramed, resume, pingS }: Offer,
+  { isFramed, resume, all, pingS }: Offer,
   addressKey: string,
   options: UpgradeOptions,
 ): Promise<Response> {
@@ -148,7 +148,7 @@ async function openKnown(
   let turn: Turn | undefined;
   try {
     signal.throwIfAborted();
-    session = await options.openSession(transport, identity, { addressKey, resume, pingS, signal });
+    session = await options.openSession(transport, identity, { addressKey, resume, all, pingS, signal });
     const passing = turnstile.pass(addressKey, signal);
     turn = passing instanceof Promise ? await passing : passing;
     if (session.state !== "opening") {

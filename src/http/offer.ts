@@ -8,6 +8,8 @@ export interface Offer {
   readonly subprotocols: string[];
   readonly isFramed: boolean;
   readonly resume: Position | undefined;
+  /** Where it stands in the broadcasts. */
+  readonly all: Position | undefined;
   /** After how many seconds of silence it wants a sign of life; undefined where it leaves that to the service. */
   readonly pingS: number | undefined;
   /** The username, as it was given. */
@@ -38,17 +40,22 @@ export function readOffer(request: Request, { searchParams }: URL): Offer | Resp
 /** What a handshake says in its address. */
 export function readQuery(
   searchParams: URLSearchParams,
-): Pick<Offer, "resume" | "pingS" | "name"> | Response {
-  const from = searchParams.get("resume");
-  const resume = from === null ? undefined : parsePosition(from);
-  if (from !== null && resume === undefined) {
-    return problem("invalid_handshake", `"resume" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
-  }
+): Pick<Offer, "resume" | "all" | "pingS" | "name"> | Response {
+  const [resume, all] = (["resume", "all"] as const).map((name) => positionIn(searchParams, name));
+  if (resume instanceof Response) return resume;
+  if (all instanceof Response) return all;
   const ping = searchParams.get("ping");
   if (ping !== null && !/^\d{1,9}$/.test(ping)) {
     return problem("invalid_handshake", `"ping" must be a whole number of seconds, such as 60`);
   }
   const { leastS, mostS } = PING_RANGE;
   const pingS = ping === null ? undefined : Math.min(mostS, Math.max(leastS, Number(ping)));
-  return { resume, pingS, name: searchParams.get("username") };
+  return { resume, all, pingS, name: searchParams.get("username") };
+}
+
+function positionIn(searchParams: URLSearchParams, name: "resume" | "all"): Position | undefined | Response {
+  const from = searchParams.get(name);
+  if (from === null) return undefined;
+  return parsePosition(from) ??
+    problem("invalid_handshake", `"${name}" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
 }

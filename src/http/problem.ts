@@ -121,7 +121,7 @@ export const EFFECT_ON_FAILURE = {
  * The answer to an error, or undefined for one that is nobody's fault but ours.
  * @param effect Added where the broker failed.
  */
-export function problemOf(error: unknown, effect?: Effect): Response | undefined {
+export function problemOf(error: unknown, effect?: Effect): Problem | undefined {
   if (error instanceof RequestFault) return problem(error.code, error.message, error.headers);
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
   if (error instanceof InvalidGroupNameError) return problem("invalid_group", error.message);

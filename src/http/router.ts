@@ -6,8 +6,8 @@ import { OpenAPIHono } from "@hono/zod-openapi";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { Deadlines } from "../async/deadlines.ts";
 import { messageOf } from "../protocol/errors.ts";
-import type { Log } from "../log/log.ts";
 import type { Api, Call, Env } from "./api/call.ts";
+import { LineCalls } from "./api/batch_lines.ts";
 import { CALLS } from "./api/calls.ts";
 import { metrics } from "./api/ops.ts";
 import { answerSend } from "./api/send.ts";
@@ -17,10 +17,9 @@ import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
 
-export interface RouterOptions extends Omit<Api, "bodies">, PageOptions, DocumentOptions {
+export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOptions, DocumentOptions {
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
-  readonly log: Log;
   /** Whether this process is about to end. */
   isDraining(): boolean;
 }
@@ -46,7 +45,7 @@ export function createRouter(options: RouterOptions): Router {
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
-  const api: Api = { ...options, bodies: { single, small, bulk } };
+  const api: Api = { ...options, bodies: { single, small, bulk }, lines: new LineCalls() };
 
   // As sends are read: what a proxy has let in by its path is not another path here. Hono's own reading decodes first, for
   // which a long one of broken encodings takes it a third of a second.

@@ -53,7 +53,13 @@ export class Metrics {
   deliveredBytes = 0;
   replayed = 0;
   missed = 0;
+  broadcasts = 0;
   interruptions = 0;
+  eventsDropped = 0;
+  /** When the oldest event that waits for the backend was decided, in Unix milliseconds; undefined when none does. */
+  oldestEventMs: number | undefined;
+  /** Attempts to tell the backend, by type and outcome. */
+  readonly #webhooks = new Map<string, number>();
   readonly #closed: Record<string, number> = {};
   readonly #failed: Record<string, number> = {};
   readonly #refused: Record<string, number> = {};
@@ -77,6 +83,7 @@ export class Metrics {
       single("counter", "userwire_messages_delivered_total", "Messages written to WebSocket connections.", () => this.delivered),
       single("counter", "userwire_delivered_bytes_total", "Bytes of messages written to WebSocket connections, envelope included.", () => this.deliveredBytes),
       single("counter", "userwire_messages_replayed_total", "Messages written to WebSocket connections from the history (replays).", () => this.replayed),
+      single("counter", "userwire_broadcasts_total", "Broadcasts that this node got, live or from the history, and handed out.", () => this.broadcasts),
       byLabel("counter", "userwire_gaps_total", "Gap frames sent to clients, by reason.", "why", () => this.gaps),
       single("counter", "userwire_messages_missed_total", "Messages that connections missed, where their number is known.", () => this.missed),
       single("gauge", "userwire_broker_available", "Whether the broker accepts sends: 1 if it does, 0 if not.", () => Number(options.isBrokerAvailable())),
@@ -85,6 +92,9 @@ export class Metrics {
       single("gauge", "userwire_lost_sockets", "Handshakes whose client left in the middle, each of which holds a file descriptor until the process ends.", () => options.lostSockets()),
       single("gauge", "userwire_open_files", "Open file descriptors of the process, sockets included; a lower bound where the system does not tell.", () => options.files.count),
       { type: "gauge", name: "userwire_open_files_limit", help: "Limit of open file descriptors of the process; missing where it is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
+      { type: "counter", name: "userwire_webhooks_total", help: "Webhooks sent, each attempt, by type and outcome.", samples: () => this.#webhooks },
+      single("gauge", "userwire_webhook_oldest_seconds", "Age of the oldest event that waits for the backend, as of the last look at the outbox; 0 when none waits.", () => this.oldestEventMs === undefined ? 0 : Math.max(0, Date.now() - this.oldestEventMs) / 1_000),
+      single("counter", "userwire_events_dropped_total", "Events dropped before the backend took them, because they were too old or too many.", () => this.eventsDropped),
       byLabel("gauge", "userwire_build_info", "Version of the service as a label; the value is always 1.", "version", () => ({ [options.version]: 1 })),
       // Names that every program has, so that dashboards know them.
       single("gauge", "process_start_time_seconds", "Start time of the process, in Unix seconds.", () => performance.timeOrigin / 1_000),
@@ -122,6 +132,12 @@ export class Metrics {
   /** A handshake was answered with a problem of this code. */
   onRefuse(code: string): void {
     bump(this.#refused, code);
+  }
+
+  /** The backend was told of an event, or could not be. */
+  onWebhook(type: string, outcome: string): void {
+    const labels = `{type="${type}",outcome="${outcome}"}`;
+    this.#webhooks.set(labels, (this.#webhooks.get(labels) ?? 0) + 1);
   }
 
   /** The broker has answered a send. */

@@ -9,6 +9,8 @@
  * `frame` is the finished `m` frame, which begins with `seq` and `tag` when it has a number, and whose last field is
  * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
  * stringify. What does not start with the mark comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
+ * On the channel of broadcasts it is the same, with `ttl_ms` after `ts` where the sender gave one; each node makes the
+ * `b` frame of it, once for all of its sockets.
  */
 import { base64Of, bytesOf } from "./base64.ts";
 import type { CloseOrder } from "./close_codes.ts";
@@ -17,6 +19,8 @@ import { isJson } from "./json.ts";
 const MARK = "\u0001uw1";
 const KIND_AT = MARK.length;
 const FRAME_HEAD = '{"t":"m",';
+const BROADCAST_HEAD = '{"t":"b",';
+const REPLAY_FIELD = '"r":1,';
 const ACK_FIELD = '"ack":1,';
 const SEQ_FIELD = '"seq":';
 const TAG_FIELD = ',"tag":"';
@@ -45,6 +49,8 @@ interface EnvelopeOptions {
   ts: number;
   /** Where a receipt goes when a client has the message; no semicolon in it. */
   receipt?: string | undefined;
+  /** Only of a broadcast: how long its sender wants it kept, in milliseconds. */
+  ttlMs?: number | undefined;
   /** The group it was sent to. */
   group?: string | undefined;
 }
@@ -61,7 +67,7 @@ export function seqFields(seq: number, tag: string): string {
 
 /** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
-  const { id, ts, receipt, group } = options;
+  const { id, ts, receipt, ttlMs, group } = options;
   const isBinary = payload.kind === "binary";
   const data = isBinary
     ? `"${base64Of(payload.bytes)}"`
@@ -69,13 +75,14 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
     ? JSON.stringify(payload.text)
     : payload.text;
   const encoding = isBinary ? ENCODING_FIELD : "";
+  const ttl = ttlMs === undefined ? "" : `,"ttl_ms":${ttlMs}`;
   // In a string the quotes of a name are escaped, so no name looks like the field with the payload.
   const to = group === undefined ? "" : GROUP_FIELD + JSON.stringify(group);
   const kind = payload.kind.charAt(0); // "j", "t" or "b"
   const head = receipt === undefined
     ? MARK + kind + FRAME_HEAD
     : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;
-  return { head, tail: `"id":"${id}","ts":${ts}${to}${encoding}${DATA_FIELD}${data}}` };
+  return { head, tail: `"id":"${id}","ts":${ts}${ttl}${to}${encoding}${DATA_FIELD}${data}}` };
 }
 
 /** Writes the order to close every connection of a user, or those that it says. */
@@ -88,9 +95,14 @@ export function isEnvelope(payload: string): boolean {
   return payload.charCodeAt(0) === 1 && payload.startsWith(MARK);
 }
 
+/** Whether an envelope is an order to close. */
+export function isOrder(envelope: string): boolean {
+  return envelope.charCodeAt(KIND_AT) === SMALL_K;
+}
+
 /** The order to close that an envelope is, if it is one. */
 export function closeOrderOf(envelope: string): CloseOrder | undefined {
-  if (envelope.charCodeAt(KIND_AT) !== SMALL_K) return undefined;
+  if (!isOrder(envelope)) return undefined;
   const { code, why: reason, revoked } = JSON.parse(envelope.slice(KIND_AT + 1));
   return { code, reason, revoked };
 }
@@ -132,7 +144,28 @@ export function frameOf(envelope: string): string {
 
 /** The same, marked as replayed. */
 export function replayFrameOf(envelope: string): string {
-  return `${FRAME_HEAD}"r":1,${envelope.slice(frameAt(envelope) + FRAME_HEAD.length)}`;
+  return FRAME_HEAD + REPLAY_FIELD + envelope.slice(frameAt(envelope) + FRAME_HEAD.length);
+}
+
+/** The `b` frame of a broadcast. @param frame The `m` frame that it was sent as: `frameOf`, `wrapForeign`. */
+export function broadcastFrameOf(frame: string): string {
+  const fields = frame.slice(FRAME_HEAD.length);
+  // Who asks for receipts of a broadcast is a node, not the client's sender.
+  return BROADCAST_HEAD + (fields.startsWith(ACK_FIELD) ? fields.slice(ACK_FIELD.length) : fields);
+}
+
+/** The same `b` frame, marked as replayed. */
+export function replayedBroadcast(frame: string): string {
+  return BROADCAST_HEAD + REPLAY_FIELD + frame.slice(BROADCAST_HEAD.length);
+}
+
+/**
+ * When a message was sent, in Unix milliseconds by its sender's clock, and how long its sender wants it kept. Both stand
+ * before what the sender wrote.
+ */
+export function timesIn(envelope: string): { ts: number; ttlMs: number | undefined } {
+  const [, ts, ttlMs] = /"ts":(\d+)(?:,"ttl_ms":(\d+))?/.exec(envelope) ?? [];
+  return { ts: Number(ts), ttlMs: ttlMs === undefined ? undefined : Number(ttlMs) };
 }
 
 /** The payload inside an envelope: what a raw socket gets. */

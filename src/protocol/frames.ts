@@ -28,6 +28,8 @@ export interface HiFrame {
   pos?: string;
   /** What proves it, when that is known: to resume from it give `<pos>.<tag>`. */
   tag?: string;
+  /** Position before the first broadcast that follows, while a history is kept: `<epoch>.<number>`. */
+  all?: string;
   /** Whether the position asked for was taken up. */
   resumed: boolean;
   /** At most so many messages are replayed before live ones; gaps may take the place of some. */
@@ -70,6 +72,18 @@ export type GapFrame =
   /** `pos` and `tag` are the position after the gap, as in `hi`. */
   | { t: "gap"; from: number; to: null; count: null; why: "epoch"; pos: string; tag?: string };
 
+/** A broadcast: a message to everybody who is connected, numbered apart from the user's own. */
+export interface BroadcastFrame extends Omit<MessageFrame, "t" | "ack"> {
+  t: "b";
+  /** How long its sender wants it kept, in milliseconds, where the sender has said so. */
+  ttl_ms?: number;
+}
+
+/** Broadcasts that cannot be delivered; as `GapFrame`, in the numbers of broadcasts. */
+export type BroadcastGapFrame =
+  & { t: "bgap"; from: number; pos: string; tag?: string }
+  & ({ to: number; count: number; why: "trimmed" } | { to: null; count: null; why: "epoch" });
+
 /** Answer to a client's request. */
 export interface ReplyFrame {
   t: "re";
@@ -89,7 +103,15 @@ export interface ByeFrame {
 }
 
 /** Frames the server sends. `p` is a sign of life. */
-export type ServerFrame = HiFrame | MessageFrame | GapFrame | ReplyFrame | ByeFrame | { t: "p" };
+export type ServerFrame =
+  | HiFrame
+  | MessageFrame
+  | GapFrame
+  | BroadcastFrame
+  | BroadcastGapFrame
+  | ReplyFrame
+  | ByeFrame
+  | { t: "p" };
 
 /** Frames a client sends. Other types are ignored. */
 export type ClientFrame = { t: "ack"; seq: number } | { t: "auth"; token: string; id?: string } | { t: "p" };

@@ -96,6 +96,11 @@ function foldCase(text: string): { name: string } | { fault: string } {
   return { name: text.toLowerCase() };
 }
 
+/** The channel of broadcasts: no user's, whatever the prefix. */
+export function broadcastChannelOf(prefix = ""): string {
+  return `${prefix}${RESERVED_PREFIX}all`;
+}
+
 /** The channel of a user: the prefix of the installation, then the username as it is. */
 export function channelOf(username: string, prefix = ""): string {
   return prefix + username;

@@ -2,16 +2,29 @@
  * Puts checked messages on their way: through the history, which stores and publishes in one step, or through the broker
  * alone where nothing is to be stored. Every send is counted here by what became of it.
  */
+import { setImmediate } from "node:timers";
 import type { Broker } from "../broker/broker.ts";
-import type { Appended, AppendOptions, History, OutgoingMessage } from "../history/history.ts";
+import type { Appended, AppendOptions, History, OutgoingMessage, Send } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { resultOf, type SendResult } from "./send.ts";
+
+/** A send that goes out with others. */
+interface Waiting extends Send {
+  resolve(result: SendResult): void;
+  reject(reason: unknown): void;
+}
+
+/** Redis does nothing else while it takes so many, for a millisecond or two. */
+const MAX_EACH = 50;
+const MAX_EACH_BYTES = 128 * 1024;
 
 export class Appender {
   readonly #broker: Broker;
   readonly #history: History;
   readonly #metrics: Metrics | undefined;
+  #waiting: Waiting[] = [];
+  #waitingBytes = 0;
 
   constructor(broker: Broker, history: History, metrics: Metrics | undefined) {
     this.#broker = broker;
@@ -40,13 +53,52 @@ export class Appender {
     }
   }
 
+  /**
+   * One of many messages that come close together: those of one turn of the event loop go to the history at once, which
+   * takes a part of what each would cost alone. @throws as `append`.
+   */
+  appendAmongMany(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<SendResult> {
+    if (!this.#history.appendEach) return this.append(channel, message, options);
+    const { promise, resolve, reject } = Promise.withResolvers<SendResult>();
+    if (this.#waiting.length === 0) setImmediate(() => void this.#flush());
+    this.#waiting.push({ channel, message, options, resolve, reject });
+    this.#waitingBytes += message.head.length + message.tail.length;
+    if (this.#waiting.length >= MAX_EACH || this.#waitingBytes >= MAX_EACH_BYTES) void this.#flush();
+    return promise;
+  }
+
+  /** Sends what waits. Each of them is told what became of it. */
+  async #flush(): Promise<void> {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    const open = waiting.filter(({ channel, reject }) => {
+      const reason = this.#broker.unavailable(channel);
+      if (reason === undefined) return true;
+      this.count("unavailable");
+      reject(new BrokerUnavailableError(reason));
+      return false;
+    });
+    if (open.length === 0) return;
+    const appended = await this.#timed(open, () => this.#history.appendEach!(open));
+    for (const [i, one] of appended.entries()) {
+      const settled = this.#told(one);
+      if (settled.status === "fulfilled") open[i]!.resolve(settled.value);
+      else open[i]!.reject(settled.reason);
+    }
+  }
+
   /** One message for each of several channels, in one step for all of them. */
   async appendToAll(
     channels: readonly string[],
     message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    if (channels.length === 1) return await Promise.allSettled([this.append(channels[0]!, message, options)]);
+    if (channels.length === 1) {
+      return await Promise.allSettled([this.appendAmongMany(channels[0]!, message, options)]);
+    }
+    // What came before it in the same line goes first.
+    void this.#flush();
     const reasons = channels.map((channel) => this.#broker.unavailable(channel));
     const open = channels.filter((_, i) => reasons[i] === undefined);
     const done = (await this.#appendToOpen(open, message, options)).values();
@@ -55,18 +107,21 @@ export class Appender {
         ? done.next().value!
         : { status: "rejected", reason: new BrokerUnavailableError(reason) }
     );
-    return appended.map((one) => {
-      if (one.status === "rejected") {
-        this.count(one.reason instanceof BrokerUnavailableError ? "unavailable" : "refused");
-        return one;
-      }
-      this.count(outcomeOf(one.value));
-      try {
-        return { status: "fulfilled", value: resultOf(one.value, this.#broker.counted) };
-      } catch (reason) {
-        return { status: "rejected", reason };
-      }
-    });
+    return appended.map((one) => this.#told(one));
+  }
+
+  /** Counts what became of a send, and says it. */
+  #told(one: PromiseSettledResult<Appended>): PromiseSettledResult<SendResult> {
+    if (one.status === "rejected") {
+      this.count(one.reason instanceof BrokerUnavailableError ? "unavailable" : "refused");
+      return one;
+    }
+    this.count(outcomeOf(one.value));
+    try {
+      return { status: "fulfilled", value: resultOf(one.value, this.#broker.counted) };
+    } catch (reason) {
+      return { status: "rejected", reason };
+    }
   }
 
   /** Those whose channels can be sent to. */
@@ -76,13 +131,21 @@ export class Appender {
     options: AppendOptions,
   ): Promise<PromiseSettledResult<Appended>[]> {
     if (channels.length === 0) return [];
+    return await this.#timed(channels, () => this.#history.appendToAll(channels, message, options));
+  }
+
+  /** Appends for several; where that fails for all, each of them is told why. */
+  async #timed(
+    sends: readonly unknown[],
+    append: () => Promise<PromiseSettledResult<Appended>[]>,
+  ): Promise<PromiseSettledResult<Appended>[]> {
     try {
       const startMs = performance.now();
-      const appended = await this.#history.appendToAll(channels, message, options);
+      const appended = await append();
       this.#metrics?.onAnswer((performance.now() - startMs) / 1_000);
       return appended;
     } catch (reason) {
-      return channels.map(() => ({ status: "rejected", reason }));
+      return sends.map(() => ({ status: "rejected", reason }));
     }
   }
 
@@ -90,6 +153,16 @@ export class Appender {
   assertAvailable(channel?: string): void {
     const reason = this.#broker.unavailable(channel);
     if (reason !== undefined) throw new BrokerUnavailableError(reason);
+  }
+
+  /** What can be checked before anything is sent. A refusal is counted. @throws what the check throws. */
+  checked<T>(check: () => T): T {
+    try {
+      return check();
+    } catch (error) {
+      this.count("refused");
+      throw error;
+    }
   }
 
   /** Counts one send. */

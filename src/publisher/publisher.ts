@@ -20,6 +20,7 @@ import { channelOf, type NameRules, parseUsername } from "../protocol/username.t
 import { databaseFault, parseRedisUrl } from "../redis/address.ts";
 import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
+import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
 import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
 import { GroupBook, NO_GROUPS } from "./groups.ts";
 import { type HistoryPage, readHistory } from "./history_page.ts";
@@ -130,7 +131,7 @@ export class Publisher implements AsyncDisposable {
       return await this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
     }
     using wait = await this.receipts.wait();
-    const outgoing = outgoingMessage(payload, id, wait.receipt);
+    const outgoing = outgoingMessage(payload, id, { receipt: wait.receipt });
     const result = await this.#appender.append(channel, outgoing, appendOptions);
     if (result.repeated) return result;
     return { ...result, ...await wait.acked(result.nodes ?? result.sockets, waitAckMs) };
@@ -193,7 +194,7 @@ export class Publisher implements AsyncDisposable {
       idempotency,
       options: { ...append, ...(store && { keepFor: store }) },
     };
-    const write = (id: string, receipt?: string) => outgoingMessage(payload, id, receipt, name);
+    const write = (id: string, receipt?: string) => outgoingMessage(payload, id, { receipt, group: name });
     if (waitAckMs === undefined) return (await this.#groupSender.send({ ...send, write })).result;
     using wait = await this.receipts.wait();
     const waited = { ...send, write: (id: string) => write(id, wait.receipt) };
@@ -202,6 +203,18 @@ export class Publisher implements AsyncDisposable {
     const { acked, sockets } = await wait.acked(tally.reached, waitAckMs);
     const isWhole = tally.users === result.users;
     return { ...result, ...(isWhole && sockets !== undefined && { sockets }), acked };
+  }
+
+  /**
+   * Sends a message to everybody who is connected, to any node.
+   * @param message As for `send`.
+   * @throws {InvalidMessageError} before anything is sent.
+   * @throws {IdempotencyConflictError} when the key was used for another broadcast.
+   * @throws {BrokerUnavailableError}
+   */
+  async broadcast(message: Sendable, options: BroadcastOptions = {}): Promise<BroadcastResult> {
+    const parts = { appender: this.#appender, receipts: this.receipts, channelPrefix: this.#prefix };
+    return await broadcast(parts, message, options);
   }
 
   /** A line for the sends of one caller, see `sendToAll`. */
@@ -298,11 +311,9 @@ export class Publisher implements AsyncDisposable {
    * @throws {InvalidUsernameError | InvalidMessageError}
    */
   #checked(username: string, message: Sendable, options: SendOptions) {
-    try {
-      return { ...checkedSend(message, options, this.keepsHistory), channel: this.channel(username) };
-    } catch (error) {
-      this.#appender.count("refused");
-      throw error;
-    }
+    return this.#appender.checked(() => ({
+      ...checkedSend(message, options, this.keepsHistory),
+      channel: this.channel(username),
+    }));
   }
 }

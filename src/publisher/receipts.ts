@@ -5,7 +5,8 @@
  * client acknowledges publishes there. One subscription per process, opened when the first sender waits.
  *
  * Where the broker counts nodes, the sender can't know from its count how many sockets there are to wait for. There
- * each node says, on the same channel, to how many it handed the message. So two kinds of payloads come:
+ * each node says, on the same channel, to how many it handed the message; of a broadcast, which every node gets, always. So
+ * two kinds of payloads come:
  *
  *     key connection       the client of this connection has the message
  *     "handed" key number  one node handed the message to so many sockets
@@ -26,6 +27,11 @@ export interface Wait extends Disposable {
    * it handed the message to.
    */
   acked(reached: number, timeoutMs: number): Promise<{ acked: number; sockets?: number }>;
+  /**
+   * Resolves as soon as all nodes have said to how many sockets they handed the message, or when time is up.
+   * @returns How many sockets that are; or how many nodes have said so, when it is not all of them.
+   */
+  handed(nodes: number, timeoutMs: number): Promise<{ sockets: number } | { heard: number }>;
 }
 
 interface Waiting {
@@ -69,16 +75,13 @@ export class Receipts {
       receipt: `${this.#name}.${key}`,
       acked: async (reached, timeoutMs) => {
         const sockets = () => this.#socketsOf(waiting, reached);
-        const isDone = () => connections.size >= (sockets() ?? Infinity);
-        if (!isDone()) {
-          const { promise, resolve } = Promise.withResolvers<void>();
-          waiting.onNews = () => isDone() && resolve();
-          const timer = setTimeout(resolve, timeoutMs);
-          await promise;
-          clearTimeout(timer);
-        }
+        await until(waiting, () => connections.size >= (sockets() ?? Infinity), timeoutMs);
         const known = sockets();
         return { ...(known !== undefined && { sockets: known }), acked: connections.size };
+      },
+      handed: async (nodes, timeoutMs) => {
+        await until(waiting, () => waiting.nodes >= nodes, timeoutMs);
+        return waiting.nodes >= nodes ? { sockets: waiting.sockets } : { heard: waiting.nodes };
       },
       [Symbol.dispose]: () => void this.#waiting.delete(key),
     };
@@ -107,6 +110,14 @@ export class Receipts {
     await Promise.resolve();
     const sockets = this.#handed.get(both);
     this.#handed.delete(both);
+    await this.report(receipt, sockets!);
+  }
+
+  /**
+   * Tells the sender to how many sockets this node has handed it.
+   * @throws {BrokerUnavailableError}
+   */
+  async report(receipt: string, sockets: number): Promise<void> {
     await this.#tell(receipt, (key) => `${HANDED} ${key} ${sockets}`);
   }
 
@@ -151,4 +162,14 @@ export class Receipts {
       throw error;
     });
   }
+}
+
+/** Resolves when it is so, which only news can bring about, or when time is up. */
+async function until(waiting: Waiting, isSo: () => boolean, timeoutMs: number): Promise<void> {
+  if (isSo()) return;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  waiting.onNews = () => isSo() && resolve();
+  const timer = setTimeout(resolve, timeoutMs);
+  await promise;
+  clearTimeout(timer);
 }

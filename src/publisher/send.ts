@@ -106,16 +106,16 @@ export function checkedSend(
 
 /**
  * Writes the message, as of now.
- * @param receipt Where receipts go, if the sender waits for them.
- * @param group To which it is sent.
+ * @param options.receipt Where receipts go, if the sender waits for them.
+ * @param options.ttlMs How long it is kept, where that is to stand in it.
+ * @param options.group To which it is sent.
  */
 export function outgoingMessage(
   payload: Payload,
   id: string,
-  receipt?: string,
-  group?: string,
+  options: { receipt?: string | undefined; ttlMs?: number | undefined; group?: string | undefined } = {},
 ): OutgoingMessage {
-  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), receipt, group }) };
+  return { id, ...formatEnvelope(payload, { id, ts: Date.now(), ...options }) };
 }
 
 /**

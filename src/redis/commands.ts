@@ -22,16 +22,17 @@ export type { FirstAttempt } from "./availability.ts";
 export { load as loadClientLibrary } from "./client_library.ts";
 export type { RedisOptions } from "./command_connection.ts";
 export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey } from "./keys.ts";
-export type { PubSubWords } from "./pubsub_words.ts";
+export { PLAIN, type PubSubWords, SHARDED } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
 export type { ClusterMaster } from "./cluster_master.ts";
 export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
-export type { Ask, Watch } from "./greeting.ts";
+export type { Ask, Send, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";
 export {
   isElsewhere,
   isRefusedForAll,
+  isReply,
   logMessage,
   publicMessage,
   publicMessageOfReply,

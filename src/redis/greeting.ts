@@ -13,6 +13,9 @@ import { changeOf, readInfo, type ServerInfo, type Unfitness, unfitnessOf } from
 /** Runs a script on the connection that is being looked at, past all that waits. */
 export type Ask = (script: Script, keys: readonly string[], args: readonly string[]) => Promise<unknown>;
 
+/** Sends a command there, in the same way. @throws what Redis refused. */
+export type Send = (command: readonly string[]) => Promise<unknown>;
+
 /** Looks at a server on behalf of what is kept there. */
 export interface Watch {
   /**
@@ -21,7 +24,7 @@ export interface Watch {
    *   soon. Undefined when it can.
    * @throws {Error} what Redis refused: that is why it can't be used, then.
    */
-  look(ask: Ask, server: ServerInfo, isGreeting: boolean): Promise<string | undefined>;
+  look(ask: Ask, server: ServerInfo, isGreeting: boolean, send: Send): Promise<string | undefined>;
 }
 
 /** What was found; reasons are sentences without a full stop that anybody may read. */
@@ -70,9 +73,10 @@ export class Greeting {
 
   async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<Finding> {
     const ask: Ask = (script, keys, args) => evaluateOn(client, script.in(this.#words), keys, args);
+    const send: Send = (command) => client.sendCommand(command);
     for (const watch of this.watches) {
       // What Redis refuses to a watch is no refused login: it may be granted while we run.
-      const reason = await watch.look(ask, server, isGreeting).catch((error: unknown) => {
+      const reason = await watch.look(ask, server, isGreeting, send).catch((error: unknown) => {
         if (!isReply(error) || isReadOnly(error)) throw error;
         const reason = publicMessage(error);
         this.#warnings.warn("redis refused a command", reason, logMessage(messageOf(error)));

@@ -66,7 +66,7 @@ export function evaluateOn(
 /** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
 export function commandsOf({ source }: ScriptForm): string[] {
   const calls = source.matchAll(/(?:redis\.p?call|try|write)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
-  const containers = ["PUBSUB", "OBJECT"]; // of these it is the word after that names a command
+  const containers = ["PUBSUB", "OBJECT", "CLUSTER"]; // of these it is the word after that names a command
   return [
     ...new Set([...calls].map(([, name, sub]) => containers.includes(name!) ? `${name} ${sub}` : name!)),
   ];

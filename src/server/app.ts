@@ -7,6 +7,7 @@ import type { Auth } from "../auth/auth.ts";
 import { prepareAuth } from "../auth/authenticator.ts";
 import { type Engine, openEngine } from "../engine/engine.ts";
 import type { Config } from "../config/settings.ts";
+import { Broadcasts } from "../session/broadcasts.ts";
 import { foreignWarning } from "../session/context.ts";
 import { drain } from "../session/drain.ts";
 import { sessionOpener } from "../session/open_session.ts";
@@ -25,6 +26,7 @@ import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
+import { type OnUsersChanged, openEvents } from "./events.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
 
@@ -58,6 +60,8 @@ interface AppOptions {
   redisTls?: Pem | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
   hasOpsSocket?: boolean;
+  /** Hears in this process what the backend is told of users: each change on one node, at least once. */
+  onUsersChanged?: OnUsersChanged | undefined;
 }
 
 export const VERSION: string = denoJson.version;
@@ -94,7 +98,7 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
   const parts = openParts(config, options);
-  const { engine, auth, publisher, connections, watch } = parts;
+  const { engine, auth, publisher, broadcasts, connections, watch, events } = parts;
   let isDraining = false;
   const router = openRouter(parts, () => isDraining);
   const upgrades = upgradesOf(parts, () => isDraining);
@@ -108,6 +112,8 @@ export function openApp(config: Config, options: AppOptions): App {
     async firstAttempt(withinMs) {
       const attempt = await engine.firstAttempt(withinMs);
       if (attempt.outcome === "ready") await watch?.look();
+      // Also where Redis is away: then it goes on trying.
+      if (attempt.outcome !== "refused") await broadcasts.start();
       return attempt;
     },
     reloadRedis: engine.reload,
@@ -118,6 +124,8 @@ export function openApp(config: Config, options: AppOptions): App {
     async close() {
       router.close();
       watch?.[Symbol.dispose]();
+      await events?.close();
+      await broadcasts.close();
       await publisher.close();
       await engine.close();
     },
@@ -127,7 +135,10 @@ export function openApp(config: Config, options: AppOptions): App {
 /** What calls and sockets share. */
 type Parts = ReturnType<typeof openParts>;
 
-function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = false }: AppOptions) {
+function openParts(
+  config: Config,
+  { node, log, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
+) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
   const authWith = authOf(config, log);
@@ -143,7 +154,10 @@ function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = 
     hasFlooded: (addressKey) => turnstile.hasFlooded(addressKey),
   });
   // Connected clients hear of a history that was set back now, not with their next message.
-  history.onSetBack?.(() => void connections.verify());
+  history.onSetBack?.(() => {
+    void connections.verify();
+    broadcasts.verify();
+  });
   const metrics = new Metrics({
     version: VERSION,
     isBrokerAvailable: () => broker.unavailable() === undefined,
@@ -153,14 +167,23 @@ function openParts(config: Config, { node, log, files, redisTls, hasOpsSocket = 
   });
   const foldUsernames = config.usernameCase === "lower";
   const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
+  const broadcasts: Broadcasts = new Broadcasts({
+    ...{ ...config, broker, history, metrics, log, registry: connections },
+    receipts: publisher.receipts,
+    onForeign: foreignWarning(log),
+  });
+  const events = openEvents({
+    ...{ config, node, log, engine, connections, metrics, onUsersChanged },
+    version: VERSION,
+  });
   return {
     ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
-    ...{ hasOpsSocket },
+    ...{ broadcasts, hasOpsSocket, events },
   };
 }
 
 function openRouter(parts: Parts, isDraining: () => boolean): Router {
-  const { config, node, engine, auth, watch, files, connections } = parts;
+  const { config, node, engine, auth, watch, files, broadcasts, connections } = parts;
   return createRouter({
     ...config,
     ...parts,
@@ -172,8 +195,8 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
     readiness() {
       const why = isDraining()
         ? "The node is shutting down"
-        : engine.unready() ?? (files.areScarce ? files.reason : undefined);
-      const warnings = [...engine.faults(), ...watch?.warnings ?? []];
+        : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
+      const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
       return {
         ready: why === undefined,
         ...(why !== undefined && { why }),
@@ -188,7 +211,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
-  const { config, log, engine, connections, publisher } = parts;
+  const { config, log, engine, connections, publisher, events } = parts;
   const { broker, history } = engine;
   const limits = new ConnectionLimits(connections, config);
   const sessions = {
@@ -196,6 +219,7 @@ function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
     limits: config,
     registry: connections,
     receipts: publisher.receipts,
+    presence: events?.presence,
     onForeign: foreignWarning(log),
   };
   const openSession = sessionOpener({

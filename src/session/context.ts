@@ -23,6 +23,8 @@ export interface SessionContext {
   readonly metrics: Metrics;
   readonly registry: Registry;
   readonly auth: Pick<Auth, "authenticate" | "isRevoked">;
+  /** Hears which users come and go; undefined when nobody is told. */
+  readonly presence?: { opened(username: string): void; closed(username: string): void } | undefined;
   readonly receipts: Pick<Receipts, "handed" | "confirm">;
   /** On the user's channel came a message with a number that is not of this installation's history. */
   onForeign(username: string): void;

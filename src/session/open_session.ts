@@ -10,6 +10,7 @@ import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
 import { messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import type { Position } from "../protocol/position.ts";
 import { channelOf } from "../protocol/username.ts";
+import type { Broadcasts } from "./broadcasts.ts";
 import type { SessionContext } from "./context.ts";
 import { isShown } from "./credential_watch.ts";
 import { Session } from "./session.ts";
@@ -25,11 +26,14 @@ export interface OpenSessionParts {
   readonly context: SessionContext;
   readonly broker: Pick<Broker, "subscribe" | "counts">;
   readonly history: History;
+  readonly broadcasts: Pick<Broadcasts, "ring" | "placeOf">;
   readonly auth: Pick<Auth, "isRevoked" | "redeem">;
   readonly limit: UserLimit;
   /** Messages that a resume replays at most. */
   readonly maxReplay: number;
   readonly channelPrefix: string;
+  /** Whether raw clients get broadcasts too. */
+  readonly broadcastRaw: boolean;
 }
 
 export interface OpenSessionOptions {
@@ -37,6 +41,8 @@ export interface OpenSessionOptions {
   readonly addressKey: string;
   /** The position to resume from, if any. */
   readonly resume?: Position | undefined;
+  /** The same for broadcasts. */
+  readonly all?: Position | undefined;
   /** After how many seconds of silence the client wants a sign of life. @default `limits.pingS` */
   readonly pingS?: number | undefined;
   /** Fires when the client leaves before it was answered. */
@@ -61,7 +67,7 @@ export class RefusedError extends Error {
 }
 
 export function sessionOpener(parts: OpenSessionParts): OpenSession {
-  const { context, broker, history, auth, limit, maxReplay, channelPrefix } = parts;
+  const { context, broker, history, broadcasts, auth, limit, maxReplay, channelPrefix } = parts;
   const { registry } = context;
 
   async function checkIn(identity: Identity, channel: string): Promise<void> {
@@ -74,7 +80,7 @@ export function sessionOpener(parts: OpenSessionParts): OpenSession {
     if (identity.ticket !== undefined) await auth.redeem(identity.ticket);
   }
 
-  return async (transport, identity, { addressKey, resume, pingS, signal }) => {
+  return async (transport, identity, { addressKey, resume, all, pingS, signal }) => {
     const { username } = identity;
     const channel = channelOf(username, channelPrefix);
     const hasHistory = transport.isFramed && history.limits.count > 0;
@@ -87,6 +93,9 @@ export function sessionOpener(parts: OpenSessionParts): OpenSession {
     try {
       if (limit.isOverQuota(identity, registry.countOf(username))) throw new RefusedError(CLOSE.tooMany);
       await session.subscribe(broker, channel, { resume, signal });
+      if (transport.isFramed || parts.broadcastRaw) {
+        session.listenTo(broadcasts.ring, await broadcasts.placeOf(all));
+      }
       await checkIn(identity, channel);
       signal?.throwIfAborted();
       return session;

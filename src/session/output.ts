@@ -14,8 +14,9 @@ import {
   seqOf,
   wrapForeign,
 } from "../protocol/envelope.ts";
-import { formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
+import { type BroadcastGapFrame, formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import type { BroadcastMessage } from "./broadcast_ring.ts";
 import type { SessionContext } from "./context.ts";
 import type { ReplayOutput } from "./replay.ts";
 import type { Transport } from "./transport.ts";
@@ -59,6 +60,7 @@ export class Output implements ReplayOutput {
       this.#owner.onFull();
       return false;
     }
+    this.#silentTicks = 0;
     if (isReplayed) this.#metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
@@ -76,7 +78,24 @@ export class Output implements ReplayOutput {
       : isFramed
       ? wrapForeign(payload, Date.now())
       : payload;
-    return this.#write(frame, byteLength);
+    if (!this.#write(frame, byteLength)) return false;
+    this.#silentTicks = 0;
+    return true;
+  }
+
+  /**
+   * Writes a broadcast; false when the client takes no more now. It is no sign of life of the user's own channel, whose
+   * position is still compared when nothing comes there.
+   */
+  broadcast(message: BroadcastMessage, isReplayed: boolean): boolean {
+    const frame = !this.#transport.isFramed
+      ? message.payload
+      : isReplayed
+      ? message.replayFrame
+      : message.frame;
+    if (this.#write(frame, message.byteLength)) return true;
+    this.#owner.onFull();
+    return false;
   }
 
   /** Writes a frame that is no message, however much waits. */
@@ -84,10 +103,18 @@ export class Output implements ReplayOutput {
     this.#transport.send(formatFrame(frame));
   }
 
-  gap(frame: GapFrame): void {
-    this.#metrics.gaps[frame.why]++;
+  gap(frame: GapFrame | BroadcastGapFrame): void {
+    if (!this.#transport.isFramed) return this.miss(frame.count ?? 0);
+    const { from, to, why: reason } = frame;
+    this.#metrics.gaps[reason]++;
     this.#metrics.missed += frame.count ?? 0;
-    this.#context.log.info("gap", { ...this.#who, from: frame.from, to: frame.to, reason: frame.why });
+    this.#context.log.info("gap", {
+      ...this.#who,
+      from,
+      to,
+      reason,
+      broadcasts: frame.t === "bgap" || undefined,
+    });
     this.send(frame);
   }
 
@@ -146,7 +173,6 @@ export class Output implements ReplayOutput {
     if (!this.#transport.write(frame)) return false;
     this.messages++;
     this.bytes += byteLength;
-    this.#silentTicks = 0;
     this.#metrics.delivered++;
     this.#metrics.deliveredBytes += byteLength;
     return true;

@@ -20,6 +20,8 @@ export interface Member {
   tick(isLate: boolean): void;
   /** Its position may be wrong: compares it with the history. */
   verify?(): void;
+  /** There are broadcasts that it may not have had. */
+  hear?(): void;
 }
 
 export interface RegistryOptions {
@@ -90,6 +92,11 @@ export class Registry {
     return [...this.#byUser.get(username) ?? []];
   }
 
+  /** Users with sessions in this process that are not closing. */
+  users(): Iterable<string> {
+    return this.#byUser.keys();
+  }
+
   /** How many those are. */
   countOf(username: string): number {
     return this.#byUser.get(username)?.size ?? 0;
@@ -158,6 +165,20 @@ export class Registry {
   /** Lets every session compare its position with the history, in slices: each asks Redis. */
   async verify(): Promise<void> {
     await inSlices(this.#live, (member) => member.verify?.());
+  }
+
+  /**
+   * Lets every session take what broadcasts there are, in slices: each writes to its client.
+   * @param onError Has what one throws, which harms no other.
+   */
+  async hear(onError: (error: unknown) => void): Promise<void> {
+    await inSlices(this.#live, (member) => {
+      try {
+        member.hear?.();
+      } catch (error) {
+        onError(error);
+      }
+    });
   }
 
   /** Waits until it is so, which only a socket that goes can bring about, but no longer than a time on the clock of `performance.now()`. */

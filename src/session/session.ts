@@ -1,7 +1,8 @@
 /**
  * One client session from open to closed. It owns a transport and a subscription and frees both on one path, whatever
  * ends the session. Who the client is and how long that holds is kept in its `CredentialWatch`, what it may send in its
- * `InboundQuota`; what it has had of the history and gets next in its `Replay`; messages beside that in `BestEffort`.
+ * `InboundQuota`; what it has had of the history and gets next in its `Replay`; messages beside that in `BestEffort`, and
+ * how far it has come in the broadcasts in its `BroadcastReader`.
  *
  * Nothing in this room knows HTTP, Redis, or who sent a message and why; nothing but the transport knows a socket. A
  * session has no timer of its own: the heartbeat calls `tick()` once a second.
@@ -23,6 +24,8 @@ import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
 import { parseClientFrame, PING_FRAME, PROTOCOL_VERSION, type ReplyFrame } from "../protocol/frames.ts";
 import type { Position } from "../protocol/position.ts";
 import { BestEffort, type BestEffortOwner } from "./best_effort.ts";
+import { type BroadcastPlace, BroadcastReader } from "./broadcast_reader.ts";
+import type { BroadcastRing } from "./broadcast_ring.ts";
 import type { SessionContext } from "./context.ts";
 import { CredentialWatch, type WatchedSession } from "./credential_watch.ts";
 import { InboundQuota } from "./inbound_quota.ts";
@@ -60,6 +63,7 @@ export class Session
   readonly #bestEffort: BestEffort;
   readonly #replay: Replay | undefined;
   readonly #pingS: number;
+  #broadcasts: BroadcastReader | undefined;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #subscription: Subscription | undefined;
   #openedMs = 0;
@@ -107,6 +111,11 @@ export class Session
     if (resume) await this.#replay?.load(resume);
   }
 
+  /** Gets broadcasts from there on; what comes from now on waits for `goLive`. */
+  listenTo(ring: BroadcastRing, place: BroadcastPlace): void {
+    if (!this.#hasEnded) this.#broadcasts = new BroadcastReader(ring, this.#output, place);
+  }
+
   /** Says hello and sends what has waited. Call it when the client may come in and its transport is open. */
   goLive(): void {
     if (this.#state !== "opening" || this.#transport.state !== "open") return;
@@ -114,6 +123,7 @@ export class Session
     this.#openedMs = performance.now();
     const { log, limits, metrics, node } = this.#context;
     metrics.onOpen(this.#mode);
+    this.#context.presence?.opened(this.username);
     log.info("connection opened", { conn: this.id, user: this.username, mode: this.#mode });
     if (this.#transport.isFramed) {
       const { exp } = this.#credential;
@@ -124,6 +134,7 @@ export class Session
         user: this.username,
         node,
         ...(this.#replay?.greeting() ?? { resumed: false, replay: 0 }),
+        ...this.#broadcasts?.greeting(),
         ping: this.#pingS,
         max: limits.maxFrameBytes,
         ...(exp !== undefined && { exp }),
@@ -131,6 +142,7 @@ export class Session
     }
     this.#replay?.run();
     this.#bestEffort.start(this.#replay ? undefined : this.#subscription);
+    this.#broadcasts?.run();
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -167,6 +179,10 @@ export class Session
     this.#replay?.verify();
   }
 
+  hear(): void {
+    if (this.#state === "live") this.#broadcasts?.take();
+  }
+
   // ------------------------------------------------------------------------------------------------------
   // To the client
 
@@ -185,7 +201,8 @@ export class Session
     if (!this.#transport.hasRoom) return false;
     this.#bestEffort.resume();
     if (this.#replay?.isFull) this.#replay.resume();
-    return !this.#bestEffort.isPaused && !this.#replay?.isFull;
+    this.#broadcasts?.resume();
+    return !this.#bestEffort.isPaused && !this.#replay?.isFull && !this.#broadcasts?.isBehind;
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -268,12 +285,15 @@ export class Session
     this.#state = "closing";
     this.#bestEffort.stop();
     this.#replay?.stop();
+    this.#broadcasts?.stop();
     this.#output.stop();
     void this.#subscription?.close();
     const { log, metrics, registry } = this.#context;
     registry.onEnd(this);
-    if (wasLive) metrics.onClose(this.#mode, code ?? 0);
-    else if (this.#transport.state !== "unanswered" && code !== undefined) metrics.onFail(code);
+    if (wasLive) {
+      metrics.onClose(this.#mode, code ?? 0);
+      this.#context.presence?.closed(this.username);
+    } else if (this.#transport.state !== "unanswered" && code !== undefined) metrics.onFail(code);
     log.info(wasLive ? "connection closed" : "connection failed while opening", {
       conn: this.id,
       user: this.username,

@@ -198,14 +198,15 @@ function describe(/** @type {Extract<State, { phase: "closed" }>} */ { code, why
   return [`Closed ${code}`, why || meaning].filter(Boolean).join(": ");
 }
 
-function drawGap(/** @type {Gap} */ { from, to, count }) {
+function drawGap(/** @type {Gap} */ { t, from, to, count }) {
+  const [noun, history] = t === "bgap" ? ["broadcast", "history of broadcasts"] : ["message", "history"];
   const what = count === null
-    ? `The history was lost: everything from seq ${from} on may be missing`
-    : `${plural(count, "message")} came too late to be kept: seq ${from === to ? from : `${from} to ${to}`}`;
+    ? `The ${history} was lost: everything from seq ${from} on may be missing`
+    : `${plural(count, noun)} came too late to be kept: seq ${from === to ? from : `${from} to ${to}`}`;
   return el("li", { class: "gap" }, what);
 }
 
-function drawMessage(/** @type {Message} */ { kind, data, id, ts, seq, replayed }) {
+function drawMessage(/** @type {Message} */ { kind, data, id, ts, seq, replayed, isBroadcast }) {
   const json = kind === "json"
     ? JSON.stringify(data, null, 2)
     : kind === "text"
@@ -218,6 +219,7 @@ function drawMessage(/** @type {Message} */ { kind, data, id, ts, seq, replayed 
     el("span", { class: "kind" }, kind === "binary" ? "base64" : json === undefined ? "text" : "JSON"),
   );
   if (seq !== undefined) meta.append(el("span", { class: "seq" }, `seq ${seq}`));
+  if (isBroadcast) meta.append(el("span", { class: "kind" }, "broadcast"));
   if (replayed) meta.append(el("span", { class: "kind" }, "replay"));
   if (id !== undefined) meta.append(el("code", { class: "id", title: `id ${id}` }, String(id)));
   return el("li", {}, meta, ...drawPayload(text));

@@ -81,7 +81,7 @@ form.addEventListener("submit", (event) => {
   const framed = new FormData(form).get("wire") === "v1";
   for (const username of usernames) connect(username, framed);
   const to = /** @type {HTMLInputElement} */ (byId("send-to"));
-  if (to.value === "") sendForm.fill({ to: usernames[0] ?? "" });
+  if (to.value === "" && !to.disabled) sendForm.fill({ to: usernames[0] ?? "" });
 });
 field.addEventListener("input", () => complain(undefined));
 

@@ -8,6 +8,8 @@ import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 const KEPT_SENDS = 20;
 
 /**
+ * @typedef {{ to: string | undefined, payload: string, type: "json" | "text" }} Message
+ *   `to`: a user, or a group with @ before its name; undefined for everybody who is connected.
  * @typedef {{ users: number, online: number, stored: number, unknown: number }} Members
  *   Of a group: how many of its users the message was for, by what became of it for them.
  * @typedef {{ count: number, unit: string, kept: boolean, members?: Members, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
@@ -18,6 +20,7 @@ const KEPT_SENDS = 20;
 export function openSendForm(/** @type {() => void} */ sent) {
   const form = /** @type {HTMLFormElement} */ (byId("send-form"));
   const to = /** @type {HTMLInputElement} */ (byId("send-to"));
+  const all = /** @type {HTMLInputElement} */ (byId("send-all"));
   const payload = /** @type {HTMLTextAreaElement} */ (byId("send-payload"));
   const button = /** @type {HTMLButtonElement} */ (byId("send-button"));
   const toError = byId("send-to-error");
@@ -30,20 +33,23 @@ export function openSendForm(/** @type {() => void} */ sent) {
     hint.hidden = fault === undefined;
     setText(hint, fault === undefined ? "" : `Not valid JSON yet: ${fault}`);
     payload.classList.toggle("doubtful", fault !== undefined);
-    setText(byId("curl"), curlOf(to.value || "alice", payload.value, type()));
+    to.disabled = all.checked;
+    const whom = all.checked ? undefined : to.value || "alice";
+    setText(byId("curl"), curlOf({ to: whom, payload: payload.value, type: type() }));
   }
 
   async function send() {
-    const missing = to.value === "";
+    const missing = !all.checked && to.value === "";
     toError.hidden = !missing;
     setText(toError, missing ? "Whom should it go to?" : "");
     to.setAttribute("aria-invalid", String(missing));
     if (missing) return to.focus();
 
-    const message = { to: to.value, payload: payload.value, type: type(), at: new Date() };
+    const whom = all.checked ? undefined : to.value;
+    const message = { to: whom, payload: payload.value, type: type(), at: new Date() };
     // Not disabled: a button that is loses the focus, and who works with the keyboard would be at the page's beginning.
     button.setAttribute("aria-disabled", "true");
-    const outcome = await post(message.to, message.payload, message.type);
+    const outcome = await post(message);
     button.removeAttribute("aria-disabled");
     showOutcome(message.to, outcome);
     remember(message, outcome);
@@ -51,10 +57,10 @@ export function openSendForm(/** @type {() => void} */ sent) {
   }
 
   function remember(
-    /** @type {{ to: string, payload: string, type: "json" | "text", at: Date }} */ message,
+    /** @type {Message & { at: Date }} */ message,
     /** @type {Outcome} */ outcome,
   ) {
-    const label = `Use again: to ${message.to}`;
+    const label = `Use again: to ${message.to ?? "everybody"}`;
     const again = el("button", { type: "button", class: "quiet", "aria-label": label }, "Use again");
     again.addEventListener("click", () => {
       fill(message);
@@ -64,7 +70,7 @@ export function openSendForm(/** @type {() => void} */ sent) {
       "li",
       { "data-outcome": classOf(outcome) },
       timeOf(message.at),
-      nameOf(message.to),
+      message.to === undefined ? el("span", {}, "everybody") : nameOf(message.to),
       el("code", { class: "excerpt" }, message.payload.replace(/\s+/g, " ").slice(0, 200)),
       el("span", { class: "result" }, shortWords(outcome)),
       again,
@@ -75,8 +81,9 @@ export function openSendForm(/** @type {() => void} */ sent) {
     byId("history").hidden = false;
   }
 
-  function fill(/** @type {{ to: string, payload?: string, type?: "json" | "text" }} */ message) {
-    to.value = message.to;
+  function fill(/** @type {Pick<Message, "to"> & Partial<Message>} */ message) {
+    all.checked = message.to === undefined;
+    to.value = message.to ?? to.value;
     if (message.payload !== undefined) payload.value = message.payload;
     const radio = form.querySelector(`input[name="type"][value="${message.type ?? type()}"]`);
     /** @type {HTMLInputElement} */ (radio).checked = true;
@@ -107,12 +114,9 @@ export function openSendForm(/** @type {() => void} */ sent) {
 
 /**
  * Posts one message.
- * @param {string} to A user, or a group with @ before its name.
- * @param {string} payload
- * @param {"json" | "text"} type
  * @returns {Promise<Outcome>}
  */
-async function post(to, payload, type) {
+async function post(/** @type {Message} */ { to, payload, type }) {
   const startedAt = performance.now();
   const tookMs = () => Math.round(performance.now() - startedAt);
   try {
@@ -127,10 +131,12 @@ async function post(to, payload, type) {
     });
     const answer = await response.json().catch(() => ({}));
     if (response.ok) {
-      // With shared subscriptions the service counts nodes.
-      const [count, unit] = answer.nodes === undefined ? [answer.sockets, "socket"] : [answer.nodes, "node"];
+      // With shared subscriptions the service counts nodes; of a broadcast it does until all nodes have said their own.
+      const [count, unit] = answer.sockets === undefined
+        ? [answer.nodes, "node"]
+        : [answer.sockets, "socket"];
       const outcome = { count, unit, kept: Boolean(answer.stored), id: answer.id, tookMs: tookMs() };
-      return to.startsWith("@") ? { ...outcome, members: answer } : outcome;
+      return to?.startsWith("@") ? { ...outcome, members: answer } : outcome;
     }
     const why = answer.detail ?? answer.title ?? response.statusText;
     return { problem: `${why} (${response.status})`, tookMs: tookMs() };
@@ -140,7 +146,8 @@ async function post(to, payload, type) {
   }
 }
 
-function messagesUrl(/** @type {string} */ to) {
+function messagesUrl(/** @type {string | undefined} */ to) {
+  if (to === undefined) return `${location.origin}/v1/broadcast`;
   const [whose, name] = to.startsWith("@") ? ["groups", to.slice(1)] : ["users", to];
   return `${location.origin}/v1/${whose}/${encodeURIComponent(name.toWellFormed?.() ?? name)}/messages`;
 }
@@ -149,7 +156,7 @@ function contentTypeOf(/** @type {"json" | "text"} */ type) {
   return type === "json" ? "application/json" : "text/plain; charset=utf-8";
 }
 
-function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
+function showOutcome(/** @type {string | undefined} */ to, /** @type {Outcome} */ outcome) {
   const line = byId("send-outcome");
   line.dataset.outcome = classOf(outcome);
   if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
@@ -157,11 +164,13 @@ function showOutcome(/** @type {string} */ to, /** @type {Outcome} */ outcome) {
     ? `: ${membersInWords(outcome.members, plural(outcome.count, outcome.unit))}`
     : outcome.count > 0
     ? ` reached ${plural(outcome.count, outcome.unit)}`
+    : to === undefined
+    ? " is away: nobody is connected"
     : outcome.kept
     ? " is offline: kept for when they come back"
     : " is offline: reached nobody";
   line.replaceChildren(
-    el("strong", {}, el("bdi", {}, to), words),
+    el("strong", {}, to === undefined ? "Everybody" : el("bdi", {}, to), words),
     el("span", { class: "took" }, ` in ${outcome.tookMs} ms · id ${outcome.id}`),
   );
 }
@@ -191,11 +200,7 @@ function jsonFault(/** @type {string} */ text) {
 }
 
 /** The curl command that sends the same. `--data-raw`, because `-d` would read a file for a payload like "@x". */
-function curlOf(
-  /** @type {string} */ to,
-  /** @type {string} */ payload,
-  /** @type {"json" | "text"} */ type,
-) {
+function curlOf(/** @type {Message} */ { to, payload, type }) {
   return [
     `curl ${quoted(messagesUrl(to))}`,
     `-H ${quoted(`content-type: ${contentTypeOf(type)}`)}`,

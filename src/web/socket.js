@@ -30,9 +30,9 @@ export const CLOSE_MEANINGS = new Map([
  *   | { phase: "closed", code: number, why: string, opened: boolean, byUs: boolean, retryAt?: number }} State
  *   `byToken`: only the token says whose messages come. `retryAt` is the Unix time in milliseconds at which it comes back; absent when it does not, or nobody knows.
  * @typedef {{ kind: "json" | "text" | "binary", data: unknown, id?: string, ts?: number, seq?: number,
- *   replayed?: boolean }} Message
+ *   replayed?: boolean, isBroadcast?: boolean }} Message
  *   `data` is text for "text", base64 for "binary"; a raw socket gives its text as it came, as "text".
- * @typedef {import("../protocol/frames.ts").GapFrame} Gap
+ * @typedef {import("../protocol/frames.ts").GapFrame | import("../protocol/frames.ts").BroadcastGapFrame} Gap
  * @typedef {{ state(state: State): void, message(message: Message): void, gap(gap: Gap): void,
  *   hello(hello: { conn: string, node: string }): void }} Listener
  * @typedef {{ open(): void, close(): void }} UserSocket
@@ -54,6 +54,8 @@ export class FramedSocket {
   #client;
   /** Where it goes on when it is opened again. @type {string | undefined} */
   #position;
+  /** The same among the broadcasts. @type {string | undefined} */
+  #broadcastPosition;
 
   /**
    * @param {string} username
@@ -77,7 +79,12 @@ export class FramedSocket {
       const who = token === undefined ? { user: this.#username } : { token };
       // The name goes along: a token of another user is refused then, instead of showing that one's messages here.
       const address = `${location.origin}/ws?${new URLSearchParams({ username: this.#username })}`;
-      client = connect(address, { ...who, resume: this.#position, parse: this.#parse });
+      client = connect(address, {
+        ...who,
+        resume: this.#position,
+        resumeBroadcasts: this.#broadcastPosition,
+        parse: this.#parse,
+      });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       return listener.state({ phase: "closed", code: 4400, why, opened: false, byUs: false });
@@ -90,6 +97,8 @@ export class FramedSocket {
     client.on("open", ({ conn, node }) => listener.hello({ conn, node }));
     client.on("message", (message) => listener.message(readMessage(message)));
     client.on("gap", (gap) => listener.gap(gap));
+    client.on("broadcast", (message) => listener.message({ ...readMessage(message), isBroadcast: true }));
+    client.on("broadcastGap", (gap) => listener.gap(gap));
     client.on("state", (phase) => {
       if (!isCurrent()) return;
       if (phase === "connecting" || phase === "open") return listener.state({ phase });
@@ -113,6 +122,7 @@ export class FramedSocket {
     const client = this.#client;
     this.#client = undefined;
     this.#position = client?.position ?? this.#position;
+    this.#broadcastPosition = client?.broadcastPosition ?? this.#broadcastPosition;
     client?.close();
   }
 }

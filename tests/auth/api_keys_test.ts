@@ -286,7 +286,7 @@ Deno.test("userwire key new prints a key and its line, which open the API; comma
   }
   const wrong = new Terminal();
   assertEquals(await wrong.run(["key", "new", "ops", "--scopes", "root"]), 2);
-  assertMatch(wrong.stderr, /Scopes must be send, read, tickets, groups, admin/);
+  assertMatch(wrong.stderr, /Scopes must be send, broadcast, read, tickets, groups, admin/);
 });
 
 Deno.test("The page and the document can be turned off, or put behind a key", async () => {
@@ -316,5 +316,7 @@ Deno.test("The settings that hold secrets are known as such, and no others", () 
     "USERWIRE_JWT_SECRET",
     "USERWIRE_JWT_PUBLIC_KEY",
     "USERWIRE_JWKS_URL",
+    "USERWIRE_WEBHOOK_URL",
+    "USERWIRE_WEBHOOK_SECRETS",
   ]);
 });

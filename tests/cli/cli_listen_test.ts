@@ -92,11 +92,14 @@ Deno.test("listen says on standard error which messages are lost", async () => {
   await using server = serveSockets((socket) => {
     socket.send(`{"t":"gap","from":3,"to":5,"count":3,"why":"trimmed","pos":"Zk3vQ9aB.5"}`);
     socket.send(`{"t":"gap","from":6,"to":null,"count":null,"why":"epoch","pos":"Yk3vQ9aB.0"}`);
+    socket.send(`{"t":"bgap","from":1,"to":2,"count":2,"why":"trimmed","pos":"Ak3vQ9aB.2"}`);
+    socket.send(`{"t":"b","seq":3,"ts":1,"data":12345678901234567890}`);
     socket.send(`{"t":"m","ts":1,"data":"after"}`);
   });
   const io = new Terminal();
-  assertEquals(await io.run(["listen", "alice", "--count", "1", "--url", server.url]), 0);
-  assertEquals(io.stdout, "after\n");
+  assertEquals(await io.run(["listen", "alice", "--count", "2", "--url", server.url]), 0);
+  assertEquals(io.stdout, "12345678901234567890\nafter\n", "broadcasts arrive, too");
+  assertStringIncludes(io.stderr, "Broadcasts 1 to 2 are lost: trimmed\n");
   assertStringIncludes(io.stderr, "Messages 3 to 5 are lost: trimmed\n");
   assertStringIncludes(io.stderr, "Messages from 6 on may be lost: epoch\n");
 });

@@ -220,14 +220,14 @@ Deno.test("who finds users of a service that folds usernames", async () => {
 // All of them
 
 Deno.test("run prints help with an example for every command, and suggests what was meant", async () => {
-  for (const name of ["serve", "send", "listen", "who"]) {
+  for (const name of ["serve", "send", "broadcast", "listen", "who"]) {
     const io = new Terminal();
     assertEquals(await io.run([name, "--help"]), 0);
     assertStringIncludes(io.stdout, `\nExample:\n  $ userwire ${name} `);
   }
   const top = new Terminal();
   assertEquals(await top.run(["--help"]), 0);
-  assertMatch(top.stdout, / {2}serve .*\n {2}send .*\n {2}listen .*\n {2}who /);
+  assertMatch(top.stdout, / {2}serve .*\n {2}send .*\n {2}broadcast .*\n {2}listen .*\n {2}who /);
 
   const mistaken = new Terminal();
   assertEquals(await mistaken.run(["lisen", "alice"]), 2);
@@ -254,7 +254,7 @@ Deno.test("key new says what of its command line can't be used, with exit code 2
     [["a b", "--scopes", "send"], /^error: A key's name must have /],
     [
       ["shop", "--scopes", "send,root"],
-      /^error: Scopes must be send, read, tickets, groups, admin, .* "root"\n$/,
+      /^error: Scopes must be send, broadcast, read, tickets, groups, admin, .* "root"\n$/,
     ],
     [["shop", "--scopes", "send", "--users", ""], /^error: No pattern of usernames or groups may be empty/],
     [["shop"], /^error: required option '--scopes <list>' not specified\n$/],

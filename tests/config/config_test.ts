@@ -23,6 +23,7 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     redisUrl: undefined,
     redisUrlFile: undefined,
     redisSentinelPassword: undefined,
+    redisFunctions: "off",
     redisCa: undefined,
     redisCert: undefined,
     redisKey: undefined,
@@ -61,6 +62,7 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     history: 100,
     historyTtlS: 300,
     maxReplay: 300,
+    broadcastRaw: false,
     usernameCase: "keep",
     allowedOrigins: [],
     maxConnections: 10_000,
@@ -84,6 +86,11 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     identityTimeoutS: 5,
     slowTimeoutS: 10,
     redisTimeoutMs: 3000,
+    webhookUrl: undefined,
+    webhookSecrets: undefined,
+    webhookEvents: ["users"],
+    webhookTimeoutMs: 5000,
+    offlineAfterS: 15,
     drainS: 10,
   });
   assert(Object.isFrozen(config));

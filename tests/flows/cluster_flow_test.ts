@@ -2,7 +2,9 @@
  * Two nodes on a real cluster: everything that is asked for, for users of all slots; and slots that wander and masters that
  * change while messages flow, with no socket closed. The chaos has more of it, and longer.
  */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import type { BroadcastFrame } from "../../src/protocol/frames.ts";
+import type { BroadcastResult } from "../../src/publisher/mod.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { type Env, SHARED } from "../../testkit/nodes.ts";
@@ -61,7 +63,7 @@ for (const [kind, env] of Object.entries({ dedicated: {}, shared: SHARED }) as [
 
     await t.step("the masters have their part of the users each", async () => {
       for (const { server } of cluster.nodes) {
-        const channels = await server.cli("PUBSUB", "SHARDCHANNELS", "user*") as string[];
+        const channels = await server.cli("PUBSUB", "SHARDCHANNELS", "user[0-9]*") as string[];
         assert(channels.length > 0 && channels.length < NAMES.length, `${channels.length} channels`);
       }
     });
@@ -154,9 +156,10 @@ interface Change {
   happens(cluster: ClusterSet): Promise<void>;
 }
 
+/** The master that has the broadcasts, another one, and the slots of users and of broadcasts that the former has. */
 async function keepers(cluster: ClusterSet): Promise<[ClusterServer, ClusterServer, number[]]> {
-  const slots = await Promise.all(NAMES.map((name) => cluster.slotOf(name)));
-  const from = await cluster.keeperOf(slots[0]!);
+  const slots = await Promise.all([...NAMES, "userwire:all"].map((name) => cluster.slotOf(name)));
+  const from = await cluster.keeperOf(slots.at(-1)!);
   const own = [];
   for (const slot of slots) if (await cluster.keeperOf(slot) === from) own.push(slot);
   return [from, (await cluster.masters()).find((other) => other !== from)!, own];
@@ -236,9 +239,35 @@ for (const { name, env, replicas = false, nodeTimeoutMs = 15_000, isWhole, happe
       const enough = sender.total + 100;
       await until(() => sender.total >= enough, "more messages to be accepted", WAIT_MS);
     };
+    const listener = stack.use(await openClient(here.socketUrl("listener"), "userwire.v1"));
+    const broadcast = async (n: number) => {
+      let result: BroadcastResult | undefined;
+      const send = () => there.server.app.publisher.broadcast(n, { idempotencyKey: `broadcast${n}` });
+      await until(
+        () => send().then((sent) => (result = sent, true), () => false),
+        `broadcast ${n} to be accepted`,
+        WAIT_MS,
+      );
+      // One whose answer was lost is repeated, which does not tell how many; nor does a node that can't reach the sender's
+      // master just now.
+      const { repeated, sockets, nodes, heard = nodes } = result!;
+      const isUntold = repeated || !isWhole && heard < nodes;
+      if (!isUntold) assertEquals(sockets, NAMES.length + 1, JSON.stringify(result));
+    };
     await more();
+    await broadcast(1);
     await happens(cluster);
     await more();
+    await broadcast(2);
+    await broadcast(3);
+    const heard: BroadcastFrame[] = [];
+    while (heard.at(-1)?.data !== 3) {
+      const frame = JSON.parse(String(await listener.next()));
+      if (frame.t === "b") heard.push(frame);
+      else if (isWhole) assertNotEquals(frame.t, "bgap");
+    }
+    if (isWhole) assertEquals(heard.map(({ seq }) => seq), [1, 2, 3]);
+    assertEquals(heard.filter(({ data }) => data === 3).length, 1);
     await sender.end();
     for (const name of NAMES) {
       const follower = followers.get(name)!;

@@ -147,7 +147,11 @@ fault("a subscription is dropped between store and delivery", async ({ redis, fo
     [string, number, number],
     number,
   ];
-  assertEquals([reached, killed], [1, USERS.length], "It was handed over, and the hand cut off");
+  assertEquals(
+    [reached, killed],
+    [1, USERS.length + 2],
+    "It was handed over, and the hand cut off; two nodes",
+  );
   await alice.accountsFor([{ id: "lost", epoch, seq }]);
   assertEquals(alice.messages.find(({ id }) => id === "lost")?.r, 1);
 });

@@ -125,7 +125,7 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
   // What is a number is one in the document: generated clients take no text for it.
   const whole = operationsOf(document).flatMap(([, { parameters = [] }]) => parameters)
     .filter(({ name }) => ["ttl", "timeout", "limit", "code"].includes(name));
-  assertEquals(whole.length, 4);
+  assertEquals(whole.length, 5);
   for (const { schema: { type, minimum, maximum } } of whole) {
     assertEquals([type, typeof minimum, typeof maximum], ["integer", "number", "number"]);
   }
@@ -175,6 +175,7 @@ const SEND = "POST /v1/users/{username}/messages";
 const HISTORY = "GET /v1/users/{username}/messages";
 const CLOSE = "DELETE /v1/users/{username}/connections";
 const BATCH = "POST /v1/messages";
+const BROADCAST = "POST /v1/broadcast";
 const USER = "GET /v1/users/{username}";
 const USER_HEAD = "HEAD /v1/users/{username}";
 const ONLINE = "POST /v1/users/online";
@@ -242,6 +243,16 @@ const CALLS: Call[] = [
   { to: BATCH, status: 413, body: HUGE },
   { to: BATCH, status: 415, body: ITEMS, type: "text/plain" },
   { to: BATCH, status: 503, body: ITEMS, isCutOff: true },
+  { to: BROADCAST, status: 200, body: "1" },
+  { to: BROADCAST, status: 400, body: "1", query: "ttl=0" },
+  { to: BROADCAST, status: 401, body: "1", isClosed: true },
+  { to: BROADCAST, status: 403, body: "1", origin: ELSEWHERE },
+  { to: BROADCAST, status: 408, isEndless: true },
+  { to: BROADCAST, status: 413, body: " ".repeat(65_537) },
+  { to: BROADCAST, status: 415, body: "1", type: "text/html" },
+  { to: BROADCAST, status: 503, body: "1", isCutOff: true },
+  { to: BROADCAST, status: 200, body: "1", headers: { "idempotency-key": "k" } },
+  { to: BROADCAST, status: 422, body: "2", headers: { "idempotency-key": "k" } },
   { to: USER, status: 200 },
   { to: USER, status: 200, username: "bob" },
   { to: USER, status: 400, username: "userwire:x" },
@@ -263,7 +274,7 @@ const CALLS: Call[] = [
   { to: "GET /metrics", status: 401, isClosed: true },
   { to: "GET /metrics", status: 403, origin: ELSEWHERE },
   { to: "GET /metrics", status: 404, isOneOfSeveral: true },
-  ...[SEND, HISTORY, CLOSE, BATCH, USER, USER_HEAD, ONLINE, TICKET, REVOCATION, "GET /metrics"]
+  ...[SEND, HISTORY, CLOSE, BATCH, BROADCAST, USER, USER_HEAD, ONLINE, TICKET, REVOCATION, "GET /metrics"]
     .map((to): Call => ({ to, status: 431, headers: LARGE })),
   { to: BATCH, status: 200, body: ITEMS, headers: { "idempotency-key": "k" } },
   {

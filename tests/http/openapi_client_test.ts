@@ -50,6 +50,11 @@ const batch = note("sendMessages", await api.POST("/v1/messages", {
     ],
   },
 }));
+const broadcast = note("sendBroadcast", await api.POST("/v1/broadcast", {
+  params: { query: { ttl: 60 }, header: { "idempotency-key": "k" } },
+  body: { maintenance: "22:00" },
+}));
+const nodes: number | undefined = broadcast.data?.nodes;
 const reached: number | undefined = batch.data?.results[0]?.sockets;
 note("getUser", await api.GET("/v1/users/{username}", { params: alice }));
 note("headUser", await api.HEAD("/v1/users/{username}", { params: alice }));
@@ -73,7 +78,7 @@ note("getMetrics", await api.GET("/metrics", { parseAs: "text" }));
 void (() => api.GET("/nowhere"));
 // @ts-expect-error -- a number, not text
 void (() => api.GET("/v1/users/{username}/messages", { params: { ...alice, query: { limit: "2" } } }));
-console.log(JSON.stringify({ statuses, seq, reached, items }));
+console.log(JSON.stringify({ statuses, seq, reached, nodes, items }));
 `;
 
 Deno.test("A TypeScript client generated from /openapi.json calls every operation", async () => {
@@ -105,7 +110,7 @@ Deno.test("A TypeScript client generated from /openapi.json calls every operatio
     assertEquals(Object.keys(statuses).sort(), ids.sort(), "every operation is called");
     const failed = Object.entries(statuses).filter(([, status]) => Number(status) >= 300);
     assertEquals(failed, [], decoder.decode(stderr));
-    assertEquals(rest, { seq: 1, reached: 1, items: 2 });
+    assertEquals(rest, { seq: 1, reached: 1, nodes: 1, items: 2 });
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

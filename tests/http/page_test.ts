@@ -231,6 +231,28 @@ browserTest("Console page sends to a group, and says what became of it", async (
   assertMatch(said, /^@team: reached 1 socket of 1 user, kept for 0, 1 not seen for a day in \d+ ms · id /);
 });
 
+browserTest("Console page sends to everybody, and shows broadcasts as what they are", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  const { page } = console;
+  await console.connect("alice");
+  await console.connect("bob");
+  await page.getByLabel("Everybody who is connected").check();
+  await page.getByLabel("Payload", { exact: true }).fill('{"maintenance":"22:00"}');
+  assertMatch(String(await page.locator("#curl").textContent()), /\/v1\/broadcast'/);
+  await page.keyboard.press("Control+Enter");
+  await page.locator("#sends > li").waitFor();
+  assertMatch(await page.locator("#send-outcome").innerText(), /^Everybody reached 2 sockets\n/);
+  for (const user of ["alice", "bob"]) {
+    const [item] = await console.card(user, 1).locator(".messages > li").all();
+    await item!.waitFor();
+    assertMatch(await item!.innerText(), /broadcast[\s\S]*"maintenance": "22:00"/);
+  }
+  await page.getByRole("button", { name: "Use again: to everybody" }).click();
+  await page.getByLabel("Everybody who is connected").uncheck();
+  assertMatch(await console.send("bob", "1"), /^bob reached 1 socket\n/);
+});
+
 browserTest("Console page says that a message to nobody was not kept where nothing is", async (browser) => {
   await using service = await Service.start({ USERWIRE_HISTORY: "0" });
   await using console = await ConsolePage.open(browser, service.server.url);

@@ -31,6 +31,19 @@ const ROOMS: readonly Room[] = [
   { name: "http" },
   { name: "session", typesOf: ["publisher", "broker"] },
   { name: "publisher", typesOf: ["broker", "metrics", "groups"] },
+  {
+    name: "webhooks",
+    only: ["events", "log", "metrics", "async", "protocol"],
+    doors: ["carrier.ts", "webhook.ts"],
+    opensTo: ["server", "cli"],
+    typesOf: ["events", "log", "metrics"],
+  },
+  {
+    name: "events",
+    only: ["broker", "redis", "log", "protocol"],
+    doors: ["events.ts", "open.ts", "presence.ts"],
+    typesOf: ["broker", "log"],
+  },
   // Who picks the implementations of the contracts.
   { name: "engine", doors: [], opensTo: ["server", "publisher"], typesOf: ["log"] },
   {
@@ -48,10 +61,10 @@ const ROOMS: readonly Room[] = [
   },
   {
     name: "history",
-    only: ["broker", "redis", "async", "protocol"],
+    only: ["broker", "redis", "log", "async", "protocol"],
     doors: ["history.ts", "epochs.ts"],
     opensTo: ["engine"],
-    typesOf: ["broker"],
+    typesOf: ["broker", "log"],
   },
   {
     name: "broker",

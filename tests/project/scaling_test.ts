@@ -51,11 +51,11 @@ Deno.test("Ports of a machine are used up where its sockets go to too few master
   assertEquals(limit(1_000_000, "shared", "ports of a proxy", { ...DEFAULTS, perNode: 30_000 }).isOver, true);
 });
 
-Deno.test("A master's connections are its sockets, three of each node, the bus, and what stays free", () => {
+Deno.test("A master's connections are its sockets, four of each node, the bus, and what stays free", () => {
   const { connectionsPerMaster, busConnections, maxclients, redisFiles } = plan(1_000_000, "dedicated");
-  assertEquals(connectionsPerMaster, 50_000 + 3 * 40);
+  assertEquals(connectionsPerMaster, 50_000 + 4 * 40);
   assertEquals(busConnections, 2 * 39);
-  assertEquals([maxclients, redisFiles], [Math.ceil(50_198 / 0.99), Math.ceil(50_198 / 0.99) + 32]);
+  assertEquals([maxclients, redisFiles], [Math.ceil(50_238 / 0.99), Math.ceil(50_238 / 0.99) + 32]);
   // One subscription of each node, 12 of the four together; 16 are left free at least.
   const alone = plan(100_000, "shared");
   assertEquals([alone.masters, alone.connectionsPerMaster, alone.maxclients], [1, 12, 28]);
@@ -103,7 +103,7 @@ Deno.test("Memory is that of processes, sockets and the kernel, and at Redis tha
   const p = plan(100_000, "dedicated");
   const nodeKib = 25_000 * 19.6 + (101 + 1.6 * 3) * 1024;
   assertAlmostEquals(p.gibPerMachine, 4 * (nodeKib * 2 + 25_000 * 2 * 3.5) / 1024 ** 2);
-  assertAlmostEquals(p.gibPerMaster, (100_000 / 3 * 19 + 33_346 * 8.7) * 2 / 1024 ** 2);
+  assertAlmostEquals(p.gibPerMaster, (100_000 / 3 * 19 + 33_350 * 8.7) * 2 / 1024 ** 2);
   assertEquals(p.filesPerNode, 52_500);
 });
 

@@ -253,7 +253,7 @@ closePath("whose Redis connection is killed gets another, and then", {
   async end({ redis, truth, alice, deliver }) {
     for (let round = 0; round < 3; round++) {
       const [before] = await truth.subscribers();
-      assertEquals(await redis.cli("CLIENT", "KILL", "TYPE", "pubsub"), 1);
+      assertNotEquals(await redis.cli("CLIENT", "KILL", "TYPE", "pubsub"), 0);
       await truth.untilCount("alice", 1);
       const after = await truth.subscribers();
       assertEquals(after.length, 1);

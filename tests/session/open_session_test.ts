@@ -3,6 +3,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import type { Identity } from "../../src/auth/auth.ts";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { UnauthorizedError } from "../../src/protocol/errors.ts";
+import { BroadcastRing } from "../../src/session/broadcast_ring.ts";
 import { type OpenSessionParts, RefusedError, sessionOpener } from "../../src/session/open_session.ts";
 import { WebSocketTransport } from "../../src/session/websocket_transport.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
@@ -32,6 +33,10 @@ function make(
       counts: () => Promise.resolve([everywhere]),
     },
     history: { limits: { count: 0 } },
+    broadcasts: {
+      ring: new BroadcastRing({ entries: 1, bytes: 1, ttlMs: 1 }),
+      placeOf: () => Promise.resolve({ position: { epoch: "", seq: 0 } }),
+    },
     auth: {
       isRevoked: () => Promise.resolve(isRevoked),
       redeem: () => ticketError ? Promise.reject(ticketError) : Promise.resolve(void told.push("redeemed")),

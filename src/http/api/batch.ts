@@ -4,50 +4,21 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
 import { BrokerUnavailableError, UserOfflineError } from "../../protocol/errors.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
-import { assertIdempotencyKey, type ManySendOptions, type SendResult } from "../../publisher/send.ts";
-import { readJsonText } from "../body.ts";
+import { assertIdempotencyKey, type ManySendOptions } from "../../publisher/send.ts";
+import { assertUnencoded, mediaTypeOf, readJsonText } from "../body.ts";
 import { Slices } from "../json_text.ts";
 import { EFFECT_ON_FAILURE } from "../problem.ts";
 import { BatchItem, type Item, MAX_BATCH_ITEMS, readBatch } from "./batch_items.ts";
+import { MAX_LINES, NDJSON } from "./batch_lines.ts";
+import { ItemResult, type Outcomes, resultOf } from "./batch_result.ts";
 import { authorize, type Call } from "./call.ts";
-import {
-  BODY_REFUSALS,
-  bodyOf,
-  epoch,
-  id,
-  IdempotencyHeader,
-  json,
-  no,
-  nodes,
-  REFUSALS,
-  SECURITY,
-  seq,
-  sockets,
-} from "./shapes.ts";
+import { BODY_REFUSALS, IdempotencyHeader, no, REFUSALS, SECURITY } from "./shapes.ts";
 
 const Batch = z.strictObject({
   items: z.array(BatchItem).min(1).max(MAX_BATCH_ITEMS),
 }).openapi("Batch");
 
-const Failure = z.object({ code: z.string(), detail: z.string() });
-
-const BatchResult = z.object({
-  results: z.array(z.object({
-    id,
-    sockets: sockets.optional(),
-    nodes,
-    seq,
-    epoch,
-    users: z.record(z.string(), z.number().int()).optional().openapi({
-      description: "Sockets, or `nodes`, reached for each user, when `to` is a list",
-    }),
-    error: Failure.optional().openapi({
-      description: "Set when the broker failed for this item, or with `expect` all its users are offline",
-    }),
-  })),
-}).openapi("BatchResult");
-
-type Result = z.infer<typeof BatchResult>["results"][number];
+const BatchResult = z.object({ results: z.array(ItemResult) }).openapi("BatchResult");
 
 export const batch: Call = {
   route: createRoute({
@@ -58,11 +29,22 @@ export const batch: Call = {
     summary: "Send many messages",
     description:
       "All are checked before the first is sent. `Idempotency-Key` is for the whole call: a repetition gets the first " +
-      "answer for what was accepted, and sends the rest. A call of which nothing was accepted leaves the key free.",
-    request: { headers: IdempotencyHeader, body: bodyOf(Batch) },
+      "answer for what was accepted, and sends the rest. A call of which nothing was accepted leaves the key free. " +
+      `As \`${NDJSON}\` the body has one item a line, up to ${MAX_LINES}, and the answer one result a line in the same ` +
+      "order. Each line is sent when it is read, and stands for itself: one that is wrong has an `error` in its place.",
+    request: {
+      headers: IdempotencyHeader,
+      body: {
+        required: true,
+        content: { "application/json": { schema: Batch }, [NDJSON]: { schema: { type: "string" } } },
+      },
+    },
     responses: {
       422: no("The idempotency key was used for another call"),
-      200: json(BatchResult, "One result per item, in order"),
+      200: {
+        description: "One result per item, in order",
+        content: { "application/json": { schema: BatchResult }, [NDJSON]: { schema: ItemResult } },
+      },
       ...BODY_REFUSALS,
       ...REFUSALS,
     },
@@ -71,8 +53,12 @@ export const batch: Call = {
   async answer(c, api) {
     const caller = authorize(c, api, "send");
     const key = c.req.raw.headers.get("idempotency-key");
-    const body = await readJsonText(c.req.raw, api.bodies.bulk);
     if (key !== null) assertIdempotencyKey(key);
+    if (mediaTypeOf(c.req.raw.headers.get("content-type")) === NDJSON) {
+      assertUnencoded(c.req.raw);
+      return api.lines.answer(c.req.raw, api, caller, key);
+    }
+    const body = await readJsonText(c.req.raw, api.bodies.bulk);
     const items = await readBatch(body, api.publisher, {
       maxDataBytes: api.maxBodyBytes,
       maxFanoutBytes: api.maxFanoutBytes,
@@ -89,8 +75,6 @@ export const batch: Call = {
     );
   },
 };
-
-type Outcomes = readonly PromiseSettledResult<SendResult>[];
 
 /**
  * @param idempotency Under which the call may be repeated, and what tells it from others.
@@ -135,25 +119,4 @@ async function sendBatch(
   const isRepeated = outcomes.every((one) => one.some(({ status }) => status === "fulfilled")) &&
     all.every((one) => one.status === "rejected" || one.value.repeated);
   return Response.json({ results }, { headers: isRepeated ? { "idempotent-replayed": "true" } : {} });
-}
-
-/** @throws what is neither the broker's failure nor a user who is offline. */
-function resultOf({ users, isList, id }: Item, outcomes: Outcomes, counted: "sockets" | "nodes"): Result {
-  const sent = outcomes.flatMap((one) => one.status === "fulfilled" ? [one.value] : []);
-  const reasons = outcomes.flatMap((one) => one.status === "rejected" ? [one.reason] : []);
-  const failed = reasons.find((reason) => !(reason instanceof UserOfflineError));
-  if (failed && !(failed instanceof BrokerUnavailableError)) throw failed;
-  const counts = outcomes.map((one) => one.status === "fulfilled" ? one.value.nodes ?? one.value.sockets : 0);
-  const error = failed
-    ? { code: "broker_unavailable", detail: failed.message }
-    : sent.length === 0
-    ? { code: "user_offline", detail: reasons[0].message }
-    : undefined;
-  return {
-    id: sent[0]?.id ?? id,
-    [counted]: counts.reduce((sum, count) => sum + count, 0),
-    ...(!isList && { seq: sent[0]?.seq, epoch: sent[0]?.epoch }),
-    ...(isList && { users: Object.fromEntries(users.map((user, i) => [user, counts[i]!])) }),
-    ...(error && { error }),
-  };
 }

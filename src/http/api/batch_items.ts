@@ -120,7 +120,13 @@ async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | 
   return partsOf(items);
 }
 
-async function readItem(
+/**
+ * Reads one item.
+ * @param json Is known to be JSON.
+ * @param at Where it stands, for faults; "" where that is said otherwise.
+ * @throws {RequestFault}
+ */
+export async function readItem(
   json: string,
   at: string,
   options: { maxDataBytes: number; publisher: Publisher; slices: Slices },
@@ -208,6 +214,8 @@ function payloadIn(
   at: string,
 ): [field: string, payload: Payload] {
   const { data, text, base64 } = given;
+  const isAlone = text === undefined && base64 === undefined;
+  if (data !== undefined && isAlone) return ["data", new CheckedJson(data)];
   const [field, ...others] = Object.entries(given).flatMap(([name, value]) =>
     value === undefined ? [] : [name]
   );
@@ -217,7 +225,6 @@ function payloadIn(
   if (others.length > 0) {
     throw new RequestFault("invalid_request", `${at}.${others[0]}: can't stand beside "${field}"`);
   }
-  if (data !== undefined) return [field, new CheckedJson(data)];
   if (text !== undefined) return [field, { kind: "text", text }];
   try {
     return [field, { kind: "binary", bytes: Uint8Array.fromBase64(base64!) }];

@@ -5,6 +5,7 @@
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
+import type { Log } from "../../log/log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
 import { InvalidGroupNameError, InvalidUsernameError } from "../../protocol/errors.ts";
 import type { NameRules } from "../../protocol/username.ts";
@@ -33,6 +34,11 @@ export interface Api {
   /** Whether the metrics are there for all, for who has a key, or for nobody. */
   readonly showMetrics: "on" | "key" | "off";
   readonly metrics: Metrics;
+  /** Answers a body of lines, see `batch_lines.ts`. */
+  readonly lines: {
+    answer(request: Request, api: Api, caller: Caller, key: string | null): Response;
+  };
+  readonly log: Log;
   /** The only name by which the metrics are called; undefined for all. */
   readonly metricsHost: OwnHost | undefined;
   /** Where clients connect, by the name in a request. */

@@ -1,5 +1,6 @@
 /** All calls of the HTTP API, in the order of the document. */
 import { batch } from "./batch.ts";
+import { broadcast } from "./broadcast.ts";
 import type { Call } from "./call.ts";
 import { closeConnections } from "./connections.ts";
 import { groupSend } from "./group_messages.ts";
@@ -15,6 +16,7 @@ import { online, user, userHead } from "./users.ts";
 export const CALLS: readonly Call[] = [
   send,
   batch,
+  broadcast,
   user,
   userHead,
   online,

@@ -15,7 +15,7 @@ import {
   json,
   no,
   nodes,
-  PAYLOAD_BODY,
+  PAYLOAD,
   REFUSALS,
   SECURITY,
   sendQuery,
@@ -66,7 +66,7 @@ export const groupSend: Call = {
       params: GroupParameter,
       query: GroupSendQuery,
       headers: IdempotencyHeader,
-      body: PAYLOAD_BODY,
+      body: PAYLOAD,
     },
     responses: {
       200: json(GroupReceipt, "The message was handed to that many sockets"),

@@ -23,7 +23,7 @@ import {
   json,
   no,
   nodes,
-  PAYLOAD_BODY,
+  PAYLOAD,
   REFUSALS,
   SECURITY,
   sendQuery,
@@ -73,7 +73,7 @@ const ROUTE = createRoute({
     params: UserParameter,
     query: SendQuery,
     headers: IdempotencyHeader,
-    body: PAYLOAD_BODY,
+    body: PAYLOAD,
   },
   responses: {
     200: json(Receipt, "The message was handed to that many sockets"),

@@ -32,16 +32,6 @@ export const GroupParameter = z.object({
   }),
 });
 
-/** The body of a send, which is the payload. Checked by hand, since any body of these types is one. */
-export const PAYLOAD_BODY = {
-  required: true,
-  content: {
-    "application/json": { schema: {} },
-    "text/plain": { schema: { type: "string" } },
-    "application/octet-stream": { schema: { type: "string", format: "binary" } },
-  },
-} as const;
-
 /** How long to wait for receipts, unless the sender says. */
 export const DEFAULT_ACK_TIMEOUT_MS = 2_000;
 
@@ -97,7 +87,7 @@ export const Readiness = z.object({
   }),
   connections: z.number().int().openapi({ description: "Sockets of this node" }),
   warnings: z.array(z.string()).optional().openapi({
-    description: "What Redis is set to that may lose data",
+    description: "What Redis is set to that may lose data, and what is wrong while users can be served",
   }),
 }).openapi("Readiness");
 
@@ -113,6 +103,16 @@ export const Problem = z.object({
 export function json<T extends z.ZodType>(schema: T, description: string) {
   return { description, content: { "application/json": { schema } } };
 }
+
+/** A body that is a payload. It is checked by hand, since any body of these types is one. */
+export const PAYLOAD = {
+  required: true,
+  content: {
+    "application/json": { schema: {} },
+    "text/plain": { schema: { type: "string" } },
+    "application/octet-stream": { schema: { type: "string", format: "binary" } },
+  },
+} as const;
 
 /** The body that a call takes. */
 export function bodyOf<T extends z.ZodType>(schema: T) {

@@ -1,0 +1,108 @@
+/** Events in Redis, for many nodes: decided where the count is, and carried by whichever node comes first. */
+import type { Scripts } from "../redis/commands.ts";
+import { DONE, KEYS, NOTE, PUT_OFF, SETTLE, SWEEP, TAKE } from "./event_scripts.ts";
+import type { EventStore, EventStoreOptions, EventType, Taken } from "./events.ts";
+
+export interface RedisEventStoreOptions extends EventStoreOptions {
+  /** Name of this node. */
+  readonly node: string;
+  /** What precedes usernames in the names of channels. */
+  readonly channelPrefix: string;
+}
+
+const ID_PREFIX = "evt_";
+
+export class RedisEventStore implements EventStore {
+  readonly #scripts: Scripts;
+  readonly #options: RedisEventStoreOptions;
+  readonly #keys: readonly string[];
+  /** The highest that was seen: a store that was set back, with a clock that is behind, goes on from there. */
+  #n = "0";
+  /** Another one when all was lost. */
+  #epoch = "";
+  #dropped = 0;
+
+  constructor(scripts: Scripts, options: RedisEventStoreOptions) {
+    this.#scripts = scripts;
+    this.#options = options;
+    this.#keys = KEYS.map((name) => `userwire:{${options.channelPrefix}userwire:events}:${name}`);
+    scripts.prepare(NOTE, SETTLE, SWEEP, TAKE, DONE, PUT_OFF);
+  }
+
+  note(opened: readonly string[], closed: readonly string[]): Promise<boolean> {
+    return this.#note(opened, closed, []);
+  }
+
+  async settle(): Promise<boolean> {
+    const { channelPrefix, counts } = this.#options;
+    const [looked, found] = await this.#tell(SETTLE, [channelPrefix]) as [number, string[]?];
+    if (!found) return looked > 0;
+    const due = found.filter((_, i) => i % 2 === 0);
+    const numbers = await counts(due);
+    const args = due.flatMap((user, i) => [user, found[i * 2 + 1]!, String(numbers[i])]);
+    await this.#tell(SETTLE, [channelPrefix, ...args]);
+    return true;
+  }
+
+  async sweep(): Promise<void> {
+    const users = await this.#scripts.evaluate(SWEEP, this.#keys, [""]) as string[];
+    if (users.length === 0) return;
+    const counts = await this.#options.counts(users);
+    const gone = users.filter((_, i) => counts[i] === 0);
+    if (gone.length > 0) await this.#note([], [], gone);
+  }
+
+  async take(most: number): Promise<Taken> {
+    const { node, holdMs } = this.#options;
+    const [oldest, taken] = await this.#tell(TAKE, [node, String(most), String(holdMs)]) as [
+      string,
+      [id: string, type: EventType, data: string][],
+    ];
+    const dropped = this.#dropped;
+    this.#dropped = 0;
+    return {
+      entries: taken.map(([id, type, data]) => ({ id: ID_PREFIX + id, type, atMs: parseInt(id), data })),
+      oldestMs: oldest === "" ? undefined : parseInt(oldest),
+      dropped,
+    };
+  }
+
+  async done(id: string): Promise<void> {
+    await this.#scripts.evaluate(DONE, this.#keys, [id.slice(ID_PREFIX.length)]);
+  }
+
+  async putOff(id: string): Promise<void> {
+    await this.#scripts.evaluate(PUT_OFF, this.#keys, [id.slice(ID_PREFIX.length)]);
+  }
+
+  life(): string {
+    const life = this.#scripts.lifeAt(this.#keys[0]!);
+    return life === "" || this.#epoch === "" ? "" : `${life} ${this.#epoch}`;
+  }
+
+  async #note(
+    opened: readonly string[],
+    closed: readonly string[],
+    missing: readonly string[],
+  ): Promise<boolean> {
+    const numbers = [this.#options.offlineAfterMs, opened.length, closed.length].map(String);
+    const args = [...numbers, ...opened, ...closed, ...missing];
+    const [isNew] = await this.#tell(NOTE, args) as [number];
+    return isNew === 1;
+  }
+
+  /** @returns What the script answers beyond what all of them do. */
+  async #tell(script: typeof NOTE, args: readonly string[]): Promise<unknown[]> {
+    const all = [this.#scripts.lifeAt(this.#keys[0]!), this.#n, ...args];
+    const [n, epoch, dropped, ...rest] = await this.#scripts.evaluate(script, this.#keys, all) as [
+      string,
+      string,
+      number,
+      ...unknown[],
+    ];
+    if (Number(n) > Number(this.#n)) this.#n = n;
+    this.#epoch = epoch;
+    this.#dropped += dropped;
+    return rest;
+  }
+}

@@ -1,0 +1,97 @@
+/** The wiring of events: who decides, where they wait, and who carries them. Nothing of it runs unless somebody listens. */
+import type { Config } from "../config/settings.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { Entry } from "../events/events.ts";
+import { openEventStore } from "../events/open.ts";
+import { Presence } from "../events/presence.ts";
+import type { Log } from "../log/log.ts";
+import type { Metrics } from "../metrics/metrics.ts";
+import { messageOf } from "../protocol/errors.ts";
+import type { Registry } from "../session/registry.ts";
+import { Carrier } from "../webhooks/carrier.ts";
+import { type Delivery, Webhook } from "../webhooks/webhook.ts";
+
+/** A user came online, or went offline. Ignore it when `n` is smaller than that of the last change of this user. */
+export interface UserChange {
+  readonly user: string;
+  readonly online: boolean;
+  readonly n: number;
+}
+
+/**
+ * Hears of users that came and went. A rejection, or what it throws, has the changes come again.
+ * @param changes Undefined when some changes were not told, or may not have been: ask for every user that matters.
+ */
+export type OnUsersChanged = (changes: readonly UserChange[] | undefined) => void | Promise<void>;
+
+interface EventsParts {
+  readonly config: Config;
+  readonly node: string;
+  readonly version: string;
+  readonly log: Log;
+  readonly engine: Engine;
+  readonly connections: Registry;
+  readonly metrics: Metrics;
+  readonly onUsersChanged: OnUsersChanged | undefined;
+}
+
+/** An entry that was taken may be under way for as long as a webhook may take, and this long in its process. */
+const HOLD_SPARE_MS = 5_000;
+
+export interface Events {
+  readonly presence: Presence | undefined;
+  close(): Promise<void>;
+}
+
+/** @returns Undefined when nobody is to be told anything. */
+export function openEvents(parts: EventsParts): Events | undefined {
+  const { config, node, version, log, engine, connections, metrics, onUsersChanged } = parts;
+  const { webhookUrl: url, webhookSecrets: secrets, webhookTimeoutMs: timeoutMs } = config;
+  if (url === undefined && !onUsersChanged) return undefined;
+  const webhook = url === undefined
+    ? undefined
+    : new Webhook({ url, secrets: secrets ?? [], timeoutMs, userAgent: `userwire/${version}` });
+  const store = openEventStore(engine, {
+    node,
+    channelPrefix: config.channelPrefix,
+    offlineAfterMs: config.offlineAfterS * 1_000,
+    holdMs: timeoutMs + HOLD_SPARE_MS,
+  });
+  const carrier = new Carrier({
+    ...{ store, metrics, log },
+    async deliver(entry) {
+      if (onUsersChanged) {
+        const refusal = await hand(entry, onUsersChanged);
+        if (refusal) return refusal;
+      }
+      return webhook ? await webhook.post(entry) : DELIVERED;
+    },
+  });
+  const presence = new Presence({
+    ...{ store, log },
+    isHere: (user) => connections.countOf(user) > 0,
+    usersHere: () => connections.users(),
+    onEvent: () => carrier.wake(),
+  });
+  return {
+    presence,
+    async close() {
+      await presence.close();
+      await carrier.close();
+      webhook?.[Symbol.dispose]();
+    },
+  };
+}
+
+const DELIVERED: Delivery = { outcome: "delivered", status: 204, body: "", headers: new Headers() };
+
+/** @returns What went wrong, if anything did. */
+async function hand({ data, type }: Entry, listener: OnUsersChanged): Promise<Delivery | undefined> {
+  try {
+    await listener(type === "users.changed" ? JSON.parse(data).changes : undefined);
+    return undefined;
+  } catch (error) {
+    const reason = `onUsersChanged failed: ${messageOf(error)}`;
+    return { outcome: "refused", status: 500, body: "", headers: new Headers(), reason };
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * One request to the backend: signed, bounded in time and in the size of the answer, to the address that the setting names
+ * and nowhere else.
+ */
+import { messageOf } from "../protocol/errors.ts";
+import { sign } from "../protocol/signature.ts";
+
+/** How a request ended. */
+export type Delivery =
+  | {
+    readonly outcome: "delivered";
+    readonly status: number;
+    readonly body: string;
+    readonly headers: Headers;
+  }
+  /** The backend answered, and does not want this one. */
+  | {
+    readonly outcome: "refused";
+    readonly status: number;
+    readonly reason: string;
+    readonly body: string;
+    readonly headers: Headers;
+  }
+  /** Nothing answers, or not in time, or it says that it can't now: it is the same for all. */
+  | { readonly outcome: "failed"; readonly reason: string; readonly isTimeout?: true };
+
+export interface WebhookOptions {
+  /** https, or loopback. */
+  readonly url: string;
+  /** `whsec_…`, one or two. */
+  readonly secrets: readonly string[];
+  readonly timeoutMs: number;
+  readonly userAgent: string;
+}
+
+export interface Message {
+  readonly id: string;
+  readonly type: string;
+  /** In Unix milliseconds. */
+  readonly atMs: number;
+  /** JSON. */
+  readonly data: string;
+}
+
+/** An answer may have so many bytes. */
+const MAX_ANSWER_BYTES = 64 * 1024;
+/** Answers below 500 that say "not now" and not "not this". 410 is "no more": then nothing else is wanted either. */
+const NOT_NOW: ReadonlySet<number> = new Set([401, 403, 404, 408, 410, 425, 429]);
+
+export class Webhook implements Disposable {
+  readonly #options: WebhookOptions;
+  readonly #client = Deno.createHttpClient({ poolMaxIdlePerHost: 8 });
+  readonly #closing = new AbortController();
+
+  constructor(options: WebhookOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Sends one. Never rejects.
+   * @param signal Breaks it off; it has then failed.
+   */
+  async post(message: Message, signal?: AbortSignal): Promise<Delivery> {
+    const { url, secrets, timeoutMs, userAgent } = this.#options;
+    const { id, type, atMs, data } = message;
+    const head = JSON.stringify({ type, timestamp: new Date(atMs).toISOString() });
+    const body = `${head.slice(0, -1)},"data":${data}}`;
+    const timestampS = Math.floor(Date.now() / 1_000);
+    const timeout = AbortSignal.timeout(timeoutMs);
+    const signals = [timeout, this.#closing.signal, ...(signal ? [signal] : [])];
+    try {
+      const response = await fetch(url, {
+        method: "POST",
+        headers: {
+          "content-type": "application/json",
+          "user-agent": userAgent,
+          "webhook-id": id,
+          "webhook-timestamp": String(timestampS),
+          "webhook-signature": await sign(secrets, id, timestampS, body),
+        },
+        body,
+        // An answer must not choose where the next request goes.
+        redirect: "manual",
+        signal: AbortSignal.any(signals),
+        client: this.#client,
+      });
+      return deliveryOf(response, await textOf(response));
+    } catch (error) {
+      if (timeout.aborted) {
+        return { outcome: "failed", reason: `no answer within ${timeoutMs} ms`, isTimeout: true };
+      }
+      return { outcome: "failed", reason: messageOf(error) };
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#closing.abort();
+    this.#client.close();
+  }
+}
+
+function deliveryOf({ status, headers, ok }: Response, body: string | undefined): Delivery {
+  if (body === undefined) {
+    return {
+      outcome: "refused",
+      status,
+      headers,
+      body: "",
+      reason: `it answered more than ${MAX_ANSWER_BYTES} bytes`,
+    };
+  }
+  if (ok) return { outcome: "delivered", status, body, headers };
+  if (status < 400) {
+    return { outcome: "failed", reason: `it answered ${status}: redirects are not followed` };
+  }
+  if (status >= 500 || NOT_NOW.has(status)) return { outcome: "failed", reason: `it answered ${status}` };
+  return { outcome: "refused", status, body, headers, reason: `it answered ${status}` };
+}
+
+/** @returns Undefined when there is too much of it. */
+async function textOf(response: Response): Promise<string | undefined> {
+  let text = "";
+  let bytes = 0;
+  const decoder = new TextDecoder();
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    // Leaving the loop cancels the rest.
+    if (bytes > MAX_ANSWER_BYTES) return undefined;
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
+}

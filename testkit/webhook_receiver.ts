@@ -1,0 +1,96 @@
+/**
+ * The backend's side of webhooks: verifies each, keeps what it says, and answers as the test wants. Its table of who is
+ * online is kept by the receiver's rule alone.
+ */
+import { verifyWebhook, type WebhookBody } from "../src/protocol/signature.ts";
+import { Bell } from "./deadline.ts";
+
+export const SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+export interface Received extends WebhookBody {
+  readonly id: string;
+  readonly headers: Headers;
+}
+
+type Answer = (request: Request, received: Received) => Response | Promise<Response>;
+
+export class WebhookReceiver implements AsyncDisposable {
+  /** All that was verified, in the order in which it came, whatever was answered. */
+  readonly received: Received[] = [];
+  /** Who is online, and the last `n` of each, of what was answered with 2xx. */
+  readonly table = new Map<string, { online: boolean; n: number }>();
+  /** How often something came that could not be verified. */
+  forged = 0;
+  /** How often it was told that something is unknown. */
+  unknown = 0;
+  answer: Answer = () => new Response(null, { status: 204 });
+  readonly #bell = new Bell();
+  readonly #secrets: readonly string[];
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+
+  constructor(secrets: readonly string[] = [SECRET], port = 0) {
+    this.#secrets = secrets;
+    this.#server = Deno.serve(
+      { hostname: "127.0.0.1", port, onListen() {} },
+      (request) => this.#handle(request),
+    );
+  }
+
+  get port(): number {
+    return this.#server.addr.port;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}/hooks`;
+  }
+
+  /** Settings of a service that tells this backend. */
+  get env(): Record<string, string> {
+    return { USERWIRE_WEBHOOK_URL: this.url, USERWIRE_WEBHOOK_SECRETS: this.#secrets[0]! };
+  }
+
+  online(): string[] {
+    return [...this.table].filter(([, { online }]) => online).map(([user]) => user).sort();
+  }
+
+  /** Changes of a user, in the order of arrival. */
+  changesOf(user: string): boolean[] {
+    return this.received.flatMap(({ data }) => changesIn(data)).filter((change) => change.user === user)
+      .map(({ online }) => online);
+  }
+
+  async until(isSo: () => boolean, what: string, limitMs?: number): Promise<void> {
+    await this.#bell.until(isSo, what, limitMs);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.shutdown();
+  }
+
+  async #handle(request: Request): Promise<Response> {
+    let received: Received;
+    try {
+      const body = await verifyWebhook(request.headers, await request.text(), this.#secrets);
+      received = { ...body, id: request.headers.get("webhook-id")!, headers: request.headers };
+    } catch {
+      this.forged++;
+      return new Response("forged", { status: 400 });
+    }
+    this.received.push(received);
+    const response = await this.answer(request, received);
+    if (response.ok) this.#learn(received);
+    this.#bell.ring();
+    return response;
+  }
+
+  #learn({ type, data }: Received): void {
+    if (type === "users.unknown") this.unknown++;
+    for (const { user, online, n } of changesIn(data)) {
+      if (n > (this.table.get(user)?.n ?? 0)) this.table.set(user, { online, n });
+    }
+  }
+}
+
+function changesIn(data: unknown): { user: string; online: boolean; n: number }[] {
+  return (data as { changes?: { user: string; online: boolean; n: number }[] }).changes ?? [];
+}

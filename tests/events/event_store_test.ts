@@ -1,0 +1,115 @@
+/** The contract of events in memory and in one Redis, and what only Redis can meet: two nodes, lost and set back data. */
+import { assertEquals, assertGreater } from "@std/assert";
+import { MAX_EVENTS } from "../../src/events/events.ts";
+import { until } from "../../testkit/deadline.ts";
+import { RedisServer } from "../../testkit/redis_server.ts";
+import { changesOf, EventNode, eventsContract } from "../contracts/events.ts";
+import { asSteps } from "../contracts/steps.ts";
+
+Deno.test("Events in memory keep their contract", async (t) => {
+  await asSteps(t, (test) =>
+    eventsContract(
+      test,
+      (name, options) => Promise.resolve(new EventNode(undefined, name, options)),
+      () => Promise.resolve(),
+    ));
+});
+
+Deno.test("Events in Redis keep their contract", async (t) => {
+  await using redis = await RedisServer.start();
+  await asSteps(t, (test) =>
+    eventsContract(
+      test,
+      (name, options) => new EventNode(redis.url, name, options).ready(),
+      async () => void await redis.cli("FLUSHALL"),
+    ));
+  await t.step("A user on two nodes is told once", async () => {
+    await redis.cli("FLUSHALL");
+    await using a = await new EventNode(redis.url, "a").ready();
+    await using b = await new EventNode(redis.url, "b").ready();
+    const there = await b.subscribe("alice");
+    await a.store.note(["alice"], []);
+    assertEquals(await b.store.note(["alice"], []), false);
+    await a.store.note([], ["alice"]);
+    await until(() => b.store.settle(), "alice to be looked at");
+    assertEquals((await b.changes()).map(({ online }) => online), [true]);
+    await there.close();
+  });
+  await t.step(
+    "Users of a node that died are found, and those that are still there are not told",
+    async () => {
+      await redis.cli("FLUSHALL");
+      await using node = await new EventNode(redis.url, "a").ready();
+      await using other = await new EventNode(redis.url, "b").ready();
+      const here = await other.subscribe("user-1");
+      const users = Array.from({ length: 1_500 }, (_, i) => `user-${i}`);
+      for (let i = 0; i < users.length; i += 250) await node.store.note(users.slice(i, i + 250), []);
+      await node.changes();
+      const gone = new Set<string>();
+      await until(async () => {
+        await other.store.sweep();
+        await other.store.settle();
+        for (const { user, online } of await other.changes()) if (!online) gone.add(user);
+        return gone.size === users.length - 1;
+      }, "all but one to be told offline");
+      assertEquals(gone.has("user-1"), false);
+      await here.close();
+    },
+  );
+  await t.step("What a node took and did not carry goes to another", async () => {
+    await redis.cli("FLUSHALL");
+    await using dead = await new EventNode(redis.url, "a", { holdMs: 1 }).ready();
+    await using other = await new EventNode(redis.url, "b", { holdMs: 1 }).ready();
+    await dead.store.note(["alice"], []);
+    const { entries } = await dead.store.take(10);
+    await until(async () => (await other.store.take(10)).entries.length === entries.length, "the entries");
+    assertEquals(await redis.cli("XLEN", "userwire:{userwire:events}:outbox"), 2);
+  });
+  await t.step("Data that was lost is said to be unknown, and n goes on above", async () => {
+    await redis.cli("FLUSHALL");
+    await using node = await new EventNode(redis.url, "a").ready();
+    await node.store.note(["alice"], []);
+    const [before] = await node.changes();
+    // As if the clock of what comes now was far behind: the last n that was seen is ahead of it.
+    await redis.cli("FLUSHALL");
+    await node.store.note(["alice"], []);
+    const entries = await node.drain();
+    assertEquals(entries.map(({ type }) => type), ["users.unknown", "users.changed"]);
+    assertGreater(changesOf(entries)[0]!.n, before!.n);
+  });
+  await t.step("Data that lost all but the outbox goes on above its entries", async () => {
+    await redis.cli("FLUSHALL");
+    await redis.cli(
+      "XADD",
+      "userwire:{userwire:events}:outbox",
+      "2000000000000-5",
+      "type",
+      "x",
+      "data",
+      "{}",
+    );
+    await using node = await new EventNode(redis.url, "a").ready();
+    await node.store.note(["alice"], []);
+    const changes = changesOf((await node.store.take(10)).entries);
+    assertEquals(changes.map(({ n }) => n), [2_000_000_000_000 * 4096 + 8]);
+  });
+  await t.step(
+    "An outbox that is full drops the oldest, says how many, and that something is unknown",
+    async () => {
+      await redis.cli("FLUSHALL");
+      await using node = await new EventNode(redis.url, "a").ready();
+      await redis.cli(
+        "EVAL",
+        `for i = 1, ${MAX_EVENTS} do redis.call('XADD', KEYS[1], '1-' .. i, 'type', 'x', 'data', '{}') end`,
+        "1",
+        "userwire:{userwire:events}:outbox",
+      );
+      await redis.cli("HSET", "userwire:{userwire:events}:meta", "n", "5000", "epoch", "1");
+      await node.store.note(["alice"], []);
+      const { entries, dropped } = await node.store.take(10);
+      // Full by one, and those of 1970 are too old besides.
+      assertEquals(dropped, MAX_EVENTS);
+      assertEquals(entries.map(({ type }) => type), ["users.unknown", "users.changed"]);
+    },
+  );
+});
