@@ -67,6 +67,9 @@ export function byFunction(history: History, command: Command, call: readonly st
       last = results;
       return results;
     },
+    openRun: (...args) => history.openRun(...args),
+    appendPage: (...args) => history.appendPage(...args),
+    leaveRun: (...args) => history.leaveRun(...args),
     claim: (...args) => history.claim(...args),
     release: (...args) => history.release(...args),
     since: (...args) => history.since(...args),

@@ -103,6 +103,9 @@ export class World {
       limits: { count: this.#keep, ttlMs: 1 },
       append: onlyTheWorld,
       appendToAll: onlyTheWorld,
+      openRun: onlyTheWorld,
+      appendPage: onlyTheWorld,
+      leaveRun: onlyTheWorld,
       claim: onlyTheWorld,
       release: onlyTheWorld,
       since: (_channel, after, limit, options = {}) => {

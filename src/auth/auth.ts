@@ -21,9 +21,9 @@ export const MAX_TICKET_TTL_S = 3_600;
 
 /**
  * What a key allows: `send` messages, `broadcast` them to everybody, `read` presence and history, `tickets` making them,
- * `admin` closing and revoking, and tickets and broadcasts too.
+ * `groups` changing who is in which, `admin` closing and revoking, and tickets and broadcasts too.
  */
-export type Scope = "send" | "broadcast" | "read" | "tickets" | "admin";
+export type Scope = "send" | "broadcast" | "read" | "tickets" | "groups" | "admin";
 
 /** Who a socket is, and for how long that holds. */
 export interface Identity {
@@ -47,8 +47,20 @@ export interface Caller {
   /** Name of the key. */
   readonly name: string;
   mayAddress(username: string): boolean;
+  mayAddressGroup(group: string): boolean;
   /** Whether there is no user whom it may not address. */
   readonly mayAddressAll: boolean;
+}
+
+/** @throws {ForbiddenError} when the caller may not address the group. */
+export function assertMayAddressGroup(caller: Caller, group: string): void {
+  if (caller.mayAddressGroup(group)) return;
+  throw new ForbiddenError(
+    `The key "${caller.name}" may not address the group ${
+      JSON.stringify(group)
+    }: only those that a pattern of its ` +
+      'line says which begins with "@"',
+  );
 }
 
 /** @throws {ForbiddenError} when there may be users whom the caller may not address. */

@@ -62,7 +62,9 @@ export function prepareAuth(options: AuthOptions): (context: AuthContext) => Aut
 
       authorize(key, scope) {
         if (ring) return ring.authorize(key, scope);
-        if (verify === undefined) return { name: "", mayAddress: () => true, mayAddressAll: true };
+        if (verify === undefined) {
+          return { name: "", mayAddress: () => true, mayAddressGroup: () => true, mayAddressAll: true };
+        }
         throw new UnauthorizedError(
           "No API keys are configured: set USERWIRE_API_KEYS, see userwire key --help",
         );

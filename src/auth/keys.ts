@@ -1,7 +1,10 @@
 /**
  * API keys: how they are made, how their hash lines are read, and whether one that is shown is among them. A line is
  *
- *     <name>:<scopes, joined by +>:<username pattern>:<SHA-256 of the key, in hex>
+ *     <name>:<scopes, joined by +>:<patterns, joined by |>:<SHA-256 of the key, in hex>
+ *
+ * A pattern is of usernames, or of names of groups when it begins with "@": `user-*|@team-*`. What of a name could be taken
+ * for a "|" or for such an "@" is percent-encoded, as is all that could end the line.
  *
  * Pure. A plain hash suffices because a key is 256 random bits: nobody can go through them, however fast. (Slow
  * hashes are for passwords, which can be guessed; here one would only let strangers burn our processor.)
@@ -10,7 +13,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { ForbiddenError, UnauthorizedError } from "../protocol/errors.ts";
 import type { Caller, Scope } from "./auth.ts";
 
-const SCOPES: readonly Scope[] = ["send", "broadcast", "read", "tickets", "admin"];
+const SCOPES: readonly Scope[] = ["send", "broadcast", "read", "tickets", "groups", "admin"];
 
 const PREFIX = "uw_";
 const KEY_BYTES = 32;
@@ -24,13 +27,15 @@ export interface KnownKey {
   readonly name: string;
   readonly scopes: ReadonlySet<Scope>;
   /** Usernames it may address; `*` stands for any text. */
-  readonly pattern: string;
+  readonly users: readonly string[];
+  /** Groups it may address; without any, none. */
+  readonly groups: readonly string[];
   readonly hash: Uint8Array;
 }
 
 /**
  * Makes a key.
- * @param options.users Pattern of the usernames it may address. @default "*"
+ * @param options.users Patterns of the usernames it may address, and of groups, as in the line. @default "*"
  * @returns The key, which is shown once and kept by its owner, and the line for the service.
  * @throws {TypeError} when the name, a scope or the pattern can't be used.
  */
@@ -49,10 +54,18 @@ export function newKey(
     const what = JSON.stringify(unknown ?? "none");
     throw new TypeError(`Scopes must be ${SCOPES.join(", ")}, one or more of them, but there is ${what}`);
   }
-  if (users === "") throw new TypeError('The pattern of usernames must not be empty: "*" is all');
+  const patterns = users.split("|");
+  if (patterns.some((pattern) => pattern === "" || pattern === "@")) {
+    throw new TypeError(
+      'No pattern of usernames or groups may be empty: "*" is all users, and "*|@*" all groups too',
+    );
+  }
   const key = `${PREFIX}${name}_${randomBytes(KEY_BYTES).toString("base64url")}`;
   // Whatever could end the line or the list of lines is encoded; the star is not.
-  const line = [name, [...new Set(scopes)].join("+"), encodeURIComponent(users), hashOf(key).toString("hex")];
+  const encoded = patterns.map((pattern) =>
+    pattern.replace(/^(@?)(.*)$/s, (_, at, rest) => at + encodeURIComponent(rest))
+  );
+  const line = [name, [...new Set(scopes)].join("+"), encoded.join("|"), hashOf(key).toString("hex")];
   return { key, line: line.join(":") };
 }
 
@@ -88,18 +101,23 @@ export function parseKeyLines(
 }
 
 function parseLine(line: string): KnownKey | undefined {
-  const [, name, scopeList, pattern, hash] = LINE.exec(line) ?? [];
+  const [, name, scopeList, patternList, hash] = LINE.exec(line) ?? [];
   const scopes = scopeList?.split("+") ?? [];
   if (name === undefined || !scopes.every(isScope)) return undefined;
+  const patterns = patternList!.split("|");
+  if (patterns.some((pattern) => pattern === "" || pattern === "@")) return undefined;
   try {
     return {
       name,
       scopes: new Set(scopes),
-      pattern: decodeURIComponent(pattern!),
+      users: patterns.filter((pattern) => !pattern.startsWith("@")).map(decodeURIComponent),
+      groups: patterns.filter((pattern) => pattern.startsWith("@")).map((pattern) =>
+        decodeURIComponent(pattern.slice(1))
+      ),
       hash: Uint8Array.fromHex(hash!),
     };
   } catch {
-    return undefined; // the pattern is not what encodeURIComponent writes
+    return undefined; // a pattern is not what encodeURIComponent writes
   }
 }
 
@@ -118,12 +136,16 @@ export class KeyRing {
 
   replace(keys: readonly KnownKey[]): void {
     const folded = (text: string) => this.#fold ? text.toLowerCase() : text;
+    const anyOf = (patterns: readonly string[]) => {
+      const all = patterns.map((pattern) => patternOf(folded(pattern)));
+      return (name: string) => all.some((fits) => fits(folded(name)));
+    };
     this.#keys = keys.map((key) => {
-      const fits = patternOf(folded(key.pattern));
       const caller: Caller = {
         name: key.name,
-        mayAddress: (username) => fits(folded(username)),
-        mayAddressAll: /^\*+$/.test(key.pattern),
+        mayAddress: anyOf(key.users),
+        mayAddressGroup: anyOf(key.groups),
+        mayAddressAll: key.users.some((pattern) => /^\*+$/.test(pattern)),
       };
       return { ...key, caller };
     });

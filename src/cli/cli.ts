@@ -7,8 +7,15 @@
  */
 import { Command, CommanderError } from "commander";
 import manifest from "../../deno.json" with { type: "json" };
-import { ConfigError, InvalidMessageError, InvalidUsernameError, messageOf } from "../protocol/errors.ts";
+import {
+  ConfigError,
+  InvalidGroupNameError,
+  InvalidMessageError,
+  InvalidUsernameError,
+  messageOf,
+} from "../protocol/errors.ts";
 import { addBroadcast } from "./broadcast.ts";
+import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
 import { addRedisFunctions } from "./redis_functions.ts";
 import { addListen } from "./listen.ts";
@@ -72,6 +79,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addBroadcast(program, shell);
   addListen(program, shell);
   addWho(program, shell);
+  addGroup(program, shell);
   addKey(program, shell);
   addWebhook(program, shell);
   addRedisFunctions(program, shell);
@@ -104,7 +112,7 @@ function writeError(io: Io, text: string): void {
   }
 }
 
-const USER_FAULTS = [ConfigError, InvalidUsernameError, InvalidMessageError];
+const USER_FAULTS = [ConfigError, InvalidGroupNameError, InvalidUsernameError, InvalidMessageError];
 
 function inWords(error: unknown, { hasStack }: { hasStack: boolean }): string {
   if (error instanceof ConfigError) {

@@ -17,9 +17,13 @@ export function addKey(program: Command, { io }: Shell): void {
     .argument("<name>", "whose key it is, for logs and messages")
     .requiredOption(
       "--scopes <list>",
-      "what it allows: send, broadcast, read, tickets, admin, comma separated",
+      "what it allows: send, broadcast, read, tickets, groups, admin, comma separated",
     )
-    .option("--users <pattern>", "which users it may address; * stands for any text", "*")
+    .option(
+      "--users <pattern>",
+      "which users it may address, and with @ which groups; * stands for any text",
+      "*",
+    )
     .option("--json", "print both as JSON")
     .addHelpText(
       "after",
@@ -29,10 +33,12 @@ Scopes:
   broadcast  send messages to everybody; needs the pattern *
   read       see who is online, read histories and metrics
   tickets    make tickets, with which sockets connect
+  groups     change who is in which group
   admin      make tickets, broadcast, close connections, revoke tokens
 
-Example:
-  $ userwire key new shop --scopes send,read --users 'customer-*'`,
+Examples:
+  $ userwire key new shop --scopes send,read --users 'customer-*'
+  $ userwire key new crm --scopes send,read,groups --users 'user-*|@team-*'`,
     );
   command.action((name: string, { scopes, users, json }: NewOptions) => {
     let made: { key: string; line: string };

@@ -1,9 +1,10 @@
 /**
- * `userwire send`: gives a running service one message for one user and prints how many sockets it reached. A
- * user who is offline is an answer, not a failure.
+ * `userwire send`: gives a running service one message for one user, or for a group, and prints how many sockets it
+ * reached. A user who is offline is an answer, not a failure.
  */
 import type { Command } from "commander";
-import { parseUsername } from "../protocol/username.ts";
+import { parseGroupName, parseUsername } from "../protocol/username.ts";
+import { groupOutcome } from "./group.ts";
 import { addPayload, type PayloadFlags, payloadOf } from "./payload.ts";
 import { addServiceOptions, type Counted, inWords, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
@@ -16,18 +17,21 @@ interface SendOptions extends ServiceFlags, PayloadFlags {
 export function addSend(program: Command, shell: Shell): void {
   const { io } = shell;
   const command = program.command("send")
-    .description("Send a message to a user of a running service")
-    .argument("<user>", "who gets it");
+    .description("Send a message to a user of a running service, or to a group")
+    .argument("<user>", "who gets it; @team-7 is the group team-7");
   addPayload(command)
     .option("--json", "print the service's answer as JSON")
     .addHelpText("after", `\nExample:\n  $ userwire send alice '{"hello": "world"}'\n  sent to 2 sockets`);
 
   addServiceOptions(command);
   command.action(async (user: string, given: string | undefined, options: SendOptions) => {
-    const username = parseUsername(user);
+    const to = user.startsWith("@")
+      ? { group: parseGroupName(user.slice(1)) }
+      : { user: parseUsername(user) };
     const service = new Service(options, shell);
-    const { answer, count } = await service.send(username, await payloadOf(command, io, given, options));
-    io.out(`${options.json ? JSON.stringify(answer) : outcome(username, count)}\n`);
+    const { answer, count } = await service.send(to, await payloadOf(command, io, given, options));
+    const words = "user" in to ? outcome(to.user, count) : groupOutcome(answer, count);
+    io.out(`${options.json ? JSON.stringify(answer) : words}\n`);
   });
 }
 

@@ -102,18 +102,28 @@ export class Service {
   }
 
   /**
-   * Sends a payload to a user.
+   * Sends a payload to a user, or to a group.
    * @returns The service's answer, and how many got the message.
    */
-  async send(username: string, payload: Payload): Promise<{ answer: object; count: Counted }> {
-    const path = `v1/users/${encodeURIComponent(username)}/messages`;
+  async send(
+    to: { readonly user: string } | { readonly group: string },
+    payload: Payload,
+  ): Promise<{ answer: Record<string, unknown>; count: Counted }> {
+    const whose = "user" in to
+      ? `users/${encodeURIComponent(to.user)}`
+      : `groups/${encodeURIComponent(to.group)}`;
+    const path = `v1/${whose}/messages`;
     const { answer } = await this.#call(path, payload);
+    const count = isObject(answer) ? countedIn(answer) : undefined;
+    if (!count) throw this.#strange(path);
+    return { answer: answer as Record<string, unknown>, count };
+  }
+
+  /** Makes a call whose answer is an object. @param value The body, as JSON. */
+  async ask(method: string, path: string, value?: object): Promise<Record<string, unknown>> {
+    const { answer } = await this.#call(path, value && jsonOf(value), method);
     if (!isObject(answer)) throw this.#strange(path);
-    for (const [key, unit] of UNITS) {
-      const count = answer[key];
-      if (typeof count === "number") return { answer, count: { count, unit } };
-    }
-    throw this.#strange(path);
+    return answer;
   }
 
   /** Sends a payload to everybody. @returns The service's answer. */
@@ -177,15 +187,19 @@ export class Service {
     return new Error(`Can't reach a service at ${this.address}: ${reason} (${advice})`, options);
   }
 
-  async #call(path: string, { type, body }: Payload): Promise<{ answer: unknown; headers: Headers }> {
+  async #call(
+    path: string,
+    payload?: Payload,
+    method = "POST",
+  ): Promise<{ answer: unknown; headers: Headers }> {
     const response = await this.#fetch(new URL(path, this.#base), {
-      method: "POST",
+      method,
       headers: {
         ...(this.#key !== "" && { "authorization": `Bearer ${this.#key}` }),
-        "content-type": type,
+        ...(payload && { "content-type": payload.type }),
         "accept": "application/json, application/problem+json",
       },
-      body,
+      ...(payload && { body: payload.body }),
     });
     if (!response.ok) throw await problemOf(response, this.#key === "" ? CALL_CREDENTIALS : "");
     try {
@@ -224,6 +238,15 @@ export interface Counted {
 }
 
 const UNITS: ReadonlyMap<string, string> = new Map([["sockets", "socket"], ["nodes", "node"]]);
+
+/** The number of an answer with what it counts; undefined when there is none. */
+export function countedIn(answer: Readonly<Record<string, unknown>>): Counted | undefined {
+  for (const [key, unit] of UNITS) {
+    const count = answer[key];
+    if (typeof count === "number") return { count, unit };
+  }
+  return undefined;
+}
 
 function jsonOf(value: object): Payload {
   return { type: "application/json", body: JSON.stringify(value) };

@@ -45,6 +45,8 @@ export interface Message<Data = unknown> {
   readonly ts: number;
   /** Its number among the user's messages; undefined when the service keeps no history, or does not know it. */
   readonly seq: number | undefined;
+  /** The group that it was sent to; missing when it was sent to the user alone. */
+  readonly group?: string;
   /** Whether it was sent before this connection was there for it. */
   readonly replayed: boolean;
 }

@@ -1,9 +1,12 @@
 /**
- * The engine joins the nodes: a broker and a history, both in memory or both on one Redis. It picks and wires them by
+ * The engine joins the nodes: a broker, a history and groups, all in memory or all on one Redis. It picks and wires them by
  * settings, and is the only room that knows which implementations there are; what they do it leaves to them.
  */
 import type { Broker } from "../broker/broker.ts";
 import { MemoryBroker } from "../broker/memory.ts";
+import type { Groups } from "../groups/groups.ts";
+import { MemoryGroups } from "../groups/memory.ts";
+import { RedisGroups } from "../groups/redis.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
 import type { FirstAttempt, Scripts } from "../redis/commands.ts";
@@ -28,6 +31,7 @@ export interface EngineRedis extends Scripts {
 export interface Engine {
   readonly broker: Broker;
   readonly history: History;
+  readonly groups: Groups;
   /** Redis; none in memory. */
   readonly redis: EngineRedis | undefined;
   /** How the first attempt to connect ends, waiting for it at most so long, in milliseconds. */
@@ -64,6 +68,7 @@ function openInMemory(options: EngineOptions, limits: HistoryLimits): Engine {
   return {
     broker,
     history,
+    groups: new MemoryGroups(),
     redis: undefined,
     firstAttempt: () => Promise.resolve({ outcome: "ready" }),
     unready: () => broker.unavailable(),
@@ -97,6 +102,7 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
   return {
     broker: shards.broker,
     history: shards.history,
+    groups: new RedisGroups(shards, channelPrefix),
     redis: shards,
     firstAttempt: (withinMs) => shards.firstAttempt(withinMs),
     unready: () => shards.unready(),

@@ -42,7 +42,8 @@ export class Shards implements Scripts {
     this.#source = source;
     this.#topology = topology;
     this.#options = options;
-    const isOne = () => this.#single !== undefined;
+    const isOne = () => this.isOne;
+    const count = () => this.#shards.size;
     this.broker = new RoutedBroker(options.subscriptions === "shared" ? "nodes" : "sockets", {
       of: (channel) => this.#of(channel).broker,
       all: () => this.#all().map(({ broker }) => broker),
@@ -56,6 +57,9 @@ export class Shards implements Scripts {
       of: (name) => this.#of(name).history,
       get isOne() {
         return isOne();
+      },
+      get count() {
+        return count();
       },
       there: (name, work) => this.#there(name, ({ history }) => work(history)),
     });
@@ -144,6 +148,11 @@ export class Shards implements Scripts {
   evaluate(script: Script, keys: readonly string[], args: readonly string[]): Promise<unknown> {
     if (this.#single) return this.#single.redis.evaluate(script, keys, args);
     return this.#there(keys[0]!, ({ redis }) => redis.evaluate(script, keys, args));
+  }
+
+  /** Whether keys of several slots may be named together. */
+  get isOne(): boolean {
+    return this.#single !== undefined;
   }
 
   lifeAt(key: string): string {

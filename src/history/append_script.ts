@@ -18,8 +18,9 @@ export type AppendReply = [
 ];
 
 /** What is to be appended, as all users have it. */
-const MESSAGE = `
+export const MESSAGE = `
 local elsewhere = ''
+local passes_over_unknown, keeps_for_offline = '0', '1'
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
@@ -58,6 +59,9 @@ end
 -- Not what PUBLISH answers: that counts subscriptions by pattern, too.
 local reached = redis.call('PUBSUB', '${numsub}', channel)[2]
 if expect_online == '1' and reached == 0 then return {'offline'} end
+-- Where there is no counter no client has a position that it could come back with.
+if passes_over_unknown == '1' and reached == 0 and redis.call('EXISTS', position) == 0 then return {'unseen'} end
+local keeps_it = keeps_for_offline == '1' or reached > 0
 
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
 -- None of these commands answers with a table, unless it is an error.
@@ -78,8 +82,10 @@ if count > 0 then
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
   kept_epoch = epoch
   ${unlessFailed("'HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag", "is_counted = true")}
-  ${unlessFailed(ADD, "is_stored = true")}
-  if failed and not is_stored and string.find(failed.err, 'equal or smaller', 1, true) then
+  if keeps_it then
+    ${unlessFailed(ADD, "is_stored = true")}
+  end
+  if failed and keeps_it and not is_stored and string.find(failed.err, 'equal or smaller', 1, true) then
     -- The stream remembers a number that was undone, or set back with the counter alone: it is written anew. It must be
     -- possible to give it an end again.
     failed, left = nil, -1

@@ -18,6 +18,7 @@
  * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
  */
 import { seqFields } from "../protocol/envelope.ts";
+import type { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Position } from "../protocol/position.ts";
 
 /** How much is kept of each user. */
@@ -73,6 +74,87 @@ export type Appended =
   /** The idempotency key belongs to another message. */
   | { readonly outcome: "conflict" };
 
+/** What became of a message to many users, so far: how many users, but for `reached`. */
+export interface Tally {
+  /** It was numbered for them; where nothing is kept, handed to them. */
+  readonly users: number;
+  /** Of these, who had a subscription. */
+  readonly online: number;
+  /** Subscriptions that it was handed to. */
+  readonly reached: number;
+  /** Of these, for whom it was kept while they had none. */
+  readonly stored: number;
+  /** Passed over: nobody listens, and there is no counter that a client could come back to. */
+  readonly unknown: number;
+  /** Passed over for `expectOnline`. */
+  readonly offline: number;
+  /** Refused for them alone, as where another program holds one of their keys. */
+  readonly failed: number;
+}
+
+/** One message on its way to many users, page after page. How far it has come is kept, so that another may go on. */
+export interface Run {
+  readonly name: RunName;
+  /** Of the message: that of the first try. */
+  readonly id: string;
+  /** Up to where it has come, as the one who runs it says; "" at the beginning. */
+  readonly cursor: string;
+  /** Channels after the cursor for which it is done already. */
+  readonly beyond: ReadonlySet<string>;
+  readonly tally: Tally;
+  /** Tells it from others that would go on with the same run. */
+  readonly holder: string;
+}
+
+/** Where a run is kept. */
+export interface RunName {
+  /** Decides on which server, as that of a user does. */
+  readonly channel: string;
+  readonly key: string;
+  /** Whether its outcome is remembered, for who comes again with the key. */
+  readonly isKept: boolean;
+}
+
+export type OpenedRun =
+  | { readonly outcome: "open"; readonly run: Run }
+  /** It came to its end. */
+  | { readonly outcome: "done"; readonly id: string; readonly tally: Tally }
+  /** Somebody else is at it. */
+  | { readonly outcome: "held" }
+  /** It was to be there, and is not. */
+  | { readonly outcome: "lost" }
+  /** The key belongs to another message. */
+  | { readonly outcome: "conflict" };
+
+/** Some users that a run comes to in one go. */
+export interface RunPage {
+  /** Each once. */
+  readonly channels: readonly string[];
+  /** Where the run has to be. */
+  readonly from: string;
+  /** Where it is after this. */
+  readonly to: string;
+  readonly isLast: boolean;
+}
+
+export interface PageOptions extends Pick<AppendOptions, "ttlMs" | "expectOnline"> {
+  /** Keeps it only for who listens; others have a number, and a hole they are told of. @default "all" */
+  keepFor?: "all" | "online";
+}
+
+export type PageOutcome =
+  /** It is noted how far it has come. */
+  | {
+    readonly outcome: "noted";
+    readonly tally: Tally;
+    /** To whom it did not come, for want of a server: the page is to be tried again with these alone. */
+    readonly left: readonly string[];
+    /** Why. */
+    readonly reason?: BrokerUnavailableError;
+  }
+  /** The run is somewhere else: nothing was done, or on several servers that it was is noted nowhere. */
+  | { readonly outcome: "passed" };
+
 /** One stored message. */
 export interface Stored {
   readonly seq: number;
@@ -106,6 +188,8 @@ export interface SinceOptions {
 
 export interface History {
   readonly limits: HistoryLimits;
+  /** Over how many stores the users of a page are spread, which work at the same time. @default 1 */
+  readonly spread?: number;
 
   /** @throws {BrokerUnavailableError} */
   append(channel: string, message: OutgoingMessage, options?: AppendOptions): Promise<Appended>;
@@ -129,6 +213,37 @@ export interface History {
    * @throws {BrokerUnavailableError} which is then true of all.
    */
   appendEach?(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]>;
+
+  /**
+   * Begins a run, or takes it up where it has come to.
+   * @param options.isAgain It has begun: it is lost where nothing is known of it.
+   * @throws {BrokerUnavailableError}
+   */
+  openRun(
+    name: RunName,
+    message: { readonly id: string; readonly fingerprint: string },
+    options?: { isAgain?: boolean },
+  ): Promise<OpenedRun>;
+
+  /**
+   * Appends one message for each user of a page, in their order and each in a step as `append`'s, and notes that the run
+   * has come so far: on one server all in one step, so that each user gets it once, whoever goes on with the run; on
+   * several the note comes after, so that a page may come twice when the process ends in between. Passes over users who
+   * have neither a subscription nor a counter. Everybody else on the store waits until all are done, so few at one time.
+   * @throws {BrokerUnavailableError} which is then true of all.
+   */
+  appendPage(
+    run: Run,
+    page: RunPage,
+    message: OutgoingMessage,
+    options?: PageOptions,
+  ): Promise<PageOutcome>;
+
+  /**
+   * Lets go of a run that has not come to its end: another may take it up; one that has done nothing is forgotten.
+   * @throws {BrokerUnavailableError}
+   */
+  leaveRun(run: Run): Promise<void>;
 
   /**
    * Notes what a key stands for where one is for many appends: for longer than these remember it.
@@ -161,6 +276,31 @@ export interface History {
 
 /** How long an idempotency key is remembered. */
 export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
+
+/** How long one holds a run that gives no sign of life, where two at the same run would send it twice. */
+export const RUN_LEASE_MS = 15_000;
+
+export const NOTHING_DONE: Tally = {
+  users: 0,
+  online: 0,
+  reached: 0,
+  stored: 0,
+  unknown: 0,
+  offline: 0,
+  failed: 0,
+};
+
+/** Both together. */
+export function sumOf(one: Tally, other: Tally): Tally {
+  const sum: Record<string, number> = {};
+  for (const [what, count] of Object.entries(one)) sum[what] = count + other[what as keyof Tally];
+  return sum as unknown as Tally;
+}
+
+/** Users that a run is done with, whatever became of the message for them. */
+export function doneIn({ users, unknown, offline, failed }: Tally): number {
+  return users + unknown + offline + failed;
+}
 
 /** How long a claim is remembered: until the last of its appends has forgotten the key. */
 export const CLAIM_TTL_MS = IDEMPOTENCY_TTL_MS + 60_000;

@@ -10,12 +10,20 @@ import {
   type HistoryLimits,
   type Idempotency,
   IDEMPOTENCY_TTL_MS,
+  type OpenedRun,
   type OutgoingMessage,
   type Page,
+  type PageOptions,
+  type PageOutcome,
+  type Run,
+  type RunName,
+  type RunPage,
   type SinceOptions,
   type Stored,
+  type Tally,
   withSeq,
 } from "./history.ts";
+import { MemoryRuns } from "./memory_runs.ts";
 
 interface UserHistory {
   readonly epoch: string;
@@ -36,6 +44,7 @@ export class MemoryHistory implements History {
   readonly #histories = new Map<string, UserHistory>();
   /** Results of sends, by channel and idempotency key. */
   readonly #remembered = new Map<string, { fingerprint: string; result: Promise<Result>; endsMs: number }>();
+  readonly #runs: MemoryRuns;
   /** Calls that may have sent something, by prefix and idempotency key. */
   readonly #claims = new Map<string, { fingerprint: string; calls: number; endsMs: number }>();
   #sweptMs: number;
@@ -46,6 +55,7 @@ export class MemoryHistory implements History {
     this.limits = options.limits;
     this.#now = options.now ?? Date.now;
     this.#sweptMs = this.#now();
+    this.#runs = new MemoryRuns(this.#now);
   }
 
   async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
@@ -75,6 +85,38 @@ export class MemoryHistory implements History {
     options?: AppendOptions,
   ): Promise<PromiseSettledResult<Appended>[]> {
     return Promise.allSettled(channels.map((channel) => this.append(channel, message, options)));
+  }
+
+  // deno-lint-ignore require-await -- async so that a fault is a rejection, as the contract says
+  async openRun(
+    name: RunName,
+    message: { id: string; fingerprint: string },
+    options: { isAgain?: boolean } = {},
+  ): Promise<OpenedRun> {
+    this.#sweep();
+    return this.#runs.open(name, message, options.isAgain ?? false);
+  }
+
+  appendPage(
+    run: Run,
+    page: RunPage,
+    message: OutgoingMessage,
+    options: PageOptions = {},
+  ): Promise<PageOutcome> {
+    return this.#runs.append(run, page, async (channel): Promise<Partial<Tally>> => {
+      const isHeard = (await this.#broker.counts([channel]))[0]! > 0;
+      if (!isHeard && options.expectOnline) return { offline: 1 };
+      if (!isHeard && !this.#histories.has(channel)) return { unknown: 1 };
+      const isKept = isHeard || options.keepFor !== "online";
+      const { reached } = await this.#append(channel, message, options, isKept) as { reached: number };
+      const stored = Number(reached === 0 && isKept && this.limits.count > 0);
+      return { users: 1, online: Number(reached > 0), reached, stored };
+    });
+  }
+
+  // deno-lint-ignore require-await -- as above
+  async leaveRun(run: Run): Promise<void> {
+    this.#runs.leave(run);
   }
 
   claim(prefix: string, { key, fingerprint }: Idempotency): Promise<boolean> {
@@ -119,7 +161,13 @@ export class MemoryHistory implements History {
     };
   }
 
-  async #append(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<Result> {
+  /** @param isKept Whether it is kept for who is away; if not, a hole stays. */
+  async #append(
+    channel: string,
+    message: OutgoingMessage,
+    options: AppendOptions,
+    isKept = true,
+  ): Promise<Result> {
     // A memory broker answers within the same turn as it delivers, so the check can't go stale before the append.
     if (options.expectOnline && (await this.#broker.counts([channel]))[0] === 0) {
       return { outcome: "offline" };
@@ -132,8 +180,11 @@ export class MemoryHistory implements History {
     const seq = ++history.last;
     const tag = history.lastTag = tagOf(history.epoch, newEpoch());
     const envelope = withSeq(message, seq, tag);
-    history.entries.push({ seq, envelope, tag, endsMs: this.#now() + (options.ttlMs ?? this.limits.ttlMs) });
-    if (history.entries.length > this.limits.count) history.entries.shift();
+    const endsMs = this.#now() + (options.ttlMs ?? this.limits.ttlMs);
+    if (isKept) history.entries.push({ seq, envelope, tag, endsMs });
+    while (history.entries.length > 0 && history.entries[0]!.seq <= seq - this.limits.count) {
+      history.entries.shift();
+    }
     const reached = await this.#broker.publish(channel, envelope);
     return { outcome: "appended", id: message.id, position: { epoch: history.epoch, seq }, reached };
   }
@@ -160,6 +211,7 @@ export class MemoryHistory implements History {
         this.#histories.delete(channel);
       }
     }
+    this.#runs.sweep(nowMs);
     for (const [key, { endsMs }] of this.#remembered) if (endsMs <= nowMs) this.#remembered.delete(key);
     for (const [name, { endsMs }] of this.#claims) if (endsMs <= nowMs) this.#claims.delete(name);
   }

@@ -7,6 +7,8 @@
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
  *     userwire:<prefix>call:<key>     string  what a key of many sends stands for, and of how many calls
  *
+ * Messages to groups are in `redis_runs.ts`.
+ *
  * One script per send: scripts run alone, so check, count, number, store and publish are one step, and it is done whole or
  * not at all. A message to many users is one script for a portion of them, which does that for one after the other: most of
  * what a send costs this process is the call. Times are those of Redis' own clock.
@@ -41,12 +43,18 @@ import {
   type HistoryLimits,
   type Idempotency,
   IDEMPOTENCY_TTL_MS,
+  type OpenedRun,
   type OutgoingMessage,
   type Page,
+  type PageOptions,
+  type PageOutcome,
+  type Run,
+  type RunPage,
   type Send,
   type SinceOptions,
 } from "./history.ts";
 import type { Lineage, Part } from "./lineage.ts";
+import { RedisRuns } from "./redis_runs.ts";
 import { SINCE, type SinceReply } from "./since_script.ts";
 import { Timeline } from "./timeline.ts";
 
@@ -65,6 +73,8 @@ export class RedisStreamsHistory implements History {
   readonly #timeline: Timeline;
   readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
+  /** Public for a history over several. */
+  readonly runs: RedisRuns;
   /** Set while a look is under way at the data that has taken the place of ours. */
   #looked: Promise<void> | undefined;
   readonly #reads = new Semaphore(MAX_READS);
@@ -89,6 +99,14 @@ export class RedisStreamsHistory implements History {
     this.limits = options.limits;
     this.#append = appendScript(this.limits.count);
     redis.prepare(this.#append, APPEND_TO_ALL, APPEND_EACH, CLAIM, RELEASE);
+    this.runs = new RedisRuns({
+      redis,
+      timeline: this.#timeline,
+      limits: this.limits,
+      isPart: options.part !== undefined,
+      message: (message, options) => this.#message(message, options),
+      onData: (run) => this.#onData(run),
+    });
     if (this.limits.count === 0) return;
     redis.prepare(SINCE);
     redis.watchWith(this.#timeline);
@@ -100,7 +118,6 @@ export class RedisStreamsHistory implements History {
   }
 
   async append(channel: string, message: OutgoingMessage, options: AppendOptions = {}): Promise<Appended> {
-    if (this.#looked) await this.#isLookedAt();
     const run = () =>
       this.#redis.evaluate(this.#append, this.#keys([channel], options), [
         ...this.#message(message, options),
@@ -108,9 +125,7 @@ export class RedisStreamsHistory implements History {
         newEpoch(),
         ...this.#elsewhere(channel),
       ]);
-    let reply = await run() as AppendReply;
-    if (reply[0] === "replaced") reply = await this.#again(run) as AppendReply;
-    return this.#appended(channel, reply);
+    return this.#appended(channel, await this.#onData(run) as AppendReply);
   }
 
   async appendToAll(
@@ -118,7 +133,6 @@ export class RedisStreamsHistory implements History {
     message: OutgoingMessage,
     options: AppendOptions = {},
   ): Promise<PromiseSettledResult<Appended>[]> {
-    if (this.#looked) await this.#isLookedAt();
     const run = () =>
       this.#redis.evaluateEach(APPEND_TO_ALL, this.#keys(channels, options), [
         ...this.#message(message, options),
@@ -129,7 +143,6 @@ export class RedisStreamsHistory implements History {
   }
 
   async appendEach(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]> {
-    if (this.#looked) await this.#isLookedAt();
     const run = () => {
       const keys = [this.#timeline.markKey ?? positionKey(sends[0]!.channel)];
       const args = this.#message(NO_MESSAGE, {});
@@ -154,8 +167,7 @@ export class RedisStreamsHistory implements History {
     run: () => Promise<unknown[]>,
     channelOf: (nth: number) => string,
   ): Promise<PromiseSettledResult<Appended>[]> {
-    let replies = await run();
-    if (replies[0] === "replaced") replies = await this.#again(run) as unknown[];
+    const replies = await this.#onData(run) as unknown[];
     return replies.map((reply, i) => {
       try {
         if (reply instanceof Error) throw reply;
@@ -166,18 +178,37 @@ export class RedisStreamsHistory implements History {
     });
   }
 
-  /** Resolves after the look that is under way, a turn later than in `#again`: what was refused for it goes first. */
-  async #isLookedAt(): Promise<void> {
-    await this.#looked!.then(() => {});
+  openRun(...args: Parameters<History["openRun"]>): Promise<OpenedRun> {
+    return this.runs.open(...args);
   }
 
-  /** Other data has taken the place of that which was looked at: looks at it, and runs the script once more. */
-  async #again(run: () => Promise<unknown>): Promise<unknown> {
+  appendPage(
+    run: Run,
+    page: RunPage,
+    message: OutgoingMessage,
+    options: PageOptions = {},
+  ): Promise<PageOutcome> {
+    return this.runs.append(run, page, message, options);
+  }
+
+  leaveRun(run: Run): Promise<void> {
+    return this.runs.leave(run);
+  }
+
+  /**
+   * Runs a script that appends. Where other data has taken the place of that which was looked at, it looks at it, and runs
+   * the script once more.
+   */
+  async #onData(run: () => Promise<unknown>): Promise<unknown> {
+    // After the look that is under way, a turn later than below: what was refused for it goes first.
+    if (this.#looked) await this.#looked.then(() => {});
+    const reply = await run() as unknown[];
+    if (reply[0] !== "replaced") return reply;
     this.#looked ??= this.#redis.lookNow().finally(() => this.#looked = undefined);
     await this.#looked;
-    const reply = await run() as unknown[];
-    if (reply[0] === "replaced") throw new BrokerUnavailableError(OTHER_DATA);
-    return reply;
+    const later = await run() as unknown[];
+    if (later[0] === "replaced") throw new BrokerUnavailableError(OTHER_DATA);
+    return later;
   }
 
   /** What `OPEN_POSITION` reads, where there is anything. */

@@ -1,25 +1,40 @@
 /** A history over several: each channel's is in one of them. */
+import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { claimKey } from "./claim_script.ts";
-import type {
-  Appended,
-  AppendOptions,
-  History,
-  HistoryLimits,
-  Idempotency,
-  OutgoingMessage,
-  Page,
-  Send,
-  SinceOptions,
+import {
+  type Appended,
+  type AppendOptions,
+  type History,
+  type HistoryLimits,
+  type Idempotency,
+  NOTHING_DONE,
+  type OpenedRun,
+  type OutgoingMessage,
+  type Page,
+  type PageOptions,
+  type PageOutcome,
+  type Run,
+  type RunPage,
+  type Send,
+  type SinceOptions,
 } from "./history.ts";
+import { merge, type Portion, type RedisRuns } from "./redis_runs.ts";
+
+/** A history that may have a part of the channels. */
+export interface HistoryPart extends History {
+  readonly runs: Pick<RedisRuns, "appendPortion" | "note">;
+}
 
 /** Which history has the messages of a channel. */
 export interface HistoryRoutes {
   /** @throws {BrokerUnavailableError} when that is not known. */
-  of(name: string): History;
+  of(name: string): HistoryPart;
   /** Whether a portion of channels is all in one. */
   readonly isOne: boolean;
+  /** How many there are. */
+  readonly count: number;
   /** Does it where the channel's history is; once more where that turns out to be elsewhere. */
-  there<T>(name: string, work: (history: History) => Promise<T>): Promise<T>;
+  there<T>(name: string, work: (history: HistoryPart) => Promise<T>): Promise<T>;
 }
 
 export class RoutedHistory implements History {
@@ -30,6 +45,10 @@ export class RoutedHistory implements History {
   constructor(limits: HistoryLimits, routes: HistoryRoutes) {
     this.limits = limits;
     this.#routes = routes;
+  }
+
+  get spread(): number {
+    return this.#routes.isOne ? 1 : Math.max(1, this.#routes.count);
   }
 
   append(channel: string, message: OutgoingMessage, options?: AppendOptions): Promise<Appended> {
@@ -56,6 +75,42 @@ export class RoutedHistory implements History {
     return await Promise.allSettled(
       sends.map(({ channel, message, options }) => this.append(channel, message, options)),
     );
+  }
+
+  openRun(...args: Parameters<History["openRun"]>): Promise<OpenedRun> {
+    return this.#routes.there(args[0].channel, (history) => history.openRun(...args));
+  }
+
+  /** On several, each appends for those whose messages it has, all at the same time; then it is noted. */
+  async appendPage(
+    run: Run,
+    page: RunPage,
+    message: OutgoingMessage,
+    options: PageOptions = {},
+  ): Promise<PageOutcome> {
+    const { channel } = run.name;
+    if (this.#routes.isOne) return await this.#routes.of(channel).appendPage(run, page, message, options);
+    const parts = new Map<HistoryPart, string[]>();
+    const portions: Promise<Portion>[] = [];
+    for (const name of page.channels) {
+      try {
+        const part = this.#routes.of(name);
+        const channels = parts.get(part);
+        if (channels) channels.push(name);
+        else parts.set(part, [name]);
+      } catch (reason) {
+        if (!(reason instanceof BrokerUnavailableError)) throw reason;
+        portions.push(Promise.resolve({ tally: NOTHING_DONE, left: [name], reason }));
+      }
+    }
+    for (const [{ runs }, channels] of parts) portions.push(runs.appendPortion(channels, message, options));
+    const done = merge(await Promise.all(portions));
+    const outcome = await this.#routes.there(channel, ({ runs }) => runs.note(run, page, done));
+    return outcome.outcome === "noted" && done.reason ? { ...outcome, reason: done.reason } : outcome;
+  }
+
+  leaveRun(run: Run): Promise<void> {
+    return this.#routes.there(run.name.channel, (history) => history.leaveRun(run));
   }
 
   claim(prefix: string, idempotency: Idempotency): Promise<boolean> {

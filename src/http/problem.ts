@@ -2,7 +2,12 @@
 import {
   BrokerUnavailableError,
   ForbiddenError,
+  GroupChangedError,
+  GroupNotFoundError,
+  GroupSendBrokenError,
+  GroupTooLargeError,
   IdempotencyConflictError,
+  InvalidGroupNameError,
   InvalidMessageError,
   InvalidUsernameError,
   KeysUnavailableError,
@@ -15,6 +20,7 @@ export type ProblemCode = keyof typeof PROBLEMS;
 const PROBLEMS = {
   invalid_request: { status: 400, title: "The request is not valid" },
   invalid_username: { status: 400, title: "The username is not valid" },
+  invalid_group: { status: 400, title: "The name of the group is not valid" },
   invalid_message: { status: 400, title: "The message is not valid" },
   invalid_handshake: { status: 400, title: "The WebSocket handshake is not valid" },
   unauthorized: { status: 401, title: "Authentication required" },
@@ -25,7 +31,10 @@ const PROBLEMS = {
   epoch_changed: { status: 410, title: "The history was lost or set back" },
   idempotency_conflict: { status: 422, title: "The idempotency key was used for another message" },
   not_found: { status: 404, title: "Not found" },
+  group_not_found: { status: 404, title: "There is no such group" },
   method_not_allowed: { status: 405, title: "Method not allowed" },
+  group_changed: { status: 412, title: "The group was changed by somebody else" },
+  group_too_large: { status: 413, title: "The group is too large" },
   too_large: { status: 413, title: "The body is too large" },
   unsupported_media_type: { status: 415, title: "Unsupported content type" },
   misdirected: { status: 421, title: "The host name is not served here" },
@@ -46,10 +55,18 @@ const RETRY_AFTER_S = "1";
 
 /** An answer that says no. 429 and 503 carry `Retry-After`, 401 the way to log in. */
 export class Problem extends Response {
-  /** @param detail What was wrong with this request and what to do, as a sentence. */
-  constructor(readonly code: ProblemCode, readonly detail: string, headers: Record<string, string>) {
+  /**
+   * @param detail What was wrong with this request and what to do, as a sentence.
+   * @param more Further members of the body.
+   */
+  constructor(
+    readonly code: ProblemCode,
+    readonly detail: string,
+    headers: Record<string, string>,
+    more: Record<string, number> = {},
+  ) {
     const { status, title } = PROBLEMS[code];
-    super(JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail }), {
+    super(JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail, ...more }), {
       status,
       headers: {
         "content-type": "application/problem+json",
@@ -62,8 +79,13 @@ export class Problem extends Response {
 }
 
 /** As the constructor of `Problem`. */
-export function problem(code: ProblemCode, detail: string, headers: Record<string, string> = {}): Problem {
-  return new Problem(code, detail, headers);
+export function problem(
+  code: ProblemCode,
+  detail: string,
+  headers: Record<string, string> = {},
+  more?: Record<string, number>,
+): Problem {
+  return new Problem(code, detail, headers, more);
 }
 
 /** A request that can't be answered as it is: thrown where that is seen, answered where the others are. */
@@ -91,6 +113,7 @@ export const EFFECT_ON_FAILURE = {
     refused: "no socket was told to close",
     unknown: "sockets may or may not have been told to close",
   },
+  change: { refused: "nothing was changed", unknown: "it may or may not have been changed: do it again" },
   revoke: { refused: "nothing was revoked", unknown: "it may or may not have been revoked: revoke it again" },
 } as const satisfies Record<string, Effect>;
 
@@ -101,6 +124,13 @@ export const EFFECT_ON_FAILURE = {
 export function problemOf(error: unknown, effect?: Effect): Problem | undefined {
   if (error instanceof RequestFault) return problem(error.code, error.message, error.headers);
   if (error instanceof InvalidUsernameError) return problem("invalid_username", error.message);
+  if (error instanceof InvalidGroupNameError) return problem("invalid_group", error.message);
+  if (error instanceof GroupNotFoundError) return problem("group_not_found", error.message);
+  if (error instanceof GroupChangedError) return problem("group_changed", error.message);
+  if (error instanceof GroupTooLargeError) return problem("group_too_large", error.message);
+  if (error instanceof GroupSendBrokenError) {
+    return problem("broker_unavailable", error.message, {}, { done: error.done, of: error.of });
+  }
   if (error instanceof UnauthorizedError) return problem("unauthorized", error.message);
   if (error instanceof ForbiddenError) return problem("forbidden", error.message);
   if (error instanceof InvalidMessageError) return problem("invalid_message", error.message);

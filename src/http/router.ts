@@ -28,8 +28,8 @@ export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOption
 const MAX_BULK_BYTES = 4 * 1024 * 1024;
 /** Bodies that name one user and say little more. */
 const MAX_SMALL_BYTES = 65_536;
-/** More characters than the path of any call has: of its name each byte may be encoded, as three. */
-const MAX_PATH = 500;
+/** More characters than the path of any call has: of its two names each byte may be encoded, as three. */
+const MAX_PATH = 900;
 
 export interface Router {
   /** @param own The name by which the request came. */

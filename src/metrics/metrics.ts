@@ -31,6 +31,9 @@ export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 /** Upper bounds in seconds: a send takes about a millisecond, and some seconds until Redis is given up. */
 const SEND_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
 
+/** Upper bounds in seconds: a message to a group of ten takes some milliseconds, one to ten thousand up to seconds. */
+const GROUP_SEND_BUCKETS = [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25];
+
 /** Close codes with a meaning. Clients may send any: the rest is one label, "other". */
 const CLOSE_CODES: ReadonlySet<number> = new Set([
   ...Array.from({ length: 15 }, (_, i) => 1_000 + i),
@@ -43,6 +46,9 @@ export class Metrics {
   readonly opened = { raw: 0, v1: 0 };
   readonly gaps = { trimmed: 0, epoch: 0 };
   readonly sends = { reached: 0, stored: 0, offline: 0, repeated: 0, refused: 0, unavailable: 0 };
+  readonly groupSends = { sent: 0, repeated: 0, refused: 0, unavailable: 0 };
+  /** Members of groups that were sent to, by what became of the message for them. */
+  readonly groupMembers = { online: 0, stored: 0, numbered: 0, unknown: 0, offline: 0, failed: 0 };
   delivered = 0;
   deliveredBytes = 0;
   replayed = 0;
@@ -57,9 +63,8 @@ export class Metrics {
   readonly #closed: Record<string, number> = {};
   readonly #failed: Record<string, number> = {};
   readonly #refused: Record<string, number> = {};
-  /** How many sends took no longer than each bound, and longer than the one before; last, those above all. */
-  readonly #sendBuckets: number[] = [...SEND_BUCKETS, Infinity].fill(0);
-  #sendSeconds = 0;
+  readonly #sendDurations = new Durations(SEND_BUCKETS);
+  readonly #groupSendDurations = new Durations(GROUP_SEND_BUCKETS);
   readonly #families: readonly Family[];
 
   constructor(options: MetricsOptions) {
@@ -71,7 +76,10 @@ export class Metrics {
       byLabel("counter", "userwire_connections_failed_total", "WebSocket connections closed before they counted as opened, by close code.", "code", () => this.#failed),
       byLabel("counter", "userwire_handshakes_refused_total", "WebSocket handshakes refused, by problem code.", "code", () => this.#refused),
       byLabel("counter", "userwire_sends_total", "Send requests, by outcome.", "outcome", () => this.sends),
-      { type: "histogram", name: "userwire_send_duration_seconds", help: "Seconds from a send request to the answer of the broker, without the wait for receipts.", samples: () => this.#sendDurations() },
+      { type: "histogram", name: "userwire_send_duration_seconds", help: "Seconds from a send request to the answer of the broker, without the wait for receipts.", samples: () => this.#sendDurations.samples() },
+      byLabel("counter", "userwire_group_sends_total", "Messages to groups, by outcome.", "outcome", () => this.groupSends),
+      byLabel("counter", "userwire_group_members_total", "Members of groups that messages were sent to, by what became of the message for them.", "what", () => this.groupMembers),
+      { type: "histogram", name: "userwire_group_send_duration_seconds", help: "Seconds that a message to a group took, from the first question to Redis to the last answer, without the wait for receipts.", samples: () => this.#groupSendDurations.samples() },
       single("counter", "userwire_messages_delivered_total", "Messages written to WebSocket connections.", () => this.delivered),
       single("counter", "userwire_delivered_bytes_total", "Bytes of messages written to WebSocket connections, envelope included.", () => this.deliveredBytes),
       single("counter", "userwire_messages_replayed_total", "Messages written to WebSocket connections from the history (replays).", () => this.replayed),
@@ -134,19 +142,55 @@ export class Metrics {
 
   /** The broker has answered a send. */
   onAnswer(seconds: number): void {
-    let bucket = 0;
-    while (bucket < SEND_BUCKETS.length && seconds > SEND_BUCKETS[bucket]!) bucket++;
-    this.#sendBuckets[bucket]!++;
-    this.#sendSeconds += seconds;
+    this.#sendDurations.add(seconds);
   }
 
-  *#sendDurations(): Iterable<[string, number]> {
-    let count = 0;
-    for (const [i, inBucket] of this.#sendBuckets.entries()) {
-      count += inBucket;
-      yield [`_bucket{le="${SEND_BUCKETS[i] ?? "+Inf"}"}`, count];
+  /**
+   * A message was sent to a group, or not.
+   * @param members How many of them, by what became of it for them; of those that it was numbered for, `users`.
+   * @param startMs When that began, as `performance.now` says.
+   */
+  onGroupSend(
+    outcome: keyof Metrics["groupSends"],
+    members: Omit<Metrics["groupMembers"], "numbered"> & { readonly users: number },
+    startMs: number,
+  ): void {
+    this.groupSends[outcome]++;
+    const { users, online, stored, unknown, offline, failed } = members;
+    const counts = { online, stored, numbered: users - online - stored, unknown, offline, failed };
+    for (const [what, count] of Object.entries(counts)) {
+      this.groupMembers[what as keyof typeof counts] += count;
     }
-    yield ["_sum", this.#sendSeconds];
+    if (outcome === "sent") this.#groupSendDurations.add((performance.now() - startMs) / 1_000);
+  }
+}
+
+/** How long things took, as a histogram. */
+class Durations {
+  readonly #bounds: readonly number[];
+  /** How many took no longer than each bound, and longer than the one before; last, those above all. */
+  readonly #buckets: number[];
+  #seconds = 0;
+
+  constructor(bounds: readonly number[]) {
+    this.#bounds = bounds;
+    this.#buckets = [...bounds, Infinity].fill(0);
+  }
+
+  add(seconds: number): void {
+    let bucket = 0;
+    while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++;
+    this.#buckets[bucket]!++;
+    this.#seconds += seconds;
+  }
+
+  *samples(): Iterable<[string, number]> {
+    let count = 0;
+    for (const [i, inBucket] of this.#buckets.entries()) {
+      count += inBucket;
+      yield [`_bucket{le="${this.#bounds[i] ?? "+Inf"}"}`, count];
+    }
+    yield ["_sum", this.#seconds];
     yield ["_count", count];
   }
 }

@@ -24,6 +24,7 @@ const REPLAY_FIELD = '"r":1,';
 const ACK_FIELD = '"ack":1,';
 const SEQ_FIELD = '"seq":';
 const TAG_FIELD = ',"tag":"';
+const GROUP_FIELD = ',"g":';
 const DATA_FIELD = ',"data":';
 const ENCODING_FIELD = ',"enc":"base64"';
 
@@ -50,6 +51,8 @@ interface EnvelopeOptions {
   receipt?: string | undefined;
   /** Only of a broadcast: how long its sender wants it kept, in milliseconds. */
   ttlMs?: number | undefined;
+  /** The group it was sent to. */
+  group?: string | undefined;
 }
 
 /** Characters of a message's tag. */
@@ -64,7 +67,7 @@ export function seqFields(seq: number, tag: string): string {
 
 /** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
-  const { id, ts, receipt, ttlMs } = options;
+  const { id, ts, receipt, ttlMs, group } = options;
   const isBinary = payload.kind === "binary";
   const data = isBinary
     ? `"${base64Of(payload.bytes)}"`
@@ -73,11 +76,13 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
     : payload.text;
   const encoding = isBinary ? ENCODING_FIELD : "";
   const ttl = ttlMs === undefined ? "" : `,"ttl_ms":${ttlMs}`;
+  // In a string the quotes of a name are escaped, so no name looks like the field with the payload.
+  const to = group === undefined ? "" : GROUP_FIELD + JSON.stringify(group);
   const kind = payload.kind.charAt(0); // "j", "t" or "b"
   const head = receipt === undefined
     ? MARK + kind + FRAME_HEAD
     : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;
-  return { head, tail: `"id":"${id}","ts":${ts}${ttl}${encoding}${DATA_FIELD}${data}}` };
+  return { head, tail: `"id":"${id}","ts":${ts}${ttl}${to}${encoding}${DATA_FIELD}${data}}` };
 }
 
 /** Writes the order to close every connection of a user, or those that it says. */

@@ -39,6 +39,26 @@ export class UserOfflineError extends Error {
   override readonly name = "UserOfflineError";
 }
 
+/** A name that can't name a group. */
+export class InvalidGroupNameError extends Error {
+  override readonly name = "InvalidGroupNameError";
+}
+
+/** No group of this name is known: it was never made, has lost its last member, or was lost with the data of Redis. */
+export class GroupNotFoundError extends Error {
+  override readonly name = "GroupNotFoundError";
+}
+
+/** A group has, or would have, more members than one may have. */
+export class GroupTooLargeError extends Error {
+  override readonly name = "GroupTooLargeError";
+}
+
+/** A group is not in the version that the caller has seen. */
+export class GroupChangedError extends Error {
+  override readonly name = "GroupChangedError";
+}
+
 /** An idempotency key was used before, for another message. */
 export class IdempotencyConflictError extends Error {
   override readonly name = "IdempotencyConflictError";
@@ -86,6 +106,26 @@ export class BrokerUnavailableError extends Error {
     super(message, { cause: options.cause });
     this.outcome = options.outcome ?? "refused";
   }
+}
+
+/** A send to a group broke off between two of its members. */
+export class GroupSendBrokenError extends BrokerUnavailableError {
+  /**
+   * @param done Members that are done with, whatever became of the message for them: at least so many.
+   * @param of Members that the group had when the send began.
+   */
+  constructor(
+    message: string,
+    readonly done: number,
+    readonly of: number,
+    options: { cause?: unknown } = {},
+  ) {
+    super(message, { outcome: done > 0 ? "unknown" : outcomeOf(options.cause), cause: options.cause });
+  }
+}
+
+function outcomeOf(cause: unknown): "refused" | "unknown" {
+  return cause instanceof BrokerUnavailableError ? cause.outcome : "unknown";
 }
 
 /** The keys that verify tokens are not known yet: who shows one now may be let in later with the same. */

@@ -51,6 +51,8 @@ export interface MessageFrame {
   id?: string;
   /** Unix milliseconds of the send, or of the arrival when the message had no envelope. */
   ts: number;
+  /** The group that it was sent to. */
+  g?: string;
   /** Set when `data` is bytes in base64. */
   enc?: "base64";
   data: unknown;

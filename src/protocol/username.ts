@@ -1,5 +1,5 @@
-/** Usernames, and the channels they become. Pure; clients may use it. */
-import { InvalidUsernameError } from "./errors.ts";
+/** Usernames, the channels they become, and names of groups. Pure; clients may use it. */
+import { InvalidGroupNameError, InvalidUsernameError } from "./errors.ts";
 
 const MAX_USERNAME_BYTES = 128;
 
@@ -28,11 +28,29 @@ export interface NameRules {
  * @throws {InvalidUsernameError}
  */
 export function parseUsername(text: unknown, rules: NameRules = {}): string {
-  if (typeof text !== "string") throw new InvalidUsernameError("A username must be a string");
-  const username = rules.fold ? foldCase(text) : text;
-  const fault = faultOf(username, rules);
-  if (fault !== undefined) throw new InvalidUsernameError(`A username must ${fault}`);
-  return username;
+  return parseName(text, rules, "A username", InvalidUsernameError);
+}
+
+/**
+ * Checks the name of a group and returns it: what may name a user may name a group, and one name may be both. It is no
+ * channel, so that names of Redis' own channels are free.
+ * @throws {InvalidGroupNameError}
+ */
+export function parseGroupName(text: unknown, { fold = false }: NameRules = {}): string {
+  return parseName(text, { fold }, "The name of a group", InvalidGroupNameError);
+}
+
+function parseName(
+  text: unknown,
+  rules: NameRules,
+  what: string,
+  Fault: new (text: string) => Error,
+): string {
+  if (typeof text !== "string") throw new Fault(`${what} must be a string`);
+  const folded = rules.fold ? foldCase(text) : { name: text };
+  const fault = "fault" in folded ? folded.fault : faultOf(folded.name, rules);
+  if (fault !== undefined) throw new Fault(`${what} must ${fault}`);
+  return (folded as { name: string }).name;
 }
 
 function faultOf(username: string, { bare }: NameRules): string | undefined {
@@ -58,9 +76,8 @@ function faultOf(username: string, { bare }: NameRules): string | undefined {
 /**
  * The text in lower case. A letter is refused when another capital has the same lower case, as the Kelvin sign has
  * that of K, or when it becomes several characters, as the dotted İ does: two users would become one.
- * @throws {InvalidUsernameError}
  */
-function foldCase(text: string): string {
+function foldCase(text: string): { name: string } | { fault: string } {
   if (!ASCII.test(text)) {
     for (const letter of text) {
       const small = letter.toLowerCase();
@@ -70,13 +87,13 @@ function foldCase(text: string): string {
       const isOnlyCapital = capital === letter || [...capital].length > 1;
       if ([...small].length === 1 && isOnlyCapital) continue;
       const code = letter.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0");
-      throw new InvalidUsernameError(
-        `A username must not hold U+${code} where letter case does not count: its lower case is that of another ` +
-          "letter too",
-      );
+      return {
+        fault:
+          `not hold U+${code} where letter case does not count: its lower case is that of another letter too`,
+      };
     }
   }
-  return text.toLowerCase();
+  return { name: text.toLowerCase() };
 }
 
 /** The channel of broadcasts: no user's, whatever the prefix. */
@@ -87,4 +104,9 @@ export function broadcastChannelOf(prefix = ""): string {
 /** The channel of a user: the prefix of the installation, then the username as it is. */
 export function channelOf(username: string, prefix = ""): string {
   return prefix + username;
+}
+
+/** What a group's keys are named by. It begins as no user's channel does, whatever the prefix. */
+export function groupTag(prefix: string, group: string): string {
+  return `${RESERVED_PREFIX}${prefix}group:${group}`;
 }

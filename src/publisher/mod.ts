@@ -11,12 +11,10 @@
  *
  * What is named here stays within a major version. The other files of the room may change at any time.
  */
-export {
-  type HistoryPage,
-  type HistoryPage as History,
-  Publisher,
-  type PublisherOptions,
-} from "./publisher.ts";
+export { Publisher, type PublisherOptions } from "./publisher.ts";
+export type { HistoryPage, HistoryPage as History } from "./history_page.ts";
 export type { BroadcastOptions, BroadcastResult } from "./broadcast.ts";
+export type { GroupSendOptions, GroupSendResult } from "./group_send.ts";
+export type { GroupBook, GroupInfo, GroupMembers, GroupUpdate } from "./groups.ts";
 export type { Count, ManySendOptions, SendOptions, SendResult } from "./send.ts";
 export type { Sendable } from "./payload.ts";

@@ -11,27 +11,28 @@ import type { Broker } from "../broker/broker.ts";
 import { prefix } from "../config/kinds.ts";
 import { openEngine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
-import type { History, Page } from "../history/history.ts";
+import type { History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";
-import { formatCloseOrder, frameOf } from "../protocol/envelope.ts";
-import {
-  BrokerUnavailableError,
-  ConfigError,
-  IdempotencyConflictError,
-  InvalidMessageError,
-} from "../protocol/errors.ts";
+import { formatCloseOrder } from "../protocol/envelope.ts";
+import { BrokerUnavailableError, ConfigError, IdempotencyConflictError } from "../protocol/errors.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
 import { databaseFault, parseRedisUrl } from "../redis/address.ts";
+import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
 import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
+import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
+import { GroupBook, NO_GROUPS } from "./groups.ts";
+import { type HistoryPage, readHistory } from "./history_page.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 import { Receipts } from "./receipts.ts";
 import {
   checkedId,
-  idempotencyOf,
+  checkedSend,
   type ManySendOptions,
   outgoingMessage,
+  PORTION_BYTES,
+  PORTION_SENDS,
   type SendOptions,
   type SendResult,
 } from "./send.ts";
@@ -42,29 +43,26 @@ export interface PublisherOptions {
   channelPrefix?: string;
   /** Lower-case usernames, as `USERWIRE_USERNAME_CASE=lower` does. @default false */
   foldUsernames?: boolean;
+  /** Where groups are kept: that of the same engine. Without it there are none. */
+  groups?: Groups;
+  /** Users that a group may have. @default 10000 */
+  maxGroupUsers?: number;
+  /** Most bytes that one message to a group may have, counted once for each user. @default 64 MiB */
+  maxFanoutBytes?: number;
   /** Where sends are counted. */
   metrics?: Metrics;
 }
 
-/** A page of a user's history as backends get it: with finished frames in place of envelopes. */
-export interface HistoryPage extends Pick<Page, "epoch" | "last" | "afterTag"> {
-  /** Number of the first message on the page; 0 when there is none. */
-  readonly first: number;
-  /** `m` frames as JSON text, oldest first. */
-  readonly frames: string[];
-}
-
-/** Users and bytes of one portion of a message to many: Redis does nothing else meanwhile, for some milliseconds. */
-const PORTION_SENDS = 100;
-const PORTION_BYTES = 128 * 1024;
-
 export class Publisher implements AsyncDisposable {
   readonly receipts: Receipts;
+  /** Who is in which group. */
+  readonly groups: GroupBook;
   readonly #broker: Broker;
   readonly #history: History;
   readonly #prefix: string;
   readonly #names: NameRules;
   readonly #appender: Appender;
+  readonly #groupSender: GroupSender;
   readonly #turns = new Turns();
   #closeEngine: () => Promise<void> = () => Promise.resolve();
 
@@ -79,6 +77,10 @@ export class Publisher implements AsyncDisposable {
     };
     this.#appender = new Appender(broker, history, options.metrics);
     this.receipts = new Receipts(broker, this.#prefix);
+    const { groups = NO_GROUPS, maxGroupUsers = 10_000, maxFanoutBytes = 64 * 1024 ** 2, metrics } = options;
+    const shared = { prefix: this.#prefix, names: this.#names, maxGroupUsers, maxFanoutBytes, metrics };
+    this.groups = new GroupBook(groups, broker, shared);
+    this.#groupSender = new GroupSender({ ...shared, broker, history, groups, turns: this.#turns });
   }
 
   /**
@@ -102,7 +104,7 @@ export class Publisher implements AsyncDisposable {
       await engine.close();
       throw new Error(`Can't open a publisher: ${attempt.reason}`, { cause: attempt.detail });
     }
-    const publisher = new Publisher(engine.broker, engine.history, options);
+    const publisher = new Publisher(engine.broker, engine.history, { groups: engine.groups, ...options });
     publisher.#closeEngine = engine.close;
     return publisher;
   }
@@ -161,6 +163,46 @@ export class Publisher implements AsyncDisposable {
       sending.push(line.run(send, portion.length * bytes, portion.length));
     }
     return (await Promise.all(sending)).flat();
+  }
+
+  /**
+   * Sends a message to every user of a group, page after page; sends to one group by one publisher come to each in one
+   * order. With an idempotency key a send that broke off is gone on with: each user gets it once, or, on a cluster, those of
+   * one page twice. Users without a socket who were not seen for a day are passed over.
+   * @param message As for `send`.
+   * @throws {InvalidGroupNameError | InvalidUsernameError | InvalidMessageError} before anything is sent.
+   * @throws {GroupNotFoundError | GroupTooLargeError | IdempotencyConflictError} when nothing was sent.
+   * @throws {GroupSendBrokenError} when it broke off: it says after how many.
+   * @throws {BrokerUnavailableError}
+   */
+  async sendToGroup(
+    group: string,
+    message: Sendable,
+    options: GroupSendOptions = {},
+  ): Promise<GroupSendResult> {
+    const { except, store, waitAckMs } = options;
+    const name = this.groups.name(group);
+    const { payload, id, appendOptions: { idempotency, ...append } } = checkedSend(
+      message,
+      options,
+      this.keepsHistory,
+    );
+    const send = {
+      group: name,
+      except: except === undefined ? undefined : parseUsername(except, this.#names),
+      id,
+      idempotency,
+      options: { ...append, ...(store && { keepFor: store }) },
+    };
+    const write = (id: string, receipt?: string) => outgoingMessage(payload, id, { receipt, group: name });
+    if (waitAckMs === undefined) return (await this.#groupSender.send({ ...send, write })).result;
+    using wait = await this.receipts.wait();
+    const waited = { ...send, write: (id: string) => write(id, wait.receipt) };
+    const { result, tally } = await this.#groupSender.send(waited);
+    if (result.repeated) return result;
+    const { acked, sockets } = await wait.acked(tally.reached, waitAckMs);
+    const isWhole = tally.users === result.users;
+    return { ...result, ...(isWhole && sockets !== undefined && { sockets }), acked };
   }
 
   /**
@@ -243,24 +285,7 @@ export class Publisher implements AsyncDisposable {
    * @param options.limit At most so many messages. @default 100
    */
   async history(username: string, options: { after?: number; limit?: number } = {}): Promise<HistoryPage> {
-    const { after = 0, limit = 100 } = options;
-    const channel = this.channel(username);
-    // Without `peek` the look would make a key for a user who never was there.
-    let page = await this.#history.since(channel, after, limit, { peek: true, proof: after > 0 });
-    const { epoch, last, afterTag } = page;
-    const items = [...page.items];
-    // A look counts messages that have left towards its limit, so it may find less than there is.
-    while (items.length < limit && page.upTo < page.last && page.epoch === epoch) {
-      page = await this.#history.since(channel, page.upTo, limit - items.length, { peek: true });
-      if (page.epoch === epoch) items.push(...page.items);
-    }
-    return {
-      epoch,
-      first: items[0]?.seq ?? 0,
-      last,
-      frames: items.map(({ envelope }) => frameOf(envelope)),
-      afterTag,
-    };
+    return await readHistory(this.#history, this.channel(username), options);
   }
 
   /**
@@ -286,24 +311,9 @@ export class Publisher implements AsyncDisposable {
    * @throws {InvalidUsernameError | InvalidMessageError}
    */
   #checked(username: string, message: Sendable, options: SendOptions) {
-    return this.#appender.checked(() => {
-      const payload = payloadFrom(message);
-      const { ttlMs, expectOnline, idempotencyKey, waitAckMs } = options;
-      if (waitAckMs !== undefined && !this.keepsHistory) {
-        throw new InvalidMessageError(
-          "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
-        );
-      }
-      return {
-        channel: this.channel(username),
-        id: checkedId(options.id),
-        payload,
-        appendOptions: {
-          ...(ttlMs !== undefined && { ttlMs }),
-          ...(expectOnline && { expectOnline }),
-          ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
-        },
-      };
-    });
+    return this.#appender.checked(() => ({
+      ...checkedSend(message, options, this.keepsHistory),
+      channel: this.channel(username),
+    }));
   }
 }

@@ -50,7 +50,7 @@ export class Receipts {
   readonly #prefix: string;
   readonly #name = crypto.randomUUID();
   readonly #waiting = new Map<string, Waiting>();
-  /** How many sockets of this node were handed a message just now, by receipt. */
+  /** How many sockets of this node were handed a message just now, by receipt and user: one to a group comes to each. */
   readonly #handed = new Map<string, number>();
   #subscription: Promise<Subscription> | undefined;
   #count = 0;
@@ -96,19 +96,20 @@ export class Receipts {
   }
 
   /**
-   * One more socket of this node was handed the message. Where the broker counts nodes, tells the sender how
-   * many were, once for all of them.
+   * One more socket of this node was handed the message. Where the broker counts nodes, tells the sender how many of
+   * this user's were, once for all of them.
    * @throws {BrokerUnavailableError}
    */
-  async handed(receipt: string): Promise<void> {
+  async handed(receipt: string, username: string): Promise<void> {
     if (this.#broker.counted === "sockets") return;
-    const before = this.#handed.get(receipt);
-    this.#handed.set(receipt, (before ?? 0) + 1);
+    const both = `${receipt} ${username}`;
+    const before = this.#handed.get(both);
+    this.#handed.set(both, (before ?? 0) + 1);
     if (before !== undefined) return;
     // The broker hands a message to all of them in one turn.
     await Promise.resolve();
-    const sockets = this.#handed.get(receipt);
-    this.#handed.delete(receipt);
+    const sockets = this.#handed.get(both);
+    this.#handed.delete(both);
     await this.report(receipt, sockets!);
   }
 

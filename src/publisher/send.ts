@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import type { Appended, AppendOptions, Idempotency, OutgoingMessage } from "../history/history.ts";
 import { IdempotencyConflictError, InvalidMessageError, UserOfflineError } from "../protocol/errors.ts";
 import { formatEnvelope, MESSAGE_ID, MESSAGE_ID_RULE, type Payload } from "../protocol/envelope.ts";
+import { payloadFrom, type Sendable } from "./payload.ts";
 
 /**
  * A number of sockets, or, with shared subscriptions, of the nodes that hold at least one: never one under the
@@ -45,6 +46,10 @@ export type SendResult = Count & {
   repeated?: true;
 };
 
+/** Users and bytes of one portion of a message to many: Redis does nothing else meanwhile, for some milliseconds. */
+export const PORTION_SENDS = 100;
+export const PORTION_BYTES = 128 * 1024;
+
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
 /** Returns the id of a message. @throws {InvalidMessageError} when it is none. */
@@ -73,14 +78,42 @@ export function idempotencyOf(key: string, payload: Payload): Idempotency {
 }
 
 /**
+ * Checks what does not depend on who gets it.
+ * @param keepsHistory Whether messages are kept for users who are away.
+ * @throws {InvalidMessageError}
+ */
+export function checkedSend(
+  message: Sendable,
+  { id, ttlMs, expectOnline, idempotencyKey, waitAckMs }: SendOptions,
+  keepsHistory: boolean,
+): { id: string; payload: Payload; appendOptions: AppendOptions } {
+  const payload = payloadFrom(message);
+  if (waitAckMs !== undefined && !keepsHistory) {
+    throw new InvalidMessageError(
+      "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
+    );
+  }
+  return {
+    id: checkedId(id),
+    payload,
+    appendOptions: {
+      ...(ttlMs !== undefined && { ttlMs }),
+      ...(expectOnline && { expectOnline }),
+      ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
+    },
+  };
+}
+
+/**
  * Writes the message, as of now.
  * @param options.receipt Where receipts go, if the sender waits for them.
  * @param options.ttlMs How long it is kept, where that is to stand in it.
+ * @param options.group To which it is sent.
  */
 export function outgoingMessage(
   payload: Payload,
   id: string,
-  options: { receipt?: string | undefined; ttlMs?: number | undefined } = {},
+  options: { receipt?: string | undefined; ttlMs?: number | undefined; group?: string | undefined } = {},
 ): OutgoingMessage {
   return { id, ...formatEnvelope(payload, { id, ts: Date.now(), ...options }) };
 }

@@ -21,7 +21,7 @@ import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "
 export type { FirstAttempt } from "./availability.ts";
 export { load as loadClientLibrary } from "./client_library.ts";
 export type { RedisOptions } from "./command_connection.ts";
-export { historyKey, idempotencyKey, positionKey } from "./keys.ts";
+export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey } from "./keys.ts";
 export { PLAIN, type PubSubWords, SHARDED } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
 export type { ClusterMaster } from "./cluster_master.ts";
@@ -29,7 +29,14 @@ export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from 
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Send, Watch } from "./greeting.ts";
 export { WarningsWatch } from "./warnings_watch.ts";
-export { isElsewhere, isReply, logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
+export {
+  isElsewhere,
+  isRefusedForAll,
+  isReply,
+  logMessage,
+  publicMessage,
+  publicMessageOfReply,
+} from "./error_text.ts";
 
 /** Runs scripts where their keys are. */
 export interface Scripts {

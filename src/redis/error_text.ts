@@ -131,6 +131,15 @@ export function isOnItsWay(error: unknown): boolean {
   return isElsewhere(error) && !messageOf(error).startsWith("MOVED");
 }
 
+/**
+ * Whether Redis' words in a script tell of the server, or of where a slot is: the same command may be done later, or
+ * elsewhere. All else is the fault of the keys that it was to use.
+ */
+export function isRefusedForAll(text: string): boolean {
+  return /\b(OOM|MISCONF|NOREPLICAS|READONLY|MASTERDOWN|CLUSTERDOWN)\b|non local key|same slot|cluster is down/
+    .test(text);
+}
+
 /** Whether the server is one that only its master may change. */
 export function isReadOnly(error: unknown): boolean {
   return isReply(error) && withoutScript(messageOf(error)).startsWith("READONLY");

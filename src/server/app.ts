@@ -144,7 +144,7 @@ function openParts(
   const authWith = authOf(config, log);
   const redisUrlFile = config.redisUrlFile && resolve(config.redisUrlFile);
   const engine = openEngine({ ...config, log, redisTls, redisUrlFile, probe: true });
-  const { broker, history, redis } = engine;
+  const { broker, history, groups, redis } = engine;
   const auth = authWith({ redis, broker });
   const watch = redis && new WarningsWatch(redis, log);
   const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
@@ -166,7 +166,7 @@ function openParts(
     lostSockets: () => connections.lost,
   });
   const foldUsernames = config.usernameCase === "lower";
-  const publisher = new Publisher(broker, history, { ...config, foldUsernames, metrics });
+  const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
   const broadcasts: Broadcasts = new Broadcasts({
     ...{ ...config, broker, history, metrics, log, registry: connections },
     receipts: publisher.receipts,

@@ -135,7 +135,7 @@ export class Output implements ReplayOutput {
   onHanded(receipt: string): void {
     const { receipts, log } = this.#context;
     // A sender that is not told waits until its time is over.
-    receipts.handed(receipt).catch((error: unknown) => {
+    receipts.handed(receipt, this.#owner.username).catch((error: unknown) => {
       log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
     });
   }

@@ -9,8 +9,10 @@ const KEPT_SENDS = 20;
 
 /**
  * @typedef {{ to: string | undefined, payload: string, type: "json" | "text" }} Message
- *   `to`: undefined for everybody who is connected.
- * @typedef {{ count: number, unit: string, kept: boolean, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
+ *   `to`: a user, or a group with @ before its name; undefined for everybody who is connected.
+ * @typedef {{ users: number, online: number, stored: number, unknown: number }} Members
+ *   Of a group: how many of its users the message was for, by what became of it for them.
+ * @typedef {{ count: number, unit: string, kept: boolean, members?: Members, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
  *   `kept`: nobody has it yet, but who comes back in time gets it.
  */
 
@@ -133,7 +135,8 @@ async function post(/** @type {Message} */ { to, payload, type }) {
       const [count, unit] = answer.sockets === undefined
         ? [answer.nodes, "node"]
         : [answer.sockets, "socket"];
-      return { count, unit, kept: answer.stored === true, id: answer.id, tookMs: tookMs() };
+      const outcome = { count, unit, kept: Boolean(answer.stored), id: answer.id, tookMs: tookMs() };
+      return to?.startsWith("@") ? { ...outcome, members: answer } : outcome;
     }
     const why = answer.detail ?? answer.title ?? response.statusText;
     return { problem: `${why} (${response.status})`, tookMs: tookMs() };
@@ -143,9 +146,10 @@ async function post(/** @type {Message} */ { to, payload, type }) {
   }
 }
 
-function messagesUrl(/** @type {string | undefined} */ username) {
-  if (username === undefined) return `${location.origin}/v1/broadcast`;
-  return `${location.origin}/v1/users/${encodeURIComponent(username.toWellFormed?.() ?? username)}/messages`;
+function messagesUrl(/** @type {string | undefined} */ to) {
+  if (to === undefined) return `${location.origin}/v1/broadcast`;
+  const [whose, name] = to.startsWith("@") ? ["groups", to.slice(1)] : ["users", to];
+  return `${location.origin}/v1/${whose}/${encodeURIComponent(name.toWellFormed?.() ?? name)}/messages`;
 }
 
 function contentTypeOf(/** @type {"json" | "text"} */ type) {
@@ -156,7 +160,9 @@ function showOutcome(/** @type {string | undefined} */ to, /** @type {Outcome} *
   const line = byId("send-outcome");
   line.dataset.outcome = classOf(outcome);
   if ("problem" in outcome) return line.replaceChildren("Not sent: ", outcome.problem);
-  const words = outcome.count > 0
+  const words = outcome.members
+    ? `: ${membersInWords(outcome.members, plural(outcome.count, outcome.unit))}`
+    : outcome.count > 0
     ? ` reached ${plural(outcome.count, outcome.unit)}`
     : to === undefined
     ? " is away: nobody is connected"
@@ -167,6 +173,11 @@ function showOutcome(/** @type {string | undefined} */ to, /** @type {Outcome} *
     el("strong", {}, to === undefined ? "Everybody" : el("bdi", {}, to), words),
     el("span", { class: "took" }, ` in ${outcome.tookMs} ms · id ${outcome.id}`),
   );
+}
+
+function membersInWords(/** @type {Members} */ { online, stored, unknown }, /** @type {string} */ reached) {
+  const others = unknown > 0 ? `, ${unknown} not seen for a day` : "";
+  return `reached ${reached} of ${plural(online, "user")}, kept for ${stored}${others}`;
 }
 
 function shortWords(/** @type {Outcome} */ outcome) {

@@ -23,7 +23,9 @@ const CALLS: [request: string, scope: string, body?: unknown][] = [
 
 Deno.test("A call needs a key with its scope: none is 401, another scope 403", async (t) => {
   const keys = Object.fromEntries(
-    ["send", "read", "tickets", "admin"].map((scope) => [scope, newKey(scope, { scopes: [scope] })]),
+    ["send", "read", "tickets", "groups", "admin"].map((
+      scope,
+    ) => [scope, newKey(scope, { scopes: [scope] })]),
   );
   await using service = await Service.start({
     USERWIRE_API_KEYS: Object.values(keys).map(({ line }) => line).join(","),
@@ -201,7 +203,7 @@ Deno.test("newKey makes keys that nobody can guess, and lines that hold only the
   assert(!one.line.includes(one.key.slice(8)));
   const { keys, faults } = parseKeyLines(`${one.line},${other.line}\n# comment\n`, { commas: true });
   assertEquals([keys.length, faults], [2, []]);
-  assertEquals([keys[0]!.name, [...keys[0]!.scopes], keys[0]!.pattern], ["shop", ["send", "read"], "a,b:*"]);
+  assertEquals([keys[0]!.name, [...keys[0]!.scopes], keys[0]!.users], ["shop", ["send", "read"], ["a,b:*"]]);
   for (
     const [name, scopes, says] of [["", "send", /name/], ["a b", "send", /name/], ["a", "", /none|""/], [
       "a",
@@ -284,7 +286,7 @@ Deno.test("userwire key new prints a key and its line, which open the API; comma
   }
   const wrong = new Terminal();
   assertEquals(await wrong.run(["key", "new", "ops", "--scopes", "root"]), 2);
-  assertMatch(wrong.stderr, /Scopes must be send, broadcast, read, tickets, admin/);
+  assertMatch(wrong.stderr, /Scopes must be send, broadcast, read, tickets, groups, admin/);
 });
 
 Deno.test("The page and the document can be turned off, or put behind a key", async () => {

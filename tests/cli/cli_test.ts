@@ -10,6 +10,47 @@ import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
 // ---------------------------------------------------------------------------------------------------------
+// group
+
+Deno.test("group makes, shows and deletes a group, and send @ sends to it", async () => {
+  await using service = await Service.start();
+  await using _alice = await openClient(service.socketUrl("alice"));
+  assertEquals(
+    await command(service, ["group", "add", "team", "alice", "bob"]),
+    "team: 2 added, 2 users now\n",
+  );
+  assertEquals(await command(service, ["group", "add", "@team", "carol"]), "team: 1 added, 3 users now\n");
+  assertEquals(
+    await command(service, ["group", "remove", "team", "carol"]),
+    "team: 1 removed, 2 users now\n",
+  );
+  assertEquals(
+    await command(service, ["group", "show", "team"]),
+    "team: 2 users, 1 online (1 socket)\nalice: 1 socket\nbob: offline\n",
+  );
+  const shown = JSON.parse(await command(service, ["group", "show", "team", "--json"]));
+  assertEquals([shown.users, shown.items], [2, [{ user: "alice", sockets: 1 }, { user: "bob", sockets: 0 }]]);
+  assertEquals(
+    await command(service, ["send", "@team", "hi"]),
+    "sent to 1 socket of 1 user; kept for 0; not seen for a day: 1\n",
+  );
+  assertEquals(JSON.parse(await command(service, ["send", "@team", "hi", "--json"])).users, 1);
+  assertEquals(await command(service, ["group", "delete", "team"]), "team: deleted, it had 2 users\n");
+  const faults: [args: string[], code: number, says: RegExp][] = [
+    [["send", "@team", "hi"], 1, /404: There is no group "team"/],
+    [["group", "show", "team"], 1, /404/],
+    [["group", "add", "team"], 2, /missing required argument 'user'/],
+    [["group", "add", "a b", "alice"], 2, /name of a group must not hold white space/],
+    [["send", "@", "hi"], 2, /name of a group must not be empty/],
+  ];
+  for (const [args, code, says] of faults) {
+    const io = new Terminal();
+    assertEquals(await io.run(args, { USERWIRE_URL: service.server.url }), code, args.join(" "));
+    assertMatch(io.stderr, says);
+  }
+});
+
+// ---------------------------------------------------------------------------------------------------------
 // send
 
 Deno.test("send says how many sockets it reached, and that a user is offline", async () => {
@@ -213,9 +254,9 @@ Deno.test("key new says what of its command line can't be used, with exit code 2
     [["a b", "--scopes", "send"], /^error: A key's name must have /],
     [
       ["shop", "--scopes", "send,root"],
-      /^error: Scopes must be send, broadcast, read, tickets, admin, .* "root"\n$/,
+      /^error: Scopes must be send, broadcast, read, tickets, groups, admin, .* "root"\n$/,
     ],
-    [["shop", "--scopes", "send", "--users", ""], /^error: The pattern of usernames must not be empty/],
+    [["shop", "--scopes", "send", "--users", ""], /^error: No pattern of usernames or groups may be empty/],
     [["shop"], /^error: required option '--scopes <list>' not specified\n$/],
   ];
   for (const [args, stderr] of faults) {

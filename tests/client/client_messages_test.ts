@@ -14,14 +14,14 @@ Deno.test("Client gives every kind of message as what it is", async () => {
   const socket = await server.next();
   socket.hi({ pos: "e.0" });
   socket.message(1, { ts: 1700000000000, data: { a: [1, null] } });
-  socket.message(2, { r: 1, data: "text" });
+  socket.message(2, { r: 1, g: "team", data: "text" });
   socket.message(3, { enc: "base64", data: "AP8+Pw==" });
   socket.send({ t: "m", ts: 5, data: "foreign" });
   socket.send({ t: "m", ts: 5, enc: "base64", data: "" });
   await inbox.received(5);
   assertEquals(inbox.messages, [
     { data: { a: [1, null] }, id: "id1", ts: 1700000000000, seq: 1, replayed: false },
-    { data: "text", id: "id2", ts: 1, seq: 2, replayed: true },
+    { data: "text", id: "id2", ts: 1, seq: 2, group: "team", replayed: true },
     { data: Uint8Array.of(0, 255, 62, 63), id: "id3", ts: 1, seq: 3, replayed: false },
     { data: "foreign", id: undefined, ts: 5, seq: undefined, replayed: false },
     { data: new Uint8Array(), id: undefined, ts: 5, seq: undefined, replayed: false },

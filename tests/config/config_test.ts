@@ -76,6 +76,8 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     maxBytesPerSecond: 4_194_304,
     maxHeaderBytes: 65_536,
     maxFanoutBytes: 64 * 1024 * 1024,
+    maxGroupUsers: 10_000,
+    maxGroupSends: 2,
     maxBodyBytes: 65_536,
     bodyTimeoutS: 10,
     maxBufferedBytes: 1_048_576,

@@ -545,6 +545,9 @@ export function inList(history: History): History {
       return fulfilled(results[1]!);
     },
     appendToAll: (...args) => history.appendToAll(...args),
+    openRun: (...args) => history.openRun(...args),
+    appendPage: (...args) => history.appendPage(...args),
+    leaveRun: (run) => history.leaveRun(run),
     claim: (...args) => history.claim(...args),
     release: (...args) => history.release(...args),
     since: (...args) => history.since(...args),

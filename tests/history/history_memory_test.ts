@@ -5,6 +5,7 @@ import { newEpochs } from "../../src/history/epochs.ts";
 import type { HistoryLimits } from "../../src/history/history.ts";
 import { MemoryHistory } from "../../src/history/memory.ts";
 import { historyContract, outgoing, placeOf, textsOf } from "../contracts/history.ts";
+import { runContract } from "../contracts/history_runs.ts";
 
 const HOUR_MS = 3_600_000;
 
@@ -24,6 +25,7 @@ function open(limits: HistoryLimits = { count: 100, ttlMs: 60_000 }) {
 }
 
 historyContract("MemoryHistory", (limits) => Promise.resolve(open(limits)));
+runContract("MemoryHistory", (limits) => Promise.resolve(open(limits)));
 
 Deno.test("MemoryHistory remembers an idempotency key for five minutes", async () => {
   const t = open();

@@ -11,6 +11,7 @@ import type { History, HistoryLimits } from "../../src/history/history.ts";
 import { payloadOf } from "../../src/protocol/envelope.ts";
 import { parsePosition, type Position } from "../../src/protocol/position.ts";
 import { historyContract, numbers, outgoing, placeOf, seqsOf, textsOf } from "../contracts/history.ts";
+import { runContract } from "../contracts/history_runs.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -32,7 +33,7 @@ async function timeOf(redis: RedisServer): Promise<number> {
   return Number(seconds) * 1_000 + Number(micros) / 1_000;
 }
 
-historyContract("RedisStreamsHistory", async (limits) => {
+const onRedis = async (limits: HistoryLimits) => {
   const redis = await RedisServer.start();
   const ours = await openOn(redis, limits);
   const theirs = await openOn(redis, limits);
@@ -40,7 +41,7 @@ historyContract("RedisStreamsHistory", async (limits) => {
     history: ours.history,
     broker: ours.broker,
     peer: theirs.history,
-    async elapse(ms) {
+    async elapse(ms: number) {
       const end = await timeOf(redis) + ms;
       await until(async () => await timeOf(redis) > end, `${ms} ms to pass on Redis' clock`);
     },
@@ -50,7 +51,10 @@ historyContract("RedisStreamsHistory", async (limits) => {
       await redis[Symbol.asyncDispose]();
     },
   };
-}, { test: redisTest });
+};
+
+historyContract("RedisStreamsHistory", onRedis, { test: redisTest });
+runContract("RedisStreamsHistory", onRedis, { test: redisTest });
 
 /** One test with its own server and two nodes on it. */
 function test(

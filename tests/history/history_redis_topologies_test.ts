@@ -2,6 +2,7 @@
 import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import type { HistoryLimits } from "../../src/history/history.ts";
 import { historyContract } from "../contracts/history.ts";
+import { runContract } from "../contracts/history_runs.ts";
 import { asSteps } from "../contracts/steps.ts";
 import { until } from "../../testkit/deadline.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
@@ -40,23 +41,26 @@ for (
       await engine.firstAttempt(5_000);
       return engine;
     };
-    await asSteps(t, (test) =>
-      historyContract("It", async (limits) => {
-        const ours = await open(limits);
-        const theirs = await open(limits);
-        return {
-          history: ours.history,
-          broker: ours.broker,
-          peer: theirs.history,
-          async elapse(ms) {
-            const endMs = await timeMs() + ms;
-            await until(async () => await timeMs() > endMs, `${ms} ms to pass on Redis' clock`);
-          },
-          async dispose() {
-            await ours.close();
-            await theirs.close();
-          },
-        };
-      }, { test }));
+    const openBoth = async (limits: HistoryLimits) => {
+      const ours = await open(limits);
+      const theirs = await open(limits);
+      return {
+        history: ours.history,
+        broker: ours.broker,
+        peer: theirs.history,
+        async elapse(ms: number) {
+          const endMs = await timeMs() + ms;
+          await until(async () => await timeMs() > endMs, `${ms} ms to pass on Redis' clock`);
+        },
+        async dispose() {
+          await ours.close();
+          await theirs.close();
+        },
+      };
+    };
+    await asSteps(t, (test) => {
+      historyContract("It", openBoth, { test });
+      runContract("It", openBoth, { test });
+    });
   });
 }

@@ -161,7 +161,12 @@ Deno.test("Results come while the body is still being sent, and after it for who
 // ---------------------------------------------------------------------------------------------------------
 // What it holds, and for how long
 
-const ANYBODY: Caller = { name: "test", mayAddress: () => true, mayAddressAll: true };
+const ANYBODY: Caller = {
+  name: "test",
+  mayAddress: () => true,
+  mayAddressGroup: () => true,
+  mayAddressAll: true,
+};
 
 /** A call whose body and answer a test has in hand. */
 class Bench implements AsyncDisposable {
@@ -251,7 +256,12 @@ Deno.test("A call has 100,000 lines, a few are under way at one time, and each l
   assertMatch(results[40]!.error!.detail, /at most 40 lines: this one and what comes after it was not sent/);
 
   bench.taken = 0;
-  const nobody: Caller = { name: "shop", mayAddress: () => false, mayAddressAll: false };
+  const nobody: Caller = {
+    name: "shop",
+    mayAddress: () => false,
+    mayAddressGroup: () => false,
+    mayAddressAll: false,
+  };
   const [refused] = resultsIn(await new Response(bench.call(1, true, nobody).body).text());
   assertEquals(refused!.error?.code, "forbidden");
 

@@ -220,6 +220,17 @@ browserTest("Console page says that a user is offline, and why a message was ref
   console.forgive(/status of 400/);
 });
 
+browserTest("Console page sends to a group, and says what became of it", async (browser) => {
+  await using service = await Service.start();
+  await using console = await ConsolePage.open(browser, service.server.url);
+  console.forgive(/status of 404/);
+  await console.connect("alice");
+  assertMatch(await console.send("@team", "1"), /^Not sent: There is no group "team": .* \(404\)$/);
+  await service.server.app.publisher.groups.put("team", ["alice", "bob"]);
+  const said = await console.send("@team", '{"hello":"all"}');
+  assertMatch(said, /^@team: reached 1 socket of 1 user, kept for 0, 1 not seen for a day in \d+ ms · id /);
+});
+
 browserTest("Console page sends to everybody, and shows broadcasts as what they are", async (browser) => {
   await using service = await Service.start();
   await using console = await ConsolePage.open(browser, service.server.url);

@@ -30,7 +30,7 @@ const ROOMS: readonly Room[] = [
   },
   { name: "http" },
   { name: "session", typesOf: ["publisher", "broker"] },
-  { name: "publisher", typesOf: ["broker", "history", "metrics"] },
+  { name: "publisher", typesOf: ["broker", "metrics", "groups"] },
   {
     name: "webhooks",
     only: ["events", "log", "metrics", "async", "protocol"],
@@ -52,6 +52,12 @@ const ROOMS: readonly Room[] = [
     doors: ["auth.ts"],
     opensTo: ["server", "cli/key.ts"], // which makes keys without a service
     typesOf: ["broker", "log"],
+  },
+  {
+    name: "groups",
+    only: ["redis", "protocol"],
+    doors: ["groups.ts"],
+    opensTo: ["engine"],
   },
   {
     name: "history",
@@ -88,7 +94,12 @@ const ROOMS: readonly Room[] = [
 const LOOSE = ["main.ts", "src/publisher.ts"];
 
 /** A contract says what its implementations promise, and knows none of them. */
-const CONTRACTS = ["src/broker/broker.ts", "src/history/history.ts", "src/auth/auth.ts"];
+const CONTRACTS = [
+  "src/broker/broker.ts",
+  "src/history/history.ts",
+  "src/groups/groups.ts",
+  "src/auth/auth.ts",
+];
 
 /** Packages that only these files import. */
 const PACKAGES = [

@@ -218,6 +218,18 @@ const payload: fc.Arbitrary<Payload> = fc.oneof(
 const id = fc.stringMatching(/^[\w.:-]{1,64}$/);
 const ts = fc.nat(Number.MAX_SAFE_INTEGER);
 
+Deno.test("No name of a group is taken for the payload, and the frame has it as it is", () => {
+  for (const group of ['","data":"x"', ',"data":1', '"', "\\", '\\","data":', "日本", "'}"]) {
+    for (
+      const payload of [{ kind: "json", text: '{"order":7}' }, { kind: "text", text: ',"data":' }] as const
+    ) {
+      const { head, tail } = formatEnvelope(payload, { id: "m1", ts: 1, group, receipt: "a.1" });
+      assertEquals(payloadOf(head + tail), payload.text);
+      assertEquals(JSON.parse(frameOf(head + tail)).g, group);
+    }
+  }
+});
+
 Deno.test("payloadOf gives back what formatEnvelope was given, byte for byte", () => {
   fc.assert(fc.property(payload, id, ts, (payload, id, ts) => {
     const { head, tail } = formatEnvelope(payload, { id, ts });

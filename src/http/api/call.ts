@@ -7,7 +7,7 @@ import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
 import type { Log } from "../../log/log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
-import { InvalidUsernameError } from "../../protocol/errors.ts";
+import { InvalidGroupNameError, InvalidUsernameError } from "../../protocol/errors.ts";
 import type { NameRules } from "../../protocol/username.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { BodyLimits } from "../body.ts";
@@ -27,6 +27,8 @@ export interface Api {
   readonly maxBodyBytes: number;
   /** Most bytes that one batch sends: each payload times its users. */
   readonly maxFanoutBytes: number;
+  /** Messages to groups that may be under way at one time. */
+  readonly maxGroupSends: number;
   /** How bodies are read: one payload; what names one user and says little more; what names many. */
   readonly bodies: { readonly single: BodyLimits; readonly small: BodyLimits; readonly bulk: BodyLimits };
   /** Whether the metrics are there for all, for who has a key, or for nobody. */
@@ -77,6 +79,19 @@ export function segmentOf(c: CallContext): string {
 /** @throws {InvalidUsernameError} */
 export function usernameIn(c: CallContext): string {
   return usernameFrom(segmentOf(c));
+}
+
+/** The name of a group, which stands in the same place. @throws {InvalidGroupNameError} */
+export function groupIn(c: CallContext, api: Api): string {
+  const segment = segmentOf(c);
+  try {
+    return api.publisher.groups.name(decodeURIComponent(segment));
+  } catch (error) {
+    if (!(error instanceof URIError)) throw error;
+    throw new InvalidGroupNameError(
+      "The group's name in the path is not percent-encoded UTF-8: encode it as encodeURIComponent does",
+    );
+  }
 }
 
 /**

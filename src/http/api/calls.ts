@@ -3,11 +3,14 @@ import { batch } from "./batch.ts";
 import { broadcast } from "./broadcast.ts";
 import type { Call } from "./call.ts";
 import { closeConnections } from "./connections.ts";
+import { groupSend } from "./group_messages.ts";
+import { changeGroup, deleteGroup, group, members, putGroup, putMember, removeMember } from "./groups.ts";
 import { history } from "./history.ts";
 import { health, metrics, ready } from "./ops.ts";
 import { revocations } from "./revocations.ts";
 import { send } from "./send.ts";
 import { tickets } from "./tickets.ts";
+import { leaveGroups, userGroups } from "./user_groups.ts";
 import { online, user, userHead } from "./users.ts";
 
 export const CALLS: readonly Call[] = [
@@ -22,6 +25,16 @@ export const CALLS: readonly Call[] = [
   metrics,
   history,
   closeConnections,
+  groupSend,
+  group,
+  putGroup,
+  changeGroup,
+  deleteGroup,
+  members,
+  putMember,
+  removeMember,
+  userGroups,
+  leaveGroups,
   tickets,
   revocations,
 ];

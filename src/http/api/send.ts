@@ -16,19 +16,20 @@ import { type Call, queryOf, segmentOf, usernameFrom } from "./call.ts";
 import {
   BODY_REFUSALS,
   check,
+  DEFAULT_ACK_TIMEOUT_MS,
   epoch,
   id,
   IdempotencyHeader,
   json,
-  MAX_TTL_S,
   no,
   nodes,
-  number,
   PAYLOAD,
   REFUSALS,
   SECURITY,
+  sendQuery,
   seq,
   sockets,
+  TIMEOUT_RULE,
   UserParameter,
 } from "./shapes.ts";
 
@@ -36,22 +37,8 @@ const SendQuery = z.strictObject({
   expect: z.literal("online").optional().openapi({
     description: "Only send when the user is online; else 404 and nothing is stored",
   }),
-  wait: z.literal("ack").optional().openapi({
-    description: "Answer when clients have acknowledged, with `acked`",
-  }),
-  timeout: number(1, 30_000).optional().openapi({
-    description:
-      "How long to wait for them, in milliseconds; 2000 if not given. Its passing is a result, not an error",
-  }),
-  ttl: number(1, MAX_TTL_S).optional().openapi({
-    description: "How long the message is kept for a user who is away, in seconds",
-  }),
-}).refine(({ wait, timeout }) => timeout === undefined || wait === "ack", {
-  message: "needs wait=ack",
-  path: ["timeout"],
-});
-
-const DEFAULT_ACK_TIMEOUT_MS = 2_000;
+  ...sendQuery,
+}).refine(({ wait, timeout }) => timeout === undefined || wait === "ack", TIMEOUT_RULE);
 
 const Receipt = z.object({
   id: id.openapi({ example: "0b6b5b6e-6a5f-4a6e-9a57-3d9d7a8b4f0e" }),

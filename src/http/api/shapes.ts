@@ -24,6 +24,34 @@ export const UserParameter = z.object({
   username: username.openapi({ param: { name: "username", in: "path" } }),
 });
 
+export const GroupParameter = z.object({
+  group: z.string().openapi({
+    description: "Name of the group: what may be a username may be one",
+    example: "team-7",
+    param: { name: "group", in: "path" },
+  }),
+});
+
+/** How long to wait for receipts, unless the sender says. */
+export const DEFAULT_ACK_TIMEOUT_MS = 2_000;
+
+/** What `wait=ack` needs, and how long a message is kept: of the query of every send. */
+export const sendQuery = {
+  wait: z.literal("ack").optional().openapi({
+    description: "Answer when clients have acknowledged, with `acked`",
+  }),
+  timeout: number(1, 30_000).optional().openapi({
+    description:
+      "How long to wait for them, in milliseconds; 2000 if not given. Its passing is a result, not an error",
+  }),
+  ttl: number(1, MAX_TTL_S).optional().openapi({
+    description: "How long the message is kept for a user who is away, in seconds",
+  }),
+};
+
+/** A timeout needs something to wait for. */
+export const TIMEOUT_RULE = { message: "needs wait=ack", path: ["timeout"] };
+
 export const sockets = z.number().int().openapi({
   description: "How many sockets the message was handed to",
   example: 2,
