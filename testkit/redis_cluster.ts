@@ -217,8 +217,15 @@ export class ClusterSet implements AsyncDisposable {
 
   /** A planned failover to a replica. Resolves when that is a master. */
   async failOver(replica: ClusterServer): Promise<void> {
-    await replica.server.cli("CLUSTER", "FAILOVER");
-    await this.promoted(replica);
+    // A busy machine may not be done in the five seconds after which Redis gives it up.
+    const ask = () => replica.server.cli("CLUSTER", "FAILOVER").catch(() => {});
+    await ask();
+    const asking = setInterval(ask, 6_000);
+    try {
+      await this.promoted(replica);
+    } finally {
+      clearInterval(asking);
+    }
   }
 
   /** Resolves when a node has become a master. */

@@ -28,6 +28,8 @@ export class TcpProxy implements AsyncDisposable {
   /** Whether the answers to a client that has said this are held back. */
   #isHeld: (said: string) => boolean = () => false;
   #targetPort: number;
+  /** Where connections go when so many more have come. */
+  #next: { left: number; readonly port: number } | undefined;
 
   private constructor(server: Server, targetPort: number) {
     this.#server = server;
@@ -67,6 +69,11 @@ export class TcpProxy implements AsyncDisposable {
       client.resetAndDestroy();
       service.resetAndDestroy();
     }
+  }
+
+  /** As `turn`, once so many more connections have come. */
+  turnAfter(connections: number, targetPort: number): void {
+    this.#next = { left: connections, port: targetPort };
   }
 
   /** New connections go to this port from now on; those that are there stay where they are. */
@@ -124,6 +131,7 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   #join(client: Socket): void {
+    if (this.#next && this.#next.left-- === 0) this.#targetPort = this.#next.port;
     const service = connect({ host: "127.0.0.1", port: this.#targetPort });
     const pair: Pair = { client, service, said: "" };
     this.#pairs.add(pair);

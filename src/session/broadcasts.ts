@@ -51,6 +51,7 @@ const TICK_MS = 1_000;
 const BACKOFF = { baseMs: 50, maxMs: 1_000 };
 
 const NOT_YET = "The node has not subscribed to broadcasts yet";
+const CANT = "The node can't subscribe to broadcasts: ";
 const LOST = "The node's subscription to broadcasts is lost: they come when it is restored";
 
 export class Broadcasts implements Subscriber, ReplayOutput {
@@ -62,6 +63,8 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   readonly #replay: Replay | undefined;
   #state: "opening" | "open" | "closed" = "opening";
   #isLost = false;
+  /** Why the last attempt to subscribe failed. */
+  #reason: string | undefined;
   #subscription: Subscription | undefined;
   #opening: Promise<void> | undefined;
   readonly #closing = Promise.withResolvers<void>();
@@ -89,7 +92,8 @@ export class Broadcasts implements Subscriber, ReplayOutput {
 
   /** Why nobody can be served, as a sentence without a full stop; undefined once the node has subscribed. */
   unready(): string | undefined {
-    return this.#state === "open" ? undefined : NOT_YET;
+    if (this.#state === "open") return undefined;
+    return this.#reason === undefined ? NOT_YET : CANT + this.#reason;
   }
 
   /**
@@ -287,7 +291,8 @@ export class Broadcasts implements Subscriber, ReplayOutput {
       await this.#open();
       return true;
     } catch (error) {
-      this.#parts.log.debug("broadcasts not subscribed", { channel: this.channel, reason: messageOf(error) });
+      this.#reason = messageOf(error);
+      this.#parts.log.debug("broadcasts not subscribed", { channel: this.channel, reason: this.#reason });
       return false;
     }
   }

@@ -1,7 +1,6 @@
 /** What the engine makes of its parts where a Redis does not count its subscribers. */
 import { assertEquals } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
-import { until } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 
@@ -14,10 +13,9 @@ redisTest(
     await using elsewhere = await RedisServer.start();
     for (const subscriptions of ["dedicated", "shared"] as const) {
       await using proxy = await TcpProxy.start(server.port);
+      // As where a proxy spreads connections over servers of which each counts its own: commands here, the rest there.
+      proxy.turnAfter(1, elsewhere.port);
       const engine = openEngine({ redisUrl: proxy.through(server.url), subscriptions, probe: true });
-      // As where a proxy spreads connections over servers of which each counts its own.
-      await until(() => engine.redis!.reason === undefined, "Redis to be there", WAIT_MS);
-      proxy.turn(elsewhere.port);
       const attempt = await engine.firstAttempt(WAIT_MS);
       assertEquals(
         [attempt.outcome, "remedy" in attempt ? attempt.remedy : ""],

@@ -55,7 +55,8 @@ const broadcast = note("sendBroadcast", await api.POST("/v1/broadcast", {
   body: { maintenance: "22:00" },
 }));
 const nodes: number | undefined = broadcast.data?.nodes;
-const reached: number | undefined = batch.data?.results[0]?.sockets;
+// The same call answers in lines to who sends lines.
+const reached = batch.data && "results" in batch.data ? batch.data.results[0]?.sockets : undefined;
 note("getUser", await api.GET("/v1/users/{username}", { params: alice }));
 note("headUser", await api.HEAD("/v1/users/{username}", { params: alice }));
 note("getOnline", await api.POST("/v1/users/online", { body: { users: ["alice", "bob"] } }));

@@ -291,7 +291,7 @@ Deno.test("A node that can't subscribe lets nobody in, tries again, and has then
   });
   await node.broadcasts.start();
   await assertRejects(() => node.join(), BrokerUnavailableError, "Redis is away");
-  assertEquals(node.broadcasts.unready(), "The node has not subscribed to broadcasts yet");
+  assertEquals(node.broadcasts.unready(), "The node can't subscribe to broadcasts: Redis is away");
   isAway = false;
   await until(() => node.broadcasts.unready() === undefined, "the node to be ready by itself");
   assertEquals((await node.join()).all?.split(".")[1], "1");
