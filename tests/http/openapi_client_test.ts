@@ -5,7 +5,8 @@
 import { assertEquals } from "@std/assert";
 import { createConfig, lintFromString } from "../packages/redocly.ts";
 import openapiTypescript, { astToString } from "../packages/openapi_typescript.ts";
-import { CLOSED, KEY } from "../../testkit/closed.ts";
+import { newKey } from "../../src/auth/keys.ts";
+import { CLOSED } from "../../testkit/closed.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
@@ -19,6 +20,8 @@ Deno.test("/openapi.json passes the recommended rules of Redocly", async () => {
   });
   assertEquals(problems.map(({ severity, ruleId, message }) => `${severity} ${ruleId}: ${message}`), []);
 });
+
+const KEY = newKey("client", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
 
 /** Written as somebody would who has nothing but the generated types. */
 const PROGRAM = `
@@ -102,7 +105,7 @@ console.log(JSON.stringify({ statuses, seq, reached, nodes, items }));
 `;
 
 Deno.test("A TypeScript client generated from /openapi.json calls every operation", async () => {
-  await using service = await Service.start(CLOSED);
+  await using service = await Service.start({ ...CLOSED, USERWIRE_API_KEYS: KEY.line });
   const ticket = await (await service.fetch("/v1/tickets", {
     method: "POST",
     headers: { authorization: `Bearer ${KEY.key}`, "content-type": "application/json" },
