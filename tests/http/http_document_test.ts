@@ -9,7 +9,7 @@ import { until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
-import { openClient } from "../../testkit/ws_client.ts";
+import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 
 // ---------------------------------------------------------------------------------------------------------
 // The document
@@ -377,8 +377,8 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   await using oneOfSeveral = await Service.start({}, { place });
   await using _alice = await openClient(service.socketUrl("alice"));
   await using busy = await Service.start({ USERWIRE_MAX_GROUP_USERS: "1", USERWIRE_MAX_GROUP_SENDS: "1" });
-  await using _dave = await openClient(busy.socketUrl("dave"), "userwire.v1");
-  await using _sending = await holdGroupSend(busy);
+  await using dave = await openClient(busy.socketUrl("dave"), "userwire.v1");
+  await using _sending = await holdGroupSend(busy, dave);
   const document = await readDocument(service);
   const documented = operationsOf(document);
 
@@ -434,18 +434,12 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   assertEquals(named.filter((answer) => !tried.has(answer)), [], "each documented answer has a call above");
 });
 
-/** Sends to the group "busy", and waits for a client that acknowledges nothing, until it is disposed of. */
-async function holdGroupSend(service: Service): Promise<AsyncDisposable> {
+/** Sends to the group "busy", and waits for a client that acknowledges nothing until this is disposed of. */
+async function holdGroupSend(service: Service, dave: WsClient): Promise<AsyncDisposable> {
   const init = { headers: { "content-type": "application/json" }, body: '{"users":["dave"]}' };
   await (await service.fetch("/v1/groups/busy", { method: "PUT", ...init })).body?.cancel();
   const path = "/v1/groups/busy/messages";
-  const held = new AbortController();
-  const sending = service.fetch(`${path}?wait=ack&timeout=30000`, {
-    method: "POST",
-    ...init,
-    signal: held.signal,
-  })
-    .then((response) => response.body?.cancel(), () => {});
+  const sending = service.fetch(`${path}?wait=ack&timeout=30000`, { method: "POST", ...init });
   const status = async () => {
     const response = await service.fetch(path, { method: "POST", ...init });
     await response.body?.cancel();
@@ -454,8 +448,9 @@ async function holdGroupSend(service: Service): Promise<AsyncDisposable> {
   await until(async () => await status() === 429, "the send to be under way");
   return {
     async [Symbol.asyncDispose]() {
-      held.abort();
-      await sending;
+      // Higher than the number of any that it was sent.
+      dave.send(JSON.stringify({ t: "ack", seq: 1_000 }));
+      await (await sending).body?.cancel();
     },
   };
 }
