@@ -9,7 +9,7 @@ import type { Service } from "./service.ts";
 export const SECRET = "a secret of thirty-two bytes or more";
 
 /** One key for all, made anew for each run of the tests. */
-export const KEY = newKey("tests", { scopes: ["send", "read", "admin"] });
+export const KEY = newKey("tests", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
 
 /** Settings of a service that takes tokens by `SECRET` and calls with `KEY`. */
 export const CLOSED = { USERWIRE_JWT_SECRET: SECRET, USERWIRE_API_KEYS: KEY.line };

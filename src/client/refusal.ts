@@ -11,12 +11,15 @@ import type { Address } from "./address.ts";
 
 /** The first failure at which a client asks that has been in. */
 const PATIENT = 4;
+/** What the service says to whom it would let in. */
+const UPGRADE_REQUIRED = "upgrade_required";
 
 export class Inquiry {
   readonly #onReason: (error: RefusedError) => void;
   readonly #timeoutMs: number;
   #failures = 0;
   #askAt = 1;
+  #hasBeenIn = false;
   #told = "";
   #asking: AbortController | undefined;
 
@@ -30,6 +33,7 @@ export class Inquiry {
     this.stop();
     this.#failures = 0;
     this.#askAt = PATIENT;
+    this.#hasBeenIn = true;
     this.#told = "";
   }
 
@@ -55,6 +59,8 @@ export class Inquiry {
     if (this.#asking !== asking) return;
     this.#asking = undefined;
     if (reason === undefined || reason.message === this.#told) return;
+    // It would be let in. Nothing in between has kept it out before: it was a moment too early.
+    if (this.#hasBeenIn && reason.code === UPGRADE_REQUIRED) return;
     this.#told = reason.message;
     this.#onReason(reason);
   }

@@ -20,7 +20,6 @@ export type AppendReply = [
 /** What is to be appended, as all users have it. */
 export const MESSAGE = `
 local elsewhere = ''
-local passes_over_unknown, keeps_for_offline = '0', '1'
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
@@ -43,11 +42,22 @@ function unlessFailed(command: string, andThen = ""): string {
 
 const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
 
+/** Lua for a user of a group, which reads `keeps_for_offline`. */
+const OF_GROUP = `
+-- Where there is no counter no client has a position that it could come back with.
+if reached == 0 and redis.call('EXISTS', position) == 0 then return {'unseen'} end
+keeps_it = keeps_for_offline or reached > 0
+`;
+
 /**
  * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`.
- * @param time Lua for what TIME answers.
+ * @param options.time Lua for what TIME answers.
+ * @param options.isOfGroup Whether it passes over users who were not seen for long.
  */
-export const appendIt = ({ publish, numsub }: PubSubWords, time = "redis.call('TIME')") => `
+export const appendIt = (
+  { publish, numsub }: PubSubWords,
+  { time = "redis.call('TIME')", isOfGroup = false } = {},
+) => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
   if first[1] then
@@ -59,10 +69,8 @@ end
 -- Not what PUBLISH answers: that counts subscriptions by pattern, too.
 local reached = redis.call('PUBSUB', '${numsub}', channel)[2]
 if expect_online == '1' and reached == 0 then return {'offline'} end
--- Where there is no counter no client has a position that it could come back with.
-if passes_over_unknown == '1' and reached == 0 and redis.call('EXISTS', position) == 0 then return {'unseen'} end
-local keeps_it = keeps_for_offline == '1' or reached > 0
-
+local keeps_it = true
+${isOfGroup ? OF_GROUP : ""}
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
 -- None of these commands answers with a table, unless it is an error.
 local failed

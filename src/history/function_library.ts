@@ -83,8 +83,7 @@ local function append(m)
   local count, ttl, counter_ttl = ${settings.count}, m.ttl or ${settings.ttlMs}, ${COUNTER_TTL_MS}
   local timeline, elsewhere, expect_online = m.timeline, m.elsewhere, m.expect_online
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
-  local passes_over_unknown, keeps_for_offline = '0', '1'
-${appendIt(words, "m.time")}
+${appendIt(words, { time: "m.time" })}
 end
 ${sendIn(words === SHARDED)}`;
 }

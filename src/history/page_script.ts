@@ -22,7 +22,7 @@ export type PageReply = [
  */
 export const APPEND_PAGE = new Script((words) => `
 ${MESSAGE}
-passes_over_unknown, keeps_for_offline = '1', ARGV[12]
+local keeps_for_offline = ARGV[12] == '1'
 local has_run, from, to, run_ttl = ARGV[13] == '1', ARGV[14], ARGV[15], ARGV[16]
 local is_last, is_kept = ARGV[17] == '1', ARGV[18] == '1'
 local random, ended, is_elsewhere = ARGV[19], ARGV[20], ARGV[21]
@@ -43,7 +43,7 @@ if run then
 end
 
 local function append(position, history, memory, channel, epoch_if_new)
-${appendIt(words, "now")}
+${appendIt(words, { time: "now", isOfGroup: true })}
 end
 
 local reply = {'noted', '', '', '', ''}
@@ -59,7 +59,7 @@ for i = 1, users do
     sums[1] = sums[1] + 1
     if result[5] > 0 then
       sums[2], sums[3] = sums[2] + 1, sums[3] + result[5]
-    elseif count > 0 and keeps_for_offline == '1' then
+    elseif count > 0 and keeps_for_offline then
       sums[4] = sums[4] + 1
     end
     reply[3], reply[4], reply[5] = tostring(i), result[3], result[6]

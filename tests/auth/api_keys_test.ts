@@ -104,6 +104,15 @@ Deno.test("A pattern matches whole names; a star stands for any text, also for n
   assert(matches("Team-*", "tEAM-x", true), "where case does not count, it does not count here");
 });
 
+Deno.test("Only a key with the pattern * for users may address all of them, whatever groups it has", () => {
+  const mayAddressAll = (users: string) => {
+    const { key, line } = newKey("k", { scopes: ["broadcast"], users });
+    return new KeyRing(parseKeyLines(line).keys, { fold: false }).authorize(key, "broadcast").mayAddressAll;
+  };
+  for (const users of ["*", "**", "*|@team-*", "@team-*|user-*|*"]) assert(mayAddressAll(users), users);
+  for (const users of ["user-*", "@*", "user-*|@*", "*-*"]) assert(!mayAddressAll(users), users);
+});
+
 Deno.test("Without keys but with tokens configured the API says what to set, and sockets work", async () => {
   await using service = await Service.start({ USERWIRE_JWT_SECRET: SECRET });
   const { status, body } = await call(service, "GET /v1/users/alice");

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { connect, type RefusedError } from "../../src/client/mod.ts";
 import { QUICK, Watch, watchAlice } from "../../testkit/client_watch.ts";
 import { CLOSED, tokenFor } from "../../testkit/closed.ts";
+import { until } from "../../testkit/deadline.ts";
 import { ScriptedServer } from "../../testkit/scripted_server.ts";
 import { Service } from "../../testkit/service.ts";
 
@@ -49,6 +50,45 @@ Deno.test("A client that would be let in learns that something in between keeps 
     const watch = new Watch(client);
     await watch.failures(1);
     assertMatch(watch.errors[0]!, /would be let in.*proxy in between must .* pass Upgrade/);
+  }
+  await proxy.shutdown();
+});
+
+Deno.test("A client that has been in, and would be let in, is told of no proxy", async () => {
+  await using service = await Service.start();
+  const { port } = service.server;
+  let passes = true;
+  let refused = 0;
+  let asked = 0;
+  const proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    const { pathname, search } = new URL(request.url);
+    if (!request.headers.has("upgrade")) {
+      asked++;
+      return await fetch(new URL(pathname + search, service.server.url), { headers: request.headers });
+    }
+    if (!passes) {
+      refused++;
+      return new Response(null, { status: 502 });
+    }
+    const { socket, response } = Deno.upgradeWebSocket(request, { protocol: "userwire.v1" });
+    const behind = new WebSocket(`ws://127.0.0.1:${port}${pathname}${search}`, "userwire.v1");
+    behind.onmessage = ({ data }) => socket.send(data);
+    behind.onclose = () => socket.close();
+    socket.onclose = () => behind.close();
+    return response;
+  });
+  {
+    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, { user: "alice", backoff: QUICK });
+    const watch = new Watch(client);
+    await watch.state("open");
+    passes = false;
+    await service.fetch("/v1/users/alice/connections?code=4503", { method: "DELETE" }).then((response) =>
+      response.body?.cancel()
+    );
+    await until(() => asked >= 1 && refused >= 8, "it to have asked");
+    passes = true;
+    await watch.state("open");
+    assertEquals(watch.errors, []);
   }
   await proxy.shutdown();
 });

@@ -5,10 +5,11 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { assets } from "../../src/web/assets.ts";
+import { until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
-import { openClient } from "../../testkit/ws_client.ts";
+import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 
 // ---------------------------------------------------------------------------------------------------------
 // The document
@@ -125,13 +126,13 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
   // What is a number is one in the document: generated clients take no text for it.
   const whole = operationsOf(document).flatMap(([, { parameters = [] }]) => parameters)
     .filter(({ name }) => ["ttl", "timeout", "limit", "code"].includes(name));
-  assertEquals(whole.length, 5);
+  assertEquals(whole.length, 8);
   for (const { schema: { type, minimum, maximum } } of whole) {
     assertEquals([type, typeof minimum, typeof maximum], ["integer", "number", "number"]);
   }
   for (const [call, { summary, parameters = [], requestBody, responses }] of operationsOf(document)) {
     const [method, path] = call.split(" ") as [string, string];
-    assertMatch(method, /^(GET|HEAD|POST|DELETE)$/);
+    assertMatch(method, /^(GET|HEAD|POST|PUT|PATCH|DELETE)$/);
     assert(path.startsWith("/") && summary !== "", call);
     const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
     assertEquals(parameters.filter((parameter) => parameter.in === "path").map(({ name }) => name), inPath);
@@ -140,7 +141,8 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
       assertEquals(required, parameter.in === "path", call);
       if (parameter.in === "path") assertEquals(schema.type, "string");
     }
-    assertEquals(requestBody !== undefined, method === "POST", call);
+    const isMember = path.endsWith("/users/{username}");
+    assertEquals(requestBody !== undefined, /^P/.test(method) && !isMember, call);
     for (const [status, { description, content = {} }] of Object.entries(responses)) {
       assert(/^[1-5]\d\d$/.test(status) && description !== "", call);
       for (const { schema } of Object.values(content)) resolve(schema, document);
@@ -156,6 +158,7 @@ interface Call {
   to: string;
   status: number;
   username?: string;
+  group?: string;
   body?: string;
   type?: string;
   origin?: string;
@@ -163,6 +166,8 @@ interface Call {
   headers?: Record<string, string>;
   /** Whether it goes to a node that wants a key, without one. */
   isClosed?: boolean;
+  /** Whether it goes to a node whose only group is full and is being sent to. */
+  isBusy?: boolean;
   /** Whether it goes to a node that can't reach its Redis. */
   isCutOff?: boolean;
   /** Whether it goes to one of several processes on a port. */
@@ -176,6 +181,10 @@ const HISTORY = "GET /v1/users/{username}/messages";
 const CLOSE = "DELETE /v1/users/{username}/connections";
 const BATCH = "POST /v1/messages";
 const BROADCAST = "POST /v1/broadcast";
+const GROUP = "/v1/groups/{group}";
+const MEMBER = `${GROUP}/users/{username}`;
+const GROUP_SEND = `POST ${GROUP}/messages`;
+const USER_GROUPS = "/v1/users/{username}/groups";
 const USER = "GET /v1/users/{username}";
 const USER_HEAD = "HEAD /v1/users/{username}";
 const ONLINE = "POST /v1/users/online";
@@ -190,7 +199,69 @@ const MAX_HEADER_BYTES = 1024;
 const LARGE = { "x-large": "x".repeat(MAX_HEADER_BYTES) };
 const HUGE = " ".repeat(4 * 1024 * 1024 + 1);
 
+/** What every call answers to who may not, or sends too much of a head, and when Redis is away. */
+const refused = (to: string, body?: string): Call[] => [
+  { to, status: 401, isClosed: true, ...(body && { body }) },
+  { to, status: 403, origin: ELSEWHERE, ...(body && { body }) },
+  { to, status: 431, headers: LARGE },
+  { to, status: 503, isCutOff: true, ...(body && { body }) },
+];
+/** The same of one that takes a body, and of the body. */
+const refusedWith = (to: string, body: string): Call[] => [
+  ...refused(to, body),
+  { to, status: 400, body: '{"users":7}' },
+  { to, status: 408, isEndless: true },
+  { to, status: 413, body: HUGE },
+  { to, status: 415, body, type: "text/html" },
+];
+
+const GROUP_CALLS: Call[] = [
+  { to: `PUT ${GROUP}`, status: 200, body: '{"users":["alice"]}' },
+  { to: `PUT ${GROUP}`, status: 200, group: "away", body: '{"users":["bob"]}' },
+  { to: `PUT ${GROUP}`, status: 412, body: '{"users":["bob"]}', headers: { "if-match": '"1"' } },
+  ...refusedWith(`PUT ${GROUP}`, '{"users":[]}'),
+  { to: `PATCH ${GROUP}`, status: 200, body: '{"add":["carol"]}' },
+  ...refusedWith(`PATCH ${GROUP}`, '{"add":["carol"]}'),
+  { to: GROUP_SEND, status: 200, body: "1" },
+  { to: GROUP_SEND, status: 202, body: "1", group: "away" },
+  { to: GROUP_SEND, status: 404, body: "1", group: "none" },
+  { to: GROUP_SEND, status: 400, body: "1", query: "ttl=0" },
+  { to: GROUP_SEND, status: 408, isEndless: true },
+  { to: GROUP_SEND, status: 413, body: " ".repeat(65_537) },
+  { to: GROUP_SEND, status: 415, body: "1", type: "text/html" },
+  { to: GROUP_SEND, status: 200, body: "1", headers: { "idempotency-key": "k" } },
+  { to: GROUP_SEND, status: 422, body: "2", headers: { "idempotency-key": "k" } },
+  { to: GROUP_SEND, status: 429, body: "1", group: "busy", isBusy: true },
+  ...refused(GROUP_SEND, "1"),
+  { to: `GET ${GROUP}`, status: 200 },
+  { to: `GET ${GROUP}`, status: 400, group: "a b" },
+  { to: `GET ${GROUP}`, status: 404, group: "none" },
+  ...refused(`GET ${GROUP}`),
+  { to: `GET ${GROUP}/users`, status: 200 },
+  { to: `GET ${GROUP}/users`, status: 400, query: "limit=0" },
+  { to: `GET ${GROUP}/users`, status: 404, group: "none" },
+  ...refused(`GET ${GROUP}/users`),
+  { to: `PUT ${MEMBER}`, status: 200, username: "dave" },
+  { to: `PUT ${MEMBER}`, status: 400, username: "a b" },
+  { to: `PUT ${MEMBER}`, status: 413, group: "busy", isBusy: true },
+  ...refused(`PUT ${MEMBER}`),
+  { to: `DELETE ${MEMBER}`, status: 200, username: "dave" },
+  { to: `DELETE ${MEMBER}`, status: 400, username: "a b" },
+  ...refused(`DELETE ${MEMBER}`),
+  { to: `GET ${USER_GROUPS}`, status: 200 },
+  { to: `GET ${USER_GROUPS}`, status: 400, username: "a b" },
+  ...refused(`GET ${USER_GROUPS}`),
+  { to: `DELETE ${USER_GROUPS}`, status: 200, username: "carol" },
+  { to: `DELETE ${USER_GROUPS}`, status: 400, username: "a b" },
+  ...refused(`DELETE ${USER_GROUPS}`),
+  { to: `DELETE ${GROUP}`, status: 200 },
+  { to: `DELETE ${GROUP}`, status: 400, group: "a b" },
+  { to: `DELETE ${GROUP}`, status: 404, group: "none" },
+  ...refused(`DELETE ${GROUP}`),
+];
+
 const CALLS: Call[] = [
+  ...GROUP_CALLS,
   { to: SEND, status: 200, body: "1" },
   { to: SEND, status: 202, body: "1", username: "bob" },
   { to: SEND, status: 400, body: "1", username: "a b" },
@@ -305,18 +376,34 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   const place = { number: 1, of: 2, port: port.number, opsPath };
   await using oneOfSeveral = await Service.start({}, { place });
   await using _alice = await openClient(service.socketUrl("alice"));
+  await using busy = await Service.start({ USERWIRE_MAX_GROUP_USERS: "1", USERWIRE_MAX_GROUP_SENDS: "1" });
+  await using dave = await openClient(busy.socketUrl("dave"), "userwire.v1");
+  await using _sending = await holdGroupSend(busy, dave);
   const document = await readDocument(service);
   const documented = operationsOf(document);
 
   for (const call of CALLS) {
     const { to, status, username = "alice", body, type, origin, query = "", headers } = call;
-    const { isCutOff, isClosed, isOneOfSeveral, isEndless } = call;
+    const { isCutOff, isClosed, isOneOfSeveral, isEndless, isBusy, group = "team" } = call;
     const title = `${to}?${query} as ${username}${origin ? ` from ${origin}` : ""}`;
     await t.step(`${title} answers ${status}`, async () => {
       const [method, path] = to.split(" ") as [string, string];
-      const asked = isCutOff ? cutOff : isClosed ? closed : isOneOfSeveral ? oneOfSeveral : service;
+      const asked = isBusy
+        ? busy
+        : isCutOff
+        ? cutOff
+        : isClosed
+        ? closed
+        : isOneOfSeveral
+        ? oneOfSeveral
+        : service;
       const response = await asked.fetch(
-        `${path.replace("{username}", encodeURIComponent(username))}?${query}`,
+        `${
+          path.replace("{username}", encodeURIComponent(username)).replace(
+            "{group}",
+            encodeURIComponent(group),
+          )
+        }?${query}`,
         {
           method,
           headers: { "content-type": type ?? "application/json", ...(origin && { origin }), ...headers },
@@ -327,7 +414,7 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
       );
       const text = await response.text();
       assertEquals(response.status, status, text);
-      assertEquals(response.headers.has("retry-after"), status === 503 && path !== "/readyz");
+      assertEquals(response.headers.has("retry-after"), [429, 503].includes(status) && path !== "/readyz");
 
       const answer = documented.find(([call]) => call === to)?.[1].responses[status];
       assert(answer, "The document does not know this status");
@@ -346,6 +433,27 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   const tried = new Set(CALLS.map(({ to, status }) => `${to} ${status}`));
   assertEquals(named.filter((answer) => !tried.has(answer)), [], "each documented answer has a call above");
 });
+
+/** Sends to the group "busy", and waits for a client that acknowledges nothing until this is disposed of. */
+async function holdGroupSend(service: Service, dave: WsClient): Promise<AsyncDisposable> {
+  const init = { headers: { "content-type": "application/json" }, body: '{"users":["dave"]}' };
+  await (await service.fetch("/v1/groups/busy", { method: "PUT", ...init })).body?.cancel();
+  const path = "/v1/groups/busy/messages";
+  const sending = service.fetch(`${path}?wait=ack&timeout=30000`, { method: "POST", ...init });
+  const status = async () => {
+    const response = await service.fetch(path, { method: "POST", ...init });
+    await response.body?.cancel();
+    return response.status;
+  };
+  await until(async () => await status() === 429, "the send to be under way");
+  return {
+    async [Symbol.asyncDispose]() {
+      // Higher than the number of any that it was sent.
+      dave.send(JSON.stringify({ t: "ack", seq: 1_000 }));
+      await (await sending).body?.cancel();
+    },
+  };
+}
 
 // ---------------------------------------------------------------------------------------------------------
 // The page's files, and what is not there

@@ -5,7 +5,8 @@
 import { assertEquals } from "@std/assert";
 import { createConfig, lintFromString } from "../packages/redocly.ts";
 import openapiTypescript, { astToString } from "../packages/openapi_typescript.ts";
-import { CLOSED, KEY } from "../../testkit/closed.ts";
+import { newKey } from "../../src/auth/keys.ts";
+import { CLOSED } from "../../testkit/closed.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
@@ -19,6 +20,8 @@ Deno.test("/openapi.json passes the recommended rules of Redocly", async () => {
   });
   assertEquals(problems.map(({ severity, ruleId, message }) => `${severity} ${ruleId}: ${message}`), []);
 });
+
+const KEY = newKey("client", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
 
 /** Written as somebody would who has nothing but the generated types. */
 const PROGRAM = `
@@ -57,6 +60,25 @@ const broadcast = note("sendBroadcast", await api.POST("/v1/broadcast", {
 const nodes: number | undefined = broadcast.data?.nodes;
 // The same call answers in lines to who sends lines.
 const reached = batch.data && "results" in batch.data ? batch.data.results[0]?.sockets : undefined;
+const team = { path: { group: "team" } };
+const member = { path: { group: "team", username: "bob" } };
+const made = note("putGroup", await api.PUT("/v1/groups/{group}", {
+  params: { ...team, header: { "if-match": '"0"' } },
+  body: { users: ["alice"] },
+}));
+const version: number | undefined = made.data?.version;
+note("changeGroup", await api.PATCH("/v1/groups/{group}", { params: team, body: { add: ["carol"] } }));
+note("addMember", await api.PUT("/v1/groups/{group}/users/{username}", { params: member }));
+note("getGroup", await api.GET("/v1/groups/{group}", { params: team }));
+note("getMembers", await api.GET("/v1/groups/{group}/users", { params: { ...team, query: { limit: 10 } } }));
+note("sendToGroup", await api.POST("/v1/groups/{group}/messages", {
+  params: { ...team, query: { ttl: 60, except: "bob" }, header: { "idempotency-key": "k" } },
+  body: { order: 9 },
+}));
+note("getUserGroups", await api.GET("/v1/users/{username}/groups", { params: alice }));
+note("removeMember", await api.DELETE("/v1/groups/{group}/users/{username}", { params: member }));
+note("leaveGroups", await api.DELETE("/v1/users/{username}/groups", { params: alice }));
+note("deleteGroup", await api.DELETE("/v1/groups/{group}", { params: team }));
 note("getUser", await api.GET("/v1/users/{username}", { params: alice }));
 note("headUser", await api.HEAD("/v1/users/{username}", { params: alice }));
 note("getOnline", await api.POST("/v1/users/online", { body: { users: ["alice", "bob"] } }));
@@ -83,7 +105,7 @@ console.log(JSON.stringify({ statuses, seq, reached, nodes, items }));
 `;
 
 Deno.test("A TypeScript client generated from /openapi.json calls every operation", async () => {
-  await using service = await Service.start(CLOSED);
+  await using service = await Service.start({ ...CLOSED, USERWIRE_API_KEYS: KEY.line });
   const ticket = await (await service.fetch("/v1/tickets", {
     method: "POST",
     headers: { authorization: `Bearer ${KEY.key}`, "content-type": "application/json" },

@@ -228,7 +228,7 @@ browserTest("Console page sends to a group, and says what became of it", async (
   assertMatch(await console.send("@team", "1"), /^Not sent: There is no group "team": .* \(404\)$/);
   await service.server.app.publisher.groups.put("team", ["alice", "bob"]);
   const said = await console.send("@team", '{"hello":"all"}');
-  assertMatch(said, /^@team: reached 1 socket of 1 user, kept for 0, 1 not seen for a day in \d+ ms · id /);
+  assertMatch(said, /^@team: reached 1 socket of 1 user, kept for 0, 1 not seen for a day\nin \d+ ms · id /);
 });
 
 browserTest("Console page sends to everybody, and shows broadcasts as what they are", async (browser) => {

@@ -216,6 +216,17 @@ async function walkMainPath(service: Service, counted: "sockets" | "nodes"): Pro
   assertEquals((await back.nextJson()).r, 1);
   assertEquals((await call(service, "POST /v1/users/alice/revocations", { body: {} })).status, 201);
   assertEquals((await back.closed).code, 4401);
+  const team = { users: ["alice", "bob", "carol"] };
+  assertEquals((await call(service, "PUT /v1/groups/team", { body: team })).body.users, 3);
+  assertEquals((await call(service, "DELETE /v1/groups/team/users/carol")).body.removed, 1);
+  const { body } = await call(service, "POST /v1/groups/team/messages", {
+    body: 4,
+    headers: { "idempotency-key": "g" },
+  });
+  assertEquals([body.stored, body.unknown], [1, 1], JSON.stringify(body));
+  assertEquals((await call(service, "GET /v1/groups/team/users")).body.items.length, 2);
+  assertEquals((await call(service, "GET /v1/users/alice/groups")).body.groups, ["team"]);
+  assertEquals((await call(service, "DELETE /v1/groups/team")).body.users, 2);
 }
 
 /** A Redis that wants to see client certificates on this port, too. */

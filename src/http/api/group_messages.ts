@@ -3,6 +3,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddressGroup } from "../../auth/auth.ts";
 import type { GroupSendOptions } from "../../publisher/group_send.ts";
 import { readPayload } from "../body.ts";
+import type { Payload } from "../../protocol/envelope.ts";
 import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
 import { type Api, authorize, type Call, type CallContext, groupIn, queryOf } from "./call.ts";
 import {
@@ -87,8 +88,10 @@ export const groupSend: Call = {
     assertMayAddressGroup(caller, group);
     const { expect, store, except, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
     const idempotencyKey = c.req.raw.headers.get("idempotency-key");
+    // Before its turn: who sends slowly keeps nobody else from sending.
+    const payload = await readPayload(c.req.raw, api.bodies.single);
     return await inTurn(api, () =>
-      send(c, api, group, {
+      send(c, api, group, payload, {
         ...(expect && { expectOnline: true }),
         ...(store && { store }),
         ...(except !== undefined && { except }),
@@ -99,8 +102,13 @@ export const groupSend: Call = {
   },
 };
 
-async function send(c: CallContext, api: Api, group: string, options: GroupSendOptions): Promise<Response> {
-  const payload = await readPayload(c.req.raw, api.bodies.single);
+async function send(
+  c: CallContext,
+  api: Api,
+  group: string,
+  payload: Payload,
+  options: GroupSendOptions,
+): Promise<Response> {
   const { repeated, ...result } = await api.publisher.sendToGroup(group, payload, options);
   return c.json(
     result,

@@ -32,6 +32,8 @@ const History = z.object({
       tag: z.string().optional().openapi({ description: "Proof for a position after this message" }),
       id: z.string(),
       ts: z.number(),
+      enc: z.literal("base64").optional().openapi({ description: "How the bytes in `data` are written" }),
+      g: z.string().optional().openapi({ description: "The group that it was sent to" }),
       data: z.unknown(),
     }),
   ),
