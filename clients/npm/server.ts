@@ -9,12 +9,20 @@
  * Each call is repeated when the service or the network fails, and each send carries an idempotency key, so that it is
  * sent once however often it is repeated.
  */
-import { InvalidMessageError } from "../../src/protocol/errors.ts";
 import { base64Of } from "../../src/protocol/base64.ts";
 import { payloadFrom, type Sendable } from "../../src/publisher/payload.ts";
 import { Caller, type ServerOptions } from "./call.ts";
+import { type Groups, groupsBy, type GroupSent } from "./groups.ts";
+import { groupPath, JSON_TYPE, query, userPath } from "./path.ts";
 
 export { InvalidMessageError } from "../../src/protocol/errors.ts";
+export {
+  type VerifyOptions,
+  verifyWebhook,
+  type WebhookBody,
+  WebhookVerificationError,
+} from "../../src/protocol/signature.ts";
+export type { GroupInfo, GroupMembers, Groups, GroupSent, GroupUpdate } from "./groups.ts";
 export type { Sendable } from "../../src/publisher/payload.ts";
 export { type Answer, type Fetch, type FetchInit, type ServerOptions, UserwireError } from "./call.ts";
 
@@ -27,6 +35,16 @@ export interface SendOptions {
   readonly waitAckMs?: number | undefined;
   /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. @default a random one */
   readonly idempotencyKey?: string | undefined;
+}
+
+/** What may be said of a message to a group. */
+export interface GroupSendOptions extends SendOptions {
+  /** Only for users who are online; `offline` counts the others. @default false */
+  readonly expectOnline?: boolean | undefined;
+  /** `online` keeps no copy for users who are offline: they get a number, and a gap when they return. @default "all" */
+  readonly store?: "all" | "online" | undefined;
+  /** A user of the group who does not get it. */
+  readonly except?: string | undefined;
 }
 
 /** What became of a message. */
@@ -79,6 +97,13 @@ export interface Server {
     items: readonly BatchItem[],
     options?: Pick<SendOptions, "idempotencyKey">,
   ): Promise<BatchResult[]>;
+  /**
+   * Sends a message to every user of a group; a retry with the same key goes on where the one before broke off.
+   * @throws {UserwireError} with the code `group_not_found` when there is no such group.
+   */
+  sendToGroup(group: string, message: Sendable, options?: GroupSendOptions): Promise<GroupSent>;
+  /** Who is in which group. */
+  readonly groups: Groups;
   /** How many sockets, or nodes, each user has. @param users At most 10,000. */
   online(users: readonly string[]): Promise<Record<string, number>>;
   /** Whether the user has a socket anywhere. To send, send: `expectOnline` asks and sends in one step. */
@@ -108,7 +133,6 @@ export interface Server {
   ): Promise<{ jti?: string; issued_before?: number }>;
 }
 
-const JSON_TYPE = "application/json";
 const TYPES = { json: JSON_TYPE, text: "text/plain", binary: "application/octet-stream" } as const;
 
 /**
@@ -128,21 +152,26 @@ export function createServer(options: ServerOptions): Server {
     return body.online;
   }
 
+  async function sendTo<Body>(path: () => string, message: Sendable, options: GroupSendOptions) {
+    const payload = payloadFrom(message);
+    const { body } = await caller.call<Body>({
+      method: "POST",
+      path: `${path()}/messages${queryOf(options)}`,
+      headers: {
+        "content-type": TYPES[payload.kind],
+        "idempotency-key": options.idempotencyKey ?? crypto.randomUUID(),
+      },
+      body: payload.kind === "binary" ? payload.bytes : payload.text,
+      extraMs: options.waitAckMs,
+    });
+    return body;
+  }
+
   return {
-    async send(user, message, options = {}) {
-      const payload = payloadFrom(message);
-      const { body } = await caller.call<Sent>({
-        method: "POST",
-        path: `${userPath(user)}/messages${queryOf(options)}`,
-        headers: {
-          "content-type": TYPES[payload.kind],
-          "idempotency-key": options.idempotencyKey ?? crypto.randomUUID(),
-        },
-        body: payload.kind === "binary" ? payload.bytes : payload.text,
-        extraMs: options.waitAckMs,
-      });
-      return body;
-    },
+    send: (user, message, options = {}) => sendTo<Sent>(() => userPath(user), message, options),
+    sendToGroup: (group, message, options = {}) =>
+      sendTo<GroupSent>(() => groupPath(group), message, options),
+    groups: groupsBy(caller),
     async sendBatch(items, options = {}) {
       const { body } = await post<{ results: BatchResult[] }>(
         "/v1/messages",
@@ -168,31 +197,15 @@ export function createServer(options: ServerOptions): Server {
   };
 }
 
-/** @throws {InvalidMessageError} for what is no user's name, and would lead to another call. */
-function userPath(user: string): string {
-  if (typeof user !== "string" || user === "") {
-    throw new InvalidMessageError("The user must be a string that is not empty");
-  }
-  if (user === "." || user === "..") {
-    throw new InvalidMessageError(`No address can name the user "${user}": send by sendBatch, or rename it`);
-  }
-  return `/v1/users/${encodeURIComponent(user)}`;
-}
-
-function queryOf({ ttlS, expectOnline, waitAckMs }: SendOptions): string {
+function queryOf({ ttlS, expectOnline, store, except, waitAckMs }: GroupSendOptions): string {
   return query({
     ttl: ttlS,
     expect: expectOnline ? "online" : undefined,
+    store: store === "online" ? store : undefined,
+    except,
     wait: waitAckMs === undefined ? undefined : "ack",
     timeout: waitAckMs,
   });
-}
-
-function query(fields: Record<string, string | number | undefined>): string {
-  const given = Object.entries(fields).filter(([, value]) => value !== undefined);
-  return given.length === 0
-    ? ""
-    : `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`;
 }
 
 /** As text: JSON goes out as it was given, with numbers that `JSON.parse` would round. */

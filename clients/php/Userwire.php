@@ -23,6 +23,8 @@ final class Userwire
     private const FIRST_WAIT_S = 0.5;
     private const LONGEST_WAIT_S = 30.0;
 
+    /** Who is in which group. */
+    public UserwireGroups $groups;
     private string $url;
     /** @var string[] */
     private array $headers = ['Accept: application/json', 'User-Agent: userwire-php'];
@@ -55,6 +57,11 @@ final class Userwire
         }
         $this->timeout = (float) ($options['timeout'] ?? 10);
         $this->retries = (int) ($options['retries'] ?? 3);
+        $this->groups = new UserwireGroups(function (string $method, string $path, ?array $body, array $headers): array {
+            return $body === null
+                ? $this->call($method, $path)
+                : $this->call($method, $path, self::json($body), array_merge(['Content-Type: application/json'], $headers));
+        });
     }
 
     /**
@@ -69,13 +76,28 @@ final class Userwire
      */
     public function send(string $user, $data, array $options = []): array
     {
-        return $this->sendBody($user, self::json($data), 'application/json', $options);
+        return $this->sendBody(self::userPath($user), self::json($data), 'application/json', $options);
     }
 
     /** Sends bytes, which clients get as such. Options and answer are those of `send`. */
     public function sendBytes(string $user, string $bytes, array $options = []): array
     {
-        return $this->sendBody($user, $bytes, 'application/octet-stream', $options);
+        return $this->sendBody(self::userPath($user), $bytes, 'application/octet-stream', $options);
+    }
+
+    /**
+     * Sends a message to every user of a group.
+     *
+     * @param mixed $data    As for `send`.
+     * @param array $options Those of `send`, where `expectOnline` leaves out who is offline; and `store`: `online` keeps
+     *   no copy for users who are offline; `except`: a user of the group who does not get it.
+     * @return array `id`, and how many: `users`, `online`, `sockets` (`nodes` with shared subscriptions), `stored`,
+     *   `unknown`; `offline` with `expectOnline`, `acked` with `waitAck`.
+     */
+    public function sendToGroup(string $group, $data, array $options = []): array
+    {
+        $more = ['store', 'except'];
+        return $this->sendBody(self::groupPath($group), self::json($data), 'application/json', $options, $more);
     }
 
     /**
@@ -102,7 +124,7 @@ final class Userwire
         if (is_array($user)) {
             return $this->post('/v1/users/online', ['users' => array_values($user)]);
         }
-        $answer = $this->call('GET', '/v1/users/' . self::encoded($user));
+        $answer = $this->call('GET', self::userPath($user));
         return $answer['sockets'] ?? $answer['nodes'] ?? 0;
     }
 
@@ -116,7 +138,7 @@ final class Userwire
     public function kick(string $user, ?int $code = null, ?string $why = null): int
     {
         $query = http_build_query(['code' => $code, 'why' => $why], '', '&', PHP_QUERY_RFC3986);
-        $path = '/v1/users/' . self::encoded($user) . '/connections';
+        $path = self::userPath($user) . '/connections';
         $answer = $this->call('DELETE', $query === '' ? $path : "$path?$query");
         return $answer['closed'] ?? $answer['nodes'] ?? 0;
     }
@@ -128,7 +150,7 @@ final class Userwire
     public function revoke(string $user, ?string $jti = null, ?int $issuedBefore = null): array
     {
         $body = array_filter(['jti' => $jti, 'issued_before' => $issuedBefore], fn ($value) => $value !== null);
-        return $this->post('/v1/users/' . self::encoded($user) . '/revocations', (object) $body);
+        return $this->post(self::userPath($user) . '/revocations', (object) $body);
     }
 
     /**
@@ -169,17 +191,20 @@ final class Userwire
         throw new RuntimeException('No signature of the webhook fits a secret');
     }
 
-    private function sendBody(string $user, string $body, string $type, array $options): array
+    /** @param string[] $more Options beside those of every send. */
+    private function sendBody(string $to, string $body, string $type, array $options, array $more = []): array
     {
-        self::onlyKnown($options, ['ttl', 'expectOnline', 'waitAck', 'idempotencyKey']);
+        self::onlyKnown($options, array_merge(['ttl', 'expectOnline', 'waitAck', 'idempotencyKey'], $more));
         $waitAck = $options['waitAck'] ?? null;
         $query = http_build_query([
             'ttl' => $options['ttl'] ?? null,
             'expect' => ($options['expectOnline'] ?? false) ? 'online' : null,
             'wait' => $waitAck === null ? null : 'ack',
             'timeout' => $waitAck === null ? null : (int) round($waitAck * 1000),
+            'store' => $options['store'] ?? null,
+            'except' => $options['except'] ?? null,
         ]);
-        $path = '/v1/users/' . self::encoded($user) . '/messages' . ($query === '' ? '' : "?$query");
+        $path = "$to/messages" . ($query === '' ? '' : "?$query");
         $headers = ["Content-Type: $type", self::idempotency($options['idempotencyKey'] ?? null)];
         return $this->call('POST', $path, $body, $headers, (float) ($waitAck ?? 0));
     }
@@ -249,7 +274,7 @@ final class Userwire
                 return strlen($line);
             },
         ]);
-        if ($method === 'POST') {
+        if (self::hasBody($method)) {
             curl_setopt($this->curl, CURLOPT_POSTFIELDS, $body);
         }
         $text = curl_exec($this->curl);
@@ -265,7 +290,7 @@ final class Userwire
             'method' => $method,
             // PHP's streams read until the connection ends.
             'header' => array_merge($headers, ['Connection: close']),
-            'content' => $method === 'POST' ? $body : null,
+            'content' => self::hasBody($method) ? $body : null,
             'protocol_version' => 1.1,
             'timeout' => $timeout,
             'ignore_errors' => true,
@@ -316,12 +341,29 @@ final class Userwire
         }
     }
 
-    private static function encoded(string $user): string
+    private static function hasBody(string $method): bool
     {
-        if (in_array($user, ['', '.', '..'], true)) {
-            throw new InvalidArgumentException("\"$user\" can't be a user here: addresses have another meaning for it");
+        return in_array($method, ['POST', 'PUT', 'PATCH'], true);
+    }
+
+    /** @internal */
+    public static function userPath(string $user): string
+    {
+        return '/v1/users/' . self::encoded($user);
+    }
+
+    /** @internal */
+    public static function groupPath(string $group): string
+    {
+        return '/v1/groups/' . self::encoded($group);
+    }
+
+    private static function encoded(string $name): string
+    {
+        if (in_array($name, ['', '.', '..'], true)) {
+            throw new InvalidArgumentException("\"$name\" can't be a name here: addresses have another meaning for it");
         }
-        return rawurlencode($user);
+        return rawurlencode($name);
     }
 
     private static function idempotency(?string $key): string
@@ -338,6 +380,76 @@ final class Userwire
         foreach (array_diff(array_keys($options), $known) as $name) {
             throw new InvalidArgumentException("There is no option \"$name\": the options are " . implode(', ', $known));
         }
+    }
+}
+
+/** Named sets of users that the service keeps: `$userwire->groups`. Its calls throw what those of `Userwire` throw. */
+final class UserwireGroups
+{
+    private Closure $call;
+
+    /** @internal */
+    public function __construct(Closure $call)
+    {
+        $this->call = $call;
+    }
+
+    /**
+     * Makes these the users of the group, all of them in one step.
+     *
+     * @param string[] $users
+     * @param int|null $ifVersion Only when the group is in this version, 0: when there is none; else UserwireRefused
+     *   with the code `group_changed`.
+     * @return array `added`, `removed`, `users`: how many it has now, and its `version`.
+     */
+    public function put(string $group, array $users, ?int $ifVersion = null): array
+    {
+        $headers = $ifVersion === null ? [] : ["If-Match: \"$ifVersion\""];
+        return ($this->call)('PUT', Userwire::groupPath($group), ['users' => array_values($users)], $headers);
+    }
+
+    /** Adds users, at most 10,000. Answers as `put`. */
+    public function add(string $group, array $users): array
+    {
+        return ($this->call)('PATCH', Userwire::groupPath($group), ['add' => array_values($users)], []);
+    }
+
+    /** Takes users out, at most 10,000. Answers as `put`. */
+    public function remove(string $group, array $users): array
+    {
+        return ($this->call)('PATCH', Userwire::groupPath($group), ['remove' => array_values($users)], []);
+    }
+
+    /** How many are in it, and online: `users`, `online`, `sockets` or `nodes`, `version`, `epoch`. */
+    public function get(string $group): array
+    {
+        return ($this->call)('GET', Userwire::groupPath($group), null, []);
+    }
+
+    /** A page of its users: `items`, each with `user` and `sockets`, and `next`, which is `$after` of the next page. */
+    public function members(string $group, ?string $after = null, ?int $limit = null): array
+    {
+        $query = http_build_query(['after' => $after, 'limit' => $limit], '', '&', PHP_QUERY_RFC3986);
+        $path = Userwire::groupPath($group) . '/users';
+        return ($this->call)('GET', $query === '' ? $path : "$path?$query", null, []);
+    }
+
+    /** Deletes the group. Returns how many users it had. */
+    public function delete(string $group): int
+    {
+        return ($this->call)('DELETE', Userwire::groupPath($group), null, [])['users'];
+    }
+
+    /** The groups that a user is in, of those that the key may address. @return string[] */
+    public function of(string $user): array
+    {
+        return ($this->call)('GET', Userwire::userPath($user) . '/groups', null, [])['groups'];
+    }
+
+    /** Takes a user out of all groups that the key may address. @return string[] Out of which. */
+    public function leaveAll(string $user): array
+    {
+        return ($this->call)('DELETE', Userwire::userPath($user) . '/groups', null, [])['groups'];
     }
 }
 

@@ -630,6 +630,40 @@ class Sent(NamedTuple):
     acked: Optional[int] = None
 
 
+class GroupSent(NamedTuple):
+    """What became of a message to a group: how many users, but for sockets and nodes."""
+
+    id: str
+    #: Users that it was numbered for.
+    users: int
+    #: Of these, who had a socket.
+    online: int
+    #: Sockets it was handed to; with shared subscriptions that is ``nodes``, once for each user.
+    sockets: Optional[int] = None
+    nodes: Optional[int] = None
+    #: Users who had no socket, and for whom it is kept.
+    stored: int = 0
+    #: Users who got nothing: without a socket, and not seen for a day.
+    unknown: int = 0
+    #: With ``expect_online``: users who were left out.
+    offline: Optional[int] = None
+    #: Users for whom Redis refused it.
+    failed: int = 0
+    #: How many clients have confirmed it, with ``wait_ack``.
+    acked: Optional[int] = None
+
+
+class GroupUpdate(NamedTuple):
+    """What a change of a group came to."""
+
+    added: int
+    removed: int
+    #: How many users the group has now.
+    users: int
+    #: Greater after each change; 0 where no group is left.
+    version: int
+
+
 class Ticket(NamedTuple):
     ticket: str
     #: Where to connect with it.
@@ -694,25 +728,48 @@ class Sender:
         :raises Refused: when the service does not take it.
         :raises Unavailable: when it can't be reached, or is not ready.
         """
-        query: Dict[str, str] = {}
-        if ttl is not None:
-            query["ttl"] = str(ttl)
-        if expect_online:
-            query["expect"] = "online"
-        if wait_ack is not None:
-            query.update(wait="ack", timeout=str(round(wait_ack * 1000)))
+        options = _send_query(ttl, expect_online, wait_ack)
+        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, idempotency_key))
+
+    def send_to_group(
+        self,
+        group: str,
+        data: Any,
+        *,
+        ttl: Optional[int] = None,
+        expect_online: bool = False,
+        store: Optional[str] = None,
+        except_user: Optional[str] = None,
+        wait_ack: Optional[float] = None,
+        idempotency_key: Optional[str] = None,
+    ) -> GroupSent:
+        """Sends a message to every user of a group. What is not said here is as for ``send``.
+
+        :param expect_online: Only for users who are online; ``GroupSent.offline`` counts the others.
+        :param store: ``"online"`` keeps no copy for users who are offline: they get a number, and a gap later.
+        :param except_user: A user of the group who does not get it.
+        :raises Refused: with the code ``group_not_found`` when there is no such group.
+        """
+        options = {**_send_query(ttl, expect_online, wait_ack), **_given_only(store=store)}
+        if except_user is not None:
+            options["except"] = except_user
+        answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, idempotency_key)
+        return _read_as(GroupSent, answer)
+
+    def _send(
+        self, to: str, data: Any, options: Mapping[str, Any], idempotency_key: Optional[str]
+    ) -> Dict[str, Any]:
         raw = _bytes(data)
-        answer = self._call(
+        return self._call(
             "POST",
-            f"/v1/users/{_quoted(user)}/messages" + (f"?{urllib.parse.urlencode(query)}" if query else ""),
+            f"{to}/messages{_query(**options)}",
             _json(data) if raw is None else raw,
             {
                 "content-type": "application/json" if raw is None else "application/octet-stream",
                 "idempotency-key": idempotency_key or str(uuid.uuid4()),
             },
-            timeout=self._timeout + (wait_ack or 0),
+            timeout=self._timeout + int(options.get("timeout", 0)) / 1000,
         )
-        return _read_as(Sent, answer)
 
     def batch(
         self, items: Iterable[Mapping[str, Any]], *, idempotency_key: Optional[str] = None
@@ -731,6 +788,11 @@ class Sender:
         results: List[Dict[str, Any]] = answer["results"]
         return results
 
+    @property
+    def groups(self) -> Groups:
+        """Who is in which group."""
+        return Groups(self)
+
     @overload
     def online(self, user: str) -> int: ...  # type: ignore[misc]
     @overload
@@ -748,8 +810,7 @@ class Sender:
 
     def kick(self, user: str, *, code: Optional[int] = None, why: Optional[str] = None) -> int:
         """Closes the user's sockets everywhere. :returns: How many; with shared subscriptions, on how many nodes."""
-        query = urllib.parse.urlencode(_given_only(code=code, why=why))
-        answer = self._call("DELETE", f"/v1/users/{_quoted(user)}/connections" + (f"?{query}" if query else ""))
+        answer = self._call("DELETE", f"/v1/users/{_quoted(user)}/connections{_query(code=code, why=why)}")
         return int(answer.get("closed", answer.get("nodes", 0)))
 
     def revoke(
@@ -772,7 +833,10 @@ class Sender:
         self.close()
 
     def _post(self, path: str, value: Any, headers: Mapping[str, str] = {}) -> Dict[str, Any]:
-        return self._call("POST", path, _json(value), {"content-type": "application/json", **headers})
+        return self._write("POST", path, value, headers)
+
+    def _write(self, method: str, path: str, value: Any, headers: Mapping[str, str] = {}) -> Dict[str, Any]:
+        return self._call(method, path, _json(value), {"content-type": "application/json", **headers})
 
     def _call(
         self,
@@ -832,6 +896,56 @@ class Sender:
             context = self._ssl or ssl.create_default_context()
             return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context)
         return http.client.HTTPConnection(host, port, timeout=self._timeout)
+
+
+class Groups:
+    """Named sets of users that the service keeps: ``sender.groups``. Raises as the calls of ``Sender`` do."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    def put(self, group: str, users: Iterable[str], *, if_version: Optional[int] = None) -> GroupUpdate:
+        """Makes these the users of the group, all of them in one step.
+
+        :param if_version: Only when the group is in this version, 0: when there is none; else Refused with the code
+            ``group_changed``.
+        """
+        headers = {} if if_version is None else {"if-match": f'"{if_version}"'}
+        return self._change("PUT", group, {"users": _names(users)}, headers)
+
+    def add(self, group: str, users: Iterable[str]) -> GroupUpdate:
+        """Adds users, at most 10,000."""
+        return self._change("PATCH", group, {"add": _names(users)})
+
+    def remove(self, group: str, users: Iterable[str]) -> GroupUpdate:
+        """Takes users out, at most 10,000."""
+        return self._change("PATCH", group, {"remove": _names(users)})
+
+    def get(self, group: str) -> Dict[str, Any]:
+        """``{"users", "online", "sockets" or "nodes", "version", "epoch"}``: how many are in it, and online."""
+        return self._sender._call("GET", f"/v1/groups/{_quoted(group)}")
+
+    def members(
+        self, group: str, *, after: Optional[str] = None, limit: Optional[int] = None
+    ) -> Dict[str, Any]:
+        """A page of its users: ``{"items": [{"user", "sockets"}], "next"}``; ``next`` is ``after`` of the next page, and
+        missing on the last one. :param limit: At most so many; 1,000 if not given."""
+        return self._sender._call("GET", f"/v1/groups/{_quoted(group)}/users{_query(after=after, limit=limit)}")
+
+    def delete(self, group: str) -> int:
+        """Deletes the group. :returns: How many users it had."""
+        return int(self._sender._call("DELETE", f"/v1/groups/{_quoted(group)}")["users"])
+
+    def of(self, user: str) -> List[str]:
+        """The groups that a user is in, of those that the key may address."""
+        return list(self._sender._call("GET", f"/v1/users/{_quoted(user)}/groups")["groups"])
+
+    def leave_all(self, user: str) -> List[str]:
+        """Takes a user out of all groups that the key may address. :returns: Out of which."""
+        return list(self._sender._call("DELETE", f"/v1/users/{_quoted(user)}/groups")["groups"])
+
+    def _change(self, method: str, group: str, value: Any, headers: Mapping[str, str] = {}) -> GroupUpdate:
+        return _read_as(GroupUpdate, self._sender._write(method, f"/v1/groups/{_quoted(group)}", value, headers))
 
 
 def verify_webhook(
@@ -896,10 +1010,27 @@ def _json(value: Any) -> bytes:
         raise ValueError(f"The data is not JSON: {error}") from error
 
 
-def _quoted(user: str) -> str:
-    if user in ("", ".", ".."):
-        raise ValueError(f'"{user}" can\'t be a user here: addresses have another meaning for it')
-    return urllib.parse.quote(user, safe="")
+def _quoted(name: str) -> str:
+    if name in ("", ".", ".."):
+        raise ValueError(f'"{name}" can\'t be a name here: addresses have another meaning for it')
+    return urllib.parse.quote(name, safe="")
+
+
+def _names(users: Iterable[str]) -> List[str]:
+    if isinstance(users, str):
+        raise ValueError("The users must be a list of names, not one name")
+    return list(users)
+
+
+def _query(**values: Any) -> str:
+    """With its "?", unless there is nothing in it."""
+    text = urllib.parse.urlencode(_given_only(**values))
+    return f"?{text}" if text else ""
+
+
+def _send_query(ttl: Optional[int], expect_online: bool, wait_ack: Optional[float]) -> Dict[str, Any]:
+    wait = {} if wait_ack is None else {"wait": "ack", "timeout": round(wait_ack * 1000)}
+    return {**_given_only(ttl=ttl, expect="online" if expect_online else None), **wait}
 
 
 def _given_only(**values: Any) -> Dict[str, Any]:

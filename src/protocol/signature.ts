@@ -66,20 +66,22 @@ export interface WebhookBody {
 
 /**
  * Checks that a webhook is from the service, and reads it.
- * @param headers Of the request; names in lower case when it is a plain object.
+ * @param headers Of the request: `Headers`, or a plain object with names in lower case, as Node has it.
  * @param body As it came, not parsed and written anew.
  * @param secrets `whsec_…`, one or several.
  * @throws {WebhookVerificationError}
  * @throws {TypeError} when a secret is none.
  */
 export async function verifyWebhook(
-  headers: Headers | Readonly<Record<string, string | string[] | undefined>>,
+  headers: { get(name: string): string | null } | Readonly<Record<string, string | string[] | undefined>>,
   body: string,
   secrets: string | readonly string[],
   { toleranceS = DEFAULT_TOLERANCE_S, nowS = Date.now() / 1_000 }: VerifyOptions = {},
 ): Promise<WebhookBody> {
   const header = (name: string): string => {
-    const value = headers instanceof Headers ? headers.get(name) : headers[name];
+    const value = typeof headers.get === "function"
+      ? headers.get(name)
+      : (headers as Readonly<Record<string, string | string[] | undefined>>)[name];
     if (typeof value !== "string" || value === "") {
       throw new WebhookVerificationError(`The header ${name} is missing`);
     }

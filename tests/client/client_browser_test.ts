@@ -3,108 +3,14 @@
  * of another site, through offline times, reloads and restarts; and what the console page makes of it.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Browser, type BrowserContext, chromium, type Page } from "../packages/playwright.ts";
-import { stretched, until } from "../../testkit/deadline.ts";
+import { browserScenarios, Tab } from "./browser_tab.ts";
+import { until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
 
-const executablePath = findChromium();
-if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
+const { scenario, run } = browserScenarios("Client in a browser");
 
-/** The scenarios share one browser, which takes longer to start than any of them to run. */
-const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
-
-function browserTest(name: string, run: (browser: Browser) => Promise<void>): void {
-  scenarios.push([name, run]);
-}
-
-Deno.test({
-  name: "Client in a browser",
-  ignore: executablePath === undefined,
-  async fn(t) {
-    await using browser = await chromium.launch({
-      executablePath: executablePath!,
-      ignoreDefaultArgs: ["--disable-back-forward-cache"],
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-    });
-    for (const [name, run] of scenarios) await t.step(name, () => run(browser));
-  },
-});
-
-/** A message as a page notes it. */
-interface Told {
-  data?: unknown;
-  bytes?: number[];
-  replayed: boolean;
-}
-
-/** A tab with a page, and the client in it, if the page has made one. */
-class Tab implements AsyncDisposable {
-  readonly page: Page;
-  readonly context: BrowserContext;
-  readonly #faults: string[] = [];
-
-  private constructor(context: BrowserContext, page: Page) {
-    this.context = context;
-    this.page = page;
-    page.setDefaultTimeout(stretched(10_000));
-    page.on("pageerror", (error) => this.#faults.push(String(error)));
-  }
-
-  static async open(browser: Browser, url: string): Promise<Tab> {
-    const context = await browser.newContext();
-    const tab = new Tab(context, await context.newPage());
-    await tab.page.goto(url);
-    return tab;
-  }
-
-  /**
-   * Makes a client in the page that notes what it is told.
-   * @param options The options of `connect` as JavaScript.
-   */
-  async connect(options = `{ user: "alice" }`): Promise<void> {
-    await this.page.evaluate(`(async () => {
-      const { connect, storedIn } = await import("/client.js");
-      globalThis.told = { data: [], states: [], gaps: [], lost: [] };
-      globalThis.client = connect("/", { backoff: { baseMs: 20, maxMs: 100 }, ...${options} });
-      client.on("state", (state) => told.states.push(state));
-      client.on("gap", (gap) => told.gaps.push(gap));
-      client.on("lost", ({ code, opened }) => told.lost.push([code, opened]));
-      client.on("message", ({ data, replayed }) => {
-        told.data.push(data instanceof Uint8Array ? { bytes: [...data], replayed } : { data, replayed });
-      });
-    })()`);
-  }
-
-  told(): Promise<{ data: Told[]; states: string[]; gaps: unknown[]; lost: unknown[] }> {
-    return this.page.evaluate("told");
-  }
-
-  /** Resolves when the expression is true in the page. Its policy forbids what Playwright's own way needs: eval. */
-  async holds(expression: string): Promise<void> {
-    await until(
-      async () => Boolean(await this.page.evaluate(expression)),
-      `${expression} in the page`,
-      10_000,
-    );
-  }
-
-  async state(state: string): Promise<void> {
-    await this.holds(`client.state === ${JSON.stringify(state)}`);
-  }
-
-  async received(count: number): Promise<void> {
-    await this.holds(`told.data.length >= ${count}`);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.context.close();
-    assertEquals(this.#faults, [], "The browser reported errors");
-  }
-}
-
-browserTest("Client gets every kind of message in a page of the service", async (browser) => {
+scenario("Client gets every kind of message in a page of the service", async (browser) => {
   await using service = await Service.start();
   await using tab = await Tab.open(browser, service.server.url);
   await tab.connect();
@@ -125,7 +31,7 @@ browserTest("Client gets every kind of message in a page of the service", async 
   await service.isEmpty();
 });
 
-browserTest("Client in a browser that goes offline and comes back misses nothing", async (browser) => {
+scenario("Client in a browser that goes offline and comes back misses nothing", async (browser) => {
   await using service = await Service.start();
   await using tab = await Tab.open(browser, service.server.url);
   await tab.connect();
@@ -144,7 +50,7 @@ browserTest("Client in a browser that goes offline and comes back misses nothing
   assertEquals([data.map(({ data }) => data), gaps], [[1, 2, 3], []]);
 });
 
-browserTest("Client in a browser comes back when its service does", async (browser) => {
+scenario("Client in a browser comes back when its service does", async (browser) => {
   using port = OwnPort.take();
   await using service = await Service.start({ PORT: `${port}` });
   await using tab = await Tab.open(browser, service.server.url);
@@ -162,7 +68,7 @@ browserTest("Client in a browser comes back when its service does", async (brows
   assertEquals(gaps.length, 1, "A service in memory has forgotten the epoch");
 });
 
-browserTest("Client goes on after a reload, by what the browser kept", async (browser) => {
+scenario("Client goes on after a reload, by what the browser kept", async (browser) => {
   await using service = await Service.start();
   await using tab = await Tab.open(browser, service.server.url);
   const options = `{ user: "alice", store: storedIn(localStorage, "alice") }`;
@@ -179,7 +85,7 @@ browserTest("Client goes on after a reload, by what the browser kept", async (br
   assertEquals((await tab.told()).data, [{ data: 2, replayed: true }]);
 });
 
-browserTest("Client can be imported by a page of another site that may connect", async (browser) => {
+scenario("Client can be imported by a page of another site that may connect", async (browser) => {
   const html = (service: string) =>
     `<!doctype html><title>app</title><output></output>
     <script type="module">
@@ -204,7 +110,7 @@ browserTest("Client can be imported by a page of another site that may connect",
   }
 });
 
-browserTest("Client in a page that may not connect is told which origin to allow", async (browser) => {
+scenario("Client in a page that may not connect is told which origin to allow", async (browser) => {
   let page = "";
   const site = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
     return new Response(page, { headers: { "content-type": "text/html" } });
@@ -233,7 +139,7 @@ browserTest("Client in a page that may not connect is told which origin to allow
   }
 });
 
-browserTest("Client goes on when the browser brings its page back", async (browser) => {
+scenario("Client goes on when the browser brings its page back", async (browser) => {
   await using service = await Service.start();
   await using tab = await Tab.open(browser, service.server.url);
   await tab.connect();
@@ -251,7 +157,7 @@ browserTest("Client goes on when the browser brings its page back", async (brows
   assertEquals((await tab.told()).data.map(({ data }) => data), [1, 2]);
 });
 
-browserTest(
+scenario(
   "Console page resumes a connection that was closed, and shows what is missing",
   async (browser) => {
     await using service = await Service.start({ USERWIRE_HISTORY: "2" });
@@ -281,3 +187,5 @@ browserTest(
     await card.getByText("Open", { exact: true }).waitFor();
   },
 );
+
+run();

@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { connect } from "../../src/client/mod.ts";
 import { watchAlice } from "../../testkit/client_watch.ts";
+import { FakeDocument } from "../../testkit/fake_document.ts";
 import { HeldTimers } from "../../testkit/held_timers.ts";
 import { ScriptedServer } from "../../testkit/scripted_server.ts";
 
@@ -111,25 +112,6 @@ Deno.test("Client begins with the shortest wait again when the network was at fa
     Math.random = random;
   }
 });
-
-/** A document that the test hides and shows. */
-class FakeDocument extends EventTarget implements Disposable {
-  visibilityState = "visible";
-
-  constructor() {
-    super();
-    Object.defineProperty(globalThis, "document", { value: this, configurable: true });
-  }
-
-  turn(visibilityState: "hidden" | "visible"): void {
-    this.visibilityState = visibilityState;
-    this.dispatchEvent(new Event("visibilitychange"));
-  }
-
-  [Symbol.dispose](): void {
-    delete (globalThis as { document?: unknown }).document;
-  }
-}
 
 Deno.test("Client keeps its socket in a hidden page, but makes new attempts rarely until it is seen", async () => {
   using document = new FakeDocument();

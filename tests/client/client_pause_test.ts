@@ -2,6 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { connectAlice, Inbox, watchAlice } from "../../testkit/client_watch.ts";
 import { until } from "../../testkit/deadline.ts";
+import { FakeDocument } from "../../testkit/fake_document.ts";
 import { ScriptedServer } from "../../testkit/scripted_server.ts";
 import { Service } from "../../testkit/service.ts";
 
@@ -80,27 +81,8 @@ Deno.test("A client asks for the ping that it is given, and the service keeps to
   }
 });
 
-/** A page, as far as the client looks at one. */
-class Page extends EventTarget implements Disposable {
-  visibilityState = "visible";
-
-  constructor() {
-    super();
-    Object.defineProperty(globalThis, "document", { value: this, configurable: true });
-  }
-
-  becomes(state: "visible" | "hidden"): void {
-    this.visibilityState = state;
-    this.dispatchEvent(new Event("visibilitychange"));
-  }
-
-  [Symbol.dispose](): void {
-    delete (globalThis as { document?: unknown }).document;
-  }
-}
-
 Deno.test("A page that gets hidden connects anew, once, to be left alone for longer", async () => {
-  using page = new Page();
+  using page = new FakeDocument();
   await using server = new ScriptedServer();
   await using client = connectAlice(server.url, { hiddenPingS: 60 });
   const inbox = new Inbox(client);
@@ -108,27 +90,27 @@ Deno.test("A page that gets hidden connects anew, once, to be left alone for lon
   assertEquals(first.url.searchParams.get("ping"), null);
   first.hi({ pos: "e.4", tag: "t" });
   await inbox.state("open");
-  page.becomes("hidden");
+  page.turn("hidden");
   const second = await server.next();
   assertEquals([second.url.searchParams.get("ping"), second.resume], ["60", "e.4.t"]);
   second.hi({ pos: "e.4", ping: 60 });
   await inbox.state("open");
-  page.becomes("visible");
-  page.becomes("hidden");
+  page.turn("visible");
+  page.turn("hidden");
   second.message(5);
   await inbox.received(1);
   assertEquals([server.attempts, inbox.gaps], [2, []]);
 });
 
 Deno.test("A page that gets hidden keeps the connection where nothing is kept for it", async () => {
-  using page = new Page();
+  using page = new FakeDocument();
   await using server = new ScriptedServer();
   await using client = connectAlice(server.url, { hiddenPingS: 60 });
   const inbox = new Inbox(client);
   const socket = await server.next();
   socket.hi();
   await inbox.state("open");
-  page.becomes("hidden");
+  page.turn("hidden");
   socket.send({ t: "m", ts: 1, data: "x" });
   await inbox.received(1);
   assertEquals(server.attempts, 1);

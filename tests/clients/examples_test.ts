@@ -1,6 +1,6 @@
-/** The examples in Python and PHP, run as their readers would run them. */
+/** The examples in Python and PHP, and the page without a bundler, run as their readers would run them. */
 import { assertEquals, assertMatch } from "@std/assert";
-import { chromium } from "../packages/playwright.ts";
+import { chromium, type Page } from "../packages/playwright.ts";
 import { newKey } from "../../src/auth/keys.ts";
 import { SECRET } from "../../testkit/closed.ts";
 import { Bell, stretched, until, withDeadline } from "../../testkit/deadline.ts";
@@ -62,6 +62,17 @@ async function run(command: string, args: readonly string[], env: Record<string,
   return { code: await program.ended(), output: program.output };
 }
 
+function launch() {
+  return chromium.launch({
+    executablePath: chromiumPath!,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+  });
+}
+
+function textOf(page: Page, selector: string): Promise<string> {
+  return page.locator(selector).innerText();
+}
+
 Deno.test({
   name: "Example: the programs of the Python version, on the Python client",
   ignore: !hasPythonWebsockets(),
@@ -120,14 +131,11 @@ Deno.test({
     const answers = async () => (await fetch(`${backend}/ticket`).catch(() => undefined))?.text();
     await until(async () => await answers() === "Log in first", "the backend, which gives nobody a ticket");
 
-    await using browser = await chromium.launch({
-      executablePath: chromiumPath!,
-      args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-    });
+    await using browser = await launch();
     const page = await browser.newPage();
     page.setDefaultTimeout(stretched(20_000));
     await page.goto(backend);
-    const text = (selector: string) => page.locator(selector).innerText();
+    const text = (selector: string) => textOf(page, selector);
     const logIn = async (password: string) => {
       await page.locator("input[name=user]").fill("alice");
       await page.locator("input[name=password]").fill(password);
@@ -139,5 +147,39 @@ Deno.test({
     await until(async () => await text("#state") === "open", "the connection");
     await page.locator("#order").click();
     await until(async () => /^Order \d+: taken$/.test(await text("#messages")), "the message");
+  },
+});
+
+Deno.test({
+  name: "Example: a page without a bundler",
+  ignore: chromiumPath === undefined,
+  async fn() {
+    const html = await Deno.readTextFile(`${EXAMPLES}plain_page/index.html`);
+    await using site = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+      return new Response(html, { headers: { "content-type": "text/html" } });
+    });
+    const origin = `http://127.0.0.1:${site.addr.port}`;
+    await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: origin });
+    await using browser = await launch();
+    const page = await browser.newPage();
+    page.setDefaultTimeout(stretched(20_000));
+    const faults: string[] = [];
+    page.on("pageerror", (error) => faults.push(String(error)));
+    await page.goto(`${origin}?service=${service.server.url.slice(0, -1)}`);
+    await until(async () => await textOf(page, "#state") === "open", "the connection");
+    await service.send("alice", { order: 7 });
+    await page.locator("#messages li", { hasText: '{"order":7}' }).waitFor();
+
+    const turn = (hidden: boolean) =>
+      page.evaluate(`Object.defineProperty(document, "hidden", { value: ${hidden}, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));`);
+    await turn(true);
+    await until(async () => await textOf(page, "#state") === "paused", "the pause");
+    await service.isEmpty();
+    await service.send("alice", "meanwhile");
+    await turn(false);
+    await page.locator("#messages li", { hasText: '"meanwhile"' }).waitFor();
+    const items = await page.locator("#messages li").allInnerTexts();
+    assertEquals([items, await textOf(page, "#error"), faults], [['{"order":7}', '"meanwhile"'], "", []]);
   },
 });

@@ -79,7 +79,7 @@ function importsIn(text: string): string[] {
 /** Written as somebody would who reads the types and nothing else. */
 const TYPED = `
 import { connect, type Message, RefusedError, storedIn } from "userwire";
-import { createServer, UserwireError } from "userwire/server";
+import { createServer, UserwireError, verifyWebhook } from "userwire/server";
 import type { Publisher } from "userwire/publisher";
 
 interface Order { order: number }
@@ -102,9 +102,12 @@ export async function backend() {
   const { id, sockets } = await userwire.send("alice", { order: 7 }, { ttlS: 60, expectOnline: true });
   const one: boolean = await userwire.online("alice");
   const all: Record<string, number> = await userwire.online(["alice"]);
+  const { unknown } = await userwire.sendToGroup("team", { order: 7 }, { except: "bob", store: "online" });
+  const { version } = await userwire.groups.put("team", ["alice"], { ifVersion: 0 });
+  const { type } = await verifyWebhook({ "webhook-id": "i" }, "{}", ["whsec_"]);
   // @ts-expect-error -- seconds are a number
   await userwire.send("alice", 1, { ttlS: "60" });
-  return [id satisfies string, sockets satisfies number | undefined, one, all, UserwireError];
+  return [id satisfies string, sockets satisfies number | undefined, one, all, UserwireError, unknown + version, type];
 }
 // What Node's own types would declare.
 declare global { interface AbortSignal { readonly aborted: boolean } }

@@ -2,10 +2,12 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { createServer, InvalidMessageError, UserwireError } from "../../clients/npm/server.ts";
 import { newKey } from "../../src/auth/keys.ts";
-import { CLOSED, KEY } from "../../testkit/closed.ts";
+import { SECRET } from "../../testkit/closed.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
+
+const KEY = newKey("backend", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
 
 /** The error that a call ends with. */
 function failure(call: Promise<unknown>): Promise<UserwireError> {
@@ -13,7 +15,7 @@ function failure(call: Promise<unknown>): Promise<UserwireError> {
 }
 
 Deno.test("A backend sends, asks, lets in and ends by userwire/server", async (t) => {
-  await using service = await Service.start(CLOSED);
+  await using service = await Service.start({ USERWIRE_JWT_SECRET: SECRET, USERWIRE_API_KEYS: KEY.line });
   // Read from a file, it ends with a new line.
   const userwire = createServer({ url: `${service.server.url}/`, key: `${KEY.key}\n` });
 
@@ -54,6 +56,60 @@ Deno.test("A backend sends, asks, lets in and ends by userwire/server", async (t
     assertMatch(JSON.stringify(await userwire.revoke("bob")), /^\{"issued_before":\d{10}\}$/);
     assertEquals((await bob.closed).code, 4401);
     assertEquals(await userwire.revoke("bob", { jti: "j" }), { jti: "j" });
+  });
+
+  await t.step("a group that it keeps, by every call", async () => {
+    const { groups } = userwire;
+    const made = await groups.put("team/7é", ["gina", "hal", "ida"]);
+    assertEquals([made.added, made.removed, made.users], [3, 0, 3]);
+    assertEquals((await groups.add("team/7é", ["jo", "ida"])).added, 1);
+    const { version, removed } = await groups.remove("team/7é", ["hal"]);
+    assertEquals(removed, 1);
+    const late = await failure(groups.put("team/7é", [], { ifVersion: made.version }));
+    assertEquals([late.code, late.status, late.outcome], ["group_changed", 412, "refused"]);
+    assertEquals((await groups.put("team/7é", ["gina", "ida", "jo"], { ifVersion: version })).users, 3);
+
+    await using gina = await openClient((await userwire.ticket("gina")).url, "userwire.v1");
+    assertEquals((await gina.nextJson()).t, "hi");
+    await userwire.send("ida", "seen");
+    const options = { idempotencyKey: "group-1", except: "jo" };
+    const sent = await userwire.sendToGroup("team/7é", { order: 7 }, options);
+    assertEquals([sent.users, sent.online, sent.sockets, sent.stored, sent.unknown], [2, 1, 1, 1, 0]);
+    assertEquals(await userwire.sendToGroup("team/7é", { order: 7 }, options), sent);
+    assertEquals((await gina.nextJson()).g, "team/7é");
+    assertEquals((await userwire.sendToGroup("team/7é", "now", { expectOnline: true })).offline, 2);
+    assertEquals((await userwire.sendToGroup("team/7é", Uint8Array.of(1), { store: "online" })).stored, 0);
+    const got = [await gina.nextJson(), await gina.nextJson()];
+    assertEquals(got.map(({ seq, data }) => [seq, data]), [[2, "now"], [3, "AQ=="]]);
+
+    const info = await groups.get("team/7é");
+    assertEquals([info.users, info.online, info.sockets], [3, 1, 1]);
+    assertEquals(await groups.members("team/7é", { limit: 1 }), {
+      items: [{ user: "gina", sockets: 1 }],
+      next: "gina",
+    });
+    const rest = await groups.members("team/7é", { after: "gina" });
+    assertEquals([rest.items.map(({ user }) => user), rest.next], [["ida", "jo"], undefined]);
+    assertEquals(await groups.of("ida"), ["team/7é"]);
+    assertEquals([await groups.leaveAll("ida"), await groups.of("ida")], [["team/7é"], []]);
+    assertEquals(await groups.delete("team/7é"), 2);
+    for (
+      const call of [
+        userwire.sendToGroup("team/7é", 1),
+        groups.get("team/7é"),
+        groups.members("team/7é"),
+        groups.delete("team/7é"),
+      ]
+    ) {
+      const { code, status } = await failure(call);
+      assertEquals([code, status], ["group_not_found", 404]);
+    }
+    assertEquals((await failure(groups.put("two\nwords", ["a"]))).code, "invalid_group");
+    assertEquals((await failure(groups.add("team", ["two words"]))).code, "invalid_username");
+    for (const name of ["", ".", "..", undefined as unknown as string]) {
+      await assertRejects(() => groups.put(name, ["a"]), InvalidMessageError, "group");
+      await assertRejects(() => userwire.sendToGroup(name, 1), InvalidMessageError, "group");
+    }
   });
 
   await t.step("what is refused is told in the service's words, and not repeated", async () => {

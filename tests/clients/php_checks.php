@@ -54,6 +54,32 @@ $checks = [
         $error = thrown(UserwireRefused::class, fn () => $userwire->send('away', 1, ['expectOnline' => true]));
         same([404, 'user_offline'], [$error->status, $error->problem]);
     },
+    'groups, by every call' => function () use ($userwire, $tag): void {
+        [$groups, $name] = [$userwire->groups, "php/7é-$tag"];
+        $made = $groups->put($name, ["gina-$tag", "hal-$tag"], 0);
+        same([2, 0, 2], [$made['added'], $made['removed'], $made['users']]);
+        same(3, $groups->add($name, ["ida-$tag"])['users']);
+        same(1, $groups->remove($name, ["hal-$tag"])['removed']);
+        $error = thrown(UserwireRefused::class, fn () => $groups->put($name, [], $made['version']));
+        same([412, 'group_changed'], [$error->status, $error->problem]);
+        $userwire->send("ida-$tag", 'seen');
+        $sent = $userwire->sendToGroup($name, ['order' => 7], ['idempotencyKey' => "group-$tag"]);
+        same([1, 0, 0, 1, 1], [$sent['users'], $sent['online'], $sent['sockets'], $sent['stored'], $sent['unknown']]);
+        same($sent, $userwire->sendToGroup($name, ['order' => 7], ['idempotencyKey' => "group-$tag"]));
+        same(0, $userwire->sendToGroup($name, 1, ['except' => "ida-$tag", 'store' => 'online', 'ttl' => 60])['users']);
+        same(2, $userwire->sendToGroup($name, 1, ['expectOnline' => true])['offline']);
+        same([2, 0], [$groups->get($name)['users'], $groups->get($name)['online']]);
+        same(['items' => [['user' => "gina-$tag", 'sockets' => 0]], 'next' => "gina-$tag"], $groups->members($name, null, 1));
+        same([['user' => "ida-$tag", 'sockets' => 0]], $groups->members($name, "gina-$tag")['items']);
+        same([[$name], [$name], []], [$groups->of("ida-$tag"), $groups->leaveAll("ida-$tag"), $groups->of("ida-$tag")]);
+        same(1, $groups->delete($name));
+        foreach (['get', 'members', 'delete'] as $call) {
+            same('group_not_found', thrown(UserwireRefused::class, fn () => $groups->$call($name))->problem);
+        }
+        same('group_not_found', thrown(UserwireRefused::class, fn () => $userwire->sendToGroup($name, 1))->problem);
+        thrown(InvalidArgumentException::class, fn () => $groups->put('..', []));
+        thrown(InvalidArgumentException::class, fn () => $userwire->send('a', 1, ['except' => 'b']));
+    },
     'a receipt that nobody gives' => function () use ($userwire): void {
         same(0, $userwire->send('away', 1, ['waitAck' => 0.05])['acked'] ?? 0);
     },

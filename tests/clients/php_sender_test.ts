@@ -96,7 +96,7 @@ Deno.test({
   name: "The PHP sender, with a service and with a server that misbehaves",
   ignore: php === undefined,
   async fn(t) {
-    const key = newKey("php", { scopes: ["send", "read", "admin"] });
+    const key = newKey("php", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
     await using service = await Service.start({
       USERWIRE_API_KEYS: key.line,
       USERWIRE_JWT_SECRET: "x".repeat(32),
@@ -119,7 +119,7 @@ Deno.test({
           if (fault !== undefined) throw new Error(fault);
         });
       }
-      assertEquals(lines.length, 10);
+      assertEquals(lines.length, 11);
       assertEquals(misbehaving.keys, Array(4).fill(misbehaving.keys[0]), "one key for all tries");
     }
   },

@@ -445,6 +445,43 @@ def calls():
         assert (error.status, error.code) == (404, "user_offline"), error
 
 
+def groups_by_every_call():
+    groups, name = sender.groups, "py/7é"
+    made = groups.put(name, ["gina", "hal"], if_version=0)
+    assert made[:3] == (2, 0, 2), made
+    assert groups.add(name, {"ida"}).users == 3
+    assert groups.remove(name, ["hal"]).removed == 1
+    try:
+        groups.put(name, [], if_version=made.version)
+        raise AssertionError("it was replaced")
+    except userwire.Refused as error:
+        assert (error.status, error.code) == (412, "group_changed"), error
+    sender.send("ida", "seen")
+    sent = sender.send_to_group(name, {"order": 7}, idempotency_key="group-1")
+    assert sent[1:] == (1, 0, 0, None, 1, 1, None, 0, None), sent
+    assert sender.send_to_group(name, {"order": 7}, idempotency_key="group-1") == sent
+    assert sender.send_to_group(name, b"\xff", except_user="ida", ttl=60, store="online").users == 0
+    assert sender.send_to_group(name, 1, expect_online=True, wait_ack=0.01).offline == 2
+    info = groups.get(name)
+    assert (info["users"], info["online"]) == (2, 0), info
+    assert groups.members(name, limit=1) == {"items": [{"user": "gina", "sockets": 0}], "next": "gina"}
+    assert [item["user"] for item in groups.members(name, after="gina")["items"]] == ["ida"]
+    assert groups.of("ida") == groups.leave_all("ida") == [name] and groups.of("ida") == []
+    assert groups.delete(name) == 1
+    for call in (groups.get, groups.members, groups.delete, lambda name: sender.send_to_group(name, 1)):
+        try:
+            call(name)
+            raise AssertionError("it is there")
+        except userwire.Refused as error:
+            assert (error.status, error.code) == (404, "group_not_found"), error
+    for call in (lambda: groups.put("", []), lambda: groups.get(".."), lambda: groups.add("team", "alice")):
+        try:
+            call()
+            raise AssertionError("it was taken")
+        except ValueError:
+            pass
+
+
 def keys_of_idempotency():
     one = sender.send("once", {"n": 1}, idempotency_key="once-1")
     assert sender.send("once", {"n": 1}, idempotency_key="once-1") == one

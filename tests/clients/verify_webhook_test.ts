@@ -1,5 +1,6 @@
 /** What the clients for backends make of webhooks that are signed, changed, old, or of somebody else. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertInstanceOf } from "@std/assert";
+import { verifyWebhook, WebhookVerificationError } from "../../clients/npm/server.ts";
 import { sign } from "../../src/protocol/signature.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
@@ -63,6 +64,21 @@ async function outputOf(command: string, args: string[]): Promise<string[]> {
   const { stdout } = await withDeadline(child.output(), 30_000, `${command} to end`);
   return new TextDecoder().decode(stdout).trim().split("\n");
 }
+
+Deno.test("userwire/server verifies webhooks, with the headers of fetch and with those of Node", async () => {
+  for (const [[headers, body, secrets], expected] of await cases()) {
+    const lower = Object.fromEntries(
+      Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]),
+    );
+    for (const given of [new Headers(headers), lower]) {
+      const said = await verifyWebhook(given, body, secrets).then(({ type }) => type, (error) => {
+        assertInstanceOf(error, WebhookVerificationError);
+        return "refused";
+      });
+      assertEquals(said, expected);
+    }
+  }
+});
 
 Deno.test({
   name: "The Python client verifies webhooks",

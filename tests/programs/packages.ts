@@ -3,10 +3,11 @@
  * template with the files of examples/vite_react, in Next.js, and in several Nodes and Bun. Everything comes from npm.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import manifest from "../../deno.json" with { type: "json" };
 import { type Browser, chromium, type Page } from "../packages/playwright.ts";
 import { CLOSED, KEY, SECRET } from "../../testkit/closed.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
-import { done, NpmPackage } from "../../testkit/npm_package.ts";
+import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { findChromium } from "../../testkit/programs.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
@@ -207,6 +208,21 @@ Deno.test("Getting started leads from nothing to a message in a page with login"
   }
   console.log(`From nothing to a message: ${Math.round((performance.now() - startedMs) / 1_000)} s`);
   for (const port of ports.values()) port[Symbol.dispose]();
+});
+
+Deno.test("JSR would take the package, with its exports and without its tests", async () => {
+  const { code, stdout, stderr } = await run(Deno.execPath(), ["publish", "--dry-run", "--allow-dirty"], {
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+  });
+  assertEquals(code, 0, stderr);
+  const files = Array.from(
+    (stdout + stderr).matchAll(/^ +file:\/\/(\S+) \(/gm),
+    ([, path]) => path!.slice(ROOT.length),
+  );
+  for (const path of Object.values(manifest.exports)) assert(files.includes(path.slice(2)), path);
+  assertEquals(files.filter((path) => !/^(src|clients\/npm|links\/std_log)\/|^[^/]+$/.test(path)), []);
+  assertEquals(stderr.match(/^(warning|error)\b.*/gm), null);
 });
 
 function quoted(text: string): string {
