@@ -314,29 +314,39 @@ Deno.test("A key addresses the groups that its patterns say, and no others", asy
 Deno.test("A service sends as many messages to groups at one time as it is told to, and refuses more", async () => {
   await using service = await Service.start({ USERWIRE_MAX_GROUP_SENDS: "2" });
   await call(service, "PUT", "/v1/groups/team", { users: ["alice"] });
-  const bodies = [1, 2].map(() => Promise.withResolvers<void>());
-  const url = new URL("/v1/groups/team/messages", service.server.url);
-  const waiting = bodies.map(({ promise }) =>
-    fetch(url, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: new ReadableStream({
-        async pull(controller) {
-          controller.enqueue(new TextEncoder().encode("1"));
-          await promise;
-          controller.close();
-        },
-      }),
-    })
-  );
+  await using alice = await openClient(service.socketUrl("alice"), "userwire.v1");
+  // Both last until she acknowledges.
+  const waiting = [1, 2].map(() => post(service, { query: "?wait=ack&timeout=30000" }));
   await until(async () => (await post(service)).status === 429, "both to be under way");
   const third = await post(service);
   assertEquals([third.body.code, third.headers.get("retry-after")], ["too_many_requests", "1"]);
   assertMatch(third.body.detail, /USERWIRE_MAX_GROUP_SENDS/);
-  for (const { resolve } of bodies) resolve();
-  for (const answer of await Promise.all(waiting)) {
-    assertEquals(answer.status, 202);
-    await answer.body?.cancel();
-  }
-  assertEquals((await post(service)).status, 202);
+  // Higher than the number of any that she was sent.
+  alice.send(JSON.stringify({ t: "ack", seq: 1_000 }));
+  for (const answer of await Promise.all(waiting)) assertEquals([answer.status, answer.body.acked], [200, 1]);
+  assertEquals((await post(service)).status, 200);
+});
+
+Deno.test("A body that comes slowly takes no turn of a group's send", async () => {
+  await using service = await Service.start({ USERWIRE_MAX_GROUP_SENDS: "1" });
+  await call(service, "PUT", "/v1/groups/team", { users: ["alice"] });
+  const begun = Promise.withResolvers<void>();
+  const rest = Promise.withResolvers<void>();
+  const slow = service.fetch("/v1/groups/team/messages", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: new ReadableStream({
+      async pull(controller) {
+        controller.enqueue(new TextEncoder().encode("1"));
+        begun.resolve();
+        await rest.promise;
+        controller.close();
+      },
+    }),
+  });
+  await begun.promise;
+  for (let i = 0; i < 20; i++) assertEquals((await post(service)).status, 202);
+  rest.resolve();
+  assertEquals((await slow).status, 202);
+  await (await slow).body?.cancel();
 });
