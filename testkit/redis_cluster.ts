@@ -149,6 +149,14 @@ export class ClusterSet implements AsyncDisposable {
     return this.nodes.filter(({ id }) => lines.some(([its, , , of]) => its === id && of === master.id));
   }
 
+  /** One of them, once it is known. */
+  async replicaOf(master: ClusterServer): Promise<ClusterServer> {
+    let replica: ClusterServer | undefined;
+    const isKnown = async () => (replica = (await this.replicasOf(master))[0]) !== undefined;
+    await until(isKnown, "a replica to be known", WAIT_MS, () => `of ${master.id}`);
+    return replica!;
+  }
+
   /** What a node says of who keeps what, if it knows all nodes and finds all well; else what is not well. */
   async #said({ server }: ClusterServer): Promise<string> {
     try {

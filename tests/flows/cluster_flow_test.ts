@@ -189,7 +189,7 @@ const CHANGES: readonly Change[] = [
     isWhole: true,
     async happens(cluster) {
       const [from] = await keepers(cluster);
-      await cluster.failOver((await cluster.replicasOf(from))[0]!);
+      await cluster.failOver(await cluster.replicaOf(from));
     },
   },
   {
@@ -200,9 +200,9 @@ const CHANGES: readonly Change[] = [
     isWhole: false,
     async happens(cluster) {
       const [from] = await keepers(cluster);
-      const [replica] = await cluster.replicasOf(from);
+      const replica = await cluster.replicaOf(from);
       await from.server.stop({ signal: "SIGKILL" });
-      await cluster.promoted(replica!);
+      await cluster.promoted(replica);
     },
   },
   {
@@ -212,9 +212,9 @@ const CHANGES: readonly Change[] = [
     isWhole: false,
     async happens(cluster) {
       const [from] = await keepers(cluster);
-      const [replica] = await cluster.replicasOf(from);
+      const replica = await cluster.replicaOf(from);
       await from.server.pause();
-      await cluster.promoted(replica!);
+      await cluster.promoted(replica);
       from.server.resume();
       await cluster.settled();
     },

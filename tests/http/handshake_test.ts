@@ -98,7 +98,7 @@ redisTest("Clients that leave during the handshake leave nothing behind", async 
   // or a socket that is still counted keeps somebody out below; but for the few that Deno keeps, which count rightly.
   await using service = await ProcessService.start({
     REDIS_URL: redis.url,
-    USERWIRE_MAX_CONNECTIONS: "250",
+    USERWIRE_MAX_CONNECTIONS: "270",
     USERWIRE_MAX_CONNECTIONS_PER_USER: "0",
     USERWIRE_IDENTITY_TIMEOUT_S: "1",
   });
