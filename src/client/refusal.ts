@@ -59,8 +59,8 @@ export class Inquiry {
     if (this.#asking !== asking) return;
     this.#asking = undefined;
     if (reason === undefined || reason.message === this.#told) return;
-    // It would be let in. Nothing in between has kept it out before: it was a moment too early.
-    if (this.#hasBeenIn && reason.code === UPGRADE_REQUIRED) return;
+    // It would be let in: so it was a moment too early or too impatient, unless that is so again, and always was.
+    if (reason.code === UPGRADE_REQUIRED && (this.#hasBeenIn || this.#failures === 1)) return;
     this.#told = reason.message;
     this.#onReason(reason);
   }

@@ -10,6 +10,7 @@ import { OwnPort } from "../../testkit/own_port.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
+import { openPatiently } from "../../testkit/ws_client.ts";
 
 /** A back-off with which a client makes no attempt while it is offline, as it else does after the longest wait. */
 const PATIENT = { baseMs: 20, maxMs: 60_000 };
@@ -28,7 +29,8 @@ class Listener extends Inbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.client.close();
-    assertEquals(this.errors, []);
+    // Why it is not let in for a while it may be told, as by a node that is only starting.
+    assertEquals(this.errors.filter((text) => !text.startsWith("The service refuses to connect: ")), []);
   }
 }
 
@@ -175,6 +177,8 @@ redisTest(
     using port = OwnPort.take();
     const env = { REDIS_URL: redis.url, USERWIRE_PING_S: "1", PORT: `${port}` };
     await using first = await ProcessService.start(env);
+    // It lets in, and has done so before: its first handshake takes a busy machine longer than alice waits.
+    await (await openPatiently(first.socketUrl("early"))).close();
     await using alice = new Listener(first.url, { timeoutMs: 500 });
     await alice.state("open", 20_000);
     await sendAll(other, 1, 2);

@@ -83,7 +83,13 @@ async function play(
     for (const [user, follower] of followers) await follower.accountsFor(sender.accepted.get(user)!, 30_000);
     for (const follower of followers.values()) follower.assertNoFault();
   };
-  await withDeadline(run(), TEST_MS, "the fault to be overcome");
+  try {
+    await withDeadline(run(), TEST_MS, "the fault to be overcome");
+  } catch (error) {
+    // What fails at the leaving comes of it, and would hide it.
+    await stack.disposeAsync().catch(() => {});
+    throw error;
+  }
   return scene;
 }
 
