@@ -1,5 +1,5 @@
 /** One world from its beginning to its end, while messages flow: its faults happen, one after the other. */
-import { type Client, connect } from "../../../src/client/mod.ts";
+import { type Client, connect, RefusedError } from "../../../src/client/mod.ts";
 import { DeadlineError, until, withDeadline } from "../../../testkit/deadline.ts";
 import type { Chance } from "../../../testkit/random.ts";
 import type { Fault, Faults } from "./faults.ts";
@@ -204,7 +204,10 @@ class Play {
         ledger.violate(`${current.name}: ${user} was told of a gap (${gap.why}) where nothing was lost`);
       }
     });
-    client.on("error", (error) => ledger.violate(`The client of ${user} says: ${error.message}`));
+    client.on("error", (error) => {
+      // Why it is not let in while a fault lasts it is rightly told.
+      if (!(error instanceof RefusedError)) ledger.violate(`The client of ${user} says: ${error.message}`);
+    });
     return client;
   }
 }
