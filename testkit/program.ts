@@ -6,7 +6,7 @@
  */
 
 /** The environment variable that has its path; where it is not set, the program runs from its sources. */
-export const PROGRAM_VARIABLE = "USERWIRE_TEST_PROGRAM";
+export const PROGRAM_VARIABLE = "TEST_PROGRAM";
 
 const ROOT = new URL("../", import.meta.url);
 /** Always the same, so that Deno knows what it has compiled before; in the project, whose settings it needs. */
