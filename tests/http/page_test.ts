@@ -18,9 +18,10 @@ import { Service } from "../../testkit/service.ts";
 
 /**
  * What the browser itself writes about a request or a socket that fails: refused, cut off, or answered 503 by a
- * service on its way out, whichever of them it meets.
+ * service on its way out, whichever of them it meets; and about what a page gives to a socket that is just being closed.
  */
-const UNANSWERED = /^Failed to load resource: |^WebSocket connection to '[^']*' failed: /;
+const UNANSWERED =
+  /^Failed to load resource: |^WebSocket connection to '[^']*' failed: |^WebSocket is already in CLOSING or CLOSED state/;
 
 /** The scenarios share one browser, which takes longer to start than any of them to run. */
 const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
