@@ -19,7 +19,7 @@ export type AppendReply = [
 
 /** What is to be appended, as all users have it. */
 export const MESSAGE = `
-local elsewhere = ''
+local elsewhere, remembered = '', ''
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local timeline, expect_online = ARGV[7], ARGV[8]
@@ -155,7 +155,7 @@ const append = (words: PubSubWords) => `
 ${MESSAGE}
 local position, history, memory = KEYS[2], KEYS[3], KEYS[4]
 local channel, epoch_if_new = ARGV[12], ARGV[13]
-elsewhere = ARGV[14] or ''
+remembered, elsewhere = ARGV[14], ARGV[15] or ''
 ${appendIt(words)}`;
 
 /** @param count How many messages are kept of each user: what it is tried with has to match. */
@@ -165,7 +165,7 @@ export function appendScript(count: number): Script {
       keys: [positionKey(tag), positionKey(tag), historyKey(tag), idempotencyKey(tag, "trial")],
       args: [
         ...["", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial"],
-        ...["0", newEpoch(), "1", "", tag, newEpoch()],
+        ...["0", newEpoch(), "1", "", tag, newEpoch(), ""],
       ],
     }),
   });
@@ -174,7 +174,7 @@ export function appendScript(count: number): Script {
 /** Appends it for one user after the other: what fails for one is undone for that one, and said in its place. */
 export const APPEND_TO_ALL = new Script((words) => `
 ${MESSAGE}
-local random, users = ARGV[12], #ARGV - 12
+local random, users = ARGV[12], (#ARGV - 12) / 2
 local random_each, keys_each = #random / users, (#KEYS - 1) / users
 local function append(position, history, memory, channel, epoch_if_new)
 ${appendIt(words)}
@@ -182,6 +182,7 @@ end
 local results = {}
 for i = 1, users do
   local key = 1 + (i - 1) * keys_each
+  remembered = ARGV[12 + users + i]
   local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[12 + i],
     string.sub(random, (i - 1) * random_each + 1, i * random_each))
   -- Redis before 7 raises its errors as text; so does Lua.
@@ -194,7 +195,7 @@ return results
 `);
 
 /** How many arguments each message of `APPEND_EACH` has. */
-export const ARGS_OF_EACH = 8;
+export const ARGS_OF_EACH = 9;
 
 /** Appends several messages, each for a user of its own: what fails for one is undone for that one, and said in its place. */
 export const APPEND_EACH = new Script((words) => `
@@ -205,6 +206,7 @@ end
 local results, key = {}, 2
 for i = 12, #ARGV, ${ARGS_OF_EACH} do
   local memory = ARGV[i + 7] ~= '' and KEYS[key + 2]
+  remembered = ARGV[i + 8]
   local is_done, result = pcall(append, KEYS[key], KEYS[key + 1], memory, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3],
     ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7])
   -- Redis before 7 raises its errors as text; so does Lua.

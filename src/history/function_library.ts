@@ -81,7 +81,7 @@ local function append(m)
   local position, history, memory, channel = m.position, m.history, m.memory, m.channel
   local head, tail, id, epoch_if_new = m.head, m.tail, m.id, m.names
   local count, ttl, counter_ttl = ${settings.count}, m.ttl or ${settings.ttlMs}, ${COUNTER_TTL_MS}
-  local timeline, elsewhere, expect_online = m.timeline, m.elsewhere, m.expect_online
+  local timeline, elsewhere, remembered, expect_online = m.timeline, m.elsewhere, '', m.expect_online
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
 ${appendIt(words, { time: "m.time" })}
 end
