@@ -1,13 +1,16 @@
 /** Pieces of Lua that several scripts of the history share. */
 
+/** Lua that leaves in `before` what the position was. */
+export const READ_POSITION =
+  "local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'ends')";
+
 /**
  * Lua that sees to it that the position is of this timeline, and not older than the append that the asking process remembers.
  * Reads `position`, `history`, `timeline`, `elsewhere`, `remembered` ("<seq>.<tag>", or "" for none), `epoch_if_new` and
- * `counter_ttl` of the script around it; leaves `epoch`, `last` and `former`, and in `before` what was there. Every key gets
+ * `counter_ttl` of the script around it, and what `READ_POSITION` leaves; leaves `epoch`, `last` and `former`. Every key gets
  * its end in the same step as its first value: what comes after may fail.
  */
 export const OPEN_POSITION = `
-local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag')
 local epoch, last, former = before[1], before[2] or '0', before[4] or ''
 if not epoch then
   epoch = epoch_if_new
