@@ -69,7 +69,7 @@ const LONG = [
 
 /** What became of a run. */
 export interface Outcome {
-  /** Exit code: that of `deno test`, or 1 when all passed and something was left behind. */
+  /** Exit code: that of `deno test`, or of the check of types, or 1 when all passed and something was left behind. */
   readonly code: number;
   /** What `deno test` wrote; empty when it was shown. */
   readonly output: string;
@@ -89,50 +89,72 @@ export async function runTests(args: readonly string[], show: boolean): Promise<
   const folder = await Deno.makeTempDir({ prefix: "userwire-tests-" });
   const plan = await planOf(args);
   const output = show ? "inherit" : "piped";
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args, ...plan.files],
-    cwd: new URL("../", import.meta.url),
+  const tests = deno(["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args, ...plan.args], {
     env: { DENO_JOBS: jobs, TMPDIR: folder, ...plan.env },
-    stdin: "null",
     stdout: output,
     stderr: output,
-  }).spawn();
-  // In a terminal Ctrl+C reaches `deno test` too; whoever signals this process alone means it as well.
+  });
+  const types = plan.checksTypes
+    ? deno(["check", "--quiet", "--lock=tests/deno.lock"], { stdout: "piped", stderr: "piped" })
+    : undefined;
+  // In a terminal Ctrl+C reaches them too; whoever signals this process alone means them as well.
   let isInterrupted = false;
   const interrupt = () => {
     isInterrupted = true;
-    try {
-      child.kill("SIGINT");
-    } catch {
-      // It has ended.
+    for (const child of [tests, types]) {
+      try {
+        child?.kill("SIGINT");
+      } catch {
+        // It has ended.
+      }
     }
   };
   for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
   try {
-    const { code, text } = show ? { ...await child.status, text: "" } : await kept(child);
+    const wrong = types && kept(types);
+    const { code, text } = show ? { ...await tests.status, text: "" } : await kept(tests);
+    const faults = await wrong;
+    if (faults?.text && show) console.error(faults.text);
     const remains = await Remains.of(folder, { patient: !isInterrupted });
     await remains.remove();
     // Tests that were cut off could not clear up.
     const said = isInterrupted ? "" : String(remains);
-    return { code: code === 0 && said !== "" ? 1 : code, output: text, remains: said, isInterrupted };
+    return {
+      code: code || faults?.code || (said === "" ? 0 : 1),
+      output: text + (faults?.text ?? ""),
+      remains: said,
+      isInterrupted,
+    };
   } finally {
     for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
     await plan[Symbol.asyncDispose]();
   }
 }
 
-/** What a run of all tests needs beside what it was given: the files in their order, and the program as one file. */
+function deno(args: readonly string[], options: Deno.CommandOptions): Deno.ChildProcess {
+  const cwd = new URL("../", TESTS);
+  return new Deno.Command(Deno.execPath(), { args: [...args], cwd, stdin: "null", ...options }).spawn();
+}
+
+/** What a run needs beside what it was given. */
 interface Plan extends AsyncDisposable {
-  readonly files: readonly string[];
+  /** Whether types are checked beside it, by the command of `deno task check`, and not before it by `deno test`. */
+  readonly checksTypes: boolean;
+  readonly args: readonly string[];
+  /** Says where the program is as one file. */
   readonly env: Readonly<Record<string, string>>;
 }
 
 async function planOf(args: readonly string[]): Promise<Plan> {
-  if (args.some(isSelection)) return { files: [], env: {}, async [Symbol.asyncDispose]() {} };
+  if (args.some(isSelection)) {
+    return { checksTypes: false, args: [], env: {}, async [Symbol.asyncDispose]() {} };
+  }
   const folder = await Deno.makeTempDir({ prefix: "userwire-batches-" });
   const program = await bundleProgram();
+  const checksTypes = !args.includes("--no-check");
   return {
-    files: await writeBatches(TESTS, LONG, folder),
+    checksTypes,
+    args: [...(checksTypes ? ["--no-check"] : []), ...await writeBatches(TESTS, LONG, folder)],
     env: program === undefined ? {} : { [PROGRAM_VARIABLE]: program },
     [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
   };
