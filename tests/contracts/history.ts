@@ -252,12 +252,13 @@ export function historyContract(
   }, { count: 1 });
 
   test("lets a message go when its time is over, and goes on counting", async (t) => {
-    const before = placeOf(await t.append("old"));
-    assertEquals(textsOf(await t.since(0)), ["old"]);
+    let before = placeOf(await t.append("old"));
+    // A busy machine may look for it when its time is over.
+    while (textsOf(await t.since(before.seq - 1))[0] !== "old") before = placeOf(await t.append("old"));
     await t.elapse(200);
     const empty = await t.since(0);
-    assertEquals([empty.items, empty.last, empty.upTo], [[], 1, 1]);
-    assertEquals(placeOf(await t.append("new")), { epoch: before.epoch, seq: 2 });
+    assertEquals([empty.items, empty.last, empty.upTo], [[], before.seq, before.seq]);
+    assertEquals(placeOf(await t.append("new")), { epoch: before.epoch, seq: before.seq + 1 });
     assertEquals(textsOf(await t.since(0)), ["new"]);
   }, { ttlMs: 200 });
 
