@@ -258,7 +258,8 @@ export function historyContract(
     await t.elapse(200);
     const empty = await t.since(0);
     assertEquals([empty.items, empty.last, empty.upTo], [[], before.seq, before.seq]);
-    assertEquals(placeOf(await t.append("new")), { epoch: before.epoch, seq: before.seq + 1 });
+    const after = placeOf(await t.append("new", { ttlMs: 60_000 }));
+    assertEquals(after, { epoch: before.epoch, seq: before.seq + 1 });
     assertEquals(textsOf(await t.since(0)), ["new"]);
   }, { ttlMs: 200 });
 
