@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
+import { Certificates } from "../../testkit/certificates.ts";
 import { until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { findProgram } from "../../testkit/programs.ts";
@@ -141,11 +142,20 @@ for (const [resolution, module] of [["bundler", "esnext"], ["nodenext", "nodenex
 const node = findProgram("node");
 
 /** Runs calls of a publisher in Node. @returns What they came to. */
-async function publish(redisUrl: string, ...calls: unknown[][]): Promise<unknown[]> {
+function publish(redisUrl: string, ...calls: unknown[][]): Promise<unknown[]> {
+  return publishWith({}, redisUrl, ...calls);
+}
+
+/** @param env What TLS is given, as the program says. */
+async function publishWith(
+  env: Record<string, string>,
+  redisUrl: string,
+  ...calls: unknown[][]
+): Promise<unknown[]> {
   const texts = calls.map((call) =>
     JSON.stringify(call, (_, value) => value instanceof Uint8Array ? { bytes: [...value] } : value)
   );
-  const written = await done(node!, [PROGRAM, npm.url("publisher.js"), redisUrl, ...texts]);
+  const written = await done(node!, [PROGRAM, npm.url("publisher.js"), redisUrl, ...texts], { env });
   return written.trim().split("\n").map((line) => JSON.parse(line));
 }
 
@@ -217,5 +227,29 @@ redisTest("The publisher sends from Node as it does from Deno, and ends with its
       message: string;
     }[];
     assertMatch(refused!.message, /Can't open a publisher: Redis wants a password/);
+  });
+
+  await t.step("TLS, with an authority of its own and one that did not sign, and a certificate", async () => {
+    await using certificates = await Certificates.make();
+    await using strangers = await Certificates.make();
+    await using tls = await RedisServer.start({ tls: certificates });
+    const url = `rediss://localhost:${tls.peerPort}`;
+    const { ca } = certificates;
+    type Said = { seq?: number; error?: string; message: string };
+    const said = async (env: Record<string, string>, to = url, options = {}) =>
+      (await publishWith(env, to, ["send", "alice", 1, options]))[0] as Said;
+    // A receipt comes over a connection of another kind.
+    assertEquals((await said({ REDIS_CA: ca }, url, { waitAckMs: 1 })).seq, 1);
+    // An address, for which no name is shown in the handshake; and what Node itself trusts beside the public authorities.
+    const byAddress = url.replace("localhost", "127.0.0.1");
+    assertEquals((await said({ NODE_EXTRA_CA_CERTS: certificates.cert("ca") }, byAddress)).seq, 2);
+    const { error, message } = await said({ REDIS_CA: strangers.ca });
+    assertEquals(error, "BrokerUnavailableError");
+    assertMatch(message, /not from an authority trusted here: set REDIS_CA, or redisTls.ca of a publisher/);
+    await tls.cli("CONFIG", "SET", "tls-auth-clients", "yes");
+    assertMatch((await said({ REDIS_CA: ca })).message, /client certificate.*set REDIS_CERT and REDIS_KEY/);
+    const own = { REDIS_CERT: await Deno.readTextFile(certificates.cert("client")) };
+    const key = { REDIS_KEY: await Deno.readTextFile(certificates.key("client")) };
+    assertEquals((await said({ REDIS_CA: ca, ...own, ...key })).seq, 3);
   });
 });
