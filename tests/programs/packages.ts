@@ -10,6 +10,7 @@ import { stretched, until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { findChromium } from "../../testkit/programs.ts";
+import { PHP_CHECKS, PhpChecks } from "../../testkit/php_checks.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
@@ -276,6 +277,33 @@ if (redisUrls !== "") {
 await client.close();
 console.log(JSON.stringify(said));
 `;
+
+/** The oldest that it claims, and the newest; Debian's runs the same checks in `tests/clients/php_sender_test.ts`. */
+const PHP_VERSIONS = ["7.4", "8.5"];
+
+Deno.test("The PHP sender keeps its word in the oldest PHP and the newest, by curl and by streams", async (t) => {
+  const folder = `${npm.folder}/php`;
+  await Deno.mkdir(`${folder}/testkit`, { recursive: true });
+  await Deno.mkdir(`${folder}/clients/php`, { recursive: true });
+  await Deno.writeTextFile(`${folder}/package.json`, '{"private": true}');
+  await done("npm", [...INSTALL, "@php-wasm/cli@3"], { cwd: folder, ...SLOW });
+  // These have curl built in: a sender that does not find it.
+  const sender = await Deno.readTextFile(`${ROOT}clients/php/Userwire.php`);
+  const withoutCurl = sender.replace("extension_loaded('curl')", "false");
+  assert(sender !== withoutCurl);
+  await Deno.writeTextFile(`${folder}/clients/php/Userwire.php`, withoutCurl);
+  const copied = `${folder}/testkit/php_checks.php`;
+  await Deno.copyFile(PHP_CHECKS, copied);
+  await using checks = await PhpChecks.start();
+  for (const version of PHP_VERSIONS) {
+    for (const [way, path] of [["curl", PHP_CHECKS], ["streams", copied]] as const) {
+      await t.step(`PHP ${version}, by ${way}`, async (t) => {
+        const php = `${folder}/node_modules/.bin/php-wasm-cli`;
+        await checks.run(t, `${version}-${way}`, ["node", php], { env: { PHP: version }, checks: path });
+      });
+    }
+  }
+});
 
 Deno.test("Programs receive and send in Node 20, 22 and the newest, and in Bun", async (t) => {
   const folder = `${npm.folder}/programs`;
