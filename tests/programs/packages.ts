@@ -16,6 +16,7 @@ import { SentinelSet } from "../../testkit/redis_sentinel.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
 import { blocksIn, readPage } from "../../testkit/pages.ts";
 import { Service } from "../../testkit/service.ts";
+import { type TypedProject, writeTypedProject } from "../../testkit/typed_project.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -277,6 +278,31 @@ if (redisUrls !== "") {
 await client.close();
 console.log(JSON.stringify(said));
 `;
+
+/** The oldest that is claimed, one between, and the newest. */
+const COMPILERS = ["5.2", "5.4", "latest"];
+
+Deno.test("The types compile with the oldest TypeScript that is claimed and with the newest, libraries checked", async (t) => {
+  const folder = `${npm.folder}/typed`;
+  await Deno.mkdir(folder);
+  await Deno.writeTextFile(`${folder}/package.json`, '{"private": true}');
+  const compilers = COMPILERS.map((version) => `typescript-${version}@npm:typescript@${version}`);
+  const others = ["@types/node@20", "@types/react@19", "react@19", "redis@6", npm.tarball];
+  await done("npm", [...INSTALL, ...compilers, ...others], { cwd: folder, ...SLOW });
+  const projects: TypedProject[] = [
+    { moduleResolution: "bundler", lib: ["es2022"] },
+    { moduleResolution: "node16", lib: ["es2022", "dom"] },
+    { moduleResolution: "node16", lib: ["es2022"], types: ["node"] },
+  ];
+  for (const version of COMPILERS) {
+    for (const project of projects) {
+      await t.step(`TypeScript ${version}, ${Object.values(project).join(" ")}`, async () => {
+        await writeTypedProject(folder, project);
+        await done("node", [`node_modules/typescript-${version}/bin/tsc`, "-p", "."], { cwd: folder });
+      });
+    }
+  }
+});
 
 /** The oldest that it claims, and the newest; Debian's runs the same checks in `tests/clients/php_sender_test.ts`. */
 const PHP_VERSIONS = ["7.4", "8.5"];
