@@ -164,7 +164,7 @@ _REFUSALS = {
     401: "The service asks for a token or a ticket, and this is none that it takes: give a function as token=",
     403: "The user's name is not the token's, or the service takes no such origin",
     404: "There are no sockets at this address: it ends with / or /ws, or a proxy leads elsewhere",
-    421: "The service does not know itself by this host name: see USERWIRE_ALLOWED_HOSTS, or ask for tokens",
+    421: "The service does not know itself by this name: call it localhost, or add the address to USERWIRE_ALLOWED_ORIGINS",
     426: "Something between here and the service takes the handshake apart: let it pass Upgrade",
 }
 
