@@ -12,6 +12,7 @@ import { type ByeFrame, type ClientFrame, formatFrame, type ServerFrame } from "
  * not every program that is type-checked knows the browser's `WebSocket`.
  */
 export interface Socket {
+  readonly readyState?: number;
   onmessage: unknown;
   onclose: unknown;
   onerror: unknown;
@@ -57,6 +58,8 @@ const LATE_MS = 1_000;
 const SECOND_LOOK_MS = 2_000;
 const DEFAULT_PING_S = 25;
 const ABNORMAL = 1006;
+/** A socket's `readyState` until its handshake is answered. */
+const CONNECTING = 0;
 
 export class Session {
   readonly #socket: Socket;
@@ -86,6 +89,8 @@ export class Session {
       this.#end(code, reason || this.#trouble);
     socket.onerror = ({ message }: { message?: unknown }) => {
       if (typeof message === "string") this.#trouble = message;
+      // Node 22 says no more than this of a handshake that has failed, and goes on connecting for ever.
+      if (socket.readyState === CONNECTING) this.#end(ABNORMAL, this.#trouble);
     };
     this.#watch(this.#limitMs);
   }

@@ -118,6 +118,23 @@ Deno.test("Client takes what its socket says about a failure as the reason", asy
   await client.close();
 });
 
+Deno.test("Client takes the failure of a handshake for its end where no close follows", async () => {
+  const { client, watch, socket: nth } = connectFake();
+  const socket = await nth(1);
+  socket.readyState = 0;
+  socket.onerror!({ message: "non-101 status code" });
+  const second = await nth(2);
+  assertMatch(watch.lost[0]!.reason, /^non-101/);
+  // Elsewhere it does, and comes after the error of a socket that is closed by then.
+  second.readyState = 3;
+  second.onerror!({});
+  assertEquals(watch.lost.length, 1);
+  second.onclose!({ code: 1006, reason: "" });
+  await nth(3);
+  assertEquals(watch.lost.length, 2);
+  await client.close();
+});
+
 Deno.test("Client goes on when a socket can't even be made", async () => {
   const failures = Array.from({ length: 2 }, () => new Error("The page is secure, the address is not"));
   const { client, watch, socket: nth } = connectFake({ failures });

@@ -261,6 +261,11 @@ import { connect } from "userwire";
 import { createServer, UserwireError } from "userwire/server";
 const [url, redisUrls] = process.argv.slice(2);
 const options = globalThis.WebSocket ? {} : { WebSocket: (await import("ws")).default };
+// Nobody listens there, which each runtime has its own way to say, and none takes long for.
+const vain = connect("http://127.0.0.1:1", { user: "alice", ...options });
+const { reason } = await new Promise((resolve) => vain.on("lost", resolve));
+if (reason.includes("did not answer")) throw new Error(reason);
+await vain.close();
 const client = connect(url, { user: "alice", ...options });
 const next = client[Symbol.asyncIterator]();
 await new Promise((resolve) => client.on("open", resolve));
