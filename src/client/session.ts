@@ -58,8 +58,8 @@ const LATE_MS = 1_000;
 const SECOND_LOOK_MS = 2_000;
 const DEFAULT_PING_S = 25;
 const ABNORMAL = 1006;
-/** A socket's `readyState` until its handshake is answered. */
-const CONNECTING = 0;
+/** Of a socket's `readyState`: until its handshake is answered, and when it is no more. */
+const CONNECTING = 0, CLOSED = 3;
 
 export class Session {
   readonly #socket: Socket;
@@ -89,8 +89,11 @@ export class Session {
       this.#end(code, reason || this.#trouble);
     socket.onerror = ({ message }: { message?: unknown }) => {
       if (typeof message === "string") this.#trouble = message;
-      // Node 22 says no more than this of a handshake that has failed, and goes on connecting for ever.
-      if (socket.readyState === CONNECTING) this.#end(ABNORMAL, this.#trouble);
+      // A close follows at once; but not in Node 22 for a handshake that failed, and not in Chromium for an address that
+      // the page's policy forbids.
+      if (socket.readyState !== CONNECTING && socket.readyState !== CLOSED) return;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#end(ABNORMAL, this.#trouble), 0);
     };
     this.#watch(this.#limitMs);
   }

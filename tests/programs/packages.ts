@@ -175,9 +175,13 @@ Deno.test("Getting started leads from nothing to a message in a page with login"
   /** As it stands on the page, but for ports that others may have. */
   const own = (text: string) => text.replaceAll(/\b(?:8765|3000|5173)\b/g, (port) => `${ports.get(port)}`);
   const shell = (text: string) => ["-euc", own(text)];
+  // Somebody who has never used any of it: nothing is there that was fetched before.
+  const home = `${folder}/home`;
+  await Deno.mkdir(home);
+  const nobody = { HOME: home, DENO_DIR: `${home}/.cache/deno`, npm_config_cache: `${home}/.npm` };
   const startedMs = performance.now();
-  await done("sh", shell(makeKeys.text), { cwd: project, ...SLOW });
-  await done("sh", shell(build.text), { cwd: project, ...SLOW });
+  await done("sh", shell(makeKeys.text), { cwd: project, env: nobody, ...SLOW });
+  await done("sh", shell(build.text), { cwd: project, env: nobody, ...SLOW });
   const [service, backend, page] = ["8765", "3000", "5173"].map((port) => `${ports.get(port)}`) as [
     string,
     string,
@@ -189,13 +193,15 @@ Deno.test("Getting started leads from nothing to a message in a page with login"
       "sh",
       shell(`exec env PORT=${service} sh -euc '${quoted(serve.text)}'`),
       project,
+      nobody,
     );
     await serving.says(/listening/);
-    const its = { USERWIRE_URL: url, PORT: backend };
+    const its = { ...nobody, USERWIRE_URL: url, PORT: backend };
     await using logging = new Running("sh", shell(login.text), project, its);
     await logging.says(/^http:/m);
     const dev = `${show.text.trim()} -- --port ${page} --strictPort`;
     await using showing = new Running("sh", shell(`exec ${dev}`), project, {
+      ...nobody,
       VITE_USERWIRE: url,
       BACKEND: `http://127.0.0.1:${backend}`,
     });
