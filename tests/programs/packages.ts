@@ -1,6 +1,7 @@
 /**
  * The package in the hands of those who install it, `deno task test:packages`: its tarball in a new project of Vite's
- * template with the files of examples/vite_react, in Next.js, and in several Nodes and Bun. Everything comes from npm.
+ * template with the files of examples/vite_react, in Next.js, with several compilers, in several Nodes and Bun; and the
+ * clients for PHP and Python in what else they are for. Everything comes from npm.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
@@ -9,7 +10,7 @@ import { CLOSED, KEY, SECRET } from "../../testkit/closed.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { findChromium } from "../../testkit/programs.ts";
+import { findChromium, findProgram } from "../../testkit/programs.ts";
 import { PHP_CHECKS, PhpChecks } from "../../testkit/php_checks.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
@@ -236,6 +237,17 @@ Deno.test("JSR would take the package, with its exports and without its tests", 
 function quoted(text: string): string {
   return text.replaceAll("'", "'\\''");
 }
+
+const mypy = findProgram("mypy");
+
+Deno.test({
+  name: "The Python client is typed: mypy has nothing against it (Debian: apt-get install mypy)",
+  ignore: mypy === undefined,
+  async fn() {
+    const cache = `${npm.folder}/mypy`;
+    await done(mypy!, ["--strict", "--cache-dir", cache, `${ROOT}clients/python/userwire.py`], SLOW);
+  },
+});
 
 const NEXT_PAGE = `"use client";
 import { useMessages, useUserwire } from "userwire/react";
