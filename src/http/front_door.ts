@@ -160,7 +160,7 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, own);
+    return router.answer(request, own, info);
   }
 }
 
