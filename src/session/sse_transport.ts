@@ -68,6 +68,7 @@ export class SseTransport implements Transport, UnderlyingDefaultSource<Uint8Arr
    */
   answer(completed: Promise<void>): ReadableStream<Uint8Array<ArrayBuffer>> {
     this.#state = "opening";
+    this.#wait(retryField(RETRY_MS * (1 + Math.random())));
     const leave = () => this.#leave(this.#code ?? 0);
     completed.then(leave, leave);
     // Nothing is kept in the stream itself: what is there counts as taken.
@@ -125,8 +126,7 @@ export class SseTransport implements Transport, UnderlyingDefaultSource<Uint8Arr
     if (this.#state === "opening") {
       this.#state = "open";
       this.#stuckTicks = 0;
-      this.#wait(retryField(RETRY_MS * (1 + Math.random())));
-      return this.events.opened();
+      this.events.opened();
     }
     this.#handOver();
   }
