@@ -12,7 +12,7 @@ import type { Metrics } from "../metrics/metrics.ts";
 import { admit, identityOf } from "./admission.ts";
 import { type BodyLimits, readPayload } from "./body.ts";
 import { refusalOf } from "./explain.ts";
-import type { ConnectionInfo } from "./front_door.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { UpgradeOptions } from "./handshake.ts";
 import { readStreamQuery } from "./offer.ts";
 import { Problem, problem, problemOf } from "./problem.ts";

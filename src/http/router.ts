@@ -13,7 +13,7 @@ import { metrics } from "./api/ops.ts";
 import { answerSend } from "./api/send.ts";
 import { BodyBrokenError, type BodyLimits } from "./body.ts";
 import { type DocumentOptions, serveDocument } from "./document.ts";
-import type { ConnectionInfo } from "./front_door.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";

@@ -5,7 +5,7 @@
  */
 import type { Config } from "../config/settings.ts";
 import type { Pem } from "../config/pem.ts";
-import type { ConnectionInfo } from "../http/front_door.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import { wantsStream } from "../http/event_stream.ts";
 import { wantsUpgrade } from "../http/handshake.ts";
 import { problem } from "../http/problem.ts";

@@ -13,7 +13,7 @@ import type { Publisher } from "../../publisher/publisher.ts";
 import type { BodyLimits } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
 import type { EventStreams } from "../event_stream.ts";
-import type { ConnectionInfo } from "../front_door.ts";
+import type { ConnectionInfo } from "../../net/connection_info.ts";
 import type { OwnHost } from "../../net/own_host.ts";
 import type { Effect } from "../problem.ts";
 import type { Readiness } from "./shapes.ts";
