@@ -38,6 +38,7 @@ export type {
 } from "./options.ts";
 export type { HandoverBound } from "./handover.ts";
 export type { Socket, SocketConstructor } from "./session.ts";
+export type { Transport } from "./transports.ts";
 export { type Store, storedIn, type TextStorage } from "./store.ts";
 export { InvalidUsernameError, RefusedError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";

@@ -3,6 +3,7 @@ import type { BroadcastGapFrame, ByeFrame, GapFrame, HiFrame } from "../protocol
 import type { HandoverBound } from "./handover.ts";
 import type { SocketConstructor } from "./session.ts";
 import type { Store } from "./store.ts";
+import type { Transport } from "./transports.ts";
 
 /**
  * `connecting`: an attempt is under way. `open`: the server has said `hi`. `waiting`: for the next attempt, or for
@@ -121,6 +122,11 @@ export interface CommonOptions {
   readonly hiddenPingS?: number | undefined;
   /** Reads frames, for numbers that `JSON.parse` rounds. @default JSON.parse */
   readonly parse?: ((text: string) => unknown) | undefined;
+  /**
+   * What carries the connection: WebSockets, server-sent events by `fetch`, or `auto`, which is WebSockets, and the other
+   * as long as something in between blocks those. @default "auto"
+   */
+  readonly transport?: Transport | undefined;
   /** What sockets are made with, where there is no global `WebSocket`. */
   readonly WebSocket?: SocketConstructor | undefined;
 }
