@@ -33,10 +33,14 @@ export class SseClient implements AsyncDisposable {
   /** Resolves when the answer begins, whatever its status. @param url As a socket's, or of a stream. */
   static async open(
     url: string | URL,
-    { headers = {} }: { headers?: Record<string, string> } = {},
+    { headers = {}, client }: { headers?: Record<string, string>; client?: Deno.HttpClient } = {},
   ): Promise<SseClient> {
     const aborter = new AbortController();
-    const response = await fetch(streamUrl(url), { headers, signal: aborter.signal });
+    const response = await fetch(streamUrl(url), {
+      headers,
+      signal: aborter.signal,
+      ...(client && { client }),
+    });
     return new SseClient(response, aborter);
   }
 

@@ -109,7 +109,8 @@ async function read(response: Response): Promise<RefusedError> {
       return strange(`a problem that can't be read (${messageOf(error)})`, status);
     }
   }
-  void response.body?.cancel();
+  // It may be aborted meanwhile.
+  response.body?.cancel().catch(() => {});
   // A browser shows nothing of a redirection that it does not follow.
   return strange(
     status === 0 || (status >= 300 && status < 400) ? "a redirection" : `${status}, ${kind}`,

@@ -80,7 +80,9 @@ Deno.test("A client that has been in, and would be let in, is told of no proxy",
     return response;
   });
   {
-    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, { user: "alice", backoff: QUICK });
+    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, {
+      ...{ user: "alice", backoff: QUICK, transport: "websocket" },
+    });
     const watch = new Watch(client);
     await watch.state("open");
     passes = false;
