@@ -114,7 +114,7 @@ export class SseClient implements AsyncDisposable {
     this.#unread = blocks.pop()!;
     for (const block of blocks) {
       const fields = block.split("\n").map((line) =>
-        /^(\w*): (.*)$/.exec(line)!.slice(1) as [string, string]
+        /^(\w*): ([^]*)$/.exec(line)!.slice(1) as [string, string]
       );
       const of = (name: string) => fields.filter(([field]) => field === name).map(([, value]) => value);
       const [retry] = of("retry");

@@ -35,10 +35,10 @@ export type {
   Lost,
   Message,
   State,
+  Transport,
 } from "./options.ts";
 export type { HandoverBound } from "./handover.ts";
 export type { Socket, SocketConstructor } from "./session.ts";
-export type { Transport } from "./transports.ts";
 export { type Store, storedIn, type TextStorage } from "./store.ts";
 export { InvalidUsernameError, RefusedError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";

@@ -3,7 +3,6 @@ import type { BroadcastGapFrame, ByeFrame, GapFrame, HiFrame } from "../protocol
 import type { HandoverBound } from "./handover.ts";
 import type { SocketConstructor } from "./session.ts";
 import type { Store } from "./store.ts";
-import type { Transport } from "./transports.ts";
 
 /**
  * `connecting`: an attempt is under way. `open`: the server has said `hi`. `waiting`: for the next attempt, or for
@@ -21,6 +20,9 @@ export interface Backoff {
   /** A connection that lasted this long starts the doubling anew, in milliseconds. @default 10_000 */
   readonly steadyMs: number;
 }
+
+/** How to connect: `auto` is WebSockets, and server-sent events where those are blocked. */
+export type Transport = "auto" | "websocket" | "sse";
 
 /** A connection that ended, or an attempt that failed. */
 export interface Lost {

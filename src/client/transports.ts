@@ -6,10 +6,8 @@
  * WebSockets are tried again after a while, at the next time that a stream ends, and in another network at once.
  */
 import type { Address } from "./address.ts";
+import type { Transport } from "./options.ts";
 import type { Socket, SocketConstructor } from "./session.ts";
-
-/** How to connect; `auto` is WebSockets, and server-sent events where those are blocked. */
-export type Transport = "auto" | "websocket" | "sse";
 
 /** For so long WebSockets are not tried, once they are blocked, in milliseconds. */
 const AVOID_MS = 600_000;

@@ -193,6 +193,35 @@ Deno.test("Client falls back only where the service answers by plain HTTP", asyn
   await wall.shutdown();
 });
 
+Deno.test("Client takes turns when streams don't get through either, says so, and is in with what does", async () => {
+  await using service = await Service.start();
+  let holds = true;
+  // As a proxy does that knows no upgrades, and holds back a body until it is whole.
+  const proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    if (request.headers.has("upgrade")) return new Response(null, { status: 400 });
+    const { pathname, search } = new URL(request.url);
+    const { headers, method, signal } = request;
+    const answer = await fetch(new URL(pathname + search, service.server.url), { headers, method, signal });
+    if (!holds || pathname !== "/v1/events") return answer;
+    await answer.body!.cancel();
+    return new Response(new ReadableStream({ start() {} }), { headers: answer.headers });
+  });
+  {
+    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, { ...ALICE, timeoutMs: 100 });
+    const watch = new Inbox(client);
+    await watch.failures(1);
+    assertMatch(watch.errors[0]!, /would be let in.*pass Upgrade/);
+    assert(watch.lost.some(({ reason }) => /did not answer/.test(reason)), "A stream was tried");
+    const { length } = watch.lost;
+    await watch.losses(length + 3);
+    holds = false;
+    await watch.state("open");
+    await send(service, 1);
+    await watch.received(1);
+  }
+  await proxy.shutdown();
+});
+
 Deno.test("Client that is refused on a stream is told why", async () => {
   await using service = await Service.start(CLOSED);
   await using client = connect(service.server.url, {
