@@ -161,7 +161,8 @@ export class SseTransport implements Transport, UnderlyingDefaultSource<Uint8Arr
       this.#isAsked = false;
       controller.enqueue(encoder.encode(chunk));
     }
-    if (this.#state !== "closed" || this.#waiting.length > 0) return;
+    // Deno writes at once, and may find that the client has left: then all is over already.
+    if (this.#state !== "closed" || this.#waiting.length > 0 || !this.#controller) return;
     this.#controller = undefined;
     controller.close();
   }

@@ -203,3 +203,18 @@ Deno.test("Stream that was never answered is gone at once when it is closed", ()
   transport.close(CLOSE.restart);
   assertEquals([transport.state, told], ["closed", ["gone undefined"]]);
 });
+
+Deno.test("Stream bears a client that is found to have left while it is given something", () => {
+  const { transport, told, completed } = stream();
+  transport.answer(completed.promise);
+  // As Deno's own reader does, which writes at once, and cancels when it can't.
+  const controller = {
+    enqueue: () => transport.cancel(),
+    close() {
+      throw new TypeError("The stream controller cannot close or enqueue");
+    },
+  };
+  transport.pull(controller as unknown as ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>);
+  transport.send(PING_FRAME);
+  assertEquals([told, transport.state], [["opened", "gone 0"], "closed"]);
+});
