@@ -6,10 +6,10 @@
  * are encoded for Redis or for the socket. So the figures end with that encoding, in every row.
  */
 import {
-  orderOf,
   formatEnvelope,
   frameOf,
   isEnvelope,
+  orderOf,
   type Payload,
   payloadOf,
   replayFrameOf,
