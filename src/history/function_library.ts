@@ -85,6 +85,8 @@ local function append(m)
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
   local now, leaves = m.now, string.format('%.0f', m.now + ttl)
   ${MOST}
+  -- Where there are patterns it is not asked for them: that would be one more right.
+  local publish_counts = ${!words.hasPatterns}
 ${appendIt(words, { clock: "" })}
 end
 ${sendIn(words === SHARDED)}`;
