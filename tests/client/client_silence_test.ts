@@ -1,7 +1,7 @@
 /** A server that says nothing any more, or never says anything: the client notices, and is not fooled by itself. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { connect } from "../../src/client/mod.ts";
-import { type Ending, Session } from "../../src/client/session.ts";
+import { type Ending, Session, type Socket } from "../../src/client/session.ts";
 import { connectAlice, QUICK, watchAlice } from "../../testkit/client_watch.ts";
 import { until } from "../../testkit/deadline.ts";
 import { connectFake, FakeSocket } from "../../testkit/fake_socket.ts";
@@ -77,7 +77,7 @@ function openSession() {
   const ends: Ending[] = [];
   const socket = new FakeSocket();
   const host = { onFrame() {}, onError() {}, onEnd: (ending: Ending) => void ends.push(ending) };
-  new Session(socket, host, { parse: JSON.parse, timeoutMs: 10_000 });
+  new Session(socket as Socket, host, { parse: JSON.parse, timeoutMs: 10_000 });
   socket.frame({ t: "hi", ping: 25 });
   return { socket, ends };
 }
