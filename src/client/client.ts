@@ -28,6 +28,7 @@ import type {
 import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
 import { Saving } from "./store.ts";
+import { Transports } from "./transports.ts";
 
 const DEFAULT_BACKOFF: Backoff = { baseMs: 500, maxMs: 30_000, steadyMs: 10_000 };
 const DEFAULT_BUFFER: HandoverBound = { messages: 1_000, chars: 4 * 1024 * 1024 };
@@ -82,10 +83,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.#received = this.#handed = given(resume, "position");
     this.#broadcasts.position = given(resumeBroadcasts, "broadcastPosition");
     if (resume !== undefined || resumeBroadcasts !== undefined) this.#loaded = Promise.resolve();
-    const WebSocket = options.WebSocket ?? globalThis.WebSocket;
-    if (WebSocket === undefined) {
-      throw new TypeError(`There is no WebSocket here: give one as the option "WebSocket"`);
-    }
+    const { transport = "auto", WebSocket = globalThis.WebSocket } = options;
+    const transports = new Transports(transport, WebSocket, (error) => this.#report(error));
 
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
@@ -97,18 +96,28 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       onRoom: () => this.#link.release(),
     }, { ...DEFAULT_BUFFER, ...buffer });
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    this.#inquiry = new Inquiry((error) => this.#report(error), timeoutMs);
+    this.#inquiry = new Inquiry((error) => this.#report(error), () => transports.blocked(), timeoutMs);
     this.#link = new Link({
       load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
-      onOpen: (hi) => this.#onOpen(hi),
+      open: (address) => transports.open(address),
+      onOpen: (hi) => {
+        transports.opened();
+        this.#onOpen(hi);
+      },
       onFrame: (frame, size) => this.#onFrame(frame, size),
       onLost: (lost) => {
         this.#acks.reset();
         this.#emit("lost", lost);
       },
-      onFailed: (address) => this.#inquiry.failed(address),
-      onState: (state) => this.#emit("state", state),
+      onFailed: (address) => {
+        transports.failed();
+        this.#inquiry.failed(address);
+      },
+      onState: (state) => {
+        if (state === "offline") transports.moved();
+        this.#emit("state", state);
+      },
       onError: (error) => this.#report(error),
       onClosed: async ({ code, reason }) => {
         this.#inquiry.stop();
@@ -118,7 +127,6 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         setClosed({ code, reason });
       },
     }, {
-      WebSocket,
       parse: options.parse ?? JSON.parse,
       timeoutMs,
       hiddenPingS: options.hiddenPingS,

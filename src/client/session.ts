@@ -35,7 +35,6 @@ export interface Ending {
 }
 
 export interface SessionOptions {
-  readonly WebSocket: SocketConstructor;
   /** Reads the text of a frame. */
   readonly parse: (text: string) => unknown;
   /** How late the server's sign of life may be, and how long the first frame may take, in milliseconds. */
@@ -77,12 +76,10 @@ export class Session {
   #dueAt = 0;
   #lookedTwice = false;
 
-  /** @throws whatever the constructor of the socket throws. */
-  constructor(address: { url: string; protocols: string[] }, host: SessionHost, options: SessionOptions) {
+  constructor(socket: Socket, host: SessionHost, options: SessionOptions) {
     this.#host = host;
     this.#options = options;
     this.#limitMs = options.timeoutMs;
-    const socket = new options.WebSocket(address.url, address.protocols);
     this.#socket = socket;
     socket.onmessage = ({ data }: { data: unknown }) => this.#onMessage(data);
     socket.onclose = ({ code, reason }: { code: number; reason: string }) =>

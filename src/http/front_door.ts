@@ -10,6 +10,7 @@ import type { Metrics } from "../metrics/metrics.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
 import { isLoopback } from "../net/addresses.ts";
 import { hostGuard, originJudge } from "../net/origin.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import { type OwnHost, ownHostReader } from "../net/own_host.ts";
 import { sendTarget } from "./api/send.ts";
 import { explain, wantsExplanation } from "./explain.ts";
@@ -28,9 +29,6 @@ export interface FrontDoorOptions {
   readonly log: Log;
   readonly config: Pick<Config, "host" | "allowedOrigins" | "trustedProxies" | "maxHeaderBytes">;
 }
-
-/** What the server knows of the connection that a request came by. */
-export type ConnectionInfo = Deno.ServeHandlerInfo<Deno.NetAddr>;
 
 /** Where clients ask: "/" has a page for those who come without an Upgrade. */
 const QUESTION_PATH = "/ws";
@@ -161,7 +159,7 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, own);
+    return router.answer(request, own, info);
   }
 }
 

@@ -140,15 +140,16 @@ export class Output implements ReplayOutput {
     });
   }
 
+  /** A frame of the client has arrived that another node was given. */
+  onTaken(receipt: string): void {
+    this.#confirm(receipt);
+  }
+
   /** The client has every message up to this number. */
   acknowledge(seq: number): void {
-    const { receipts, log } = this.#context;
-    // A sender that is not told waits until its time is over.
-    const onError = (error: unknown) =>
-      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) });
     this.#receipts = this.#receipts?.filter((entry) => {
       if (entry.seq > seq) return true;
-      receipts.confirm(entry.receipt, this.#owner.id).catch(onError);
+      this.#confirm(entry.receipt);
       return false;
     });
   }
@@ -167,6 +168,14 @@ export class Output implements ReplayOutput {
 
   get #who(): { conn: string; user: string } {
     return { conn: this.#owner.id, user: this.#owner.username };
+  }
+
+  #confirm(receipt: string): void {
+    const { receipts, log } = this.#context;
+    // Who is not told waits until its time is over.
+    receipts.confirm(receipt, this.#owner.id).catch((error: unknown) =>
+      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) })
+    );
   }
 
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
