@@ -21,7 +21,7 @@ export type AppendReply = [
  * Lua for how many messages a stream holds: one more than is shown. Should a message be undone, the oldest must not have left
  * for it. As text: Redis prints the numbers that it is given by scripts at some cost.
  */
-export const MOST = "local most = string.format('%.0f', count + 1)";
+export const MOST = "local most = string.format('%d', count + 1)";
 
 /** What is to be appended, as all users have it. */
 export const MESSAGE = `
@@ -64,7 +64,7 @@ keeps_it = keeps_for_offline or reached > 0
 export const CLOCK = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local leaves = string.format('%.0f', now + ttl)
+local leaves = string.format('%d', now + ttl)
 `;
 
 /**
@@ -114,7 +114,7 @@ if count > 0 then
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
-  seq = string.format('%.0f', tonumber(last) + 1)
+  seq = string.format('%d', tonumber(last) + 1)
   -- Four characters tell the epoch, four the message.
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
@@ -142,7 +142,7 @@ if count > 0 then
   if left < ttl then
     ${unlessFailed("'PEXPIRE', history, keep + slack")}
     ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
-    ${unlessFailed("'HSET', position, 'ends', string.format('%.0f', now + keep + slack)")}
+    ${unlessFailed("'HSET', position, 'ends', string.format('%d', now + keep + slack)")}
   end
 else
   payload = head .. tail
@@ -243,7 +243,7 @@ ${MESSAGE}
 ${publishCounts(words)}
 ${CLOCK}
 local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint)
-${appendIt(words, { clock: "local leaves = string.format('%.0f', now + ttl)" })}
+${appendIt(words, { clock: "local leaves = string.format('%d', now + ttl)" })}
 end
 local results, key = {}, 2
 for i = 12, #ARGV, ${ARGS_OF_EACH} do

@@ -76,7 +76,7 @@ for i = 1, users do
     reply[#reply + 1] = tostring(why)
   end
 end
-for i = 1, 7 do sums[i] = string.format('%.0f', sums[i]) end
+for i = 1, 7 do sums[i] = string.format('%d', sums[i]) end
 if run then
   ${ADD_SUMS}
   ${NOTE_SUMS}
