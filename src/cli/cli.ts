@@ -15,6 +15,7 @@ import {
   messageOf,
 } from "../protocol/errors.ts";
 import { addBroadcast } from "./broadcast.ts";
+import { addConfig } from "./config.ts";
 import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
 import { addRedisFunctions } from "./redis_functions.ts";
@@ -83,6 +84,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addKey(program, shell);
   addWebhook(program, shell);
   addRedisFunctions(program, shell);
+  addConfig(program, shell);
   return program;
 }
 
