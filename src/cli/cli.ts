@@ -20,6 +20,7 @@ import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
 import { addRedisFunctions } from "./redis_functions.ts";
 import { addListen } from "./listen.ts";
+import { addOperate } from "./operate.ts";
 import { addSend } from "./send.ts";
 import { addProcess, addServe } from "./serve.ts";
 import { type Io, type Shell, terminal } from "./shell.ts";
@@ -85,6 +86,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addWebhook(program, shell);
   addRedisFunctions(program, shell);
   addConfig(program, shell);
+  addOperate(program, shell);
   return program;
 }
 

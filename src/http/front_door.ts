@@ -17,6 +17,7 @@ import { isPreflight, preflightAnswer, share, varyByOrigin } from "./cors.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./handshake.ts";
 import { Problem, problem } from "./problem.ts";
 import { RefusalLog } from "./refusal_log.ts";
+import { REQUEST_ID_HEADER, RequestIds } from "./request_id.ts";
 import type { Router } from "./router.ts";
 
 export interface FrontDoorOptions {
@@ -44,6 +45,7 @@ export class FrontDoor {
   readonly #isOwnHost: ReturnType<typeof hostGuard>;
   readonly #judge: ReturnType<typeof originJudge>;
   readonly #refusals: RefusalLog;
+  readonly #ids: RequestIds;
 
   constructor(options: FrontDoorOptions) {
     const { auth, log, config } = options;
@@ -53,29 +55,35 @@ export class FrontDoor {
     this.#isOwnHost = auth.isOpen && isLoopback(host) ? hostGuard(host, allowedOrigins) : () => true;
     this.#judge = originJudge(allowedOrigins);
     this.#refusals = new RefusalLog(log, config);
+    this.#ids = new RequestIds(auth, trustedProxies);
   }
 
   /** Answers one request. */
   handle(request: Request, info: ConnectionInfo): Response | Promise<Response> {
     const own = this.#ownHostOf(request, info);
     const target = sendTarget(request);
+    const id = this.#ids.of(request, info.remoteAddr.hostname);
     // No send is a handshake, and is spared the look at one header more: half a microsecond.
     if (target === undefined && wantsUpgrade(request)) {
-      return this.#handshake(request, info.remoteAddr.hostname, own);
+      return this.#handshake(request, info.remoteAddr.hostname, own, id);
     }
-    const noted = (answer: Response) => {
+    const { log } = this.#options;
+    const startMs = log.level === "debug" ? performance.now() : undefined;
+    const noted = (given: Response) => {
+      const answer = named(given, id);
       // Who asks why its handshakes are refused has had them logged.
       if (answer instanceof Problem && !isQuestion(request)) {
         this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
       }
+      if (startMs !== undefined) logAnswer(log, request, answer, id, startMs);
       return answer;
     };
     const refusal = this.#refuse(request, own);
     if (refusal) return noted(refusal);
     const origin = request.headers.get("origin");
     const answer = origin === null
-      ? this.#answerCall(request, target, own!, info)
-      : this.#answerPage(request, target, origin, own!, info);
+      ? this.#answerCall(request, target, own!, info, id)
+      : this.#answerPage(request, target, origin, own!, info, id);
     // No cache keeps the answer to a POST, so it need not say what it varies by.
     const isCacheable = origin === null && request.method !== "POST";
     const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
@@ -114,14 +122,19 @@ export class FrontDoor {
     );
   }
 
-  async #handshake(request: Request, peer: string, own: OwnHost | undefined): Promise<Response> {
-    const answer = this.#refuse(request, own) ??
+  async #handshake(
+    request: Request,
+    peer: string,
+    own: OwnHost | undefined,
+    id: string,
+  ): Promise<Response> {
+    const given = this.#refuse(request, own) ??
       this.#refusePage(request.headers.get("origin"), own!, "connect") ??
       await upgrade(request, peer, this.#options.upgrades);
-    if (answer instanceof Problem) {
-      this.#options.metrics.onRefuse(answer.code);
-      this.#refusals.note(request, peer, answer, true);
-    }
+    if (!(given instanceof Problem)) return given;
+    const answer = named(given, id) as Problem;
+    this.#options.metrics.onRefuse(answer.code);
+    this.#refusals.note(request, peer, answer, true);
     return answer;
   }
 
@@ -132,13 +145,14 @@ export class FrontDoor {
     origin: string,
     own: OwnHost,
     info: ConnectionInfo,
+    id: string,
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
     const answer = refusal ??
       (isListed && isPreflight(request)
         ? preflightAnswer(request)
-        : await this.#answerCall(request, target, own, info));
+        : await this.#answerCall(request, target, own, info, id));
     if (isListed) share(answer, origin);
     varyByOrigin(answer);
     return answer;
@@ -149,9 +163,10 @@ export class FrontDoor {
     target: string | undefined,
     own: OwnHost,
     info: ConnectionInfo,
+    id: string,
   ): Response | Promise<Response> {
     const { router, upgrades } = this.#options;
-    if (target !== undefined) return router.send(request, target);
+    if (target !== undefined) return router.send(request, target, id);
     if (isQuestion(request)) return explain(request, info.remoteAddr.hostname, upgrades);
     if (isSocketOnly(request)) {
       return problem(
@@ -160,8 +175,32 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, own);
+    return router.answer(request, own, id);
   }
+}
+
+/** The answer with the id of its request, which a problem says in its body too. */
+function named(answer: Response, id: string): Response {
+  const said = answer instanceof Problem ? answer.of(id) : answer;
+  const { headers } = said;
+  headers.set(REQUEST_ID_HEADER, id);
+  const length = headers.get("content-length");
+  if (length !== null && headers.get("content-type") === "application/problem+json") {
+    // The answer to HEAD, which has no body any more: as long as that to GET.
+    headers.set("content-length", String(Number(length) + JSON.stringify({ request_id: id }).length - 1));
+  }
+  return said;
+}
+
+function logAnswer(log: Log, request: Request, { status }: Response, id: string, startMs: number): void {
+  log.debug("request answered", {
+    request_id: id,
+    method: request.method,
+    // Without the query, where a token may stand.
+    path: URL.parse(request.url)?.pathname,
+    status,
+    ms: Math.round((performance.now() - startMs) * 10) / 10,
+  });
 }
 
 /** The refusal of a request whose headers have more bytes than this in all; undefined for smaller ones. */

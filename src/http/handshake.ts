@@ -127,7 +127,7 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
 }
 
 export function draining(): Response {
-  return problem("draining", "The node is shutting down: connect to another");
+  return problem("draining", "The node takes no more connections: connect to another");
 }
 
 /** The session is opened before the handshake is answered. */

@@ -21,7 +21,7 @@ export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOption
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
   /** Whether this process is about to end. */
-  isDraining(): boolean;
+  isEnding(): boolean;
 }
 
 /** Bodies that hold many users or messages. */
@@ -33,9 +33,9 @@ const MAX_PATH = 900;
 
 export interface Router {
   /** @param own The name by which the request came. */
-  answer(request: Request, own: OwnHost): Response | Promise<Response>;
+  answer(request: Request, own: OwnHost, requestId: string): Response | Promise<Response>;
   /** Answers what `sendTarget` found to be a send, without looking for who does. */
-  send(request: Request, target: string): Promise<Response>;
+  send(request: Request, target: string, requestId: string): Promise<Response>;
   close(): void;
 }
 
@@ -76,11 +76,11 @@ export function createRouter(options: RouterOptions): Router {
     problem("not_found", `There is no ${c.req.path} here: GET /openapi.json lists what there is`)
   );
 
-  function failed(error: Error, effect: Effect | undefined): Response {
+  function failed(error: Error, effect: Effect | undefined, request_id: string): Response {
     if (error instanceof BodyBrokenError) {
-      log.debug("request not answered", { reason: error.message });
+      log.debug("request not answered", { request_id, reason: error.message });
       // Deno reads no more of a body when it stops listening, and a proxy is still there: it asks another node then.
-      if (options.isDraining()) {
+      if (options.isEnding()) {
         return problem(
           "draining",
           "The node is shutting down, and has done nothing: call another",
@@ -90,24 +90,25 @@ export function createRouter(options: RouterOptions): Router {
     }
     const answer = problemOf(error, effect);
     if (answer) return answer;
-    log.error("request failed", { reason: messageOf(error), stack: error.stack });
+    log.error("request failed", { request_id, reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this node says more");
   }
-  app.onError((error, c) => failed(error, c.get("effect")));
+  app.onError((error, c) => failed(error, c.get("effect"), c.env.requestId));
 
-  const sends = { publisher, auth, metrics: options.metrics, body: single };
-  const sendFailed = (error: Error) => failed(error, EFFECT_ON_FAILURE.send);
+  const sends = { publisher, auth, metrics: options.metrics, log, body: single };
   return {
-    answer(request, own) {
+    answer(request, own, requestId) {
       // The router takes its time over long ones.
       const { length } = pathOf(request);
-      if (length <= MAX_PATH) return app.fetch(request, { own });
+      if (length <= MAX_PATH) return app.fetch(request, { own, requestId });
       return problem(
         "not_found",
         `There is no path of ${length} characters here: none has more than ${MAX_PATH}`,
       );
     },
-    send: (request, target) => answerSend(request, target, sends).catch(sendFailed),
+    send: (request, target, requestId) =>
+      answerSend(request, target, requestId, sends)
+        .catch((error: Error) => failed(error, EFFECT_ON_FAILURE.send, requestId)),
     close: () => deadlines.close(),
   };
 }

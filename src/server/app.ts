@@ -10,6 +10,7 @@ import type { Config } from "../config/settings.ts";
 import { Broadcasts } from "../session/broadcasts.ts";
 import { foreignWarning } from "../session/context.ts";
 import { drain } from "../session/drain.ts";
+import { Draining } from "../session/draining.ts";
 import { sessionOpener } from "../session/open_session.ts";
 import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
@@ -19,6 +20,7 @@ import { createRouter, type Router } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
 import { type ConnectionInfo, FrontDoor } from "../http/front_door.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
+import type { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
@@ -38,6 +40,8 @@ export interface App {
   readonly auth: Auth;
   readonly publisher: Publisher;
   readonly connections: Registry;
+  /** Sends clients away, and stays. */
+  readonly draining: Draining;
   /** How the first attempt to reach the broker ends. */
   firstAttempt: Engine["firstAttempt"];
   /** Reads the file with the address of Redis again. @throws {ConfigError} */
@@ -54,7 +58,7 @@ export interface App {
 interface AppOptions {
   /** Name of this node. */
   node: string;
-  log: Log;
+  levels: LogLevels;
   files: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
@@ -98,16 +102,17 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
   const parts = openParts(config, options);
-  const { engine, auth, publisher, broadcasts, connections, watch, events } = parts;
-  let isDraining = false;
-  const router = openRouter(parts, () => isDraining);
-  const upgrades = upgradesOf(parts, () => isDraining);
+  const { engine, auth, publisher, broadcasts, connections, watch, events, draining } = parts;
+  let isEnding = false;
+  const router = openRouter(parts, () => isEnding);
+  const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
-    answerOps: (request) => router.answer(request, OPS_HOST),
+    answerOps: (request) => router.answer(request, OPS_HOST, crypto.randomUUID()),
     publisher,
     connections,
+    draining,
     auth,
     async firstAttempt(withinMs) {
       const attempt = await engine.firstAttempt(withinMs);
@@ -118,7 +123,8 @@ export function openApp(config: Config, options: AppOptions): App {
     },
     reloadRedis: engine.reload,
     async drain(windowMs) {
-      isDraining = true;
+      isEnding = true;
+      draining.stop();
       return await drain(connections, CLOSE.restart, windowMs);
     },
     async close() {
@@ -137,16 +143,17 @@ type Parts = ReturnType<typeof openParts>;
 
 function openParts(
   config: Config,
-  { node, log, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
+  { node, levels, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
 ) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
-  const authWith = authOf(config, log);
+  const authWith = authOf(config, levels.in("auth"));
   const redisUrlFile = config.redisUrlFile && resolve(config.redisUrlFile);
-  const engine = openEngine({ ...config, log, redisTls, redisUrlFile, probe: true });
+  const redisLog = levels.in("redis");
+  const engine = openEngine({ ...config, log: redisLog, redisTls, redisUrlFile, probe: true });
   const { broker, history, groups, redis } = engine;
   const auth = authWith({ redis, broker });
-  const watch = redis && new WarningsWatch(redis, log);
+  const watch = redis && new WarningsWatch(redis, redisLog);
   const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
   const connections: Registry = new Registry({
     maxConnections: config.maxConnections,
@@ -168,33 +175,50 @@ function openParts(
   const foldUsernames = config.usernameCase === "lower";
   const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
   const broadcasts: Broadcasts = new Broadcasts({
-    ...{ ...config, broker, history, metrics, log, registry: connections },
+    ...{ ...config, broker, history, metrics, log: levels.in("session"), registry: connections },
     receipts: publisher.receipts,
-    onForeign: foreignWarning(log),
+    onForeign: foreignWarning(levels.in("session")),
   });
+  const draining = new Draining(connections, levels.in("service"), config.drainS);
   const events = openEvents({
-    ...{ config, node, log, engine, connections, metrics, onUsersChanged },
+    ...{ config, node, log: levels.in("webhooks"), engine, connections, metrics, onUsersChanged },
     version: VERSION,
   });
   return {
-    ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
-    ...{ broadcasts, hasOpsSocket, events },
+    ...{
+      config,
+      node,
+      levels,
+      log: levels.in("http"),
+      files,
+      names,
+      engine,
+      auth,
+      watch,
+      turnstile,
+      connections,
+      metrics,
+      publisher,
+    },
+    ...{ broadcasts, hasOpsSocket, events, draining },
   };
 }
 
-function openRouter(parts: Parts, isDraining: () => boolean): Router {
-  const { config, node, engine, auth, watch, files, broadcasts, connections } = parts;
+function openRouter(parts: Parts, isEnding: () => boolean): Router {
+  const { config, node, engine, auth, watch, files, broadcasts, connections, draining } = parts;
   return createRouter({
     ...config,
     ...parts,
-    isDraining,
+    isEnding,
     showMetrics: config.metrics,
-    metricsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
+    opsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
     socketUrlFor: publicAddress(config.publicUrl),
     version: VERSION,
     readiness() {
-      const why = isDraining()
+      const why = isEnding()
         ? "The node is shutting down"
+        : draining.isOn
+        ? "The node is draining"
         : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
       const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
       return {
@@ -211,16 +235,17 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
-  const { config, log, engine, connections, publisher, events } = parts;
+  const { config, levels, engine, connections, publisher, events } = parts;
   const { broker, history } = engine;
   const limits = new ConnectionLimits(connections, config);
   const sessions = {
     ...parts,
+    log: levels.in("session"),
     limits: config,
     registry: connections,
     receipts: publisher.receipts,
     presence: events?.presence,
-    onForeign: foreignWarning(log),
+    onForeign: foreignWarning(levels.in("session")),
   };
   const openSession = sessionOpener({
     ...config,

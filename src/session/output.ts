@@ -61,6 +61,7 @@ export class Output implements ReplayOutput {
       return false;
     }
     this.#silentTicks = 0;
+    if (this.#context.log.level === "debug") this.#trace(envelope, isReplayed);
     if (isReplayed) this.#metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
@@ -79,6 +80,7 @@ export class Output implements ReplayOutput {
       ? wrapForeign(payload, Date.now())
       : payload;
     if (!this.#write(frame, byteLength)) return false;
+    if (this.#context.log.level === "debug") this.#trace(payload, false);
     this.#silentTicks = 0;
     return true;
   }
@@ -167,6 +169,18 @@ export class Output implements ReplayOutput {
 
   get #who(): { conn: string; user: string } {
     return { conn: this.#owner.id, user: this.#owner.username };
+  }
+
+  /** Says which message was written. Its id leads to the line of the send. */
+  #trace(payload: string | Uint8Array<ArrayBuffer>, isReplayed: boolean): void {
+    const isOurs = typeof payload === "string" && isEnvelope(payload);
+    const { id, seq } = isOurs ? JSON.parse(frameOf(payload)) : {};
+    this.#context.log.debug("message delivered", {
+      ...this.#who,
+      id,
+      seq,
+      replayed: isReplayed || undefined,
+    });
   }
 
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {
