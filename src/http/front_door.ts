@@ -192,12 +192,20 @@ function named(answer: Response, id: string): Response {
   return said;
 }
 
+/** The words of a path. What else stands there may be a name, or a token that was taken for one. */
+function shownPath(url: string): string {
+  const segments = URL.parse(url)?.pathname.split("/") ?? [];
+  return segments.map((text, at) =>
+    (at === 3 || at === 5) || !/^(?:[a-z][a-z.-]{0,15}|v1|)$/.test(text) ? "*" : text
+  )
+    .join("/");
+}
+
 function logAnswer(log: Log, request: Request, { status }: Response, id: string, startMs: number): void {
   log.debug("request answered", {
     request_id: id,
     method: request.method,
-    // Without the query, where a token may stand.
-    path: URL.parse(request.url)?.pathname,
+    path: shownPath(request.url),
     status,
     ms: Math.round((performance.now() - startMs) * 10) / 10,
   });

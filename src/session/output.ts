@@ -7,6 +7,7 @@ import { Buffer } from "node:buffer";
 import { messageOf } from "../protocol/errors.ts";
 import {
   frameOf,
+  idOf,
   isEnvelope,
   payloadOf,
   receiptOf,
@@ -173,12 +174,11 @@ export class Output implements ReplayOutput {
 
   /** Says which message was written. Its id leads to the line of the send. */
   #trace(payload: string | Uint8Array<ArrayBuffer>, isReplayed: boolean): void {
-    const isOurs = typeof payload === "string" && isEnvelope(payload);
-    const { id, seq } = isOurs ? JSON.parse(frameOf(payload)) : {};
+    const ours = typeof payload === "string" && isEnvelope(payload) ? payload : undefined;
     this.#context.log.debug("message delivered", {
       ...this.#who,
-      id,
-      seq,
+      id: ours && idOf(ours),
+      seq: ours && (seqOf(ours) || undefined),
       replayed: isReplayed || undefined,
     });
   }

@@ -537,7 +537,7 @@ Deno.test("What is not there, or not by this method, is answered with a problem 
       assertEquals([answer.status, answer.headers.get("allow")], [status, allow], answer.body);
       assertEquals(answer.headers.get("content-type"), "application/problem+json");
       const problem = JSON.parse(answer.body);
-      assertEquals(Object.keys(problem), ["type", "title", "status", "code", "detail"]);
+      assertEquals(Object.keys(problem), ["type", "title", "status", "code", "detail", "request_id"]);
       assertEquals([problem.status, problem.type], [status, `urn:userwire:problem:${problem.code}`]);
     });
   }
