@@ -16,6 +16,7 @@ import {
 } from "../protocol/errors.ts";
 import { addBroadcast } from "./broadcast.ts";
 import { addConfig } from "./config.ts";
+import { addDoctor } from "./doctor.ts";
 import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
 import { addRedisFunctions } from "./redis_functions.ts";
@@ -86,6 +87,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addWebhook(program, shell);
   addRedisFunctions(program, shell);
   addConfig(program, shell);
+  addDoctor(program, shell);
   addOperate(program, shell);
   return program;
 }

@@ -28,9 +28,15 @@ export function addServe(program: Command, shell: Shell): void {
       "after",
       "\nExamples:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379\n  $ userwire serve --config /etc/userwire.json",
     );
+  command.option("--check", "only check the settings and this machine, start nothing, and ask nobody");
   const settings = addSettings(command);
 
-  command.action(async () => {
+  command.action(async ({ check }: { check?: true }) => {
+    if (check) {
+      const { lookOffline } = await import("../doctor/doctor.ts");
+      const { report } = await import("./doctor.ts");
+      return await report(shell, await lookOffline(await settings.reading(shell)));
+    }
     const config = await settings.read(shell);
     const count = config.processes === "auto" ? navigator.hardwareConcurrency : config.processes;
     if (config.processes === 1) {

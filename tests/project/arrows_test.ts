@@ -21,6 +21,8 @@ interface Room {
 /** From the top down: a room may import from those below its own. */
 const ROOMS: readonly Room[] = [
   { name: "cli" },
+  // What a set-up needs, asked of the parts that serve.
+  { name: "doctor", doors: ["doctor.ts", "finding.ts"] },
   { name: "server" },
   // What several processes have of each other. The supervisor loads no more of the program than this names.
   {
@@ -45,12 +47,12 @@ const ROOMS: readonly Room[] = [
     typesOf: ["broker", "log"],
   },
   // Who picks the implementations of the contracts.
-  { name: "engine", doors: [], opensTo: ["server", "publisher"], typesOf: ["log"] },
+  { name: "engine", doors: [], opensTo: ["server", "publisher", "doctor"], typesOf: ["log"] },
   {
     name: "auth",
     only: ["broker", "redis", "log", "async", "protocol"],
     doors: ["auth.ts"],
-    opensTo: ["server", "cli/key.ts"], // which makes keys without a service
+    opensTo: ["server", "doctor", "cli/key.ts"], // which makes keys without a service
     typesOf: ["broker", "log"],
   },
   {
