@@ -13,6 +13,7 @@ import {
   findPhp,
   findPhpRedis,
   findRedisServer,
+  findShell,
   HAPROXY_MISSING,
   hasPythonRedis,
   hasPythonWebsockets,
@@ -22,6 +23,7 @@ import {
   PYTHON_MISSING,
   PYTHON_REDIS_MISSING,
   REDIS_MISSING,
+  SHELLS_MISSING,
 } from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
 
@@ -34,6 +36,7 @@ const NGINX_PACKAGE = "nginx-light";
 const WEBSOCKETS_PACKAGE = "python3-websockets";
 // Its extension curl is optional to the sender, and tried when it is there.
 const PHP_PACKAGES = ["php-cli", "php-curl"];
+const SHELLS = ["bash", "zsh", "fish"] as const;
 const APT_GET = "/usr/bin/apt-get";
 
 Deno.exitCode = await prepare();
@@ -49,6 +52,7 @@ async function prepare(): Promise<number> {
   if (findPhpRedis() === undefined) missing.push("php-redis");
   if (!hasPythonWebsockets()) missing.push(WEBSOCKETS_PACKAGE);
   if (findPhp() === undefined) missing.push(...PHP_PACKAGES);
+  for (const shell of SHELLS) if (findShell(shell) === undefined) missing.push(shell);
   if (missing.length > 0 && mayInstall()) await install(missing);
 
   if (findRedisServer() === undefined) {
@@ -81,6 +85,8 @@ async function prepare(): Promise<number> {
   else found.push("Python");
   if (findPhp() === undefined) console.warn(PHP_MISSING);
   else found.push("PHP");
+  if (SHELLS.every((shell) => findShell(shell) !== undefined)) found.push("shells");
+  else console.warn(SHELLS_MISSING);
   console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
 }

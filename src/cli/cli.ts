@@ -15,6 +15,7 @@ import {
   messageOf,
 } from "../protocol/errors.ts";
 import { addBroadcast } from "./broadcast.ts";
+import { addCompletions } from "./completions.ts";
 import { addConfig } from "./config.ts";
 import { addDoctor } from "./doctor.ts";
 import { addGroup } from "./group.ts";
@@ -89,6 +90,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addConfig(program, shell);
   addDoctor(program, shell);
   addOperate(program, shell);
+  addCompletions(program, shell);
   return program;
 }
 
