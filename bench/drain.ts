@@ -15,6 +15,8 @@ import { RedisServer } from "../testkit/redis_server.ts";
 
 /** So many clients connect at one time. */
 const AT_ONCE = 50;
+/** One HAProxy lets no more than a thousand in from one address. */
+const EACH_PROXY = 900;
 /** How long HAProxy may take to see that a node is ready or is not, twice over. */
 const SEEN_MS = 5_000;
 const PATIENCE_MS = 120_000;
@@ -43,7 +45,11 @@ async function run(): Promise<number> {
   };
   await using first = await ProcessService.start(env);
   await using second = await ProcessService.start(env);
-  await using proxy = await startHaProxy([first.url, second.url]);
+  await using proxies = new AsyncDisposableStack();
+  const urls: string[] = [];
+  while (urls.length * EACH_PROXY < count) {
+    urls.push(proxies.use(await startHaProxy([first.url, second.url])).url);
+  }
   await tell(second, "POST");
   await new Promise((resolve) => setTimeout(resolve, SEEN_MS));
 
@@ -51,7 +57,7 @@ async function run(): Promise<number> {
   try {
     for (let at = 0; at < count; at += AT_ONCE) {
       const opened = Array.from({ length: Math.min(AT_ONCE, count - at) }, (_, i) => {
-        const client = connect(proxy.url, { user: `user-${at + i}` });
+        const client = connect(urls[Math.floor((at + i) / EACH_PROXY)]!, { user: `user-${at + i}` });
         clients.push(client);
         return new Promise<void>((resolve) => client.on("open", () => resolve()));
       });
