@@ -103,6 +103,8 @@ async function buildPart({ source, output, build }: Part, folder: string): Promi
   if (warnings.length > 0) throw new Error(`${source}: ${warnings.map(({ text }) => text).join("; ")}`);
 }
 
+/** What compilers know since TypeScript 5.7, and what those before it take for the same. */
+const BYTES = { new: /\bUint8Array<ArrayBuffer>/g, all: "ReturnType<typeof Uint8Array.of>" };
 /** The address of a module in a line of types. */
 const SPECIFIER = /^(?!\s*\*)(.*(?:from|import\()\s*")(\.[^"]*)\.ts"/gm;
 
@@ -140,7 +142,8 @@ async function buildTypes(folder: string): Promise<void> {
       // Whoever has an older library than the one that knows `using` gets what the types need of it.
       const head = isPart ? '/// <reference lib="esnext.disposable" />\n' : "";
       await Deno.mkdir(join(folder, dirname(path)), { recursive: true });
-      await Deno.writeTextFile(join(folder, path), head + text.replaceAll(SPECIFIER, '$1$2.js"'));
+      const portable = text.replaceAll(SPECIFIER, '$1$2.js"').replaceAll(BYTES.new, BYTES.all);
+      await Deno.writeTextFile(join(folder, path), head + portable);
     }
   } finally {
     await Deno.remove(scratch, { recursive: true });

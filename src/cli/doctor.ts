@@ -1,6 +1,5 @@
 /** `userwire doctor`: checks a set-up and says what to do. What is looked at is in the room `doctor`. */
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { Finding } from "../doctor/doctor.ts";
 import { parseUsername } from "../protocol/username.ts";
 import { addSettings } from "./serve.ts";
 import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
@@ -41,8 +40,9 @@ Examples:
   const settings = addSettings(command);
   command.action(async (flags: DoctorFlags) => {
     const doctor = await import("../doctor/doctor.ts");
+    const { report } = await import("./findings.ts");
     if (flags.url === undefined) {
-      return await report(
+      return report(
         shell,
         await doctor.lookAtAll(await settings.reading(shell), flags.nodes),
         flags.json,
@@ -52,15 +52,8 @@ Examples:
     const user = parseUsername(flags.user);
     const { origin, idle } = flags;
     const options = { user, origin, idleMs: idle * 1_000 };
-    await report(shell, await doctor.lookThroughUrl(service, options), flags.json);
+    report(shell, await doctor.lookThroughUrl(service, options), flags.json);
   });
-}
-
-/** Prints findings, and says by the exit code how bad the worst of them is. */
-export async function report(shell: Shell, findings: readonly Finding[], json?: true): Promise<void> {
-  const { exitCodeOf, inWords } = await import("../doctor/finding.ts");
-  shell.exitCode = exitCodeOf(findings);
-  shell.io.out(json ? `${JSON.stringify({ findings })}\n` : findings.map(inWords).join(""));
 }
 
 function wholeNumber(text: string): number {

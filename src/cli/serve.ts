@@ -34,8 +34,8 @@ export function addServe(program: Command, shell: Shell): void {
   command.action(async ({ check }: { check?: true }) => {
     if (check) {
       const { lookOffline } = await import("../doctor/doctor.ts");
-      const { report } = await import("./doctor.ts");
-      return await report(shell, await lookOffline(await settings.reading(shell)));
+      const { report } = await import("./findings.ts");
+      return report(shell, await lookOffline(await settings.reading(shell)));
     }
     const config = await settings.read(shell);
     const count = config.processes === "auto" ? navigator.hardwareConcurrency : config.processes;

@@ -13,7 +13,7 @@ import { Acks } from "./acks.ts";
 import { type Address, addressOf, socketUrl } from "./address.ts";
 import { Broadcasts } from "./broadcasts.ts";
 import { isHidden } from "./browser.ts";
-import { Handover, type HandoverBound } from "./handover.ts";
+import { Handover, type HandoverBound, type Loop } from "./handover.ts";
 import { Link } from "./link.ts";
 import type {
   AddressLike,
@@ -166,7 +166,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
    * The messages, for a `for await` loop, which ends when the client is closed. Leaving the loop does not close it:
    * messages then wait for the next loop or listener. Several loops share the messages.
    */
-  [Symbol.asyncIterator](): AsyncIterableIterator<Message<Data>, undefined> {
+  [Symbol.asyncIterator](): Loop<Message<Data>> {
     return this.#handover.iterate();
   }
 

@@ -112,9 +112,12 @@ async function read(response: Response): Promise<RefusedError> {
 }
 
 function strange(what: string, status: number): RefusedError {
+  // What it makes up for a network that is not there looks like a server's answer.
+  const { serviceWorker } = globalThis.navigator as { serviceWorker?: { controller: unknown } };
+  const worker = serviceWorker?.controller ? "this page's service worker, " : "";
   return new RefusedError(
-    `No Userwire answers at that address, but something else, with ${what}: a proxy, the login page of a network, or ` +
-      "another server",
+    `No Userwire answers at that address, but something else, with ${what}: ${worker}a proxy, the login page of a ` +
+      "network, or another server",
     "not_userwire",
     status || undefined,
   );

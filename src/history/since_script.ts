@@ -1,7 +1,7 @@
 /** The script that reads a page of a user's history, and the position with it. */
 import { historyKey, positionKey, Script } from "../redis/commands.ts";
 import { newEpoch } from "./epochs.ts";
-import { OPEN_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
+import { OPEN_POSITION, READ_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
 
 export type SinceReply = [
   ...[epoch: string, former: string, last: string, upTo: string, lastTag: string, afterTag: string],
@@ -21,12 +21,15 @@ local count, remembered, elsewhere = tonumber(ARGV[9]), ARGV[10], ARGV[11] or ''
 -- A client that asks for the position alone has not subscribed yet.
 local reached = after == '' and -1 or redis.call('PUBSUB', '${numsub}', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
+${READ_POSITION}
+local former_before
 ${OPEN_POSITION}
 if redis.call('PTTL', position) < counter_ttl then
   local slack = ${slackOf("counter_ttl")}
   redis.call('PEXPIRE', position, counter_ttl + math.max(0, redis.call('PTTL', history)) + slack)
 end
-local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
+if not former then former = redis.call('HMGET', position, 'former')[1] or '' end
+local last_tag = string.match(before[4] or '', '^' .. last .. '%.(.*)') or ''
 local result = {epoch, former, last, last, last_tag, '', reached}
 if after == '' then return result end
 

@@ -79,11 +79,12 @@ export class FrontDoor {
       return answer;
     };
     const refusal = this.#refuse(request, own);
-    if (refusal) return noted(refusal);
     const origin = request.headers.get("origin");
-    const answer = origin === null
-      ? this.#answerCall(request, target, own!, info, id)
-      : this.#answerPage(request, target, origin, own!, info, id);
+    // Without a host nobody can say whose page it is.
+    if (own === undefined) return noted(refusal!);
+    const answer = origin !== null
+      ? this.#answerPage(request, target, origin, own, info, { id, refused: refusal })
+      : refusal ?? this.#answerCall(request, target, own, info, id);
     // No cache keeps the answer to a POST, so it need not say what it varies by.
     const isCacheable = origin === null && request.method !== "POST";
     const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
@@ -138,21 +139,20 @@ export class FrontDoor {
     return answer;
   }
 
-  /** Answers a call from a web page. */
+  /** Answers a call from a web page. @param refused Whatever is asked for: pages on the list may read why. */
   async #answerPage(
     request: Request,
     target: string | undefined,
     origin: string,
     own: OwnHost,
     info: ConnectionInfo,
-    id: string,
+    { id, refused }: { id: string; refused: Problem | undefined },
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
-    const answer = refusal ??
-      (isListed && isPreflight(request)
-        ? preflightAnswer(request)
-        : await this.#answerCall(request, target, own, info, id));
+    const answer = isListed && isPreflight(request)
+      ? preflightAnswer(request)
+      : refused ?? refusal ?? await this.#answerCall(request, target, own, info, id);
     if (isListed) share(answer, origin);
     varyByOrigin(answer);
     return answer;

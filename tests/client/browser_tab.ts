@@ -111,14 +111,16 @@ export class Tab implements AsyncDisposable {
   }
 }
 
-/** A site that has the client, a page, and these scripts. */
-export function serveSite(scripts: Record<string, string>) {
+/** A site that has the client, a page, and these scripts. @param headers Of each answer. */
+export function serveSite(scripts: Record<string, string>, headers: Record<string, string> = {}) {
   const client = Deno.readTextFileSync(new URL("../../src/web/client.js", import.meta.url));
   const files: Record<string, string> = { "/client.js": client, ...scripts };
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
     const script = files[new URL(request.url).pathname];
     const type = script === undefined ? "text/html" : "text/javascript";
-    return new Response(script ?? "<!doctype html><title>app</title>", { headers: { "content-type": type } });
+    return new Response(script ?? "<!doctype html><title>app</title>", {
+      headers: { "content-type": type, ...headers },
+    });
   });
   const origin = `http://127.0.0.1:${server.addr.port}`;
   return { origin, [Symbol.asyncDispose]: () => server.shutdown() };

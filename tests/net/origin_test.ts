@@ -108,6 +108,32 @@ Deno.test({
       await rebound.close();
     });
 
+    await t.step(
+      "are told what to set, when they call by a name that the service does not know",
+      async () => {
+        const origin = new URL(page.url()).origin;
+        await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: origin });
+        const url = `http://push.example:${service.server.port}`;
+        const client = await Deno.readTextFile(new URL("../../src/web/client.js", import.meta.url));
+        const [code, message] = await page.evaluate(async ([client, url]) => {
+          const { connect } = await import(`data:text/javascript,${encodeURIComponent(client!)}`);
+          const told: Promise<{ code: string; message: string }> = new Promise((resolve) =>
+            connect(url, { user: "alice" }).on("error", resolve)
+          );
+          const { code, message } = await told;
+          return [code, message];
+        }, [client, url] as string[]);
+        assertEquals(code, "misdirected");
+        assertMatch(
+          message!,
+          /only its own names are answered: call it localhost, or add the origin by which you/,
+        );
+        // A preflight is answered, so that who shows a key reads the same.
+        const init = { headers: { authorization: "Bearer key" } };
+        assertMatch(await tryToFetch(page, `${url}/v1/users/alice`, init), /^421 .*misdirected/);
+      },
+    );
+
     await t.step("can't with a token either, unless they are on the list", async () => {
       const protocols = protocolsFor(await tokenFor("alice"));
       await using service = await Service.start(CLOSED);

@@ -139,6 +139,20 @@ Deno.test("The supervisor of several processes loads no part of the service that
   assertEquals(loaded.has("src/processes/child.ts"), true); // it did follow the imports
 });
 
+Deno.test("A service that starts loads no doctor: what only looks is loaded by who looks", async () => {
+  const tree = await readTree();
+  const loaded = new Set(["main.ts"]);
+  for (const path of loaded) {
+    // What a command imports when it runs is not loaded by the others.
+    const code = withoutComments(tree.get(path) ?? "").replaceAll(/\bimport\(\s*"[^"]+"\s*\)/g, "");
+    for (const { specifier, typesOnly } of importsOf(code)) {
+      if (specifier.startsWith(".") && !typesOnly) loaded.add(join(dirname(path), specifier));
+    }
+  }
+  assertEquals([...loaded].filter((path) => path.startsWith("src/doctor/")), []);
+  assertEquals(loaded.has("src/cli/serve.ts"), true); // it did follow the imports
+});
+
 Deno.test("findFaults catches every kind of wrong import in a made-up tree", () => {
   const cases: { path: string; source: string; says: RegExp }[] = [
     {
