@@ -26,7 +26,7 @@ export function addServe(program: Command, shell: Shell): void {
     .description("Run the service; this is what userwire does without a command")
     .addHelpText(
       "after",
-      "\nExamples:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379\n  $ userwire serve --config /etc/userwire.json",
+      "\nExample:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379",
     );
   command.option("--check", "only check the settings and this machine, start nothing, and ask nobody");
   const settings = addSettings(command);

@@ -182,13 +182,7 @@ export class FrontDoor {
 /** The answer with the id of its request, which a problem says in its body too. */
 function named(answer: Response, id: string): Response {
   const said = answer instanceof Problem ? answer.of(id) : answer;
-  const { headers } = said;
-  headers.set(REQUEST_ID_HEADER, id);
-  const length = headers.get("content-length");
-  if (length !== null && headers.get("content-type") === "application/problem+json") {
-    // The answer to HEAD, which has no body any more: as long as that to GET.
-    headers.set("content-length", String(Number(length) + JSON.stringify({ request_id: id }).length - 1));
-  }
+  said.headers.set(REQUEST_ID_HEADER, id);
   return said;
 }
 

@@ -54,9 +54,10 @@ export function createRouter(options: RouterOptions): Router {
   app.use(methodNotAllowed({
     app,
     onMethodNotAllowed: (c, methods) =>
+      // Hono makes another answer of it, in which the front door would find no problem.
       problem("method_not_allowed", `${c.req.path} takes ${methods.join(", ")}`, {
         allow: methods.join(", "),
-      }),
+      }).of(c.env.requestId),
   }));
 
   // What GET would say has this length; without its body Deno would call it nothing.
@@ -64,7 +65,10 @@ export function createRouter(options: RouterOptions): Router {
     await next();
     if (c.req.method !== "HEAD" || c.res.body === null) return;
     const { byteLength } = await c.res.clone().arrayBuffer();
-    c.res.headers.set("content-length", String(byteLength));
+    // To that of GET the front door adds the id.
+    const isProblem = c.res.headers.get("content-type") === "application/problem+json";
+    const added = isProblem ? JSON.stringify({ request_id: c.env.requestId }).length - 1 : 0;
+    c.res.headers.set("content-length", String(byteLength + added));
   });
 
   for (const call of CALLS) if (call !== metrics || showMetrics !== "off") addCall(app, api, call);
