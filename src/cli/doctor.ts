@@ -41,18 +41,17 @@ Examples:
   command.action(async (flags: DoctorFlags) => {
     const doctor = await import("../doctor/doctor.ts");
     const { report } = await import("./findings.ts");
-    if (flags.url === undefined) {
-      return report(
-        shell,
-        await doctor.lookAtAll(await settings.reading(shell), flags.nodes),
-        flags.json,
-      );
-    }
-    const service = new Service(flags, shell);
-    const user = parseUsername(flags.user);
-    const { origin, idle } = flags;
-    const options = { user, origin, idleMs: idle * 1_000 };
-    report(shell, await doctor.lookThroughUrl(service, options), flags.json);
+    const look = async () => {
+      if (flags.url === undefined) {
+        return await doctor.lookAtAll(await settings.reading(shell), flags.nodes);
+      }
+      const service = new Service(flags, shell);
+      const { origin, idle } = flags;
+      const options = { user: parseUsername(flags.user), origin, idleMs: idle * 1_000 };
+      return await doctor.lookThroughUrl(service, options);
+    };
+    // What could not be looked at is no warning, and is said as the rest is.
+    report(shell, await look().catch(doctor.failureOf), flags.json);
   });
 }
 

@@ -6,7 +6,8 @@
 import type { Reading, SettingsFile } from "../config/settings.ts";
 import { lookAtTokenKeys } from "./auth.ts";
 import { lookAtFiles } from "./files.ts";
-import type { Finding } from "./finding.ts";
+import { ConfigError, messageOf } from "../protocol/errors.ts";
+import { fault, type Finding } from "./finding.ts";
 import { lookAtRedis } from "./redis.ts";
 import { lookAtSettings } from "./settings.ts";
 import { lookAtSystem } from "./system.ts";
@@ -16,6 +17,12 @@ export { lookThroughUrl } from "./through_url.ts";
 
 /** Settings, with their faults, and the file that they were read from. */
 export type Settings = Reading & { readonly file?: SettingsFile };
+
+/** What kept the doctor from looking. */
+export function failureOf(error: unknown): Finding[] {
+  const reasons = error instanceof ConfigError ? error.faults : [messageOf(error)];
+  return reasons.map((reason) => fault("doctor", reason));
+}
 
 /** What can be said without asking anybody else. */
 export async function lookOffline(settings: Settings): Promise<Finding[]> {

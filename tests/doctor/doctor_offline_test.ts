@@ -199,6 +199,18 @@ Deno.test("Token keys: whether they come, which there are, and whether they can 
   });
 });
 
+Deno.test("What keeps the doctor from looking is a fault like others, also as JSON, and never a warning", async () => {
+  const { code, findings } = await doctor({}, ["--config", "/nowhere/userwire.json"]);
+  assertEquals([code, findings.length], [2, 1]);
+  assertMatch(
+    wrong(findings, "doctor")[0]!,
+    /^fault: --config \/nowhere\/userwire\.json can't be read: there is no such/,
+  );
+  const { code: other, findings: none } = await doctor({}, ["--url", "nowhere"]);
+  assertEquals([other, none.length], [2, 1]);
+  assertMatch(wrong(none, "doctor")[0]!, /^fault: --url must be an http:/);
+});
+
 Deno.test("A public key where the private one belongs is said by the settings, and never shown", async () => {
   const { privateKey } = generateKeyPairSync("ed25519", {
     publicKeyEncoding: { type: "spki", format: "pem" },
