@@ -68,6 +68,20 @@ Deno.test("A drain that is taken back, or overtaken by the end, leaves no client
   for (const client of clients) assertEquals((await client.closed).code, 1012);
 });
 
+Deno.test("Who was sent away counts no longer for the user, also while the socket does not answer the close", async () => {
+  await using service = await Service.start({
+    USERWIRE_MAX_CONNECTIONS_PER_USER: "1",
+    USERWIRE_DRAIN_S: "20",
+  });
+  await using old = await RawSocket.open(service.socketUrl("alice"));
+  service.server.app.draining.start();
+  await old.readClose();
+  assertEquals(service.server.app.draining.stop().left, 1);
+  await using fresh = await openClient(service.socketUrl("alice"));
+  assertEquals(fresh.socket.readyState, WebSocket.OPEN);
+  await old.sendClose(1012);
+});
+
 Deno.test("userwire drain and log-level tell a running node what to do, for a key of scope admin", async (t) => {
   const admin = newKey("admin", { scopes: ["admin"] });
   const shop = newKey("shop", { scopes: ["send", "read"] });
