@@ -23,6 +23,11 @@ export function findShell(name: "bash" | "zsh" | "fish"): string | undefined {
   return findProgram(name);
 }
 
+/** Path of the Chromium that is built to have no window; undefined when it is not here. */
+export function findHeadlessChromium(): string | undefined {
+  return findProgram("chromium-headless-shell");
+}
+
 /** Path of HAProxy; undefined when it is not here. */
 export function findHaProxy(): string | undefined {
   return findProgram("haproxy");

@@ -9,14 +9,12 @@
  *     run();
  */
 import { assertEquals } from "@std/assert";
-import { type Browser, type BrowserContext, chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, BrowserContext, Page } from "../packages/playwright.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 
 /** Scenarios of one test, which are its steps. */
 export function browserScenarios(name: string) {
-  const executablePath = findChromium();
-  if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
   const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
   return {
     scenario(name: string, run: (browser: Browser) => Promise<void>): void {
@@ -25,13 +23,9 @@ export function browserScenarios(name: string) {
     run(): void {
       Deno.test({
         name,
-        ignore: executablePath === undefined,
+        ignore: isBrowserMissing,
         async fn(t) {
-          await using browser = await chromium.launch({
-            executablePath: executablePath!,
-            ignoreDefaultArgs: ["--disable-back-forward-cache"],
-            args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-          });
+          await using browser = await launchBrowser();
           for (const [name, run] of scenarios) await t.step(name, () => run(browser));
         },
       });

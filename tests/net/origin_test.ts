@@ -3,34 +3,17 @@
  * by WebSocket, by fetch, and by a host name of its own that leads to 127.0.0.1 (DNS rebinding).
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Browser, chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, Page } from "../packages/playwright.ts";
 import { newKey } from "../../src/auth/keys.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "../../testkit/closed.ts";
 import { serveOther } from "../../testkit/cli_terminal.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
 
-const executablePath = findChromium();
-if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
-
 /** Every host name leads to this machine, as an attacker's name server would say. */
-function launch(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: executablePath!,
-    args: [
-      ...[
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-      ],
-      "--host-resolver-rules=MAP *.example 127.0.0.1",
-    ],
-  });
-}
+const HOST_RULES = "--host-resolver-rules=MAP *.example 127.0.0.1";
 
 async function openPage(browser: Browser, url: string): Promise<Page> {
   const page = await browser.newPage();
@@ -67,9 +50,9 @@ function tryToFetch(page: Page, url: string, init: RequestInit = {}): Promise<st
 
 Deno.test({
   name: "Pages of other sites in a real browser",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn(t) {
-    await using browser = await launch();
+    await using browser = await launchBrowser({ args: [HOST_RULES] });
     await using elsewhere = serveOther(() =>
       new Response("<title>evil</title>", { headers: { "content-type": "text/html" } })
     );
@@ -203,9 +186,9 @@ Deno.test("The page carries headers that keep it from being framed, sniffed or m
 
 Deno.test({
   name: "The page of a closed service takes a key and a token, and puts neither into an address or a command",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn(t) {
-    await using browser = await launch();
+    await using browser = await launchBrowser({ args: [HOST_RULES] });
     await t.step("with a token", () => connectFromPage(browser, { withToken: true }));
     await t.step(
       "with a key alone, which buys tickets",

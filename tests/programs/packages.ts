@@ -5,12 +5,13 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
-import { type Browser, chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, Page } from "../packages/playwright.ts";
 import { CLOSED, KEY, SECRET } from "../../testkit/closed.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { findChromium, findProgram } from "../../testkit/programs.ts";
+import { findProgram } from "../../testkit/programs.ts";
 import { PHP_CHECKS, PhpChecks } from "../../testkit/php_checks.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
@@ -60,9 +61,8 @@ class Running implements AsyncDisposable {
 }
 
 async function launch(): Promise<Browser> {
-  const executablePath = findChromium();
-  assert(executablePath !== undefined, "Chromium is missing");
-  return await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+  assert(!isBrowserMissing, "Chromium is missing");
+  return await launchBrowser();
 }
 
 /** Logs in as alice. @returns The page, whose errors fail the test. */
