@@ -14,6 +14,7 @@ import {
   findPhp,
   findPhpRedis,
   findRedisServer,
+  findShell,
   HAPROXY_MISSING,
   hasPythonRedis,
   hasPythonWebsockets,
@@ -23,6 +24,7 @@ import {
   PYTHON_MISSING,
   PYTHON_REDIS_MISSING,
   REDIS_MISSING,
+  SHELLS_MISSING,
 } from "./programs.ts";
 import { RedisServer } from "./redis_server.ts";
 
@@ -36,6 +38,7 @@ const NGINX_PACKAGE = "nginx-light";
 const WEBSOCKETS_PACKAGE = "python3-websockets";
 // Its extension curl is optional to the sender, and tried when it is there.
 const PHP_PACKAGES = ["php-cli", "php-curl"];
+const SHELLS = ["bash", "zsh", "fish"] as const;
 const APT_GET = "/usr/bin/apt-get";
 const APT_CACHE = "/usr/bin/apt-cache";
 
@@ -52,6 +55,7 @@ async function prepare(): Promise<number> {
   if (findPhpRedis() === undefined) missing.push("php-redis");
   if (!hasPythonWebsockets()) missing.push(WEBSOCKETS_PACKAGE);
   if (findPhp() === undefined) missing.push(...PHP_PACKAGES);
+  for (const shell of SHELLS) if (findShell(shell) === undefined) missing.push(shell);
   // Without it the tests of pages only take longer, and not every system has it: the lists of packages, which may be old,
   // are not renewed for it alone.
   if (findHeadlessChromium() === undefined && (missing.length > 0 || isOnOffer(HEADLESS_CHROMIUM_PACKAGE))) {
@@ -89,6 +93,8 @@ async function prepare(): Promise<number> {
   else found.push("Python");
   if (findPhp() === undefined) console.warn(PHP_MISSING);
   else found.push("PHP");
+  if (SHELLS.every((shell) => findShell(shell) !== undefined)) found.push("shells");
+  else console.warn(SHELLS_MISSING);
   console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
 }

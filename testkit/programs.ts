@@ -18,6 +18,11 @@ export function findChromium(): string | undefined {
   return findProgram("chromium") ?? findProgram("chromium-browser") ?? findProgram("google-chrome");
 }
 
+/** Path of a shell; undefined when it is not here. */
+export function findShell(name: "bash" | "zsh" | "fish"): string | undefined {
+  return findProgram(name);
+}
+
 /** Path of the Chromium that is built to have no window; undefined when it is not here. */
 export function findHeadlessChromium(): string | undefined {
   return findProgram("chromium-headless-shell");
@@ -68,6 +73,10 @@ export const REDIS_MISSING =
 /** What to tell somebody who has no Chromium. */
 export const CHROMIUM_MISSING =
   "The test of the console page is skipped: it needs Chromium (Debian: apt-get install chromium)";
+
+/** What to tell somebody who has not all shells. */
+export const SHELLS_MISSING =
+  "Tests of completions are skipped: they need bash, zsh and fish (Debian: apt-get install zsh fish)";
 
 /** What to tell somebody who has no HAProxy. */
 export const HAPROXY_MISSING =

@@ -82,6 +82,12 @@ export class RemoteKeys {
     );
   }
 
+  /** The ids of the keys that are published and can be used. @throws {KeysUnavailableError} */
+  async names(): Promise<string[]> {
+    await this.#freshen();
+    return this.#keys!.map(({ jwk }) => nameOf(jwk));
+  }
+
   /** Sees to it that there are keys, and that they are not too old. */
   async #freshen(): Promise<void> {
     const ageMs = performance.now() - this.#fetchedMs;

@@ -15,10 +15,14 @@ import {
   messageOf,
 } from "../protocol/errors.ts";
 import { addBroadcast } from "./broadcast.ts";
+import { addCompletions } from "./completions.ts";
+import { addConfig } from "./config.ts";
+import { addDoctor } from "./doctor.ts";
 import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
 import { addRedisFunctions } from "./redis_functions.ts";
 import { addListen } from "./listen.ts";
+import { addOperate } from "./operate.ts";
 import { addSend } from "./send.ts";
 import { addProcess, addServe } from "./serve.ts";
 import { type Io, type Shell, terminal } from "./shell.ts";
@@ -83,6 +87,10 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addKey(program, shell);
   addWebhook(program, shell);
   addRedisFunctions(program, shell);
+  addConfig(program, shell);
+  addDoctor(program, shell);
+  addOperate(program, shell);
+  addCompletions(program, shell);
   return program;
 }
 

@@ -6,8 +6,16 @@
  * `userwire process` is one of several, and started by their supervisor: it reads the settings anew, so that a process that
  * takes an older one's place knows those that came with a new version.
  */
+import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type Config, readConfig, type Setting, SETTINGS } from "../config/settings.ts";
+import {
+  type Config,
+  readConfig,
+  type Reading,
+  type Setting,
+  SETTINGS,
+  type SettingsFile,
+} from "../config/settings.ts";
 import type { Place } from "../processes/place.ts";
 import { ConfigError } from "../protocol/errors.ts";
 import type { Shell } from "./shell.ts";
@@ -16,10 +24,19 @@ import type { Shell } from "./shell.ts";
 export function addServe(program: Command, shell: Shell): void {
   const command = program.command("serve")
     .description("Run the service; this is what userwire does without a command")
-    .addHelpText("after", "\nExample:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379");
+    .addHelpText(
+      "after",
+      "\nExample:\n  $ userwire serve --port 8765 --redis-url redis://localhost:6379",
+    );
+  command.option("--check", "only check the settings and this machine, start nothing, and ask nobody");
   const settings = addSettings(command);
 
-  command.action(async () => {
+  command.action(async ({ check }: { check?: true }) => {
+    if (check) {
+      const { lookOffline } = await import("../doctor/doctor.ts");
+      const { report } = await import("./findings.ts");
+      return report(shell, await lookOffline(await settings.reading(shell)));
+    }
     const config = await settings.read(shell);
     const count = config.processes === "auto" ? navigator.hardwareConcurrency : config.processes;
     if (config.processes === 1) {
@@ -56,6 +73,8 @@ export function addProcess(program: Command, shell: Shell): void {
 interface Settings {
   /** @throws {ConfigError} with every fault. */
   read(shell: Shell): Promise<Config>;
+  /** The same with its faults, and the file that they were read from. @throws {ConfigError} when that can't be read. */
+  reading(shell: Shell): Promise<Reading & { readonly file?: SettingsFile }>;
   /** The options that were given, as they can be given again. */
   given(): string[];
 }
@@ -66,18 +85,33 @@ export function addSettings(
   keys = Object.keys(SETTINGS) as readonly (keyof Config)[],
 ): Settings {
   const options = keys.map((key) => optionOf(SETTINGS[key] as Setting<unknown>));
+  command.option(
+    "--config <file>",
+    "File of settings, in JSON, whose keys are the variables; they and flags win over it",
+  );
   for (const option of options) command.addOption(option);
+  // Every process reads it, wherever it is started.
+  const path = () => {
+    const given: string | undefined = command.getOptionValue("config");
+    return given === undefined ? undefined : resolve(given);
+  };
   const values = (): [string, string | boolean | undefined][] =>
     options.map((option) => [option.name(), command.getOptionValue(option.attributeName())]);
+  const reading: Settings["reading"] = async ({ env }) => {
+    const from = path();
+    const file = from === undefined ? undefined : (await import("../config/file.ts")).readSettingsFile(from);
+    return { ...readConfig({ env, flags: Object.fromEntries(values()), file }), ...(file && { file }) };
+  };
   return {
-    async read({ env }) {
-      const reading = readConfig({ env, flags: Object.fromEntries(values()) });
-      if (reading.faults.length === 0) return reading.config;
+    reading,
+    async read(shell) {
+      const found = await reading(shell);
+      if (found.faults.length === 0) return found.config;
       const { furtherFaults } = await import("../server/check.ts");
-      throw new ConfigError([...reading.faults, ...furtherFaults(reading)]);
+      throw new ConfigError([...found.faults, ...furtherFaults(found)]);
     },
     given: () =>
-      values().flatMap(([name, value]) =>
+      [["config", path()] as const, ...values()].flatMap(([name, value]) =>
         value === undefined ? [] : [value === true ? `--${name}` : `--${name}=${value}`]
       ),
   };

@@ -12,6 +12,8 @@ export interface Kind<Value> {
   readonly expects: string;
   /** Unit of a number, as a plural. */
   readonly unit?: string;
+  /** What JSON may have in place of the text. */
+  readonly type?: "number" | "boolean" | "list";
   /** Every value there is, when they are few words. */
   readonly choices?: readonly string[];
   /** Whether the flag alone, without a value, means "true". */
@@ -20,6 +22,8 @@ export interface Kind<Value> {
   parse(text: string): Value | undefined;
   /** Whether the value may hold a password or a key, and must not be shown. */
   readonly isSecret?: true;
+  /** Whether it is an address, of which only some parts may be secret. */
+  readonly isAddress?: true;
 }
 
 // deno-lint-ignore no-control-regex -- control characters are exactly what is refused
@@ -49,6 +53,7 @@ export const prefix: Kind<string> = {
 export const yesOrNo: Kind<boolean> = {
   expects: "true, false, 1 or 0",
   bare: true,
+  type: "boolean",
   parse: (given) => /^(?:true|1)$/i.test(given) ? true : /^(?:false|0)$/i.test(given) ? false : undefined,
 };
 
@@ -61,6 +66,7 @@ export const origins: Kind<readonly string[]> = {
   expects:
     "a comma separated list of origins such as https://app.example.com, https://*.example.com for all names " +
     "below one, null, file://, or *",
+  type: "list",
   parse(given) {
     const found = itemsOf(given).map(originOf);
     return found.every((origin) => origin !== undefined) ? Object.freeze(found) : undefined;
@@ -70,6 +76,7 @@ export const origins: Kind<readonly string[]> = {
 export const redisUrl: Kind<string> = {
   expects: REDIS_URL_FORM,
   isSecret: true,
+  isAddress: true,
   parse: (given) => isRedisUrl(given) ? given : undefined,
 };
 
@@ -81,6 +88,7 @@ export function whole(min: number, max: number, unit?: string): Kind<number> {
   return {
     expects: `a whole number${unit === undefined ? "" : ` of ${unit}`} from ${min} to ${max}`,
     ...(unit === undefined ? {} : { unit }),
+    type: "number",
     parse(given) {
       const value = /^\d{1,15}$/.test(given) ? Number(given) : NaN;
       return value >= min && value <= max ? value : undefined;
@@ -91,6 +99,7 @@ export function whole(min: number, max: number, unit?: string): Kind<number> {
 /** How many processes; "auto" for one on each core. */
 export const processes: Kind<number | "auto"> = {
   expects: "a whole number from 1 to 256, or auto",
+  type: "number",
   parse: (given) => given.toLowerCase() === "auto" ? "auto" : whole(1, 256).parse(given),
 };
 
@@ -107,6 +116,7 @@ export function someOf<const Choice extends string>(...choices: readonly Choice[
   return {
     expects: choices.length === 1 ? choices[0]! : `a comma separated list of ${either.format(choices)}`,
     choices,
+    type: "list",
     parse(given) {
       const words: readonly string[] = itemsOf(given.toLowerCase());
       const found = choices.filter((choice) => words.includes(choice));
@@ -136,12 +146,14 @@ export const secret: Kind<string> = {
 /** Words separated by commas. */
 export const list: Kind<readonly string[]> = {
   expects: "a comma separated list",
+  type: "list",
   parse: (given) => CONTROL.test(given) ? undefined : Object.freeze(itemsOf(given)),
 };
 
 export const webhookSecrets: Kind<readonly string[]> = {
   expects: `one or two secrets, comma separated, each ${SECRET_FORM}`,
   isSecret: true,
+  type: "list",
   parse(given) {
     const found = itemsOf(given);
     const isFit = found.length > 0 && found.length <= 2 && found.every((secret) => secretBytes(secret));
@@ -151,6 +163,7 @@ export const webhookSecrets: Kind<readonly string[]> = {
 
 export const ranges: Kind<readonly string[]> = {
   expects: "a comma separated list of addresses and ranges such as 10.0.0.0/8, fd00::/8",
+  type: "list",
   parse(given) {
     const found = itemsOf(given);
     return found.every(isRange) ? Object.freeze(found) : undefined;
@@ -161,6 +174,7 @@ export const ranges: Kind<readonly string[]> = {
 export const secureUrl: Kind<string> = {
   expects: "an https:// URL (http:// only on this machine)",
   isSecret: true,
+  isAddress: true,
   parse(given) {
     if (CONTROL.test(given) || !URL.canParse(given)) return undefined;
     const { protocol, hostname } = new URL(given);

@@ -180,7 +180,21 @@ export interface Sources {
   readonly env?: Readonly<Record<string, string>>;
   /** Flags by name, without dashes: `{ "redis-url": "redis://…", open: true }`. */
   readonly flags?: Readonly<Record<string, string | boolean | undefined>>;
+  /** What a file says, see `file.ts`. */
+  readonly file?: SettingsFile | undefined;
 }
+
+/** A file of settings, as it was read. */
+export interface SettingsFile {
+  readonly path: string;
+  /** By variable, each as the variable would say it. */
+  readonly values: Readonly<Record<string, string>>;
+  /** What can't be used of it. */
+  readonly faults: readonly string[];
+}
+
+/** Who says what a setting is. */
+export type Source = "default" | "file" | "variable" | "flag";
 
 /** What was read, also when it can't be used: then `server/check.ts` can still find what else is wrong. */
 export interface Reading {
@@ -189,18 +203,23 @@ export interface Reading {
   readonly faults: readonly string[];
   /** Settings whose own value is none. */
   readonly atFault: ReadonlySet<keyof Config>;
+  readonly sources: Readonly<Record<keyof Config, Source>>;
 }
 
-/** Reads the settings. A flag wins over its variable; an empty value means the default. */
-export function readConfig({ env = {}, flags = {} }: Sources): Reading {
-  const faults: string[] = [];
+/** Reads the settings. A flag wins over its variable, that over the file; an empty value means the default. */
+export function readConfig({ env = {}, flags = {}, file }: Sources): Reading {
+  const faults: string[] = [...file?.faults ?? []];
   const values: Record<string, unknown> = {};
+  const sources = {} as Record<keyof Config, Source>;
   const atFault = new Set<keyof Config>();
 
   for (const [key, setting] of rows()) {
     const flag = flags[setting.flag];
-    const given = flag ?? env[setting.env] ?? "";
-    const name = flag === undefined ? setting.env : `--${setting.flag}`;
+    const given = flag ?? env[setting.env] ?? file?.values[setting.env] ?? "";
+    const source = flag !== undefined ? "flag" : env[setting.env] !== undefined ? "variable" : "file";
+    const name =
+      { flag: `--${setting.flag}`, variable: setting.env, file: `${setting.env} in ${file?.path}` }[source];
+    sources[key] = given === "" ? "default" : source;
     if (given === "") {
       values[key] = setting.fallback;
     } else if (typeof given === "boolean" && !setting.kind.bare) {
@@ -220,7 +239,7 @@ export function readConfig({ env = {}, flags = {} }: Sources): Reading {
   const settings = Object.values<Setting<unknown>>(SETTINGS);
   const variables = [...settings, ...Object.values(CLIENT_VARIABLES)].map(({ env }) => env);
   faults.push(...unknownVariables(env, variables));
-  return { config: Object.freeze(values) as Config, faults, atFault };
+  return { config: Object.freeze(values) as Config, faults, atFault, sources };
 }
 
 /** Faults of settings that contradict each other. One that is at fault itself is undefined here, and not compared. */
@@ -305,6 +324,7 @@ function faultOf(setting: Setting<unknown>, name: string, given: string): string
   return `${name} must be ${kind.expects}, but is ${found}: correct it, ${remedy}`;
 }
 
-function rows(): [keyof Config, Setting<unknown>][] {
+/** The table, in its order. */
+export function rows(): [keyof Config, Setting<unknown>][] {
   return Object.entries(SETTINGS) as [keyof Config, Setting<unknown>][];
 }

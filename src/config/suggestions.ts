@@ -20,7 +20,12 @@ export function unknownVariables(env: Readonly<Record<string, string>>, known: r
   return Object.keys(env)
     .filter((name) => name.startsWith(PREFIX) && env[name] !== "" && !known.includes(name))
     .filter((name) => !services.some((service) => isMade(name, service, env)))
-    .map((name) => `${name} is not a setting: ${remedy(nearest(name, known))}`);
+    .map((name) => notASetting(name, known));
+}
+
+/** What is wrong with a name that no setting has, and what may have been meant. */
+export function notASetting(name: string, known: readonly string[]): string {
+  return `${name} is not a setting: ${remedy(nearest(name, known))}`;
 }
 
 function remedy(meant: string | undefined): string {

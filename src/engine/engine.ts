@@ -9,7 +9,7 @@ import { MemoryGroups } from "../groups/memory.ts";
 import { RedisGroups } from "../groups/redis.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
-import type { FirstAttempt, Scripts } from "../redis/commands.ts";
+import type { Examination, FirstAttempt, Scripts } from "../redis/commands.ts";
 import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
@@ -24,6 +24,8 @@ export interface EngineRedis extends Scripts {
   readonly reconnects: number;
   /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
   warnings(): Promise<string[]>;
+  /** What each server that can be asked says of itself. @throws {BrokerUnavailableError} */
+  examine(): Promise<Examination[]>;
   /** The Redis functions, on each server that was greeted. */
   functions(): FunctionsAt[];
 }

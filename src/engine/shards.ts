@@ -8,7 +8,13 @@ import { Lineage } from "../history/lineage.ts";
 import { RoutedHistory } from "../history/routed.ts";
 import { Cluster } from "../redis/cluster.ts";
 import type { ClusterMaster } from "../redis/cluster_master.ts";
-import { type FirstAttempt, loadClientLibrary, type Script, type Scripts } from "../redis/commands.ts";
+import {
+  type Examination,
+  type FirstAttempt,
+  loadClientLibrary,
+  type Script,
+  type Scripts,
+} from "../redis/commands.ts";
 import type { Topology } from "../redis/topology.ts";
 import type { UrlSource } from "../redis/url_source.ts";
 import { Shard, type ShardOptions } from "./shard.ts";
@@ -127,8 +133,12 @@ export class Shards implements Scripts {
 
   /** What Redis is warned of: sentences without a full stop. @throws {BrokerUnavailableError} */
   async warnings(): Promise<string[]> {
-    const usable = this.#all().filter(({ redis }) => redis.availability.reason === undefined);
-    return [...new Set((await Promise.all(usable.map(({ redis }) => redis.warnings()))).flat())];
+    return [...new Set((await Promise.all(this.#usable().map(({ redis }) => redis.warnings()))).flat())];
+  }
+
+  /** What each says of itself. @throws {BrokerUnavailableError} */
+  examine(): Promise<Examination[]> {
+    return Promise.all(this.#usable().map(({ redis }) => redis.examine()));
   }
 
   functions(): FunctionsAt[] {
@@ -138,6 +148,10 @@ export class Shards implements Scripts {
     return shards.flatMap(([place, { functions }]) =>
       functions?.found ? [{ place, ...functions.found }] : []
     );
+  }
+
+  #usable(): Shard[] {
+    return this.#all().filter(({ redis }) => redis.availability.reason === undefined);
   }
 
   prepare(...scripts: Script[]): void {

@@ -62,7 +62,7 @@ function howToShow({ takesTokens }: Auth): string {
 }
 
 export function draining(): Response {
-  return problem("draining", "The node is shutting down: connect to another");
+  return problem("draining", "The node takes no more connections: connect to another");
 }
 
 /** A client that is known, and asks for a connection. */

@@ -1,7 +1,7 @@
 /** CORS: what browsers ask before a page of another site may call, and need before it may read the answer. */
 
 /** Headers of answers that pages may read beside those that every page may. */
-const EXPOSED = "Allow, Idempotent-Replayed, Retry-After, Userwire-Counted, WWW-Authenticate";
+const EXPOSED = "Allow, Idempotent-Replayed, Retry-After, Userwire-Counted, WWW-Authenticate, X-Request-Id";
 const METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE";
 /** How long a browser may keep the answer to a preflight, in seconds. */
 const MAX_AGE_S = "600";

@@ -18,6 +18,7 @@ import { isPreflight, preflightAnswer, share, varyByOrigin } from "./cors.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./handshake.ts";
 import { Problem, problem } from "./problem.ts";
 import { RefusalLog } from "./refusal_log.ts";
+import { REQUEST_ID_HEADER, RequestIds } from "./request_id.ts";
 import type { Router } from "./router.ts";
 
 export interface FrontDoorOptions {
@@ -42,6 +43,7 @@ export class FrontDoor {
   readonly #isOwnHost: ReturnType<typeof hostGuard>;
   readonly #judge: ReturnType<typeof originJudge>;
   readonly #refusals: RefusalLog;
+  readonly #ids: RequestIds;
 
   constructor(options: FrontDoorOptions) {
     const { auth, log, config } = options;
@@ -51,21 +53,27 @@ export class FrontDoor {
     this.#isOwnHost = auth.isOpen && isLoopback(host) ? hostGuard(host, allowedOrigins) : () => true;
     this.#judge = originJudge(allowedOrigins);
     this.#refusals = new RefusalLog(log, config);
+    this.#ids = new RequestIds(auth, trustedProxies);
   }
 
   /** Answers one request. */
   handle(request: Request, info: ConnectionInfo): Response | Promise<Response> {
     const own = this.#ownHostOf(request, info);
     const target = sendTarget(request);
+    const id = this.#ids.of(request, info.remoteAddr.hostname);
     // No send is a handshake, and is spared the look at one header more: half a microsecond.
     if (target === undefined && wantsUpgrade(request)) {
-      return this.#handshake(request, info.remoteAddr.hostname, own);
+      return this.#handshake(request, info.remoteAddr.hostname, own, id);
     }
-    const noted = (answer: Response) => {
+    const { log } = this.#options;
+    const startMs = log.level === "debug" ? performance.now() : undefined;
+    const noted = (given: Response) => {
+      const answer = named(given, id);
       // Who asks why its handshakes are refused has had them logged.
       if (answer instanceof Problem && !isQuestion(request)) {
         this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
       }
+      if (startMs !== undefined) logAnswer(log, request, answer, id, startMs);
       return answer;
     };
     const refusal = this.#refuse(request, own);
@@ -73,8 +81,8 @@ export class FrontDoor {
     // Without a host nobody can say whose page it is.
     if (own === undefined) return noted(refusal!);
     const answer = origin !== null
-      ? this.#answerPage(request, target, origin, own, info, refusal)
-      : refusal ?? this.#answerCall(request, target, own, info);
+      ? this.#answerPage(request, target, origin, own, info, { id, refused: refusal })
+      : refusal ?? this.#answerCall(request, target, own, info, id);
     // No cache keeps the answer to a POST, so it need not say what it varies by.
     const isCacheable = origin === null && request.method !== "POST";
     const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
@@ -113,14 +121,19 @@ export class FrontDoor {
     );
   }
 
-  async #handshake(request: Request, peer: string, own: OwnHost | undefined): Promise<Response> {
-    const answer = this.#refuse(request, own) ??
+  async #handshake(
+    request: Request,
+    peer: string,
+    own: OwnHost | undefined,
+    id: string,
+  ): Promise<Response> {
+    const given = this.#refuse(request, own) ??
       this.#refusePage(request.headers.get("origin"), own!, "connect") ??
       await upgrade(request, peer, this.#options.upgrades);
-    if (answer instanceof Problem) {
-      this.#options.metrics.onRefuse(answer.code);
-      this.#refusals.note(request, peer, answer, true);
-    }
+    if (!(given instanceof Problem)) return given;
+    const answer = named(given, id) as Problem;
+    this.#options.metrics.onRefuse(answer.code);
+    this.#refusals.note(request, peer, answer, true);
     return answer;
   }
 
@@ -131,13 +144,13 @@ export class FrontDoor {
     origin: string,
     own: OwnHost,
     info: ConnectionInfo,
-    refused: Problem | undefined,
+    { id, refused }: { id: string; refused: Problem | undefined },
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
     const answer = isListed && isPreflight(request)
       ? preflightAnswer(request)
-      : refused ?? refusal ?? await this.#answerCall(request, target, own, info);
+      : refused ?? refusal ?? await this.#answerCall(request, target, own, info, id);
     if (isListed) share(answer, origin);
     varyByOrigin(answer);
     return answer;
@@ -148,9 +161,10 @@ export class FrontDoor {
     target: string | undefined,
     own: OwnHost,
     info: ConnectionInfo,
+    id: string,
   ): Response | Promise<Response> {
     const { router, upgrades } = this.#options;
-    if (target !== undefined) return router.send(request, target);
+    if (target !== undefined) return router.send(request, target, id);
     if (isQuestion(request)) return explain(request, info.remoteAddr.hostname, upgrades);
     if (isSocketOnly(request)) {
       return problem(
@@ -159,8 +173,34 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, own, info);
+    return router.answer(request, { own, info, requestId: id });
   }
+}
+
+/** The answer with the id of its request, which a problem says in its body too. */
+function named(answer: Response, id: string): Response {
+  const said = answer instanceof Problem ? answer.of(id) : answer;
+  said.headers.set(REQUEST_ID_HEADER, id);
+  return said;
+}
+
+/** The words of a path. What else stands there may be a name, or a token that was taken for one. */
+function shownPath(url: string): string {
+  const segments = URL.parse(url)?.pathname.split("/") ?? [];
+  return segments.map((text, at) =>
+    (at === 3 || at === 5) || !/^(?:[a-z][a-z.-]{0,15}|v1|)$/.test(text) ? "*" : text
+  )
+    .join("/");
+}
+
+function logAnswer(log: Log, request: Request, { status }: Response, id: string, startMs: number): void {
+  log.debug("request answered", {
+    request_id: id,
+    method: request.method,
+    path: shownPath(request.url),
+    status,
+    ms: Math.round((performance.now() - startMs) * 10) / 10,
+  });
 }
 
 /** The refusal of a request whose headers have more bytes than this in all; undefined for smaller ones. */

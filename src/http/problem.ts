@@ -46,7 +46,7 @@ const PROBLEMS = {
   internal: { status: 500, title: "Internal server error" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
   keys_unavailable: { status: 503, title: "The keys that verify tokens are not available" },
-  draining: { status: 503, title: "The node is shutting down" },
+  draining: { status: 503, title: "The node takes no more connections" },
   out_of_files: { status: 503, title: "The node has run out of file descriptors" },
   full: { status: 503, title: "The node has reached its limit of connections" },
 } as const;
@@ -64,7 +64,7 @@ export class Problem extends Response {
     readonly code: ProblemCode,
     readonly detail: string,
     headers: Record<string, string>,
-    more: Record<string, number> = {},
+    readonly more: Readonly<Record<string, number | string>> = {},
   ) {
     const { status, title } = PROBLEMS[code];
     super(JSON.stringify({ type: `urn:userwire:problem:${code}`, title, status, code, detail, ...more }), {
@@ -77,6 +77,18 @@ export class Problem extends Response {
       },
     });
   }
+
+  /** The id of the request, once it was said. */
+  get requestId(): string | undefined {
+    const { request_id: id } = this.more;
+    return id === undefined ? undefined : String(id);
+  }
+
+  /** The same, which says of which request it is. */
+  of(requestId: string): Problem {
+    const headers = Object.fromEntries(this.headers);
+    return new Problem(this.code, this.detail, headers, { ...this.more, request_id: requestId });
+  }
 }
 
 /** As the constructor of `Problem`. */
@@ -84,7 +96,7 @@ export function problem(
   code: ProblemCode,
   detail: string,
   headers: Record<string, string> = {},
-  more?: Record<string, number>,
+  more?: Readonly<Record<string, number>>,
 ): Problem {
   return new Problem(code, detail, headers, more);
 }

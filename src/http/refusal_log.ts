@@ -41,7 +41,12 @@ export class RefusalLog {
   }
 
   /** @param peer Address at the other end of the request's connection. */
-  note(request: Request, peer: string, { code, detail, status }: Problem, isHandshake: boolean): void {
+  note(
+    request: Request,
+    peer: string,
+    { code, detail, status, requestId }: Problem,
+    isHandshake: boolean,
+  ): void {
     if (isHandshake ? QUIET_HANDSHAKES.has(code) : !LOGGED_CALLS.has(code)) return;
     const address = clientAddress(peer, request.headers.get("x-forwarded-for"), this.#trusted);
     const origin = originIn(request);
@@ -75,6 +80,7 @@ export class RefusalLog {
       address,
       reason: detail,
       times_before: before?.repeats || undefined,
+      request_id: requestId,
     });
   }
 }

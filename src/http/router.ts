@@ -13,8 +13,6 @@ import { metrics } from "./api/ops.ts";
 import { answerSend } from "./api/send.ts";
 import { BodyBrokenError, type BodyLimits } from "./body.ts";
 import { type DocumentOptions, serveDocument } from "./document.ts";
-import type { ConnectionInfo } from "../net/connection_info.ts";
-import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
 
@@ -24,7 +22,7 @@ export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOption
   /** Largest frame of a client, in bytes. */
   readonly maxFrameBytes: number;
   /** Whether this process is about to end. */
-  isDraining(): boolean;
+  isEnding(): boolean;
 }
 
 /** Bodies that hold many users or messages. */
@@ -35,10 +33,10 @@ const MAX_SMALL_BYTES = 65_536;
 const MAX_PATH = 900;
 
 export interface Router {
-  /** @param own The name by which the request came. */
-  answer(request: Request, own: OwnHost, info: ConnectionInfo): Response | Promise<Response>;
+  /** @param about What handlers know of the request beside itself. */
+  answer(request: Request, about: Env["Bindings"]): Response | Promise<Response>;
   /** Answers what `sendTarget` found to be a send, without looking for who does. */
-  send(request: Request, target: string): Promise<Response>;
+  send(request: Request, target: string, requestId: string): Promise<Response>;
   close(): void;
 }
 
@@ -58,9 +56,10 @@ export function createRouter(options: RouterOptions): Router {
   app.use(methodNotAllowed({
     app,
     onMethodNotAllowed: (c, methods) =>
+      // Hono makes another answer of it, in which the front door would find no problem.
       problem("method_not_allowed", `${c.req.path} takes ${methods.join(", ")}`, {
         allow: methods.join(", "),
-      }),
+      }).of(c.env.requestId),
   }));
 
   // What GET would say has this length; without its body Deno would call it nothing.
@@ -68,7 +67,10 @@ export function createRouter(options: RouterOptions): Router {
     await next();
     if (c.req.method !== "HEAD" || c.res.body === null) return;
     const { byteLength } = await c.res.clone().arrayBuffer();
-    c.res.headers.set("content-length", String(byteLength));
+    // To that of GET the front door adds the id.
+    const isProblem = c.res.headers.get("content-type") === "application/problem+json";
+    const added = isProblem ? JSON.stringify({ request_id: c.env.requestId }).length - 1 : 0;
+    c.res.headers.set("content-length", String(byteLength + added));
   });
 
   for (const call of CALLS) if (call !== metrics || showMetrics !== "off") addCall(app, api, call);
@@ -80,11 +82,11 @@ export function createRouter(options: RouterOptions): Router {
     problem("not_found", `There is no ${c.req.path} here: GET /openapi.json lists what there is`)
   );
 
-  function failed(error: Error, effect: Effect | undefined): Response {
+  function failed(error: Error, effect: Effect | undefined, request_id: string): Response {
     if (error instanceof BodyBrokenError) {
-      log.debug("request not answered", { reason: error.message });
+      log.debug("request not answered", { request_id, reason: error.message });
       // Deno reads no more of a body when it stops listening, and a proxy is still there: it asks another node then.
-      if (options.isDraining()) {
+      if (options.isEnding()) {
         return problem(
           "draining",
           "The node is shutting down, and has done nothing: call another",
@@ -94,24 +96,25 @@ export function createRouter(options: RouterOptions): Router {
     }
     const answer = problemOf(error, effect);
     if (answer) return answer;
-    log.error("request failed", { reason: messageOf(error), stack: error.stack });
+    log.error("request failed", { request_id, reason: messageOf(error), stack: error.stack });
     return problem("internal", "The log of this node says more");
   }
-  app.onError((error, c) => failed(error, c.get("effect")));
+  app.onError((error, c) => failed(error, c.get("effect"), c.env.requestId));
 
-  const sends = { publisher, auth, metrics: options.metrics, body: single };
-  const sendFailed = (error: Error) => failed(error, EFFECT_ON_FAILURE.send);
+  const sends = { publisher, auth, metrics: options.metrics, log, body: single };
   return {
-    answer(request, own, info) {
+    answer(request, about) {
       // The router takes its time over long ones.
       const { length } = pathOf(request);
-      if (length <= MAX_PATH) return app.fetch(request, { own, info });
+      if (length <= MAX_PATH) return app.fetch(request, about);
       return problem(
         "not_found",
         `There is no path of ${length} characters here: none has more than ${MAX_PATH}`,
       );
     },
-    send: (request, target) => answerSend(request, target, sends).catch(sendFailed),
+    send: (request, target, requestId) =>
+      answerSend(request, target, requestId, sends)
+        .catch((error: Error) => failed(error, EFFECT_ON_FAILURE.send, requestId)),
     close: () => deadlines.close(),
   };
 }

@@ -75,13 +75,13 @@ export class Child {
   }
 
   /**
-   * Asks it for one of its own answers: `/readyz` or `/metrics`.
+   * Asks it for an answer of its own, such as `/readyz` or `/metrics`.
    * @throws when there is none in time.
    */
-  async ask(path: string, headers: Record<string, string> = {}): Promise<Response> {
+  async ask(path: string, init: Pick<RequestInit, "method" | "headers" | "body"> = {}): Promise<Response> {
     if (this.#hasEnded) throw new Error("The process has ended");
     const signal = AbortSignal.timeout(ANSWER_MS);
-    const response = await fetch(`http://localhost${path}`, { client: this.#http, headers, signal });
+    const response = await fetch(`http://localhost${path}`, { ...init, client: this.#http, signal });
     // Read here, under the deadline: a process may hang in the middle of its answer.
     return new Response(await response.text(), { status: response.status, headers: response.headers });
   }

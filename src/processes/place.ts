@@ -19,7 +19,7 @@ export interface Place {
 }
 
 /** What the supervisor may say, a word a line. The end of the input means "drain". */
-export type Order = "reload" | "drain" | "end";
+export type Order = "reload" | "empty" | "drain" | "end";
 
 /**
  * The settings of one process: the port that all share, and its part of the limits that count sockets and handshakes,
@@ -43,6 +43,7 @@ export function settingsAt(place: Place, config: Config): Config {
 export async function follow(input: ReadableStream<Uint8Array<ArrayBuffer>>, hands: Hands): Promise<void> {
   const orders: Readonly<Record<Order, () => void>> = {
     reload: () => hands.reload(),
+    empty: () => hands.empty(),
     drain: () => hands.drain(),
     end: () => hands.end(),
   };

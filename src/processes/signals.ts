@@ -1,6 +1,6 @@
 /**
  * The signals of a service, whether it is one process or several: the first SIGTERM or SIGINT drains, the second ends at
- * once, SIGHUP reloads, and SIGUSR2 restarts several processes one after the other.
+ * once, SIGHUP reloads, SIGUSR1 sends clients away, and SIGUSR2 restarts several processes one after the other.
  */
 
 /** Ctrl+C comes twice under `deno task`: from the terminal, and passed on by the task. That is one signal. */
@@ -14,6 +14,8 @@ export interface Hands {
   drain(): void;
   /** Ends at once. */
   end(): void;
+  /** Sends clients away over the drain window, takes no more, and goes on. */
+  empty(): void;
   /** Reads files again. */
   reload(): void;
   /** Puts new processes into the places of the old ones. Without it, SIGUSR2 keeps what it means to the system. */
@@ -33,7 +35,7 @@ export function onSignals(hands: Hands, stop?: AbortSignal): Disposable {
     } else if (performance.now() - firstMs > SAME_SIGNAL_MS) hands.end();
   };
   const listeners: [Deno.Signal, () => void][] = STOP_SIGNALS.map((name) => [name, onStop]);
-  if (!IS_WINDOWS) listeners.push(["SIGHUP", () => hands.reload()]);
+  if (!IS_WINDOWS) listeners.push(["SIGHUP", () => hands.reload()], ["SIGUSR1", () => hands.empty()]);
   if (!IS_WINDOWS && hands.restart) listeners.push(["SIGUSR2", () => hands.restart!()]);
   for (const [name, listener] of listeners) Deno.addSignalListener(name, listener);
   stop?.addEventListener("abort", onStop);

@@ -159,6 +159,10 @@ class Supervisor implements Hands {
     for (const child of this.#living) child.order("reload");
   }
 
+  empty(): void {
+    for (const child of this.#living) child.order("empty");
+  }
+
   /** Asked again while it goes on, it is not begun a second time. */
   restart(): void {
     if (this.#mayRestart && !this.#isEnding) void this.#restart();

@@ -57,6 +57,9 @@ interface EnvelopeOptions {
 
 /** Characters of a message's tag. */
 const TAG_LENGTH = 8;
+/** An id ends within so many characters: the fields before it are short. */
+const ID_WITHIN = 400;
+
 /** Those at its beginning that it has in common with its epoch. */
 export const EPOCH_MARK_LENGTH = 4;
 
@@ -117,6 +120,11 @@ export function orderOf(envelope: string): CloseOrder | FrameOrder | undefined {
 export function receiptOf(envelope: string): string | undefined {
   if (envelope.charCodeAt(KIND_AT) >= SMALL_A) return undefined;
   return envelope.slice(KIND_AT + 1, envelope.indexOf(";"));
+}
+
+/** The id of the message in an envelope; undefined where none is found. Before it nothing holds free text. */
+export function idOf(envelope: string): string | undefined {
+  return /"id":"([^"]+)"/.exec(envelope.slice(0, ID_WITHIN))?.[1];
 }
 
 /** The sequence number in an envelope; 0 when it was sent without a history. */

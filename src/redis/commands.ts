@@ -15,6 +15,7 @@ import { commandsOf, evaluateOn, FORBIDDEN, Script, type ScriptForm } from "./sc
 import { Standalone } from "./standalone.ts";
 import { UrlSource } from "./url_source.ts";
 import type { Topology } from "./topology.ts";
+import { type Examination, examine } from "./examination.ts";
 import { warningsOf } from "./warnings.ts";
 import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "./error_text.ts";
 
@@ -24,6 +25,7 @@ export type { RedisOptions } from "./command_connection.ts";
 export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey } from "./keys.ts";
 export { PLAIN, type PubSubWords, SHARDED } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
+export type { Examination } from "./examination.ts";
 export type { ClusterMaster } from "./cluster_master.ts";
 export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
@@ -157,6 +159,11 @@ export class Redis extends CommandConnection implements Scripts {
       }
     });
     return warningsOf(info, save);
+  }
+
+  /** What it says of itself, for a doctor. @throws {BrokerUnavailableError} */
+  examine(): Promise<Examination> {
+    return this.command((client) => examine(client, this.topology.locate()?.username === undefined));
   }
 
   /**

@@ -10,6 +10,7 @@ import type { Config } from "../config/settings.ts";
 import { Broadcasts } from "../session/broadcasts.ts";
 import { foreignWarning } from "../session/context.ts";
 import { drain } from "../session/drain.ts";
+import { Draining } from "../session/draining.ts";
 import { sessionOpener } from "../session/open_session.ts";
 import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
@@ -21,6 +22,7 @@ import { EventStreams } from "../http/event_stream.ts";
 import { FrontDoor } from "../http/front_door.ts";
 import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
+import type { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
@@ -40,6 +42,8 @@ export interface App {
   readonly auth: Auth;
   readonly publisher: Publisher;
   readonly connections: Registry;
+  /** Sends clients away, and stays. */
+  readonly draining: Draining;
   /** How the first attempt to reach the broker ends. */
   firstAttempt: Engine["firstAttempt"];
   /** Reads the file with the address of Redis again. @throws {ConfigError} */
@@ -56,7 +60,7 @@ export interface App {
 interface AppOptions {
   /** Name of this node. */
   node: string;
-  log: Log;
+  levels: LogLevels;
   files: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
@@ -106,16 +110,18 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
 /** @throws {ConfigError} with every fault of keys and tokens. */
 export function openApp(config: Config, options: AppOptions): App {
   const parts = openParts(config, options);
-  const { engine, auth, publisher, broadcasts, connections, watch, events } = parts;
-  let isDraining = false;
-  const upgrades = upgradesOf(parts, () => isDraining);
-  const router = openRouter(parts, upgrades, () => isDraining);
+  const { engine, auth, publisher, broadcasts, connections, watch, events, draining } = parts;
+  let isEnding = false;
+  const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
+  const router = openRouter(parts, upgrades, () => isEnding);
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
-    answerOps: (request) => router.answer(request, OPS_HOST, OPS_INFO),
+    answerOps: (request) =>
+      router.answer(request, { own: OPS_HOST, info: OPS_INFO, requestId: crypto.randomUUID() }),
     publisher,
     connections,
+    draining,
     auth,
     async firstAttempt(withinMs) {
       const attempt = await engine.firstAttempt(withinMs);
@@ -126,7 +132,8 @@ export function openApp(config: Config, options: AppOptions): App {
     },
     reloadRedis: engine.reload,
     async drain(windowMs) {
-      isDraining = true;
+      isEnding = true;
+      draining.stop();
       return await drain(connections, CLOSE.restart, windowMs);
     },
     async close() {
@@ -145,16 +152,17 @@ type Parts = ReturnType<typeof openParts>;
 
 function openParts(
   config: Config,
-  { node, log, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
+  { node, levels, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
 ) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
-  const authWith = authOf(config, log);
+  const authWith = authOf(config, levels.in("auth"));
   const redisUrlFile = config.redisUrlFile && resolve(config.redisUrlFile);
-  const engine = openEngine({ ...config, log, redisTls, redisUrlFile, probe: true });
+  const redisLog = levels.in("redis");
+  const engine = openEngine({ ...config, log: redisLog, redisTls, redisUrlFile, probe: true });
   const { broker, history, groups, redis } = engine;
   const auth = authWith({ redis, broker });
-  const watch = redis && new WarningsWatch(redis, log);
+  const watch = redis && new WarningsWatch(redis, redisLog);
   const turnstile = new Turnstile((addressKey) => connections.lose(addressKey));
   const connections: Registry = new Registry({
     maxConnections: config.maxConnections,
@@ -176,22 +184,37 @@ function openParts(
   const foldUsernames = config.usernameCase === "lower";
   const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
   const broadcasts: Broadcasts = new Broadcasts({
-    ...{ ...config, broker, history, metrics, log, registry: connections },
+    ...{ ...config, broker, history, metrics, log: levels.in("session"), registry: connections },
     receipts: publisher.receipts,
-    onForeign: foreignWarning(log),
+    onForeign: foreignWarning(levels.in("session")),
   });
+  const draining = new Draining(connections, levels.in("service"), config.drainS);
   const events = openEvents({
-    ...{ config, node, log, engine, connections, metrics, onUsersChanged },
+    ...{ config, node, log: levels.in("webhooks"), engine, connections, metrics, onUsersChanged },
     version: VERSION,
   });
   return {
-    ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
-    ...{ broadcasts, hasOpsSocket, events },
+    ...{
+      config,
+      node,
+      levels,
+      log: levels.in("http"),
+      files,
+      names,
+      engine,
+      auth,
+      watch,
+      turnstile,
+      connections,
+      metrics,
+      publisher,
+    },
+    ...{ broadcasts, hasOpsSocket, events, draining },
   };
 }
 
-function openRouter(parts: Parts, upgrades: UpgradeOptions, isDraining: () => boolean): Router {
-  const { config, node, engine, auth, watch, files, broadcasts, connections } = parts;
+function openRouter(parts: Parts, upgrades: UpgradeOptions, isEnding: () => boolean): Router {
+  const { config, node, engine, auth, watch, files, broadcasts, connections, draining } = parts;
   const streams = new EventStreams({
     ...{ ...config, upgrades, metrics: parts.metrics, registry: connections, broker: engine.broker },
     receipts: parts.publisher.receipts,
@@ -200,14 +223,16 @@ function openRouter(parts: Parts, upgrades: UpgradeOptions, isDraining: () => bo
     ...config,
     ...parts,
     streams,
-    isDraining,
+    isEnding,
     showMetrics: config.metrics,
-    metricsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
+    opsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
     socketUrlFor: publicAddress(config.publicUrl),
     version: VERSION,
     readiness() {
-      const why = isDraining()
+      const why = isEnding()
         ? "The node is shutting down"
+        : draining.isOn
+        ? "The node is draining"
         : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
       const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
       return {
@@ -224,16 +249,17 @@ function openRouter(parts: Parts, upgrades: UpgradeOptions, isDraining: () => bo
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
-  const { config, log, engine, connections, publisher, events } = parts;
+  const { config, levels, engine, connections, publisher, events } = parts;
   const { broker, history } = engine;
   const limits = new ConnectionLimits(connections, config);
   const sessions = {
     ...parts,
+    log: levels.in("session"),
     limits: config,
     registry: connections,
     receipts: publisher.receipts,
     presence: events?.presence,
-    onForeign: foreignWarning(log),
+    onForeign: foreignWarning(levels.in("session")),
   };
   const openSession = sessionOpener({
     ...config,

@@ -45,6 +45,7 @@ export async function serve(config: Config, stop?: AbortSignal, supervision?: Su
       started?.log.flush();
       stopped.resolve(1);
     },
+    empty: () => void starting.promise.then(({ app }) => void app.draining.start(), () => {}),
     reload: () => void starting.promise.then((server) => server.reload(), () => {}),
     // The supervisor's, which may have been sent to all processes of the service.
     ...(supervision && { restart() {} }),

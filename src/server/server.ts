@@ -4,6 +4,7 @@
  */
 import { type Pem, redisTlsOf, tlsOf } from "../config/pem.ts";
 import type { Config } from "../config/settings.ts";
+import { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
@@ -61,20 +62,25 @@ export async function startServer(
   const listener = attempt(() => new Listener(listenerOptions));
   const port = listener?.port ?? config.port;
   const node = `${config.node ?? `${Deno.hostname()}:${port}`}${place ? `#${place.number}` : ""}`;
-  const log = options.log ??
-    attempt(() => openServiceLog(config.node ?? String(port), config, place?.number));
+  const sink = options.log ??
+    attempt(() =>
+      openServiceLog(config.node ?? String(port), { ...config, logLevel: "debug" }, place?.number)
+    );
+  const levels = sink && new LogLevels(sink, options.log?.level ?? config.logLevel);
 
-  const opened = log && attempt(() => openApp(config, { node, log, files, redisTls, hasOpsSocket: !!place }));
+  const opened = levels &&
+    attempt(() => openApp(config, { node, levels, files, redisTls, hasOpsSocket: !!place }));
   if (opened) faults.push(...await faultsWithRedis(opened, config));
-  if (!listener || !log || !opened || faults.length > 0) {
+  if (!listener || !levels || !opened || faults.length > 0) {
     await opened?.close();
     ready.reject(new Error("The start failed"));
     failed.abort();
     await listener?.finished;
-    if (!options.log) log?.close();
+    if (!options.log) sink?.close();
     throw new ConfigError(faults);
   }
   app = opened;
+  const log = levels.in("service");
   const server = new Server({
     config,
     app,

@@ -7,6 +7,7 @@ import { Buffer } from "node:buffer";
 import { messageOf } from "../protocol/errors.ts";
 import {
   frameOf,
+  idOf,
   isEnvelope,
   payloadOf,
   receiptOf,
@@ -61,6 +62,7 @@ export class Output implements ReplayOutput {
       return false;
     }
     this.#silentTicks = 0;
+    if (this.#context.log.level === "debug") this.#trace(envelope, isReplayed);
     if (isReplayed) this.#metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
@@ -79,6 +81,7 @@ export class Output implements ReplayOutput {
       ? wrapForeign(payload, Date.now())
       : payload;
     if (!this.#write(frame, byteLength)) return false;
+    if (this.#context.log.level === "debug") this.#trace(payload, false);
     this.#silentTicks = 0;
     return true;
   }
@@ -176,6 +179,17 @@ export class Output implements ReplayOutput {
     receipts.confirm(receipt, this.#owner.id).catch((error: unknown) =>
       log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) })
     );
+  }
+
+  /** Says which message was written. Its id leads to the line of the send. */
+  #trace(payload: string | Uint8Array<ArrayBuffer>, isReplayed: boolean): void {
+    const ours = typeof payload === "string" && isEnvelope(payload) ? payload : undefined;
+    this.#context.log.debug("message delivered", {
+      ...this.#who,
+      id: ours && idOf(ours),
+      seq: ours && (seqOf(ours) || undefined),
+      replayed: isReplayed || undefined,
+    });
   }
 
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {

@@ -192,13 +192,16 @@ export class Registry {
   }
 
   /** Waits until it is so, which only a socket that goes can bring about, but no longer than a time on the clock of `performance.now()`. */
-  async whenGone(isGone: () => boolean, endMs: number): Promise<void> {
-    if (isGone()) return;
+  async whenGone(isGone: () => boolean, endMs: number, signal?: AbortSignal): Promise<void> {
+    if (isGone() || signal?.aborted) return;
     const over = Promise.withResolvers<void>();
     const look = () => isGone() && over.resolve();
     this.#goneListeners.add(look);
     const timer = setTimeout(over.resolve, Math.max(0, endMs - performance.now()));
+    const abort = () => over.resolve();
+    signal?.addEventListener("abort", abort);
     await over.promise;
+    signal?.removeEventListener("abort", abort);
     clearTimeout(timer);
     this.#goneListeners.delete(look);
   }

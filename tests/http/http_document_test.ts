@@ -142,8 +142,8 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
       assertEquals(required, parameter.in === "path", call);
       if (parameter.in === "path") assertEquals(schema.type, "string");
     }
-    const isMember = path.endsWith("/users/{username}");
-    assertEquals(requestBody !== undefined, /^P/.test(method) && !isMember, call);
+    const isBare = path.endsWith("/users/{username}") || path === "/v1/drain";
+    assertEquals(requestBody !== undefined, /^P/.test(method) && !isBare, call);
     for (const [status, { description, content = {} }] of Object.entries(responses)) {
       assert(/^[1-5]\d\d$/.test(status) && description !== "", call);
       for (const { schema } of Object.values(content)) resolve(schema, document);
@@ -193,6 +193,7 @@ const TICKET = "POST /v1/tickets";
 const STREAM = "GET /v1/events";
 const FRAME = "POST /v1/events/{conn}";
 const REVOCATION = "POST /v1/users/{username}/revocations";
+const LOG_LEVEL = "PUT /v1/log-level";
 const FOR_ALICE = '{"user":"alice"}';
 const ITEMS = '{"items":[{"to":["alice","bob"],"data":1}]}';
 const USERS = '{"users":["alice","bob"]}';
@@ -377,6 +378,25 @@ const CALLS: Call[] = [
   { to: "GET /healthz", status: 200, isCutOff: true },
   { to: "GET /readyz", status: 200 },
   { to: "GET /readyz", status: 503, isCutOff: true },
+  ...["GET /v1/drain", "POST /v1/drain", "DELETE /v1/drain", "GET /v1/log-level", LOG_LEVEL].flatMap(
+    (to): Call[] => [
+      {
+        to,
+        status: to.startsWith("POST") ? 202 : 200,
+        ...(to === LOG_LEVEL && { body: '{"level":"info"}' }),
+      },
+      { to, status: 401, isClosed: true },
+      { to, status: 403, origin: ELSEWHERE },
+      { to, status: 404, isOneOfSeveral: true },
+      { to, status: 431, headers: LARGE },
+    ],
+  ),
+  { to: LOG_LEVEL, status: 200, body: '{"level":"debug","area":"http"}' },
+  { to: LOG_LEVEL, status: 400, body: '{"level":"loud"}' },
+  { to: LOG_LEVEL, status: 400, body: '{"level":"info","area":"kitchen"}' },
+  { to: LOG_LEVEL, status: 408, isEndless: true },
+  { to: LOG_LEVEL, status: 413, body: HUGE },
+  { to: LOG_LEVEL, status: 415, body: "{}", type: "text/plain" },
 ];
 
 Deno.test("Every call answers with each status that /openapi.json names, and as it says", async (t) => {
@@ -539,7 +559,7 @@ Deno.test("What is not there, or not by this method, is answered with a problem 
       assertEquals([answer.status, answer.headers.get("allow")], [status, allow], answer.body);
       assertEquals(answer.headers.get("content-type"), "application/problem+json");
       const problem = JSON.parse(answer.body);
-      assertEquals(Object.keys(problem), ["type", "title", "status", "code", "detail"]);
+      assertEquals(Object.keys(problem), ["type", "title", "status", "code", "detail", "request_id"]);
       assertEquals([problem.status, problem.type], [status, `urn:userwire:problem:${problem.code}`]);
     });
   }

@@ -24,12 +24,13 @@ Deno.test("Limits of sockets and handshakes are divided and rounded up, and no l
 
 Deno.test("Orders come a line each, however they are cut, and the end of the input is the order to drain", async () => {
   const said: string[] = [];
-  const parts = ["rel", "oad\nre", "load\nconstructor\n\nen", "d\ndrain"];
+  const parts = ["rel", "oad\nre", "load\nempty\nconstructor\n\nen", "d\ndrain"];
   const input = ReadableStream.from(parts.map((part) => new TextEncoder().encode(part)));
   await follow(input, {
     reload: () => void said.push("reload"),
+    empty: () => void said.push("empty"),
     drain: () => void said.push("drain"),
     end: () => void said.push("end"),
   });
-  assertEquals(said, ["reload", "reload", "end", "drain"]);
+  assertEquals(said, ["reload", "reload", "empty", "end", "drain"]);
 });

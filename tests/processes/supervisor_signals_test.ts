@@ -8,6 +8,7 @@ import { RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { SteadySender } from "../../testkit/steady_sender.ts";
 import { isAlive, Supervised } from "../../testkit/supervised.ts";
+import { TempFolder } from "../../testkit/temp_folder.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
 const V1 = ["userwire.v1"];
@@ -73,6 +74,55 @@ async function reloadAndEnd(both: Supervised): Promise<void> {
   assertEquals(service.records.at(-1)!.event, "processes stopped");
   assertEquals(service.records.filter(({ level }) => level === "error"), []);
 }
+
+redisTest(
+  "All processes drain, and write what they are told to, by a signal and by the port for operators",
+  async () => {
+    await using redis = await RedisServer.start();
+    using folder = new TempFolder("several");
+    const path = `${folder}/userwire.json`;
+    Deno.writeTextFileSync(path, '{"USERWIRE_PING_S": 77}');
+    await using both = await Supervised.start({ REDIS_URL: redis.url }, {
+      args: ["serve", "--config", path],
+    });
+    const call = async (path: string, method = "GET", body?: string) => {
+      const headers = { "content-type": "application/json" };
+      const response = await fetch(new URL(path, both.opsUrl), { method, headers, ...(body && { body }) });
+      return { status: response.status, answer: await response.json() };
+    };
+    await using sockets = new AsyncDisposableStack();
+    const clients: Awaited<ReturnType<typeof openClient>>[] = [];
+    await both.openOnBoth("alice", (client) => clients.push(sockets.use(client)), V1);
+    // Each process has read the file.
+    for (const client of clients) assertEquals(JSON.parse(String(await client.next())).ping, 77);
+
+    both.service.signal("SIGUSR1");
+    for (const client of clients) assertEquals((await client.closed).code, 1012);
+    const { answer: { processes } } = await call("v1/drain");
+    assertEquals(processes.map(({ process, draining }: Record<string, unknown>) => [process, draining]), [[
+      1,
+      true,
+    ], [2, true]]);
+    assertEquals((await both.readiness()).status, 503);
+    await call("v1/drain", "DELETE");
+    await both.areReady(2);
+    assertEquals((await call("v1/drain", "POST")).answer.processes[1].draining, true);
+
+    const put = await call("v1/log-level", "PUT", '{"level":"debug","area":"http"}');
+    assertEquals(
+      put.answer.processes.map(({ areas }: { areas: unknown }) => areas),
+      Array(2).fill({
+        ...{ service: "info", http: "debug", session: "info", redis: "info", auth: "info", webhooks: "info" },
+      }),
+    );
+    assertEquals((await call("v1/log-level", "PUT", '{"level":"loud"}')).status, 400);
+    assertEquals((await call("v1/log-level", "PUT", `{"level":"${"x".repeat(2_000)}"}`)).status, 413);
+    assertEquals((await call("v1/log-level", "DELETE")).status, 405);
+    // On the port that they share a random one would answer.
+    const shared = await fetch(new URL("v1/drain", both.url), { method: "POST" });
+    assertEquals([shared.status, (await shared.json()).code], [404, "not_found"]);
+  },
+);
 
 redisTest("Signals that reach every process, as systemd sends them to a unit, count once", async () => {
   await using redis = await RedisServer.start();

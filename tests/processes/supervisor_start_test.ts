@@ -134,6 +134,12 @@ Deno.test("bin/userwire gives the right to start Deno only where several process
     const { stderr } = await startInVain({ ...env, USERWIRE_PROCESSES }, ["bin/userwire", ...args]);
     assertMatch(stderr, /^error: a setting can't be used:\n {2}PORT: \d+ is in use .*\n$/, args.join(" "));
   }
+  using folder = new TempFolder("bin");
+  await Deno.writeTextFile(`${folder}/several.json`, '{"USERWIRE_PROCESSES": 2}');
+  for (const args of [["--config", `${folder}/several.json`], ["serve", `--config=${folder}/several.json`]]) {
+    const { stderr } = await startInVain(env, ["bin/userwire", ...args]);
+    assertMatch(stderr, /PORT: \d+ is in use/, args.join(" "));
+  }
   await using one = await ProcessService.start({ USERWIRE_PROCESSES: "1" }, { through: "bin" });
   const line = await Deno.readTextFile(`/proc/${one.pid}/cmdline`);
   assert(line.includes("--allow-net") && !line.includes("--allow-run"), line);

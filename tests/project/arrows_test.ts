@@ -21,6 +21,8 @@ interface Room {
 /** From the top down: a room may import from those below its own. */
 const ROOMS: readonly Room[] = [
   { name: "cli" },
+  // What a set-up needs, asked of the parts that serve.
+  { name: "doctor", doors: ["doctor.ts", "finding.ts"] },
   { name: "server" },
   // What several processes have of each other. The supervisor loads no more of the program than this names.
   {
@@ -45,12 +47,12 @@ const ROOMS: readonly Room[] = [
     typesOf: ["broker", "log"],
   },
   // Who picks the implementations of the contracts.
-  { name: "engine", doors: [], opensTo: ["server", "publisher"], typesOf: ["log"] },
+  { name: "engine", doors: [], opensTo: ["server", "publisher", "doctor"], typesOf: ["log"] },
   {
     name: "auth",
     only: ["broker", "redis", "log", "async", "protocol"],
     doors: ["auth.ts"],
-    opensTo: ["server", "cli/key.ts"], // which makes keys without a service
+    opensTo: ["server", "doctor", "cli/key.ts"], // which makes keys without a service
     typesOf: ["broker", "log"],
   },
   {
@@ -135,6 +137,20 @@ Deno.test("The supervisor of several processes loads no part of the service that
   const allowed = /^src\/(?:processes|config|log|net|async|protocol)\/|^src\/http\/problem\.ts$/;
   assertEquals([...loaded].filter((path) => !allowed.test(path)), []);
   assertEquals(loaded.has("src/processes/child.ts"), true); // it did follow the imports
+});
+
+Deno.test("A service that starts loads no doctor: what only looks is loaded by who looks", async () => {
+  const tree = await readTree();
+  const loaded = new Set(["main.ts"]);
+  for (const path of loaded) {
+    // What a command imports when it runs is not loaded by the others.
+    const code = withoutComments(tree.get(path) ?? "").replaceAll(/\bimport\(\s*"[^"]+"\s*\)/g, "");
+    for (const { specifier, typesOnly } of importsOf(code)) {
+      if (specifier.startsWith(".") && !typesOnly) loaded.add(join(dirname(path), specifier));
+    }
+  }
+  assertEquals([...loaded].filter((path) => path.startsWith("src/doctor/")), []);
+  assertEquals(loaded.has("src/cli/serve.ts"), true); // it did follow the imports
 });
 
 Deno.test("findFaults catches every kind of wrong import in a made-up tree", () => {

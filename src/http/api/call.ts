@@ -5,6 +5,7 @@
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
+import type { LogLevels } from "../../log/levels.ts";
 import type { Log } from "../../log/log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
 import { InvalidGroupNameError, InvalidUsernameError } from "../../protocol/errors.ts";
@@ -15,7 +16,8 @@ import { bearerOf } from "../credentials.ts";
 import type { EventStreams } from "../event_stream.ts";
 import type { ConnectionInfo } from "../../net/connection_info.ts";
 import type { OwnHost } from "../../net/own_host.ts";
-import type { Effect } from "../problem.ts";
+import type { Draining } from "../../session/draining.ts";
+import { type Effect, type Problem, problem } from "../problem.ts";
 import type { Readiness } from "./shapes.ts";
 
 /** What calls are answered with. */
@@ -43,8 +45,10 @@ export interface Api {
   readonly log: Log;
   /** Connections by server-sent events. */
   readonly streams: Pick<EventStreams, "open" | "take">;
-  /** The only name by which the metrics are called; undefined for all. */
-  readonly metricsHost: OwnHost | undefined;
+  /** The only name by which is called what concerns one of several processes; undefined for all. */
+  readonly opsHost: OwnHost | undefined;
+  readonly levels: LogLevels;
+  readonly draining: Draining;
   /** Where clients connect, by the name in a request. */
   socketUrlFor(own: OwnHost): URL;
   readiness(): z.infer<typeof Readiness>;
@@ -52,7 +56,7 @@ export interface Api {
 
 /** What handlers know of a request beside the request itself. */
 export interface Env {
-  Bindings: { own: OwnHost; info: ConnectionInfo };
+  Bindings: { own: OwnHost; info: ConnectionInfo; requestId: string };
   Variables: { effect?: Effect };
 }
 
@@ -73,6 +77,19 @@ export interface Call {
  */
 export function authorize(c: CallContext, api: Api, scope: Scope | "any"): Caller {
   return api.auth.authorize(bearerOf(c.req.raw), scope);
+}
+
+/**
+ * The refusal where several processes share the port and a random one of them would answer; undefined else.
+ * @param what They have of their own: "numbers".
+ */
+export function refuseShared(c: CallContext, api: Api, what: string): Problem | undefined {
+  if (api.opsHost === undefined || c.env.own === api.opsHost) return undefined;
+  return problem(
+    "not_found",
+    `Several processes share this port, and each would answer with ${what} of its own: ${c.req.method} ${c.req.path} ` +
+      "at USERWIRE_OPS_PORT has them all",
+  );
 }
 
 /** The third part of the path, which is the username. Hono's own parameter would pass broken encodings on. */

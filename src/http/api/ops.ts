@@ -1,8 +1,7 @@
 /** `/healthz`, `/readyz` and `/metrics`: for load balancers and monitoring. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { METRICS_TYPE } from "../../metrics/metrics.ts";
-import { problem } from "../problem.ts";
-import { authorize, type Call } from "./call.ts";
+import { authorize, type Call, refuseShared } from "./call.ts";
 import { json, no, Readiness, REFUSALS, SECURITY } from "./shapes.ts";
 
 /** What a call that needs no key may be refused for. */
@@ -57,13 +56,8 @@ export const metrics: Call = {
     },
   }),
   answer(c, api) {
-    if (api.metricsHost !== undefined && c.env.own !== api.metricsHost) {
-      return problem(
-        "not_found",
-        "Several processes share this port, and each would answer with numbers of its own: GET /metrics at " +
-          "USERWIRE_OPS_PORT has them all",
-      );
-    }
+    const elsewhere = refuseShared(c, api, "numbers");
+    if (elsewhere) return elsewhere;
     if (api.showMetrics === "key") authorize(c, api, "read");
     return c.body(api.metrics.text(), 200, { "content-type": METRICS_TYPE });
   },

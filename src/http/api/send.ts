@@ -5,6 +5,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress, type Auth } from "../../auth/auth.ts";
 import { InvalidMessageError } from "../../protocol/errors.ts";
+import type { Log } from "../../log/log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
 import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
@@ -90,6 +91,7 @@ export interface SendContext {
   readonly publisher: Publisher;
   readonly auth: Auth;
   readonly metrics: Metrics;
+  readonly log: Log;
   readonly body: BodyLimits;
 }
 
@@ -106,7 +108,12 @@ export function sendTarget(request: Request): string | undefined {
  * @param target What `sendTarget` found.
  * @throws as `Publisher.send` and `readPayload`.
  */
-export async function answerSend(request: Request, target: string, context: SendContext): Promise<Response> {
+export async function answerSend(
+  request: Request,
+  target: string,
+  requestId: string,
+  context: SendContext,
+): Promise<Response> {
   const { auth } = context;
   const caller = auth.authorize(auth.isOpen ? undefined : bearerOf(request), "send");
   const options: SendOptions = {};
@@ -132,6 +139,9 @@ export async function answerSend(request: Request, target: string, context: Send
   const idempotencyKey = request.headers.get("idempotency-key");
   if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
   const { repeated, ...result } = await context.publisher.send(username, payload, options);
+  if (context.log.level === "debug") {
+    context.log.debug("message sent", { request_id: requestId, user: username, repeated, ...result });
+  }
   const isOnline = (result.nodes ?? result.sockets) > 0;
   return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {
     status: isOnline ? 200 : 202,
@@ -143,5 +153,6 @@ export async function answerSend(request: Request, target: string, context: Send
 export const send: Call = {
   route: ROUTE,
   effect: EFFECT_ON_FAILURE.send,
-  answer: (c, api) => answerSend(c.req.raw, segmentOf(c), { ...api, body: api.bodies.single }),
+  answer: (c, api) =>
+    answerSend(c.req.raw, segmentOf(c), c.env.requestId, { ...api, body: api.bodies.single }),
 };

@@ -97,6 +97,10 @@ export const Problem = z.object({
   status: z.number().int(),
   code: z.string().openapi({ example: "invalid_username" }),
   detail: z.string().openapi({ description: "What was wrong with this request and what to do" }),
+  request_id: z.string().optional().openapi({
+    description:
+      "Stands in the log beside what is said of this request, and in `X-Request-Id` of every answer",
+  }),
 }).openapi("Problem");
 
 /** An answer of JSON. */

@@ -1,0 +1,41 @@
+/**
+ * The id of a request: stands in its answer, in its problem and in the lines of the log that are about it. A caller that is
+ * trusted may bring its own, so that one id leads through several services; others get one that nobody else has.
+ */
+import type { Auth } from "../auth/auth.ts";
+import { AddressRanges } from "../net/addresses.ts";
+import { bearerOf } from "./credentials.ts";
+
+export const REQUEST_ID_HEADER = "x-request-id";
+
+/** What may stand in a log and in a header as it is; the ids of proxies and of tracing do. */
+const FORM = /^[\w.:;=+/@-]{1,128}$/;
+
+export class RequestIds {
+  readonly #auth: Pick<Auth, "isOpen" | "authorize">;
+  readonly #trusted: AddressRanges;
+
+  constructor(auth: Pick<Auth, "isOpen" | "authorize">, trustedProxies: readonly string[]) {
+    this.#auth = auth;
+    this.#trusted = new AddressRanges(trustedProxies);
+  }
+
+  /** @param peer Address at the other end of the request's connection. */
+  of(request: Request, peer: string): string {
+    const given = request.headers.get(REQUEST_ID_HEADER);
+    if (given === null || !FORM.test(given) || !this.#isTrusted(request, peer)) return crypto.randomUUID();
+    return given;
+  }
+
+  /** A proxy of ours, who shows a key, or anybody where everybody may do everything. */
+  #isTrusted(request: Request, peer: string): boolean {
+    if (this.#auth.isOpen || this.#trusted.has(peer)) return true;
+    try {
+      this.#auth.authorize(bearerOf(request), "any");
+      return true;
+    } catch {
+      // No key, or one that is not known: the call itself says so, where it needs one.
+      return false;
+    }
+  }
+}
