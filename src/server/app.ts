@@ -20,13 +20,16 @@ import { Turnstile } from "../http/turnstile.ts";
 import { type ConnectionInfo, FrontDoor } from "../http/front_door.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
 import type { Log } from "../log/log.ts";
+import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
-import type { OpenFiles } from "../metrics/open_files.ts";
+import { OpenFiles } from "../metrics/open_files.ts";
 import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
+import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
+import { openRequests } from "./requests.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
 
@@ -51,17 +54,24 @@ export interface App {
   close(): Promise<void>;
 }
 
-interface AppOptions {
-  /** Name of this node. */
-  node: string;
-  log: Log;
-  files: OpenFiles;
+export interface AppOptions extends Listeners {
+  /** Name of this node. @default as the settings have it, else `<hostname>:<port>` */
+  node?: string;
+  /** Used instead of the log that the settings describe; stays the caller's to close. */
+  log?: Log;
+  files?: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
   hasOpsSocket?: boolean;
-  /** Hears in this process what the backend is told of users: each change on one node, at least once. */
-  onUsersChanged?: OnUsersChanged | undefined;
+}
+
+/** What the program that holds a service hears of it, in this process. */
+export interface Listeners {
+  /** Answers what clients ask, in place of the webhook. */
+  readonly onRequest?: OnRequest | undefined;
+  /** Hears what the backend is told of users: each change on one node, at least once. */
+  readonly onUsersChanged?: OnUsersChanged | undefined;
 }
 
 export const VERSION: string = denoJson.version;
@@ -95,10 +105,18 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
   return { fold: usernameCase === "lower", bare: !isMemory && channelPrefix === "" };
 }
 
-/** @throws {ConfigError} with every fault of keys and tokens. */
-export function openApp(config: Config, options: AppOptions): App {
-  const parts = openParts(config, options);
-  const { engine, auth, publisher, broadcasts, connections, watch, events } = parts;
+/**
+ * Opens all that a service is but what listens: give `handle` the requests of a server of your own.
+ * @throws {ConfigError} with every fault of keys, tokens and the log.
+ */
+export function openApp(config: Config, options: AppOptions = {}): App {
+  const {
+    node = config.node ?? `${Deno.hostname()}:${config.port}`,
+    log = openServiceLog(config.node ?? String(config.port), config),
+    files = new OpenFiles(),
+  } = options;
+  const parts = openParts(config, { ...options, node, log, files });
+  const { engine, auth, publisher, broadcasts, connections, watch, events, asked } = parts;
   let isDraining = false;
   const router = openRouter(parts, () => isDraining);
   const upgrades = upgradesOf(parts, () => isDraining);
@@ -128,6 +146,8 @@ export function openApp(config: Config, options: AppOptions): App {
       await broadcasts.close();
       await publisher.close();
       await engine.close();
+      asked?.[Symbol.dispose]();
+      if (!options.log) log.close();
     },
   };
 }
@@ -137,7 +157,9 @@ type Parts = ReturnType<typeof openParts>;
 
 function openParts(
   config: Config,
-  { node, log, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
+  { node, log, files, redisTls, hasOpsSocket = false, onUsersChanged, onRequest }:
+    & AppOptions
+    & Required<Pick<AppOptions, "node" | "log" | "files">>,
 ) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
@@ -176,9 +198,10 @@ function openParts(
     ...{ config, node, log, engine, connections, metrics, onUsersChanged },
     version: VERSION,
   });
+  const asked = openRequests({ config, node, log, metrics, onRequest, version: VERSION });
   return {
     ...{ config, node, log, files, names, engine, auth, watch, turnstile, connections, metrics, publisher },
-    ...{ broadcasts, hasOpsSocket, events },
+    ...{ broadcasts, hasOpsSocket, events, asked },
   };
 }
 
@@ -211,7 +234,7 @@ function openRouter(parts: Parts, isDraining: () => boolean): Router {
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
-  const { config, log, engine, connections, publisher, events } = parts;
+  const { config, log, engine, connections, publisher, events, asked } = parts;
   const { broker, history } = engine;
   const limits = new ConnectionLimits(connections, config);
   const sessions = {
@@ -220,6 +243,7 @@ function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
     registry: connections,
     receipts: publisher.receipts,
     presence: events?.presence,
+    requests: asked?.requests,
     onForeign: foreignWarning(log),
   };
   const openSession = sessionOpener({

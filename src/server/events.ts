@@ -47,8 +47,9 @@ export interface Events {
 export function openEvents(parts: EventsParts): Events | undefined {
   const { config, node, version, log, engine, connections, metrics, onUsersChanged } = parts;
   const { webhookUrl: url, webhookSecrets: secrets, webhookTimeoutMs: timeoutMs } = config;
-  if (url === undefined && !onUsersChanged) return undefined;
-  const webhook = url === undefined
+  const isTold = url !== undefined && config.webhookEvents.includes("users");
+  if (!isTold && !onUsersChanged) return undefined;
+  const webhook = !isTold
     ? undefined
     : new Webhook({ url, secrets: secrets ?? [], timeoutMs, userAgent: `userwire/${version}` });
   const store = openEventStore(engine, {

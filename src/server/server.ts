@@ -12,7 +12,7 @@ import { type Place, settingsAt } from "../processes/place.ts";
 import { sendAway } from "../session/drain.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { ConfigError, orFaults } from "../protocol/errors.ts";
-import { type App, openApp } from "./app.ts";
+import { type App, type Listeners, openApp } from "./app.ts";
 import { logBanner } from "./banner.ts";
 import { Listener, type ListenerOptions } from "./listener.ts";
 import { OpsSocket } from "./ops_socket.ts";
@@ -30,9 +30,9 @@ const CLOSE_MS = 1_000;
  */
 export async function startServer(
   given: Config,
-  options: { log?: Log; place?: Place | undefined } = {},
+  options: { log?: Log; place?: Place | undefined } & Listeners = {},
 ): Promise<Server> {
-  const { place } = options;
+  const { place, onRequest, onUsersChanged } = options;
   const config = place ? settingsAt(place, given) : given;
   const faults: string[] = [];
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
@@ -64,7 +64,12 @@ export async function startServer(
   const log = options.log ??
     attempt(() => openServiceLog(config.node ?? String(port), config, place?.number));
 
-  const opened = log && attempt(() => openApp(config, { node, log, files, redisTls, hasOpsSocket: !!place }));
+  const opened = log && attempt(() =>
+    openApp(config, {
+      ...{ node, log, files, redisTls, hasOpsSocket: place !== undefined },
+      ...{ onRequest, onUsersChanged },
+    })
+  );
   if (opened) faults.push(...await faultsWithRedis(opened, config));
   if (!listener || !log || !opened || faults.length > 0) {
     await opened?.close();
@@ -108,7 +113,7 @@ interface Parts {
 }
 
 /** A running service. */
-export class Server {
+export class Server implements AsyncDisposable {
   /** Where the console page is, such as "http://127.0.0.1:8765/". */
   readonly url: string;
   readonly port: number;
@@ -181,6 +186,10 @@ export class Server {
   /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void> {
     return this.#ending ??= this.#end();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
   }
 
   async #end(): Promise<void> {
