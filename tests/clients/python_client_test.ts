@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
+import { RequestError } from "../../src/protocol/errors.ts";
 import { SECRET } from "../../testkit/closed.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
@@ -21,6 +22,12 @@ Deno.test({
       USERWIRE_JWT_SECRET: SECRET,
       USERWIRE_MAX_BODY_BYTES: "4194304",
       USERWIRE_JWT_CLOCK_TOLERANCE_S: "0",
+    }, {
+      onRequest({ user, op, data, signal }) {
+        if (op === "echo") return { user, data };
+        if (op === "hang") return new Promise((resolve) => signal.addEventListener("abort", resolve));
+        throw new RequestError("Not that", "unknown_op", { retryMs: 1_500 });
+      },
     });
     const child = new Deno.Command(PYTHON, {
       args: [CHECKS, service.server.url, key.key, SECRET],

@@ -160,13 +160,14 @@ Deno.test("A backend that hangs is left after its time, then not asked at all, a
 
 Deno.test("A thousand requests of a connection arrive in their order, one at a time, and the 17th at once is too many", async () => {
   const came: unknown[] = [];
-  let held: PromiseWithResolvers<void> | undefined;
+  const held = Promise.withResolvers<void>();
+  let isHeld = false;
   const bell = new Bell();
   await using service = await Service.start({ USERWIRE_MAX_FRAMES_PER_SECOND: "1000000" }, {
     async onRequest({ data }) {
       came.push(data);
       bell.ring();
-      await held?.promise;
+      if (isHeld) await held.promise;
       return data;
     },
   });
@@ -181,7 +182,7 @@ Deno.test("A thousand requests of a connection arrive in their order, one at a t
   }
   assertEquals(came, Array.from({ length: COUNT }, (_, i) => i));
 
-  held = Promise.withResolvers();
+  isHeld = true;
   for (let i = 1; i <= MAX_OUTSTANDING + 1; i++) ask(socket, `x${i}`, { data: i });
   const { err, ...busy } = await socket.nextJson();
   assertEquals(busy, { t: "re", id: "x17", ok: false, code: "busy", retry_ms: 1_000 });

@@ -1,7 +1,7 @@
 /** The requests of one connection in orders of events that real sockets meet only by chance. */
 import { assertEquals } from "@std/assert";
 import { Metrics } from "../../src/metrics/metrics.ts";
-import { type ReadRequest, type ReplyFrame } from "../../src/protocol/frames.ts";
+import type { ReadRequest, ReplyFrame } from "../../src/protocol/frames.ts";
 import { type Answer, MAX_UNDER_WAY, Requests } from "../../src/requests/requests.ts";
 import { RequestLine } from "../../src/session/request_line.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
