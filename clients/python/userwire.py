@@ -835,6 +835,7 @@ class Sender:
         ttl: Optional[int] = None,
         expect_online: bool = False,
         wait_ack: Optional[float] = None,
+        unacked: Optional[int] = None,
         idempotency_key: Optional[str] = None,
     ) -> Sent:
         """Sends a message.
@@ -843,13 +844,15 @@ class Sender:
         :param ttl: How long it is kept for a user who is away, in seconds.
         :param expect_online: Only send to a user who is online; else Refused with the code ``user_offline``.
         :param wait_ack: Wait so many seconds for clients to confirm it; see ``Sent.acked``.
+        :param unacked: Have the webhook ``message.unacked`` sent when no client has confirmed it after so many seconds;
+            0: at once, when the user is offline.
         :param idempotency_key: Sends with the same key within five minutes are one. Every call has one of its own if
             not given; give it when you may call again yourself.
         :raises ValueError: when ``data`` is not JSON.
         :raises Refused: when the service does not take it.
         :raises Unavailable: when it can't be reached, or is not ready.
         """
-        options = _send_query(ttl, expect_online, wait_ack)
+        options = _send_query(ttl, expect_online, wait_ack, unacked)
         return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, idempotency_key))
 
     def send_to_group(
@@ -862,6 +865,7 @@ class Sender:
         store: Optional[str] = None,
         except_user: Optional[str] = None,
         wait_ack: Optional[float] = None,
+        unacked: Optional[int] = None,
         idempotency_key: Optional[str] = None,
     ) -> GroupSent:
         """Sends a message to every user of a group. What is not said here is as for ``send``.
@@ -871,7 +875,7 @@ class Sender:
         :param except_user: A user of the group who does not get it.
         :raises Refused: with the code ``group_not_found`` when there is no such group.
         """
-        options = {**_send_query(ttl, expect_online, wait_ack), **_given_only(store=store)}
+        options = {**_send_query(ttl, expect_online, wait_ack, unacked), **_given_only(store=store)}
         if except_user is not None:
             options["except"] = except_user
         answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, idempotency_key)
@@ -1149,9 +1153,11 @@ def _query(**values: Any) -> str:
     return f"?{text}" if text else ""
 
 
-def _send_query(ttl: Optional[int], expect_online: bool, wait_ack: Optional[float]) -> Dict[str, Any]:
+def _send_query(
+    ttl: Optional[int], expect_online: bool, wait_ack: Optional[float], unacked: Optional[int]
+) -> Dict[str, Any]:
     wait = {} if wait_ack is None else {"wait": "ack", "timeout": round(wait_ack * 1000)}
-    return {**_given_only(ttl=ttl, expect="online" if expect_online else None), **wait}
+    return {**_given_only(ttl=ttl, expect="online" if expect_online else None, unacked=unacked), **wait}
 
 
 def _given_only(**values: Any) -> Dict[str, Any]:

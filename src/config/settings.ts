@@ -126,7 +126,7 @@ export const SETTINGS = {
   redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time limit for an answer of Redis"),
   webhookUrl: optional("USERWIRE_WEBHOOK_URL", secureUrl, "URL of the backend that is sent webhooks; if unset, there are none"),
   webhookSecrets: optional("USERWIRE_WEBHOOK_SECRETS", webhookSecrets, "Secrets with which webhooks are signed, comma separated: the one in use, and while it is being changed the other one too"),
-  webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users", "requests"), ["users"], "What webhooks carry, comma separated"),
+  webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users", "requests", "unacked"), ["users"], "What webhooks carry, comma separated"),
   webhookTimeoutMs: setting("USERWIRE_WEBHOOK_TIMEOUT_MS", milliseconds(100, 60_000), 5000, "Time limit for the answer to a webhook, or to a request of a client"),
   offlineAfterS: setting("USERWIRE_OFFLINE_AFTER_S", seconds(1, 3600), 15, "Time without a connection after which a user is told to be offline"),
   drainS: setting("USERWIRE_DRAIN_S", seconds(0, 3600), 10, "Time over which clients are disconnected at shutdown"),

@@ -188,15 +188,16 @@ function openParts(
     lostSockets: () => connections.lost,
   });
   const foldUsernames = config.usernameCase === "lower";
-  const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
+  const events = openEvents({
+    ...{ config, node, log, engine, connections, metrics, onUsersChanged },
+    version: VERSION,
+  });
+  const unacked = events?.unacked;
+  const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics, unacked });
   const broadcasts: Broadcasts = new Broadcasts({
     ...{ ...config, broker, history, metrics, log, registry: connections },
     receipts: publisher.receipts,
     onForeign: foreignWarning(log),
-  });
-  const events = openEvents({
-    ...{ config, node, log, engine, connections, metrics, onUsersChanged },
-    version: VERSION,
   });
   const asked = openRequests({ config, node, log, metrics, onRequest, version: VERSION });
   return {
@@ -244,6 +245,7 @@ function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
     receipts: publisher.receipts,
     presence: events?.presence,
     requests: asked?.requests,
+    unacked: events?.unacked,
     onForeign: foreignWarning(log),
   };
   const openSession = sessionOpener({

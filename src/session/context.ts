@@ -28,6 +28,8 @@ export interface SessionContext {
   readonly presence?: { opened(username: string): void; closed(username: string): void } | undefined;
   /** What clients ask is answered there; undefined when nobody does. */
   readonly requests?: Requests | undefined;
+  /** Hears who has confirmed a message that is watched; undefined when nobody is told. */
+  readonly unacked?: { unwatch(token: string, users: readonly string[]): Promise<void> } | undefined;
   readonly receipts: Pick<Receipts, "handed" | "confirm">;
   /** On the user's channel came a message with a number that is not of this installation's history. */
   onForeign(username: string): void;

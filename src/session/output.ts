@@ -8,6 +8,7 @@ import { messageOf } from "../protocol/errors.ts";
 import {
   frameOf,
   isEnvelope,
+  partsOfReceipt,
   payloadOf,
   receiptOf,
   replayFrameOf,
@@ -134,21 +135,25 @@ export class Output implements ReplayOutput {
   /** A message whose sender waits for receipts has arrived. Once for each, before it is known when it is delivered. */
   onHanded(receipt: string): void {
     const { receipts, log } = this.#context;
+    const { waiter } = partsOfReceipt(receipt);
+    if (waiter === undefined) return;
     // A sender that is not told waits until its time is over.
-    receipts.handed(receipt, this.#owner.username).catch((error: unknown) => {
+    receipts.handed(waiter, this.#owner.username).catch((error: unknown) => {
       log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
     });
   }
 
   /** The client has every message up to this number. */
   acknowledge(seq: number): void {
-    const { receipts, log } = this.#context;
+    const { receipts, unacked, log } = this.#context;
     // A sender that is not told waits until its time is over.
     const onError = (error: unknown) =>
       log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) });
     this.#receipts = this.#receipts?.filter((entry) => {
       if (entry.seq > seq) return true;
-      receipts.confirm(entry.receipt, this.#owner.id).catch(onError);
+      const { waiter, token } = partsOfReceipt(entry.receipt);
+      if (token !== undefined) void unacked?.unwatch(token, [this.#owner.username]);
+      if (waiter !== undefined) receipts.confirm(waiter, this.#owner.id).catch(onError);
       return false;
     });
   }

@@ -42,7 +42,7 @@ const ROOMS: readonly Room[] = [
   {
     name: "events",
     only: ["broker", "redis", "log", "protocol"],
-    doors: ["events.ts", "open.ts", "presence.ts"],
+    doors: ["events.ts", "open.ts", "presence.ts", "unacked.ts", "unacked_teller.ts"],
     typesOf: ["broker", "log"],
   },
   // Who picks the implementations of the contracts.
