@@ -113,7 +113,9 @@ export class Webhook implements Disposable {
       return { status, headers, body: await textOf(response) };
     } catch (error) {
       if (timeout.aborted) return { reason: `no answer within ${timeoutMs} ms`, isTimeout: true };
-      return { reason: messageOf(error) };
+      // What lies beneath says which: nobody there, a certificate, a name that is not found.
+      const cause = error instanceof Error ? error.cause : undefined;
+      return { reason: cause === undefined ? messageOf(error) : `${messageOf(error)}: ${messageOf(cause)}` };
     }
   }
 

@@ -88,11 +88,7 @@ redisTest(
     const env = { REDIS_URL: redis.url, ...receiver.env, ...EVENTS };
     await using here = await Service.start(env);
     await using there = await Service.start(env);
-    await here.fetch("/v1/groups/team", {
-      method: "PUT",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ users: ["alice", "bob", "raw", "out"] }),
-    });
+    await here.server.app.publisher.groups.put("team", ["alice", "bob", "raw", "out"]);
     await using client = connectAlice(there.server.url);
     const inbox = new Inbox(client);
     await inbox.state("open");
@@ -137,7 +133,7 @@ redisTest("A node that dies with a send behind it leaves nobody untold", async (
   let id: unknown;
   {
     await using dying = await ProcessService.start(env);
-    ({ id } = await send(dying, "users/bob/messages?unacked=2"));
+    ({ id } = await send(dying, "users/bob/messages?unacked=1"));
     dying.signal("SIGKILL");
   }
   await untilTold(receiver, "bob");
