@@ -22,6 +22,8 @@ const ROUNDS = setting("ROUNDS", 7);
 const SECONDS = setting("SECONDS", 5);
 const MOST = 1.2;
 const TICK_MS = 10;
+const SETTLE_MS = 1_500;
+const GO = "go", STOP = "stop";
 const SECRET = "whsec_" + btoa("x".repeat(32));
 
 function setting(name: string, fallback: number): number {
@@ -36,25 +38,32 @@ function open(port: number, user: string): Promise<WebSocket> {
   });
 }
 
-/** Asks once a second with each socket, spread over it, until its standard input ends. */
+/** Asks once a second with each socket, spread over it, while it is told to; until its standard input ends. */
 async function ask(port: number): Promise<void> {
   const sockets = await Promise.all(Array.from({ length: ASKERS }, (_, i) => open(port, `asker-${i}`)));
   console.log("ready");
   let next = 0;
-  const timer = setInterval(() => {
-    const id = crypto.randomUUID();
-    sockets[next++ % ASKERS]!.send(JSON.stringify({ t: "req", id, op: "typing", data: { room: 7 } }));
-  }, 1_000 / ASKERS);
-  for await (const _ of Deno.stdin.readable);
+  let timer: ReturnType<typeof setInterval> | undefined;
+  for await (const word of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+    clearInterval(timer);
+    if (word !== GO) continue;
+    timer = setInterval(() => {
+      const id = crypto.randomUUID();
+      sockets[next++ % ASKERS]!.send(JSON.stringify({ t: "req", id, op: "typing", data: { room: 7 } }));
+    }, 1_000 / ASKERS);
+  }
   clearInterval(timer);
   for (const socket of sockets) socket.close();
 }
 
+/** The other process: connected all the time, so that it is the requests alone that make a difference. */
 class Askers implements AsyncDisposable {
   readonly #child: Deno.ChildProcess;
+  readonly #words: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
 
   private constructor(child: Deno.ChildProcess) {
     this.#child = child;
+    this.#words = child.stdin.getWriter();
   }
 
   static async start(port: number): Promise<Askers> {
@@ -66,13 +75,17 @@ class Askers implements AsyncDisposable {
     const reader = child.stdout.getReader();
     await reader.read();
     reader.releaseLock();
-    // All that may be under way is, and the rest is refused.
-    await new Promise((resolve) => setTimeout(resolve, 1_500));
     return new Askers(child);
   }
 
+  /** Resolves when all that may be under way is, or nothing more. */
+  async tell(word: string): Promise<void> {
+    await this.#words.write(new TextEncoder().encode(word));
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#child.stdin.close();
+    await this.#words.close();
     await this.#child.stdout.cancel();
     await this.#child.status;
   }
@@ -133,10 +146,12 @@ async function compare(own: (started: AsyncDisposable) => void): Promise<boolean
   const without: Figures[] = [], withThem: Figures[] = [];
   {
     await using publisher = await Publisher.open({ redisUrl: redis.url });
+    await using askers = await Askers.start(port);
     await round(publisher, latencies); // the first is to warm up
     for (let i = 0; i < ROUNDS; i++) {
+      await askers.tell(STOP);
       without.push(await round(publisher, latencies));
-      await using _askers = await Askers.start(port);
+      await askers.tell(GO);
       withThem.push(await round(publisher, latencies));
     }
   }
