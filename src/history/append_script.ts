@@ -5,7 +5,7 @@
 import { historyKey, idempotencyKey, positionKey, type PubSubWords, Script } from "../redis/commands.ts";
 import { newEpoch } from "./epochs.ts";
 import type { Appended } from "./history.ts";
-import { OPEN_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
+import { OPEN_POSITION, READ_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
 
 /** What both answer for each user. */
 export type AppendReply = [
@@ -17,11 +17,18 @@ export type AppendReply = [
   tag?: string,
 ];
 
+/**
+ * Lua for how many messages a stream holds: one more than is shown. Should a message be undone, the oldest must not have left
+ * for it. As text: Redis prints the numbers that it is given by scripts at some cost.
+ */
+export const MOST = "local most = string.format('%.0f', count + 1)";
+
 /** What is to be appended, as all users have it. */
 export const MESSAGE = `
-local elsewhere = ''
+local elsewhere, remembered = '', ''
 local head, tail, id = ARGV[1], ARGV[2], ARGV[3]
 local count, ttl, counter_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+${MOST}
 local timeline, expect_online = ARGV[7], ARGV[8]
 local fingerprint, memory_ttl = ARGV[9], tonumber(ARGV[10])
 -- Other data has taken the place of that which was looked at: nothing may be numbered in it.
@@ -40,23 +47,35 @@ function unlessFailed(command: string, andThen = ""): string {
   end`;
 }
 
-const ADD = "'XADD', history, 'MAXLEN', count + 1, seq .. '-0', 'm', payload, 'x', ends";
+const ENTRY = "'MAXLEN', most, seq .. '-0', 'm', payload, 'x', leaves";
+const ADD = `'XADD', history, ${ENTRY}`;
+/** Answers false where there is no stream. */
+const ADD_IF_THERE = `'XADD', history, 'NOMKSTREAM', ${ENTRY}`;
 
 /** Lua for a user of a group, which reads `keeps_for_offline`. */
 const OF_GROUP = `
 -- Where there is no counter no client has a position that it could come back with.
-if reached == 0 and redis.call('EXISTS', position) == 0 then return {'unseen'} end
+if reached == 0 and not before[1] then return {'unseen'} end
 keeps_it = keeps_for_offline or reached > 0
+`;
+
+/** Lua that leaves the time in `now`, in ms, and in `leaves`, as text, when what is kept for `ttl` has left. */
+export const CLOCK = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local leaves = string.format('%.0f', now + ttl)
 `;
 
 /**
  * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`.
- * @param options.time Lua for what TIME answers.
+ * @param options.reached Lua for how many subscriptions the channel has. Not what PUBLISH answers: that counts those by
+ * pattern, too.
+ * @param options.clock Lua that leaves `now` and `leaves`, see `CLOCK`; "" where they are there already.
  * @param options.isOfGroup Whether it passes over users who were not seen for long.
  */
 export const appendIt = (
   { publish, numsub }: PubSubWords,
-  { time = "redis.call('TIME')", isOfGroup = false } = {},
+  { reached = `redis.call('PUBSUB', '${numsub}', channel)[2]`, clock = CLOCK, isOfGroup = false } = {},
 ) => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
@@ -66,31 +85,34 @@ if memory then
   end
 end
 
--- Not what PUBLISH answers: that counts subscriptions by pattern, too.
-local reached = redis.call('PUBSUB', '${numsub}', channel)[2]
+local reached = ${reached}
 if expect_online == '1' and reached == 0 then return {'offline'} end
 local keeps_it = true
-${isOfGroup ? OF_GROUP : ""}
+${isOfGroup ? READ_POSITION + OF_GROUP : ""}
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
 -- None of these commands answers with a table, unless it is an error.
 local failed
 local seq, kept_epoch, payload, tag = '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left
 if count > 0 then
-  local time = ${time}
-  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ttl
-  left = redis.call('PTTL', history)
+  ${clock}
+  ${isOfGroup ? "" : READ_POSITION}
+  -- How long the history lives on; -2 for none. A new position begins with none. Redis knows it, too: the position is read anyway.
+  local ends = tonumber(before[6])
+  if not before[1] then left = -2 elseif ends then left = ends - now else left = redis.call('PTTL', history) end
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%.0f', tonumber(last) + 1)
-  -- Four characters tell the epoch, four the message. One more message stays than is shown: should this one be undone,
-  -- the oldest must not have left for it.
+  -- Four characters tell the epoch, four the message.
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
   kept_epoch = epoch
   ${unlessFailed("'HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag", "is_counted = true")}
-  if keeps_it then
+  if keeps_it and left ~= -2 then
+    ${unlessFailed(ADD_IF_THERE, "if reply then is_stored = true else left = -2 end")}
+  end
+  if keeps_it and left == -2 then
     ${unlessFailed(ADD, "is_stored = true")}
   end
   if failed and keeps_it and not is_stored and string.find(failed.err, 'equal or smaller', 1, true) then
@@ -109,6 +131,7 @@ if count > 0 then
   if left < ttl then
     ${unlessFailed("'PEXPIRE', history, keep + slack")}
     ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
+    ${unlessFailed("'HSET', position, 'ends', string.format('%.0f', now + keep + slack)")}
   end
 else
   payload = head .. tail
@@ -140,7 +163,7 @@ if failed then
     ${
   unlessFailed(
     "'HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '', " +
-      "'tag', was[5] or ''",
+      "'tag', was[5] or '', 'ends', was[6] or ''",
   )
 }
   elseif is_counted then
@@ -155,7 +178,7 @@ const append = (words: PubSubWords) => `
 ${MESSAGE}
 local position, history, memory = KEYS[2], KEYS[3], KEYS[4]
 local channel, epoch_if_new = ARGV[12], ARGV[13]
-elsewhere = ARGV[14] or ''
+remembered, elsewhere = ARGV[14], ARGV[15] or ''
 ${appendIt(words)}`;
 
 /** @param count How many messages are kept of each user: what it is tried with has to match. */
@@ -165,7 +188,7 @@ export function appendScript(count: number): Script {
       keys: [positionKey(tag), positionKey(tag), historyKey(tag), idempotencyKey(tag, "trial")],
       args: [
         ...["", "", "", String(Math.min(count, 1)), TRIAL_TTL_MS, TRIAL_TTL_MS, "0.trial"],
-        ...["0", newEpoch(), "1", "", tag, newEpoch()],
+        ...["0", newEpoch(), "1", "", tag, newEpoch(), ""],
       ],
     }),
   });
@@ -174,16 +197,19 @@ export function appendScript(count: number): Script {
 /** Appends it for one user after the other: what fails for one is undone for that one, and said in its place. */
 export const APPEND_TO_ALL = new Script((words) => `
 ${MESSAGE}
-local random, users = ARGV[12], #ARGV - 12
+local random, users = ARGV[12], (#ARGV - 12) / 2
 local random_each, keys_each = #random / users, (#KEYS - 1) / users
-local function append(position, history, memory, channel, epoch_if_new)
-${appendIt(words)}
+local counts = redis.call('PUBSUB', '${words.numsub}', unpack(ARGV, 13, 12 + users))
+${CLOCK}
+local function append(position, history, memory, channel, epoch_if_new, subscriptions)
+${appendIt(words, { reached: "subscriptions", clock: "" })}
 end
 local results = {}
 for i = 1, users do
   local key = 1 + (i - 1) * keys_each
+  remembered = ARGV[12 + users + i]
   local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[12 + i],
-    string.sub(random, (i - 1) * random_each + 1, i * random_each))
+    string.sub(random, (i - 1) * random_each + 1, i * random_each), counts[2 * i])
   -- Redis before 7 raises its errors as text; so does Lua.
   if not is_done and type(result) ~= 'table' then
     result = {err = 'ERR Error running script (call to append): ' .. result}
@@ -194,19 +220,25 @@ return results
 `);
 
 /** How many arguments each message of `APPEND_EACH` has. */
-export const ARGS_OF_EACH = 8;
+export const ARGS_OF_EACH = 9;
 
 /** Appends several messages, each for a user of its own: what fails for one is undone for that one, and said in its place. */
 export const APPEND_EACH = new Script((words) => `
 ${MESSAGE}
-local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint)
-${appendIt(words)}
+local channels = {}
+for i = 12, #ARGV, ${ARGS_OF_EACH} do channels[#channels + 1] = ARGV[i] end
+local counts = redis.call('PUBSUB', '${words.numsub}', unpack(channels))
+${CLOCK}
+local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint,
+  subscriptions)
+${appendIt(words, { reached: "subscriptions", clock: "local leaves = string.format('%.0f', now + ttl)" })}
 end
 local results, key = {}, 2
 for i = 12, #ARGV, ${ARGS_OF_EACH} do
   local memory = ARGV[i + 7] ~= '' and KEYS[key + 2]
+  remembered = ARGV[i + 8]
   local is_done, result = pcall(append, KEYS[key], KEYS[key + 1], memory, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3],
-    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7])
+    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7], counts[2 * (#results + 1)])
   -- Redis before 7 raises its errors as text; so does Lua.
   if not is_done and type(result) ~= 'table' then
     result = {err = 'ERR Error running script (call to append): ' .. result}

@@ -21,7 +21,7 @@
  */
 import denoJson from "../../deno.json" with { type: "json" };
 import { type PubSubWords, SHARDED } from "../redis/commands.ts";
-import { appendIt } from "./append_script.ts";
+import { appendIt, MOST } from "./append_script.ts";
 import { CHECKS } from "./function_checks.ts";
 import { COUNTER_TTL_MS, type HistoryLimits, IDEMPOTENCY_TTL_MS } from "./history.ts";
 import { TIMELINE_TTL_MS } from "./timeline.ts";
@@ -81,9 +81,11 @@ local function append(m)
   local position, history, memory, channel = m.position, m.history, m.memory, m.channel
   local head, tail, id, epoch_if_new = m.head, m.tail, m.id, m.names
   local count, ttl, counter_ttl = ${settings.count}, m.ttl or ${settings.ttlMs}, ${COUNTER_TTL_MS}
-  local timeline, elsewhere, expect_online = m.timeline, m.elsewhere, m.expect_online
+  local timeline, elsewhere, remembered, expect_online = m.timeline, m.elsewhere, '', m.expect_online
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
-${appendIt(words, { time: "m.time" })}
+  local now, leaves = m.now, string.format('%.0f', m.now + ttl)
+  ${MOST}
+${appendIt(words, { clock: "" })}
 end
 ${sendIn(words === SHARDED)}`;
 }
@@ -210,7 +212,7 @@ local function send(keys, argv)
   local key = 'userwire:{' .. channel .. '}:'
   local message = {
     position = key .. 'position', history = key .. 'inbox', memory = options.key and key .. 'key:' .. options.key,
-    channel = channel, time = time, id = id, ttl = options.ttl, expect_online = options.expect and '1' or '0', names = names,
+    channel = channel, now = now, id = id, ttl = options.ttl, expect_online = options.expect and '1' or '0', names = names,
     head = '\1uw1' .. kind .. '{"t":"m",',
     tail = '"id":"' .. id .. '","ts":' .. string.format('%.0f', now) .. encoding .. ',"data":' .. data .. '}',
     -- Not that of a send by HTTP: to have used a key both ways is a mistake, and is told.

@@ -1,6 +1,6 @@
 /** The script that appends one message for each user of a page, and notes in the same step that the run has come so far. */
 import { Script } from "../redis/commands.ts";
-import { appendIt, MESSAGE } from "./append_script.ts";
+import { appendIt, CLOCK, MESSAGE } from "./append_script.ts";
 import { ADD_SUMS, NOTE_SUMS } from "./run_scripts.ts";
 
 /** What it answers: "passed" alone, when the run is somewhere else. */
@@ -26,10 +26,10 @@ local keeps_for_offline = ARGV[12] == '1'
 local has_run, from, to, run_ttl = ARGV[13] == '1', ARGV[14], ARGV[15], ARGV[16]
 local is_last, is_kept = ARGV[17] == '1', ARGV[18] == '1'
 local random, ended, is_elsewhere = ARGV[19], ARGV[20], ARGV[21]
-local before = 21
-local users = #ARGV - before
+local fixed = 21
+local users = #ARGV - fixed
 local random_each = users > 0 and #random / users or 0
-local now = redis.call('TIME')
+${CLOCK}
 local first_key = has_run and 2 or 1
 local run = has_run and KEYS[2]
 local sums, noted_sums = {0, 0, 0, 0, 0, 0, 0}, ''
@@ -42,18 +42,19 @@ if run then
   noted_sums = state[2]
 end
 
-local function append(position, history, memory, channel, epoch_if_new)
-${appendIt(words, { time: "now", isOfGroup: true })}
+local counts = users > 0 and redis.call('PUBSUB', '${words.numsub}', unpack(ARGV, fixed + 1, fixed + users))
+local function append(position, history, memory, channel, epoch_if_new, subscriptions)
+${appendIt(words, { reached: "subscriptions", clock: "", isOfGroup: true })}
 end
 
 local reply = {'noted', '', '', '', ''}
 for i = 1, users do
-  local channel, key = ARGV[before + i], first_key + 2 * i
+  local channel, key = ARGV[fixed + i], first_key + 2 * i
   local position = KEYS[key - 1] or 'userwire:{' .. channel .. '}:position'
   local history = KEYS[key] or 'userwire:{' .. channel .. '}:inbox'
   elsewhere = string.sub(is_elsewhere, i, i) == '1' and ended or ''
   local is_done, result = pcall(append, position, history, false, channel,
-    string.sub(random, (i - 1) * random_each + 1, i * random_each))
+    string.sub(random, (i - 1) * random_each + 1, i * random_each), counts[2 * i])
   local outcome = is_done and result[1]
   if outcome == 'appended' then
     sums[1] = sums[1] + 1

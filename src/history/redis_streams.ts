@@ -53,6 +53,7 @@ import {
   type Send,
   type SinceOptions,
 } from "./history.ts";
+import { LastAppends } from "./last_appends.ts";
 import type { Lineage, Part } from "./lineage.ts";
 import { RedisRuns } from "./redis_runs.ts";
 import { SINCE, type SinceReply } from "./since_script.ts";
@@ -71,6 +72,7 @@ export class RedisStreamsHistory implements History {
   readonly limits: HistoryLimits;
   readonly #redis: Redis;
   readonly #timeline: Timeline;
+  readonly #remembered = new LastAppends();
   readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
   /** Public for a history over several. */
@@ -123,6 +125,7 @@ export class RedisStreamsHistory implements History {
         ...this.#message(message, options),
         channel,
         newEpoch(),
+        this.#remembered.of(channel),
         ...this.#elsewhere(channel),
       ]);
     return this.#appended(channel, await this.#onData(run) as AppendReply);
@@ -138,6 +141,7 @@ export class RedisStreamsHistory implements History {
         ...this.#message(message, options),
         newEpochs(channels.length),
         ...channels,
+        ...channels.map((channel) => this.#remembered.of(channel)),
       ]);
     return await this.#settled(run, (i) => channels[i]!);
   }
@@ -155,6 +159,7 @@ export class RedisStreamsHistory implements History {
           String(ttlMs ?? this.limits.ttlMs),
           expectOnline ? "1" : "0",
           idempotency?.fingerprint ?? "",
+          this.#remembered.of(channel),
         );
       }
       return this.#redis.evaluateEach(APPEND_EACH, keys, args);
@@ -255,7 +260,11 @@ export class RedisStreamsHistory implements History {
     }
     if (seq === "") return { outcome, id, position: undefined, reached: Number(reached) };
     const position = { epoch, seq: Number(seq) };
-    if (tag !== undefined && this.#timeline.appended(channel, position.seq, tag)) void this.#redis.lookNow();
+    // Without one it is what an earlier send came to.
+    if (tag !== undefined) {
+      this.#remembered.note(channel, position.seq, tag);
+      if (this.#timeline.appended(channel, position.seq, tag)) void this.#redis.lookNow();
+    }
     return { outcome, id, position, reached: Number(reached) };
   }
 
@@ -294,6 +303,7 @@ export class RedisStreamsHistory implements History {
       peek ? "1" : "0",
       channel,
       String(this.limits.count),
+      this.#remembered.of(channel),
       ...this.#elsewhere(channel),
     ]);
     const [epoch, former, last, upTo, lastTag, afterTag, reached, ...messages] = reply as SinceReply;

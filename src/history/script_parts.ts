@@ -1,12 +1,16 @@
 /** Pieces of Lua that several scripts of the history share. */
 
+/** Lua that leaves in `before` what the position was. */
+export const READ_POSITION =
+  "local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'ends')";
+
 /**
- * Lua that sees to it that the position is of this timeline. Reads `position`, `history`, `timeline`, `elsewhere`,
- * `epoch_if_new` and `counter_ttl` of the script around it; leaves `epoch`, `last` and `former`, and in `before` what was there.
- * Every key gets its end in the same step as its first value: what comes after may fail.
+ * Lua that sees to it that the position is of this timeline, and not older than the append that the asking process remembers.
+ * Reads `position`, `history`, `timeline`, `elsewhere`, `remembered` ("<seq>.<tag>", or "" for none), `epoch_if_new` and
+ * `counter_ttl` of the script around it, and what `READ_POSITION` leaves; leaves `epoch`, `last` and `former`. Every key gets
+ * its end in the same step as its first value: what comes after may fail.
  */
 export const OPEN_POSITION = `
-local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag')
 local epoch, last, former = before[1], before[2] or '0', before[4] or ''
 if not epoch then
   epoch = epoch_if_new
@@ -20,7 +24,21 @@ if not epoch then
   end
   redis.call('DEL', history)
 elseif before[3] == timeline then
-  -- As it should be.
+  if remembered ~= '' and remembered ~= before[5] then
+    -- Others went on from there, or this user's keys alone were put back from a copy. Then its numbers are given out a second
+    -- time from a place that nobody knows: nothing of the old epoch is vouched for.
+    local seq, tag = string.match(remembered, '^(%d+)%.(.*)$')
+    local is_there = tonumber(last) > tonumber(seq)
+    if is_there then
+      local entry = redis.call('XRANGE', history, seq .. '-0', seq .. '-0')[1]
+      is_there = not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true)
+    end
+    -- A tag begins as its epoch does.
+    if not is_there and string.sub(tag, 1, 4) == string.sub(epoch, 1, 4) then
+      epoch, former = epoch_if_new, ''
+      redis.call('HSET', position, 'epoch', epoch, 'former', former)
+    end
+  end
 elseif elsewhere ~= '' and not string.find(elsewhere, ',' .. (before[3] or '') .. ',', 1, true) then
   -- It came from another master of the cluster, where it was whole.
   redis.call('HSET', position, 'timeline', timeline)

@@ -1,7 +1,7 @@
 /** The script that reads a page of a user's history, and the position with it. */
 import { historyKey, positionKey, Script } from "../redis/commands.ts";
 import { newEpoch } from "./epochs.ts";
-import { OPEN_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
+import { OPEN_POSITION, READ_POSITION, slackOf, TRIAL_TTL_MS } from "./script_parts.ts";
 
 export type SinceReply = [
   ...[epoch: string, former: string, last: string, upTo: string, lastTag: string, afterTag: string],
@@ -17,10 +17,11 @@ export const SINCE = new Script(
 local position, history = KEYS[1], KEYS[2]
 local after, limit, counter_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local timeline, epoch_if_new, wants_proof, is_peek, channel = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local count, elsewhere = tonumber(ARGV[9]), ARGV[10] or ''
+local count, remembered, elsewhere = tonumber(ARGV[9]), ARGV[10], ARGV[11] or ''
 -- A client that asks for the position alone has not subscribed yet.
 local reached = after == '' and -1 or redis.call('PUBSUB', '${numsub}', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
+${READ_POSITION}
 ${OPEN_POSITION}
 if redis.call('PTTL', position) < counter_ttl then
   local slack = ${slackOf("counter_ttl")}
@@ -67,7 +68,7 @@ return result
   {
     probe: (tag) => ({
       keys: [positionKey(tag), historyKey(tag)],
-      args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1"],
+      args: ["0", "1", TRIAL_TTL_MS, "0.trial", newEpoch(), "1", "0", tag, "1", ""],
     }),
   },
 );

@@ -544,6 +544,7 @@ test("sets the ends of keys now and then, never too early for what they hold", a
   assertEquals(await ends(), first);
   // As if the slack had passed.
   await redis.cli("PEXPIRE", history, 59_000);
+  await redis.cli("HSET", position, "ends", Math.floor(await timeOf(redis)) + 59_000);
   await append();
   const second = await ends();
   assert(second.every((end, i) => end >= first[i]!), `${second} is before ${first}`);
@@ -556,4 +557,22 @@ test("sets the ends of keys now and then, never too early for what they hold", a
   await redis.cli("HSET", position, "seq", 1, "tag", "");
   await append();
   assert(Number(await redis.cli("PTTL", history)) > 6 * DAY_MS);
+});
+
+test("gives keys an end that took the place of some that were lost", async ({ redis, ours }) => {
+  const keys = ["userwire:{alice}:inbox", "userwire:{alice}:position"] as const;
+  const lives = () => Promise.all(keys.map((key) => redis.cli("PTTL", key) as Promise<number>));
+  const append = () => ours.history.append("alice", outgoing("m"));
+  for (const lost of [[keys[0]], [keys[1]], keys]) {
+    await append();
+    await redis.cli("DEL", ...lost);
+    const { seq } = placeOf(await append());
+    assert((await lives()).every((ms) => ms > 50_000), `${lost} lost: they end in ${await lives()} ms`);
+    assertEquals(seqsOf(await ours.history.since("alice", 0, 10)), [seq]);
+  }
+  // Written before a position said when its history ends.
+  await redis.cli("HDEL", keys[1], "ends");
+  await redis.cli("PEXPIRE", keys[0], 30_000);
+  await append();
+  assert((await lives()).every((ms) => ms > 50_000), `they end in ${await lives()} ms`);
 });

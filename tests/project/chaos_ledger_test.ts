@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertRejects } from "@std/assert";
 import { CALM_AFTER_MS, CALM_BEFORE_MS, Ledger } from "../programs/chaos/ledger.ts";
-import { copyWithout } from "../programs/chaos/without_proof.ts";
+import { copyWithout, CREDULITIES } from "../programs/chaos/without_proof.ts";
 
 /** Time that a step takes, in milliseconds: more than what must be calm around a send. */
 const STEP_MS = CALM_BEFORE_MS + CALM_AFTER_MS;
@@ -129,6 +129,19 @@ Deno.test("A gap covers what was under way when it was announced, and that is co
   script.send("e1.1", { sentMs });
   const { violations, told, toldUnderWay } = script.close();
   assertEquals([violations, told, toldUnderWay], [[], 1, 1]);
+});
+
+Deno.test("A user whose keys alone were put back may get again what a gap of kind epoch led back from", () => {
+  for (const isPutBack of [true, false]) {
+    const script = new Script();
+    const first = script.send("e1.1");
+    script.get(1, first);
+    if (isPutBack) script.also((ledger) => ledger.putBack("alice"));
+    script.gap(2, "e2.0");
+    script.get(1, first);
+    assertEquals(script.faults, isPutBack ? [] : ["doubled"]);
+    assertEquals(script.close().againAfterSetBack, isPutBack ? 1 : 0);
+  }
 });
 
 Deno.test("A gap of kind epoch does not cover numbers up to the one at which the client stood", () => {
@@ -363,6 +376,7 @@ Deno.test("A copy of the product is patched as told, and a patch that does not f
     assertEquals(await Deno.readTextFile(new URL(file, copy.root)), "// $& is taken as it is\n");
     assertEquals((await Deno.stat(new URL("main.ts", copy.root))).isFile, true);
   }
+  for (const { patch } of CREDULITIES) await (await copyWithout(patch))[Symbol.asyncDispose]();
   await assertRejects(() => copyWithout([{ file, find: "no such text", replace: "" }]), Error, "0 times");
   await assertRejects(() => copyWithout([{ file, find: "\n", replace: "" }]), Error, "not once");
 });

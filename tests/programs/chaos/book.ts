@@ -29,7 +29,7 @@ export interface Handed extends Place {
   readonly n: number;
   /** When the client had learned of this epoch. */
   readonly epochMs: number;
-  /** How often it had been led back within its epoch before. */
+  /** How often it had been led back before, from nobody knows where. */
   readonly setBacks: number;
 }
 
@@ -50,6 +50,8 @@ export class Book {
   #place: Place | undefined;
   #epochMs = 0;
   #setBacks = 0;
+  /** Whether nothing can tell from where on its numbers were given out again. */
+  isPutBack = false;
   #lastN: number | undefined;
   readonly #told: Told[] = [];
   /** Each send that was handed over, with every time that it was. */
@@ -96,7 +98,8 @@ export class Book {
         this.faults.push(`stands at ${gap.pos} after a gap up to ${before.epoch}.${gap.to}`);
       }
     }
-    if (gap.why === "epoch" && after.epoch === before.epoch && after.seq < before.seq) this.#setBacks++;
+    const isVague = this.isPutBack || after.epoch === before.epoch;
+    if (gap.why === "epoch" && isVague && after.seq < before.seq) this.#setBacks++;
     this.#told.push({ why: gap.why, before, after, atMs: nowMs, lastN: this.#lastN });
     this.#moveTo(after, nowMs);
   }

@@ -25,8 +25,12 @@ export const COMPANY_FAULTS: Faults = {
     },
   },
 
-  // Those who are away go when they have more than the copy: whoever has less can't tell that anything is missing.
-  "some users' keys put back from a copy": { run: putBack },
+  "some users' keys put back from a copy": { run: (world) => putBack(world) },
+  // They have less than the copy: only the nodes know that anything is missing.
+  "some users' keys put back from a copy that is newer than those who are away": {
+    away: true,
+    run: (world) => putBack(world, { isOlderThanAway: false }),
+  },
 
   "eviction, allkeys-lru": { away: true, run: (world) => evict(world, "allkeys-lru") },
   "eviction, volatile-lru": { away: true, run: (world) => evict(world, "volatile-lru") },
@@ -50,9 +54,10 @@ async function watch(redis: RedisServer, pattern: string): Promise<Disposable> {
 
 /**
  * Copies all that is kept of some users, each at one moment, and puts it back later. Redis and all other data go on, so that
- * nothing but the messages themselves can tell.
+ * nothing but the messages themselves, and who remembers them, can tell.
+ * @param options.isOlderThanAway Whether clients go away that have more than the copy. @default true
  */
-async function putBack(world: World): Promise<void> {
+async function putBack(world: World, { isOlderThanAway = true } = {}): Promise<void> {
   const { redis, ledger, chance } = world;
   const copy = `
     for _, key in ipairs(KEYS) do redis.call('COPY', key, 'copy:' .. key, 'REPLACE') end`;
@@ -66,9 +71,14 @@ async function putBack(world: World): Promise<void> {
   using operator = await RedisCommands.connect({ port: redis.port });
   for (const user of users) await operator.command("EVAL", copy, 2, ...keysOf(user));
   await pause(PUT_BACK_AFTER_MS + chance.below(PUT_BACK_AFTER_MS)); // what comes now is lost to whoever is away later
-  await world.whileSomeAreAway(async () => {
-    for (const user of users) await operator.command("EVAL", back, 2, ...keysOf(user));
-  });
+  const happen = async () => {
+    for (const user of users) {
+      await operator.command("EVAL", back, 2, ...keysOf(user));
+      ledger.putBack(user);
+    }
+  };
+  if (isOlderThanAway) await world.whileSomeAreAway(happen);
+  else await happen();
 }
 
 /** Others write until nearly a third of what Redis holds had to go. */

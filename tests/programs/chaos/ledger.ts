@@ -9,7 +9,8 @@
  *
  * A client that is told of a gap of kind `epoch` which leads back within its epoch gets again what it had: numbers
  * were given out again, no name of an epoch says so, and only the message at its own place proved it, which does not tell from
- * where on. That is counted, and is not called doubled. Where the epoch changed, the product knows better.
+ * where on. So it is, in any epoch, with a user whose keys alone were put back. That is counted, and is not called doubled. Where
+ * else the epoch changed, the product knows better.
  *
  * Undisturbed means: from `CALM_BEFORE_MS` before the first try until `CALM_AFTER_MS` after the answer the client
  * was open without a break, and no fault was under way that cuts subscriptions. Such a fault is under way until every
@@ -45,7 +46,7 @@ export interface Verdict {
   readonly toldUnderWay: number;
   /** Handed over twice because the sender's retry fell across a loss of Redis' memory. */
   readonly sentAgainAfterLoss: number;
-  /** Handed over again because a gap had led the client back within its epoch. */
+  /** Handed over again because a gap had led the client back from nobody knows where. */
   readonly againAfterSetBack: number;
   /** Places that were given out for two messages of a user. */
   readonly placesGivenTwice: number;
@@ -145,6 +146,11 @@ export class Ledger {
   /** Since then Redis may have thrown away any key at any time. */
   redisEvicted(sinceMs: number): void {
     this.#evictions.add(sinceMs, this.#nowMs());
+  }
+
+  /** The keys of this user alone were put back. */
+  putBack(user: string): void {
+    this.#books.get(user)!.isPutBack = true;
   }
 
   /** Something that only its observer can judge. */
@@ -277,8 +283,8 @@ function isPlaceOf(accepted: Accepted, handed: Handed, epochsBegan: ReadonlyMap<
 }
 
 /**
- * Whether each copy came under the same number, and the client had been led back within its epoch before each further one. That
- * epoch may have gone on from the one in which it came first.
+ * Whether each copy came under the same number, and the client had been led back before each further one. The epoch may have
+ * gone on from the one in which it came first.
  */
 function isAgainAfterSetBack(handed: readonly Handed[]): boolean {
   return handed.slice(1).every(({ seq, setBacks }, i) => {

@@ -23,12 +23,19 @@ const WITHOUT_TAGS: readonly Replacement[] = [{
 /** Nor is looked for the last appends, and whatever server answers has the data that was there before. */
 const WITHOUT_LOOKS: readonly Replacement[] = [{
   file: "src/history/timeline_script.ts",
-  find: "ARGV[i + 3]) then is_whole = false end",
-  replace: "ARGV[i + 3]) then end",
+  find: "if not is_there(ARGV[i], ",
+  replace: "if false and not is_there(ARGV[i], ",
 }, {
   file: "src/history/timeline_script.ts",
-  find: "elseif written ~= life and life ~= '' then",
+  find: "elseif written ~= life and life ~= '' and not is_begun then",
   replace: "elseif false then",
+}];
+
+/** No node remembers what it appended for a user. */
+const WITHOUT_MEMORY: readonly Replacement[] = [{
+  file: "src/history/last_appends.ts",
+  find: 'return this.#appends.get(channel) ?? "";',
+  replace: 'return "";',
 }];
 
 /** A way in which the product can be made to believe what it should not, and the faults in which nothing else would tell. */
@@ -43,10 +50,15 @@ export interface Credulity {
 export const CREDULITIES: readonly Credulity[] = [
   {
     name: "without proof",
-    patch: [...WITHOUT_TAGS, ...WITHOUT_LOOKS],
+    patch: [...WITHOUT_TAGS, ...WITHOUT_LOOKS, ...WITHOUT_MEMORY],
     faults: ["put back an older copy of an append-only", "fail-back"],
   },
-  { name: "without tags", patch: WITHOUT_TAGS, faults: ["users' keys put back"] },
+  {
+    name: "without tags",
+    patch: [...WITHOUT_TAGS, ...WITHOUT_MEMORY],
+    faults: ["users' keys put back from a copy"],
+  },
+  { name: "without memory", patch: WITHOUT_MEMORY, faults: ["newer than those who are away"] },
 ];
 
 /** What it takes to run the product. */

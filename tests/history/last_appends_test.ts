@@ -1,0 +1,157 @@
+/**
+ * One user's keys are put back from a copy, on a Redis that goes on: a process that remembers a later append begins a new epoch
+ * of that user, whoever appended meanwhile. What others append to data that is whole begins none.
+ */
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { type Engine, openEngine } from "../../src/engine/engine.ts";
+import type { History } from "../../src/history/history.ts";
+import { LastAppends, MAX_REMEMBERED } from "../../src/history/last_appends.ts";
+import { numbers, outgoing, placeOf, seqsOf } from "../contracts/history.ts";
+
+import { Follower } from "../../testkit/follower.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { Service } from "../../testkit/service.ts";
+
+const KEYS = ["position", "inbox"].map((kind) => `userwire:{alice}:${kind}`);
+
+async function openOn(redis: RedisServer): Promise<Engine> {
+  const engine = openEngine({ redisUrl: redis.url, history: 100, historyTtlS: 60 });
+  await engine.firstAttempt(5_000);
+  return engine;
+}
+
+async function copy(redis: RedisServer): Promise<void> {
+  for (const key of KEYS) await redis.cli("COPY", key, `copy:${key}`, "REPLACE");
+}
+
+async function putBack(redis: RedisServer): Promise<void> {
+  for (const key of KEYS) await redis.cli("COPY", `copy:${key}`, key, "REPLACE");
+}
+
+async function send(history: History, count = 1): Promise<{ epoch: string; seq: number }> {
+  let place = { epoch: "", seq: 0 };
+  for (let n = 0; n < count; n++) place = placeOf(await history.append("alice", outgoing("m")));
+  return place;
+}
+
+const settled = (results: PromiseSettledResult<Parameters<typeof placeOf>[0]>[]) => {
+  assert(results[0]!.status === "fulfilled");
+  return placeOf(results[0]!.value);
+};
+
+/** Ways to touch a user's data. Each answers with the place that the user is at then. */
+const TOUCHES: Record<string, (history: History) => Promise<{ epoch: string; seq: number }>> = {
+  "an append": (history) => send(history),
+  "an append to several users": async (history) =>
+    settled(await history.appendToAll(["alice", "bob"], outgoing("m"))),
+  "one of several appends": async (history) =>
+    settled(await history.appendEach!([{ channel: "alice", message: outgoing("m"), options: {} }])),
+  "a read": async (history) => {
+    const { epoch, last } = await history.since("alice", 0, 100);
+    return { epoch, seq: last };
+  },
+  "a read of the position alone": async (history) => {
+    const { epoch, last } = await history.since("alice", undefined, 1);
+    return { epoch, seq: last };
+  },
+};
+
+redisTest("A user's keys that were put back begin a new epoch of that user", async (t) => {
+  await using redis = await RedisServer.start();
+  const ours = await openOn(redis);
+  const theirs = await openOn(redis);
+  try {
+    for (const [what, touch] of Object.entries(TOUCHES)) {
+      const adds = what.includes("append") ? 1 : 0;
+      for (const meanwhile of [0, 1, 2, 3]) {
+        await t.step(`at ${what}, after ${meanwhile} of others`, async () => {
+          await redis.cli("DEL", ...KEYS);
+          await send(ours.history, 3);
+          await copy(redis);
+          const last = await send(ours.history, 2);
+          await putBack(redis);
+          if (meanwhile > 0) {
+            assertEquals(await send(theirs.history, meanwhile), { epoch: last.epoch, seq: 3 + meanwhile });
+          }
+          const found = await touch(ours.history);
+          assertNotEquals(found.epoch, last.epoch);
+          assertEquals(found.seq, 3 + meanwhile + adds);
+          // Nothing of the old one is vouched for: all that there is comes again.
+          const page = await theirs.history.since("alice", 0, 100);
+          assertEquals([page.epoch, page.previousEpochs], [found.epoch, []]);
+          assertEquals(seqsOf(page), numbers(1, found.seq));
+          assertEquals(await send(theirs.history), { epoch: found.epoch, seq: found.seq + 1 });
+        });
+      }
+    }
+  } finally {
+    await ours.close();
+    await theirs.close();
+  }
+});
+
+redisTest("A user's data that is whole stays of one epoch, whoever appends to it", async (t) => {
+  await using redis = await RedisServer.start();
+  const ours = await openOn(redis);
+  const theirs = await openOn(redis);
+  try {
+    const { epoch } = await send(ours.history, 3);
+    for (const [what, touch] of Object.entries(TOUCHES)) {
+      await t.step(`at ${what}`, async () => {
+        await touch(ours.history);
+        await send(theirs.history, 2);
+        assertEquals((await touch(ours.history)).epoch, epoch);
+      });
+    }
+    await t.step("whose entries have left the history", async () => {
+      const { seq } = await send(ours.history);
+      await theirs.history.append("alice", outgoing("m"));
+      await redis.cli("XDEL", KEYS[1]!, `${seq}-0`);
+      assertEquals((await send(ours.history)).epoch, epoch);
+    });
+    await t.step("and what was lost whole is of a new epoch from its first number on", async () => {
+      await redis.cli("DEL", ...KEYS);
+      const place = await send(theirs.history, 2);
+      assertNotEquals(place.epoch, epoch);
+      assertEquals(await send(ours.history), { epoch: place.epoch, seq: 3 });
+    });
+  } finally {
+    await ours.close();
+    await theirs.close();
+  }
+});
+
+redisTest(
+  "A client that was away since before the copy is told that its numbers were given out again",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ REDIS_URL: redis.url });
+    await using follower = await Follower.open(service.socketUrl("alice"));
+    const sendAll = async (first: number, last: number) => {
+      for (const n of numbers(first, last)) assert((await service.send("alice", n)).status < 300);
+    };
+    assertEquals((await service.send("alice", 1)).status, 200);
+    await follower.reaches(1);
+    await follower.disconnect();
+    await sendAll(2, 3);
+    await copy(redis);
+    await sendAll(4, 5); // lost to her
+    await putBack(redis);
+    await sendAll(6, 7);
+    await follower.returnsTo(service.socketUrl("alice"));
+    await follower.until(() => follower.data.includes(7), "the last message");
+    assertEquals(follower.gaps.map(({ why }) => why), ["epoch"]);
+    assertEquals(follower.data, [1, 1, 2, 3, 6, 7]);
+  },
+);
+
+Deno.test("Of the users that were sent to, those who were sent to last are remembered", () => {
+  const appends = new LastAppends();
+  appends.note("first", 1, "tag");
+  appends.note("second", 1, "tag");
+  appends.note("first", 2, "later");
+  for (let n = 2; n < MAX_REMEMBERED; n++) appends.note(`user-${n}`, 1, "tag");
+  assertEquals([appends.of("first"), appends.of("second")], ["2.later", "1.tag"]);
+  appends.note("one-more", 1, "tag");
+  assertEquals([appends.of("first"), appends.of("second")], ["2.later", ""]);
+});
