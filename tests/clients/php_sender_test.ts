@@ -119,7 +119,7 @@ Deno.test({
           if (fault !== undefined) throw new Error(fault);
         });
       }
-      assertEquals(lines.length, 11);
+      assertEquals(lines.length, 12);
       assertEquals(misbehaving.keys, Array(4).fill(misbehaving.keys[0]), "one key for all tries");
     }
   },

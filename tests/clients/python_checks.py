@@ -520,6 +520,16 @@ def groups_by_every_call():
             pass
 
 
+def a_message_that_is_told_when_nobody_sees_it():
+    # This service tells nobody: so it is seen that the option arrives.
+    for send in (lambda: sender.send("away", 1, unacked=0), lambda: sender.send_to_group("away", 1, unacked=0)):
+        try:
+            send()
+            raise AssertionError("it was taken")
+        except userwire.Refused as refused:
+            assert "USERWIRE_WEBHOOK_EVENTS" in refused.detail, refused
+
+
 def keys_of_idempotency():
     one = sender.send("once", {"n": 1}, idempotency_key="once-1")
     assert sender.send("once", {"n": 1}, idempotency_key="once-1") == one

@@ -1,5 +1,8 @@
 /** The backend hears what no client has acknowledged in time: through real services, Redis, sockets and webhooks. */
 import { assertEquals, assertMatch } from "@std/assert";
+import { createServer } from "../../clients/npm/server.ts";
+import { run } from "../../src/cli/cli.ts";
+import { Terminal } from "../../testkit/cli_terminal.ts";
 import { connectAlice, Inbox } from "../../testkit/client_watch.ts";
 import { until } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
@@ -61,8 +64,15 @@ Deno.test("In memory: who is offline is told at once with 0, who never acknowled
   const { ts, ...found } = bob!;
   assertEquals(found, { id: offline.id, seq: 1, sockets: 0 });
   assertEquals(typeof ts, "number");
+  // Other ways to ask for the same.
+  const { id } = await createServer({ url: server.url }).send("carol", 1, { unackedS: 0 });
+  const terminal = new Terminal();
+  assertEquals(await run(["send", "--url", server.url, "--unacked", "0", "dave", "hi"], {}, terminal), 0);
+  assertEquals(await run(["send", "--url", server.url, "--unacked", "soon", "dave", "hi"], {}, terminal), 2);
+  await untilTold(receiver, "carol", "dave");
+  assertEquals(told(receiver).carol!.id, id);
   assertEquals([raw!.id, raw!.sockets, rest], [never.id, 1, {}]);
-  assertEquals(receiver.received.length, 2, "nothing of whom it was handed to with 0, nor of alice");
+  assertEquals(receiver.received.length, 4, "nothing of whom it was handed to with 0, nor of alice");
   await inbox.received(1);
 });
 
