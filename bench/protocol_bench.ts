@@ -6,10 +6,10 @@
  * are encoded for Redis or for the socket. So the figures end with that encoding, in every row.
  */
 import {
-  closeOrderOf,
   formatEnvelope,
   frameOf,
   isEnvelope,
+  orderOf,
   type Payload,
   payloadOf,
   replayFrameOf,
@@ -70,9 +70,9 @@ for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".r
     sink.take(seq);
     encode(JSON.stringify({ seq, ...rest }));
   });
-  Deno.bench("isEnvelope, closeOrderOf, seqOf, tagIn, frameOf: framed", { group }, () => {
+  Deno.bench("isEnvelope, orderOf, seqOf, tagIn, frameOf: framed", { group }, () => {
     sink.take(isEnvelope(envelope));
-    sink.take(closeOrderOf(envelope));
+    sink.take(orderOf(envelope));
     sink.take(seqOf(envelope));
     sink.take(tagIn(envelope));
     encode(frameOf(envelope));

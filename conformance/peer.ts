@@ -72,6 +72,13 @@ export class Peer {
     return new Peer(conn, { method, url, headers }, bytes.subarray(end + 4), ring);
   }
 
+  /** Whether it asks why its handshakes are refused, which is no handshake. */
+  get isQuestion(): boolean {
+    const { method, headers } = this.head;
+    return method === "GET" && !headers.has("upgrade") &&
+      headers.get("accept") === "application/problem+json";
+  }
+
   /** The subprotocols that the client offers. */
   get protocols(): string[] {
     return (this.head.headers.get("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());

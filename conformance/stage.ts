@@ -13,6 +13,9 @@ const START_MS = 60_000;
 const BASE_MS = 500;
 const LONGEST_MS = 30_000;
 
+/** What a service says to a question when it would let in who asks. */
+const LET_IN = '{"code":"upgrade_required","detail":"It would be let in"}';
+
 /** The program does not do what the rule says. */
 export class BrokenRule extends Error {
   override readonly name = "BrokenRule";
@@ -211,6 +214,7 @@ export class Stage implements AsyncDisposable {
       this.tokens.push(token);
       return peer.refuse(200, { "content-type": "text/plain" }, token);
     }
+    if (peer.isQuestion) return peer.refuse(426, { "content-type": "application/problem+json" }, LET_IN);
     this.#peers.push(peer);
     this.#bell.ring();
   }

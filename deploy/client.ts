@@ -1,26 +1,35 @@
 /**
- * Builds the client as one file without imports, for `<script type="module">` and every runtime:
+ * Builds the client as one file without imports, for `<script type="module">` and every runtime; and beside it what it
+ * loads only where WebSockets are blocked:
  *
  *     deno task client
  *
- * It is written twice: to dist/client.js, to be taken elsewhere, and to src/web/client.js, which the service
- * serves at /client.js. The second is kept in the repository, so that a start needs no build.
+ * Both are written twice: to dist/, to be taken elsewhere, and to src/web/, from where the service serves them. The
+ * second are kept in the repository, so that a start needs no build.
  */
 import { fileURLToPath } from "node:url";
 
 const ROOT = new URL("../", import.meta.url);
-const SOURCE = fileURLToPath(new URL("src/client/mod.ts", ROOT));
-/** Where the built client goes. */
-const TARGETS: readonly URL[] = ["src/web/client.js", "dist/client.js"].map((path) => new URL(path, ROOT));
 const HEADER = "// The client of Userwire. Built from src/client/ by `deno task client`: change it there.\n";
+/** What is loaded late, as the source calls it. */
+const LATE = "./event_stream.ts";
 
 /**
- * The client as the text of one module.
+ * The client, and what it loads late, as the texts of modules, by the names of their files.
  * @throws {Error} with what the bundler says. It is fetched from npm when it is used for the first time.
  */
-export async function buildClient(): Promise<string> {
+export async function buildClient(): Promise<Record<string, string>> {
+  const client = await bundle("mod.ts", [`--external=${LATE}`]);
+  return {
+    "client.js": client.replaceAll(LATE, LATE.replace(/ts$/, "js")),
+    "event_stream.js": await bundle("event_stream.ts", []),
+  };
+}
+
+async function bundle(source: string, args: readonly string[]): Promise<string> {
+  const path = fileURLToPath(new URL(`src/client/${source}`, ROOT));
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["bundle", "--quiet", "--minify", "--platform", "browser", SOURCE],
+    args: ["bundle", "--quiet", "--minify", "--platform", "browser", ...args, path],
     env: { NO_COLOR: "1" },
     stdin: "null",
   }).output();
@@ -30,10 +39,12 @@ export async function buildClient(): Promise<string> {
 }
 
 if (import.meta.main) {
-  const text = await buildClient();
-  for (const target of TARGETS) {
-    await Deno.mkdir(new URL(".", target), { recursive: true });
-    await Deno.writeTextFile(target, text);
-    console.log(`${fileURLToPath(target)}: ${text.length} bytes`);
+  for (const [name, text] of Object.entries(await buildClient())) {
+    for (const folder of ["src/web/", "dist/"]) {
+      const target = new URL(folder + name, ROOT);
+      await Deno.mkdir(new URL(".", target), { recursive: true });
+      await Deno.writeTextFile(target, text);
+      console.log(`${fileURLToPath(target)}: ${text.length} bytes`);
+    }
   }
 }

@@ -58,12 +58,23 @@ const PARTS: readonly Part[] = [
   },
 ];
 
-/** Imports that stay imports of the package: of other packages, and of its own client. */
+/** What the client loads only where WebSockets are blocked: a file beside it, and no part by itself. */
+const LATE: Pick<Part, "source" | "output" | "build"> = {
+  source: "../../src/client/event_stream",
+  output: "event_stream",
+  build: { platform: "neutral", target: LANGUAGE, minify: true, sourcemap: true },
+};
+
+/** Imports that stay imports of the package: of other packages, of its own client, and of what that loads late. */
 const outside: esbuild.Plugin = {
   name: "outside",
   setup(build) {
     build.onResolve({ filter: /^npm:react@/ }, () => ({ path: "react", external: true, sideEffects: false }));
     build.onResolve({ filter: /^redis$/ }, () => ({ path: "redis", external: true }));
+    build.onResolve(
+      { filter: /^\.\/event_stream\.ts$/ },
+      () => ({ path: "./event_stream.js", external: true }),
+    );
     build.onResolve({ filter: /^\.\/client\.ts$/ }, ({ resolveDir }) => {
       return resolveDir === join(ROOT, SOURCES) ? { path: "./index.js", external: true } : undefined;
     });
@@ -80,7 +91,10 @@ export async function buildPackage(folder: string): Promise<void> {
   });
   await Deno.mkdir(folder, { recursive: true });
   try {
-    await Promise.all([...PARTS.map((part) => buildPart(part, folder)), buildTypes(join(folder, "types"))]);
+    await Promise.all([
+      ...[...PARTS, LATE].map((part) => buildPart(part, folder)),
+      buildTypes(join(folder, "types")),
+    ]);
   } finally {
     await esbuild.stop();
   }
@@ -89,7 +103,7 @@ export async function buildPackage(folder: string): Promise<void> {
   await Deno.copyFile(join(ROOT, "LICENSE"), join(folder, "LICENSE"));
 }
 
-async function buildPart({ source, output, build }: Part, folder: string): Promise<void> {
+async function buildPart({ source, output, build }: typeof LATE, folder: string): Promise<void> {
   const { warnings } = await esbuild.build({
     ...build,
     entryPoints: [join(ROOT, SOURCES, `${source}.ts`)],
@@ -103,6 +117,8 @@ async function buildPart({ source, output, build }: Part, folder: string): Promi
   if (warnings.length > 0) throw new Error(`${source}: ${warnings.map(({ text }) => text).join("; ")}`);
 }
 
+/** What compilers know since TypeScript 5.7, and what those before it take for the same. */
+const BYTES = { new: /\bUint8Array<ArrayBuffer>/g, all: "ReturnType<typeof Uint8Array.of>" };
 /** The address of a module in a line of types. */
 const SPECIFIER = /^(?!\s*\*)(.*(?:from|import\()\s*")(\.[^"]*)\.ts"/gm;
 
@@ -140,7 +156,8 @@ async function buildTypes(folder: string): Promise<void> {
       // Whoever has an older library than the one that knows `using` gets what the types need of it.
       const head = isPart ? '/// <reference lib="esnext.disposable" />\n' : "";
       await Deno.mkdir(join(folder, dirname(path)), { recursive: true });
-      await Deno.writeTextFile(join(folder, path), head + text.replaceAll(SPECIFIER, '$1$2.js"'));
+      const portable = text.replaceAll(SPECIFIER, '$1$2.js"').replaceAll(BYTES.new, BYTES.all);
+      await Deno.writeTextFile(join(folder, path), head + portable);
     }
   } finally {
     await Deno.remove(scratch, { recursive: true });

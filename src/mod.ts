@@ -86,7 +86,7 @@ export {
   InvalidUsernameError,
   RequestError,
 } from "./protocol/errors.ts";
-export type { ConnectionInfo } from "./http/front_door.ts";
+export type { ConnectionInfo } from "./net/connection_info.ts";
 export * from "./publisher/mod.ts";
 export type { IncomingRequest, OnRequest } from "./requests/by_function.ts";
 export type { App, AppOptions, Listeners } from "./server/app.ts";

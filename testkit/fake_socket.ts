@@ -8,6 +8,7 @@ import { Bell } from "./deadline.ts";
 
 /** What a client sees of a socket. */
 export class FakeSocket {
+  readyState: number | undefined;
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
   onerror: ((event: { message?: string }) => void) | null = null;

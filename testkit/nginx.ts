@@ -9,8 +9,15 @@ import { Proxy, type ProxyTls } from "./proxy.ts";
 
 const CONFIG = new URL("../deploy/nginx.conf", import.meta.url);
 
-/** Resolves when a service answers through it. */
-export async function startNginx(serviceUrls: readonly string[], tls: ProxyTls): Promise<Proxy> {
+/**
+ * Resolves when a service answers through it.
+ * @param options.lines Put among the settings of the place that leads to the services, and in the stead of their like.
+ */
+export async function startNginx(
+  serviceUrls: readonly string[],
+  tls: ProxyTls,
+  { lines = [] }: { lines?: readonly string[] } = {},
+): Promise<Proxy> {
   const program = findNginx();
   if (program === undefined) throw new Error(NGINX_MISSING);
   const port = OwnPort.take();
@@ -26,6 +33,13 @@ export async function startNginx(serviceUrls: readonly string[], tls: ProxyTls):
     assert(server.includes(from), `deploy/nginx.conf has "${from}"`);
     server = server.replace(from, to);
   }
+  const place = "    proxy_pass http://userwire;\n";
+  assert(server.includes(place), `deploy/nginx.conf has "${place}"`);
+  for (const line of lines) {
+    const name = /^proxy_set_header \S+|^\S+/.exec(line)![0];
+    server = server.replaceAll(RegExp(`^ {4}${name} .*;\\n`, "gm"), "");
+  }
+  server = server.replace(place, `${place}${lines.map((line) => `    ${line};\n`).join("")}`);
   const listed = /(?:^ {2}server \S+ max_fails=0;\n)+/m;
   assert(listed.test(server), "deploy/nginx.conf has a list of nodes");
   server = server.replace(listed, nodes.join(""));

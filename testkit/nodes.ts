@@ -24,12 +24,12 @@ export const SHARED: Env = { USERWIRE_SUBSCRIPTIONS: "shared" };
 
 export interface NodesTest {
   /** Declares the test twice: in memory, and over Redis. */
-  everywhere(claim: string, body: (nodes: Nodes) => Promise<void>, env?: Env): void;
+  everywhere(claim: string, body: (nodes: Nodes, t: Deno.TestContext) => Promise<void>, env?: Env): void;
   /** The same, and a third time over Redis with shared subscriptions. */
-  onEveryBroker(claim: string, body: (nodes: Nodes) => Promise<void>, env?: Env): void;
+  onEveryBroker(claim: string, body: (nodes: Nodes, t: Deno.TestContext) => Promise<void>, env?: Env): void;
   onRedis(
     claim: string,
-    body: (nodes: Nodes & { redis: RedisServer }) => Promise<void>,
+    body: (nodes: Nodes & { redis: RedisServer }, t: Deno.TestContext) => Promise<void>,
     env?: Env,
   ): void;
 }
@@ -40,17 +40,17 @@ export function nodesTest(subject: string): NodesTest {
     const way = env === undefined || !("USERWIRE_SUBSCRIPTIONS" in env)
       ? "over Redis"
       : `over ${env.USERWIRE_SUBSCRIPTIONS} subscriptions`;
-    redisTest(`${subject} ${way} ${claim}`, async () => {
+    redisTest(`${subject} ${way} ${claim}`, async (t) => {
       await using redis = await RedisServer.start();
       await using here = await Service.start({ REDIS_URL: redis.url, ...env });
       await using there = await Service.start({ REDIS_URL: redis.url, ...env });
-      await body({ here, there, redis });
+      await body({ here, there, redis }, t);
     });
   };
   const everywhere: NodesTest["everywhere"] = (claim, body, env) => {
-    Deno.test(`${subject} in memory ${claim}`, async () => {
+    Deno.test(`${subject} in memory ${claim}`, async (t) => {
       await using service = await Service.start(env);
-      await body({ here: service, there: service });
+      await body({ here: service, there: service }, t);
     });
     onRedis(claim, body, env);
   };

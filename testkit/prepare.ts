@@ -9,6 +9,7 @@ import {
   CHROMIUM_MISSING,
   findChromium,
   findHaProxy,
+  findHeadlessChromium,
   findNginx,
   findPhp,
   findPhpRedis,
@@ -28,6 +29,7 @@ import { RedisServer } from "./redis_server.ts";
 // redis-tools holds the server's binary but, unlike redis-server, starts no service on this machine.
 const REDIS_PACKAGE = "redis-tools";
 const CHROMIUM_PACKAGE = "chromium";
+const HEADLESS_CHROMIUM_PACKAGE = "chromium-headless-shell";
 const HAPROXY_PACKAGE = "haproxy";
 // The smallest that has TLS and HTTP/2.
 const NGINX_PACKAGE = "nginx-light";
@@ -35,6 +37,7 @@ const WEBSOCKETS_PACKAGE = "python3-websockets";
 // Its extension curl is optional to the sender, and tried when it is there.
 const PHP_PACKAGES = ["php-cli", "php-curl"];
 const APT_GET = "/usr/bin/apt-get";
+const APT_CACHE = "/usr/bin/apt-cache";
 
 Deno.exitCode = await prepare();
 
@@ -49,6 +52,11 @@ async function prepare(): Promise<number> {
   if (findPhpRedis() === undefined) missing.push("php-redis");
   if (!hasPythonWebsockets()) missing.push(WEBSOCKETS_PACKAGE);
   if (findPhp() === undefined) missing.push(...PHP_PACKAGES);
+  // Without it the tests of pages only take longer, and not every system has it: the lists of packages, which may be old,
+  // are not renewed for it alone.
+  if (findHeadlessChromium() === undefined && (missing.length > 0 || isOnOffer(HEADLESS_CHROMIUM_PACKAGE))) {
+    missing.push(HEADLESS_CHROMIUM_PACKAGE);
+  }
   if (missing.length > 0 && mayInstall()) await install(missing);
 
   if (findRedisServer() === undefined) {
@@ -91,6 +99,21 @@ function mayInstall(): boolean {
     return Deno.statSync(APT_GET).isFile;
   } catch {
     return false;
+  }
+}
+
+/** Whether the lists of packages that this machine has, have this one. */
+function isOnOffer(name: string): boolean {
+  try {
+    const { success } = new Deno.Command(APT_CACHE, {
+      args: ["-q", "show", name],
+      stdout: "null",
+      stderr: "null",
+    })
+      .outputSync();
+    return success;
+  } catch {
+    return false; // no Debian
   }
 }
 

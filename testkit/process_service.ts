@@ -8,11 +8,12 @@
  */
 import { dirname } from "node:path";
 import { Bell, withDeadline } from "./deadline.ts";
+import { programPath } from "./program.ts";
 import { secretsIn } from "./secrets.ts";
 
 export interface ProcessOptions {
   /**
-   * "run" starts `main.ts`; "bin" the script that people have; "task" and "task for several" do it through `deno task
+   * "run" starts `main.ts`, or what a run of all tests has made of it; "bin" the script that people have; "task" and "task for several" do it through `deno task
    * start` and `start:processes`, in a process group of its own. @default "run"
    */
   readonly through?: "run" | "bin" | "task" | "task for several";
@@ -75,7 +76,7 @@ export class ProcessService implements AsyncDisposable {
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
     const program = {
-      run: [Deno.execPath(), "run", "-A", "main.ts"],
+      run: [Deno.execPath(), "run", "-A", options.root ? "main.ts" : programPath()],
       bin: ["bin/userwire"],
       "task": [Deno.execPath(), "task", "start"],
       "task for several": [Deno.execPath(), "task", "start:processes"],

@@ -18,6 +18,11 @@ export function findChromium(): string | undefined {
   return findProgram("chromium") ?? findProgram("chromium-browser") ?? findProgram("google-chrome");
 }
 
+/** Path of the Chromium that is built to have no window; undefined when it is not here. */
+export function findHeadlessChromium(): string | undefined {
+  return findProgram("chromium-headless-shell");
+}
+
 /** Path of HAProxy; undefined when it is not here. */
 export function findHaProxy(): string | undefined {
   return findProgram("haproxy");

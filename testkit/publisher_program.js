@@ -2,6 +2,8 @@
  * A backend that sends by `userwire/publisher`, for Node: it does what the calls on its command line say, one after the
  * other, and writes what each came to as a line of JSON.
  *
+ * `REDIS_CA`, `REDIS_CERT` and `REDIS_KEY` are its `redisTls`.
+ *
  *     node publisher_program.js file:///…/publisher.js redis://127.0.0.1:6379 '["send", "alice", {"order": 7}]'
  */
 import process from "node:process";
@@ -13,10 +15,9 @@ function say(/** @type {unknown} */ what) {
   process.stdout.write(JSON.stringify(what) + "\n");
 }
 
-/** @type {{ ca?: string }} */
-const tls = process.env.REDIS_CA ? { ca: process.env.REDIS_CA } : {};
+const { REDIS_CA: ca, REDIS_CERT: cert, REDIS_KEY: key } = process.env;
 try {
-  const publisher = await Publisher.open({ redisUrl, redisTls: tls });
+  const publisher = await Publisher.open({ redisUrl, redisTls: { ca, cert, key } });
   for (const call of calls) {
     const [method, ...args] = JSON.parse(
       call,

@@ -1,18 +1,75 @@
 /**
  * Runs all tests, for `deno task test`, with more files at once than there are cores: most of a test's time is waiting
  * for something else (sockets, processes, time limits), so that as many files as cores leave half of the time unused.
- * What is given to it goes to `deno test`; DENO_JOBS says how many files run at once.
+ * What is given to it goes to `deno test`; DENO_JOBS says how many files run at once. Unless that names files, those that
+ * take long begin first, the others are put together, and services in processes of their own start from one file.
  *
  * Imports no package, so that it works before any was fetched.
  */
+import { writeBatches } from "../testkit/batches.ts";
+import { bundleProgram, PROGRAM_VARIABLE } from "../testkit/program.ts";
 import { Remains } from "../testkit/remains.ts";
 
 /** How many files run at once, at least. */
 const MIN_JOBS = 8;
 
+const TESTS = new URL("./", import.meta.url);
+
+/**
+ * Files that take long, in the order in which they begin, before all others: what begins last must not keep one core
+ * busy and the other idle. `deno task test:again 1 tests` says which these are.
+ */
+const LONG = [
+  "flows/faults_test.ts",
+  "flows/cluster_flow_test.ts",
+  "history/history_redis_streams_test.ts",
+  "processes/supervisor_start_test.ts",
+  "redis/readiness_test.ts",
+  "flows/failover_test.ts",
+  "history/redis_functions_test.ts",
+  "broker/slow_reader_test.ts",
+  "flows/set_back_test.ts",
+  "flows/haproxy_test.ts",
+  "http/handshake_test.ts",
+  "processes/supervisor_test.ts",
+  "processes/supervisor_signals_test.ts",
+  "project/docs_test.ts",
+  "server/tls_test.ts",
+  "http/page_test.ts",
+  "project/deploy_test.ts",
+  "redis/cluster_map_test.ts",
+  "project/suite_test.ts",
+  "flows/sentinel_flow_test.ts",
+  "broker/broker_redis_topologies_test.ts",
+  "broker/slow_reader_end_test.ts",
+  "broker/broker_redis_shared_test.ts",
+  "http/turnstile_test.ts",
+  "server/shutdown_test.ts",
+  "publisher/group_send_test.ts",
+  "http/openapi_client_test.ts",
+  "history/history_redis_topologies_test.ts",
+  "groups/groups_test.ts",
+  "broker/broker_redis_dedicated_test.ts",
+  "session/close_paths_test.ts",
+  "net/origin_test.ts",
+  "project/hostile_test.ts",
+  "project/bundle_test.ts",
+  "clients/npm_package_test.ts",
+  "redis/local_ports_test.ts",
+  "conformance/conform_test.ts",
+  "broker/redis_outage_test.ts",
+  "http/flood_test.ts",
+  "client/client_service_test.ts",
+  "broker/half_open_test.ts",
+  "metrics/open_files_test.ts",
+  "flows/redis_places_test.ts",
+  "client/client_browser_test.ts",
+  "flows/nginx_test.ts",
+];
+
 /** What became of a run. */
 export interface Outcome {
-  /** Exit code: that of `deno test`, or 1 when all passed and something was left behind. */
+  /** Exit code: that of `deno test`, or of the check of types, or 1 when all passed and something was left behind. */
   readonly code: number;
   /** What `deno test` wrote; empty when it was shown. */
   readonly output: string;
@@ -30,35 +87,86 @@ export interface Outcome {
 export async function runTests(args: readonly string[], show: boolean): Promise<Outcome> {
   const jobs = Deno.env.get("DENO_JOBS") ?? String(Math.max(MIN_JOBS, navigator.hardwareConcurrency));
   const folder = await Deno.makeTempDir({ prefix: "userwire-tests-" });
+  const plan = await planOf(args);
   const output = show ? "inherit" : "piped";
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args],
-    cwd: new URL("../", import.meta.url),
-    env: { DENO_JOBS: jobs, TMPDIR: folder },
-    stdin: "null",
+  const tests = deno(["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args, ...plan.args], {
+    env: { DENO_JOBS: jobs, TMPDIR: folder, ...plan.env },
     stdout: output,
     stderr: output,
-  }).spawn();
-  // In a terminal Ctrl+C reaches `deno test` too; whoever signals this process alone means it as well.
+  });
+  const types = plan.checksTypes
+    ? deno(["check", "--quiet", "--lock=tests/deno.lock"], { stdout: "piped", stderr: "piped" })
+    : undefined;
+  // In a terminal Ctrl+C reaches them too; whoever signals this process alone means them as well.
   let isInterrupted = false;
   const interrupt = () => {
     isInterrupted = true;
-    try {
-      child.kill("SIGINT");
-    } catch {
-      // It has ended.
+    for (const child of [tests, types]) {
+      try {
+        child?.kill("SIGINT");
+      } catch {
+        // It has ended.
+      }
     }
   };
   for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
   try {
-    const { code, text } = show ? { ...await child.status, text: "" } : await kept(child);
+    const wrong = types && kept(types);
+    const { code, text } = show ? { ...await tests.status, text: "" } : await kept(tests);
+    const faults = await wrong;
+    if (faults?.text && show) console.error(faults.text);
     const remains = await Remains.of(folder, { patient: !isInterrupted });
     await remains.remove();
     // Tests that were cut off could not clear up.
     const said = isInterrupted ? "" : String(remains);
-    return { code: code === 0 && said !== "" ? 1 : code, output: text, remains: said, isInterrupted };
+    return {
+      code: code || faults?.code || (said === "" ? 0 : 1),
+      output: text + (faults?.text ?? ""),
+      remains: said,
+      isInterrupted,
+    };
   } finally {
     for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
+    await plan[Symbol.asyncDispose]();
+  }
+}
+
+function deno(args: readonly string[], options: Deno.CommandOptions): Deno.ChildProcess {
+  const cwd = new URL("../", TESTS);
+  return new Deno.Command(Deno.execPath(), { args: [...args], cwd, stdin: "null", ...options }).spawn();
+}
+
+/** What a run needs beside what it was given. */
+interface Plan extends AsyncDisposable {
+  /** Whether types are checked beside it, by the command of `deno task check`, and not before it by `deno test`. */
+  readonly checksTypes: boolean;
+  readonly args: readonly string[];
+  /** Says where the program is as one file. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+async function planOf(args: readonly string[]): Promise<Plan> {
+  if (args.some(isSelection)) {
+    return { checksTypes: false, args: [], env: {}, async [Symbol.asyncDispose]() {} };
+  }
+  const folder = await Deno.makeTempDir({ prefix: "userwire-batches-" });
+  const program = await bundleProgram();
+  const checksTypes = !args.includes("--no-check");
+  return {
+    checksTypes,
+    args: [...(checksTypes ? ["--no-check"] : []), ...await writeBatches(TESTS, LONG, folder)],
+    env: program === undefined ? {} : { [PROGRAM_VARIABLE]: program },
+    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
+  };
+}
+
+/** Whether an argument says which tests to run. */
+function isSelection(argument: string): boolean {
+  if (/_test\.tsx?$/.test(argument)) return true;
+  try {
+    return !argument.startsWith("-") && Deno.statSync(new URL(argument, new URL("../", TESTS))).isDirectory;
+  } catch {
+    return false;
   }
 }
 

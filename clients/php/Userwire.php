@@ -30,6 +30,8 @@ final class Userwire
     private array $headers = ['Accept: application/json', 'User-Agent: userwire-php'];
     private float $timeout;
     private int $retries;
+    /** PEM file; null: the authorities that PHP knows. */
+    private ?string $ca;
     /** @var resource|\CurlHandle|null */
     private $curl = null;
     /** Process that the connection belongs to. */
@@ -38,7 +40,8 @@ final class Userwire
     /**
      * @param string      $url     `https://host`, or with the path that a proxy has put before `/v1`.
      * @param string|null $key     An API key. A service in open mode needs none.
-     * @param array       $options `timeout`: of one try, in seconds (10); `retries`: tries after the first (3).
+     * @param array       $options `timeout`: of one try, in seconds (10); `retries`: tries after the first (3); `ca`:
+     *   PEM file with the authority that signed the service's certificate, where PHP's own do not know it.
      */
     public function __construct(string $url, ?string $key = null, array $options = [])
     {
@@ -46,7 +49,11 @@ final class Userwire
         if (!in_array($parts['scheme'] ?? '', ['http', 'https'], true) || !isset($parts['host']) || isset($parts['user'])) {
             throw new InvalidArgumentException("Can't use \"$url\": give an address such as \"https://push.example.com\"");
         }
-        self::onlyKnown($options, ['timeout', 'retries']);
+        self::onlyKnown($options, ['timeout', 'retries', 'ca']);
+        $this->ca = $options['ca'] ?? null;
+        if ($this->ca !== null && strpos((string) @file_get_contents($this->ca), '-----BEGIN CERTIFICATE-----') === false) {
+            throw new InvalidArgumentException("The option \"ca\" must name a PEM file of certificates, and \"$this->ca\" is none");
+        }
         $this->url = rtrim($url, '/');
         $key = trim($key ?? ''); // keys come from files, which end with a new line
         if ($key !== '') {
@@ -279,7 +286,14 @@ final class Userwire
         if (self::hasBody($method)) {
             curl_setopt($this->curl, CURLOPT_POSTFIELDS, $body);
         }
+        if ($this->ca !== null) {
+            curl_setopt($this->curl, CURLOPT_CAINFO, $this->ca);
+        }
         $text = curl_exec($this->curl);
+        // By the host name, before libcurl 7.62, and by the authority.
+        if (in_array(curl_errno($this->curl), [51, 60], true)) {
+            throw self::untrusted(curl_error($this->curl));
+        }
         if ($text === false) {
             return [0, '', null, curl_error($this->curl)];
         }
@@ -297,11 +311,24 @@ final class Userwire
             'timeout' => $timeout,
             'ignore_errors' => true,
             'follow_location' => 0,
-        ]]);
-        error_clear_last();
-        $stream = @fopen($this->url . $path, 'r', false, $context);
+        ], 'ssl' => $this->ca === null ? [] : ['cafile' => $this->ca]]);
+        // Why comes before that it failed.
+        $troubles = [];
+        set_error_handler(function (int $level, string $message) use (&$troubles): bool {
+            $troubles[] = $message;
+            return true;
+        });
+        try {
+            $stream = fopen($this->url . $path, 'r', false, $context);
+        } finally {
+            restore_error_handler();
+        }
         if ($stream === false) {
-            return [0, '', null, error_get_last()['message'] ?? 'no connection'];
+            $why = implode('; ', $troubles);
+            if (stripos($why, 'certificate') !== false) {
+                throw self::untrusted($why);
+            }
+            return [0, '', null, $why];
         }
         $text = stream_get_contents($stream);
         $meta = stream_get_meta_data($stream);
@@ -328,6 +355,15 @@ final class Userwire
         return isset($problem['code'], $problem['detail'])
             ? new UserwireRefused($status, $problem['code'], $problem['detail'])
             : new UserwireRefused($status, '', 'Something that is not Userwire has answered: look at the address, and at proxies');
+    }
+
+    /** Trying again is no use. */
+    private static function untrusted(string $why): UserwireUnavailable
+    {
+        return new UserwireUnavailable(
+            'The certificate of the service is not trusted; for an authority of your own give its PEM file as the option ' .
+            "\"ca\": $why"
+        );
     }
 
     /** @param mixed $value */

@@ -179,7 +179,7 @@ _REFUSALS = {
     401: "The service asks for a token or a ticket, and this is none that it takes: give a function as token=",
     403: "The user's name is not the token's, or the service takes no such origin",
     404: "There are no sockets at this address: it ends with / or /ws, or a proxy leads elsewhere",
-    421: "The service does not know itself by this host name: see USERWIRE_ALLOWED_HOSTS, or ask for tokens",
+    421: "The service does not know itself by this name: call it localhost, or add the address to USERWIRE_ALLOWED_ORIGINS",
     426: "Something between here and the service takes the handshake apart: let it pass Upgrade",
 }
 
@@ -206,6 +206,7 @@ def connect(
         before each attempt. A plain function runs in a thread. A ticket lets one connection in: give a function.
     :param resume: Position to go on from, as ``Receiver.position`` gave it.
     :param on_gap: Called, and awaited if need be, between the messages before and after. Without it a gap is logged.
+    :param ssl: For certificates of an authority of your own: ``ssl.create_default_context(cafile="ca.pem")``.
     :raises ValueError: for what can never work.
     """
     return Receiver(url, user, token, resume, on_gap, ssl)
@@ -709,12 +710,21 @@ def _failure(error: Exception) -> _End:
     headers: Any = getattr(error, "headers", None) or getattr(response, "headers", None) or {}
     if status is None or status in (101, 408, 425, 429) or status >= 500:
         reason = f"refused with {status}" if status else f"{type(error).__name__}: {error}"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            reason = _untrusted(error)
         _log.warning("the attempt to connect has failed: %s", reason)
         return _End(reason=reason, retry_s=_seconds(headers.get("Retry-After")))
     reason = "The handshake was answered with a redirect: give the address it leads to" if status < 400 else (
         "The handshake was refused"
     )
     return _End(reason=reason, status=status)
+
+
+def _untrusted(error: ssl.SSLCertVerificationError) -> str:
+    return (
+        "The certificate of the service is not trusted; for an authority of your own give "
+        f"ssl=ssl.create_default_context(cafile=…): {error}"
+    )
 
 
 def _seconds(text: Optional[str]) -> Optional[float]:
@@ -815,6 +825,7 @@ class Sender:
         :param key: An API key. A service in open mode needs none.
         :param timeout: How long connecting, and each step of an answer, may take, in seconds.
         :param retries: How many times to try again.
+        :param ssl: For certificates of an authority of your own: ``ssl.create_default_context(cafile="ca.pem")``.
         :raises ValueError: for what can never work.
         """
         self._address = _split(url, ("http", "https"))
@@ -824,6 +835,8 @@ class Sender:
             if not key.isascii() or not key.isprintable() or " " in key:
                 raise ValueError("The key must be printable ASCII without spaces, as \"userwire key new\" wrote it")
             self._headers["authorization"] = f"Bearer {key}"
+        if ssl is not None and self._address.scheme == "http":
+            raise ValueError("ssl= is for https:// addresses")
         self._timeout, self._retries, self._ssl = timeout, retries, ssl
         self._local = threading.local()
 
@@ -978,7 +991,7 @@ class Sender:
             try:
                 status, retry_after, text = self._request(method, path, body, headers, timeout or self._timeout)
             except ssl.SSLCertVerificationError as error:
-                raise Unavailable(f"The certificate of the service is not trusted: {error}") from error
+                raise Unavailable(_untrusted(error)) from error
             except (OSError, http.client.HTTPException) as error:
                 trouble, cause = f"{type(error).__name__}: {error}", error
             else:

@@ -36,7 +36,7 @@ export interface Identity {
   readonly iat?: number;
   /** Id of the token. */
   readonly jti?: string;
-  /** The ticket it was shown by, which is to be used up. */
+  /** The ticket it was shown by, which is to be used up; missing where it may be used again. */
   readonly ticket?: string;
   /** Sockets the user may have, where the token says so. */
   readonly maxConnections?: number;
@@ -113,10 +113,11 @@ export interface Auth {
   authorize(key: string | undefined, scope: Scope | "any"): Caller;
 
   /**
-   * A ticket with which one socket gets in as this user, within the time given.
+   * A ticket with which one connection gets in as this user, within the time given.
+   * @param options.reuse Any number of connections get in with it within that time. @default false
    * @throws {BrokerUnavailableError}
    */
-  issueTicket(username: string, ttlS: number): Promise<string>;
+  issueTicket(username: string, ttlS: number, options?: { reuse?: boolean }): Promise<string>;
 
   /**
    * Lets in no more what is revoked, on every node, and orders the sockets that it let in to close: one step, so

@@ -70,8 +70,8 @@ export function prepareAuth(options: AuthOptions): (context: AuthContext) => Aut
         );
       },
 
-      issueTicket: async (username, ttlS) =>
-        await tickets.issue(username, ttlS, await revocations.momentOf(username)),
+      issueTicket: async (username, ttlS, { reuse = false } = {}) =>
+        await tickets.issue(username, ttlS, { after: await revocations.momentOf(username), reuse }),
       revoke: (username, revocation) => revocations.add(username, revocation),
       isRevoked: (identity) => revocations.has(identity),
 

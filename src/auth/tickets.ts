@@ -1,6 +1,7 @@
 /**
  * Tickets: what a backend that knows its user hands to the user's browser, which can set no header on a WebSocket.
- * Random, short-lived, good for one connection; so one that ends in a proxy's log is worth nothing any more.
+ * Random, short-lived, good for one connection; so one that ends in a proxy's log is worth nothing any more. Only for a
+ * browser's `EventSource`, which repeats its address, can one be made that is good until its time is up.
  * Stored by hash: a reader of the store can't use them.
  */
 import { createHash, randomBytes } from "node:crypto";
@@ -16,6 +17,8 @@ interface Stored {
   readonly username: string;
   readonly iat: number;
   readonly line?: string;
+  /** Whether it is not used up. */
+  readonly reuse?: true;
 }
 
 export class Tickets {
@@ -32,16 +35,20 @@ export class Tickets {
 
   /**
    * As `Auth.issueTicket`.
-   * @param after What was issued before that is revoked, in Unix seconds: the ticket counts as issued then at the
+   * @param options.after What was issued before that is revoked, in Unix seconds: the ticket counts as issued then at the
    *   earliest, or it would be revoked before its buyer has it.
    */
-  async issue(username: string, ttlS: number, after = 0): Promise<string> {
+  async issue(
+    username: string,
+    ttlS: number,
+    { after = 0, reuse = false }: { after?: number; reuse?: boolean } = {},
+  ): Promise<string> {
     const ticket = randomBytes(TICKET_BYTES).toString("base64url");
     const name = this.#name(ticket);
     const line = this.#store.line(name);
     // By the clock that revocations go by.
     const iat = Math.max(after, await this.#store.now(name));
-    const stored: Stored = { username, iat, ...(line !== "" && { line }) };
+    const stored: Stored = { username, iat, ...(line !== "" && { line }), ...(reuse && { reuse }) };
     await this.#store.set(name, JSON.stringify(stored), ttlS * 1_000);
     return ticket;
   }
@@ -52,7 +59,9 @@ export class Tickets {
     const name = this.#name(ticket);
     const [text] = await this.#store.getMany([name]);
     const stored = this.#valid(name, text);
-    return stored && { username: stored.username, iat: stored.iat, ticket };
+    if (!stored) return undefined;
+    const { username, iat, reuse } = stored;
+    return { username, iat, ...(!reuse && { ticket }) };
   }
 
   /** Whether it was still there; of many at once one hears so. */

@@ -13,7 +13,7 @@ import { Acks } from "./acks.ts";
 import { type Address, addressOf, socketUrl } from "./address.ts";
 import { Broadcasts } from "./broadcasts.ts";
 import { isHidden } from "./browser.ts";
-import { Handover, type HandoverBound } from "./handover.ts";
+import { Handover, type HandoverBound, type Loop } from "./handover.ts";
 import { Link } from "./link.ts";
 import type {
   AddressLike,
@@ -29,6 +29,7 @@ import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
 import { type RequestOptions, Requests } from "./requests.ts";
 import { Saving } from "./store.ts";
+import { Transports } from "./transports.ts";
 
 const DEFAULT_BACKOFF: Backoff = { baseMs: 500, maxMs: 30_000, steadyMs: 10_000 };
 const DEFAULT_BUFFER: HandoverBound = { messages: 1_000, chars: 4 * 1024 * 1024 };
@@ -84,10 +85,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.#received = this.#handed = given(resume, "position");
     this.#broadcasts.position = given(resumeBroadcasts, "broadcastPosition");
     if (resume !== undefined || resumeBroadcasts !== undefined) this.#loaded = Promise.resolve();
-    const WebSocket = options.WebSocket ?? globalThis.WebSocket;
-    if (WebSocket === undefined) {
-      throw new TypeError(`There is no WebSocket here: give one as the option "WebSocket"`);
-    }
+    const { transport = "auto", WebSocket = globalThis.WebSocket } = options;
+    const transports = new Transports(transport, WebSocket, (error) => this.#report(error));
 
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
@@ -100,20 +99,30 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       onRoom: () => this.#link.release(),
     }, { ...DEFAULT_BUFFER, ...buffer });
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    this.#inquiry = new Inquiry((error) => this.#report(error), timeoutMs);
+    this.#inquiry = new Inquiry((error) => this.#report(error), () => transports.blocked(), timeoutMs);
     this.#link = new Link({
       load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
-      onOpen: (hi) => this.#onOpen(hi),
+      open: (address) => transports.open(address),
+      onOpen: (hi) => {
+        transports.opened();
+        this.#onOpen(hi);
+      },
       onFrame: (frame, size) => this.#onFrame(frame, size),
       onLost: (lost) => {
         this.#acks.reset();
         this.#requests.lost();
         this.#emit("lost", lost);
       },
-      onFailed: (address) => this.#inquiry.failed(address),
+      onFailed: (address) => {
+        transports.failed();
+        this.#inquiry.failed(address);
+      },
+      onState: (state) => {
+        if (state === "offline") transports.moved();
+        this.#emit("state", state);
+      },
       isAsking: () => this.#requests.areOutstanding,
-      onState: (state) => this.#emit("state", state),
       onError: (error) => this.#report(error),
       onClosed: async ({ code, reason }) => {
         this.#inquiry.stop();
@@ -124,7 +133,6 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         setClosed({ code, reason });
       },
     }, {
-      WebSocket,
       parse: options.parse ?? JSON.parse,
       timeoutMs,
       hiddenPingS: options.hiddenPingS,
@@ -172,7 +180,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
    * The messages, for a `for await` loop, which ends when the client is closed. Leaving the loop does not close it:
    * messages then wait for the next loop or listener. Several loops share the messages.
    */
-  [Symbol.asyncIterator](): AsyncIterableIterator<Message<Data>, undefined> {
+  [Symbol.asyncIterator](): Loop<Message<Data>> {
     return this.#handover.iterate();
   }
 

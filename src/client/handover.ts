@@ -30,6 +30,11 @@ export interface HandoverBound {
   readonly chars: number;
 }
 
+/** What a `for await` loop takes messages from. Compilers before TypeScript 5.6 know no library's type that says as much. */
+export interface Loop<Message> extends AsyncIterator<Message, undefined> {
+  [Symbol.asyncIterator](): Loop<Message>;
+}
+
 interface Pull<Message> {
   readonly loop: symbol;
   resolve(result: IteratorResult<Message, undefined>): void;
@@ -94,7 +99,7 @@ export class Handover<Message, Item extends Entry<Message>> {
   }
 
   /** A loop. Several loops share the messages: each goes to one of them. */
-  iterate(): AsyncIterableIterator<Message, undefined> {
+  iterate(): Loop<Message> {
     const loop = Symbol();
     this.#loops.add(loop);
     return {

@@ -17,13 +17,15 @@ import type { ClientFrame, HiFrame, ServerFrame } from "../protocol/frames.ts";
 import type { Address } from "./address.ts";
 import type { Backoff, Lost, State } from "./options.ts";
 import { isHidden, isOffline, listenToBrowser } from "./browser.ts";
-import { type Ending, Session, type SessionOptions } from "./session.ts";
+import { type Ending, Session, type SessionOptions, type Socket } from "./session.ts";
 
 export interface LinkHost {
   /** Resolves when it is known where to go on. Asked first in every attempt: one that is not told fails. */
   load(): Promise<void>;
   /** What to connect to next. */
   address(): Promise<Address>;
+  /** Begins to connect. @throws whatever the constructor of a socket throws. */
+  open(address: Address): Socket | Promise<Socket>;
   onOpen(hi: HiFrame): void;
   /** Every other frame. */
   onFrame(frame: ServerFrame, size: number): void;
@@ -47,6 +49,8 @@ export interface LinkOptions extends SessionOptions {
 }
 
 const ABNORMAL = 1006;
+/** Codes from here on are the service's own. */
+const PRIVATE_CODES = 4000;
 const TOKEN_REFUSED = 4401;
 const TOKEN_EXPIRED = "token_expired";
 /** No server's word keeps a client away longer than this, in milliseconds: timers can't count much further. */
@@ -156,8 +160,14 @@ export class Link {
       const address = await this.#inTime(this.#host.address(), "Can't get a token: token()");
       if (turn !== this.#turn) return;
       clearTimeout(this.#timer);
+      const opening = this.#host.open(address);
+      const socket = opening instanceof Promise
+        ? await this.#inTime(opening, "Can't load server-sent events: the server")
+        : opening;
+      if (turn !== this.#turn) return socket.close();
+      clearTimeout(this.#timer);
       this.#address = address;
-      this.#session = new Session(address, {
+      this.#session = new Session(socket, {
         onFrame: (frame, size) => this.#onFrame(frame, size),
         onError: (error) => this.#host.onError(error),
         onEnd: (ending) => this.#onEnd(ending),
@@ -190,7 +200,9 @@ export class Link {
   }
 
   #onEnd(ending: Ending): void {
-    const hasFailed = this.#session !== undefined && ending.code === ABNORMAL && ending.openMs === undefined;
+    // Without `hi` it never was the service that closed it: some proxies open a socket, and close it at once.
+    const hasFailed = this.#session !== undefined && ending.openMs === undefined &&
+      ending.code < PRIVATE_CODES;
     this.#session = undefined;
     if (this.#state === "closed") return this.#host.onClosed(ending);
     const { code, reason, openMs } = ending;
@@ -215,8 +227,8 @@ export class Link {
   }
 
   /** Whether the client is to stay away; says yes to the second expired token in a row. */
-  #isFinal({ code, reason }: Ending): boolean {
-    if (shouldReconnect(code)) return false;
+  #isFinal({ code, reason, openMs }: Ending): boolean {
+    if (shouldReconnect(code) || (code < PRIVATE_CODES && openMs === undefined)) return false;
     if (code !== TOKEN_REFUSED || reason !== TOKEN_EXPIRED || !this.#options.hasToken) return true;
     const isSecond = this.#isRefreshing;
     this.#isRefreshing = true;

@@ -35,6 +35,7 @@ export type {
   Lost,
   Message,
   State,
+  Transport,
 } from "./options.ts";
 export type { HandoverBound } from "./handover.ts";
 export type { RequestOptions } from "./requests.ts";

@@ -21,6 +21,9 @@ export interface Backoff {
   readonly steadyMs: number;
 }
 
+/** How to connect: `auto` is WebSockets, and server-sent events where those are blocked. */
+export type Transport = "auto" | "websocket" | "sse";
+
 /** A connection that ended, or an attempt that failed. */
 export interface Lost {
   /** The close code; 1006 when it broke or never came about. */
@@ -121,6 +124,11 @@ export interface CommonOptions {
   readonly hiddenPingS?: number | undefined;
   /** Reads frames, for numbers that `JSON.parse` rounds. @default JSON.parse */
   readonly parse?: ((text: string) => unknown) | undefined;
+  /**
+   * What carries the connection: WebSockets, server-sent events by `fetch`, or `auto`, which is WebSockets, and the other
+   * as long as something in between blocks those. @default "auto"
+   */
+  readonly transport?: Transport | undefined;
   /** What sockets are made with, where there is no global `WebSocket`. */
   readonly WebSocket?: SocketConstructor | undefined;
 }

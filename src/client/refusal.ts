@@ -16,6 +16,7 @@ const UPGRADE_REQUIRED = "upgrade_required";
 
 export class Inquiry {
   readonly #onReason: (error: RefusedError) => void;
+  readonly #onBlocked: () => boolean;
   readonly #timeoutMs: number;
   #failures = 0;
   #askAt = 1;
@@ -23,8 +24,10 @@ export class Inquiry {
   #told = "";
   #asking: AbortController | undefined;
 
-  constructor(onReason: (error: RefusedError) => void, timeoutMs: number) {
+  /** @param onBlocked The service would let it in. Where that is news that helps, it is no reason to tell anybody. */
+  constructor(onReason: (error: RefusedError) => void, onBlocked: () => boolean, timeoutMs: number) {
     this.#onReason = onReason;
+    this.#onBlocked = onBlocked;
     this.#timeoutMs = timeoutMs;
   }
 
@@ -58,9 +61,12 @@ export class Inquiry {
     clearTimeout(timer);
     if (this.#asking !== asking) return;
     this.#asking = undefined;
-    if (reason === undefined || reason.message === this.#told) return;
+    if (reason === undefined) return;
     // It would be let in: so it was a moment too early or too impatient, unless that is so again, and always was.
-    if (reason.code === UPGRADE_REQUIRED && (this.#hasBeenIn || this.#failures === 1)) return;
+    if (reason.code === UPGRADE_REQUIRED && (this.#failures === 1 || this.#onBlocked() || this.#hasBeenIn)) {
+      return;
+    }
+    if (reason.message === this.#told) return;
     this.#told = reason.message;
     this.#onReason(reason);
   }
@@ -103,7 +109,8 @@ async function read(response: Response): Promise<RefusedError> {
       return strange(`a problem that can't be read (${messageOf(error)})`, status);
     }
   }
-  void response.body?.cancel();
+  // It may be aborted meanwhile.
+  response.body?.cancel().catch(() => {});
   // A browser shows nothing of a redirection that it does not follow.
   return strange(
     status === 0 || (status >= 300 && status < 400) ? "a redirection" : `${status}, ${kind}`,
@@ -112,9 +119,12 @@ async function read(response: Response): Promise<RefusedError> {
 }
 
 function strange(what: string, status: number): RefusedError {
+  // What it makes up for a network that is not there looks like a server's answer.
+  const { serviceWorker } = globalThis.navigator as { serviceWorker?: { controller: unknown } };
+  const worker = serviceWorker?.controller ? "this page's service worker, " : "";
   return new RefusedError(
-    `No Userwire answers at that address, but something else, with ${what}: a proxy, the login page of a network, or ` +
-      "another server",
+    `No Userwire answers at that address, but something else, with ${what}: ${worker}a proxy, the login page of a ` +
+      "network, or another server",
     "not_userwire",
     status || undefined,
   );

@@ -12,6 +12,7 @@ import { type ByeFrame, type ClientFrame, formatFrame, type ServerFrame } from "
  * not every program that is type-checked knows the browser's `WebSocket`.
  */
 export interface Socket {
+  readonly readyState?: number;
   onmessage: unknown;
   onclose: unknown;
   onerror: unknown;
@@ -34,7 +35,6 @@ export interface Ending {
 }
 
 export interface SessionOptions {
-  readonly WebSocket: SocketConstructor;
   /** Reads the text of a frame. */
   readonly parse: (text: string) => unknown;
   /** How late the server's sign of life may be, and how long the first frame may take, in milliseconds. */
@@ -57,6 +57,8 @@ const LATE_MS = 1_000;
 const SECOND_LOOK_MS = 2_000;
 const DEFAULT_PING_S = 25;
 const ABNORMAL = 1006;
+/** Of a socket's `readyState`: until its handshake is answered, and when it is no more. */
+const CONNECTING = 0, CLOSED = 3;
 
 export class Session {
   readonly #socket: Socket;
@@ -74,18 +76,21 @@ export class Session {
   #dueAt = 0;
   #lookedTwice = false;
 
-  /** @throws whatever the constructor of the socket throws. */
-  constructor(address: { url: string; protocols: string[] }, host: SessionHost, options: SessionOptions) {
+  constructor(socket: Socket, host: SessionHost, options: SessionOptions) {
     this.#host = host;
     this.#options = options;
     this.#limitMs = options.timeoutMs;
-    const socket = new options.WebSocket(address.url, address.protocols);
     this.#socket = socket;
     socket.onmessage = ({ data }: { data: unknown }) => this.#onMessage(data);
     socket.onclose = ({ code, reason }: { code: number; reason: string }) =>
       this.#end(code, reason || this.#trouble);
     socket.onerror = ({ message }: { message?: unknown }) => {
       if (typeof message === "string") this.#trouble = message;
+      // A close follows at once; but not in Node 22 for a handshake that failed, and not in Chromium for an address that
+      // the page's policy forbids.
+      if (socket.readyState !== CONNECTING && socket.readyState !== CLOSED) return;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#end(ABNORMAL, this.#trouble), 0);
     };
     this.#watch(this.#limitMs);
   }

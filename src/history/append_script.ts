@@ -21,7 +21,7 @@ export type AppendReply = [
  * Lua for how many messages a stream holds: one more than is shown. Should a message be undone, the oldest must not have left
  * for it. As text: Redis prints the numbers that it is given by scripts at some cost.
  */
-export const MOST = "local most = string.format('%.0f', count + 1)";
+export const MOST = "local most = string.format('%d', count + 1)";
 
 /** What is to be appended, as all users have it. */
 export const MESSAGE = `
@@ -47,7 +47,8 @@ function unlessFailed(command: string, andThen = ""): string {
   end`;
 }
 
-const ENTRY = "'MAXLEN', most, seq .. '-0', 'm', payload, 'x', leaves";
+// Less than a part of the stream stays beyond that, in which entries lie together: readers look at the numbers.
+const ENTRY = "'MAXLEN', '~', most, seq .. '-0', 'm', payload, 'x', leaves";
 const ADD = `'XADD', history, ${ENTRY}`;
 /** Answers false where there is no stream. */
 const ADD_IF_THERE = `'XADD', history, 'NOMKSTREAM', ${ENTRY}`;
@@ -63,19 +64,24 @@ keeps_it = keeps_for_offline or reached > 0
 export const CLOCK = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local leaves = string.format('%.0f', now + ttl)
+local leaves = string.format('%d', now + ttl)
 `;
 
 /**
- * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`.
- * @param options.reached Lua for how many subscriptions the channel has. Not what PUBLISH answers: that counts those by
- * pattern, too.
+ * Lua for whether the answer of PUBLISH is the number of subscriptions of the channel: where none is by pattern. So it need
+ * not be asked for where it is known early enough with that.
+ */
+export const publishCounts = ({ hasPatterns }: PubSubWords) =>
+  `local publish_counts = ${hasPatterns ? "redis.call('PUBSUB', 'NUMPAT') == 0" : "true"}`;
+
+/**
+ * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. Reads `publish_counts`.
  * @param options.clock Lua that leaves `now` and `leaves`, see `CLOCK`; "" where they are there already.
  * @param options.isOfGroup Whether it passes over users who were not seen for long.
  */
 export const appendIt = (
   { publish, numsub }: PubSubWords,
-  { reached = `redis.call('PUBSUB', '${numsub}', channel)[2]`, clock = CLOCK, isOfGroup = false } = {},
+  { clock = CLOCK, isOfGroup = false } = {},
 ) => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
@@ -85,25 +91,30 @@ if memory then
   end
 end
 
-local reached = ${reached}
-if expect_online == '1' and reached == 0 then return {'offline'} end
-local keeps_it = true
-${isOfGroup ? READ_POSITION + OF_GROUP : ""}
+local reached, keeps_it = nil, true
+${isOfGroup ? READ_POSITION : ""}
+if not publish_counts or memory or expect_online == '1'${
+  isOfGroup ? " or not keeps_for_offline or not before[1]" : ""
+} then
+  reached = redis.call('PUBSUB', '${numsub}', channel)[2]
+  if expect_online == '1' and reached == 0 then return {'offline'} end
+end
+${isOfGroup ? OF_GROUP : ""}
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
 -- None of these commands answers with a table, unless it is an error.
 local failed
 local seq, kept_epoch, payload, tag = '', '', '', ''
-local is_counted, is_stored, is_remembered, was, left
+local is_counted, is_stored, is_remembered, was, left, former_before
 if count > 0 then
   ${clock}
   ${isOfGroup ? "" : READ_POSITION}
   -- How long the history lives on; -2 for none. A new position begins with none. Redis knows it, too: the position is read anyway.
-  local ends = tonumber(before[6])
+  local ends = tonumber(before[5])
   if not before[1] then left = -2 elseif ends then left = ends - now else left = redis.call('PTTL', history) end
   local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
-  seq = string.format('%.0f', tonumber(last) + 1)
+  seq = string.format('%d', tonumber(last) + 1)
   -- Four characters tell the epoch, four the message.
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
@@ -131,7 +142,7 @@ if count > 0 then
   if left < ttl then
     ${unlessFailed("'PEXPIRE', history, keep + slack")}
     ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
-    ${unlessFailed("'HSET', position, 'ends', string.format('%.0f', now + keep + slack)")}
+    ${unlessFailed("'HSET', position, 'ends', string.format('%d', now + keep + slack)")}
   end
 else
   payload = head .. tail
@@ -145,7 +156,7 @@ if memory then
 }
   ${unlessFailed("'PEXPIRE', memory, memory_ttl")}
 end
-${unlessFailed(`'${publish}', channel, payload`)}
+${unlessFailed(`'${publish}', channel, payload`, "reached = reached or reply")}
 
 if failed then
   local why = failed
@@ -162,10 +173,13 @@ if failed then
   if is_counted and was[1] then
     ${
   unlessFailed(
-    "'HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'former', was[4] or '', " +
-      "'tag', was[5] or '', 'ends', was[6] or ''",
+    "'HSET', position, 'epoch', was[1], 'seq', was[2] or '0', 'timeline', was[3] or '', 'tag', was[4] or '', " +
+      "'ends', was[5] or ''",
   )
 }
+    if former_before then
+      ${unlessFailed("'HSET', position, 'former', former_before")}
+    end
   elseif is_counted then
     ${unlessFailed("'DEL', position")}
   end
@@ -176,6 +190,7 @@ return {'appended', id, seq, kept_epoch, reached, tag}
 
 const append = (words: PubSubWords) => `
 ${MESSAGE}
+${publishCounts(words)}
 local position, history, memory = KEYS[2], KEYS[3], KEYS[4]
 local channel, epoch_if_new = ARGV[12], ARGV[13]
 remembered, elsewhere = ARGV[14], ARGV[15] or ''
@@ -199,17 +214,17 @@ export const APPEND_TO_ALL = new Script((words) => `
 ${MESSAGE}
 local random, users = ARGV[12], (#ARGV - 12) / 2
 local random_each, keys_each = #random / users, (#KEYS - 1) / users
-local counts = redis.call('PUBSUB', '${words.numsub}', unpack(ARGV, 13, 12 + users))
+${publishCounts(words)}
 ${CLOCK}
-local function append(position, history, memory, channel, epoch_if_new, subscriptions)
-${appendIt(words, { reached: "subscriptions", clock: "" })}
+local function append(position, history, memory, channel, epoch_if_new)
+${appendIt(words, { clock: "" })}
 end
 local results = {}
 for i = 1, users do
   local key = 1 + (i - 1) * keys_each
   remembered = ARGV[12 + users + i]
   local is_done, result = pcall(append, KEYS[key + 1], KEYS[key + 2], keys_each == 3 and KEYS[key + 3], ARGV[12 + i],
-    string.sub(random, (i - 1) * random_each + 1, i * random_each), counts[2 * i])
+    string.sub(random, (i - 1) * random_each + 1, i * random_each))
   -- Redis before 7 raises its errors as text; so does Lua.
   if not is_done and type(result) ~= 'table' then
     result = {err = 'ERR Error running script (call to append): ' .. result}
@@ -225,20 +240,17 @@ export const ARGS_OF_EACH = 9;
 /** Appends several messages, each for a user of its own: what fails for one is undone for that one, and said in its place. */
 export const APPEND_EACH = new Script((words) => `
 ${MESSAGE}
-local channels = {}
-for i = 12, #ARGV, ${ARGS_OF_EACH} do channels[#channels + 1] = ARGV[i] end
-local counts = redis.call('PUBSUB', '${words.numsub}', unpack(channels))
+${publishCounts(words)}
 ${CLOCK}
-local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint,
-  subscriptions)
-${appendIt(words, { reached: "subscriptions", clock: "local leaves = string.format('%.0f', now + ttl)" })}
+local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint)
+${appendIt(words, { clock: "local leaves = string.format('%d', now + ttl)" })}
 end
 local results, key = {}, 2
 for i = 12, #ARGV, ${ARGS_OF_EACH} do
   local memory = ARGV[i + 7] ~= '' and KEYS[key + 2]
   remembered = ARGV[i + 8]
   local is_done, result = pcall(append, KEYS[key], KEYS[key + 1], memory, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3],
-    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7], counts[2 * (#results + 1)])
+    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7])
   -- Redis before 7 raises its errors as text; so does Lua.
   if not is_done and type(result) ~= 'table' then
     result = {err = 'ERR Error running script (call to append): ' .. result}

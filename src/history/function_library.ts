@@ -83,8 +83,10 @@ local function append(m)
   local count, ttl, counter_ttl = ${settings.count}, m.ttl or ${settings.ttlMs}, ${COUNTER_TTL_MS}
   local timeline, elsewhere, remembered, expect_online = m.timeline, m.elsewhere, '', m.expect_online
   local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
-  local now, leaves = m.now, string.format('%.0f', m.now + ttl)
+  local now, leaves = m.now, string.format('%d', m.now + ttl)
   ${MOST}
+  -- Where there are patterns it is not asked for them: that would be one more right.
+  local publish_counts = ${!words.hasPatterns}
 ${appendIt(words, { clock: "" })}
 end
 ${sendIn(words === SHARDED)}`;

@@ -1,24 +1,37 @@
 /**
  * The last append of each user that this process was answered. A user's keys that are put back from a copy, on a Redis that
  * goes on, look like any others: only who remembers a later append can tell.
+ *
+ * What a script is given is `<seq>.<tag>`, as the position has it: the script looks whether the position has come as far.
+ * With a `!` it looks whether this very message is there, too, which costs a command where another process has appended since.
+ * That is asked for where no client can tell that the message is gone: since nobody got it, or since a client reads.
  */
 
 /** Users that are remembered: those who were sent to last. Some 150 bytes each. */
 export const MAX_REMEMBERED = 10_000;
 
 export class LastAppends {
-  /** In the order of their last appends: `<seq>.<tag>`, as the position has it. */
+  /** In the order of their last appends. */
   readonly #appends = new Map<string, string>();
 
-  /** `<seq>.<tag>` of the channel's last append; "" where none is remembered. */
+  /** What a script that appends is given; "" where none is remembered. */
   of(channel: string): string {
     return this.#appends.get(channel) ?? "";
   }
 
-  /** An append was answered. */
-  note(channel: string, seq: number, tag: string): void {
+  /** What a script that reads is given; "" where none is remembered. */
+  thoroughly(channel: string): string {
+    const append = this.of(channel);
+    return append === "" || append.endsWith("!") ? append : `${append}!`;
+  }
+
+  /**
+   * An append was answered.
+   * @param reached How many subscriptions got the message.
+   */
+  note(channel: string, seq: number, tag: string, reached: number): void {
     this.#appends.delete(channel);
-    this.#appends.set(channel, `${seq}.${tag}`);
+    this.#appends.set(channel, `${seq}.${tag}${reached === 0 ? "!" : ""}`);
     if (this.#appends.size > MAX_REMEMBERED) this.#appends.delete(this.#appends.keys().next().value!);
   }
 }

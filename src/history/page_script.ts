@@ -1,6 +1,6 @@
 /** The script that appends one message for each user of a page, and notes in the same step that the run has come so far. */
 import { Script } from "../redis/commands.ts";
-import { appendIt, CLOCK, MESSAGE } from "./append_script.ts";
+import { appendIt, CLOCK, MESSAGE, publishCounts } from "./append_script.ts";
 import { ADD_SUMS, NOTE_SUMS } from "./run_scripts.ts";
 
 /** What it answers: "passed" alone, when the run is somewhere else. */
@@ -42,9 +42,9 @@ if run then
   noted_sums = state[2]
 end
 
-local counts = users > 0 and redis.call('PUBSUB', '${words.numsub}', unpack(ARGV, fixed + 1, fixed + users))
-local function append(position, history, memory, channel, epoch_if_new, subscriptions)
-${appendIt(words, { reached: "subscriptions", clock: "", isOfGroup: true })}
+${publishCounts(words)}
+local function append(position, history, memory, channel, epoch_if_new)
+${appendIt(words, { clock: "", isOfGroup: true })}
 end
 
 local reply = {'noted', '', '', '', ''}
@@ -54,7 +54,7 @@ for i = 1, users do
   local history = KEYS[key] or 'userwire:{' .. channel .. '}:inbox'
   elsewhere = string.sub(is_elsewhere, i, i) == '1' and ended or ''
   local is_done, result = pcall(append, position, history, false, channel,
-    string.sub(random, (i - 1) * random_each + 1, i * random_each), counts[2 * i])
+    string.sub(random, (i - 1) * random_each + 1, i * random_each))
   local outcome = is_done and result[1]
   if outcome == 'appended' then
     sums[1] = sums[1] + 1
@@ -76,7 +76,7 @@ for i = 1, users do
     reply[#reply + 1] = tostring(why)
   end
 end
-for i = 1, 7 do sums[i] = string.format('%.0f', sums[i]) end
+for i = 1, 7 do sums[i] = string.format('%d', sums[i]) end
 if run then
   ${ADD_SUMS}
   ${NOTE_SUMS}

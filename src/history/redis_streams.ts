@@ -2,7 +2,7 @@
  * The history in Redis: per user a stream whose ids are the sequence numbers, a counter with its epoch, and the
  * idempotency keys. All keys of a user share the hash slot of the user's channel.
  *
- *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, timeline, former
+ *     userwire:{<channel>}:position   hash    seq, epoch, tag: <seq>.<tag of the newest>, timeline, former, ends: Unix ms of the inbox
  *     userwire:{<channel>}:inbox      stream  <seq>-0 → m: envelope, x: Unix ms at which it has left
  *     userwire:{<channel>}:key:<key>  hash    what the first send with this key came to
  *     userwire:<prefix>call:<key>     string  what a key of many sends stands for, and of how many calls
@@ -262,7 +262,7 @@ export class RedisStreamsHistory implements History {
     const position = { epoch, seq: Number(seq) };
     // Without one it is what an earlier send came to.
     if (tag !== undefined) {
-      this.#remembered.note(channel, position.seq, tag);
+      this.#remembered.note(channel, position.seq, tag, Number(reached));
       if (this.#timeline.appended(channel, position.seq, tag)) void this.#redis.lookNow();
     }
     return { outcome, id, position, reached: Number(reached) };
@@ -303,7 +303,7 @@ export class RedisStreamsHistory implements History {
       peek ? "1" : "0",
       channel,
       String(this.limits.count),
-      this.#remembered.of(channel),
+      this.#remembered.thoroughly(channel),
       ...this.#elsewhere(channel),
     ]);
     const [epoch, former, last, upTo, lastTag, afterTag, reached, ...messages] = reply as SinceReply;

@@ -1,17 +1,18 @@
 /** Pieces of Lua that several scripts of the history share. */
 
-/** Lua that leaves in `before` what the position was. */
+/** Lua that leaves in `before` what the position was. No more than is needed each time: each value costs as much as a command. */
 export const READ_POSITION =
-  "local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'former', 'tag', 'ends')";
+  "local before = redis.call('HMGET', position, 'epoch', 'seq', 'timeline', 'tag', 'ends')";
 
 /**
  * Lua that sees to it that the position is of this timeline, and not older than the append that the asking process remembers.
- * Reads `position`, `history`, `timeline`, `elsewhere`, `remembered` ("<seq>.<tag>", or "" for none), `epoch_if_new` and
- * `counter_ttl` of the script around it, and what `READ_POSITION` leaves; leaves `epoch`, `last` and `former`. Every key gets
- * its end in the same step as its first value: what comes after may fail.
+ * Reads `position`, `history`, `timeline`, `elsewhere`, `remembered` (see `LastAppends`), `epoch_if_new` and
+ * `counter_ttl` of the script around it, and what `READ_POSITION` leaves. Leaves `epoch` and `last`, and where it changes them
+ * `former`, and what that was in `former_before`, which the script declares. Every key gets its end in the same step as its
+ * first value: what comes after may fail.
  */
 export const OPEN_POSITION = `
-local epoch, last, former = before[1], before[2] or '0', before[4] or ''
+local epoch, last, former = before[1], before[2] or '0', nil
 if not epoch then
   epoch = epoch_if_new
   -- First: it needs memory, and what comes after a write is not refused for want of it.
@@ -24,17 +25,18 @@ if not epoch then
   end
   redis.call('DEL', history)
 elseif before[3] == timeline then
-  if remembered ~= '' and remembered ~= before[5] then
+  if remembered ~= '' and remembered ~= before[4] then
     -- Others went on from there, or this user's keys alone were put back from a copy. Then its numbers are given out a second
     -- time from a place that nobody knows: nothing of the old epoch is vouched for.
-    local seq, tag = string.match(remembered, '^(%d+)%.(.*)$')
-    local is_there = tonumber(last) > tonumber(seq)
-    if is_there then
+    local seq, tag, is_looked_for = string.match(remembered, '^(%d+)%.([%w_-]+)(!?)$')
+    local is_there = seq .. '.' .. tag == before[4] or tonumber(last) > tonumber(seq)
+    if is_looked_for == '!' and tonumber(last) > tonumber(seq) then
       local entry = redis.call('XRANGE', history, seq .. '-0', seq .. '-0')[1]
       is_there = not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true)
     end
     -- A tag begins as its epoch does.
     if not is_there and string.sub(tag, 1, 4) == string.sub(epoch, 1, 4) then
+      former_before = redis.call('HMGET', position, 'former')[1] or ''
       epoch, former = epoch_if_new, ''
       redis.call('HSET', position, 'epoch', epoch, 'former', former)
     end
@@ -50,7 +52,8 @@ elseif elsewhere ~= '' or string.sub(timeline, 1, 2) == '1.' and string.sub(befo
   tonumber(string.match(timeline, '^%d*')) > (tonumber(string.match(before[3] or '', '^%d+')) or 0) then
   -- Later ones have greater numbers; the first ones of two servers both have 1. Of one that was ended on another master
   -- the number says nothing here.
-  former = former .. epoch .. '.' .. last .. ','
+  former_before = redis.call('HMGET', position, 'former')[1] or ''
+  former = former_before .. epoch .. '.' .. last .. ','
   -- Bounded, and cut between two of them: the oldest of many are of no use to anybody any more.
   if #former > 400 then former = string.match(former, ',(.*)', #former - 400) end
   epoch = epoch_if_new .. string.sub(epoch, 1, #epoch_if_new) .. last

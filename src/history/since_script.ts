@@ -22,12 +22,14 @@ local count, remembered, elsewhere = tonumber(ARGV[9]), ARGV[10], ARGV[11] or ''
 local reached = after == '' and -1 or redis.call('PUBSUB', '${numsub}', channel)[2]
 if is_peek == '1' and redis.call('EXISTS', position) == 0 then return {'', '', '0', '0', '', '', reached} end
 ${READ_POSITION}
+local former_before
 ${OPEN_POSITION}
 if redis.call('PTTL', position) < counter_ttl then
   local slack = ${slackOf("counter_ttl")}
   redis.call('PEXPIRE', position, counter_ttl + math.max(0, redis.call('PTTL', history)) + slack)
 end
-local last_tag = string.match(before[5] or '', '^' .. last .. '%.(.*)') or ''
+if not former then former = redis.call('HMGET', position, 'former')[1] or '' end
+local last_tag = string.match(before[4] or '', '^' .. last .. '%.(.*)') or ''
 local result = {epoch, former, last, last, last_tag, '', reached}
 if after == '' then return result end
 

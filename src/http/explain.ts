@@ -5,7 +5,8 @@
  * handshake, opens nothing, uses no ticket up, and is not logged, since the handshake was.
  */
 import { isShown } from "../session/credential_watch.ts";
-import { draining, identityOf, type UpgradeOptions } from "./handshake.ts";
+import { draining, identityOf } from "./admission.ts";
+import type { UpgradeOptions } from "./handshake.ts";
 import { readQuery } from "./offer.ts";
 import { problem, problemOf } from "./problem.ts";
 
@@ -30,7 +31,8 @@ export async function explain(request: Request, peer: string, options: UpgradeOp
   }
 }
 
-async function refusalOf(
+/** The problem; undefined where it would be let in. */
+export async function refusalOf(
   request: Request,
   peer: string,
   options: UpgradeOptions,

@@ -10,6 +10,7 @@ import type { Metrics } from "../metrics/metrics.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
 import { isLoopback } from "../net/addresses.ts";
 import { hostGuard, originJudge } from "../net/origin.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import { type OwnHost, ownHostReader } from "../net/own_host.ts";
 import { sendTarget } from "./api/send.ts";
 import { explain, wantsExplanation } from "./explain.ts";
@@ -28,9 +29,6 @@ export interface FrontDoorOptions {
   readonly log: Log;
   readonly config: Pick<Config, "host" | "allowedOrigins" | "trustedProxies" | "maxHeaderBytes">;
 }
-
-/** What the server knows of the connection that a request came by. */
-export type ConnectionInfo = Deno.ServeHandlerInfo<Deno.NetAddr>;
 
 /** Where clients ask: "/" has a page for those who come without an Upgrade. */
 const QUESTION_PATH = "/ws";
@@ -71,11 +69,12 @@ export class FrontDoor {
       return answer;
     };
     const refusal = this.#refuse(request, own);
-    if (refusal) return noted(refusal);
     const origin = request.headers.get("origin");
-    const answer = origin === null
-      ? this.#answerCall(request, target, own!, info)
-      : this.#answerPage(request, target, origin, own!, info);
+    // Without a host nobody can say whose page it is.
+    if (own === undefined) return noted(refusal!);
+    const answer = origin !== null
+      ? this.#answerPage(request, target, origin, own, info, refusal)
+      : refusal ?? this.#answerCall(request, target, own, info);
     // No cache keeps the answer to a POST, so it need not say what it varies by.
     const isCacheable = origin === null && request.method !== "POST";
     const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
@@ -125,20 +124,20 @@ export class FrontDoor {
     return answer;
   }
 
-  /** Answers a call from a web page. */
+  /** Answers a call from a web page. @param refused Whatever is asked for: pages on the list may read why. */
   async #answerPage(
     request: Request,
     target: string | undefined,
     origin: string,
     own: OwnHost,
     info: ConnectionInfo,
+    refused: Problem | undefined,
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
-    const answer = refusal ??
-      (isListed && isPreflight(request)
-        ? preflightAnswer(request)
-        : await this.#answerCall(request, target, own, info));
+    const answer = isListed && isPreflight(request)
+      ? preflightAnswer(request)
+      : refused ?? refusal ?? await this.#answerCall(request, target, own, info);
     if (isListed) share(answer, origin);
     varyByOrigin(answer);
     return answer;
@@ -160,7 +159,7 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, own);
+    return router.answer(request, own, info);
   }
 }
 

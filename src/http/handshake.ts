@@ -3,39 +3,25 @@
  * is answered, where proxies and logs see it; and the subscription is confirmed before, so that from the moment a client
  * sees `open` no message to it can be missed. How a session begins and what it does then is not its business.
  */
-import type { Auth, Identity } from "../auth/auth.ts";
+import type { Identity } from "../auth/auth.ts";
 import type { Broker } from "../broker/broker.ts";
-import { CLOSE } from "../protocol/close_codes.ts";
 import { parseCredentialFrame, parseIdentityFrame } from "../protocol/credentials.ts";
 import { BrokerUnavailableError, messageOf, UnauthorizedError } from "../protocol/errors.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
-import { type NameRules, parseUsername } from "../protocol/username.ts";
-import type { SessionContext } from "../session/context.ts";
-import { type OpenSession, RefusedError } from "../session/open_session.ts";
 import { PendingSession } from "../session/pending_session.ts";
-import type { Session } from "../session/session.ts";
 import { WebSocketTransport } from "../session/websocket_transport.ts";
-import type { ConnectionLimits } from "./connection_limits.ts";
-import { credentialIn } from "./credentials.ts";
+import { type AdmissionOptions, admit, draining, identityOf } from "./admission.ts";
 import { type Offer, readOffer } from "./offer.ts";
 import { problem, problemOf } from "./problem.ts";
 import type { Turn, Turnstile } from "./turnstile.ts";
 
-export interface UpgradeOptions {
-  sessions: SessionContext;
-  openSession: OpenSession;
-  auth: Auth;
-  limits: ConnectionLimits;
+export interface UpgradeOptions extends AdmissionOptions {
   turnstile: Turnstile;
   broker: Pick<Broker, "unavailable">;
-  /** Whether `?token=` counts. */
-  tokenInQuery: boolean;
-  names: NameRules;
   /** Seconds of silence from the client after which it is pinged and, half of that later, closed. */
   idleTimeoutS: number;
   /** Seconds a raw client has to say who it is. */
   identityTimeoutS: number;
-  isDraining(): boolean;
 }
 
 /** Where sockets connect. */
@@ -71,41 +57,6 @@ export async function upgrade(request: Request, peer: string, options: UpgradeOp
   }
 }
 
-/** Who the client is; undefined for a raw one that says so in its first frame. */
-export async function identityOf(
-  request: Request,
-  { subprotocols, isFramed, name }: Offer,
-  options: UpgradeOptions,
-): Promise<Identity | undefined | Response> {
-  const { auth, names } = options;
-  // In open mode a name is as good as anything: what else is shown could not make it truer.
-  const isNamed = auth.isOpen && name !== null;
-  const credential = isNamed ? undefined : credentialIn(request, subprotocols, options);
-  if (credential) {
-    const identity = await auth.authenticate(credential);
-    // A client that says who it is and shows another's token is confused, and should learn it.
-    if (name !== null && parseUsername(name, names) !== identity.username) {
-      return problem("forbidden", `The ${credential.kind} is for another user than "username" says`);
-    }
-    return identity;
-  }
-  if (isNamed) return { username: parseUsername(name, names) };
-  if (name !== null) {
-    return problem("unauthorized", `Names are not taken on trust here: ${howToShow(auth)}`);
-  }
-  if (!isFramed) return undefined;
-  return auth.isOpen
-    ? problem("invalid_handshake", `Who is connecting? Add "?username=…" to the address`)
-    : problem("unauthorized", `Who is connecting? ${howToShow(auth)}`);
-}
-
-/** As the end of a sentence. */
-function howToShow({ takesTokens }: Auth): string {
-  return takesTokens
-    ? 'show a token in "Authorization: Bearer", in a subprotocol, or get a ticket from POST /v1/tickets'
-    : "show a ticket from POST /v1/tickets, as ?ticket=… or where a token would stand";
-}
-
 /** What can be refused without knowing who it is. */
 function refuse(request: Request, url: URL, options: UpgradeOptions): Response | undefined {
   if (!SOCKET_PATHS.has(url.pathname)) {
@@ -126,60 +77,43 @@ function refuse(request: Request, url: URL, options: UpgradeOptions): Response |
   return undefined;
 }
 
-export function draining(): Response {
-  return problem("draining", "The node is shutting down: connect to another");
-}
-
 /** The session is opened before the handshake is answered. */
 async function openKnown(
   request: Request,
   identity: Identity,
-  { isFramed, resume, all, pingS }: Offer,
+  offer: Offer,
   addressKey: string,
   options: UpgradeOptions,
 ): Promise<Response> {
-  const { limits, turnstile } = options;
-  // It may have taken a while to find out who it is. From here to the join nobody can come in between.
-  const noRoom = options.isDraining() ? draining() : limits.noRoom(addressKey);
-  if (noRoom) return noRoom;
+  const { turnstile } = options;
   const { signal } = request;
+  const { isFramed, pingS } = offer;
   const transport = new WebSocketTransport(isFramed, options.sessions.limits.maxBufferedBytes);
-  let session: Session | undefined;
   let turn: Turn | undefined;
   try {
-    signal.throwIfAborted();
-    session = await options.openSession(transport, identity, { addressKey, resume, all, pingS, signal });
-    const passing = turnstile.pass(addressKey, signal);
-    turn = passing instanceof Promise ? await passing : passing;
-    if (session.state !== "opening") {
-      turn.end();
-      return options.isDraining()
-        ? draining()
-        : problem("unauthorized", "The user's connections were closed while this one was opening");
-    }
-    limits.makeRoom(identity);
-    // A client that wants to be left alone for longer is not to be woken by the WebSocket's own pings either.
-    const idleTimeout = Math.max(options.idleTimeoutS, pingS ?? 0);
-    const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout });
-    // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
-    if (isFramed) response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
-    attach(transport, socket, turn, signal);
-    return response;
+    return await admit({ transport, identity, addressKey, asked: offer, signal }, options, {
+      async wait() {
+        const passing = turnstile.pass(addressKey, signal);
+        turn = passing instanceof Promise ? await passing : passing;
+      },
+      answer() {
+        // A client that wants to be left alone for longer is not to be woken by the WebSocket's own pings either.
+        const idleTimeout = Math.max(options.idleTimeoutS, pingS ?? 0);
+        const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout });
+        // Not through the `protocol` option: it splits the offer at ", " only, and throws for "a,b".
+        if (isFramed) response.headers.set("sec-websocket-protocol", SUBPROTOCOL);
+        attach(transport, socket, turn!, signal);
+        return response;
+      },
+    });
   } catch (error) {
-    turn?.end();
-    if (signal.aborted) {
-      session?.gone(undefined);
-      turnstile.left(addressKey);
-      return new Response(null, { status: 400 });
-    }
-    session?.close({ code: CLOSE.overloaded.code, reason: messageOf(error) });
-    if (error instanceof RefusedError) {
-      return error.close === CLOSE.tooMany
-        ? limits.tooMany(identity)
-        : problem("unauthorized", "The token or ticket has been revoked: get a new one");
-    }
     if (error instanceof TypeError) return problem("invalid_handshake", messageOf(error));
     throw error;
+  } finally {
+    if (transport.state === "unanswered") {
+      turn?.end();
+      if (signal.aborted) turnstile.left(addressKey);
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 /** What a handshake says of the session that it asks for: in its address, and by the subprotocols it offers. */
 import { BEARER_SUBPROTOCOL, parseOffer } from "../protocol/credentials.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
-import { parsePosition, type Position } from "../protocol/position.ts";
+import { parseEventId, type Place } from "../protocol/event_stream.ts";
+import type { Position } from "../protocol/position.ts";
 import { problem } from "./problem.ts";
 
 export interface Offer {
@@ -41,7 +42,10 @@ export function readOffer(request: Request, { searchParams }: URL): Offer | Resp
 export function readQuery(
   searchParams: URLSearchParams,
 ): Pick<Offer, "resume" | "all" | "pingS" | "name"> | Response {
-  const [resume, all] = (["resume", "all"] as const).map((name) => positionIn(searchParams, name));
+  const [resume, all] = (["resume", "all"] as const).map((name) => {
+    const text = searchParams.get(name);
+    return text === null ? NOWHERE : parseEventId(text) ?? notAPlace(`"${name}"`);
+  }) as [Place | Response, Place | Response];
   if (resume instanceof Response) return resume;
   if (all instanceof Response) return all;
   const ping = searchParams.get("ping");
@@ -50,12 +54,28 @@ export function readQuery(
   }
   const { leastS, mostS } = PING_RANGE;
   const pingS = ping === null ? undefined : Math.min(mostS, Math.max(leastS, Number(ping)));
-  return { resume, all, pingS, name: searchParams.get("username") };
+  return { resume: resume.own, all: all.own ?? resume.all, pingS, name: searchParams.get("username") };
 }
 
-function positionIn(searchParams: URLSearchParams, name: "resume" | "all"): Position | undefined | Response {
-  const from = searchParams.get(name);
-  if (from === null) return undefined;
-  return parsePosition(from) ??
-    problem("invalid_handshake", `"${name}" must be a position as "hi" gave it, such as Zk3vQ9aB.17`);
+/**
+ * What the address of a stream of events says, and the header with which a browser comes back to it, which is newer than
+ * what stands in the address.
+ */
+export function readStreamQuery({ headers }: Request, { searchParams }: URL): ReturnType<typeof readQuery> {
+  const asked = readQuery(searchParams);
+  const id = headers.get("last-event-id") ?? "";
+  if (asked instanceof Response || id === "") return asked;
+  const place = parseEventId(id);
+  if (!place) return notAPlace("Last-Event-ID");
+  return { ...asked, resume: place.own ?? asked.resume, all: place.all ?? asked.all };
+}
+
+const NOWHERE: Place = { own: undefined, all: undefined };
+
+/** @param what It stands there. */
+function notAPlace(what: string): Response {
+  return problem(
+    "invalid_handshake",
+    `${what} must be a position as "hi" or the id of an event gave it, such as Zk3vQ9aB.17`,
+  );
 }

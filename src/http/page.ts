@@ -22,15 +22,15 @@ const PAGE_HEADERS = {
   "cache-control": "no-cache",
 };
 
-/** The client is for every page that may connect, also for those of other sites. */
-const CLIENT_PATH = "/client.js";
+/** The client, and what it loads, are for every page that may connect, also for those of other sites. */
+const CLIENT_PATHS: ReadonlySet<string> = new Set(["/client.js", "/event_stream.js"]);
 const SHARED = { "access-control-allow-origin": "*" };
 
 export function servePage(app: OpenAPIHono<Env>, { auth, page }: PageOptions): void {
   for (const [path, { body, type, etag }] of assets) {
-    if (page === "off" && path !== CLIENT_PATH) continue;
+    if (page === "off" && !CLIENT_PATHS.has(path)) continue;
     app.get(path, (c) => {
-      if (page === "key" && path !== CLIENT_PATH) {
+      if (page === "key" && !CLIENT_PATHS.has(path)) {
         try {
           auth.authorize(passwordOf(c.req.raw) ?? bearerOf(c.req.raw), "any");
         } catch (error) {
@@ -39,7 +39,7 @@ export function servePage(app: OpenAPIHono<Env>, { auth, page }: PageOptions): v
           return problem("unauthorized", error.message, { "www-authenticate": 'Basic realm="userwire"' });
         }
       }
-      const headers = { ...PAGE_HEADERS, ...(path === CLIENT_PATH && SHARED), "content-type": type, etag };
+      const headers = { ...PAGE_HEADERS, ...(CLIENT_PATHS.has(path) && SHARED), "content-type": type, etag };
       return isFresh(c.req.header("if-none-match"), etag)
         ? new Response(null, { status: 304, headers })
         : new Response(body, { headers });

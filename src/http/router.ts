@@ -13,6 +13,7 @@ import { metrics } from "./api/ops.ts";
 import { answerSend } from "./api/send.ts";
 import { BodyBrokenError, type BodyLimits } from "./body.ts";
 import { type DocumentOptions, serveDocument } from "./document.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
@@ -20,6 +21,8 @@ import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts
 export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOptions, DocumentOptions {
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
+  /** Largest frame of a client, in bytes. */
+  readonly maxFrameBytes: number;
   /** Whether this process is about to end. */
   isDraining(): boolean;
 }
@@ -33,7 +36,7 @@ const MAX_PATH = 900;
 
 export interface Router {
   /** @param own The name by which the request came. */
-  answer(request: Request, own: OwnHost): Response | Promise<Response>;
+  answer(request: Request, own: OwnHost, info: ConnectionInfo): Response | Promise<Response>;
   /** Answers what `sendTarget` found to be a send, without looking for who does. */
   send(request: Request, target: string): Promise<Response>;
   close(): void;
@@ -45,7 +48,8 @@ export function createRouter(options: RouterOptions): Router {
   const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
   const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
   const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
-  const api: Api = { ...options, bodies: { single, small, bulk }, lines: new LineCalls() };
+  const frame: BodyLimits = { ...single, maxBytes: options.maxFrameBytes };
+  const api: Api = { ...options, bodies: { single, small, bulk, frame }, lines: new LineCalls() };
 
   // As sends are read: what a proxy has let in by its path is not another path here. Hono's own reading decodes first, for
   // which a long one of broken encodings takes it a third of a second.
@@ -98,10 +102,10 @@ export function createRouter(options: RouterOptions): Router {
   const sends = { publisher, auth, metrics: options.metrics, body: single };
   const sendFailed = (error: Error) => failed(error, EFFECT_ON_FAILURE.send);
   return {
-    answer(request, own) {
+    answer(request, own, info) {
       // The router takes its time over long ones.
       const { length } = pathOf(request);
-      if (length <= MAX_PATH) return app.fetch(request, { own });
+      if (length <= MAX_PATH) return app.fetch(request, { own, info });
       return problem(
         "not_found",
         `There is no path of ${length} characters here: none has more than ${MAX_PATH}`,

@@ -51,9 +51,12 @@ export type RequestOutcome =
   | "bad_answer"
   | "too_large";
 
+/** What a connection is: a raw WebSocket, one that speaks frames, or a stream of server-sent events. */
+export type Mode = keyof Metrics["open"];
+
 export class Metrics {
-  readonly open = { raw: 0, v1: 0 };
-  readonly opened = { raw: 0, v1: 0 };
+  readonly open = { raw: 0, v1: 0, sse: 0 };
+  readonly opened = { raw: 0, v1: 0, sse: 0 };
   readonly gaps = { trimmed: 0, epoch: 0 };
   readonly sends = { reached: 0, stored: 0, offline: 0, repeated: 0, refused: 0, unavailable: 0 };
   readonly groupSends = { sent: 0, repeated: 0, refused: 0, unavailable: 0 };
@@ -129,13 +132,13 @@ export class Metrics {
   }
 
   /** A session is live. */
-  onOpen(mode: "raw" | "v1"): void {
+  onOpen(mode: Mode): void {
     this.open[mode]++;
     this.opened[mode]++;
   }
 
   /** A live session has ended. */
-  onClose(mode: "raw" | "v1", code: number): void {
+  onClose(mode: Mode, code: number): void {
     this.open[mode]--;
     bump(this.#closed, labelOf(code));
   }

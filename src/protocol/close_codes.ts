@@ -7,6 +7,8 @@
 export const CLOSE = {
   /** The node restarts or is stopped. */
   restart: { code: 1012, reason: "restart" },
+  /** No stream of server-sent events lasts for ever: the client comes back at once, and goes on where it was. */
+  outlived: { code: 1012, reason: "connect again" },
   tooBig: { code: 1009, reason: "frame too big" },
   overloaded: { code: 1013, reason: "overloaded or broker unavailable" },
   protocol: { code: 4400, reason: "protocol violation" },
@@ -34,6 +36,15 @@ export interface CloseReason {
 export interface CloseOrder extends CloseReason {
   /** Set when it is meant only for those that were let in by what has been revoked. */
   readonly revoked?: Revocation;
+}
+
+/** An order to one of a user's connections to take a frame of its client, which came by another way. */
+export interface FrameOrder {
+  /** Id of the connection. */
+  readonly conn: string;
+  readonly frame: string;
+  /** Where to say that it was taken. */
+  readonly receipt: string;
 }
 
 /** What is let in no more: one token by its id (`jti`), or all issued before a time in Unix seconds. */

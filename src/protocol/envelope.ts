@@ -4,7 +4,7 @@
  *
  *     U+0001 "uw1" kind frame                 kind "j" JSON, "t" text, "b" binary
  *     U+0001 "uw1" KIND receipt ";" frame     the same in capitals: the sender waits for a receipt
- *     U+0001 "uw1" "k" close                  an order to close the user's connections
+ *     U+0001 "uw1" "k" order                  an order to the user's connections: to close, or to take a frame
  *
  * `frame` is the finished `m` frame, which begins with `seq` and `tag` when it has a number, and whose last field is
  * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
@@ -13,7 +13,7 @@
  * `b` frame of it, once for all of its sockets.
  */
 import { base64Of, bytesOf } from "./base64.ts";
-import type { CloseOrder } from "./close_codes.ts";
+import type { CloseOrder, FrameOrder } from "./close_codes.ts";
 import { isJson } from "./json.ts";
 
 const MARK = "\u0001uw1";
@@ -91,21 +91,27 @@ export function formatCloseOrder({ code, reason, revoked }: CloseOrder): string 
   return `${MARK}k${JSON.stringify({ code, why: reason, revoked })}`;
 }
 
+/** Writes the order to one connection to take a frame. */
+export function formatFrameOrder({ conn, frame, receipt }: FrameOrder): string {
+  // A node of a version before this takes every order for one to close: it finds nobody for whom this one is meant.
+  return `${MARK}k${JSON.stringify({ conn, frame, receipt, revoked: { jti: "" } })}`;
+}
+
 /** Whether a channel's payload is an envelope of ours. */
 export function isEnvelope(payload: string): boolean {
   return payload.charCodeAt(0) === 1 && payload.startsWith(MARK);
 }
 
-/** Whether an envelope is an order to close. */
+/** Whether an envelope is an order. */
 export function isOrder(envelope: string): boolean {
   return envelope.charCodeAt(KIND_AT) === SMALL_K;
 }
 
-/** The order to close that an envelope is, if it is one. */
-export function closeOrderOf(envelope: string): CloseOrder | undefined {
+/** The order that an envelope is, if it is one. */
+export function orderOf(envelope: string): CloseOrder | FrameOrder | undefined {
   if (!isOrder(envelope)) return undefined;
-  const { code, why: reason, revoked } = JSON.parse(envelope.slice(KIND_AT + 1));
-  return { code, reason, revoked };
+  const { conn, frame, receipt, code, why: reason, revoked } = JSON.parse(envelope.slice(KIND_AT + 1));
+  return conn === undefined ? { code, reason, revoked } : { conn, frame, receipt };
 }
 
 /** Where the receipt of an envelope goes, if its sender waits for one. */

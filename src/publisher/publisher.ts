@@ -17,7 +17,7 @@ import type { CloseOrder } from "../protocol/close_codes.ts";
 import { formatCloseOrder, formatReceipt } from "../protocol/envelope.ts";
 import { BrokerUnavailableError, ConfigError, IdempotencyConflictError } from "../protocol/errors.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
-import { databaseFault, parseRedisUrl } from "../redis/address.ts";
+import { databaseFault, parseRedisUrl, tlsFault } from "../redis/address.ts";
 import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
 import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
@@ -97,7 +97,7 @@ export class Publisher implements AsyncDisposable {
   /**
    * A publisher with connections of its own, for a backend. Its `history` and `subscriptions` must be those of the
    * service. Without `redisUrl` it reaches nobody but itself.
-   * @throws {ConfigError} when the prefix can't be used, or the URL names a database without one.
+   * @throws {ConfigError} when the prefix or what TLS is given can't be used, or the URL names a database without a prefix.
    * @throws {Error} when Redis answers and refuses the login. What it said is the cause.
    */
   static async open(options: EngineOptions & PublisherOptions): Promise<Publisher> {
@@ -105,10 +105,13 @@ export class Publisher implements AsyncDisposable {
     if (channelPrefix !== "" && prefix.parse(channelPrefix) === undefined) {
       throw new ConfigError([`channelPrefix must be ${prefix.expects}: correct it, or leave it out`]);
     }
-    const fault = redisUrl && databaseFault(parseRedisUrl(redisUrl), channelPrefix);
+    const address = redisUrl ? parseRedisUrl(redisUrl) : undefined;
+    const fault = address && databaseFault(address, channelPrefix);
     if (fault) {
       throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
     }
+    const faultOfTls = address && tlsFault(address, options.redisTls ?? {});
+    if (faultOfTls) throw new ConfigError([`redisTls${faultOfTls}`]);
     const engine = openEngine(options);
     const attempt = await engine.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {

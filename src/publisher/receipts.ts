@@ -27,6 +27,8 @@ export interface Wait extends Disposable {
    * it handed the message to.
    */
   acked(reached: number, timeoutMs: number): Promise<{ acked: number; sockets?: number }>;
+  /** Resolves with true as soon as one connection has answered, or with false when time is up. */
+  taken(timeoutMs: number): Promise<boolean>;
   /**
    * Resolves as soon as all nodes have said to how many sockets they handed the message, or when time is up.
    * @returns How many sockets that are; or how many nodes have said so, when it is not all of them.
@@ -82,6 +84,10 @@ export class Receipts {
       handed: async (nodes, timeoutMs) => {
         await until(waiting, () => waiting.nodes >= nodes, timeoutMs);
         return waiting.nodes >= nodes ? { sockets: waiting.sockets } : { heard: waiting.nodes };
+      },
+      taken: async (timeoutMs) => {
+        await until(waiting, () => connections.size > 0, timeoutMs);
+        return connections.size > 0;
       },
       [Symbol.dispose]: () => void this.#waiting.delete(key),
     };

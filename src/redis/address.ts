@@ -144,3 +144,21 @@ export function databaseFault({ database }: RedisAddress, channelPrefix: string)
   return `names database ${database}, but channels know no databases, and another installation on this Redis would ` +
     "get the same users' messages: set USERWIRE_CHANNEL_PREFIX to a prefix of its own, or use database 0";
 }
+
+/**
+ * What is wrong with what TLS is given, as the words after "redisTls"; undefined if nothing. It is looked at no closer
+ * than for what is mistaken often: Node passes over a path in place of a certificate, and Deno names another reason.
+ */
+export function tlsFault({ transport }: RedisAddress, { ca, cert, key }: RedisTls): string | undefined {
+  if ((ca ?? cert ?? key) === undefined) return undefined;
+  if (transport !== "tls") return " is for addresses with rediss://, and this one is without TLS";
+  if ((cert === undefined) !== (key === undefined)) {
+    return ".cert and .key belong together: give both or neither";
+  }
+  const isOf = (what: string, text: string | undefined) =>
+    text === undefined || new RegExp(`-----BEGIN [A-Z ]*${what}-----`).test(text);
+  const rest = "in PEM: give what the file holds, not its path";
+  if (!isOf("CERTIFICATE", ca)) return `.ca must be a certificate ${rest}`;
+  if (!isOf("CERTIFICATE", cert)) return `.cert must be a certificate ${rest}`;
+  return isOf("PRIVATE KEY", key) ? undefined : `.key must be a private key ${rest}`;
+}

@@ -21,6 +21,7 @@ import {
   isReadOnly,
   isReply,
   logMessage,
+  MAYBE_CERTIFICATE,
   MAYBE_TLS,
   publicMessage,
   type Severity,
@@ -58,8 +59,8 @@ export abstract class CommandConnection {
   #beatAtMs = Infinity;
   #isSilent = false;
   #dialTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Whether it is dialled without TLS. */
-  #isPlain = true;
+  /** What to add where the server hangs up and has never said a word. */
+  #hint = "";
   /** Connections that ended before Redis said who it is, one after the other. */
   #failedAttempts = 0;
   /** Who was greeted last; stays when that connection ends. */
@@ -168,7 +169,7 @@ export abstract class CommandConnection {
       return this.#dialLater();
     }
     if (address === undefined) return this.#dialLater();
-    this.#isPlain = address.transport === "tcp";
+    this.#hint = { tcp: MAYBE_TLS, tls: MAYBE_CERTIFICATE, unix: "" }[address.transport];
     const client = this.#client = newClient(address);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     client.on("ready", () => {
@@ -307,9 +308,10 @@ export abstract class CommandConnection {
   #onError(error: unknown): void {
     if (this.#closed) return;
     const severity = severityOf(error);
-    // A TLS port that is not spoken to in TLS just hangs up. One that has served us before is another matter.
-    const isMaybeTls = severity === 0 && this.#server === undefined && this.#isPlain;
-    const reason = publicMessage(error) + (isMaybeTls ? MAYBE_TLS : "");
+    // A TLS port that is not spoken to in TLS just hangs up, and so may one that misses our certificate. One that has
+    // served us before is another matter.
+    const isMute = severity === 0 && this.#server === undefined;
+    const reason = publicMessage(error) + (isMute ? this.#hint : "");
     const detail = logMessage(messageOf(error));
     this.#fail(reason, { detail, severity });
     const isRefused = isRefusal(error);

@@ -44,6 +44,9 @@ const UNASKED = /reading 'reject'/;
 /** Added where the server at a port without TLS has never said a word. */
 export const MAYBE_TLS =
   ", before it had said anything: if that port speaks TLS, write rediss:// in REDIS_URL";
+/** Added where one with TLS has never said a word: Node often sees the end before the reason. */
+export const MAYBE_CERTIFICATE =
+  ", before it had said anything: if it wants to see a client certificate, set REDIS_CERT and REDIS_KEY";
 const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is it a Redis port?";
 
 /** By class, code and message of an error. */
@@ -64,13 +67,20 @@ const TROUBLES: Words = [
     "it did not take the connection in time; with rediss://, does that port speak TLS?",
   ],
   [/^SocketTimeoutError/, "it has been silent for too long"],
-  [/alert: CertificateRequired/, "it wants to see a client certificate: set REDIS_CERT and REDIS_KEY"],
-  [/fatal alert/, "it refuses the TLS connection: check REDIS_CERT and its settings for TLS"],
+  [
+    // Deno's words, and Node's.
+    /alert: CertificateRequired|ALERT_CERTIFICATE_REQUIRED/,
+    "it wants to see a client certificate: set REDIS_CERT and REDIS_KEY",
+  ],
+  [
+    /fatal alert|ERR_SSL_\w+_ALERT_/,
+    "it refuses the TLS connection: check REDIS_CERT and its settings for TLS",
+  ],
   [/altname|not valid for name/i, "its certificate is for another host than the one in REDIS_URL"],
   [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID|Expired|NotValidYet/, "its certificate is not valid at this time"],
   [
     /certificate|UNABLE_TO_|SELF_SIGNED/i,
-    "its certificate is not from an authority trusted here: set REDIS_CA",
+    "its certificate is not from an authority trusted here: set REDIS_CA, or redisTls.ca of a publisher",
   ],
   [/ERR_SSL|corrupt message/, "what answers at REDIS_URL does not speak TLS: is it the TLS port?"],
   [/ECONNRESET|EPIPE|^ConnectionReset|^BrokenPipe|^ConnectionAborted/, "the connection was reset"],

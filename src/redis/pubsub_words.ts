@@ -8,6 +8,8 @@ export interface PubSubWords {
   readonly unsubscribe: string;
   /** The subcommand of PUBSUB that counts subscribers. */
   readonly numsub: string;
+  /** Whether there are subscriptions by pattern, which the answer of `publish` counts, too. */
+  readonly hasPatterns: boolean;
 }
 
 export const PLAIN: PubSubWords = {
@@ -15,6 +17,7 @@ export const PLAIN: PubSubWords = {
   subscribe: "SUBSCRIBE",
   unsubscribe: "UNSUBSCRIBE",
   numsub: "NUMSUB",
+  hasPatterns: true,
 };
 
 export const SHARDED: PubSubWords = {
@@ -22,4 +25,5 @@ export const SHARDED: PubSubWords = {
   subscribe: "SSUBSCRIBE",
   unsubscribe: "SUNSUBSCRIBE",
   numsub: "SHARDNUMSUB",
+  hasPatterns: false,
 };

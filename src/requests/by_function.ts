@@ -65,7 +65,7 @@ export class FunctionResponder implements Responder, Disposable {
     } catch (error) {
       if (late.signal.aborted) return failure("timeout", messageOf(error));
       if (error instanceof RequestError) return refusalOf(error);
-      if (!signal.aborted) log.error("request failed", { user, op, reason: messageOf(error) });
+      if (!signal.aborted) log.error("onRequest failed", { user, op, reason: messageOf(error) });
       return failure("unavailable", "The request could not be answered");
     }
   }

@@ -17,7 +17,9 @@ import type { OwnHost } from "../net/own_host.ts";
 import { publicAddress } from "../net/public_url.ts";
 import { createRouter, type Router } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
-import { type ConnectionInfo, FrontDoor } from "../http/front_door.ts";
+import { EventStreams } from "../http/event_stream.ts";
+import { FrontDoor } from "../http/front_door.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
 import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
@@ -79,6 +81,12 @@ export const VERSION: string = denoJson.version;
 /** The name by which a supervisor calls its processes. */
 const OPS_HOST: OwnHost = { protocol: "http:", hostname: "localhost", port: "", direct: "localhost" };
 
+/** And its connection, which comes through a file. */
+const OPS_INFO: ConnectionInfo = {
+  remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 0 },
+  completed: Promise.resolve(),
+};
+
 /** Checks keys and tokens and opens nothing. @throws {ConfigError} with every fault. */
 export function authOf(config: Config, log: Log): ReturnType<typeof prepareAuth> {
   return prepareAuth({
@@ -118,12 +126,12 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const parts = openParts(config, { ...options, node, log, files });
   const { engine, auth, publisher, broadcasts, connections, watch, events, asked } = parts;
   let isDraining = false;
-  const router = openRouter(parts, () => isDraining);
   const upgrades = upgradesOf(parts, () => isDraining);
+  const router = openRouter(parts, upgrades, () => isDraining);
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
-    answerOps: (request) => router.answer(request, OPS_HOST),
+    answerOps: (request) => router.answer(request, OPS_HOST, OPS_INFO),
     publisher,
     connections,
     auth,
@@ -206,11 +214,16 @@ function openParts(
   };
 }
 
-function openRouter(parts: Parts, isDraining: () => boolean): Router {
+function openRouter(parts: Parts, upgrades: UpgradeOptions, isDraining: () => boolean): Router {
   const { config, node, engine, auth, watch, files, broadcasts, connections } = parts;
+  const streams = new EventStreams({
+    ...{ ...config, upgrades, metrics: parts.metrics, registry: connections, broker: engine.broker },
+    receipts: parts.publisher.receipts,
+  });
   return createRouter({
     ...config,
     ...parts,
+    streams,
     isDraining,
     showMetrics: config.metrics,
     metricsHost: parts.hasOpsSocket ? OPS_HOST : undefined,

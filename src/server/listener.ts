@@ -5,7 +5,8 @@
  */
 import type { Config } from "../config/settings.ts";
 import type { Pem } from "../config/pem.ts";
-import type { ConnectionInfo } from "../http/front_door.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
+import { wantsStream } from "../http/event_stream.ts";
 import { wantsUpgrade } from "../http/handshake.ts";
 import { problem } from "../http/problem.ts";
 import type { Log } from "../log/log.ts";
@@ -135,7 +136,7 @@ export class Listener {
         ...secure,
       },
       (request, info) => {
-        if (this.#isRetired && wantsUpgrade(request)) {
+        if (this.#isRetired && (wantsUpgrade(request) || wantsStream(request))) {
           return problem("draining", "The certificate is being replaced: connect again");
         }
         return handler(request, info);

@@ -143,17 +143,16 @@ export class Output implements ReplayOutput {
     });
   }
 
+  /** A frame of the client has arrived that another node was given. */
+  onTaken(receipt: string): void {
+    this.#confirm(receipt);
+  }
+
   /** The client has every message up to this number. */
   acknowledge(seq: number): void {
-    const { receipts, unacked, log } = this.#context;
-    // A sender that is not told waits until its time is over.
-    const onError = (error: unknown) =>
-      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) });
     this.#receipts = this.#receipts?.filter((entry) => {
       if (entry.seq > seq) return true;
-      const { waiter, token } = partsOfReceipt(entry.receipt);
-      if (token !== undefined) void unacked?.unwatch(token, [this.#owner.username]);
-      if (waiter !== undefined) receipts.confirm(waiter, this.#owner.id).catch(onError);
+      this.#confirm(entry.receipt);
       return false;
     });
   }
@@ -172,6 +171,17 @@ export class Output implements ReplayOutput {
 
   get #who(): { conn: string; user: string } {
     return { conn: this.#owner.id, user: this.#owner.username };
+  }
+
+  #confirm(receipt: string): void {
+    const { receipts, unacked, log } = this.#context;
+    const { waiter, token } = partsOfReceipt(receipt);
+    if (token !== undefined) void unacked?.unwatch(token, [this.#owner.username]);
+    if (waiter === undefined) return;
+    // Who is not told waits until its time is over.
+    receipts.confirm(waiter, this.#owner.id).catch((error: unknown) =>
+      log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) })
+    );
   }
 
   #write(frame: string | Uint8Array<ArrayBuffer>, byteLength: number): boolean {

@@ -79,6 +79,10 @@ export class PendingSession implements Member, TransportEvents {
     this.#context.registry.onFlood(this);
   }
 
+  expired(): void {
+    this.close(CLOSE.outlived);
+  }
+
   gone(): void {
     if (!this.#over) this.#context.registry.onEnd(this);
     this.#over = true;

@@ -14,6 +14,10 @@ import type { CloseOptions } from "./transport.ts";
 export interface Member {
   /** Whose it is, when that is known. */
   readonly username?: string;
+  /** Id of the connection, once it may have one. */
+  readonly id?: string;
+  /** Takes a frame of its client, however that came. */
+  frame?(data: string): void;
   /** Ends it; idempotent. */
   close(reason: CloseReason, options?: CloseOptions): void;
   /** Called once a second. @param isLate The process is short of time: a peer's silence says nothing. */
@@ -95,6 +99,12 @@ export class Registry {
   /** Users with sessions in this process that are not closing. */
   users(): Iterable<string> {
     return this.#byUser.keys();
+  }
+
+  /** The session of a connection of a user. */
+  find(username: string, id: string): Member | undefined {
+    for (const member of this.#byUser.get(username) ?? []) if (member.id === id) return member;
+    return undefined;
   }
 
   /** How many those are. */

@@ -18,8 +18,8 @@
 import type { Identity } from "../auth/auth.ts";
 import type { Broker, Subscriber, Subscription } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
-import { CLOSE, type CloseReason } from "../protocol/close_codes.ts";
-import { closeOrderOf, isEnvelope, receiptOf, seqOf } from "../protocol/envelope.ts";
+import { CLOSE, type CloseOrder, type CloseReason, type FrameOrder } from "../protocol/close_codes.ts";
+import { isEnvelope, orderOf, receiptOf, seqOf } from "../protocol/envelope.ts";
 import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
 import {
   parseClientFrame,
@@ -47,6 +47,9 @@ import type { CloseOptions, Transport, TransportEvents } from "./transport.ts";
  * has as it ships.
  */
 const MAX_PAUSE_TIMEOUTS = 6;
+
+/** When the client of a transport that has lasted long enough comes back, about, in milliseconds. */
+const OUTLIVED_RETRY_MS = 300;
 
 /** While the subscription is not read, revocations are asked for each time so many ticks have passed. */
 const PAUSED_RECHECK_TICKS = 5;
@@ -137,9 +140,10 @@ export class Session
     this.#state = "live";
     this.#openedMs = performance.now();
     const { log, limits, metrics, node } = this.#context;
-    metrics.onOpen(this.#mode);
+    const { mode } = this.#transport;
+    metrics.onOpen(mode);
     this.#context.presence?.opened(this.username);
-    log.info("connection opened", { conn: this.id, user: this.username, mode: this.#mode });
+    log.info("connection opened", { conn: this.id, user: this.username, mode });
     if (this.#transport.isFramed) {
       const { exp } = this.#credential;
       this.#output.send({
@@ -168,14 +172,21 @@ export class Session
     if (this.#hasEnded) return;
     let seq = 0;
     if (typeof payload === "string" && isEnvelope(payload)) {
-      const order = closeOrderOf(payload);
-      if (order) return this.#credential.onCloseOrder(order);
+      const order = orderOf(payload);
+      if (order) return this.#obey(order);
       const receipt = receiptOf(payload);
       if (receipt !== undefined) this.#output.onHanded(receipt);
       seq = seqOf(payload);
       if (seq > 0 && this.#replay) return this.#replay.live(seq, payload, byteLength);
     }
     this.#bestEffort.message(payload, byteLength, seq);
+  }
+
+  #obey(order: CloseOrder | FrameOrder): void {
+    if (!("conn" in order)) return this.#credential.onCloseOrder(order);
+    if (order.conn !== this.id || this.#state !== "live") return;
+    this.#output.onTaken(order.receipt);
+    this.frame(order.frame);
   }
 
   lost(reason: string): void {
@@ -303,6 +314,10 @@ export class Session
     this.#transport.close(reason, { ...options, whenQuiet });
   }
 
+  expired(): void {
+    this.close(CLOSE.outlived, { retryMs: OUTLIVED_RETRY_MS * (0.5 + Math.random()) });
+  }
+
   flooded(): void {
     this.#context.registry.onFlood(this);
   }
@@ -328,7 +343,7 @@ export class Session
     const { log, metrics, registry } = this.#context;
     registry.onEnd(this);
     if (wasLive) {
-      metrics.onClose(this.#mode, code ?? 0);
+      metrics.onClose(this.#transport.mode, code ?? 0);
       this.#context.presence?.closed(this.username);
     } else if (this.#transport.state !== "unanswered" && code !== undefined) metrics.onFail(code);
     log.info(wasLive ? "connection closed" : "connection failed while opening", {
@@ -347,10 +362,5 @@ export class Session
 
   get #hasEnded(): boolean {
     return this.#state === "closing" || this.#state === "closed";
-  }
-
-  /** As metrics and logs call it. */
-  get #mode(): "raw" | "v1" {
-    return this.#transport.isFramed ? "v1" : "raw";
   }
 }

@@ -9,6 +9,7 @@
  * - `gone` is called once, and nothing after it. After `close` it may never come: some peers do not answer.
  * - What happens goes to the `events` of that moment: a new owner of the transport puts itself there.
  */
+import type { Mode } from "../metrics/metrics.ts";
 import type { CloseReason } from "../protocol/close_codes.ts";
 
 /** From the transport up. */
@@ -19,6 +20,8 @@ export interface TransportEvents {
   frame(data: string | ArrayBuffer): void;
   /** The client, told to close, goes on sending more than can have been on its way; it is cut. */
   flooded(): void;
+  /** It has lasted as long as its kind may: the client is to connect again. */
+  expired(): void;
   /** The end. @param code The client's close code, or 0 without one; undefined when it never opened. */
   gone(code: number | undefined): void;
 }
@@ -35,6 +38,8 @@ export interface Transport {
   events: TransportEvents;
   /** Whether the client speaks frames (`userwire.v1`); else it gets payloads as they are. */
   readonly isFramed: boolean;
+  /** What it is, as metrics and logs call it. */
+  readonly mode: Mode;
   /** *unanswered*: nothing was said to the client yet; *opening*: it was answered, and may never know. */
   readonly state: "unanswered" | "opening" | "open" | "closed";
   /** Whether the client has taken so much of what was written that it is worth going on. */

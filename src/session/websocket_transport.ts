@@ -36,7 +36,7 @@ const STATES = ["opening", "open", "closed", "closed"] as const;
 const encoder = new TextEncoder();
 
 /** Nobody has taken the transport over yet, or it is gone. */
-const NOBODY: TransportEvents = { opened() {}, frame() {}, flooded() {}, gone() {} };
+const NOBODY: TransportEvents = { opened() {}, frame() {}, flooded() {}, expired() {}, gone() {} };
 
 export class WebSocketTransport implements Transport, EventListenerObject {
   events: TransportEvents = NOBODY;
@@ -55,6 +55,10 @@ export class WebSocketTransport implements Transport, EventListenerObject {
    */
   constructor(readonly isFramed: boolean, maxBytes: number) {
     this.#maxBytes = maxBytes;
+  }
+
+  get mode(): "raw" | "v1" {
+    return this.isFramed ? "v1" : "raw";
   }
 
   get state(): Transport["state"] {

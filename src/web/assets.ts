@@ -18,6 +18,7 @@ import page from "./page.js" with { type: "text" };
 import access from "./access.js" with { type: "text" };
 import card from "./card.js" with { type: "text" };
 import client from "./client.js" with { type: "text" };
+import eventStream from "./event_stream.js" with { type: "text" };
 import dom from "./dom.js" with { type: "text" };
 import send from "./send.js" with { type: "text" };
 import socket from "./socket.js" with { type: "text" };
@@ -47,6 +48,7 @@ export const assets: ReadonlyMap<string, Asset> = new Map([
   ["/card.js", asset(card, JAVASCRIPT)],
   // Not the page's alone: whatever program wants the client may take it from here.
   ["/client.js", asset(client, JAVASCRIPT)],
+  ["/event_stream.js", asset(eventStream, JAVASCRIPT)],
   ["/dom.js", asset(dom, JAVASCRIPT)],
   ["/send.js", asset(send, JAVASCRIPT)],
   ["/socket.js", asset(socket, JAVASCRIPT)],

@@ -9,14 +9,12 @@
  *     run();
  */
 import { assertEquals } from "@std/assert";
-import { type Browser, type BrowserContext, chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, BrowserContext, Page } from "../packages/playwright.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 
 /** Scenarios of one test, which are its steps. */
 export function browserScenarios(name: string) {
-  const executablePath = findChromium();
-  if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
   const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
   return {
     scenario(name: string, run: (browser: Browser) => Promise<void>): void {
@@ -25,13 +23,9 @@ export function browserScenarios(name: string) {
     run(): void {
       Deno.test({
         name,
-        ignore: executablePath === undefined,
+        ignore: isBrowserMissing,
         async fn(t) {
-          await using browser = await chromium.launch({
-            executablePath: executablePath!,
-            ignoreDefaultArgs: ["--disable-back-forward-cache"],
-            args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-          });
+          await using browser = await launchBrowser();
           for (const [name, run] of scenarios) await t.step(name, () => run(browser));
         },
       });
@@ -111,14 +105,16 @@ export class Tab implements AsyncDisposable {
   }
 }
 
-/** A site that has the client, a page, and these scripts. */
-export function serveSite(scripts: Record<string, string>) {
+/** A site that has the client, a page, and these scripts. @param headers Of each answer. */
+export function serveSite(scripts: Record<string, string>, headers: Record<string, string> = {}) {
   const client = Deno.readTextFileSync(new URL("../../src/web/client.js", import.meta.url));
   const files: Record<string, string> = { "/client.js": client, ...scripts };
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
     const script = files[new URL(request.url).pathname];
     const type = script === undefined ? "text/html" : "text/javascript";
-    return new Response(script ?? "<!doctype html><title>app</title>", { headers: { "content-type": type } });
+    return new Response(script ?? "<!doctype html><title>app</title>", {
+      headers: { "content-type": type, ...headers },
+    });
   });
   const origin = `http://127.0.0.1:${server.addr.port}`;
   return { origin, [Symbol.asyncDispose]: () => server.shutdown() };

@@ -3,6 +3,7 @@
  * of another site, through offline times, reloads and restarts; and what the console page makes of it.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { launchBrowser } from "../packages/browser.ts";
 import { browserScenarios, Tab } from "./browser_tab.ts";
 import { until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
@@ -139,7 +140,8 @@ scenario("Client in a page that may not connect is told which origin to allow", 
   }
 });
 
-scenario("Client goes on when the browser brings its page back", async (browser) => {
+scenario("Client goes on when the browser brings its page back", async () => {
+  await using browser = await launchBrowser({ keepsPages: true });
   await using service = await Service.start();
   await using tab = await Tab.open(browser, service.server.url);
   await tab.connect();

@@ -13,15 +13,20 @@ async function gzippedBytes(text: string): Promise<number> {
 
 Deno.test("Built client is the one in the source", async () => {
   const built = await buildClient();
-  const kept = await Deno.readTextFile(new URL("../../src/web/client.js", import.meta.url));
-  assert(built === kept, `src/web/client.js is not what src/client/ builds to: run "deno task client"`);
+  for (const [name, text] of Object.entries(built)) {
+    const kept = await Deno.readTextFile(new URL(`../../src/web/${name}`, import.meta.url));
+    assert(text === kept, `src/web/${name} is not what src/client/ builds to: run "deno task client"`);
+  }
 });
 
-Deno.test("Built client is one module of at most 10 KiB, gzipped, that imports nothing", async () => {
-  const text = assets.get("/client.js")!.body;
-  const bytes = await gzippedBytes(text);
+Deno.test("Built client is one module of at most 10 KiB, gzipped, that imports nothing but what it needs late", async () => {
+  const [text, late] = ["/client.js", "/event_stream.js"].map((path) => assets.get(path)!.body);
+  const bytes = await gzippedBytes(text!);
   assert(bytes <= MAX_GZIPPED_BYTES, `It has ${bytes} bytes`);
-  assertEquals(text.match(/\bimport\b|\brequire\b|\bDeno\b|\bprocess\b|node:|npm:/g), null);
+  const alone = text!.replace('import("./event_stream.js")', "");
+  for (const one of [alone, late!]) {
+    assertEquals(one.match(/\bimport\b|\brequire\b|\bDeno\b|\bprocess\b|node:|npm:/g), null);
+  }
 });
 
 Deno.test("Built client exports what the source exports", async () => {
@@ -34,14 +39,15 @@ Deno.test("Built client exports what the source exports", async () => {
 
 Deno.test("Service serves the client to its own page and to those of sites that may connect", async () => {
   await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: "https://app.example" });
-  const body = assets.get("/client.js")!.body;
-  for (const headers of [{}, { origin: "https://app.example" }] as { origin?: string }[]) {
-    const response = await service.fetch("/client.js", { headers });
-    assertEquals(response.status, 200);
-    assertEquals(response.headers.get("content-type"), "text/javascript; charset=utf-8");
-    // Modules of other sites are fetched with CORS.
-    assertEquals(response.headers.get("access-control-allow-origin"), headers.origin ?? "*");
-    assertEquals(await response.text(), body);
+  for (const path of ["/client.js", "/event_stream.js"]) {
+    for (const headers of [{}, { origin: "https://app.example" }] as { origin?: string }[]) {
+      const response = await service.fetch(path, { headers });
+      assertEquals(response.status, 200);
+      assertEquals(response.headers.get("content-type"), "text/javascript; charset=utf-8");
+      // Modules of other sites are fetched with CORS.
+      assertEquals(response.headers.get("access-control-allow-origin"), headers.origin ?? "*");
+      assertEquals(await response.text(), assets.get(path)!.body);
+    }
   }
   const refused = await service.fetch("/client.js", { headers: { origin: "https://other.example" } });
   assertEquals(refused.status, 403);

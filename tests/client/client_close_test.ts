@@ -118,6 +118,25 @@ Deno.test("Client takes what its socket says about a failure as the reason", asy
   await client.close();
 });
 
+Deno.test("Client takes an error for the end of a socket where no close follows", async () => {
+  const { client, watch, socket: nth } = connectFake();
+  // Node 22 leaves it connecting; Chromium makes it closed where the page's policy forbids the address.
+  for (const [i, readyState] of [0, 3].entries()) {
+    const socket = await nth(i + 1);
+    socket.readyState = readyState;
+    socket.onerror!({ message: "non-101 status code" });
+  }
+  const third = await nth(3);
+  assertEquals(watch.lost.map(({ reason }) => reason), Array(2).fill("non-101 status code"));
+  // Where one follows, that alone is the end.
+  third.readyState = 3;
+  third.onerror!({});
+  third.onclose!({ code: 1013, reason: "busy" });
+  await nth(4);
+  assertEquals(watch.lost.slice(2).map(({ code, reason }) => [code, reason]), [[1013, "busy"]]);
+  await client.close();
+});
+
 Deno.test("Client goes on when a socket can't even be made", async () => {
   const failures = Array.from({ length: 2 }, () => new Error("The page is secure, the address is not"));
   const { client, watch, socket: nth } = connectFake({ failures });

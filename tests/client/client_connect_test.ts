@@ -52,7 +52,8 @@ Deno.test("connect refuses at once what a server would refuse for ever", () => {
   );
   try {
     delete (globalThis as { WebSocket?: unknown }).WebSocket;
-    assertThrows(() => connect("http://host", { user: "a" }), TypeError, "There is no WebSocket here");
+    const options = { user: "a", transport: "websocket" } as const;
+    assertThrows(() => connect("http://host", options), TypeError, "There is no WebSocket here");
   } finally {
     globalThis.WebSocket = WebSocket;
   }

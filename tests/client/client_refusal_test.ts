@@ -46,7 +46,9 @@ Deno.test("A client that would be let in learns that something in between keeps 
     return fetch(new URL(pathname + search, service.server.url), { headers: request.headers });
   });
   {
-    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, { user: "alice", backoff: QUICK });
+    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, {
+      ...{ user: "alice", backoff: QUICK, transport: "websocket" },
+    });
     const watch = new Watch(client);
     await watch.failures(1);
     assertMatch(watch.errors[0]!, /would be let in.*proxy in between must .* pass Upgrade/);
@@ -78,7 +80,9 @@ Deno.test("A client that has been in, and would be let in, is told of no proxy",
     return response;
   });
   {
-    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, { user: "alice", backoff: QUICK });
+    await using client = connect(`http://127.0.0.1:${proxy.addr.port}`, {
+      ...{ user: "alice", backoff: QUICK, transport: "websocket" },
+    });
     const watch = new Watch(client);
     await watch.state("open");
     passes = false;

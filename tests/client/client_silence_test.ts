@@ -1,7 +1,7 @@
 /** A server that says nothing any more, or never says anything: the client notices, and is not fooled by itself. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { connect } from "../../src/client/mod.ts";
-import { type Ending, Session } from "../../src/client/session.ts";
+import { type Ending, Session, type Socket } from "../../src/client/session.ts";
 import { connectAlice, QUICK, watchAlice } from "../../testkit/client_watch.ts";
 import { until } from "../../testkit/deadline.ts";
 import { connectFake, FakeSocket } from "../../testkit/fake_socket.ts";
@@ -75,17 +75,9 @@ Deno.test("Client looks twice before it gives up a server when it was itself not
 /** A session that bears 35 s of silence, on a clock that stands still. */
 function openSession() {
   const ends: Ending[] = [];
-  const sockets: FakeSocket[] = [];
-  class Socket extends FakeSocket {
-    constructor() {
-      super();
-      sockets.push(this);
-    }
-  }
+  const socket = new FakeSocket();
   const host = { onFrame() {}, onError() {}, onEnd: (ending: Ending) => void ends.push(ending) };
-  const address = { url: "ws://host", protocols: [] };
-  new Session(address, host, { WebSocket: Socket as never, parse: JSON.parse, timeoutMs: 10_000 });
-  const [socket] = sockets as [FakeSocket];
+  new Session(socket as Socket, host, { parse: JSON.parse, timeoutMs: 10_000 });
   socket.frame({ t: "hi", ping: 25 });
   return { socket, ends };
 }

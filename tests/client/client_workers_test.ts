@@ -1,8 +1,9 @@
 /** The client in a real Chromium where pages are not alone: in tabs that were duplicated, in workers, behind a service worker. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { browserScenarios, serveSite, Tab } from "./browser_tab.ts";
 import { CLOSED } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
+import { OwnPort } from "../../testkit/own_port.ts";
 import { Service } from "../../testkit/service.ts";
 
 const { scenario, run } = browserScenarios("Client in tabs and workers");
@@ -129,6 +130,60 @@ scenario(
     const asked = await tab.page.evaluate<string[]>("asked");
     for (const { server } of [closed, foreign]) {
       assert(asked.some((url) => url.startsWith(server.url)), "the worker has fetched it");
+    }
+  },
+);
+
+/** What a service worker answers in place of a network that is not there. */
+const STANDINS = [
+  `new Response("<p>You are offline", { headers: { "content-type": "text/html" } })`,
+  `fetch("/")`, // as from its cache: the page of the site
+];
+for (const standin of STANDINS) {
+  scenario(
+    `Client whose service is away names a service worker that answers in its place, with ${standin}`,
+    async (browser) => {
+      const script = `onactivate = (event) => event.waitUntil(clients.claim());
+        onfetch = (event) => event.respondWith(fetch(event.request).catch(() => ${standin}));`;
+      await using site = serveSite({ "/sw.js": script });
+      using away = OwnPort.take();
+      await using tab = await Tab.open(browser, site.origin);
+      await tab.page.evaluate(REGISTER);
+      await tab.page.evaluate(`(async () => {
+        const { connect } = await import("/client.js");
+        globalThis.errors = [];
+        globalThis.client = connect("http://127.0.0.1:${away}", { user: "alice", backoff: { baseMs: 10, maxMs: 10 } });
+        client.on("error", ({ message }) => errors.push(message));
+      })()`);
+      await tab.holds("errors.length > 0");
+      const [message] = await tab.page.evaluate<string[]>("errors");
+      assertMatch(message!, /with 200, text\/html: this page's service worker, a proxy, the login page/);
+      await tab.page.evaluate("client.close()");
+    },
+  );
+}
+
+scenario(
+  "Client in a page whose policy names the service is in, and in one whose policy does not nobody else is blamed",
+  async (browser) => {
+    await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: "*" });
+    const { url } = service.server;
+    for (const [allowed, state] of [[`${url} ${url.replace("http", "ws")}`, "open"], ["'none'", "waiting"]]) {
+      const policy = `script-src 'self' 'unsafe-inline'; connect-src ${allowed}`;
+      await using site = serveSite({}, { "content-security-policy": policy });
+      await using tab = await Tab.open(browser, site.origin);
+      await tab.page.addScriptTag({
+        type: "module",
+        content: `import { connect } from "/client.js";
+        globalThis.errors = [];
+        globalThis.lost = 0;
+        globalThis.client = connect("${url}", { user: "alice", backoff: { baseMs: 10, maxMs: 10 } });
+        client.on("error", ({ message }) => errors.push(message));
+        client.on("lost", () => lost++);`,
+      });
+      await tab.holds(state === "open" ? `globalThis.client?.state === "open"` : "globalThis.lost >= 4");
+      assertEquals(await tab.page.evaluate("errors"), []);
+      await tab.page.evaluate("client.close()");
     }
   },
 );

@@ -1,18 +1,18 @@
 /** The examples but those for Redis, run as their readers would run them. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Page } from "../packages/playwright.ts";
 import { connect, RequestError } from "../../src/client/mod.ts";
 import { newKey } from "../../src/auth/keys.ts";
 import { SECRET } from "../../testkit/closed.ts";
 import { Bell, stretched, until, withDeadline } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { findChromium, findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
+import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const EXAMPLES = new URL("../../examples/", import.meta.url).pathname;
 const php = findPhp();
-const chromiumPath = findChromium();
 
 /** A program that runs until it is ended, and what it has written. */
 class Program implements AsyncDisposable {
@@ -68,13 +68,6 @@ async function run(command: string, args: readonly string[], env: Record<string,
   return { code: await program.ended(), output: program.output };
 }
 
-function launch() {
-  return chromium.launch({
-    executablePath: chromiumPath!,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-  });
-}
-
 function textOf(page: Page, selector: string): Promise<string> {
   return page.locator(selector).innerText();
 }
@@ -119,7 +112,7 @@ Deno.test({
 
 Deno.test({
   name: "Example: tickets with a Python backend and a plain page",
-  ignore: chromiumPath === undefined || !hasPythonWebsockets(),
+  ignore: isBrowserMissing || !hasPythonWebsockets(),
   async fn() {
     using port = OwnPort.take();
     const key = newKey("backend", { scopes: ["send", "tickets"] });
@@ -137,7 +130,7 @@ Deno.test({
     const answers = async () => (await fetch(`${backend}/ticket`).catch(() => undefined))?.text();
     await until(async () => await answers() === "Log in first", "the backend, which gives nobody a ticket");
 
-    await using browser = await launch();
+    await using browser = await launchBrowser();
     const page = await browser.newPage();
     page.setDefaultTimeout(stretched(20_000));
     await page.goto(backend);
@@ -158,7 +151,7 @@ Deno.test({
 
 Deno.test({
   name: "Example: a page without a bundler",
-  ignore: chromiumPath === undefined,
+  ignore: isBrowserMissing,
   async fn() {
     const html = await Deno.readTextFile(`${EXAMPLES}plain_page/index.html`);
     await using site = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
@@ -166,7 +159,7 @@ Deno.test({
     });
     const origin = `http://127.0.0.1:${site.addr.port}`;
     await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: origin });
-    await using browser = await launch();
+    await using browser = await launchBrowser();
     const page = await browser.newPage();
     page.setDefaultTimeout(stretched(20_000));
     const faults: string[] = [];

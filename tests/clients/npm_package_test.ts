@@ -4,9 +4,11 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
+import { Certificates } from "../../testkit/certificates.ts";
 import { until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { findProgram } from "../../testkit/programs.ts";
+import { writeTypedProject } from "../../testkit/typed_project.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
@@ -54,13 +56,13 @@ Deno.test("The client is small, and no part asks for more than its runtimes have
   const stream = new Response(client).body!.pipeThrough(new CompressionStream("gzip"));
   const bytes = (await new Response(stream).bytes()).length;
   assert(bytes <= 8 * 1024, `The client has ${bytes} bytes`);
-  for (const path of ["index.js", "react.js", "server.js"]) {
+  for (const path of ["index.js", "event_stream.js", "react.js", "server.js"]) {
     const text = await npm.text(path);
     // Bundlers put whole libraries in the place of the latter two; policies of pages forbid the others.
     const strange = text.match(/\bDeno\.|\bnode:|\brequire\(|\bprocess\.|\bBuffer\b|\beval\(|\bFunction\(/g);
     assertEquals(strange, null, path);
   }
-  assertEquals(client.match(/\bimport\b/g), null);
+  assertEquals(client.match(/\bimport\b.*?\)/g), ['import("./event_stream.js")']);
   assertEquals(importsIn(await npm.text("react.js")), ["react", "./index.js"]);
   assertEquals(importsIn(await npm.text("server.js")), []);
   const publisher = await npm.text("publisher.js");
@@ -76,62 +78,12 @@ function importsIn(text: string): string[] {
   return [...new Set(names)].sort().reverse();
 }
 
-/** Written as somebody would who reads the types and nothing else. */
-const TYPED = `
-import { connect, type Message, RefusedError, storedIn } from "userwire";
-import { createServer, UserwireError, verifyWebhook } from "userwire/server";
-import type { Publisher } from "userwire/publisher";
-
-interface Order { order: number }
-export async function page(token: () => Promise<string>, storage: { getItem(k: string): string | null; setItem(k: string, v: string): void }) {
-  await using client = connect<Order>("https://push.example.com", { token, store: storedIn(storage, "alice"), pingS: 60 });
-  const off: () => void = client.on("message", (message: Message<Order>) => message.data.order.toFixed());
-  client.on("error", (error) => error instanceof RefusedError && error.code === "unauthorized");
-  client.on("gap", (gap) => gap.why === "epoch" ? gap.count satisfies null : gap.count satisfies number);
-  client.pause();
-  client.resume();
-  for await (const { data } of client) return data.order + 1;
-  off();
-  // @ts-expect-error -- no such event
-  client.on("nothing", () => {});
-  // @ts-expect-error -- a user or a token
-  connect("https://push.example.com", {});
-}
-export async function backend() {
-  const userwire = createServer({ url: "https://push.example.com", key: "k" });
-  const { id, sockets } = await userwire.send("alice", { order: 7 }, { ttlS: 60, expectOnline: true });
-  const one: boolean = await userwire.online("alice");
-  const all: Record<string, number> = await userwire.online(["alice"]);
-  const { unknown } = await userwire.sendToGroup("team", { order: 7 }, { except: "bob", store: "online" });
-  const { version } = await userwire.groups.put("team", ["alice"], { ifVersion: 0 });
-  const { type } = await verifyWebhook({ "webhook-id": "i" }, "{}", ["whsec_"]);
-  // @ts-expect-error -- seconds are a number
-  await userwire.send("alice", 1, { ttlS: "60" });
-  return [id satisfies string, sockets satisfies number | undefined, one, all, UserwireError, unknown + version, type];
-}
-// What Node's own types would declare.
-declare global { interface AbortSignal { readonly aborted: boolean } }
-export async function direct(publisher: Publisher) {
-  const { seq } = await publisher.send("alice", Uint8Array.of(1), { waitAckMs: 1 });
-  return seq satisfies number | undefined;
-}
-`;
-
-for (const [resolution, module] of [["bundler", "esnext"], ["nodenext", "nodenext"]]) {
+for (const resolution of ["bundler", "nodenext"] as const) {
   Deno.test(`Its types need no library but that of 2022, found by ${resolution}`, async () => {
     const folder = `${npm.folder}/typed-${resolution}`;
     await Deno.mkdir(`${folder}/node_modules`, { recursive: true });
     await Deno.symlink(`${npm.folder}/npm`, `${folder}/node_modules/userwire`);
-    await Deno.writeTextFile(`${folder}/package.json`, '{"type": "module"}');
-    await Deno.writeTextFile(`${folder}/program.ts`, TYPED);
-    const compilerOptions = {
-      ...{ target: "es2022", lib: ["es2022"], types: [], module, moduleResolution: resolution },
-      ...{ strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, noEmit: true },
-    };
-    await Deno.writeTextFile(
-      `${folder}/tsconfig.json`,
-      JSON.stringify({ compilerOptions, files: ["program.ts"] }),
-    );
+    await writeTypedProject(folder, { moduleResolution: resolution, lib: ["es2022"] });
     const args = ["run", "-A", "--no-lock", "--no-config", COMPILER, "-p", folder];
     const { code, stdout, stderr } = await run(Deno.execPath(), args, { env: { NO_COLOR: "1" } });
     assertEquals([code, stdout], [0, ""], stderr);
@@ -141,11 +93,20 @@ for (const [resolution, module] of [["bundler", "esnext"], ["nodenext", "nodenex
 const node = findProgram("node");
 
 /** Runs calls of a publisher in Node. @returns What they came to. */
-async function publish(redisUrl: string, ...calls: unknown[][]): Promise<unknown[]> {
+function publish(redisUrl: string, ...calls: unknown[][]): Promise<unknown[]> {
+  return publishWith({}, redisUrl, ...calls);
+}
+
+/** @param env What TLS is given, as the program says. */
+async function publishWith(
+  env: Record<string, string>,
+  redisUrl: string,
+  ...calls: unknown[][]
+): Promise<unknown[]> {
   const texts = calls.map((call) =>
     JSON.stringify(call, (_, value) => value instanceof Uint8Array ? { bytes: [...value] } : value)
   );
-  const written = await done(node!, [PROGRAM, npm.url("publisher.js"), redisUrl, ...texts]);
+  const written = await done(node!, [PROGRAM, npm.url("publisher.js"), redisUrl, ...texts], { env });
   return written.trim().split("\n").map((line) => JSON.parse(line));
 }
 
@@ -217,5 +178,29 @@ redisTest("The publisher sends from Node as it does from Deno, and ends with its
       message: string;
     }[];
     assertMatch(refused!.message, /Can't open a publisher: Redis wants a password/);
+  });
+
+  await t.step("TLS, with an authority of its own and one that did not sign, and a certificate", async () => {
+    await using certificates = await Certificates.make();
+    await using strangers = await Certificates.make();
+    await using tls = await RedisServer.start({ tls: certificates });
+    const url = `rediss://localhost:${tls.peerPort}`;
+    const { ca } = certificates;
+    type Said = { seq?: number; error?: string; message: string };
+    const said = async (env: Record<string, string>, to = url, options = {}) =>
+      (await publishWith(env, to, ["send", "alice", 1, options]))[0] as Said;
+    // A receipt comes over a connection of another kind.
+    assertEquals((await said({ REDIS_CA: ca }, url, { waitAckMs: 1 })).seq, 1);
+    // An address, for which no name is shown in the handshake; and what Node itself trusts beside the public authorities.
+    const byAddress = url.replace("localhost", "127.0.0.1");
+    assertEquals((await said({ NODE_EXTRA_CA_CERTS: certificates.cert("ca") }, byAddress)).seq, 2);
+    const { error, message } = await said({ REDIS_CA: strangers.ca });
+    assertEquals(error, "BrokerUnavailableError");
+    assertMatch(message, /not from an authority trusted here: set REDIS_CA, or redisTls.ca of a publisher/);
+    await tls.cli("CONFIG", "SET", "tls-auth-clients", "yes");
+    assertMatch((await said({ REDIS_CA: ca })).message, /client certificate.*set REDIS_CERT and REDIS_KEY/);
+    const own = { REDIS_CERT: await Deno.readTextFile(certificates.cert("client")) };
+    const key = { REDIS_KEY: await Deno.readTextFile(certificates.key("client")) };
+    assertEquals((await said({ REDIS_CA: ca, ...own, ...key })).seq, 3);
   });
 });

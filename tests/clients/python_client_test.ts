@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
 import { RequestError } from "../../src/protocol/errors.ts";
 import { SECRET } from "../../testkit/closed.ts";
+import { Certificates } from "../../testkit/certificates.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
@@ -29,8 +30,17 @@ Deno.test({
         throw new RequestError("Not that", "unknown_op", { retryMs: 1_500 });
       },
     });
+    await using certificates = await Certificates.make();
+    await using strangers = await Certificates.make();
+    await using secure = await Service.start({
+      USERWIRE_API_KEYS: key.line,
+      USERWIRE_JWT_SECRET: SECRET,
+      USERWIRE_TLS_CERT: certificates.cert("server"),
+      USERWIRE_TLS_KEY: certificates.key("server"),
+    });
+    const tls = [`https://localhost:${secure.server.port}`, certificates.cert("ca"), strangers.cert("ca")];
     const child = new Deno.Command(PYTHON, {
-      args: [CHECKS, service.server.url, key.key, SECRET],
+      args: [CHECKS, service.server.url, key.key, SECRET, ...tls],
       env: { PYTHONASYNCIODEBUG: "1" },
       stdin: "null",
       stdout: "piped",

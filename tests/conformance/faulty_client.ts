@@ -69,10 +69,13 @@ class FaultyClient implements Program {
       const end = await this.#attempt().catch((): Ending => ({ code: 1006 }));
       clearTimeout(this.#ackTimer);
       await this.#socket?.closeAbruptly();
-      if (performance.now() - openedAt >= 10_000 * this.#pace) failures = 0;
+      const wasSteady = performance.now() - openedAt >= 10_000 * this.#pace;
+      if (wasSteady && !this.#has("backs-off-anew")) failures = 0;
       if (this.#isFinal(end, isRefreshing)) break;
       if (end.code === 4401) isRefreshing = true;
-      const waitMs = Math.random() * Math.min(30_000, 500 * 2 ** failures++) * this.#pace;
+      // Waits that chance makes short would hide that they should be.
+      const part = wasSteady && this.#has("backs-off-anew") ? 1 : Math.random();
+      const waitMs = part * Math.min(30_000, 500 * 2 ** failures++) * this.#pace;
       const isPatient = !this.#has("backs-off") && !this.#has(`refused-${end.status}`);
       await this.#pause(this.#has("retry-ms") ? 0 : end.retryMs ?? (isPatient ? waitMs : 0));
     }

@@ -252,12 +252,14 @@ export function historyContract(
   }, { count: 1 });
 
   test("lets a message go when its time is over, and goes on counting", async (t) => {
-    const before = placeOf(await t.append("old"));
-    assertEquals(textsOf(await t.since(0)), ["old"]);
+    let before = placeOf(await t.append("old"));
+    // A busy machine may look for it when its time is over.
+    while (textsOf(await t.since(before.seq - 1))[0] !== "old") before = placeOf(await t.append("old"));
     await t.elapse(200);
     const empty = await t.since(0);
-    assertEquals([empty.items, empty.last, empty.upTo], [[], 1, 1]);
-    assertEquals(placeOf(await t.append("new")), { epoch: before.epoch, seq: 2 });
+    assertEquals([empty.items, empty.last, empty.upTo], [[], before.seq, before.seq]);
+    const after = placeOf(await t.append("new", { ttlMs: 60_000 }));
+    assertEquals(after, { epoch: before.epoch, seq: before.seq + 1 });
     assertEquals(textsOf(await t.since(0)), ["new"]);
   }, { ttlMs: 200 });
 
@@ -504,16 +506,16 @@ export function historyContract(
       { kind: "text", text: '"quotes", \\, \u0000, \r\n, \u2028, ünïcødé, 日本語, 🦊, \ufeff' },
       { kind: "json", text: '{ "spaced" : [1.0, 1e2, "\\u00e9", "é"], "seq":7,"data":{"t":"m"} }' },
       { kind: "json", text: "null" },
-      { kind: "text", text: "🦊".repeat(1 << 18) },
-      { kind: "json", text: JSON.stringify("x".repeat(1 << 20)) },
+      { kind: "text", text: "🦊".repeat(1 << 16) },
+      { kind: "json", text: JSON.stringify("x".repeat(300_000)) },
       { kind: "binary", bytes: Uint8Array.from({ length: 256 }, (_, i) => i) },
-      { kind: "binary", bytes: new Uint8Array(1 << 20).fill(255) },
+      { kind: "binary", bytes: new Uint8Array(300_000).fill(255) },
     ];
     const recorder = await t.subscribe();
     for (const payload of payloads) await t.history.append(t.channel, outgoing(payload));
     await recorder.received(payloads.length);
     const items: Stored[] = [];
-    // Large ones come in several reads.
+    // Large ones, of more than 256 KiB, come in several reads.
     for (let upTo = 0; upTo < payloads.length;) {
       const page = await t.since(upTo);
       assert(page.items.length > 0, "each read brings something");

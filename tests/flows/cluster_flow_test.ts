@@ -12,6 +12,7 @@ import { OwnPort } from "../../testkit/own_port.ts";
 import { type ClusterServer, ClusterSet } from "../../testkit/redis_cluster.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
+import { post, SseClient } from "../../testkit/sse_client.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 import { SteadySender } from "../../testkit/steady_sender.ts";
 
@@ -75,6 +76,15 @@ for (const [kind, env] of Object.entries({ dedicated: {}, shared: SHARED }) as [
         await got(name, "hello");
       }
       assertEquals((await call("POST", "/v1/users/nobody/messages?expect=online", "x")).status, 404);
+    });
+
+    await t.step("frames that come by another node than the one with the stream", async () => {
+      for (const name of NAMES.slice(0, 6)) {
+        await using stream = await SseClient.open(here.socketUrl(name));
+        const frame = { t: "auth", token: "x", id: name };
+        assertEquals((await post(there.socketUrl(name), await stream.conn(), frame)).status, 204);
+        assertEquals((await stream.next("re")).id, name);
+      }
     });
 
     await t.step("presence of one and of many", async () => {

@@ -60,7 +60,7 @@ const FAILURES: Record<string, Failure> = {
 
 async function open(redis: RedisServer, history = 5): Promise<Engine> {
   const engine = openEngine({ redisUrl: redis.url, history });
-  await engine.firstAttempt(5_000);
+  await engine.firstAttempt(20_000);
   return engine;
 }
 

@@ -23,7 +23,7 @@ const LAST_KEY = "userwire:{userwire:timeline}:last";
 async function openOn(redis: RedisServer, limits: Partial<HistoryLimits> = {}): Promise<Engine> {
   const { count = 100, ttlMs = 60_000 } = limits;
   const engine = openEngine({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
-  await engine.firstAttempt(5_000);
+  await engine.firstAttempt(20_000);
   return engine;
 }
 

@@ -38,7 +38,7 @@ for (
     };
     const open = async ({ count, ttlMs }: HistoryLimits): Promise<Engine> => {
       const engine = openEngine({ redisUrl: place.url, history: count, historyTtlS: ttlMs / 1_000 });
-      await engine.firstAttempt(5_000);
+      await engine.firstAttempt(20_000);
       return engine;
     };
     const openBoth = async (limits: HistoryLimits) => {

@@ -9,6 +9,7 @@ import { LastAppends, MAX_REMEMBERED } from "../../src/history/last_appends.ts";
 import { numbers, outgoing, placeOf, seqsOf } from "../contracts/history.ts";
 
 import { Follower } from "../../testkit/follower.ts";
+import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 
@@ -145,13 +146,46 @@ redisTest(
   },
 );
 
+redisTest("Where others went on, what somebody got is looked for at a read alone", async () => {
+  await using redis = await RedisServer.start();
+  const ours = await openOn(redis);
+  const theirs = await openOn(redis);
+  try {
+    for (const meanwhile of [1, 2]) {
+      await redis.cli("DEL", ...KEYS);
+      const subscription = await ours.broker.subscribe("alice", new Recorder());
+      await send(ours.history, 3);
+      await copy(redis);
+      const { epoch } = await send(ours.history);
+      await putBack(redis);
+      await send(theirs.history, meanwhile);
+      // Under the number of ours there is another message, or beyond it.
+      assertEquals((await send(ours.history)).epoch === epoch, meanwhile === 2);
+      await subscription.close();
+    }
+    const { epoch } = await send(ours.history);
+    await copy(redis);
+    const subscription = await ours.broker.subscribe("alice", new Recorder());
+    await send(ours.history);
+    await putBack(redis);
+    await send(theirs.history, 2);
+    assertNotEquals((await ours.history.since("alice", 0, 100)).epoch, epoch);
+    await subscription.close();
+  } finally {
+    await ours.close();
+    await theirs.close();
+  }
+});
+
 Deno.test("Of the users that were sent to, those who were sent to last are remembered", () => {
   const appends = new LastAppends();
-  appends.note("first", 1, "tag");
-  appends.note("second", 1, "tag");
-  appends.note("first", 2, "later");
-  for (let n = 2; n < MAX_REMEMBERED; n++) appends.note(`user-${n}`, 1, "tag");
-  assertEquals([appends.of("first"), appends.of("second")], ["2.later", "1.tag"]);
-  appends.note("one-more", 1, "tag");
+  appends.note("first", 1, "tag", 1);
+  appends.note("second", 1, "tag", 0);
+  appends.note("first", 2, "later", 1);
+  for (let n = 2; n < MAX_REMEMBERED; n++) appends.note(`user-${n}`, 1, "tag", 1);
+  assertEquals([appends.of("first"), appends.of("second")], ["2.later", "1.tag!"]);
+  assertEquals([appends.thoroughly("first"), appends.thoroughly("second")], ["2.later!", "1.tag!"]);
+  appends.note("one-more", 1, "tag", 1);
   assertEquals([appends.of("first"), appends.of("second")], ["2.later", ""]);
+  assertEquals(appends.thoroughly("second"), "");
 });

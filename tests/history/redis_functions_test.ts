@@ -30,7 +30,7 @@ async function load(redis: RedisServer, settings: Partial<FunctionSettings> = {}
 
 async function open(url: string, options: Partial<Parameters<typeof openEngine>[0]> = {}): Promise<Engine> {
   const engine = openEngine({ redisUrl: url, ...options });
-  await engine.firstAttempt(5_000);
+  await engine.firstAttempt(20_000);
   return engine;
 }
 

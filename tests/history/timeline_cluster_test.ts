@@ -307,7 +307,7 @@ async function opened(
       part: new StubPart("a"),
       lineage,
     });
-    assertEquals((await client.availability.firstAttempt(5_000)).outcome, "ready");
+    assertEquals((await client.availability.firstAttempt(20_000)).outcome, "ready");
     if (options.how === "append") {
       const { seq } = placeOf(await history.append("alice", outgoing("x")));
       assertEquals(seq, 6);

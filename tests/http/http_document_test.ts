@@ -9,6 +9,7 @@ import { until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
+import { SseClient } from "../../testkit/sse_client.ts";
 import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 
 // ---------------------------------------------------------------------------------------------------------
@@ -189,6 +190,8 @@ const USER = "GET /v1/users/{username}";
 const USER_HEAD = "HEAD /v1/users/{username}";
 const ONLINE = "POST /v1/users/online";
 const TICKET = "POST /v1/tickets";
+const STREAM = "GET /v1/events";
+const FRAME = "POST /v1/events/{conn}";
 const REVOCATION = "POST /v1/users/{username}/revocations";
 const FOR_ALICE = '{"user":"alice"}';
 const ITEMS = '{"items":[{"to":["alice","bob"],"data":1}]}';
@@ -260,8 +263,20 @@ const GROUP_CALLS: Call[] = [
   ...refused(`DELETE ${GROUP}`),
 ];
 
+const AS_ALICE = { query: "username=alice" };
+const STREAM_CALLS: Call[] = [
+  { to: STREAM, status: 200, ...AS_ALICE },
+  { to: STREAM, status: 400, query: "username=alice&resume=x" },
+  { to: STREAM, status: 429, query: "username=dave", isBusy: true },
+  ...refused(STREAM).map((call) => ({ ...call, ...AS_ALICE })),
+  { to: FRAME, status: 204, body: '{"t":"p"}', ...AS_ALICE },
+  { to: FRAME, status: 404, body: '{"t":"p"}', query: "username=bob" },
+  ...refusedWith(FRAME, '{"t":"p"}').map((call) => ({ ...call, ...AS_ALICE })),
+];
+
 const CALLS: Call[] = [
   ...GROUP_CALLS,
+  ...STREAM_CALLS,
   { to: SEND, status: 200, body: "1" },
   { to: SEND, status: 202, body: "1", username: "bob" },
   { to: SEND, status: 400, body: "1", username: "a b" },
@@ -376,7 +391,12 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   const place = { number: 1, of: 2, port: port.number, opsPath };
   await using oneOfSeveral = await Service.start({}, { place });
   await using _alice = await openClient(service.socketUrl("alice"));
-  await using busy = await Service.start({ USERWIRE_MAX_GROUP_USERS: "1", USERWIRE_MAX_GROUP_SENDS: "1" });
+  await using stream = await SseClient.open(service.socketUrl("alice"));
+  const conn = await stream.conn();
+  await using busy = await Service.start({
+    ...{ USERWIRE_MAX_GROUP_USERS: "1", USERWIRE_MAX_GROUP_SENDS: "1" },
+    USERWIRE_MAX_CONNECTIONS_PER_USER: "1",
+  });
   await using dave = await openClient(busy.socketUrl("dave"), "userwire.v1");
   await using _sending = await holdGroupSend(busy, dave);
   const document = await readDocument(service);
@@ -402,7 +422,7 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
           path.replace("{username}", encodeURIComponent(username)).replace(
             "{group}",
             encodeURIComponent(group),
-          )
+          ).replace("{conn}", conn)
         }?${query}`,
         {
           method,
@@ -412,7 +432,9 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
             { body: new ReadableStream({ start: (body) => body.enqueue(new TextEncoder().encode(" ")) }) }),
         },
       );
-      const text = await response.text();
+      const isStream = response.headers.get("content-type") === "text/event-stream";
+      if (isStream) await response.body!.cancel();
+      const text = isStream ? "" : await response.text();
       assertEquals(response.status, status, text);
       assertEquals(response.headers.has("retry-after"), [429, 503].includes(status) && path !== "/readyz");
 

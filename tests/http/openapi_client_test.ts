@@ -86,7 +86,16 @@ const history = note("getMessages", await api.GET("/v1/users/{username}/messages
   params: { ...alice, query: { after: "0", limit: 2 } },
 }));
 const items: number | undefined = history.data?.items.length;
-note("createTicket", await api.POST("/v1/tickets", { body: { user: "alice", ttl: 30 } }));
+const bought = note("createTicket", await api.POST("/v1/tickets", { body: { user: "alice", reuse: true } }));
+const query = { ticket: bought.data?.ticket ?? "" };
+const client = createClient<paths>({ baseUrl });
+const stream = note("openStream", await client.GET("/v1/events", { params: { query }, parseAs: "stream" }));
+const head = new TextDecoder().decode((await stream.data!.getReader().read()).value);
+const conn = /"conn":"(.+?)"/.exec(head)?.[1] ?? "";
+note("sendFrame", await client.POST("/v1/events/{conn}", {
+  params: { path: { conn }, query },
+  body: { t: "ack", seq: 1 },
+}));
 note("createRevocation", await api.POST("/v1/users/{username}/revocations", {
   params: alice,
   body: { jti: "x" },

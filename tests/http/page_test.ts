@@ -6,30 +6,22 @@
  * How its sockets stay connected is the client's work, and tested there.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import {
-  type Browser,
-  type BrowserContext,
-  chromium,
-  type Locator,
-  type Page,
-} from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, BrowserContext, Locator, Page } from "../packages/playwright.ts";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { assets } from "../../src/web/assets.ts";
 import { CLOSE_MEANINGS } from "../../src/web/socket.js";
 import { CLOSED, KEY } from "../../testkit/closed.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
-
-const executablePath = findChromium();
-if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
 
 /**
  * What the browser itself writes about a request or a socket that fails: refused, cut off, or answered 503 by a
- * service on its way out, whichever of them it meets.
+ * service on its way out, whichever of them it meets; and about what a page gives to a socket that is just being closed.
  */
-const UNANSWERED = /^Failed to load resource: |^WebSocket connection to '[^']*' failed: /;
+const UNANSWERED =
+  /^Failed to load resource: |^WebSocket connection to '[^']*' failed: |^WebSocket is already in CLOSING or CLOSED state/;
 
 /** The scenarios share one browser, which takes longer to start than any of them to run. */
 const scenarios: [name: string, run: (browser: Browser) => Promise<void>][] = [];
@@ -40,28 +32,12 @@ function browserTest(name: string, run: (browser: Browser) => Promise<void>): vo
 
 Deno.test({
   name: "Console page",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn(t) {
-    await using browser = await launch();
+    await using browser = await launchBrowser();
     for (const [name, run] of scenarios) await t.step(name, () => run(browser));
   },
 });
-
-/** A Chromium with an empty profile, which goes when it is closed. */
-function launch(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: executablePath!,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
-}
 
 /** The page in a window that shares nothing with others, and the few gestures the tests share. */
 class ConsolePage implements AsyncDisposable {

@@ -3,34 +3,17 @@
  * by WebSocket, by fetch, and by a host name of its own that leads to 127.0.0.1 (DNS rebinding).
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { type Browser, chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, Page } from "../packages/playwright.ts";
 import { newKey } from "../../src/auth/keys.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "../../testkit/closed.ts";
 import { serveOther } from "../../testkit/cli_terminal.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
 
-const executablePath = findChromium();
-if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
-
 /** Every host name leads to this machine, as an attacker's name server would say. */
-function launch(): Promise<Browser> {
-  return chromium.launch({
-    executablePath: executablePath!,
-    args: [
-      ...[
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-      ],
-      "--host-resolver-rules=MAP *.example 127.0.0.1",
-    ],
-  });
-}
+const HOST_RULES = "--host-resolver-rules=MAP *.example 127.0.0.1";
 
 async function openPage(browser: Browser, url: string): Promise<Page> {
   const page = await browser.newPage();
@@ -67,9 +50,9 @@ function tryToFetch(page: Page, url: string, init: RequestInit = {}): Promise<st
 
 Deno.test({
   name: "Pages of other sites in a real browser",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn(t) {
-    await using browser = await launch();
+    await using browser = await launchBrowser({ args: [HOST_RULES] });
     await using elsewhere = serveOther(() =>
       new Response("<title>evil</title>", { headers: { "content-type": "text/html" } })
     );
@@ -107,6 +90,32 @@ Deno.test({
       assertEquals(await tryToConnect(rebound, `ws://localhost:${port}/ws?username=alice`), "open");
       await rebound.close();
     });
+
+    await t.step(
+      "are told what to set, when they call by a name that the service does not know",
+      async () => {
+        const origin = new URL(page.url()).origin;
+        await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: origin });
+        const url = `http://push.example:${service.server.port}`;
+        const client = await Deno.readTextFile(new URL("../../src/web/client.js", import.meta.url));
+        const [code, message] = await page.evaluate(async ([client, url]) => {
+          const { connect } = await import(`data:text/javascript,${encodeURIComponent(client!)}`);
+          const told: Promise<{ code: string; message: string }> = new Promise((resolve) =>
+            connect(url, { user: "alice" }).on("error", resolve)
+          );
+          const { code, message } = await told;
+          return [code, message];
+        }, [client, url] as string[]);
+        assertEquals(code, "misdirected");
+        assertMatch(
+          message!,
+          /only its own names are answered: call it localhost, or add the origin by which you/,
+        );
+        // A preflight is answered, so that who shows a key reads the same.
+        const init = { headers: { authorization: "Bearer key" } };
+        assertMatch(await tryToFetch(page, `${url}/v1/users/alice`, init), /^421 .*misdirected/);
+      },
+    );
 
     await t.step("can't with a token either, unless they are on the list", async () => {
       const protocols = protocolsFor(await tokenFor("alice"));
@@ -177,9 +186,9 @@ Deno.test("The page carries headers that keep it from being framed, sniffed or m
 
 Deno.test({
   name: "The page of a closed service takes a key and a token, and puts neither into an address or a command",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn(t) {
-    await using browser = await launch();
+    await using browser = await launchBrowser({ args: [HOST_RULES] });
     await t.step("with a token", () => connectFromPage(browser, { withToken: true }));
     await t.step(
       "with a key alone, which buys tickets",

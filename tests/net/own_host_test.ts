@@ -3,17 +3,13 @@
  * Host is nothing but a host. Over HTTP/1.1 byte for byte, over HTTP/2 with a real browser.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { chromium } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
 import { Certificates } from "../../testkit/certificates.ts";
 import { call, CLOSED, KEY } from "../../testkit/closed.ts";
 import { serveOther } from "../../testkit/cli_terminal.ts";
 import { stretched } from "../../testkit/deadline.ts";
-import { CHROMIUM_MISSING, findChromium } from "../../testkit/programs.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
-
-const executablePath = findChromium();
-if (executablePath === undefined) console.warn(CHROMIUM_MISSING);
 
 /** Asks over HTTP/1.1 with exactly these headers. */
 async function ask(
@@ -326,16 +322,13 @@ Deno.test("What can be listed as an origin is read strictly, and what opens a do
 
 Deno.test({
   name: "A page on the list sends and reads answers in a real browser, errors too",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn() {
     await using elsewhere = serveOther(() =>
       new Response("<title>shop</title>", { headers: { "content-type": "text/html" } })
     );
     await using service = await Service.start({ ...CLOSED, USERWIRE_ALLOWED_ORIGINS: elsewhere.url });
-    await using browser = await chromium.launch({
-      executablePath: executablePath!,
-      args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-    });
+    await using browser = await launchBrowser();
     const page = await browser.newPage();
     page.setDefaultTimeout(stretched(10_000));
     await page.goto(elsewhere.url);
@@ -363,20 +356,14 @@ Deno.test({
 
 Deno.test({
   name: "Over HTTP/2 the own page works in a real browser, and the page of another site does not",
-  ignore: executablePath === undefined,
+  ignore: isBrowserMissing,
   async fn(t) {
     await using certificates = await Certificates.make();
     const tls = {
       USERWIRE_TLS_CERT: certificates.cert("server"),
       USERWIRE_TLS_KEY: certificates.key("server"),
     };
-    await using browser = await chromium.launch({
-      executablePath: executablePath!,
-      args: [
-        ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-        "--host-resolver-rules=MAP *.example 127.0.0.1",
-      ],
-    });
+    await using browser = await launchBrowser({ args: ["--host-resolver-rules=MAP *.example 127.0.0.1"] });
     await using context = await browser.newContext({ ignoreHTTPSErrors: true });
     const protocolOf = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
 

@@ -16,24 +16,63 @@ function pidsOf({ records }: ProcessService): number[] {
   return records.filter(({ event }) => event === "process started").map(({ pid }) => Number(pid));
 }
 
-redisTest("SIGTERM drains all processes and ends with 0, and SIGHUP reaches each", async () => {
+redisTest("SIGUSR2, SIGHUP and SIGTERM, one after the other", async (t) => {
   await using redis = await RedisServer.start();
   await using both = await Supervised.start({ REDIS_URL: redis.url });
+  await t.step(
+    "SIGUSR2 replaces one process after the other, and no message is lost",
+    () => replaceAll(both),
+  );
+  await t.step("SIGHUP reaches each, and SIGTERM drains all and ends with 0", () => reloadAndEnd(both));
+});
+
+async function replaceAll(both: Supervised): Promise<void> {
+  const users = ["alice", "bob", "carl", "dora", "emil", "fay"];
+  const before = [1, 2].map((number) => both.pidOf(number));
+  const clients = users.map((user) =>
+    new Inbox(connect(both.url, { user, backoff: { baseMs: 20, maxMs: 200 } }))
+  );
+  try {
+    for (const client of clients) await client.state("open", 10_000);
+    await using sender = new SteadySender({ users, url: () => both.url, perSecond: 60 });
+    both.service.signal("SIGUSR2");
+    await both.service.logged("rolling restart done", 60_000);
+    await sender.end();
+    for (const [i, client] of clients.entries()) {
+      const accepted = sender.accepted.get(users[i]!)!;
+      assertGreater(accepted.length, 0);
+      await client.received(accepted.length, 20_000);
+      const numbers = accepted.map(({ seq }) => seq).sort((a, b) => a - b);
+      assertEquals(client.list, numbers, `${users[i]} got each once and in order, and no gap`);
+    }
+    assert(clients.every(({ lost }) => lost.length >= 1), "each client was sent away at least once");
+  } finally {
+    for (const { client } of clients) await client.close();
+  }
+  await both.areReady(2);
+  for (const pid of before) assertEquals(await isAlive(pid), false);
+  const ends = both.service.records.filter(({ event }) => event.startsWith("process ended"));
+  assertEquals(ends, [], "they were asked to end");
+}
+
+async function reloadAndEnd(both: Supervised): Promise<void> {
   await using sockets = new AsyncDisposableStack();
   const clients: Awaited<ReturnType<typeof openClient>>[] = [];
   await both.openOnBoth("alice", (client) => clients.push(sockets.use(client)), V1);
   const { service } = both;
+  const numbers = (await both.readiness()).processes.map(({ process }) => process);
   service.signal("SIGHUP");
-  for (const process of [1, 2]) await service.logged("reloaded", undefined, { process });
+  for (const process of numbers) await service.logged("reloaded", undefined, { process });
 
+  const { length } = service.records;
   service.signal("SIGTERM");
   for (const client of clients) assertEquals((await client.closed).code, 1012);
   assertEquals((await service.ended()).code, 0);
-  const stopped = service.records.filter(({ event }) => event === "stopped");
-  assertEquals(stopped.map(({ process }) => process).sort(), [1, 2]);
+  const stopped = service.records.slice(length).filter(({ event }) => event === "stopped");
+  assertEquals(stopped.map(({ process }) => process).sort(), numbers);
   assertEquals(service.records.at(-1)!.event, "processes stopped");
   assertEquals(service.records.filter(({ level }) => level === "error"), []);
-});
+}
 
 redisTest("Signals that reach every process, as systemd sends them to a unit, count once", async () => {
   await using redis = await RedisServer.start();
@@ -97,35 +136,4 @@ redisTest("SIGTERM in the middle of the start ends all in order", async () => {
     assertEquals(service.records.at(-1)!.event, "processes stopped");
     for (const pid of pidsOf(service)) assertEquals(await isAlive(pid), false);
   }
-});
-
-redisTest("SIGUSR2 replaces one process after the other, and no message is lost", async () => {
-  const users = ["alice", "bob", "carl", "dora", "emil", "fay"];
-  await using redis = await RedisServer.start();
-  await using both = await Supervised.start({ REDIS_URL: redis.url });
-  const before = [1, 2].map((number) => both.pidOf(number));
-  const clients = users.map((user) =>
-    new Inbox(connect(both.url, { user, backoff: { baseMs: 20, maxMs: 200 } }))
-  );
-  try {
-    for (const client of clients) await client.state("open", 10_000);
-    await using sender = new SteadySender({ users, url: () => both.url, perSecond: 60 });
-    both.service.signal("SIGUSR2");
-    await both.service.logged("rolling restart done", 60_000);
-    await sender.end();
-    for (const [i, client] of clients.entries()) {
-      const accepted = sender.accepted.get(users[i]!)!;
-      assertGreater(accepted.length, 0);
-      await client.received(accepted.length, 20_000);
-      const numbers = accepted.map(({ seq }) => seq).sort((a, b) => a - b);
-      assertEquals(client.list, numbers, `${users[i]} got each once and in order, and no gap`);
-    }
-    assert(clients.every(({ lost }) => lost.length >= 1), "each client was sent away at least once");
-  } finally {
-    for (const { client } of clients) await client.close();
-  }
-  await both.areReady(2);
-  for (const pid of before) assertEquals(await isAlive(pid), false);
-  const ends = both.service.records.filter(({ event }) => event.startsWith("process ended"));
-  assertEquals(ends, [], "they were asked to end");
 });

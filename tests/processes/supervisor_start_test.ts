@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import { KEY } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
+import { programPath } from "../../testkit/program.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { isAlive, Supervised } from "../../testkit/supervised.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
@@ -14,7 +15,7 @@ const V1 = ["userwire.v1"];
 /** Runs a service that is not to start, and returns what it said and its exit code. */
 async function startInVain(
   env: Record<string, string>,
-  [command, ...args]: string[] = [Deno.execPath(), "run", "-A", "main.ts"],
+  [command, ...args]: string[] = [Deno.execPath(), "run", "-A", programPath()],
 ) {
   using folder = new TempFolder("processes");
   const { code, stdout, stderr } = await new Deno.Command(command!, {

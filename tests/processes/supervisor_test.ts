@@ -23,69 +23,64 @@ async function send(url: string, user: string, data: unknown): Promise<{ sockets
 }
 
 redisTest(
-  "Two processes serve on one port, and a send through any of them reaches the sockets of both",
-  async () => {
+  "Two processes on one port, to whose users it does not matter which of them they meet",
+  async (t) => {
     await using redis = await RedisServer.start();
-    await using both = await Supervised.start({ REDIS_URL: redis.url });
+    await using both = await Supervised.start({ REDIS_URL: redis.url, USERWIRE_NODE: "web:1" });
     await using sockets = new AsyncDisposableStack();
     const clients: Awaited<ReturnType<typeof openClient>>[] = [];
     const count = await both.openOnBoth("alice", (client) => clients.push(sockets.use(client)));
 
-    const sends = async () => {
-      const text = await (await fetch(new URL("metrics", both.opsUrl))).text();
-      const samples = parseMetrics(text);
-      return [1, 2].map((k) => samples.get(`userwire_sends_total{process="${k}",outcome="reached"}`)!);
-    };
-    let n = 0;
-    for (; n < 40 && (await sends()).includes(0); n++) {
-      assertEquals((await send(both.url, "alice", n)).sockets, count);
-    }
-    assert(!(await sends()).includes(0), "both have sent");
-    for (const client of clients) {
-      for (let i = 0; i < n; i++) assertEquals(await client.next(), `${i}`);
-    }
-    const { processes } = await both.readiness();
-    assertEquals(processes.map(({ node }) => /#\d$/.exec(node!)![0]), ["#1", "#2"]);
-  },
-);
+    await t.step(
+      "what one of them writes is in a file of its own, and says which it is on the console",
+      () => {
+        const files = [...Deno.readDirSync(both.service.logDir)].map(({ name }) => name).sort();
+        assertEquals(files, ["userwire-web_1.log", "userwire-web_1_1.log", "userwire-web_1_2.log"]);
+        const listening = both.service.records.filter(({ event }) => event === "listening");
+        assertEquals(listening.map(({ process, node }) => [process, node]).sort(), [
+          [1, "web:1#1"],
+          [2, "web:1#2"],
+        ]);
+      },
+    );
 
-redisTest("A process that is killed is replaced, and the sockets of the other live on", async () => {
-  await using redis = await RedisServer.start();
-  await using both = await Supervised.start({ REDIS_URL: redis.url });
-  await using sockets = new AsyncDisposableStack();
-  const clients: Awaited<ReturnType<typeof openClient>>[] = [];
-  const count = await both.openOnBoth("alice", (client) => clients.push(sockets.use(client)));
-  const { processes } = await both.readiness();
-  const left = processes.find(({ process }) => process === 2)!.connections!;
+    await t.step("a send through any of them reaches the sockets of both", async () => {
+      const sends = async () => {
+        const text = await (await fetch(new URL("metrics", both.opsUrl))).text();
+        const samples = parseMetrics(text);
+        return [1, 2].map((k) => samples.get(`userwire_sends_total{process="${k}",outcome="reached"}`)!);
+      };
+      let n = 0;
+      for (; n < 40 && (await sends()).includes(0); n++) {
+        assertEquals((await send(both.url, "alice", n)).sockets, count);
+      }
+      assert(!(await sends()).includes(0), "both have sent");
+      for (const client of clients) {
+        for (let i = 0; i < n; i++) assertEquals(await client.next(), `${i}`);
+      }
+      const { processes } = await both.readiness();
+      assertEquals(processes.map(({ node }) => /#\d$/.exec(node!)![0]), ["#1", "#2"]);
+    });
 
-  Deno.kill(both.pidOf(1), "SIGKILL");
-  const { process, signal } = await both.service.logged("process ended: it is started again");
-  assertEquals([process, signal], [1, "SIGKILL"]);
-  await until(
-    async () => (await send(both.url, "alice", "still here")).sockets === left,
-    "those of the other",
-  );
-  await both.areReady(2);
-  const numbers = (await both.readiness()).processes.map(({ process }) => process);
-  assertEquals(numbers, [1, 2]);
-  let open = 0;
-  for (const client of clients) open += Number(client.waiting.length > 0);
-  assertEquals([open, count > left], [left, true], "each of them got it");
-  assert(both.service.records.every(({ event }) => event !== "processes shutting down"));
-});
+    await t.step("one that is killed is replaced, and the sockets of the other live on", async () => {
+      const { processes } = await both.readiness();
+      const left = processes.find(({ process }) => process === 2)!.connections!;
 
-redisTest(
-  "What one of the processes writes is in a file of its own, and says which it is on the console",
-  async () => {
-    await using redis = await RedisServer.start();
-    await using both = await Supervised.start({ REDIS_URL: redis.url, USERWIRE_NODE: "web:1" });
-    const files = [...Deno.readDirSync(both.service.logDir)].map(({ name }) => name).sort();
-    assertEquals(files, ["userwire-web_1.log", "userwire-web_1_1.log", "userwire-web_1_2.log"]);
-    const listening = both.service.records.filter(({ event }) => event === "listening");
-    assertEquals(listening.map(({ process, node }) => [process, node]).sort(), [[1, "web:1#1"], [
-      2,
-      "web:1#2",
-    ]]);
+      Deno.kill(both.pidOf(1), "SIGKILL");
+      const { process, signal } = await both.service.logged("process ended: it is started again");
+      assertEquals([process, signal], [1, "SIGKILL"]);
+      await until(
+        async () => (await send(both.url, "alice", "still here")).sockets === left,
+        "those of the other",
+      );
+      await both.areReady(2);
+      const numbers = (await both.readiness()).processes.map(({ process }) => process);
+      assertEquals(numbers, [1, 2]);
+      let open = 0;
+      for (const client of clients) open += Number(client.waiting.length > 0);
+      assertEquals([open, count > left], [left, true], "each of them got it");
+      assert(both.service.records.every(({ event }) => event !== "processes shutting down"));
+    });
   },
 );
 

@@ -1,20 +1,24 @@
 /**
  * The package in the hands of those who install it, `deno task test:packages`: its tarball in a new project of Vite's
- * template with the files of examples/vite_react, in Next.js, and in several Nodes and Bun. Everything comes from npm.
+ * template with the files of examples/vite_react, in Next.js, with several compilers, in several Nodes and Bun; and the
+ * clients for PHP and Python in what else they are for. Everything comes from npm.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
-import { type Browser, chromium, type Page } from "../packages/playwright.ts";
+import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
+import type { Browser, Page } from "../packages/playwright.ts";
 import { CLOSED, KEY, SECRET } from "../../testkit/closed.ts";
 import { stretched, until } from "../../testkit/deadline.ts";
 import { done, NpmPackage, run } from "../../testkit/npm_package.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { findChromium } from "../../testkit/programs.ts";
+import { findProgram } from "../../testkit/programs.ts";
+import { PHP_CHECKS, PhpChecks } from "../../testkit/php_checks.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
 import { blocksIn, readPage } from "../../testkit/pages.ts";
 import { Service } from "../../testkit/service.ts";
+import { type TypedProject, writeTypedProject } from "../../testkit/typed_project.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -57,9 +61,8 @@ class Running implements AsyncDisposable {
 }
 
 async function launch(): Promise<Browser> {
-  const executablePath = findChromium();
-  assert(executablePath !== undefined, "Chromium is missing");
-  return await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+  assert(!isBrowserMissing, "Chromium is missing");
+  return await launchBrowser();
 }
 
 /** Logs in as alice. @returns The page, whose errors fail the test. */
@@ -173,9 +176,13 @@ Deno.test("Getting started leads from nothing to a message in a page with login"
   /** As it stands on the page, but for ports that others may have. */
   const own = (text: string) => text.replaceAll(/\b(?:8765|3000|5173)\b/g, (port) => `${ports.get(port)}`);
   const shell = (text: string) => ["-euc", own(text)];
+  // Somebody who has never used any of it: nothing is there that was fetched before.
+  const home = `${folder}/home`;
+  await Deno.mkdir(home);
+  const nobody = { HOME: home, DENO_DIR: `${home}/.cache/deno`, npm_config_cache: `${home}/.npm` };
   const startedMs = performance.now();
-  await done("sh", shell(makeKeys.text), { cwd: project, ...SLOW });
-  await done("sh", shell(build.text), { cwd: project, ...SLOW });
+  await done("sh", shell(makeKeys.text), { cwd: project, env: nobody, ...SLOW });
+  await done("sh", shell(build.text), { cwd: project, env: nobody, ...SLOW });
   const [service, backend, page] = ["8765", "3000", "5173"].map((port) => `${ports.get(port)}`) as [
     string,
     string,
@@ -187,13 +194,15 @@ Deno.test("Getting started leads from nothing to a message in a page with login"
       "sh",
       shell(`exec env PORT=${service} sh -euc '${quoted(serve.text)}'`),
       project,
+      nobody,
     );
     await serving.says(/listening/);
-    const its = { USERWIRE_URL: url, PORT: backend };
+    const its = { ...nobody, USERWIRE_URL: url, PORT: backend };
     await using logging = new Running("sh", shell(login.text), project, its);
     await logging.says(/^http:/m);
     const dev = `${show.text.trim()} -- --port ${page} --strictPort`;
     await using showing = new Running("sh", shell(`exec ${dev}`), project, {
+      ...nobody,
       VITE_USERWIRE: url,
       BACKEND: `http://127.0.0.1:${backend}`,
     });
@@ -229,6 +238,17 @@ function quoted(text: string): string {
   return text.replaceAll("'", "'\\''");
 }
 
+const mypy = findProgram("mypy");
+
+Deno.test({
+  name: "The Python client is typed: mypy has nothing against it (Debian: apt-get install mypy)",
+  ignore: mypy === undefined,
+  async fn() {
+    const cache = `${npm.folder}/mypy`;
+    await done(mypy!, ["--strict", "--cache-dir", cache, `${ROOT}clients/python/userwire.py`], SLOW);
+  },
+});
+
 const NEXT_PAGE = `"use client";
 import { useMessages, useUserwire } from "userwire/react";
 export default function Page() {
@@ -259,6 +279,11 @@ import { connect } from "userwire";
 import { createServer, UserwireError } from "userwire/server";
 const [url, redisUrls] = process.argv.slice(2);
 const options = globalThis.WebSocket ? {} : { WebSocket: (await import("ws")).default };
+// Nobody listens there, which each runtime has its own way to say, and none takes long for.
+const vain = connect("http://127.0.0.1:1", { user: "alice", ...options });
+const { reason } = await new Promise((resolve) => vain.on("lost", resolve));
+if (reason.includes("did not answer")) throw new Error(reason);
+await vain.close();
 const client = connect(url, { user: "alice", ...options });
 const next = client[Symbol.asyncIterator]();
 await new Promise((resolve) => client.on("open", resolve));
@@ -276,6 +301,58 @@ if (redisUrls !== "") {
 await client.close();
 console.log(JSON.stringify(said));
 `;
+
+/** The oldest that is claimed, one between, and the newest. */
+const COMPILERS = ["5.2", "5.4", "latest"];
+
+Deno.test("The types compile with the oldest TypeScript that is claimed and with the newest, libraries checked", async (t) => {
+  const folder = `${npm.folder}/typed`;
+  await Deno.mkdir(folder);
+  await Deno.writeTextFile(`${folder}/package.json`, '{"private": true}');
+  const compilers = COMPILERS.map((version) => `typescript-${version}@npm:typescript@${version}`);
+  const others = ["@types/node@20", "@types/react@19", "react@19", "redis@6", npm.tarball];
+  await done("npm", [...INSTALL, ...compilers, ...others], { cwd: folder, ...SLOW });
+  const projects: TypedProject[] = [
+    { moduleResolution: "bundler", lib: ["es2022"] },
+    { moduleResolution: "node16", lib: ["es2022", "dom"] },
+    { moduleResolution: "node16", lib: ["es2022"], types: ["node"] },
+  ];
+  for (const version of COMPILERS) {
+    for (const project of projects) {
+      await t.step(`TypeScript ${version}, ${Object.values(project).join(" ")}`, async () => {
+        await writeTypedProject(folder, project);
+        await done("node", [`node_modules/typescript-${version}/bin/tsc`, "-p", "."], { cwd: folder });
+      });
+    }
+  }
+});
+
+/** The oldest that it claims, and the newest; Debian's runs the same checks in `tests/clients/php_sender_test.ts`. */
+const PHP_VERSIONS = ["7.4", "8.5"];
+
+Deno.test("The PHP sender keeps its word in the oldest PHP and the newest, by curl and by streams", async (t) => {
+  const folder = `${npm.folder}/php`;
+  await Deno.mkdir(`${folder}/testkit`, { recursive: true });
+  await Deno.mkdir(`${folder}/clients/php`, { recursive: true });
+  await Deno.writeTextFile(`${folder}/package.json`, '{"private": true}');
+  await done("npm", [...INSTALL, "@php-wasm/cli@3"], { cwd: folder, ...SLOW });
+  // These have curl built in: a sender that does not find it.
+  const sender = await Deno.readTextFile(`${ROOT}clients/php/Userwire.php`);
+  const withoutCurl = sender.replace("extension_loaded('curl')", "false");
+  assert(sender !== withoutCurl);
+  await Deno.writeTextFile(`${folder}/clients/php/Userwire.php`, withoutCurl);
+  const copied = `${folder}/testkit/php_checks.php`;
+  await Deno.copyFile(PHP_CHECKS, copied);
+  await using checks = await PhpChecks.start();
+  for (const version of PHP_VERSIONS) {
+    for (const [way, path] of [["curl", PHP_CHECKS], ["streams", copied]] as const) {
+      await t.step(`PHP ${version}, by ${way}`, async (t) => {
+        const php = `${folder}/node_modules/.bin/php-wasm-cli`;
+        await checks.run(t, `${version}-${way}`, ["node", php], { env: { PHP: version }, checks: path });
+      });
+    }
+  }
+});
 
 Deno.test("Programs receive and send in Node 20, 22 and the newest, and in Bun", async (t) => {
   const folder = `${npm.folder}/programs`;

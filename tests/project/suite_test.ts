@@ -2,7 +2,10 @@
  * The commands that run the tests, with tiny tests of their own: what `deno task test:again` says of tests that fail, and
  * that nothing is left of a run that failed, was cut off, or leaves things behind.
  */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { basename } from "node:path";
+import { pathToFileURL } from "node:url";
+import { writeBatches } from "../../testkit/batches.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { findRedisServer } from "../../testkit/programs.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
@@ -219,4 +222,29 @@ Deno.test({
     );
     await assertNothingLeft(folder, command);
   },
+});
+
+Deno.test("A run of all tests has each file once: the long ones by themselves and first, others put together", async () => {
+  using folder = new TempFolder("batches");
+  const names = Array.from({ length: 20 }, (_, i) => `${i % 2 === 0 ? "room/" : ""}t${i}_test.ts`);
+  for (const name of ["tests/room", "batches"]) await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+  for (const name of [...names, "no_tests.ts"]) await Deno.writeTextFile(`${folder}/tests/${name}`, "");
+  const tests = pathToFileURL(`${folder}/tests/`);
+  const long = ["t3_test.ts", "room/t0_test.ts"];
+  const plan = await writeBatches(tests, long, `${folder}/batches`);
+  assertEquals(plan.slice(0, 2), long.map((name) => `${folder}/tests/${name}`));
+  const batches = [];
+  for (const path of plan.slice(2)) {
+    batches.push([...(await Deno.readTextFile(path)).matchAll(/"file:.*\/(.*)"/g)].map(([, name]) => name!));
+  }
+  assertEquals(batches.map(({ length }) => length), [6, 6, 6]);
+  assertEquals(
+    [...long.map((name) => basename(name)), ...batches.flat()].sort(),
+    names.map((name) => basename(name)).sort(),
+  );
+  await assertRejects(
+    () => writeBatches(tests, ["gone_test.ts"], `${folder}/batches`),
+    Error,
+    "gone_test.ts",
+  );
 });

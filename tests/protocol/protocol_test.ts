@@ -434,6 +434,6 @@ Deno.test("CLOSE holds codes that may be sent, with one meaning each and words t
   const comesBack = Object.entries<CloseReason>(CLOSE).filter(([, { code }]) => shouldReconnect(code));
   assertEquals(
     comesBack.map(([name]) => name),
-    ["restart", "tooBig", "overloaded", "slow"],
+    ["restart", "outlived", "tooBig", "overloaded", "slow"],
   );
 });

@@ -13,6 +13,7 @@ import {
 } from "../../src/protocol/errors.ts";
 import type { Payload } from "../../src/protocol/envelope.ts";
 import type { Sendable } from "../../src/publisher/payload.ts";
+import type { RedisTls } from "../../src/redis/address.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
@@ -274,6 +275,23 @@ Deno.test("Publisher.open refuses a database without a prefix, and a prefix that
     assertMatch(await faultOf({ channelPrefix }), /^channelPrefix must be text without white space/);
   }
   await using _publisher = await Publisher.open({ channelPrefix: "prod:" });
+});
+
+Deno.test("Publisher.open refuses what is no certificate before it connects, and shows nothing of it", async () => {
+  const faultOf = async (redisTls: RedisTls, redisUrl = "rediss://127.0.0.1:1") => {
+    const { message } = await assertRejects(() => Publisher.open({ redisUrl, redisTls }), ConfigError);
+    assert(!message.includes("hunter2"));
+    return message;
+  };
+  const cert = "-----BEGIN CERTIFICATE-----", key = "-----BEGIN EC PRIVATE KEY-----";
+  const expected = "must be a certificate in PEM: give what the file holds, not its path";
+  assertEquals(await faultOf({ ca: "/etc/hunter2.pem" }), `redisTls.ca ${expected}`);
+  assertEquals(await faultOf({ cert: "hunter2", key }), `redisTls.cert ${expected}`);
+  assertMatch(await faultOf({ cert, key: cert + "hunter2" }), /^redisTls.key must be a private key in PEM/);
+  for (const half of [{ cert }, { key }]) assertMatch(await faultOf(half), /^redisTls.cert and .key belong/);
+  for (const url of ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/mymaster", "unix:///no.sock"]) {
+    assertMatch(await faultOf({ ca: cert }, url), /^redisTls is for addresses with rediss:\/\//);
+  }
 });
 
 // ---------------------------------------------------------------------------------------------------------

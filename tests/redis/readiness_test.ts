@@ -121,7 +121,7 @@ redisTest("A script is tried as it says, and what keeps it from its work is name
   const redis = Redis.open(server.url, { log });
   stack.defer(() => redis.close());
   redis.prepare(STORE);
-  await redis.availability.firstAttempt(5_000);
+  await redis.availability.firstAttempt(20_000);
   await t.step("nothing, and no key stays", async () => {
     assertEquals(await redis.tryScripts("probe:1"), undefined);
     for (const key of await server.cli("KEYS", "userwire:*") as string[]) {

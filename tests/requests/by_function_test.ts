@@ -59,7 +59,7 @@ Deno.test("A function refuses by a RequestError; what else it throws is its own 
   ) {
     const { answer, logged } = await ask(fault);
     assertEquals([answer.outcome, JSON.stringify(answer).includes("secret")], ["unavailable", false]);
-    assertEquals(logged, ["request failed: secret"]);
+    assertEquals(logged, ["onRequest failed: secret"]);
   }
   const { answer, logged } = await ask(() => 1n);
   assertEquals([answer.outcome, logged.length], ["unavailable", 1]);

@@ -224,8 +224,9 @@ for (const mode of ["raw", "v1"] as const) {
     leavesSocket: true,
     async end({ alice, here, there }) {
       alice.stopReading();
-      const payload = SECRET + "x".repeat(60_000);
-      while (here.logged("connection closed").length === 0) await there.send("alice", payload);
+      const payload = { kind: "text", text: SECRET + "x".repeat(400_000) } as const;
+      const isGivenUp = () => here.logged("connection closed").length > 0;
+      while (!isGivenUp()) await there.server.app.publisher.send("alice", payload);
     },
   });
 }

@@ -47,6 +47,7 @@ class Stage {
         transport.events = {
           opened() {},
           flooded() {},
+          expired() {},
           gone() {},
           frame: (data) => void this.taken.push(data),
         };

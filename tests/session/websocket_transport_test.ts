@@ -20,6 +20,7 @@ function make({ isFramed = false, isOpening = false } = {}) {
     opened: () => void told.push("opened"),
     frame: (data) => void told.push(`frame ${data}`),
     flooded: () => void told.push("flooded"),
+    expired() {},
     gone: (code) => void told.push(`gone ${code}`),
   };
   transport.attach(client.socket, {

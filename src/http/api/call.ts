@@ -12,6 +12,8 @@ import type { NameRules } from "../../protocol/username.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { BodyLimits } from "../body.ts";
 import { bearerOf } from "../credentials.ts";
+import type { EventStreams } from "../event_stream.ts";
+import type { ConnectionInfo } from "../../net/connection_info.ts";
 import type { OwnHost } from "../../net/own_host.ts";
 import type { Effect } from "../problem.ts";
 import type { Readiness } from "./shapes.ts";
@@ -29,8 +31,8 @@ export interface Api {
   readonly maxFanoutBytes: number;
   /** Messages to groups that may be under way at one time. */
   readonly maxGroupSends: number;
-  /** How bodies are read: one payload; what names one user and says little more; what names many. */
-  readonly bodies: { readonly single: BodyLimits; readonly small: BodyLimits; readonly bulk: BodyLimits };
+  /** How bodies are read: one payload; what names one user and says little more; what names many; a client's frame. */
+  readonly bodies: Readonly<Record<"single" | "small" | "bulk" | "frame", BodyLimits>>;
   /** Whether the metrics are there for all, for who has a key, or for nobody. */
   readonly showMetrics: "on" | "key" | "off";
   readonly metrics: Metrics;
@@ -39,6 +41,8 @@ export interface Api {
     answer(request: Request, api: Api, caller: Caller, key: string | null): Response;
   };
   readonly log: Log;
+  /** Connections by server-sent events. */
+  readonly streams: Pick<EventStreams, "open" | "take">;
   /** The only name by which the metrics are called; undefined for all. */
   readonly metricsHost: OwnHost | undefined;
   /** Where clients connect, by the name in a request. */
@@ -48,7 +52,7 @@ export interface Api {
 
 /** What handlers know of a request beside the request itself. */
 export interface Env {
-  Bindings: { own: OwnHost };
+  Bindings: { own: OwnHost; info: ConnectionInfo };
   Variables: { effect?: Effect };
 }
 

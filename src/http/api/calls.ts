@@ -3,6 +3,7 @@ import { batch } from "./batch.ts";
 import { broadcast } from "./broadcast.ts";
 import type { Call } from "./call.ts";
 import { closeConnections } from "./connections.ts";
+import { openStream, postToStream } from "./events.ts";
 import { groupSend } from "./group_messages.ts";
 import { changeGroup, deleteGroup, group, members, putGroup, putMember, removeMember } from "./groups.ts";
 import { history } from "./history.ts";
@@ -25,6 +26,8 @@ export const CALLS: readonly Call[] = [
   metrics,
   history,
   closeConnections,
+  openStream,
+  postToStream,
   groupSend,
   group,
   putGroup,

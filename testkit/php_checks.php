@@ -6,14 +6,14 @@ declare(strict_types=1);
  * What the PHP sender does with a real service, and with a server that misbehaves. What became of each check is a line
  * of JSON.
  *
- *     php php_checks.php http://127.0.0.1:8765 <key> http://127.0.0.1:<port of the server that misbehaves>
+ *     php php_checks.php <name of this run> http://127.0.0.1:8765 <key> http://127.0.0.1:<port of the server that misbehaves> \
+ *       https://localhost:<port of a service with TLS> <PEM file of its authority> <PEM file of another>
  */
 
-require __DIR__ . '/../../clients/php/Userwire.php';
+require __DIR__ . '/../clients/php/Userwire.php';
 
-[, $url, $key, $scripted] = $argv;
+[, $tag, $url, $key, $scripted, $secure, $ca, $otherCa] = $argv;
 $userwire = new Userwire($url, $key);
-$tag = extension_loaded('curl') ? 'curl' : 'stream';
 
 function same($expected, $actual): void
 {
@@ -136,8 +136,18 @@ $checks = [
         $error = thrown(UserwireRefused::class, fn () => (new Userwire("$scripted/redirect", null, $once))->online('a'));
         same(302, $error->status);
     },
+    'TLS with an authority of its own, and none other' => function () use ($secure, $key, $ca, $otherCa): void {
+        same(0, (new Userwire($secure, $key, ['ca' => $ca]))->send('nobody', 1)['sockets']);
+        // Neither is tried again.
+        foreach ([['retries' => 99], ['retries' => 99, 'ca' => $otherCa]] as $options) {
+            $error = thrown(UserwireUnavailable::class, fn () => (new Userwire($secure, $key, $options))->send('nobody', 1));
+            same(1, preg_match('/not trusted; .* give its PEM file as the option "ca": .*certificate/s', $error->getMessage()));
+        }
+        $error = thrown(InvalidArgumentException::class, fn () => new Userwire($secure, $key, ['ca' => '/no/such.pem']));
+        same(1, preg_match('/must name a PEM file/', $error->getMessage()));
+    },
     'proxies of the environment are not used' => function () use ($url, $key): void {
-        foreach (['http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'] as $name) {
+        foreach (['http_proxy', 'HTTP_PROXY', 'https_proxy', 'all_proxy', 'ALL_PROXY'] as $name) {
             putenv("$name=http://127.0.0.1:1");
         }
         same(0, (new Userwire($url, $key))->online('nobody'));

@@ -1,0 +1,109 @@
+/**
+ * A connection by server-sent events with the face of a socket: frames come in one response that does not end, and go out
+ * in a request each, one after the other. Read by `fetch`, not by a browser's `EventSource`: that can show no token, hides
+ * why it is refused, and passes over the comments that are signs of life.
+ */
+import { messageOf } from "../protocol/errors.ts";
+import { PING_FRAME } from "../protocol/frames.ts";
+import type { Address } from "./address.ts";
+import type { Socket } from "./session.ts";
+
+type Listener = ((event: Record<string, unknown>) => void) | null;
+
+const ABNORMAL = 1006;
+const CONN = /"conn":"([^"]+)"/;
+/** What a sender can do nothing about: the connection has ended, and its node does not know it any more. */
+const GONE = 404;
+
+export class EventStream implements Socket {
+  onmessage: Listener = null;
+  onclose: Listener = null;
+  onerror: Listener = null;
+  readonly #url: URL;
+  readonly #headers: Record<string, string>;
+  readonly #onError: (error: Error) => void;
+  readonly #aborter = new AbortController();
+  #conn = "";
+  #sending: Promise<void> = Promise.resolve();
+  #hasTold = false;
+
+  /** @param onError Told once why frames are not taken, when the connection stays. */
+  constructor({ url, token }: Address, onError: (error: Error) => void) {
+    this.#url = new URL(url.replace(/^ws/, "http"));
+    this.#url.pathname = this.#url.pathname.replace(/(\/ws)?\/?$/, "/v1/events");
+    this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
+    this.#onError = onError;
+    this.#read().catch(messageOf).then((reason) => this.#end(ABNORMAL, reason));
+  }
+
+  send(data: string): void {
+    this.#sending = this.#sending.then(() => this.#post(data));
+  }
+
+  close(code = 1000, reason = ""): void {
+    this.#aborter.abort();
+    // A socket's `close` does not come before the call has returned either.
+    queueMicrotask(() => this.#end(code, reason));
+  }
+
+  /** @returns Why it has ended. */
+  async #read(): Promise<string> {
+    const { body, status, headers } = await this.#fetch(this.#url, {});
+    const type = headers.get("content-type") ?? "no content type";
+    if (status !== 200 || !body || !type.startsWith("text/event-stream")) {
+      void body?.cancel();
+      return `The stream was answered with ${status}, ${type}`;
+    }
+    const reader = body.getReader();
+    const decoder = new TextDecoder();
+    for (let unread = "";;) {
+      const { value, done } = await reader.read();
+      if (done) return "";
+      const events = (unread + decoder.decode(value, { stream: true })).split("\n\n");
+      unread = events.pop()!;
+      for (const event of events) this.#take(event);
+    }
+  }
+
+  #take(event: string): void {
+    const lines = event.split("\n");
+    const data = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
+    if (this.#conn === "") this.#conn = CONN.exec(data)?.[1] ?? "";
+    if (data !== "") this.onmessage?.({ data });
+    else if (lines[0]!.startsWith(":")) this.onmessage?.({ data: PING_FRAME });
+  }
+
+  async #post(body: string): Promise<void> {
+    const url = new URL(this.#url);
+    url.pathname += `/${this.#conn}`;
+    try {
+      const response = await this.#fetch(url, { method: "POST", body });
+      const text = await response.text();
+      if (response.ok) return;
+      if (response.status === GONE) return this.#give("The service knows the connection no more");
+      if (!this.#hasTold) this.#onError(new Error(`The service takes no frames: ${response.status} ${text}`));
+      this.#hasTold = true;
+    } catch (error) {
+      this.#give(messageOf(error));
+    }
+  }
+
+  #give(reason: string): void {
+    this.#aborter.abort();
+    this.#end(ABNORMAL, reason);
+  }
+
+  #fetch(url: URL, init: { method?: string; body?: string }): Promise<Response> {
+    const { signal } = this.#aborter;
+    const headers = { accept: "text/event-stream", ...this.#headers };
+    // A frame that was sent just before the end is still to arrive.
+    const until = init.body === undefined ? { signal } : {};
+    return fetch(url.href, { ...init, ...until, headers, cache: "no-store", credentials: "omit" });
+  }
+
+  #end(code: number, reason: string): void {
+    const { onclose } = this;
+    this.onclose = this.onmessage = null;
+    onclose?.({ code, reason });
+  }
+}
