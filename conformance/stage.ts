@@ -104,20 +104,24 @@ export class Stage implements AsyncDisposable {
   async wrote(...lines: Record<string, unknown>[]): Promise<void> {
     const expected = lines.map(essence);
     const written = () => this.#program!.lines.map((line) => essence(line));
+    const strange = () => {
+      const lines = written();
+      const wrong = lines.slice(0, expected.length).findIndex((line, i) => line !== expected[i]);
+      return wrong === -1
+        ? undefined
+        : `it wrote ${short(lines[wrong])} in place of ${short(expected[wrong])}`;
+    };
     await this.#until(
       () => written().length >= expected.length,
       `to write ${expected.length} lines`,
       undefined,
       {
-        instead: () => {
-          const wrong = written().findIndex((line, i) => line !== expected[i]);
-          if (wrong !== -1) {
-            return `it wrote ${short(written()[wrong])} in place of ${short(expected[wrong])}`;
-          }
-          return this.#program!.hasEnded ? "it has ended" : undefined;
-        },
+        instead: () => strange() ?? (this.#program!.hasEnded ? "it has ended" : undefined),
       },
     );
+    // The last one may be wrong, too.
+    const fault = strange();
+    this.expect(fault === undefined, fault ?? "");
   }
 
   /** Resolves when the program has ended by itself, and has not come back before. */

@@ -54,6 +54,11 @@ $checks = [
         $error = thrown(UserwireRefused::class, fn () => $userwire->send('away', 1, ['expectOnline' => true]));
         same([404, 'user_offline'], [$error->status, $error->problem]);
     },
+    'a message that is told when nobody sees it' => function () use ($userwire): void {
+        // This service tells nobody: so it is seen that the option arrives.
+        $error = thrown(UserwireRefused::class, fn () => $userwire->send('away', 1, ['unacked' => 0]));
+        same(true, strpos($error->getMessage(), 'USERWIRE_WEBHOOK_EVENTS') !== false);
+    },
     'groups, by every call' => function () use ($userwire, $tag): void {
         [$groups, $name] = [$userwire->groups, "php/7é-$tag"];
         $made = $groups->put($name, ["gina-$tag", "hal-$tag"], 0);

@@ -137,7 +137,7 @@ export class PhpChecks implements AsyncDisposable {
         if (fault !== undefined) throw new Error(fault);
       });
     }
-    assertEquals(lines.length, 12);
+    assertEquals(lines.length, 13);
     const { keys } = this.#misbehaving;
     assertEquals(keys, Array(4).fill(keys[0]), "one key for all tries");
   }

@@ -17,6 +17,8 @@ type Answer = (request: Request, received: Received) => Response | Promise<Respo
 export class WebhookReceiver implements AsyncDisposable {
   /** All that was verified, in the order in which it came, whatever was answered. */
   readonly received: Received[] = [];
+  /** The same as it came. */
+  readonly bodies: string[] = [];
   /** Who is online, and the last `n` of each, of what was answered with 2xx. */
   readonly table = new Map<string, { online: boolean; n: number }>();
   /** How often something came that could not be verified. */
@@ -24,6 +26,9 @@ export class WebhookReceiver implements AsyncDisposable {
   /** How often it was told that something is unknown. */
   unknown = 0;
   answer: Answer = () => new Response(null, { status: 204 });
+  /** Answers nothing for as long as this backend is there. */
+  readonly hang: Answer = () => this.#over.promise;
+  readonly #over = Promise.withResolvers<Response>();
   readonly #bell = new Bell();
   readonly #secrets: readonly string[];
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
@@ -64,19 +69,23 @@ export class WebhookReceiver implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#over.resolve(new Response());
     await this.#server.shutdown();
   }
 
   async #handle(request: Request): Promise<Response> {
     let received: Received;
     try {
-      const body = await verifyWebhook(request.headers, await request.text(), this.#secrets);
+      const text = await request.text();
+      const body = await verifyWebhook(request.headers, text, this.#secrets);
+      this.bodies.push(text);
       received = { ...body, id: request.headers.get("webhook-id")!, headers: request.headers };
     } catch {
       this.forged++;
       return new Response("forged", { status: 400 });
     }
     this.received.push(received);
+    this.#bell.ring();
     const response = await this.answer(request, received);
     if (response.ok) this.#learn(received);
     this.#bell.ring();

@@ -33,6 +33,11 @@ export interface SendOptions {
   readonly expectOnline?: boolean | undefined;
   /** Wait so many milliseconds for the clients to acknowledge, at most 30,000. */
   readonly waitAckMs?: number | undefined;
+  /**
+   * Have the webhook `message.unacked` sent when no client of the user has acknowledged it after so many full seconds; 0: at
+   * once, when the user is offline.
+   */
+  readonly unackedS?: number | undefined;
   /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. @default a random one */
   readonly idempotencyKey?: string | undefined;
 }
@@ -197,7 +202,7 @@ export function createServer(options: ServerOptions): Server {
   };
 }
 
-function queryOf({ ttlS, expectOnline, store, except, waitAckMs }: GroupSendOptions): string {
+function queryOf({ ttlS, expectOnline, store, except, waitAckMs, unackedS }: GroupSendOptions): string {
   return query({
     ttl: ttlS,
     expect: expectOnline ? "online" : undefined,
@@ -205,6 +210,7 @@ function queryOf({ ttlS, expectOnline, store, except, waitAckMs }: GroupSendOpti
     except,
     wait: waitAckMs === undefined ? undefined : "ack",
     timeout: waitAckMs,
+    unacked: unackedS,
   });
 }
 

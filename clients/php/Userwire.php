@@ -77,7 +77,8 @@ final class Userwire
      * @param mixed $data    Any JSON value. An empty PHP array is an empty list: give `new stdClass()` for `{}`.
      * @param array $options `ttl`: seconds that it is kept for a user who is away; `expectOnline`: only send to a user
      *   who is online, else UserwireRefused with the code `user_offline`; `waitAck`: seconds to wait for clients to
-     *   confirm it; `idempotencyKey`: sends with the same key within five minutes are one.
+     *   confirm it; `unacked`: have the webhook `message.unacked` sent when no client has confirmed it after so many
+     *   seconds, 0: at once, when the user is offline; `idempotencyKey`: sends with the same key within five minutes are one.
      * @return array `id`, `epoch`, `seq`, and `sockets` (`nodes` with shared subscriptions); `stored` when the user is
      *   offline; `acked` with `waitAck`.
      */
@@ -201,10 +202,11 @@ final class Userwire
     /** @param string[] $more Options beside those of every send. */
     private function sendBody(string $to, string $body, string $type, array $options, array $more = []): array
     {
-        self::onlyKnown($options, array_merge(['ttl', 'expectOnline', 'waitAck', 'idempotencyKey'], $more));
+        self::onlyKnown($options, array_merge(['ttl', 'expectOnline', 'waitAck', 'unacked', 'idempotencyKey'], $more));
         $waitAck = $options['waitAck'] ?? null;
         $query = http_build_query([
             'ttl' => $options['ttl'] ?? null,
+            'unacked' => $options['unacked'] ?? null,
             'expect' => ($options['expectOnline'] ?? false) ? 'online' : null,
             'wait' => $waitAck === null ? null : 'ack',
             'timeout' => $waitAck === null ? null : (int) round($waitAck * 1000),

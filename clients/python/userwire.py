@@ -45,7 +45,7 @@ from typing import (
 __all__ = [
     "connect", "Receiver", "Message", "Gap",
     "Sender", "Sent", "Ticket", "verify_webhook",
-    "Error", "Refused", "Unavailable", "Closed",
+    "Error", "Refused", "Unavailable", "Closed", "RequestError",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
@@ -74,6 +74,18 @@ class Closed(Error):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"The server has closed the connection for good: {code} {reason}".rstrip())
         self.code, self.reason = code, reason
+
+
+class RequestError(Error):
+    """A request that was not done, or of which that is not known: ``outcome`` is ``refused`` or ``unknown``.
+
+    ``code`` is the backend's own, or ``refused``, ``busy``, ``timeout``, ``unavailable``, ``bad_answer``, ``too_large``,
+    ``unsupported``, ``lost`` or ``closed``. ``retry_s`` says when it is worth asking again, in seconds.
+    """
+
+    def __init__(self, code: str, detail: str, outcome: str = "refused", retry_s: Optional[float] = None) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code, self.detail, self.outcome, self.retry_s = code, detail, outcome, retry_s
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -156,6 +168,9 @@ _FULL_MESSAGES, _FULL_CHARS = 1000, 4 * 1024 * 1024
 #: Acknowledged are all messages after a second, or so many at once, and never more often than that, in seconds.
 _ACK_AFTER_S, _ACK_BATCH, _ACK_SPACING_S = 1.0, 32, 0.05
 
+#: So many requests may be unanswered, so many bytes may each have, and one by one they are sent after the first ones.
+_REQUESTS, _REQUEST_BYTES, _REQUEST_SPACING_S = 16, 65_536, 0.025
+
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.([0-9]{1,15})(?:\.([A-Za-z0-9_-]{8}))?")
 
 #: What a refused handshake means, for those who have to mend it.
@@ -228,6 +243,8 @@ class Receiver:
         self._is_over = False
         self._error: Optional[BaseException] = None
         self._acks: Optional[_Acks] = None
+        self._link: Optional[_Link] = None
+        self._paid_until = 0.0
 
     @property
     def position(self) -> Optional[str]:
@@ -273,6 +290,31 @@ class Receiver:
                 if inspect.isawaitable(result):
                     await result
 
+    async def request(self, op: str, data: Any = None, *, timeout: float = 10.0, retry: bool = False) -> Any:
+        """Asks the backend, and returns its answer; None when it had nothing to say.
+
+        Without a connection it waits for one. Requests go out in the order in which they were made.
+
+        :param op: What is asked for: 1 to 64 characters.
+        :param data: What ``json.dumps`` takes.
+        :param timeout: How long to wait for the answer, in seconds, waiting for a connection included.
+        :param retry: Repeat it with the same id when the connection breaks, or nobody can answer now. The backend must
+            then drop what it has had. Else it is made at most once.
+        :raises RequestError: when it was not done, or that is not known.
+        :raises ValueError: for what can't be asked.
+        """
+        if not 0 < len(op) <= 64 or not timeout > 0:
+            raise ValueError("op has 1 to 64 characters, and timeout is above 0")
+        frame = {"t": "req", "id": uuid.uuid4().hex, "op": op, "data": data}
+        json.dumps(frame, allow_nan=False)
+        self._start()
+        sent: List[bool] = []
+        try:
+            return await _within(timeout, self._ask(frame, time.monotonic() + timeout, retry, sent))
+        except asyncio.TimeoutError:
+            outcome = "unknown" if sent else "refused"
+            raise RequestError("timeout", f"There was no answer within {timeout:g} s", outcome) from None
+
     async def close(self) -> None:
         """Ends it; loops over it end. What was received and not handed over is left to whoever resumes."""
         self._is_over = True
@@ -291,10 +333,51 @@ class Receiver:
             _websockets_connect()  # found missing here, where the application sees it
             self._loop = loop
             # Not in the constructor: before Python 3.10 they belong to the loop that is there when they are made.
-            self._changed, self._room = asyncio.Event(), asyncio.Event()
+            self._changed, self._room, self._linked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+            self._turns, self._pace = asyncio.Semaphore(_REQUESTS), asyncio.Lock()
             self._task = loop.create_task(self._run())
         elif self._loop not in (None, loop):
             raise RuntimeError("This receiver belongs to another event loop: make one in each")
+
+    async def _ask(self, frame: Dict[str, Any], end: float, retry: bool, sent: List[bool]) -> Any:
+        while True:
+            try:
+                async with self._turns:
+                    return await self._ask_once(frame, end, sent)
+            except RequestError as error:
+                if not retry or error.code not in ("lost", "busy", "unavailable", "timeout"):
+                    raise
+                if error.code != "lost":
+                    await asyncio.sleep(1.0 if error.retry_s is None else error.retry_s)
+
+    async def _ask_once(self, frame: Dict[str, Any], end: float, sent: List[bool]) -> Any:
+        # The lock keeps the order: who sends more in a second than the service takes is closed for good.
+        async with self._pace:
+            wait_s = self._paid_until - time.monotonic() - (_REQUESTS - 1) * _REQUEST_SPACING_S
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            while self._link is None:
+                if self._is_over:
+                    raise RequestError("closed", "The receiver is closed", "unknown" if sent else "refused")
+                self._linked.clear()
+                await self._linked.wait()
+            link = self._link
+            if link.hi.get("req") != 1:
+                raise RequestError("unsupported", "The service takes no requests")
+            now = time.monotonic()
+            text = json.dumps({**frame, "timeout_ms": max(1, round((end - now) * 1000))}, allow_nan=False)
+            most = min(link.hi.get("max", _REQUEST_BYTES), _REQUEST_BYTES)
+            if len(text) > most:
+                raise RequestError("too_large", f"The request has {len(text)} bytes, and the service takes {most}")
+            self._paid_until = max(self._paid_until, now) + _REQUEST_SPACING_S
+            sent.append(True)
+            answer = link.expect(frame["id"])
+            with contextlib.suppress(Exception):  # the connection has ended, which its reader notices
+                await link.socket.send(text)
+        try:
+            return await answer
+        finally:
+            link.answers.pop(frame["id"], None)
 
     # -- from the server
 
@@ -307,6 +390,7 @@ class Receiver:
         finally:
             self._is_over = True
             self._changed.set()
+            self._linked.set()
 
     async def _stay_connected(self) -> None:
         failures, is_refreshing = 0, False
@@ -348,7 +432,9 @@ class Receiver:
         try:
             return await self._read(socket)
         finally:
-            self._acks = None
+            if self._link is not None:
+                self._link.end()
+            self._acks = self._link = None
             acks.task.cancel()
             with contextlib.suppress(Exception):
                 if self._is_over:
@@ -370,7 +456,11 @@ class Receiver:
                     self._on_gap_frame(frame, size)
                 elif kind == "bye":
                     bye = frame
+                elif kind == "re" and self._link is not None:
+                    self._link.answered(frame)
                 elif kind == "hi":
+                    self._link = _Link(socket, frame)
+                    self._linked.set()
                     opened_at = time.monotonic()
                     limit_s = (frame.get("ping") or 25) + _PATIENCE_S
                     if self._received is None and "pos" in frame:
@@ -432,6 +522,37 @@ class Receiver:
     def _acknowledge(self, seq: int, urgent: bool) -> None:
         if self._acks is not None:
             self._acks.handed(seq, urgent)
+
+
+class _Link:
+    """An open connection, and the requests that were made over it."""
+
+    def __init__(self, socket: Any, hi: Dict[str, Any]) -> None:
+        self.socket, self.hi = socket, hi
+        self.answers: Dict[str, asyncio.Future[Any]] = {}
+
+    def expect(self, ident: str) -> asyncio.Future[Any]:
+        self.answers[ident] = answer = asyncio.get_running_loop().create_future()
+        return answer
+
+    def answered(self, frame: Dict[str, Any]) -> None:
+        answer = self.answers.pop(str(frame.get("id")), None)
+        if answer is None or answer.done():
+            return
+        if frame.get("ok") is True:
+            answer.set_result(frame.get("data"))
+            return
+        retry_ms = frame.get("retry_ms")
+        retry_s = min(retry_ms / 1000, _LONGEST_RETRY_S) if isinstance(retry_ms, (int, float)) else None
+        code, detail = frame.get("code", "refused"), frame.get("err", "")
+        answer.set_exception(RequestError(code, detail, frame.get("outcome", "refused"), retry_s))
+
+    def end(self) -> None:
+        for answer in self.answers.values():
+            if not answer.done():
+                answer.set_exception(
+                    RequestError("lost", "The connection broke before the answer came", "unknown")
+                )
 
 
 class _Acks:
@@ -727,6 +848,7 @@ class Sender:
         ttl: Optional[int] = None,
         expect_online: bool = False,
         wait_ack: Optional[float] = None,
+        unacked: Optional[int] = None,
         idempotency_key: Optional[str] = None,
     ) -> Sent:
         """Sends a message.
@@ -735,13 +857,15 @@ class Sender:
         :param ttl: How long it is kept for a user who is away, in seconds.
         :param expect_online: Only send to a user who is online; else Refused with the code ``user_offline``.
         :param wait_ack: Wait so many seconds for clients to confirm it; see ``Sent.acked``.
+        :param unacked: Have the webhook ``message.unacked`` sent when no client has confirmed it after so many seconds;
+            0: at once, when the user is offline.
         :param idempotency_key: Sends with the same key within five minutes are one. Every call has one of its own if
             not given; give it when you may call again yourself.
         :raises ValueError: when ``data`` is not JSON.
         :raises Refused: when the service does not take it.
         :raises Unavailable: when it can't be reached, or is not ready.
         """
-        options = _send_query(ttl, expect_online, wait_ack)
+        options = _send_query(ttl, expect_online, wait_ack, unacked)
         return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, idempotency_key))
 
     def send_to_group(
@@ -754,6 +878,7 @@ class Sender:
         store: Optional[str] = None,
         except_user: Optional[str] = None,
         wait_ack: Optional[float] = None,
+        unacked: Optional[int] = None,
         idempotency_key: Optional[str] = None,
     ) -> GroupSent:
         """Sends a message to every user of a group. What is not said here is as for ``send``.
@@ -763,7 +888,7 @@ class Sender:
         :param except_user: A user of the group who does not get it.
         :raises Refused: with the code ``group_not_found`` when there is no such group.
         """
-        options = {**_send_query(ttl, expect_online, wait_ack), **_given_only(store=store)}
+        options = {**_send_query(ttl, expect_online, wait_ack, unacked), **_given_only(store=store)}
         if except_user is not None:
             options["except"] = except_user
         answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, idempotency_key)
@@ -1041,9 +1166,11 @@ def _query(**values: Any) -> str:
     return f"?{text}" if text else ""
 
 
-def _send_query(ttl: Optional[int], expect_online: bool, wait_ack: Optional[float]) -> Dict[str, Any]:
+def _send_query(
+    ttl: Optional[int], expect_online: bool, wait_ack: Optional[float], unacked: Optional[int]
+) -> Dict[str, Any]:
     wait = {} if wait_ack is None else {"wait": "ack", "timeout": round(wait_ack * 1000)}
-    return {**_given_only(ttl=ttl, expect="online" if expect_online else None), **wait}
+    return {**_given_only(ttl=ttl, expect="online" if expect_online else None, unacked=unacked), **wait}
 
 
 def _given_only(**values: Any) -> Dict[str, Any]:

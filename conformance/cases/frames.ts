@@ -102,6 +102,18 @@ export const FRAMES: readonly Case[] = [
     },
   },
   {
+    name: "unasked-answers",
+    rule: "ignores answers to what it has not asked",
+    section: FROM_SERVER,
+    async play(stage) {
+      const peer = await stage.open();
+      peer.send({ t: "re", id: "x", ok: true, data: 1 });
+      peer.send({ t: "re", id: "y", ok: false, code: "busy", err: "Not now", retry_ms: 0 });
+      peer.message(1);
+      await stage.wrote({ seq: 1, data: 1 });
+    },
+  },
+  {
     name: "signs-of-life",
     rule: "takes p for no message",
     section: FROM_SERVER,

@@ -108,11 +108,12 @@ export class Service {
   async send(
     to: { readonly user: string } | { readonly group: string },
     payload: Payload,
+    { unacked }: { unacked?: number } = {},
   ): Promise<{ answer: Record<string, unknown>; count: Counted }> {
     const whose = "user" in to
       ? `users/${encodeURIComponent(to.user)}`
       : `groups/${encodeURIComponent(to.group)}`;
-    const path = `v1/${whose}/messages`;
+    const path = `v1/${whose}/messages${unacked === undefined ? "" : `?unacked=${unacked}`}`;
     const { answer } = await this.#call(path, payload);
     const count = isObject(answer) ? countedIn(answer) : undefined;
     if (!count) throw this.#strange(path);

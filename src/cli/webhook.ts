@@ -105,7 +105,13 @@ async function listen({ env, io }: Shell, { port, json }: ListenOptions): Promis
 }
 
 function inWords({ type, data }: WebhookBody): string {
-  const { changes } = data as { changes?: { user: string; online: boolean }[] };
+  const { changes, user, op, data: given } = data as {
+    changes?: { user: string; online: boolean }[];
+    user?: string;
+    op?: string;
+    data?: unknown;
+  };
+  if (op !== undefined) return `${type}  ${user} ${op} ${JSON.stringify(given) ?? ""}\n`;
   if (!changes) return `${type}  ${JSON.stringify(data)}\n`;
   return changes.map(({ user, online }) => `${type}  ${user} ${online ? "online" : "offline"}\n`).join("");
 }

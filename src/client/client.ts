@@ -27,6 +27,7 @@ import type {
 } from "./options.ts";
 import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
+import { type RequestOptions, Requests } from "./requests.ts";
 import { Saving } from "./store.ts";
 import { Transports } from "./transports.ts";
 
@@ -45,6 +46,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #link: Link;
   readonly #handover: Handover<Message<Data>, Received<Data>>;
   readonly #acks: Acks;
+  readonly #requests: Requests;
   readonly #broadcasts: Broadcasts<Data>;
   readonly #listeners: Listeners<ClientEvents<Data>> = {
     message: new Set(),
@@ -90,6 +92,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.closed = new Promise((resolve) => setClosed = resolve);
     this.#saving = store && new Saving(store, (error) => this.#report(error));
     this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
+    this.#requests = new Requests((frame) => this.#link.send(frame));
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
       onHanded: (received) => this.#onHanded(received),
@@ -108,6 +111,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       onFrame: (frame, size) => this.#onFrame(frame, size),
       onLost: (lost) => {
         this.#acks.reset();
+        this.#requests.lost();
         this.#emit("lost", lost);
       },
       onFailed: (address) => {
@@ -118,10 +122,12 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         if (state === "offline") transports.moved();
         this.#emit("state", state);
       },
+      isAsking: () => this.#requests.areOutstanding,
       onError: (error) => this.#report(error),
       onClosed: async ({ code, reason }) => {
         this.#inquiry.stop();
         this.#acks.reset();
+        this.#requests.closed();
         this.#handover.end({ discard: false });
         await this.#saving?.done;
         setClosed({ code, reason });
@@ -179,6 +185,19 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   /**
+   * Asks the backend. Without a connection it waits for one; requests arrive in the order in which they were made.
+   * @param op What is asked for: 1 to 64 characters.
+   * @param data Any value that can be written as JSON; the whole request may have 64 KiB.
+   * @returns What the backend answered; undefined when it had nothing to say.
+   * @typeParam Answer What the backend answers; nothing checks it.
+   * @throws {RequestError} when it was not done, or that is not known: see its `code` and `outcome`.
+   * @throws {TypeError} when it can't be asked.
+   */
+  async request<Answer = unknown>(op: string, data?: unknown, options?: RequestOptions): Promise<Answer> {
+    return await this.#requests.ask(op, data, options) as Answer;
+  }
+
+  /**
    * Disconnects until `resume`, for as long as the application is in the background: the service counts the user as
    * away at once, and keeps what is sent meanwhile, as far as its history reaches. Idempotent.
    */
@@ -196,6 +215,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   close(): Promise<Closed> {
     this.#acks.flush();
     this.#link.close();
+    this.#requests.closed();
     this.#handover.end({ discard: true });
     return this.closed;
   }
@@ -240,6 +260,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     // Where it differs from the position asked for, a gap follows.
     if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
     this.#broadcasts.startAt(hi.all);
+    this.#requests.opened(hi);
     this.#emit("state", "open");
     if (this.state === "open") this.#emit("open", hi);
   }
@@ -249,6 +270,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     else if (frame.t === "gap") this.#onGap(frame, size);
     else if (frame.t === "b") this.#broadcasts.onMessage(frame);
     else if (frame.t === "bgap") this.#broadcasts.onGap(frame);
+    else if (frame.t === "re") this.#requests.onReply(frame);
     else if (frame.t === "bye") this.#emit("bye", frame);
   }
 

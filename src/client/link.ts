@@ -32,6 +32,8 @@ export interface LinkHost {
   onLost(lost: Lost): void;
   /** A handshake has failed, and nobody said why. */
   onFailed(address: Address): void;
+  /** Whether an answer is on its way over this connection, perhaps. */
+  isAsking(): boolean;
   onState(state: State): void;
   onError(error: Error): void;
   /** It is closed and the socket is gone. Called once. */
@@ -306,6 +308,6 @@ export class Link {
     // a connection is worth more than a battery.
     const { hiddenPingS } = this.#options;
     const isNew = hiddenPingS !== undefined && this.#address?.pingS !== hiddenPingS;
-    return isNew && this.#state === "open" && this.#canResume;
+    return isNew && this.#state === "open" && this.#canResume && !this.#host.isAsking();
   }
 }

@@ -38,8 +38,9 @@ export type {
   Transport,
 } from "./options.ts";
 export type { HandoverBound } from "./handover.ts";
+export type { RequestOptions } from "./requests.ts";
 export type { Socket, SocketConstructor } from "./session.ts";
 export { type Store, storedIn, type TextStorage } from "./store.ts";
-export { InvalidUsernameError, RefusedError } from "../protocol/errors.ts";
+export { InvalidUsernameError, RefusedError, RequestError } from "../protocol/errors.ts";
 export { shouldReconnect } from "../protocol/close_codes.ts";
 export type { BroadcastGapFrame, ByeFrame, GapFrame, HiFrame } from "../protocol/frames.ts";

@@ -124,10 +124,10 @@ export const SETTINGS = {
   identityTimeoutS: setting("USERWIRE_IDENTITY_TIMEOUT_S", seconds(1, 3600), 5, "Time limit for a client to identify itself"),
   slowTimeoutS: setting("USERWIRE_SLOW_TIMEOUT_S", seconds(1, 3600), 10, "Time limit for a slow client to catch up before its connection is closed"),
   redisTimeoutMs: setting("USERWIRE_REDIS_TIMEOUT_MS", milliseconds(1, 600_000), 3000, "Time limit for an answer of Redis"),
-  webhookUrl: optional("USERWIRE_WEBHOOK_URL", secureUrl, "URL of the backend that is sent events; if unset, there are none"),
+  webhookUrl: optional("USERWIRE_WEBHOOK_URL", secureUrl, "URL of the backend that is sent webhooks; if unset, there are none"),
   webhookSecrets: optional("USERWIRE_WEBHOOK_SECRETS", webhookSecrets, "Secrets with which webhooks are signed, comma separated: the one in use, and while it is being changed the other one too"),
-  webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users"), ["users"], "Events that webhooks tell, comma separated"),
-  webhookTimeoutMs: setting("USERWIRE_WEBHOOK_TIMEOUT_MS", milliseconds(100, 60_000), 5000, "Time limit for the answer to a webhook"),
+  webhookEvents: setting("USERWIRE_WEBHOOK_EVENTS", someOf("users", "requests", "unacked"), ["users"], "What webhooks carry, comma separated"),
+  webhookTimeoutMs: setting("USERWIRE_WEBHOOK_TIMEOUT_MS", milliseconds(100, 60_000), 5000, "Time limit for the answer to a webhook, or to a request of a client"),
   offlineAfterS: setting("USERWIRE_OFFLINE_AFTER_S", seconds(1, 3600), 15, "Time without a connection after which a user is told to be offline"),
   drainS: setting("USERWIRE_DRAIN_S", seconds(0, 3600), 10, "Time over which clients are disconnected at shutdown"),
 } as const;
@@ -277,7 +277,7 @@ function faultsBetween(config: Config): string[] {
     if (!missing || !given) continue;
     faults.push(`${SETTINGS[given].env} needs ${SETTINGS[missing].env} beside it: set both, or neither`);
   }
-  const { webhookUrl, webhookSecrets } = config;
+  const { webhookUrl, webhookSecrets, webhookEvents } = config;
   if (webhookUrl !== undefined && webhookSecrets === undefined) {
     faults.push(
       "USERWIRE_WEBHOOK_URL needs USERWIRE_WEBHOOK_SECRETS, by which the backend knows who calls: make one with " +
@@ -286,6 +286,12 @@ function faultsBetween(config: Config): string[] {
   }
   if (webhookUrl === undefined && webhookSecrets !== undefined) {
     faults.push("USERWIRE_WEBHOOK_SECRETS needs USERWIRE_WEBHOOK_URL beside it: set both, or neither");
+  }
+  const tellsDefault = webhookEvents === undefined || webhookEvents === SETTINGS.webhookEvents.fallback;
+  if (webhookUrl === undefined && !tellsDefault) {
+    faults.push(
+      "USERWIRE_WEBHOOK_EVENTS needs USERWIRE_WEBHOOK_URL, which says who is told: set it, or leave both out",
+    );
   }
   return faults;
 }

@@ -25,16 +25,16 @@ import {
 } from "./events.ts";
 
 /** The keys, in the order in which scripts get them. */
-export const KEYS = ["told", "due", "outbox", "meta", "refused", "sweeper"] as const;
+export const KEYS = ["told", "due", "outbox", "meta", "refused", "sweeper", "unacked", "watched"] as const;
 
 /** The consumer group that carries the outbox. */
 export const GROUP = "webhooks";
 
 const keysAt = (tag: string) => KEYS.map((name) => `userwire:{${tag}}:${name}`);
-const trial = (...args: string[]) => ({ probe: (tag: string) => ({ keys: keysAt(tag), args }) });
+export const trial = (...args: string[]) => ({ probe: (tag: string) => ({ keys: keysAt(tag), args }) });
 
 /** What is there, and how an event is written. ARGV[1]: life of the data; ARGV[2]: the highest `n` that the caller has seen. */
-const TELL = `
+export const TELL = `
 local told, due, outbox, meta, refused, sweeper = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)

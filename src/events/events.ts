@@ -14,12 +14,16 @@
  * - Of many nodes that take at once, one gets an entry, until its hold is over.
  */
 
+import type { UnackedStore } from "./unacked.ts";
+
 /** What there is to be told. */
 export type EventType =
   /** `{changes: [{user, online, n}]}`: the last word on each of these users. */
   | "users.changed"
   /** `{n}`: some changes were not told, or may not have been: ask for every user that matters. */
-  | "users.unknown";
+  | "users.unknown"
+  /** `{user, id, ts, seq?, group?, sockets}`: no client of the user has confirmed this message in time. */
+  | "message.unacked";
 
 /** One event as it waits. */
 export interface Entry {
@@ -40,7 +44,7 @@ export interface Taken {
   readonly dropped: number;
 }
 
-export interface EventStore {
+export interface EventStore extends UnackedStore {
   /**
    * Users with a first subscription here, and users with none here any more: who is not told online is from now on; who has
    * gone is looked at again after `offlineAfterMs`. All of `opened` come before all of `closed`.
@@ -77,6 +81,8 @@ export interface EventStoreOptions {
   readonly offlineAfterMs: number;
   /** For so long nobody else gets an entry that was taken, in milliseconds: longer than carrying it may take. */
   readonly holdMs: number;
+  /** What the counts are. */
+  readonly counted: "sockets" | "nodes";
   /** Counts the subscriptions of users. @throws {BrokerUnavailableError} */
   counts(users: readonly string[]): Promise<number[]>;
 }

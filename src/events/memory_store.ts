@@ -12,9 +12,18 @@ import {
   PUT_OFF_MS,
   type Taken,
 } from "./events.ts";
+import { SENDING_MS, type WatchedMessage } from "./unacked.ts";
 
 /** An entry with the moment from which it may be taken, and how often it was refused. */
 type Waiting = { readonly entry: Entry; fromMs: number; refusals: number };
+
+/** One user of a message that is watched. */
+type Watched = {
+  readonly message: WatchedMessage;
+  readonly user: string;
+  dueMs: number;
+  seq?: number | undefined;
+};
 
 export class MemoryEventStore implements EventStore {
   readonly #options: EventStoreOptions;
@@ -22,6 +31,7 @@ export class MemoryEventStore implements EventStore {
   readonly #told = new Set<string>();
   readonly #due = new Map<string, number>();
   readonly #outbox = new Map<string, Waiting>();
+  readonly #watched = new Map<string, Watched>();
   #n = 0;
   /** Id of the last `users.unknown`. */
   #unknown = "";
@@ -97,6 +107,42 @@ export class MemoryEventStore implements EventStore {
       waiting.fromMs = this.#nowMs() + PUT_OFF_MS[Math.min(waiting.refusals++, PUT_OFF_MS.length - 1)]!;
     }
     return Promise.resolve();
+  }
+
+  watch(message: WatchedMessage, users: readonly string[]): Promise<void> {
+    const dueMs = this.#nowMs() + (message.afterMs === 0 ? SENDING_MS : message.afterMs);
+    for (const user of users) this.#watched.set(`${message.token} ${user}`, { message, user, dueMs });
+    return Promise.resolve();
+  }
+
+  sent({ token, afterMs }: WatchedMessage, users: readonly string[], seq?: number): Promise<void> {
+    for (const user of users) {
+      const watched = this.#watched.get(`${token} ${user}`);
+      if (!watched) continue;
+      watched.seq = seq;
+      if (afterMs === 0) watched.dueMs = this.#nowMs();
+    }
+    return Promise.resolve();
+  }
+
+  unwatch(token: string, users: readonly string[]): Promise<void> {
+    for (const user of users) this.#watched.delete(`${token} ${user}`);
+    return Promise.resolve();
+  }
+
+  async tellUnacked(): Promise<boolean> {
+    const nowMs = this.#nowMs();
+    const due = [...this.#watched].filter(([, { dueMs }]) => dueMs <= nowMs).slice(0, MOST_DUE);
+    if (due.length === 0) return false;
+    const counts = await this.#options.counts(due.map(([, { user }]) => user));
+    for (const [i, [member, { message, user, seq }]] of due.entries()) {
+      // Who has confirmed it meanwhile is not there any more.
+      if (!this.#watched.delete(member) || (message.afterMs === 0 && counts[i]! > 0)) continue;
+      const { id, ts, group } = message;
+      this.#next();
+      this.#add("message.unacked", { user, id, ts, group, seq, [this.#options.counted]: counts[i] });
+    }
+    return true;
   }
 
   life(): string {

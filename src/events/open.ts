@@ -7,7 +7,7 @@ import { MemoryEventStore } from "./memory_store.ts";
 import { RedisEventStore } from "./redis_store.ts";
 
 interface Where {
-  readonly broker: Pick<Broker, "counts">;
+  readonly broker: Pick<Broker, "counts" | "counted">;
   /** Undefined in memory. */
   readonly redis: Scripts | undefined;
 }
@@ -15,12 +15,11 @@ interface Where {
 /** Opens at once. @param options.node Name of this node. @param options.channelPrefix What precedes usernames in channels. */
 export function openEventStore(
   { broker, redis }: Where,
-  options: Omit<EventStoreOptions, "counts"> & { node: string; channelPrefix: string },
+  options: Omit<EventStoreOptions, "counts" | "counted"> & { node: string; channelPrefix: string },
 ): EventStore {
   const { channelPrefix } = options;
   const counts = (users: readonly string[]) =>
     broker.counts(users.map((user) => channelOf(user, channelPrefix)));
-  return redis
-    ? new RedisEventStore(redis, { ...options, counts })
-    : new MemoryEventStore({ ...options, counts });
+  const all = { ...options, counts, counted: broker.counted };
+  return redis ? new RedisEventStore(redis, all) : new MemoryEventStore(all);
 }

@@ -2,6 +2,8 @@
 import type { Scripts } from "../redis/commands.ts";
 import { DONE, KEYS, NOTE, PUT_OFF, SETTLE, SWEEP, TAKE } from "./event_scripts.ts";
 import type { EventStore, EventStoreOptions, EventType, Taken } from "./events.ts";
+import { fieldsOf, SENDING_MS, type WatchedMessage } from "./unacked.ts";
+import { SENT, TELL_UNACKED, UNWATCH, WATCH } from "./unacked_scripts.ts";
 
 export interface RedisEventStoreOptions extends EventStoreOptions {
   /** Name of this node. */
@@ -26,7 +28,7 @@ export class RedisEventStore implements EventStore {
     this.#scripts = scripts;
     this.#options = options;
     this.#keys = KEYS.map((name) => `userwire:{${options.channelPrefix}userwire:events}:${name}`);
-    scripts.prepare(NOTE, SETTLE, SWEEP, TAKE, DONE, PUT_OFF);
+    scripts.prepare(NOTE, SETTLE, SWEEP, TAKE, DONE, PUT_OFF, WATCH, SENT, UNWATCH, TELL_UNACKED);
   }
 
   note(opened: readonly string[], closed: readonly string[]): Promise<boolean> {
@@ -73,6 +75,32 @@ export class RedisEventStore implements EventStore {
 
   async putOff(id: string): Promise<void> {
     await this.#scripts.evaluate(PUT_OFF, this.#keys, [id.slice(ID_PREFIX.length)]);
+  }
+
+  async watch(message: WatchedMessage, users: readonly string[]): Promise<void> {
+    const { token, afterMs } = message;
+    const [due, kept] = afterMs === 0 ? [SENDING_MS, "0"] : [afterMs, "1"];
+    await this.#scripts.evaluate(WATCH, this.#keys, [token, String(due), kept + fieldsOf(message), ...users]);
+  }
+
+  async sent({ token, afterMs }: WatchedMessage, users: readonly string[], seq?: number): Promise<void> {
+    const args = [token, seq === undefined ? "" : String(seq), afterMs === 0 ? "0" : "1", ...users];
+    await this.#scripts.evaluate(SENT, this.#keys, args);
+  }
+
+  async unwatch(token: string, users: readonly string[]): Promise<void> {
+    await this.#scripts.evaluate(UNWATCH, this.#keys, [token, ...users]);
+  }
+
+  async tellUnacked(): Promise<boolean> {
+    const { channelPrefix, counted, counts } = this.#options;
+    const [looked, found] = await this.#tell(TELL_UNACKED, [channelPrefix, counted]) as [number, string[]?];
+    if (!found) return looked > 0;
+    const members = found.filter((_, i) => i % 2 === 0);
+    const numbers = await counts(members.map((member) => member.slice(member.indexOf(" ") + 1)));
+    const args = members.flatMap((member, i) => [member, found[i * 2 + 1]!, String(numbers[i])]);
+    await this.#tell(TELL_UNACKED, [channelPrefix, counted, ...args]);
+    return true;
   }
 
   life(): string {

@@ -41,6 +41,16 @@ const CLOSE_CODES: ReadonlySet<number> = new Set([
   0,
 ]);
 
+/** What came of a request of a client. */
+export type RequestOutcome =
+  | "answered"
+  | "refused"
+  | "busy"
+  | "timeout"
+  | "unavailable"
+  | "bad_answer"
+  | "too_large";
+
 /** What a connection is: a raw WebSocket, one that speaks frames, or a stream of server-sent events. */
 export type Mode = keyof Metrics["open"];
 
@@ -52,6 +62,11 @@ export class Metrics {
   readonly groupSends = { sent: 0, repeated: 0, refused: 0, unavailable: 0 };
   /** Members of groups that were sent to, by what became of the message for them. */
   readonly groupMembers = { online: 0, stored: 0, numbered: 0, unknown: 0, offline: 0, failed: 0 };
+  /** Requests of clients, by what came of them; `gone`: nobody waited for the answer any more. */
+  readonly requests: Record<RequestOutcome | "gone", number> = {
+    ...{ answered: 0, refused: 0, busy: 0, timeout: 0, unavailable: 0, bad_answer: 0, too_large: 0 },
+    gone: 0,
+  };
   delivered = 0;
   deliveredBytes = 0;
   replayed = 0;
@@ -95,6 +110,7 @@ export class Metrics {
       single("gauge", "userwire_lost_sockets", "Handshakes whose client left in the middle, each of which holds a file descriptor until the process ends.", () => options.lostSockets()),
       single("gauge", "userwire_open_files", "Open file descriptors of the process, sockets included; a lower bound where the system does not tell.", () => options.files.count),
       { type: "gauge", name: "userwire_open_files_limit", help: "Limit of open file descriptors of the process; missing where it is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
+      byLabel("counter", "userwire_requests_total", "Requests of clients, by what came of them.", "outcome", () => this.requests),
       { type: "counter", name: "userwire_webhooks_total", help: "Webhooks sent, each attempt, by type and outcome.", samples: () => this.#webhooks },
       single("gauge", "userwire_webhook_oldest_seconds", "Age of the oldest event that waits for the backend, as of the last look at the outbox; 0 when none waits.", () => this.oldestEventMs === undefined ? 0 : Math.max(0, Date.now() - this.oldestEventMs) / 1_000),
       single("counter", "userwire_events_dropped_total", "Events dropped before the backend took them, because they were too old or too many.", () => this.eventsDropped),

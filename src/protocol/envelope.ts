@@ -22,6 +22,7 @@ const FRAME_HEAD = '{"t":"m",';
 const BROADCAST_HEAD = '{"t":"b",';
 const REPLAY_FIELD = '"r":1,';
 const ACK_FIELD = '"ack":1,';
+const TOKEN_SIGN = "!";
 const SEQ_FIELD = '"seq":';
 const TAG_FIELD = ',"tag":"';
 const GROUP_FIELD = ',"g":';
@@ -125,6 +126,23 @@ export function receiptOf(envelope: string): string | undefined {
 /** The id of the message in an envelope; undefined where none is found. Before it nothing holds free text. */
 export function idOf(envelope: string): string | undefined {
   return /"id":"([^"]+)"/.exec(envelope.slice(0, ID_WITHIN))?.[1];
+}
+
+/**
+ * What stands where a receipt goes: who waits for it, and the name of a send that is watched for being confirmed.
+ * @returns Undefined for neither.
+ */
+export function formatReceipt(
+  { waiter = "", token }: { waiter?: string | undefined; token?: string | undefined },
+): string | undefined {
+  const receipt = token === undefined ? waiter : waiter + TOKEN_SIGN + token;
+  return receipt === "" ? undefined : receipt;
+}
+
+/** The parts of what `formatReceipt` wrote. */
+export function partsOfReceipt(receipt: string): { waiter: string | undefined; token: string | undefined } {
+  const [waiter, token] = receipt.split(TOKEN_SIGN) as [string, string?];
+  return { waiter: waiter === "" ? undefined : waiter, token };
 }
 
 /** The sequence number in an envelope; 0 when it was sent without a history. */

@@ -89,6 +89,39 @@ export class RefusedError extends Error {
   }
 }
 
+/**
+ * A request of a client that was not done, or of which that is not known. Who answers requests in the process of the
+ * service throws it to refuse one.
+ */
+export class RequestError extends Error {
+  override readonly name = "RequestError";
+  /** `refused`: it was not carried out. `unknown`: it may or may not have been. */
+  readonly outcome: "refused" | "unknown";
+  /** When it is worth asking again, in milliseconds from now. */
+  readonly retryMs: number | undefined;
+  /** From who answers: closes the client's connection with this code, 4000 to 4999. */
+  readonly close: number | undefined;
+
+  /**
+   * @param code What the backend says, such as `forbidden`; or of the service: `busy`, `timeout`, `unavailable`,
+   *   `bad_answer`, `refused`, `too_large`, `unsupported`; or of the client library: `lost`, `closed`.
+   */
+  constructor(
+    message: string,
+    readonly code: string,
+    options: {
+      outcome?: "refused" | "unknown" | undefined;
+      retryMs?: number | undefined;
+      close?: number | undefined;
+    } = {},
+  ) {
+    super(message);
+    this.outcome = options.outcome ?? "refused";
+    this.retryMs = options.retryMs;
+    this.close = options.close;
+  }
+}
+
 /** A frame that breaks the protocol. */
 export class InvalidFrameError extends Error {
   override readonly name = "InvalidFrameError";

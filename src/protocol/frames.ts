@@ -8,6 +8,7 @@
  */
 import { InvalidFrameError } from "./errors.ts";
 import { parseObject } from "./json.ts";
+import { memberOf } from "./json_parts.ts";
 
 /** The subprotocol of framed sockets. A socket that offers none is raw. */
 export const SUBPROTOCOL = "userwire.v1";
@@ -40,6 +41,8 @@ export interface HiFrame {
   max: number;
   /** Unix seconds at which the token ends. */
   exp?: number;
+  /** 1 when requests (`req`) are taken. */
+  req?: 1;
 }
 
 /** A message. `seq` only while a history is kept, `id` only when one of our publishers sent it. */
@@ -84,13 +87,32 @@ export type BroadcastGapFrame =
   & { t: "bgap"; from: number; pos: string; tag?: string }
   & ({ to: number; count: number; why: "trimmed" } | { to: null; count: null; why: "epoch" });
 
-/** Answer to a client's request. */
+/** Answer to a client's `req` or `auth`. */
 export interface ReplyFrame {
   t: "re";
   id: string;
   ok: boolean;
   data?: unknown;
   err?: string;
+  /** Of a `req` that is not ok: which kind of error it is. */
+  code?: string;
+  /** When it is worth asking again, in milliseconds from now. */
+  retry_ms?: number;
+  /** Set when the request may have been carried out all the same. */
+  outcome?: "unknown";
+}
+
+/** A client asks the backend. */
+export interface RequestFrame {
+  t: "req";
+  /** 1 to 64 of letters, digits, `_` and `-`: comes back in `re`, and is a part of the id that the backend gets. */
+  id: string;
+  /** What is asked for: 1 to 64 characters. */
+  op: string;
+  /** Any JSON value. */
+  data?: unknown;
+  /** After so many milliseconds nobody waits for the answer, and what has not begun does not begin. */
+  timeout_ms?: number;
 }
 
 /** Last frame before the server closes. */
@@ -114,10 +136,17 @@ export type ServerFrame =
   | { t: "p" };
 
 /** Frames a client sends. Other types are ignored. */
-export type ClientFrame = { t: "ack"; seq: number } | { t: "auth"; token: string; id?: string } | { t: "p" };
+export type ClientFrame = ControlFrame | RequestFrame;
 
-/** Characters of a request's id that come back in `re`. */
-const MAX_REQUEST_ID = 64;
+type ControlFrame = { t: "ack"; seq: number } | { t: "auth"; token: string; id?: string } | { t: "p" };
+
+/** A request as it was read: its data as it stands in the frame. */
+export type ReadRequest = Omit<RequestFrame, "data"> & { readonly json: string | undefined };
+
+/** Characters of the id of an `auth` that come back in `re`. */
+const MAX_AUTH_ID = 64;
+const REQUEST_ID = /^[A-Za-z0-9_-]{1,64}$/;
+const MAX_OP = 64;
 
 /** The frame `p`, written once. */
 export const PING_FRAME = '{"t":"p"}';
@@ -132,7 +161,7 @@ export function formatFrame(frame: ServerFrame | ClientFrame): string {
  * @returns Undefined for a frame of an unknown type, which a newer client may send.
  * @throws {InvalidFrameError} when it is not a JSON object with a string `t`, or a field has the wrong type.
  */
-export function parseClientFrame(text: string): ClientFrame | undefined {
+export function parseClientFrame(text: string): ControlFrame | ReadRequest | undefined {
   const frame = parseObject(text);
   switch (frame.t) {
     case "p":
@@ -145,10 +174,36 @@ export function parseClientFrame(text: string): ClientFrame | undefined {
     case "auth": {
       const { token, id } = frame;
       if (typeof token !== "string") throw new InvalidFrameError('Frame "auth" needs "token", a string');
-      return { t: "auth", token, ...(typeof id === "string" && { id: id.slice(0, MAX_REQUEST_ID) }) };
+      return { t: "auth", token, ...(typeof id === "string" && { id: id.slice(0, MAX_AUTH_ID) }) };
     }
+    case "req":
+      return readRequest(frame, text);
     default:
       if (typeof frame.t === "string") return undefined;
       throw new InvalidFrameError('A frame needs "t", a string that names its type');
   }
+}
+
+function readRequest({ id, op, timeout_ms }: Record<string, unknown>, text: string): ReadRequest {
+  if (typeof id !== "string" || !REQUEST_ID.test(id)) {
+    throw new InvalidFrameError('Frame "req" needs "id": 1 to 64 of letters, digits, _ and -');
+  }
+  if (typeof op !== "string" || op === "" || op.length > MAX_OP) {
+    throw new InvalidFrameError(`Frame "req" needs "op": 1 to ${MAX_OP} characters`);
+  }
+  if (timeout_ms === undefined) return { t: "req", id, op, json: memberOf(text, "data") };
+  if (typeof timeout_ms !== "number" || !(timeout_ms > 0)) {
+    throw new InvalidFrameError('In frame "req" "timeout_ms" must be a number above 0');
+  }
+  return { t: "req", id, op, json: memberOf(text, "data"), timeout_ms };
+}
+
+/**
+ * Writes the answer to a request that was done.
+ * @param json The answer, known to be JSON; undefined when there is nothing to say.
+ */
+export function formatAnswer(id: string, json: string | undefined): string {
+  const head = JSON.stringify({ t: "re", id, ok: true } satisfies ReplyFrame);
+  // On one line, whatever carries it: in JSON only white space can be a line's end.
+  return json === undefined ? head : `${head.slice(0, -1)},"data":${json.replaceAll(/[\r\n]+/g, " ")}}`;
 }

@@ -26,7 +26,8 @@ import {
   IdempotencyConflictError,
 } from "../protocol/errors.ts";
 import { channelOf, groupTag } from "../protocol/username.ts";
-import { PORTION_BYTES, PORTION_SENDS } from "./send.ts";
+import { nothingSent, PORTION_BYTES, PORTION_SENDS } from "./send.ts";
+import type { UnackedSend } from "./unacked_send.ts";
 
 /** A message to a group, checked and written. */
 export interface GroupSend {
@@ -37,6 +38,8 @@ export interface GroupSend {
   /** Where it is known by a key: that, and what tells this message from others. */
   readonly idempotency: { readonly key: string; readonly fingerprint: string } | undefined;
   readonly options: PageOptions;
+  /** Set when it is told who has not confirmed it. */
+  readonly unacked?: UnackedSend | undefined;
   /** Writes it, with the id of the first try. */
   write(id: string): OutgoingMessage;
 }
@@ -146,15 +149,19 @@ export class GroupRun {
     const members = await groups.page(group, run.cursor, size * spread);
     this.#assertSendable(members, bytes);
     const names = members?.names ?? [];
-    const channels = names.filter((name) => name !== except).map((name) => channelOf(name, prefix));
+    const users = names.filter((name) => name !== except && !run.beyond.has(channelOf(name, prefix)));
     const page: RunPage = {
-      channels: channels.filter((channel) => !run.beyond.has(channel)),
+      channels: users.map((name) => channelOf(name, prefix)),
       from: run.cursor,
       to: names.at(-1) ?? run.cursor,
       // A group that has gone meanwhile has no more.
       isLast: !members?.hasMore,
     };
-    const done = await this.#append(page, message, bytes);
+    const append = () => this.#append(page, message, bytes);
+    const { unacked } = this.#send;
+    const done = unacked && users.length > 0
+      ? await unacked.around(run.id, users, append, ({ outcome }) => outcome === "passed" ? "not sent" : {})
+      : await append();
     if (done.outcome === "passed") return undefined;
     this.#run = { ...run, cursor: page.to, beyond: new Set(), tally: done.tally };
     return page.isLast;
@@ -229,12 +236,6 @@ export function groupNotFound(group: string): GroupNotFoundError {
       JSON.stringify(group)
     }: it was never made, has no users left, or was lost with the data of Redis`,
   );
-}
-
-/** Whether the run was begun or not, nothing was sent: that is what the caller has to know. */
-function nothingSent(error: unknown): never {
-  if (!(error instanceof BrokerUnavailableError)) throw error;
-  throw new BrokerUnavailableError(error.message, { outcome: "refused", cause: error });
 }
 
 function pause(): Promise<void> {

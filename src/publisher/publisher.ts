@@ -14,7 +14,7 @@ import type { EngineOptions } from "../engine/options.ts";
 import type { History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { CloseOrder } from "../protocol/close_codes.ts";
-import { formatCloseOrder } from "../protocol/envelope.ts";
+import { formatCloseOrder, formatReceipt } from "../protocol/envelope.ts";
 import { BrokerUnavailableError, ConfigError, IdempotencyConflictError } from "../protocol/errors.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
 import { databaseFault, parseRedisUrl, tlsFault } from "../redis/address.ts";
@@ -36,6 +36,7 @@ import {
   type SendOptions,
   type SendResult,
 } from "./send.ts";
+import { type UnackedBook, UnackedSend } from "./unacked_send.ts";
 
 /** How a publisher turns a username into a channel. */
 export interface PublisherOptions {
@@ -51,7 +52,15 @@ export interface PublisherOptions {
   maxFanoutBytes?: number;
   /** Where sends are counted. */
   metrics?: Metrics;
+  /** Where it is noted of which messages it is told that nobody has acknowledged them. */
+  unacked?: UnackedBook | undefined;
 }
+
+/** A message to one user, checked. */
+type CheckedSend = ReturnType<typeof checkedSend> & {
+  readonly channel: string;
+  readonly unacked: UnackedSend | undefined;
+};
 
 export class Publisher implements AsyncDisposable {
   readonly receipts: Receipts;
@@ -64,6 +73,7 @@ export class Publisher implements AsyncDisposable {
   readonly #appender: Appender;
   readonly #groupSender: GroupSender;
   readonly #turns = new Turns();
+  readonly #unacked: UnackedBook | undefined;
   #closeEngine: () => Promise<void> = () => Promise.resolve();
 
   /** A publisher on a broker and a history that stay the caller's to close. */
@@ -77,6 +87,7 @@ export class Publisher implements AsyncDisposable {
     };
     this.#appender = new Appender(broker, history, options.metrics);
     this.receipts = new Receipts(broker, this.#prefix);
+    this.#unacked = options.unacked;
     const { groups = NO_GROUPS, maxGroupUsers = 10_000, maxFanoutBytes = 64 * 1024 ** 2, metrics } = options;
     const shared = { prefix: this.#prefix, names: this.#names, maxGroupUsers, maxFanoutBytes, metrics };
     this.groups = new GroupBook(groups, broker, shared);
@@ -127,17 +138,29 @@ export class Publisher implements AsyncDisposable {
    * @throws {BrokerUnavailableError}
    */
   async send(username: string, message: Sendable, options: SendOptions = {}): Promise<SendResult> {
-    const { channel, id, payload, appendOptions } = this.#checked(username, message, options);
+    const send = this.#checked(username, message, options);
     const { waitAckMs } = options;
-    if (waitAckMs === undefined) {
+    const { channel, id, payload, appendOptions, unacked } = send;
+    if (waitAckMs === undefined && !unacked) {
       // Awaited, because an async function that returns a promise takes two turns more.
       return await this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
     }
+    if (waitAckMs === undefined) return await this.#sendAsked(send, undefined);
     using wait = await this.receipts.wait();
-    const outgoing = outgoingMessage(payload, id, { receipt: wait.receipt });
-    const result = await this.#appender.append(channel, outgoing, appendOptions);
+    const result = await this.#sendAsked(send, wait.receipt);
     if (result.repeated) return result;
     return { ...result, ...await wait.acked(result.nodes ?? result.sockets, waitAckMs) };
+  }
+
+  /** Sends a message whose client is asked to acknowledge it. @param waiter Where receipts go. */
+  async #sendAsked(send: CheckedSend, waiter: string | undefined): Promise<SendResult> {
+    const { channel, id, payload, appendOptions, unacked } = send;
+    const receipt = formatReceipt({ waiter, token: unacked?.token });
+    const outgoing = outgoingMessage(payload, id, { receipt, ...(unacked && { ts: unacked.ts }) });
+    const append = () => this.#appender.append(channel, outgoing, appendOptions);
+    if (!unacked) return await append();
+    const user = channel.slice(this.#prefix.length);
+    return await unacked.around(id, [user], append, ({ repeated, seq }) => repeated ? "not sent" : { seq });
   }
 
   /**
@@ -183,7 +206,7 @@ export class Publisher implements AsyncDisposable {
     message: Sendable,
     options: GroupSendOptions = {},
   ): Promise<GroupSendResult> {
-    const { except, store, waitAckMs } = options;
+    const { except, store, waitAckMs, unackedMs } = options;
     const name = this.groups.name(group);
     const { payload, id, appendOptions: { idempotency, ...append } } = checkedSend(
       message,
@@ -196,8 +219,15 @@ export class Publisher implements AsyncDisposable {
       id,
       idempotency,
       options: { ...append, ...(store && { keepFor: store }) },
+      unacked: this.#unackedSend(unackedMs, name),
     };
-    const write = (id: string, receipt?: string) => outgoingMessage(payload, id, { receipt, group: name });
+    const { unacked } = send;
+    const write = (id: string, waiter?: string) =>
+      outgoingMessage(payload, id, {
+        receipt: formatReceipt({ waiter, token: unacked?.token }),
+        group: name,
+        ...(unacked && { ts: unacked.ts }),
+      });
     if (waitAckMs === undefined) return (await this.#groupSender.send({ ...send, write })).result;
     using wait = await this.receipts.wait();
     const waited = { ...send, write: (id: string) => write(id, wait.receipt) };
@@ -313,10 +343,17 @@ export class Publisher implements AsyncDisposable {
    * Checks all that can be checked before anything is sent. A refusal is counted.
    * @throws {InvalidUsernameError | InvalidMessageError}
    */
-  #checked(username: string, message: Sendable, options: SendOptions) {
+  #checked(username: string, message: Sendable, options: SendOptions): CheckedSend {
     return this.#appender.checked(() => ({
       ...checkedSend(message, options, this.keepsHistory),
       channel: this.channel(username),
+      unacked: this.#unackedSend(options.unackedMs),
     }));
+  }
+
+  #unackedSend(unackedMs: number | undefined, group?: string): UnackedSend | undefined {
+    if (unackedMs === undefined) return undefined;
+    const { keepsHistory } = this;
+    return new UnackedSend(this.#unacked, { unackedMs, keepsHistory, ...(group !== undefined && { group }) });
   }
 }

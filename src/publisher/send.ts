@@ -4,7 +4,12 @@
  */
 import { createHash } from "node:crypto";
 import type { Appended, AppendOptions, Idempotency, OutgoingMessage } from "../history/history.ts";
-import { IdempotencyConflictError, InvalidMessageError, UserOfflineError } from "../protocol/errors.ts";
+import {
+  BrokerUnavailableError,
+  IdempotencyConflictError,
+  InvalidMessageError,
+  UserOfflineError,
+} from "../protocol/errors.ts";
 import { formatEnvelope, MESSAGE_ID, MESSAGE_ID_RULE, type Payload } from "../protocol/envelope.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 
@@ -25,6 +30,11 @@ export interface SendOptions {
   idempotencyKey?: string;
   /** Wait so many milliseconds for the clients to acknowledge; needs a history. */
   waitAckMs?: number;
+  /**
+   * Tell the backend (`message.unacked`) when no client of the user has acknowledged it after so many milliseconds; 0: at
+   * once, when the user is offline, and else not. Only in the process of a service that is set up for it.
+   */
+  unackedMs?: number;
 }
 
 /** What may be said of a message to many users. */
@@ -67,6 +77,12 @@ export function assertIdempotencyKey(key: string): void {
   );
 }
 
+/** Whether it was noted or not, nothing was sent: that is what the caller has to know. */
+export function nothingSent(error: unknown): never {
+  if (!(error instanceof BrokerUnavailableError)) throw error;
+  throw new BrokerUnavailableError(error.message, { outcome: "refused", cause: error });
+}
+
 /** The caller's key, and what tells this payload from another with the same key. @throws {InvalidMessageError} */
 export function idempotencyOf(key: string, payload: Payload): Idempotency {
   assertIdempotencyKey(key);
@@ -106,14 +122,20 @@ export function checkedSend(
 
 /**
  * Writes the message, as of now.
- * @param options.receipt Where receipts go, if the sender waits for them.
+ * @param options.receipt As `formatReceipt` writes it.
+ * @param options.ts When it was sent. @default now
  * @param options.ttlMs How long it is kept, where that is to stand in it.
  * @param options.group To which it is sent.
  */
 export function outgoingMessage(
   payload: Payload,
   id: string,
-  options: { receipt?: string | undefined; ttlMs?: number | undefined; group?: string | undefined } = {},
+  options: {
+    receipt?: string | undefined;
+    ts?: number;
+    ttlMs?: number | undefined;
+    group?: string | undefined;
+  } = {},
 ): OutgoingMessage {
   return { id, ...formatEnvelope(payload, { id, ts: Date.now(), ...options }) };
 }

@@ -22,15 +22,18 @@ import { EventStreams } from "../http/event_stream.ts";
 import { FrontDoor } from "../http/front_door.ts";
 import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
-import type { LogLevels } from "../log/levels.ts";
+import { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
+import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
-import type { OpenFiles } from "../metrics/open_files.ts";
+import { OpenFiles } from "../metrics/open_files.ts";
 import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
+import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
+import { openRequests } from "./requests.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
 
@@ -57,17 +60,26 @@ export interface App {
   close(): Promise<void>;
 }
 
-interface AppOptions {
-  /** Name of this node. */
-  node: string;
-  levels: LogLevels;
-  files: OpenFiles;
+export interface AppOptions extends Listeners {
+  /** Name of this node. @default as the settings have it, else `<hostname>:<port>` */
+  node?: string;
+  /** Used instead of the log that the settings describe; stays the caller's to close. */
+  log?: Log;
+  /** That log, where its levels are the caller's already. */
+  levels?: LogLevels;
+  files?: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
   hasOpsSocket?: boolean;
-  /** Hears in this process what the backend is told of users: each change on one node, at least once. */
-  onUsersChanged?: OnUsersChanged | undefined;
+}
+
+/** What the program that holds a service hears of it, in this process. */
+export interface Listeners {
+  /** Answers what clients ask, in place of the webhook. */
+  readonly onRequest?: OnRequest | undefined;
+  /** Hears what the backend is told of users: each change on one node, at least once. */
+  readonly onUsersChanged?: OnUsersChanged | undefined;
 }
 
 export const VERSION: string = denoJson.version;
@@ -107,10 +119,23 @@ function namesOf({ usernameCase, redisUrl, redisUrlFile, channelPrefix }: Config
   return { fold: usernameCase === "lower", bare: !isMemory && channelPrefix === "" };
 }
 
-/** @throws {ConfigError} with every fault of keys and tokens. */
-export function openApp(config: Config, options: AppOptions): App {
-  const parts = openParts(config, options);
-  const { engine, auth, publisher, broadcasts, connections, watch, events, draining } = parts;
+/** Passes every line on: how many of them, levels say. */
+function openLog(config: Config, { log }: AppOptions): Log {
+  return log ?? openServiceLog(config.node ?? String(config.port), { ...config, logLevel: "debug" });
+}
+
+/**
+ * Opens all that a service is but what listens: give `handle` the requests of a server of your own.
+ * @throws {ConfigError} with every fault of keys, tokens and the log.
+ */
+export function openApp(config: Config, options: AppOptions = {}): App {
+  const {
+    node = config.node ?? `${Deno.hostname()}:${config.port}`,
+    levels = new LogLevels(openLog(config, options), options.log?.level ?? config.logLevel),
+    files = new OpenFiles(),
+  } = options;
+  const parts = openParts(config, { ...options, node, levels, files });
+  const { engine, auth, publisher, broadcasts, connections, watch, events, draining, asked } = parts;
   let isEnding = false;
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
   const router = openRouter(parts, upgrades, () => isEnding);
@@ -143,6 +168,8 @@ export function openApp(config: Config, options: AppOptions): App {
       await broadcasts.close();
       await publisher.close();
       await engine.close();
+      asked?.[Symbol.dispose]();
+      if (!options.log && !options.levels) levels.in("service").close();
     },
   };
 }
@@ -152,7 +179,9 @@ type Parts = ReturnType<typeof openParts>;
 
 function openParts(
   config: Config,
-  { node, levels, files, redisTls, hasOpsSocket = false, onUsersChanged }: AppOptions,
+  { node, levels, files, redisTls, hasOpsSocket = false, onUsersChanged, onRequest }:
+    & AppOptions
+    & Required<Pick<AppOptions, "node" | "levels" | "files">>,
 ) {
   const names = namesOf(config);
   // First, while nothing is open that would have to be closed: it may throw.
@@ -182,34 +211,25 @@ function openParts(
     lostSockets: () => connections.lost,
   });
   const foldUsernames = config.usernameCase === "lower";
-  const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics });
+  const events = openEvents({
+    ...{ config, node, log: levels.in("webhooks"), engine, connections, metrics, onUsersChanged },
+    version: VERSION,
+  });
+  const unacked = events?.unacked;
+  const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics, unacked });
   const broadcasts: Broadcasts = new Broadcasts({
     ...{ ...config, broker, history, metrics, log: levels.in("session"), registry: connections },
     receipts: publisher.receipts,
     onForeign: foreignWarning(levels.in("session")),
   });
   const draining = new Draining(connections, levels.in("service"), config.drainS);
-  const events = openEvents({
-    ...{ config, node, log: levels.in("webhooks"), engine, connections, metrics, onUsersChanged },
+  const asked = openRequests({
+    ...{ config, node, log: levels.in("webhooks"), metrics, onRequest },
     version: VERSION,
   });
   return {
-    ...{
-      config,
-      node,
-      levels,
-      log: levels.in("http"),
-      files,
-      names,
-      engine,
-      auth,
-      watch,
-      turnstile,
-      connections,
-      metrics,
-      publisher,
-    },
-    ...{ broadcasts, hasOpsSocket, events, draining },
+    ...{ config, node, levels, log: levels.in("http"), files, names, engine, auth, watch, turnstile },
+    ...{ connections, metrics, publisher, broadcasts, hasOpsSocket, events, draining, asked },
   };
 }
 
@@ -249,7 +269,7 @@ function openRouter(parts: Parts, upgrades: UpgradeOptions, isEnding: () => bool
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
-  const { config, levels, engine, connections, publisher, events } = parts;
+  const { config, levels, engine, connections, publisher, events, asked } = parts;
   const { broker, history } = engine;
   const limits = new ConnectionLimits(connections, config);
   const sessions = {
@@ -259,6 +279,8 @@ function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {
     registry: connections,
     receipts: publisher.receipts,
     presence: events?.presence,
+    requests: asked?.requests,
+    unacked: events?.unacked,
     onForeign: foreignWarning(levels.in("session")),
   };
   const openSession = sessionOpener({

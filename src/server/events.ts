@@ -4,6 +4,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { Entry } from "../events/events.ts";
 import { openEventStore } from "../events/open.ts";
 import { Presence } from "../events/presence.ts";
+import { Unacked } from "../events/unacked_teller.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import { messageOf } from "../protocol/errors.ts";
@@ -39,7 +40,10 @@ interface EventsParts {
 const HOLD_SPARE_MS = 5_000;
 
 export interface Events {
+  /** Undefined when nobody is told who comes and goes. */
   readonly presence: Presence | undefined;
+  /** Undefined when nobody is told of messages. */
+  readonly unacked: Unacked | undefined;
   close(): Promise<void>;
 }
 
@@ -47,7 +51,9 @@ export interface Events {
 export function openEvents(parts: EventsParts): Events | undefined {
   const { config, node, version, log, engine, connections, metrics, onUsersChanged } = parts;
   const { webhookUrl: url, webhookSecrets: secrets, webhookTimeoutMs: timeoutMs } = config;
-  if (url === undefined && !onUsersChanged) return undefined;
+  const told = (what: "users" | "unacked") => url !== undefined && config.webhookEvents.includes(what);
+  const hasPresence = told("users") || onUsersChanged !== undefined;
+  if (!hasPresence && !told("unacked")) return undefined;
   const webhook = url === undefined
     ? undefined
     : new Webhook({ url, secrets: secrets ?? [], timeoutMs, userAgent: `userwire/${version}` });
@@ -60,23 +66,27 @@ export function openEvents(parts: EventsParts): Events | undefined {
   const carrier = new Carrier({
     ...{ store, metrics, log },
     async deliver(entry) {
-      if (onUsersChanged) {
+      const isUnacked = entry.type === "message.unacked";
+      if (onUsersChanged && !isUnacked) {
         const refusal = await hand(entry, onUsersChanged);
         if (refusal) return refusal;
       }
-      return webhook ? await webhook.post(entry) : DELIVERED;
+      return webhook && told(isUnacked ? "unacked" : "users") ? await webhook.post(entry) : DELIVERED;
     },
   });
-  const presence = new Presence({
-    ...{ store, log },
+  const onEvent = () => carrier.wake();
+  const presence = !hasPresence ? undefined : new Presence({
+    ...{ store, log, onEvent },
     isHere: (user) => connections.countOf(user) > 0,
     usersHere: () => connections.users(),
-    onEvent: () => carrier.wake(),
   });
+  const unacked = told("unacked") ? new Unacked({ store, log, onEvent }) : undefined;
   return {
     presence,
+    unacked,
     async close() {
-      await presence.close();
+      await presence?.close();
+      await unacked?.close();
       await carrier.close();
       webhook?.[Symbol.dispose]();
     },

@@ -13,7 +13,7 @@ import { type Place, settingsAt } from "../processes/place.ts";
 import { sendAway } from "../session/drain.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { ConfigError, orFaults } from "../protocol/errors.ts";
-import { type App, openApp } from "./app.ts";
+import { type App, type Listeners, openApp } from "./app.ts";
 import { logBanner } from "./banner.ts";
 import { Listener, type ListenerOptions } from "./listener.ts";
 import { OpsSocket } from "./ops_socket.ts";
@@ -31,9 +31,9 @@ const CLOSE_MS = 1_000;
  */
 export async function startServer(
   given: Config,
-  options: { log?: Log; place?: Place | undefined } = {},
+  options: { log?: Log; place?: Place | undefined } & Listeners = {},
 ): Promise<Server> {
-  const { place } = options;
+  const { place, onRequest, onUsersChanged } = options;
   const config = place ? settingsAt(place, given) : given;
   const faults: string[] = [];
   const attempt = <T>(make: () => T): T | undefined => orFaults(make, faults);
@@ -68,8 +68,12 @@ export async function startServer(
     );
   const levels = sink && new LogLevels(sink, options.log?.level ?? config.logLevel);
 
-  const opened = levels &&
-    attempt(() => openApp(config, { node, levels, files, redisTls, hasOpsSocket: !!place }));
+  const opened = levels && attempt(() =>
+    openApp(config, {
+      ...{ node, levels, files, redisTls, hasOpsSocket: place !== undefined },
+      ...{ onRequest, onUsersChanged },
+    })
+  );
   if (opened) faults.push(...await faultsWithRedis(opened, config));
   if (!listener || !levels || !opened || faults.length > 0) {
     await opened?.close();
@@ -114,7 +118,7 @@ interface Parts {
 }
 
 /** A running service. */
-export class Server {
+export class Server implements AsyncDisposable {
   /** Where the console page is, such as "http://127.0.0.1:8765/". */
   readonly url: string;
   readonly port: number;
@@ -187,6 +191,10 @@ export class Server {
   /** Drains, closes everything in reverse order of opening, flushes the log. Idempotent; never hangs. */
   shutdown(): Promise<void> {
     return this.#ending ??= this.#end();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
   }
 
   async #end(): Promise<void> {

@@ -3,6 +3,7 @@ import type { Auth } from "../auth/auth.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { Receipts } from "../publisher/receipts.ts";
+import type { Requests } from "../requests/requests.ts";
 import type { InboundLimits } from "./inbound_quota.ts";
 import type { Registry } from "./registry.ts";
 
@@ -25,6 +26,10 @@ export interface SessionContext {
   readonly auth: Pick<Auth, "authenticate" | "isRevoked">;
   /** Hears which users come and go; undefined when nobody is told. */
   readonly presence?: { opened(username: string): void; closed(username: string): void } | undefined;
+  /** What clients ask is answered there; undefined when nobody does. */
+  readonly requests?: Requests | undefined;
+  /** Hears who has confirmed a message that is watched; undefined when nobody is told. */
+  readonly unacked?: { unwatch(token: string, users: readonly string[]): Promise<void> } | undefined;
   readonly receipts: Pick<Receipts, "handed" | "confirm">;
   /** On the user's channel came a message with a number that is not of this installation's history. */
   onForeign(username: string): void;

@@ -9,6 +9,7 @@ import {
   frameOf,
   idOf,
   isEnvelope,
+  partsOfReceipt,
   payloadOf,
   receiptOf,
   replayFrameOf,
@@ -137,8 +138,10 @@ export class Output implements ReplayOutput {
   /** A message whose sender waits for receipts has arrived. Once for each, before it is known when it is delivered. */
   onHanded(receipt: string): void {
     const { receipts, log } = this.#context;
+    const { waiter } = partsOfReceipt(receipt);
+    if (waiter === undefined) return;
     // A sender that is not told waits until its time is over.
-    receipts.handed(receipt, this.#owner.username).catch((error: unknown) => {
+    receipts.handed(waiter, this.#owner.username).catch((error: unknown) => {
       log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
     });
   }
@@ -174,9 +177,12 @@ export class Output implements ReplayOutput {
   }
 
   #confirm(receipt: string): void {
-    const { receipts, log } = this.#context;
+    const { receipts, unacked, log } = this.#context;
+    const { waiter, token } = partsOfReceipt(receipt);
+    if (token !== undefined) void unacked?.unwatch(token, [this.#owner.username]);
+    if (waiter === undefined) return;
     // Who is not told waits until its time is over.
-    receipts.confirm(receipt, this.#owner.id).catch((error: unknown) =>
+    receipts.confirm(waiter, this.#owner.id).catch((error: unknown) =>
       log.warn("receipt not confirmed", { conn: this.#owner.id, reason: messageOf(error) })
     );
   }

@@ -21,7 +21,13 @@ import type { History } from "../history/history.ts";
 import { CLOSE, type CloseOrder, type CloseReason, type FrameOrder } from "../protocol/close_codes.ts";
 import { isEnvelope, orderOf, receiptOf, seqOf } from "../protocol/envelope.ts";
 import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
-import { parseClientFrame, PING_FRAME, PROTOCOL_VERSION, type ReplyFrame } from "../protocol/frames.ts";
+import {
+  parseClientFrame,
+  PING_FRAME,
+  PROTOCOL_VERSION,
+  type ReadRequest,
+  type ReplyFrame,
+} from "../protocol/frames.ts";
 import type { Position } from "../protocol/position.ts";
 import { BestEffort, type BestEffortOwner } from "./best_effort.ts";
 import { type BroadcastPlace, BroadcastReader } from "./broadcast_reader.ts";
@@ -32,6 +38,7 @@ import { InboundQuota } from "./inbound_quota.ts";
 import { Output, type OutputOwner } from "./output.ts";
 import type { Member } from "./registry.ts";
 import { Replay, type ReplayOptions } from "./replay.ts";
+import { RequestLine, type RequestLineOwner } from "./request_line.ts";
 import type { CloseOptions, Transport, TransportEvents } from "./transport.ts";
 
 /**
@@ -55,7 +62,14 @@ interface SessionOptions {
 }
 
 export class Session
-  implements Member, Subscriber, TransportEvents, WatchedSession, OutputOwner, BestEffortOwner {
+  implements
+    Member,
+    Subscriber,
+    TransportEvents,
+    WatchedSession,
+    OutputOwner,
+    BestEffortOwner,
+    RequestLineOwner {
   readonly id: string = crypto.randomUUID();
   readonly username: string;
   readonly #transport: Transport;
@@ -67,6 +81,7 @@ export class Session
   readonly #replay: Replay | undefined;
   readonly #pingS: number;
   #broadcasts: BroadcastReader | undefined;
+  #requests: RequestLine | undefined;
   #state: "opening" | "live" | "closing" | "closed" = "opening";
   #subscription: Subscription | undefined;
   #openedMs = 0;
@@ -142,6 +157,7 @@ export class Session
         ping: this.#pingS,
         max: limits.maxFrameBytes,
         ...(exp !== undefined && { exp }),
+        ...(this.#context.requests && { req: 1 }),
       });
     }
     this.#replay?.run();
@@ -202,8 +218,16 @@ export class Session
     this.#output.send(frame);
   }
 
+  reply(frame: string): void {
+    this.#transport.send(frame);
+  }
+
   onFull(): void {
     this.#context.registry.heartbeat.watch(this);
+  }
+
+  get takesMore(): boolean {
+    return this.#transport.hasRoom;
   }
 
   /** Goes on with what waits, if the client has taken enough; whether it needs no more asking. */
@@ -213,7 +237,9 @@ export class Session
     this.#bestEffort.resume();
     if (this.#replay?.isFull) this.#replay.resume();
     this.#broadcasts?.resume();
-    return !this.#bestEffort.isPaused && !this.#replay?.isFull && !this.#broadcasts?.isBehind;
+    this.#requests?.resume();
+    return !this.#bestEffort.isPaused && !this.#replay?.isFull && !this.#broadcasts?.isBehind &&
+      !this.#requests?.isPaused;
   }
 
   // ------------------------------------------------------------------------------------------------------
@@ -236,10 +262,20 @@ export class Session
       if (typeof data !== "string") throw new InvalidFrameError("Frames must be text");
       const frame = parseClientFrame(data);
       if (frame?.t === "ack") this.#output.acknowledge(frame.seq);
+      else if (frame?.t === "req") this.#ask(frame, data);
       else if (frame?.t === "auth") void this.#credential.refresh(frame.token, frame.id ?? "auth");
       else if (frame === undefined) this.#ignoredFrames++;
     } catch (error) {
       this.close({ code: CLOSE.protocol.code, reason: messageOf(error) }, { whenQuiet: true });
+    }
+  }
+
+  #ask(request: ReadRequest, frame: string): void {
+    const { requests } = this.#context;
+    if (requests) (this.#requests ??= new RequestLine(this, requests)).take(request, frame);
+    else {
+      const { id } = request;
+      this.send({ t: "re", id, ok: false, code: "unsupported", err: "This service takes no requests" });
     }
   }
 
@@ -301,6 +337,7 @@ export class Session
     this.#bestEffort.stop();
     this.#replay?.stop();
     this.#broadcasts?.stop();
+    this.#requests?.stop();
     this.#output.stop();
     void this.#subscription?.close();
     const { log, metrics, registry } = this.#context;

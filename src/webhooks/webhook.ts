@@ -5,7 +5,21 @@
 import { messageOf } from "../protocol/errors.ts";
 import { sign } from "../protocol/signature.ts";
 
-/** How a request ended. */
+/** What the backend answered to one. */
+export interface Answered {
+  readonly status: number;
+  readonly headers: Headers;
+  /** Undefined when it was too large. */
+  readonly body: string | undefined;
+}
+
+/** Why there is no answer. */
+export interface Unanswered {
+  readonly reason: string;
+  readonly isTimeout?: true;
+}
+
+/** How telling an event ended. */
 export type Delivery =
   | {
     readonly outcome: "delivered";
@@ -22,7 +36,7 @@ export type Delivery =
     readonly headers: Headers;
   }
   /** Nothing answers, or not in time, or it says that it can't now: it is the same for all. */
-  | { readonly outcome: "failed"; readonly reason: string; readonly isTimeout?: true };
+  | { readonly outcome: "failed" } & Unanswered;
 
 export interface WebhookOptions {
   /** https, or loopback. */
@@ -31,6 +45,8 @@ export interface WebhookOptions {
   readonly secrets: readonly string[];
   readonly timeoutMs: number;
   readonly userAgent: string;
+  /** Connections that are kept for the next ones. @default 8 */
+  readonly maxIdle?: number;
 }
 
 export interface Message {
@@ -43,24 +59,33 @@ export interface Message {
 }
 
 /** An answer may have so many bytes. */
-const MAX_ANSWER_BYTES = 64 * 1024;
+export const MAX_ANSWER_BYTES: number = 64 * 1024;
+const MAX_IDLE = 8;
+const TOO_LARGE = `it answered more than ${MAX_ANSWER_BYTES} bytes`;
 /** Answers below 500 that say "not now" and not "not this". 410 is "no more": then nothing else is wanted either. */
 const NOT_NOW: ReadonlySet<number> = new Set([401, 403, 404, 408, 410, 425, 429]);
 
 export class Webhook implements Disposable {
   readonly #options: WebhookOptions;
-  readonly #client = Deno.createHttpClient({ poolMaxIdlePerHost: 8 });
+  readonly #client: Deno.HttpClient;
   readonly #closing = new AbortController();
 
   constructor(options: WebhookOptions) {
     this.#options = options;
+    this.#client = Deno.createHttpClient({ poolMaxIdlePerHost: options.maxIdle ?? MAX_IDLE });
+  }
+
+  /** Tells an event. Never rejects. */
+  async post(message: Message): Promise<Delivery> {
+    const reply = await this.send(message);
+    return "status" in reply ? deliveryOf(reply) : { outcome: "failed", ...reply };
   }
 
   /**
    * Sends one. Never rejects.
-   * @param signal Breaks it off; it has then failed.
+   * @param signal Breaks it off.
    */
-  async post(message: Message, signal?: AbortSignal): Promise<Delivery> {
+  async send(message: Message, signal?: AbortSignal): Promise<Answered | Unanswered> {
     const { url, secrets, timeoutMs, userAgent } = this.#options;
     const { id, type, atMs, data } = message;
     const head = JSON.stringify({ type, timestamp: new Date(atMs).toISOString() });
@@ -84,12 +109,13 @@ export class Webhook implements Disposable {
         signal: AbortSignal.any(signals),
         client: this.#client,
       });
-      return deliveryOf(response, await textOf(response));
+      const { status, headers } = response;
+      return { status, headers, body: await textOf(response) };
     } catch (error) {
-      if (timeout.aborted) {
-        return { outcome: "failed", reason: `no answer within ${timeoutMs} ms`, isTimeout: true };
-      }
-      return { outcome: "failed", reason: messageOf(error) };
+      if (timeout.aborted) return { reason: `no answer within ${timeoutMs} ms`, isTimeout: true };
+      // What lies beneath says which: nobody there, a certificate, a name that is not found.
+      const cause = error instanceof Error ? error.cause : undefined;
+      return { reason: cause === undefined ? messageOf(error) : `${messageOf(error)}: ${messageOf(cause)}` };
     }
   }
 
@@ -99,17 +125,11 @@ export class Webhook implements Disposable {
   }
 }
 
-function deliveryOf({ status, headers, ok }: Response, body: string | undefined): Delivery {
+function deliveryOf({ status, headers, body }: Answered): Delivery {
   if (body === undefined) {
-    return {
-      outcome: "refused",
-      status,
-      headers,
-      body: "",
-      reason: `it answered more than ${MAX_ANSWER_BYTES} bytes`,
-    };
+    return { outcome: "refused", status, headers, body: "", reason: TOO_LARGE };
   }
-  if (ok) return { outcome: "delivered", status, body, headers };
+  if (status >= 200 && status < 300) return { outcome: "delivered", status, body, headers };
   if (status < 400) {
     return { outcome: "failed", reason: `it answered ${status}: redirects are not followed` };
   }

@@ -1,13 +1,15 @@
-/** The examples in Python and PHP, and the page without a bundler, run as their readers would run them. */
-import { assertEquals, assertMatch } from "@std/assert";
+/** The examples but those for Redis, run as their readers would run them. */
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
 import type { Page } from "../packages/playwright.ts";
+import { connect, RequestError } from "../../src/client/mod.ts";
 import { newKey } from "../../src/auth/keys.ts";
 import { SECRET } from "../../testkit/closed.ts";
 import { Bell, stretched, until, withDeadline } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
+import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const EXAMPLES = new URL("../../examples/", import.meta.url).pathname;
 const php = findPhp();
@@ -32,6 +34,10 @@ class Program implements AsyncDisposable {
 
   writes(text: string): Promise<void> {
     return this.#bell.until(() => this.output.includes(text), text, 20_000, () => this.output);
+  }
+
+  signal(name: Deno.Signal): void {
+    this.#child.kill(name);
   }
 
   /** Resolves with its exit code. */
@@ -175,4 +181,21 @@ Deno.test({
     const items = await page.locator("#messages li").allInnerTexts();
     assertEquals([items, await textOf(page, "#error"), faults], [['{"order":7}', '"meanwhile"'], "", []]);
   },
+});
+
+Deno.test("Example: a program that holds the service", async () => {
+  using port = OwnPort.take();
+  using logs = new TempFolder("embedded");
+  await using program = new Program(Deno.execPath(), ["run", "-A", `${EXAMPLES}embedded.ts`], {
+    ...{ PORT: `${port}`, LOG_DIR: logs.path, NO_COLOR: "1" },
+  });
+  await program.writes("listening");
+  await using client = connect(`http://127.0.0.1:${port}`, { user: "alice" });
+  assertEquals(await client.request("order", 7), { ordered: 7, by: "alice" });
+  const { code } = await assertRejects(() => client.request("pay"), RequestError, 'Nobody answers "pay"');
+  assertEquals(code, "unknown_op");
+  const { data } = (await client[Symbol.asyncIterator]().next()).value!;
+  assertEquals(data, "Hello alice");
+  program.signal("SIGTERM");
+  assertEquals(await program.ended(), 0);
 });

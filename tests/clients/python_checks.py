@@ -210,6 +210,44 @@ async def gaps_are_told_in_their_place():
         assert told[1].why == "epoch" and told[1].count is None, told
 
 
+async def fails(asking):
+    try:
+        return await asking
+    except userwire.RequestError as error:
+        return error.code, error.outcome, error.retry_s
+
+
+async def requests():
+    async with connect("py-asks") as messages:
+        answers = await asyncio.gather(*(messages.request("echo", number) for number in range(30)))
+        assert answers == [{"user": "py-asks", "data": number} for number in range(30)], answers
+        assert await fails(messages.request("other")) == ("unknown_op", "refused", 1.5)
+        assert await fails(messages.request("echo", "x" * 70_000)) == ("too_large", "refused", None)
+        assert await fails(messages.request("hang", timeout=0.1)) == ("timeout", "unknown", None)
+        for bad in (dict(op=""), dict(op="x" * 65), dict(op="a", timeout=0), dict(op="a", data=float("nan"))):
+            try:
+                await messages.request(**bad)
+                raise AssertionError(bad)
+            except ValueError:
+                pass
+    assert await fails(messages.request("echo")) == ("closed", "refused", None)
+
+
+async def requests_over_a_connection_that_breaks():
+    async with connect("py-breaks") as messages:
+        once = asyncio.create_task(fails(messages.request("hang")))
+        again = asyncio.create_task(fails(messages.request("echo", 1, retry=True)))
+        await until_online("py-breaks")
+
+        async def both_are_sent():
+            return messages._link is not None and len(messages._link.answers) == 2
+
+        await until(both_are_sent, "both requests")
+        messages._link.socket.transport.abort()
+        assert await once == ("lost", "unknown", None)
+        assert await again == {"user": "py-breaks", "data": 1}, again
+
+
 async def receipts():
     async with connect("acks") as messages:
         await until_online("acks")
@@ -510,6 +548,16 @@ def groups_by_every_call():
             raise AssertionError("it was taken")
         except ValueError:
             pass
+
+
+def a_message_that_is_told_when_nobody_sees_it():
+    # This service tells nobody: so it is seen that the option arrives.
+    for send in (lambda: sender.send("away", 1, unacked=0), lambda: sender.send_to_group("away", 1, unacked=0)):
+        try:
+            send()
+            raise AssertionError("it was taken")
+        except userwire.Refused as refused:
+            assert "USERWIRE_WEBHOOK_EVENTS" in refused.detail, refused
 
 
 def keys_of_idempotency():

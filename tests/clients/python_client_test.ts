@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
+import { RequestError } from "../../src/protocol/errors.ts";
 import { SECRET } from "../../testkit/closed.ts";
 import { Certificates } from "../../testkit/certificates.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
@@ -22,6 +23,12 @@ Deno.test({
       USERWIRE_JWT_SECRET: SECRET,
       USERWIRE_MAX_BODY_BYTES: "4194304",
       USERWIRE_JWT_CLOCK_TOLERANCE_S: "0",
+    }, {
+      onRequest({ user, op, data, signal }) {
+        if (op === "echo") return { user, data };
+        if (op === "hang") return new Promise((resolve) => signal.addEventListener("abort", resolve));
+        throw new RequestError("Not that", "unknown_op", { retryMs: 1_500 });
+      },
     });
     await using certificates = await Certificates.make();
     await using strangers = await Certificates.make();

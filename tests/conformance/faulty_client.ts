@@ -204,6 +204,7 @@ class FaultyClient implements Program {
     else if (frame.t === "m") this.#onMessage(socket, frame);
     else if (frame.t === "gap") this.#onGap(frame);
     else if (frame.t === "bye") this.#bye = frame;
+    else if (frame.t === "re" && this.#has("unasked-answers")) this.#write({ data: frame.data });
     else if (frame.t === "p" && this.#has("signs-of-life")) this.#write({ data: null });
     else if (frame.t !== "p" && this.#has("unknown-frames")) return { code: 4400 };
     return undefined;

@@ -5,6 +5,7 @@ import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { redisTest } from "../../testkit/redis_server.ts";
 import { EventNode, eventsContract, type NodeOptions } from "../contracts/events.ts";
 import { asSteps } from "../contracts/steps.ts";
+import { unackedContract } from "../contracts/unacked.ts";
 
 redisTest("Events on a cluster keep their contract", async (t) => {
   await using cluster = await ClusterSet.start();
@@ -13,6 +14,11 @@ redisTest("Events on a cluster keep their contract", async (t) => {
     new EventNode(cluster.url, name, { ...options, prefix: `store-${stores}:` }).ready();
   await asSteps(t, (test) =>
     eventsContract(test, open, () => {
+      stores++;
+      return Promise.resolve();
+    }));
+  await asSteps(t, (test) =>
+    unackedContract(test, open, () => {
       stores++;
       return Promise.resolve();
     }));

@@ -5,6 +5,7 @@ import { until } from "../../testkit/deadline.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
 import { changesOf, EventNode, eventsContract } from "../contracts/events.ts";
 import { asSteps } from "../contracts/steps.ts";
+import { unackedContract } from "../contracts/unacked.ts";
 
 Deno.test("Events in memory keep their contract", async (t) => {
   await asSteps(t, (test) =>
@@ -13,6 +14,37 @@ Deno.test("Events in memory keep their contract", async (t) => {
       (name, options) => Promise.resolve(new EventNode(undefined, name, options)),
       () => Promise.resolve(),
     ));
+});
+
+Deno.test("Messages that are watched in memory keep their contract", async (t) => {
+  await asSteps(t, (test) =>
+    unackedContract(
+      test,
+      (name, options) => Promise.resolve(new EventNode(undefined, name, options)),
+      () => Promise.resolve(),
+    ));
+});
+
+Deno.test("Messages that are watched in Redis keep their contract", async (t) => {
+  await using redis = await RedisServer.start();
+  await asSteps(t, (test) =>
+    unackedContract(
+      test,
+      (name, options) => new EventNode(redis.url, name, options).ready(),
+      async () => void await redis.cli("FLUSHALL"),
+    ));
+  await t.step("What a node that died was to tell another tells, and nothing is left of it", async () => {
+    await redis.cli("FLUSHALL");
+    await using other = await new EventNode(redis.url, "b").ready();
+    {
+      await using dead = await new EventNode(redis.url, "a").ready();
+      await dead.store.watch({ token: "t", id: "m", ts: 1, afterMs: 1 }, ["alice"]);
+    }
+    await until(() => other.store.tellUnacked(), "it to be told");
+    assertEquals((await other.drain()).at(-1)!.data, '{"user":"alice","id":"m","ts":1,"sockets":0}');
+    const keys = ["unacked", "watched"].map((name) => `userwire:{userwire:events}:${name}`);
+    assertEquals(await redis.cli("EXISTS", ...keys), 0);
+  });
 });
 
 Deno.test("Events in Redis keep their contract", async (t) => {

@@ -3,7 +3,8 @@
  * which nothing else was done, the least of some tries, as the machine may be busy with other things.
  */
 import { assert, assertEquals } from "@std/assert";
-import { isJsonInSlices, membersOf, partsOf } from "../../src/http/json_text.ts";
+import { isJsonInSlices } from "../../src/http/json_text.ts";
+import { membersOf, partsOf } from "../../src/protocol/json_parts.ts";
 import fc from "../packages/fast_check.ts";
 import { stretched } from "../../testkit/deadline.ts";
 import { Service } from "../../testkit/service.ts";

@@ -17,6 +17,7 @@ import {
 } from "../../src/protocol/envelope.ts";
 import {
   type ClientFrame,
+  formatAnswer,
   formatFrame,
   parseClientFrame,
   type ServerFrame,
@@ -307,6 +308,7 @@ const SERVER_FRAMES: ServerFrame[] = [
     replay: 0,
     ping: 25,
     max: 65536,
+    req: 1,
   },
   { t: "m", seq: 3, id: "x", ts: 1, data: { a: [null, "\u2028"] }, r: 1 },
   { t: "gap", from: 1, to: 4, count: 4, why: "trimmed", pos: "e.4" },
@@ -315,7 +317,11 @@ const SERVER_FRAMES: ServerFrame[] = [
   { t: "p" },
   { t: "bye", code: 1012, why: "restart", retry_ms: 250 },
 ];
-const CLIENT_FRAMES: ClientFrame[] = [{ t: "p" }, { t: "ack", seq: 0 }, { t: "auth", token: "" }];
+const CLIENT_FRAMES: Exclude<ClientFrame, { t: "req" }>[] = [
+  { t: "p" },
+  { t: "ack", seq: 0 },
+  { t: "auth", token: "" },
+];
 
 Deno.test("formatFrame writes what clients and parseClientFrame read, t first", () => {
   for (const frame of SERVER_FRAMES) {
@@ -323,6 +329,13 @@ Deno.test("formatFrame writes what clients and parseClientFrame read, t first", 
     assert(formatFrame(frame).startsWith(`{"t":"${frame.t}"`));
   }
   for (const frame of CLIENT_FRAMES) assertEquals(parseClientFrame(formatFrame(frame)), frame);
+  const request = { t: "req", id: "a_b-1", op: "o", timeout_ms: 5 } as const;
+  for (const data of [undefined, null, 0, "", [{}], { data: "no" }]) {
+    const frame = formatFrame({ ...request, data });
+    const json = data === undefined ? undefined : JSON.stringify(data);
+    assertEquals(parseClientFrame(frame), { ...request, json });
+    assertEquals(JSON.parse(formatAnswer("1", json)), { t: "re", id: "1", ok: true, ...(json && { data }) });
+  }
   const long = formatFrame({ t: "auth", token: "", id: "x".repeat(65) });
   assertEquals(parseClientFrame(long), { t: "auth", token: "", id: "x".repeat(64) });
 });

@@ -29,7 +29,7 @@ class World implements AsyncDisposable {
 
   constructor() {
     const counts = (users: readonly string[]) => Promise.resolve(users.map(() => 0));
-    this.store = new MemoryEventStore({ offlineAfterMs: 1_000, holdMs: 10_000, counts });
+    this.store = new MemoryEventStore({ offlineAfterMs: 1_000, holdMs: 10_000, counts, counted: "sockets" });
     this.carrier = new Carrier({
       store: this.store,
       metrics: this.metrics,

@@ -1,10 +1,13 @@
 /** One request to the backend: what it looks like, and every way in which an answer can be bad. */
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { sign, verifyWebhook, WebhookVerificationError } from "../../src/protocol/signature.ts";
 import { type Delivery, Webhook, type WebhookOptions } from "../../src/webhooks/webhook.ts";
+import { Certificates } from "../../testkit/certificates.ts";
+import { Webhook as StandardWebhook } from "../packages/standardwebhooks.ts";
 import { SECRET, WebhookReceiver } from "../../testkit/webhook_receiver.ts";
 
 const OTHER = "whsec_" + btoa("another secret of 32 random byte");
+const THIRD = "whsec_" + btoa("a third secret of 32 random byte");
 const MESSAGE = { id: "evt_1-2", type: "users.changed", atMs: 1_700_000_000_000, data: '{"changes":[]}' };
 
 function open(url: string, options: Partial<WebhookOptions> = {}): Webhook {
@@ -32,6 +35,44 @@ Deno.test("A webhook is signed, says what it is and when it was decided", async 
   assertEquals(headers.get("content-type"), "application/json");
   assertEquals(headers.get("user-agent"), "userwire/test");
   assertEquals(receiver.forged, 0);
+});
+
+Deno.test("The published library of Standard Webhooks verifies each of our signatures, and takes no other", async () => {
+  let headers: Record<string, string> = {};
+  let body = "";
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    headers = Object.fromEntries(request.headers);
+    body = await request.text();
+    return new Response();
+  });
+  using webhook = open(`http://127.0.0.1:${server.addr.port}/`, { secrets: [OTHER, SECRET] });
+  const data = JSON.stringify({ user: "Zoë 😀\u2028" });
+  for (const id of ["evt_1-2", "req_Zo%C3%AB%20%2E:a_b-1"]) {
+    assertEquals((await webhook.post({ ...MESSAGE, id, data })).outcome, "delivered");
+    for (const secret of [SECRET, OTHER]) {
+      assertEquals(new StandardWebhook(secret).verify(body, headers), JSON.parse(body));
+      assertThrows(() => new StandardWebhook(secret).verify(body + " ", headers));
+      assertThrows(() => new StandardWebhook(secret).verify(body, { ...headers, "webhook-id": "x" }));
+    }
+    assertThrows(() => new StandardWebhook(THIRD).verify(body, headers));
+  }
+});
+
+Deno.test("A webhook to a server whose certificate nobody vouches for is not sent", async () => {
+  await using certificates = await Certificates.make();
+  const [cert, key] = await Promise.all([
+    Deno.readTextFile(certificates.cert("server")),
+    Deno.readTextFile(certificates.key("server")),
+  ]);
+  let came = 0;
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, cert, key, onListen() {} }, () => {
+    came++;
+    return new Response();
+  });
+  using webhook = open(`https://127.0.0.1:${server.addr.port}/`);
+  const delivery = await webhook.post(MESSAGE);
+  assertEquals([delivery.outcome, came], ["failed", 0]);
+  assertMatch((delivery as { reason: string }).reason, /certificate/i);
 });
 
 Deno.test("With two secrets who knows either can verify", async () => {

@@ -4,7 +4,8 @@
  */
 import { Buffer } from "node:buffer";
 import { z } from "@hono/zod-openapi";
-import { membersOf, partsOf, Slices } from "../json_text.ts";
+import { membersOf, partsOf } from "../../protocol/json_parts.ts";
+import { Slices } from "../json_text.ts";
 import { CheckedJson } from "../../publisher/payload.ts";
 import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";

@@ -86,7 +86,7 @@ export const groupSend: Call = {
     if ("fault" in query) return problem("invalid_request", query.fault);
     const group = groupIn(c, api);
     assertMayAddressGroup(caller, group);
-    const { expect, store, except, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = query.value;
+    const { expect, store, except, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl, unacked } = query.value;
     const idempotencyKey = c.req.raw.headers.get("idempotency-key");
     // Before its turn: who sends slowly keeps nobody else from sending.
     const payload = await readPayload(c.req.raw, api.bodies.single);
@@ -97,6 +97,7 @@ export const groupSend: Call = {
         ...(except !== undefined && { except }),
         ...(wait && { waitAckMs: timeout }),
         ...(ttl !== undefined && { ttlMs: ttl * 1_000 }),
+        ...(unacked !== undefined && { unackedMs: unacked * 1_000 }),
         ...(idempotencyKey !== null && { idempotencyKey }),
       }));
   },

@@ -121,10 +121,11 @@ export async function answerSend(
   if (query !== undefined) {
     const checked = check(SendQuery, query);
     if ("fault" in checked) return problem("invalid_request", checked.fault);
-    const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl } = checked.value;
+    const { expect, wait, timeout = DEFAULT_ACK_TIMEOUT_MS, ttl, unacked } = checked.value;
     if (expect) options.expectOnline = true;
     if (wait) options.waitAckMs = timeout;
     if (ttl !== undefined) options.ttlMs = ttl * 1_000;
+    if (unacked !== undefined) options.unackedMs = unacked * 1_000;
   }
   const username = usernameFrom(target);
   assertMayAddress(caller, [username]);

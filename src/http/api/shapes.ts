@@ -1,9 +1,12 @@
 /** Shapes that several calls of the HTTP API share: they validate requests and write `/openapi.json`. */
+import { MAX_UNACKED_MS } from "../../publisher/unacked_send.ts";
 import { z } from "@hono/zod-openapi";
 import { MESSAGE_ID, MESSAGE_ID_RULE } from "../../protocol/envelope.ts";
 
 /** Longest time a message is kept, in seconds. */
 export const MAX_TTL_S = 2_592_000;
+/** Longest time until a message is told to be unacknowledged, in seconds. */
+const MAX_UNACKED_S = MAX_UNACKED_MS / 1_000;
 
 /** A whole number in a query. */
 export function number(min: number, max: number) {
@@ -43,6 +46,11 @@ export const sendQuery = {
   timeout: number(1, 30_000).optional().openapi({
     description:
       "How long to wait for them, in milliseconds; 2000 if not given. Its passing is a result, not an error",
+  }),
+  unacked: number(0, MAX_UNACKED_S).optional().openapi({
+    description:
+      "Tell the backend by the webhook `message.unacked` when no client of the user has acknowledged it after so many " +
+      "seconds; 0: at once, when the user is offline",
   }),
   ttl: number(1, MAX_TTL_S).optional().openapi({
     description: "How long the message is kept for a user who is away, in seconds",
