@@ -1,6 +1,6 @@
 /**
  * Builds the client as one file without imports, for `<script type="module">` and every runtime; and beside it what it
- * loads only where WebSockets are blocked:
+ * loads only where WebSockets are blocked, or where it asks the backend:
  *
  *     deno task client
  *
@@ -11,18 +11,19 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = new URL("../", import.meta.url);
 const HEADER = "// The client of Userwire. Built from src/client/ by `deno task client`: change it there.\n";
-/** What is loaded late, as the source calls it. */
-const LATE = "./event_stream.ts";
+/** What is loaded late: files of `src/client/`, without their endings. */
+const LATE = ["event_stream", "requests"] as const;
 
 /**
  * The client, and what it loads late, as the texts of modules, by the names of their files.
  * @throws {Error} with what the bundler says. It is fetched from npm when it is used for the first time.
  */
 export async function buildClient(): Promise<Record<string, string>> {
-  const client = await bundle("mod.ts", [`--external=${LATE}`]);
+  const client = await bundle("mod.ts", LATE.map((name) => `--external=./${name}.ts`));
+  const late = LATE.map(async (name) => [`${name}.js`, await bundle(`${name}.ts`, [])] as const);
   return {
-    "client.js": client.replaceAll(LATE, LATE.replace(/ts$/, "js")),
-    "event_stream.js": await bundle("event_stream.ts", []),
+    "client.js": LATE.reduce((text, name) => text.replaceAll(`./${name}.ts`, `./${name}.js`), client),
+    ...Object.fromEntries(await Promise.all(late)),
   };
 }
 

@@ -58,12 +58,12 @@ const PARTS: readonly Part[] = [
   },
 ];
 
-/** What the client loads only where WebSockets are blocked: a file beside it, and no part by itself. */
-const LATE: Pick<Part, "source" | "output" | "build"> = {
-  source: "../../src/client/event_stream",
-  output: "event_stream",
+/** What the client loads when it needs it: files beside it, and no parts by themselves. */
+const LATE = ["event_stream", "requests"].map((output): Pick<Part, "source" | "output" | "build"> => ({
+  source: `../../src/client/${output}`,
+  output,
   build: { platform: "neutral", target: LANGUAGE, minify: true, sourcemap: true },
-};
+}));
 
 /** Imports that stay imports of the package: of other packages, of its own client, and of what that loads late. */
 const outside: esbuild.Plugin = {
@@ -71,10 +71,12 @@ const outside: esbuild.Plugin = {
   setup(build) {
     build.onResolve({ filter: /^npm:react@/ }, () => ({ path: "react", external: true, sideEffects: false }));
     build.onResolve({ filter: /^redis$/ }, () => ({ path: "redis", external: true }));
-    build.onResolve(
-      { filter: /^\.\/event_stream\.ts$/ },
-      () => ({ path: "./event_stream.js", external: true }),
-    );
+    for (const { output } of LATE) {
+      build.onResolve(
+        { filter: new RegExp(`^\\./${output}\\.ts$`) },
+        () => ({ path: `./${output}.js`, external: true }),
+      );
+    }
     build.onResolve({ filter: /^\.\/client\.ts$/ }, ({ resolveDir }) => {
       return resolveDir === join(ROOT, SOURCES) ? { path: "./index.js", external: true } : undefined;
     });
@@ -92,7 +94,7 @@ export async function buildPackage(folder: string): Promise<void> {
   await Deno.mkdir(folder, { recursive: true });
   try {
     await Promise.all([
-      ...[...PARTS, LATE].map((part) => buildPart(part, folder)),
+      ...[...PARTS, ...LATE].map((part) => buildPart(part, folder)),
       buildTypes(join(folder, "types")),
     ]);
   } finally {
@@ -103,7 +105,10 @@ export async function buildPackage(folder: string): Promise<void> {
   await Deno.copyFile(join(ROOT, "LICENSE"), join(folder, "LICENSE"));
 }
 
-async function buildPart({ source, output, build }: typeof LATE, folder: string): Promise<void> {
+async function buildPart(
+  { source, output, build }: Pick<Part, "source" | "output" | "build">,
+  folder: string,
+): Promise<void> {
   const { warnings } = await esbuild.build({
     ...build,
     entryPoints: [join(ROOT, SOURCES, `${source}.ts`)],

@@ -27,7 +27,8 @@ import type {
 } from "./options.ts";
 import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
-import { type RequestOptions, Requests } from "./requests.ts";
+import { LateRequests } from "./late_requests.ts";
+import type { RequestOptions } from "./requests.ts";
 import { Saving } from "./store.ts";
 import { Transports } from "./transports.ts";
 
@@ -46,7 +47,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   readonly #link: Link;
   readonly #handover: Handover<Message<Data>, Received<Data>>;
   readonly #acks: Acks;
-  readonly #requests: Requests;
+  readonly #requests: LateRequests;
   readonly #broadcasts: Broadcasts<Data>;
   readonly #listeners: Listeners<ClientEvents<Data>> = {
     message: new Set(),
@@ -92,7 +93,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     this.closed = new Promise((resolve) => setClosed = resolve);
     this.#saving = store && new Saving(store, (error) => this.#report(error));
     this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
-    this.#requests = new Requests((frame) => this.#link.send(frame));
+    this.#requests = new LateRequests((frame) => this.#link.send(frame));
     this.#handover = new Handover({
       isListening: () => this.#listeners.message.size > 0,
       onHanded: (received) => this.#onHanded(received),

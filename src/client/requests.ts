@@ -2,8 +2,11 @@
  * The application's requests to the backend, each until it is answered or its time is over. They go out in the order in
  * which they were made, never more at a time or in a second than the service takes. What was sent over a connection that
  * broke may or may not have been done: then only those are sent again whose maker said so.
+ *
+ * Loaded with the first request, as a file of its own: it takes its errors from whoever loads it, that there is one class of
+ * them, which `instanceof` knows.
  */
-import { RequestError } from "../protocol/errors.ts";
+import type { RequestError } from "../protocol/errors.ts";
 import type { HiFrame, ReplyFrame, RequestFrame } from "../protocol/frames.ts";
 
 /** How a request is made. */
@@ -52,6 +55,7 @@ interface Asked {
 
 export class Requests {
   readonly #send: (frame: RequestFrame) => boolean;
+  readonly #Fault: typeof RequestError;
   readonly #asked = new Map<string, Asked>();
   /** Ids of what was sent over this connection and not answered; also when its time is over: it takes its place there. */
   readonly #sent = new Set<string>();
@@ -62,8 +66,9 @@ export class Requests {
   #isClosed = false;
 
   /** @param send Sends a frame; false when there is no connection. */
-  constructor(send: (frame: RequestFrame) => boolean) {
+  constructor(send: (frame: RequestFrame) => boolean, Fault: typeof RequestError) {
     this.#send = send;
+    this.#Fault = Fault;
   }
 
   /** Whether an answer is on its way, perhaps. */
@@ -75,10 +80,10 @@ export class Requests {
   ask(op: string, data: unknown, options: RequestOptions = {}): Promise<unknown> {
     const { timeoutMs = DEFAULT_TIMEOUT_MS, retry = false } = options;
     check(op, data, timeoutMs);
-    if (this.#isClosed) throw new RequestError("The client is closed", "closed");
-    if (this.#hi && this.#hi.req !== 1) throw unsupported();
+    if (this.#isClosed) throw new this.#Fault("The client is closed", "closed");
+    if (this.#hi && this.#hi.req !== 1) throw this.#unsupported();
     if (this.#asked.size >= MAX_WAITING) {
-      throw new RequestError(`${MAX_WAITING} requests wait for an answer: wait for one`, "busy");
+      throw new this.#Fault(`${MAX_WAITING} requests wait for an answer: wait for one`, "busy");
     }
     return new Promise((resolve, reject) => {
       const frame: RequestFrame = { t: "req", id: newId(), op, ...(data !== undefined && { data }) };
@@ -96,7 +101,7 @@ export class Requests {
   opened(hi: HiFrame): void {
     this.#hi = hi;
     if (hi.req === 1) return this.#pump();
-    for (const asked of this.#asked.values()) this.#fail(asked, unsupported());
+    for (const asked of this.#asked.values()) this.#fail(asked, this.#unsupported());
   }
 
   /** It has ended. */
@@ -107,7 +112,9 @@ export class Requests {
     for (const id of this.#sent) {
       const asked = this.#asked.get(id);
       if (asked?.retry) asked.isWaiting = true;
-      else if (asked) this.#fail(asked, doubtful("The connection broke before the answer came", "lost"));
+      else if (asked) {
+        this.#fail(asked, this.#doubtful("The connection broke before the answer came", "lost"));
+      }
     }
     this.#sent.clear();
   }
@@ -117,7 +124,7 @@ export class Requests {
     this.#isClosed = true;
     for (const asked of this.#asked.values()) {
       const outcome = asked.wasSent ? "unknown" : "refused";
-      this.#fail(asked, new RequestError("The client is closed", "closed", { outcome }));
+      this.#fail(asked, new this.#Fault("The client is closed", "closed", { outcome }));
     }
   }
 
@@ -133,7 +140,7 @@ export class Requests {
         this.#pump();
       }, Math.min(retry_ms ?? RETRY_MS, LONGEST_MS));
     } else if (asked) {
-      this.#fail(asked, new RequestError(err, code, { outcome, retryMs: retry_ms }));
+      this.#fail(asked, new this.#Fault(err, code, { outcome, retryMs: retry_ms }));
     }
     this.#pump();
   }
@@ -166,7 +173,7 @@ export class Requests {
     const bytes = new TextEncoder().encode(JSON.stringify(frame)).length;
     if (bytes > most) {
       const message = `The request has ${bytes} bytes, and the service takes ${most}`;
-      this.#fail(asked, new RequestError(message, "too_large"));
+      this.#fail(asked, new this.#Fault(message, "too_large"));
     } else if (this.#send(frame)) {
       this.#sent.add(frame.id);
       asked.isWaiting = false;
@@ -178,9 +185,17 @@ export class Requests {
     const message = `There was no answer within ${timeoutMs} ms`;
     this.#fail(
       asked,
-      asked.wasSent ? doubtful(message, "timeout") : new RequestError(message, "timeout"),
+      asked.wasSent ? this.#doubtful(message, "timeout") : new this.#Fault(message, "timeout"),
     );
     this.#pump();
+  }
+
+  #unsupported(): RequestError {
+    return new this.#Fault("The service takes no requests", "unsupported");
+  }
+
+  #doubtful(message: string, code: string): RequestError {
+    return new this.#Fault(message, code, { outcome: "unknown" });
   }
 
   #fail(asked: Asked, error: RequestError): void {
@@ -211,12 +226,4 @@ function check(op: unknown, data: unknown, timeoutMs: unknown): void {
 function newId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function unsupported(): RequestError {
-  return new RequestError("The service takes no requests", "unsupported");
-}
-
-function doubtful(message: string, code: string): RequestError {
-  return new RequestError(message, code, { outcome: "unknown" });
 }

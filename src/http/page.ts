@@ -23,7 +23,7 @@ const PAGE_HEADERS = {
 };
 
 /** The client, and what it loads, are for every page that may connect, also for those of other sites. */
-const CLIENT_PATHS: ReadonlySet<string> = new Set(["/client.js", "/event_stream.js"]);
+const CLIENT_PATHS: ReadonlySet<string> = new Set(["/client.js", "/event_stream.js", "/requests.js"]);
 const SHARED = { "access-control-allow-origin": "*" };
 
 export function servePage(app: OpenAPIHono<Env>, { auth, page }: PageOptions): void {

@@ -19,6 +19,7 @@ import access from "./access.js" with { type: "text" };
 import card from "./card.js" with { type: "text" };
 import client from "./client.js" with { type: "text" };
 import eventStream from "./event_stream.js" with { type: "text" };
+import requests from "./requests.js" with { type: "text" };
 import dom from "./dom.js" with { type: "text" };
 import send from "./send.js" with { type: "text" };
 import socket from "./socket.js" with { type: "text" };
@@ -49,6 +50,7 @@ export const assets: ReadonlyMap<string, Asset> = new Map([
   // Not the page's alone: whatever program wants the client may take it from here.
   ["/client.js", asset(client, JAVASCRIPT)],
   ["/event_stream.js", asset(eventStream, JAVASCRIPT)],
+  ["/requests.js", asset(requests, JAVASCRIPT)],
   ["/dom.js", asset(dom, JAVASCRIPT)],
   ["/send.js", asset(send, JAVASCRIPT)],
   ["/socket.js", asset(socket, JAVASCRIPT)],

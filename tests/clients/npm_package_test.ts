@@ -56,13 +56,16 @@ Deno.test("The client is small, and no part asks for more than its runtimes have
   const stream = new Response(client).body!.pipeThrough(new CompressionStream("gzip"));
   const bytes = (await new Response(stream).bytes()).length;
   assert(bytes <= 8 * 1024, `The client has ${bytes} bytes`);
-  for (const path of ["index.js", "event_stream.js", "react.js", "server.js"]) {
+  for (const path of ["index.js", "event_stream.js", "requests.js", "react.js", "server.js"]) {
     const text = await npm.text(path);
     // Bundlers put whole libraries in the place of the latter two; policies of pages forbid the others.
     const strange = text.match(/\bDeno\.|\bnode:|\brequire\(|\bprocess\.|\bBuffer\b|\beval\(|\bFunction\(/g);
     assertEquals(strange, null, path);
   }
-  assertEquals(client.match(/\bimport\b.*?\)/g), ['import("./event_stream.js")']);
+  assertEquals(client.match(/\bimport\b.*?\)/g)?.toSorted(), [
+    'import("./event_stream.js")',
+    'import("./requests.js")',
+  ]);
   assertEquals(importsIn(await npm.text("react.js")), ["react", "./index.js"]);
   assertEquals(importsIn(await npm.text("server.js")), []);
   const publisher = await npm.text("publisher.js");
