@@ -12,6 +12,10 @@ type Listener = ((event: Record<string, unknown>) => void) | null;
 
 const ABNORMAL = 1006;
 const CONN = /"conn":"([^"]+)"/;
+/** The service can't take a frame just now, as while Redis is away: it is sent again so many times, so much later in milliseconds. */
+const UNAVAILABLE = 503;
+const MAX_TRIES = 10;
+const RETRY_MS = 1_000;
 /** What a sender can do nothing about: the connection has ended, and its node does not know it any more. */
 const GONE = 404;
 
@@ -78,7 +82,13 @@ export class EventStream implements Socket {
     const url = new URL(this.#url);
     url.pathname += `/${this.#conn}`;
     try {
-      const response = await this.#fetch(url, { method: "POST", body });
+      let response = await this.#fetch(url, { method: "POST", body });
+      for (let tries = 1; response.status === UNAVAILABLE && tries < MAX_TRIES; tries++) {
+        await response.body?.cancel();
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        if (this.#aborter.signal.aborted) return;
+        response = await this.#fetch(url, { method: "POST", body });
+      }
       const text = await response.text();
       if (response.ok) return;
       if (response.status === GONE) return this.#give("The service knows the connection no more");

@@ -270,6 +270,25 @@ Deno.test("Client needs no WebSocket but where it may use nothing else", async (
   assertThrows(() => connect("http://h", wrong), TypeError, 'no transport "polling"');
 });
 
+Deno.test("Client sends a frame again that the service can't take just now", async () => {
+  await using service = await Service.start();
+  const { fetch } = globalThis;
+  let posts = 0;
+  globalThis.fetch = (input, init) =>
+    init?.method === "POST" && ++posts === 1
+      ? Promise.resolve(new Response("{}", { status: 503 }))
+      : fetch(input, init);
+  try {
+    await using client = connect(service.server.url, { ...ALICE, transport: "sse" });
+    const watch = new Inbox(client);
+    await watch.state("open");
+    const { acked } = await service.server.app.publisher.send("alice", 1, { waitAckMs: 20_000 });
+    assertEquals([acked, posts, watch.errors], [1, 2, []]);
+  } finally {
+    globalThis.fetch = fetch;
+  }
+});
+
 Deno.test("Client that closes a stream lets go of it itself, and does not wait for what collects garbage", async () => {
   const { fetch } = globalThis;
   let isCancelled = false;
