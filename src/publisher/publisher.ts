@@ -13,7 +13,7 @@ import { openEngine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import type { History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
-import type { CloseOrder } from "../protocol/close_codes.ts";
+import type { CloseOrder, CloseReason } from "../protocol/close_codes.ts";
 import { formatCloseOrder, formatReceipt } from "../protocol/envelope.ts";
 import { BrokerUnavailableError, ConfigError, IdempotencyConflictError } from "../protocol/errors.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
@@ -21,6 +21,7 @@ import { databaseFault, parseRedisUrl, tlsFault } from "../redis/address.ts";
 import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
 import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
+import { closeConnection, type Connections, findConnections } from "./connections.ts";
 import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
 import { GroupBook, NO_GROUPS } from "./groups.ts";
 import { type HistoryPage, readHistory } from "./history_page.ts";
@@ -329,6 +330,30 @@ export class Publisher implements AsyncDisposable {
     return await this.#broker.publish(this.channel(username), formatCloseOrder(order));
   }
 
+  /**
+   * A user's connections on all nodes, as they are now.
+   * @param options.timeoutMs How long answers are waited for. @default 2000
+   * @throws {BrokerUnavailableError}
+   */
+  async connections(username: string, options: { timeoutMs?: number } = {}): Promise<Connections> {
+    const history = this.keepsHistory ? this.#history : undefined;
+    return await findConnections({ ...this.#askAt(username), history }, options.timeoutMs);
+  }
+
+  /**
+   * Closes one connection of a user, on whichever node it is.
+   * @param options.timeoutMs How long answers are waited for. @default 2000
+   * @returns Whether it was told to close; where not, how many of those that were asked may have it, as they did not answer.
+   * @throws {BrokerUnavailableError}
+   */
+  async closeConnection(
+    username: string,
+    close: CloseReason & { readonly conn: string },
+    options: { timeoutMs?: number } = {},
+  ): ReturnType<typeof closeConnection> {
+    return await closeConnection(this.#askAt(username), close, options.timeoutMs);
+  }
+
   /** Closes what `open` opened. */
   async close(): Promise<void> {
     await this.receipts.close();
@@ -349,6 +374,10 @@ export class Publisher implements AsyncDisposable {
       channel: this.channel(username),
       unacked: this.#unackedSend(options.unackedMs),
     }));
+  }
+
+  #askAt(username: string) {
+    return { broker: this.#broker, receipts: this.receipts, channel: this.channel(username) };
   }
 
   #unackedSend(unackedMs: number | undefined, group?: string): UnackedSend | undefined {
