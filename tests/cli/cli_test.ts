@@ -210,7 +210,7 @@ Deno.test("connections shows and closes a user's, nodes shows the nodes", async 
   assertEquals(items[0].conn, conn);
   assertMatch(await command(service, ["nodes"]), /^n1: \d+\.\d+\.\d+\S*, 1 socket, in memory\n$/);
   assertEquals(JSON.parse(await command(service, ["nodes", "--json"])).items.length, 1);
-  assertEquals(await command(service, ["connections", "a/b", "--close", conn]), `${conn}: closed\n`);
+  assertEquals(await command(service, ["connections", "a/b", "--close", String(conn)]), `${conn}: closed\n`);
   assertEquals((await alice.closed).code, 4403);
   assertEquals(await command(service, ["connections", "bob"]), "offline\n");
   const io = new Terminal();

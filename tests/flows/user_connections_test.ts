@@ -47,7 +47,7 @@ async function openFramed(
 ): Promise<{ socket: WsClient; conn: string; pos: string }> {
   const socket = await openClient(service.socketUrl(user), "userwire.v1");
   const { conn, pos } = await socket.nextJson();
-  return { socket, conn, pos };
+  return { socket, conn: String(conn), pos: String(pos) };
 }
 
 onEveryBroker(
@@ -63,8 +63,8 @@ onEveryBroker(
       () => there.logged("connection opened").some(({ fields }) => fields.mode === "raw"),
       "the raw socket",
     );
-    const rawConn =
-      there.logged("connection opened").find(({ fields }) => fields.mode === "raw")!.fields.conn;
+    const rawConn = there.logged("connection opened").find(({ fields }) => fields.mode === "raw")!.fields
+      .conn as string;
 
     await t.step("with all that is known of each", async () => {
       const { items, unanswered, ...asked } = await list(here, "alice");
@@ -80,7 +80,7 @@ onEveryBroker(
           ...{ conn: framed.conn, node: here.server.node, mode: "v1", transport: "websocket" },
           ...onHistory,
         },
-        [String(rawConn)]: {
+        [rawConn]: {
           ...{ conn: rawConn, node: there.server.node, mode: "raw", transport: "websocket" },
           buffered: 0,
         },
@@ -183,7 +183,7 @@ Deno.test("A user's connections say when their tokens end", async () => {
 
 Deno.test("A user's connections say how far one is behind that does not read", async () => {
   await using service = await Service.start({ ...ENV, USERWIRE_HISTORY: "2000" });
-  using stalled = await openStalled(service);
+  await using _stalled = await openStalled(service);
   const { publisher } = service.server.app;
   const isBehind = async () => (await publisher.connections("alice")).items[0]!.behind! > 0;
   await until(
@@ -199,7 +199,6 @@ Deno.test("A user's connections say how far one is behind that does not read", a
   assertEquals(slow!.behind, last - Number(slow!.position!.split(".")[1]));
   assert(slow!.buffered > 0);
   assertEquals((await close(service, "alice", slow!.conn)).status, 200);
-  stalled[Symbol.dispose]?.();
 });
 
 for (const [kind, env] of [["dedicated", {}], ["shared", SHARED]] as const) {

@@ -28,7 +28,7 @@ Deno.test("In memory a node lists itself, as it is now", async () => {
   assertEquals(node, { node: "only", version: manifest.version, connections: 1, draining: false });
   assert(Date.parse(since) >= startMs && Date.parse(since) <= Date.now(), since);
   assertEquals(others, []);
-  await service.fetch("/v1/drain", { method: "POST" });
+  service.server.app.draining.start();
   assertEquals((await nodesOf(service))[0]!.draining, true);
 });
 
@@ -58,9 +58,9 @@ for (const env of [{}, SHARED] as Env[]) {
     });
     await t.step("one that drains, and takes it back", async () => {
       const isDraining = async () => (await nodesOf(a)).find(({ node }) => node === "b")!.draining;
-      await b.fetch("/v1/drain", { method: "POST" });
+      b.server.app.draining.start();
       await until(isDraining, "the drain to be seen");
-      await b.fetch("/v1/drain", { method: "DELETE" });
+      b.server.app.draining.stop();
       await until(async () => !await isDraining(), "the end of the drain to be seen");
     });
     await t.step("one that ended is gone at once", async () => {
