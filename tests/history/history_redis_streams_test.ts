@@ -576,3 +576,13 @@ test("gives keys an end that took the place of some that were lost", async ({ re
   await append();
   assert((await lives()).every((ms) => ms > 50_000), `they end in ${await lives()} ms`);
 });
+
+test("holds little more than it shows", async ({ redis, ours }) => {
+  for (let n = 0; n < 2_000; n += 250) {
+    await Promise.all(numbers(1, 250).map(() => ours.history.append("alice", outgoing("m"))));
+  }
+  const length = Number(await redis.cli("XLEN", "userwire:{alice}:inbox"));
+  // 100 and one, what lies with the oldest in one part, and 16 times the mean of what comes before it is cut.
+  assert(length >= 101 && length <= 101 + 100 + 128, `${length} entries`);
+  assertEquals((await ours.history.since("alice", 0, 300)).items.length, 100);
+});

@@ -114,6 +114,12 @@ note("closeConnections", await api.DELETE("/v1/users/{username}/connections", {
 note("getHealth", await api.GET("/healthz"));
 note("getReadiness", await api.GET("/readyz"));
 note("getMetrics", await api.GET("/metrics", { parseAs: "text" }));
+note("setLogLevel", await api.PUT("/v1/log-level", { body: { level: "warn", area: "http" } }));
+note("getLogLevel", await api.GET("/v1/log-level"));
+// Last, since it takes no more connections then.
+note("startDrain", await api.POST("/v1/drain"));
+note("getDrain", await api.GET("/v1/drain"));
+note("stopDrain", await api.DELETE("/v1/drain"));
 // @ts-expect-error -- what the document does not know the client does not take
 void (() => api.GET("/nowhere"));
 // @ts-expect-error -- a number, not text
