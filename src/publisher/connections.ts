@@ -5,30 +5,11 @@
  */
 import type { Broker } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
-import type { Mode } from "../metrics/metrics.ts";
 import type { CloseReason } from "../protocol/close_codes.ts";
 import { formatAskOrder } from "../protocol/envelope.ts";
 import { parsePosition } from "../protocol/position.ts";
+import type { ConnectionState } from "./connection_state.ts";
 import type { Receipts } from "./receipts.ts";
-
-/** What a connection says of itself. */
-export interface ConnectionState {
-  /** Its id. */
-  readonly conn: string;
-  /** Name of the node that holds it. */
-  readonly node: string;
-  /** Since when it has been open, as ISO 8601 writes it; missing while it is being opened. */
-  readonly since?: string;
-  /** What it is, as metrics and logs call it. */
-  readonly mode: Mode;
-  readonly transport: "websocket" | "sse";
-  /** Bytes on the node that the client has not taken, about. */
-  readonly buffered: number;
-  /** How far it has come in the user's history, as `hi.pos`; missing where it has no place there. */
-  readonly position?: string;
-  /** When its token ends, in Unix seconds; missing without an end. */
-  readonly exp?: number;
-}
 
 /** A connection as it is shown. */
 export interface Connection extends ConnectionState {
@@ -36,14 +17,27 @@ export interface Connection extends ConnectionState {
   readonly behind?: number;
 }
 
-export interface Connections {
-  /** Those that have answered, the oldest first; those that are being opened last. */
-  readonly items: Connection[];
+/** Who answered. */
+interface Answers {
   /** How many were asked: sockets or nodes, see `counted` of the publisher. */
   readonly asked: number;
   /** How many of these have not answered in time. */
   readonly unanswered: number;
 }
+
+export interface Connections extends Answers {
+  /** Those that have answered, the oldest first; those that are being opened last. */
+  readonly items: Connection[];
+}
+
+/** What became of a connection that was to be closed. */
+export interface ConnectionClosed extends Answers {
+  /** Whether it was told to close. Where not, it may be one of those that have not answered, and closes when they do. */
+  readonly closed: boolean;
+}
+
+/** Which connection is to close, and why. */
+export type CloseOne = CloseReason & { readonly conn: string };
 
 /** How long the answers are waited for, in milliseconds, unless who asks says. */
 const ANSWER_MS = 2_000;
@@ -71,14 +65,13 @@ export async function findConnections(
 
 /**
  * Closes one of a user's connections.
- * @returns Whether it was told to close; where not, how many may hold it, as they have not answered.
  * @throws {BrokerUnavailableError}
  */
 export async function closeConnection(
   parts: Parts,
-  close: CloseReason & { readonly conn: string },
+  close: CloseOne,
   timeoutMs = ANSWER_MS,
-): Promise<Omit<Connections, "items"> & { readonly closed: boolean }> {
+): Promise<ConnectionClosed> {
   const { items, ...counted } = await ask(parts, timeoutMs, close);
   return { closed: items.some(({ conn }) => conn === close.conn), ...counted };
 }
@@ -86,8 +79,8 @@ export async function closeConnection(
 async function ask(
   { broker, receipts, channel }: Parts,
   timeoutMs: number,
-  close?: CloseReason & { readonly conn: string },
-): Promise<{ items: ConnectionState[]; asked: number; unanswered: number }> {
+  close?: CloseOne,
+): Promise<Answers & { items: ConnectionState[] }> {
   using wait = await receipts.wait();
   const order = formatAskOrder({ asker: wait.receipt, close });
   const asked = await broker.publish(channel, order, { onlyIfHeard: true });

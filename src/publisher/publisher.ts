@@ -13,7 +13,7 @@ import { openEngine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import type { History } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
-import type { CloseOrder, CloseReason } from "../protocol/close_codes.ts";
+import type { CloseOrder } from "../protocol/close_codes.ts";
 import { formatCloseOrder, formatReceipt } from "../protocol/envelope.ts";
 import { BrokerUnavailableError, ConfigError, IdempotencyConflictError } from "../protocol/errors.ts";
 import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
@@ -21,7 +21,13 @@ import { databaseFault, parseRedisUrl, tlsFault } from "../redis/address.ts";
 import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
 import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
-import { closeConnection, type Connections, findConnections } from "./connections.ts";
+import {
+  closeConnection,
+  type CloseOne,
+  type ConnectionClosed,
+  type Connections,
+  findConnections,
+} from "./connections.ts";
 import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
 import { GroupBook, NO_GROUPS } from "./groups.ts";
 import { type HistoryPage, readHistory } from "./history_page.ts";
@@ -343,14 +349,13 @@ export class Publisher implements AsyncDisposable {
   /**
    * Closes one connection of a user, on whichever node it is.
    * @param options.timeoutMs How long answers are waited for. @default 2000
-   * @returns Whether it was told to close; where not, how many of those that were asked may have it, as they did not answer.
    * @throws {BrokerUnavailableError}
    */
   async closeConnection(
     username: string,
-    close: CloseReason & { readonly conn: string },
+    close: CloseOne,
     options: { timeoutMs?: number } = {},
-  ): ReturnType<typeof closeConnection> {
+  ): Promise<ConnectionClosed> {
     return await closeConnection(this.#askAt(username), close, options.timeoutMs);
   }
 

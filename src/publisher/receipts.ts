@@ -20,7 +20,7 @@
  */
 import type { Broker, Subscription } from "../broker/broker.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
-import type { ConnectionState } from "./connections.ts";
+import type { ConnectionState } from "./connection_state.ts";
 
 /** A sender's wait for receipts of one message. */
 export interface Wait extends Disposable {

@@ -1,6 +1,6 @@
 /** What a connection says of itself to who asks: read when asked, and not kept. */
 import { formatPlace } from "../protocol/position.ts";
-import type { ConnectionState } from "../publisher/connections.ts";
+import type { ConnectionState } from "../publisher/connection_state.ts";
 import type { BestEffort } from "./best_effort.ts";
 import type { Replay } from "./replay.ts";
 import type { Transport } from "./transport.ts";

@@ -18,7 +18,7 @@ import {
 } from "../protocol/envelope.ts";
 import { type BroadcastGapFrame, formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
 import type { Metrics } from "../metrics/metrics.ts";
-import type { ConnectionState } from "../publisher/connections.ts";
+import type { ConnectionState } from "../publisher/connection_state.ts";
 import type { BroadcastMessage } from "./broadcast_ring.ts";
 import type { SessionContext } from "./context.ts";
 import type { ReplayOutput } from "./replay.ts";
