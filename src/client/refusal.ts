@@ -3,8 +3,8 @@
  * the same address by a plain GET, which it answers with a problem.
  *
  * A crowd whose service is in trouble must not ask all the time. A client that was never in asks at its first, second,
- * fourth, eighth failure and so on; one that was in, which is likely to come in again, only from its fourth on. A reason
- * is told once, until a connection opens or another reason takes its place.
+ * fourth, eighth failure and so on; one that was in, which is likely to come in again, only from its fourth on. Who would be
+ * let in asks again at the next failure. A reason is told once, until a connection opens or another reason takes its place.
  */
 import { messageOf, RefusedError } from "../protocol/errors.ts";
 import type { Address } from "./address.ts";
@@ -22,6 +22,8 @@ export class Inquiry {
   #askAt = 1;
   #hasBeenIn = false;
   #told = "";
+  /** Whether it was said last that it would be let in. */
+  #isWelcome = false;
   #asking: AbortController | undefined;
 
   /** @param onBlocked The service would let it in. Where that is news that helps, it is no reason to tell anybody. */
@@ -38,11 +40,12 @@ export class Inquiry {
     this.#askAt = PATIENT;
     this.#hasBeenIn = true;
     this.#told = "";
+    this.#isWelcome = false;
   }
 
   /** A handshake has failed. */
   failed(address: Address): void {
-    if (++this.#failures < this.#askAt) return;
+    if (++this.#failures < this.#askAt && !this.#isWelcome) return;
     this.#askAt = 2 * this.#failures;
     void this.#ask(address);
   }
@@ -61,11 +64,12 @@ export class Inquiry {
     clearTimeout(timer);
     if (this.#asking !== asking) return;
     this.#asking = undefined;
+    const wasWelcome = this.#isWelcome;
+    this.#isWelcome = reason?.code === UPGRADE_REQUIRED;
     if (reason === undefined) return;
-    // It would be let in: so it was a moment too early or too impatient, unless that is so again, and always was.
-    if (reason.code === UPGRADE_REQUIRED && (this.#failures === 1 || this.#onBlocked() || this.#hasBeenIn)) {
-      return;
-    }
+    // It would be let in: so it was a moment too early, as when the service has just come back. Unless that is so again, at
+    // the next failure, and always was.
+    if (this.#isWelcome && (!wasWelcome || this.#onBlocked() || this.#hasBeenIn)) return;
     if (reason.message === this.#told) return;
     this.#told = reason.message;
     this.#onReason(reason);

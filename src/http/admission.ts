@@ -96,6 +96,8 @@ export async function admit(guest: Guest, options: AdmissionOptions, door: Door)
     signal.throwIfAborted();
     session = await options.openSession(transport, identity, { addressKey, resume, all, pingS, signal });
     await door.wait?.();
+    // Whoever has left meanwhile must not be counted until that shows.
+    signal.throwIfAborted();
     if (session.state !== "opening") {
       return options.isDraining()
         ? draining()

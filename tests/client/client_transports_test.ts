@@ -170,6 +170,27 @@ Deno.test("Client that has been in by a socket falls back too, when no more get 
   assertEquals([modes(service), watch.data, watch.errors], [["v1", "sse"], [1, 2], []]);
 });
 
+Deno.test("Client whose service is back after some failures takes that for no block", async () => {
+  for (const failures of [1, 4]) {
+    await using service = await Service.start();
+    const { state, WebSocket } = network(false);
+    let left = 0;
+    // As while it starts: handshakes fail, and by the time that somebody asks why it would let them in.
+    const Starting = function (url: string, protocols: string[]) {
+      state.isBlocking = left-- > 0;
+      return new WebSocket(url, protocols);
+    } as unknown as typeof WebSocket;
+    await using client = connect(service.server.url, { ...ALICE, WebSocket: Starting });
+    const watch = new Inbox(client);
+    await watch.state("open");
+    left = failures;
+    outlive(service);
+    await send(service, 1);
+    await watch.received(1);
+    assertEquals([modes(service), state.tried, watch.errors], [["v1", "v1"], failures + 2, []]);
+  }
+});
+
 Deno.test("Client falls back only where the service answers by plain HTTP", async () => {
   const { state, WebSocket } = network();
   const wall = Deno.serve(

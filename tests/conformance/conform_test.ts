@@ -78,14 +78,16 @@ Deno.test("For each rule a client that breaks it is found out", async () => {
     const pace = one.name === "backs-off" ? 1 : PACE;
     const options = { start: startFaulty(one.name), patienceMs: HASTY_MS, pace, atOnce: 1 };
     const [verdict] = await run([one], options);
-    return verdict!.fault === undefined ? [one.name] : [];
+    return verdict!.fault === undefined ? [one] : [];
   };
-  const missed: string[] = [];
-  // Not all at once: who comes too early must not come late because so many others do.
+  const missed: Case[] = [];
   for (let i = 0; i < CASES.length; i += AT_ONCE) {
     missed.push(...(await Promise.all(CASES.slice(i, i + AT_ONCE).map(findsOut))).flat());
   }
-  assertEquals(missed, []);
+  // Who comes too early may have come late because so many others came. By themselves they can't hide.
+  const hidden: string[] = [];
+  for (const one of missed) hidden.push(...(await findsOut(one)).map(({ name }) => name));
+  assertEquals(hidden, []);
 });
 
 Deno.test("Each case has a name of its own, and a section of the page that is there", async () => {

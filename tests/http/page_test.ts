@@ -220,9 +220,9 @@ browserTest("Console page sends to everybody, and shows broadcasts as what they 
   await page.locator("#sends > li").waitFor();
   assertMatch(await page.locator("#send-outcome").innerText(), /^Everybody reached 2 sockets\n/);
   for (const user of ["alice", "bob"]) {
-    const [item] = await console.card(user, 1).locator(".messages > li").all();
-    await item!.waitFor();
-    assertMatch(await item!.innerText(), /broadcast[\s\S]*"maintenance": "22:00"/);
+    const item = console.card(user, 1).locator(".messages > li").first();
+    await item.waitFor();
+    assertMatch(await item.innerText(), /broadcast[\s\S]*"maintenance": "22:00"/);
   }
   await page.getByRole("button", { name: "Use again: to everybody" }).click();
   await page.getByLabel("Everybody who is connected").uncheck();
