@@ -2,8 +2,8 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
 import { CLOSE, type CloseReason } from "../../protocol/close_codes.ts";
-import { EFFECT_ON_FAILURE, problem } from "../problem.ts";
-import { authorize, type Call, type CallContext, queryOf, segmentOf, usernameIn } from "./call.ts";
+import { EFFECT_ON_FAILURE, problem, RequestFault } from "../problem.ts";
+import { type Api, authorize, type Call, type CallContext, queryOf, segmentOf, usernameIn } from "./call.ts";
 import { check, json, no, number, REFUSALS, SECURITY, UserParameter } from "./shapes.ts";
 
 const CloseQuery = z.strictObject({
@@ -115,13 +115,9 @@ export const closeConnection: Call = {
   }),
   effect: EFFECT_ON_FAILURE.close,
   async answer(c, api) {
-    const caller = authorize(c, api, "admin");
-    const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
-    if ("fault" in query) return problem("invalid_request", query.fault);
-    const username = usernameIn(c);
-    assertMayAddress(caller, [username]);
+    const { username, reason } = closeAsked(c, api);
     const { publisher } = api;
-    const close = { conn: connIn(c), ...reasonIn(query.value) };
+    const close = { conn: connIn(c), ...reason };
     const { closed, asked, unanswered } = await publisher.closeConnection(username, close);
     if (closed) return c.json({ closed: 1 });
     if (unanswered === 0) {
@@ -138,11 +134,18 @@ export const closeConnection: Call = {
   },
 };
 
-/** Why clients are to see that they are closed. */
-function reasonIn(
-  { code = CLOSE.kicked.code, why: reason = CLOSE.kicked.reason }: z.output<typeof CloseQuery>,
-): CloseReason {
-  return { code, reason };
+/**
+ * Whose connections are to close, and why clients are to see that.
+ * @throws {RequestFault} and what keeps the caller from it.
+ */
+function closeAsked(c: CallContext, api: Api): { username: string; reason: CloseReason } {
+  const caller = authorize(c, api, "admin");
+  const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
+  if ("fault" in query) throw new RequestFault("invalid_request", query.fault);
+  const { code = CLOSE.kicked.code, why: reason = CLOSE.kicked.reason } = query.value;
+  const username = usernameIn(c);
+  assertMayAddress(caller, [username]);
+  return { username, reason: { code, reason } };
 }
 
 export const closeConnections: Call = {
@@ -157,12 +160,8 @@ export const closeConnections: Call = {
   }),
   effect: EFFECT_ON_FAILURE.close,
   async answer(c, api) {
-    const caller = authorize(c, api, "admin");
-    const query = check(CloseQuery, queryOf(c.req.raw) ?? {});
-    if ("fault" in query) return problem("invalid_request", query.fault);
-    const username = usernameIn(c);
-    assertMayAddress(caller, [username]);
-    const told = await api.publisher.closeConnections(username, reasonIn(query.value));
+    const { username, reason } = closeAsked(c, api);
+    const told = await api.publisher.closeConnections(username, reason);
     return c.json(api.publisher.counted === "sockets" ? { closed: told } : { nodes: told });
   },
 };
