@@ -4,6 +4,7 @@ import type { Connection } from "../../src/publisher/mod.ts";
 import { call, CLOSED, protocolsFor, tokenFor } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
 import { nodesTest, send, SHARED } from "../../testkit/nodes.ts";
+import { ProcessService } from "../../testkit/process_service.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";
 import { ENV, openStalled, sendMany } from "../../testkit/slow_readers.ts";
@@ -42,7 +43,7 @@ async function close(
 
 /** A framed socket, and its `hi`. */
 async function openFramed(
-  service: Service,
+  service: Service | ProcessService,
   user: string,
 ): Promise<{ socket: WsClient; conn: string; pos: string }> {
   const socket = await openClient(service.socketUrl(user), "userwire.v1");
@@ -223,3 +224,25 @@ for (const [kind, env] of [["dedicated", {}], ["shared", SHARED]] as const) {
     await socket.closed;
   });
 }
+
+redisTest(
+  "A user's connection on a node that hangs is counted, and closed when the node goes on",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ REDIS_URL: redis.url });
+    await using hanging = await ProcessService.start({ REDIS_URL: redis.url, USERWIRE_NODE: "hanging" });
+    const { socket, conn } = await openFramed(service, "alice");
+    const { socket: other, conn: otherConn } = await openFramed(hanging, "alice");
+    const nodes: string[] = (await (await service.fetch("/v1/nodes")).json()).items.map((
+      { node }: { node: string },
+    ) => node);
+    assertEquals(nodes.toSorted(), [service.server.node, "hanging"].toSorted());
+    hanging.signal("SIGSTOP");
+    const [listed, closing] = await Promise.all([list(service, "alice"), close(service, "alice", otherConn)]);
+    assertEquals([listed.items.map((item) => item.conn), listed.sockets, listed.unanswered], [[conn], 2, 1]);
+    assertEquals([closing.status, closing.code], [503, "nodes_silent"]);
+    hanging.signal("SIGCONT");
+    assertEquals(await other.closed, { code: 4403, reason: "kicked" });
+    await socket.close();
+  },
+);
