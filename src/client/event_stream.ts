@@ -23,6 +23,7 @@ export class EventStream implements Socket {
   readonly #headers: Record<string, string>;
   readonly #onError: (error: Error) => void;
   readonly #aborter = new AbortController();
+  #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   #conn = "";
   #sending: Promise<void> = Promise.resolve();
   #hasTold = false;
@@ -41,7 +42,7 @@ export class EventStream implements Socket {
   }
 
   close(code = 1000, reason = ""): void {
-    this.#aborter.abort();
+    this.#leave();
     // A socket's `close` does not come before the call has returned either.
     queueMicrotask(() => this.#end(code, reason));
   }
@@ -54,7 +55,7 @@ export class EventStream implements Socket {
       void body?.cancel();
       return `The stream was answered with ${status}, ${type}`;
     }
-    const reader = body.getReader();
+    const reader = this.#reader = body.getReader();
     const decoder = new TextDecoder();
     for (let unread = "";;) {
       const { value, done } = await reader.read();
@@ -89,8 +90,15 @@ export class EventStream implements Socket {
   }
 
   #give(reason: string): void {
-    this.#aborter.abort();
+    this.#leave();
     this.#end(ABNORMAL, reason);
+  }
+
+  #leave(): void {
+    // Deno keeps the connection of a body whose request is aborted until it collects garbage, and the service goes on
+    // counting the client.
+    this.#reader?.cancel().catch(() => {});
+    this.#aborter.abort();
   }
 
   #fetch(url: URL, init: { method?: string; body?: string }): Promise<Response> {

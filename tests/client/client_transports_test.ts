@@ -269,3 +269,25 @@ Deno.test("Client needs no WebSocket but where it may use nothing else", async (
   const wrong = { ...ALICE, transport: "polling" } as unknown as ConnectOptions;
   assertThrows(() => connect("http://h", wrong), TypeError, 'no transport "polling"');
 });
+
+Deno.test("Client that closes a stream lets go of it itself, and does not wait for what collects garbage", async () => {
+  const { fetch } = globalThis;
+  let isCancelled = false;
+  // As Deno's: one that is aborted leaves its body's connection as it is.
+  globalThis.fetch = () => {
+    const text = 'data: {"t":"hi","v":1,"conn":"c","user":"alice","max":65536,"ping":25}\n\n';
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(new TextEncoder().encode(text)),
+      cancel: () => void (isCancelled = true),
+    });
+    return Promise.resolve(new Response(body, { headers: { "content-type": "text/event-stream" } }));
+  };
+  try {
+    await using client = connect("http://127.0.0.1:1", { ...ALICE, transport: "sse" });
+    await new Inbox(client).state("open");
+    await client.close();
+    assert(isCancelled);
+  } finally {
+    globalThis.fetch = fetch;
+  }
+});
