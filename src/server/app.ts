@@ -33,7 +33,7 @@ import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
 import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
-import { Nodes } from "./nodes.ts";
+import { openNodes } from "./nodes.ts";
 import { openRequests } from "./requests.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
@@ -139,7 +139,7 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const { engine, auth, publisher, broadcasts, connections, watch, events, draining, asked } = parts;
   let isEnding = false;
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
-  const nodes = openNodes(parts, () => isEnding || draining.isOn);
+  const nodes = openNodes({ ...parts, version: VERSION, isDraining: () => isEnding || draining.isOn });
   draining.onChange = () => void nodes.report();
   const router = openRouter({ ...parts, nodes: () => nodes.list() }, upgrades, () => isEnding);
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
@@ -236,19 +236,6 @@ function openParts(
     ...{ config, node, levels, log: levels.in("http"), files, names, engine, auth, watch, turnstile },
     ...{ connections, metrics, publisher, broadcasts, hasOpsSocket, events, draining, asked },
   };
-}
-
-function openNodes({ config, node, engine, connections }: Parts, isDraining: () => boolean): Nodes {
-  const since = new Date().toISOString();
-  const subscriptions = engine.redis && { subscriptions: config.subscriptions };
-  return new Nodes({
-    ...config,
-    redis: engine.redis,
-    state: () => ({
-      ...{ node, version: VERSION, since, connections: connections.size, ...subscriptions },
-      draining: isDraining(),
-    }),
-  });
 }
 
 function openRouter(

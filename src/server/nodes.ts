@@ -5,8 +5,11 @@
  *     userwire:{<prefix>userwire:nodes}:alive   hash   node, by a name of its process -> end in Unix ms by Redis' clock, state
  */
 import { sleep } from "../async/sleep.ts";
+import type { Config } from "../config/settings.ts";
+import type { Engine } from "../engine/engine.ts";
 import type { NodeState } from "../http/api/shapes.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
+import type { Registry } from "../session/registry.ts";
 import { Script, type Scripts } from "../redis/commands.ts";
 
 const REPORT_MS = 5_000;
@@ -37,7 +40,7 @@ return states
 );
 const LEAVE = new Script("return redis.call('HDEL', KEYS[1], ARGV[1])");
 
-export interface NodesOptions {
+interface NodesOptions {
   /** Undefined in memory. */
   readonly redis: Scripts | undefined;
   readonly channelPrefix: string;
@@ -45,7 +48,7 @@ export interface NodesOptions {
   state(): NodeState;
 }
 
-export class Nodes {
+class Nodes {
   readonly #redis: Scripts | undefined;
   readonly #key: string;
   readonly #state: () => NodeState;
@@ -86,6 +89,32 @@ export class Nodes {
     if (!this.#redis) return;
     await sleep(LEAVE_MS, this.#redis.evaluate(LEAVE, [this.#key], [this.#id]).catch(() => {}));
   }
+}
+
+interface NodesParts {
+  readonly config: Pick<Config, "channelPrefix" | "subscriptions">;
+  readonly node: string;
+  readonly version: string;
+  readonly engine: Pick<Engine, "redis">;
+  readonly connections: Pick<Registry, "size">;
+  /** Whether this node takes no more sockets. */
+  isDraining(): boolean;
+}
+
+/** Begins to say what this node is. */
+export function openNodes(
+  { config, node, version, engine: { redis }, connections, isDraining }: NodesParts,
+): Nodes {
+  const { channelPrefix, subscriptions } = config;
+  const fixed = { node, version, since: new Date().toISOString() };
+  return new Nodes({
+    redis,
+    channelPrefix,
+    state: () => ({
+      ...{ ...fixed, connections: connections.size, draining: isDraining() },
+      ...(redis && { subscriptions }),
+    }),
+  });
 }
 
 function byName(a: NodeState, b: NodeState): number {
