@@ -44,6 +44,10 @@ $checks = [
         same(['a' => 0, 'b' => 0], $userwire->online(['a', 'b']));
         $results = $userwire->batch([['to' => "batch-$tag", 'data' => new stdClass()], ['to' => ['a'], 'text' => 'x']]);
         same([1, ['a' => 0]], [$results[0]['seq'], $results[1]['users']]);
+        foreach (['00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01', "a\r\nb: c", ''] as $i => $parent) {
+            same($i + 1, $userwire->send("traced-$tag", 1, ['traceparent' => $parent])['seq']);
+            same($i + 1, $userwire->batch([['to' => "traced-batch-$tag", 'data' => 1]], null, $parent)[0]['seq']);
+        }
         same(0, $userwire->kick("nobody-$tag", 4403, 'go & rest'));
         same('ws:', substr($userwire->ticket("nobody-$tag", 5)['url'], 0, 3));
         same(['jti' => 'j'], $userwire->revoke("nobody-$tag", 'j'));

@@ -9,6 +9,7 @@ import { newKey } from "../src/auth/keys.ts";
 import { Certificates } from "./certificates.ts";
 import { done } from "./npm_package.ts";
 import { Service } from "./service.ts";
+import { SAMPLED } from "./trace_parents.ts";
 
 export const PHP_CHECKS = new URL("php_checks.php", import.meta.url).pathname;
 const KEY = newKey("php", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
@@ -86,11 +87,18 @@ function close(conn: Deno.TcpConn): void {
 
 export class PhpChecks implements AsyncDisposable {
   readonly #stack: AsyncDisposableStack;
+  readonly #service: Service;
   readonly #misbehaving: Misbehaving;
   readonly #args: readonly string[];
 
-  private constructor(stack: AsyncDisposableStack, misbehaving: Misbehaving, args: readonly string[]) {
+  private constructor(
+    stack: AsyncDisposableStack,
+    service: Service,
+    misbehaving: Misbehaving,
+    args: readonly string[],
+  ) {
     this.#stack = stack;
+    this.#service = service;
     this.#misbehaving = misbehaving;
     this.#args = args;
   }
@@ -110,7 +118,7 @@ export class PhpChecks implements AsyncDisposable {
       }),
     );
     const misbehaving = stack.use(new Misbehaving());
-    return new PhpChecks(stack.move(), misbehaving, [
+    return new PhpChecks(stack.move(), service, misbehaving, [
       ...[service.server.url, KEY.key, misbehaving.url],
       ...[`https://localhost:${secure.server.port}`, certificates.cert("ca"), strangers.cert("ca")],
     ]);
@@ -138,6 +146,10 @@ export class PhpChecks implements AsyncDisposable {
       });
     }
     assertEquals(lines.length, 13);
+    const traced = this.#service.logged("message sent").filter(({ fields }) =>
+      fields.user === `traced-${way}`
+    );
+    assertEquals(traced.map(({ fields }) => fields.traceparent), [SAMPLED, undefined, undefined]);
     const { keys } = this.#misbehaving;
     assertEquals(keys, Array(4).fill(keys[0]), "one key for all tries");
   }

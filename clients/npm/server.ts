@@ -11,6 +11,7 @@
  */
 import { base64Of } from "../../src/protocol/base64.ts";
 import type { Connection } from "../../src/publisher/connections.ts";
+import { readTraceParent } from "../../src/protocol/trace_parent.ts";
 import { payloadFrom, type Sendable } from "../../src/publisher/payload.ts";
 import { Caller, type ServerOptions } from "./call.ts";
 import { type Groups, groupsBy, type GroupSent } from "./groups.ts";
@@ -42,6 +43,11 @@ export interface SendOptions {
   readonly unackedS?: number | undefined;
   /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. @default a random one */
   readonly idempotencyKey?: string | undefined;
+  /**
+   * The span that the send is a part of, as the `traceparent` of W3C Trace Context: clients get it with the message. What is
+   * none is left out.
+   */
+  readonly traceparent?: string | undefined;
 }
 
 /** What may be said of a message to a group. */
@@ -113,7 +119,7 @@ export interface Server {
   /** Sends up to 1,000 messages; all are checked before the first is sent. @returns One result each, in order. */
   sendBatch(
     items: readonly BatchItem[],
-    options?: Pick<SendOptions, "idempotencyKey">,
+    options?: Pick<SendOptions, "idempotencyKey" | "traceparent">,
   ): Promise<BatchResult[]>;
   /**
    * Sends a message to every user of a group; a retry with the same key goes on where the one before broke off.
@@ -189,7 +195,7 @@ export function createServer(options: ServerOptions): Server {
       path: `${path()}/messages${queryOf(options)}`,
       headers: {
         "content-type": TYPES[payload.kind],
-        "idempotency-key": options.idempotencyKey ?? crypto.randomUUID(),
+        ...headersOf(options),
       },
       body: payload.kind === "binary" ? payload.bytes : payload.text,
       extraMs: options.waitAckMs,
@@ -206,7 +212,7 @@ export function createServer(options: ServerOptions): Server {
       const { body } = await post<{ results: BatchResult[] }>(
         "/v1/messages",
         `{"items":[${items.map(itemOf).join()}]}`,
-        { "idempotency-key": options.idempotencyKey ?? crypto.randomUUID() },
+        headersOf(options),
       );
       return body.results;
     },
@@ -232,6 +238,16 @@ export function createServer(options: ServerOptions): Server {
       return (await post<{ jti?: string; issued_before?: number }>(`${userPath(user)}/revocations`, asked))
         .body;
     },
+  };
+}
+
+function headersOf(
+  { idempotencyKey, traceparent }: Pick<SendOptions, "idempotencyKey" | "traceparent">,
+): Record<string, string> {
+  const parent = traceparent === undefined ? undefined : readTraceParent(traceparent);
+  return {
+    "idempotency-key": idempotencyKey ?? crypto.randomUUID(),
+    ...(parent !== undefined && { traceparent: parent }),
   };
 }
 

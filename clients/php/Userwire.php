@@ -78,7 +78,9 @@ final class Userwire
      * @param array $options `ttl`: seconds that it is kept for a user who is away; `expectOnline`: only send to a user
      *   who is online, else UserwireRefused with the code `user_offline`; `waitAck`: seconds to wait for clients to
      *   confirm it; `unacked`: have the webhook `message.unacked` sent when no client has confirmed it after so many
-     *   seconds, 0: at once, when the user is offline; `idempotencyKey`: sends with the same key within five minutes are one.
+     *   seconds, 0: at once, when the user is offline; `idempotencyKey`: sends with the same key within five minutes are one;
+     *   `traceparent`: the span that the send is a part of (W3C Trace Context), which clients get with the message; what is
+     *   none is left out.
      * @return array `id`, `epoch`, `seq`, and `sockets` (`nodes` with shared subscriptions); `stored` when the user is
      *   offline; `acked` with `waitAck`.
      */
@@ -115,9 +117,9 @@ final class Userwire
      *   `'expect' => 'online'` may stand beside. In place of `data` there may be `text`, or `base64` for bytes.
      * @return array One result per item, in order; one with `error` was not sent.
      */
-    public function batch(array $items, ?string $idempotencyKey = null): array
+    public function batch(array $items, ?string $idempotencyKey = null, ?string $traceparent = null): array
     {
-        $headers = ['Content-Type: application/json', self::idempotency($idempotencyKey)];
+        $headers = ['Content-Type: application/json', self::idempotency($idempotencyKey), ...self::trace($traceparent)];
         return $this->call('POST', '/v1/messages', self::json(['items' => array_values($items)]), $headers)['results'];
     }
 
@@ -202,7 +204,7 @@ final class Userwire
     /** @param string[] $more Options beside those of every send. */
     private function sendBody(string $to, string $body, string $type, array $options, array $more = []): array
     {
-        self::onlyKnown($options, array_merge(['ttl', 'expectOnline', 'waitAck', 'unacked', 'idempotencyKey'], $more));
+        self::onlyKnown($options, array_merge(['ttl', 'expectOnline', 'waitAck', 'unacked', 'idempotencyKey', 'traceparent'], $more));
         $waitAck = $options['waitAck'] ?? null;
         $query = http_build_query([
             'ttl' => $options['ttl'] ?? null,
@@ -214,7 +216,11 @@ final class Userwire
             'except' => $options['except'] ?? null,
         ]);
         $path = "$to/messages" . ($query === '' ? '' : "?$query");
-        $headers = ["Content-Type: $type", self::idempotency($options['idempotencyKey'] ?? null)];
+        $headers = [
+            "Content-Type: $type",
+            self::idempotency($options['idempotencyKey'] ?? null),
+            ...self::trace($options['traceparent'] ?? null),
+        ];
         return $this->call('POST', $path, $body, $headers, (float) ($waitAck ?? 0));
     }
 
@@ -411,6 +417,12 @@ final class Userwire
             throw new InvalidArgumentException('An idempotency key must be printable ASCII without spaces');
         }
         return "Idempotency-Key: $key";
+    }
+
+    /** The service reads it; what can't stand in a header is none. */
+    private static function trace(?string $traceparent): array
+    {
+        return preg_match('/^[\x21-\x7e]+$/D', (string) $traceparent) === 1 ? ["Traceparent: $traceparent"] : [];
     }
 
     private static function onlyKnown(array $options, array $known): void

@@ -106,6 +106,8 @@ class Message(NamedTuple):
     epoch: Optional[str]
     #: Whether it was read from the history.
     replayed: bool
+    #: The span that the send was a part of, as the ``traceparent`` of W3C Trace Context; None when its sender named none.
+    traceparent: Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -498,7 +500,8 @@ class Receiver:
         if frame.get("enc") == "base64":
             data = base64.b64decode(data or "")
         epoch = before.epoch if counts and before is not None else None
-        message = Message(seq, data, frame.get("id"), frame.get("ts", 0), epoch, frame.get("r") == 1)
+        replayed, parent = frame.get("r") == 1, frame.get("tp")
+        message = Message(seq, data, frame.get("id"), frame.get("ts", 0), epoch, replayed, parent)
         self._push(_Entry(message, self._received if counts else None, self._counting, urgent, size))
 
     def _on_gap_frame(self, frame: Dict[str, Any], size: int) -> None:
@@ -850,6 +853,7 @@ class Sender:
         wait_ack: Optional[float] = None,
         unacked: Optional[int] = None,
         idempotency_key: Optional[str] = None,
+        traceparent: Optional[str] = None,
     ) -> Sent:
         """Sends a message.
 
@@ -861,12 +865,15 @@ class Sender:
             0: at once, when the user is offline.
         :param idempotency_key: Sends with the same key within five minutes are one. Every call has one of its own if
             not given; give it when you may call again yourself.
+        :param traceparent: The span that the send is a part of, as the ``traceparent`` of W3C Trace Context: clients get
+            it with the message. What is none is left out.
         :raises ValueError: when ``data`` is not JSON.
         :raises Refused: when the service does not take it.
         :raises Unavailable: when it can't be reached, or is not ready.
         """
         options = _send_query(ttl, expect_online, wait_ack, unacked)
-        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, idempotency_key))
+        headers = _send_headers(idempotency_key, traceparent)
+        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, headers))
 
     def send_to_group(
         self,
@@ -880,6 +887,7 @@ class Sender:
         wait_ack: Optional[float] = None,
         unacked: Optional[int] = None,
         idempotency_key: Optional[str] = None,
+        traceparent: Optional[str] = None,
     ) -> GroupSent:
         """Sends a message to every user of a group. What is not said here is as for ``send``.
 
@@ -891,11 +899,12 @@ class Sender:
         options = {**_send_query(ttl, expect_online, wait_ack, unacked), **_given_only(store=store)}
         if except_user is not None:
             options["except"] = except_user
-        answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, idempotency_key)
+        headers = _send_headers(idempotency_key, traceparent)
+        answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, headers)
         return _read_as(GroupSent, answer)
 
     def _send(
-        self, to: str, data: Any, options: Mapping[str, Any], idempotency_key: Optional[str]
+        self, to: str, data: Any, options: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Dict[str, Any]:
         raw = _bytes(data)
         return self._call(
@@ -904,13 +913,17 @@ class Sender:
             _json(data) if raw is None else raw,
             {
                 "content-type": "application/json" if raw is None else "application/octet-stream",
-                "idempotency-key": idempotency_key or str(uuid.uuid4()),
+                **headers,
             },
             timeout=self._timeout + int(options.get("timeout", 0)) / 1000,
         )
 
     def batch(
-        self, items: Iterable[Mapping[str, Any]], *, idempotency_key: Optional[str] = None
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: Optional[str] = None,
+        traceparent: Optional[str] = None,
     ) -> List[Dict[str, Any]]:
         """Sends many messages in one call.
 
@@ -921,7 +934,7 @@ class Sender:
         answer = self._post(
             "/v1/messages",
             {"items": [_batch_item(item) for item in items]},
-            {"idempotency-key": idempotency_key or str(uuid.uuid4())},
+            _send_headers(idempotency_key, traceparent),
         )
         results: List[Dict[str, Any]] = answer["results"]
         return results
@@ -1171,6 +1184,14 @@ def _send_query(
 ) -> Dict[str, Any]:
     wait = {} if wait_ack is None else {"wait": "ack", "timeout": round(wait_ack * 1000)}
     return {**_given_only(ttl=ttl, expect="online" if expect_online else None, unacked=unacked), **wait}
+
+
+def _send_headers(idempotency_key: Optional[str], traceparent: Optional[str]) -> Dict[str, str]:
+    headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
+    # The service reads it; what can't stand in a header is none.
+    if traceparent and traceparent.isascii() and traceparent.isprintable():
+        headers["traceparent"] = traceparent
+    return headers
 
 
 def _given_only(**values: Any) -> Dict[str, Any]:

@@ -50,6 +50,8 @@ export interface Message<Data = unknown> {
   readonly seq: number | undefined;
   /** The group that it was sent to; missing when it was sent to the user alone. */
   readonly group?: string;
+  /** The span that the send was a part of (`traceparent` of W3C Trace Context); missing when its sender named none. */
+  readonly traceparent?: string;
   /** Whether it was sent before this connection was there for it. */
   readonly replayed: boolean;
 }

@@ -15,10 +15,14 @@ export interface Received<Data> extends Entry<Message<Data>> {
 
 /** The message as the application gets it. */
 export function readMessage<Data>(
-  { data, id, ts, seq, g, enc, r }: MessageFrame | BroadcastFrame,
+  { data, id, ts, seq, g, tp, enc, r }: MessageFrame | BroadcastFrame,
 ): Message<Data> {
   const value = enc === "base64" ? bytesOf(data as string) : data;
-  return { data: value as Data, id, ts, seq, ...(g !== undefined && { group: g }), replayed: r === 1 };
+  return {
+    ...{ data: value as Data, id, ts, seq, replayed: r === 1 },
+    ...(g !== undefined && { group: g }),
+    ...(tp !== undefined && { traceparent: tp }),
+  };
 }
 
 /** The position that a frame names; undefined when it is none. */

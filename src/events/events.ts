@@ -22,7 +22,7 @@ export type EventType =
   | "users.changed"
   /** `{n}`: some changes were not told, or may not have been: ask for every user that matters. */
   | "users.unknown"
-  /** `{user, id, ts, seq?, group?, sockets}`: no client of the user has confirmed this message in time. */
+  /** `{user, id, ts, seq?, group?, traceparent?, sockets}`: no client of the user has confirmed this message in time. */
   | "message.unacked";
 
 /** One event as it waits. */

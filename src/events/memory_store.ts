@@ -138,9 +138,12 @@ export class MemoryEventStore implements EventStore {
     for (const [i, [member, { message, user, seq }]] of due.entries()) {
       // Who has confirmed it meanwhile is not there any more.
       if (!this.#watched.delete(member) || (message.afterMs === 0 && counts[i]! > 0)) continue;
-      const { id, ts, group } = message;
+      const { id, ts, group, traceparent } = message;
       this.#next();
-      this.#add("message.unacked", { user, id, ts, group, seq, [this.#options.counted]: counts[i] });
+      this.#add("message.unacked", {
+        ...{ user, id, ts, group, traceparent, seq },
+        [this.#options.counted]: counts[i],
+      });
     }
     return true;
   }

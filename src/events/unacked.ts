@@ -12,6 +12,8 @@ export interface WatchedMessage {
   /** When it was sent, in Unix milliseconds. */
   readonly ts: number;
   readonly group?: string | undefined;
+  /** The span that the send was a part of. */
+  readonly traceparent?: string | undefined;
   /** After how many milliseconds it is told; 0: as soon as it is sent, of who has no subscription then, and of nobody else. */
   readonly afterMs: number;
 }
@@ -38,6 +40,6 @@ export interface UnackedStore {
 export const SENDING_MS = 5_000;
 
 /** What is kept of a message, and told: JSON without its braces. */
-export function fieldsOf({ id, ts, group }: WatchedMessage): string {
-  return JSON.stringify({ id, ts, group }).slice(1, -1);
+export function fieldsOf({ id, ts, group, traceparent }: WatchedMessage): string {
+  return JSON.stringify({ id, ts, group, traceparent }).slice(1, -1);
 }

@@ -72,6 +72,16 @@ end
 /** `options_of(argv)`: what stands behind the payload, as a table; or nothing and a fault. */
 const OPTIONS = String.raw`
 local function shown(text) return '"' .. string.gsub(string.sub(text, 1, 40), '[^\32-\126]', '?') .. '"' end
+-- As readTraceParent reads it: what is none is left out.
+local function trace_parent(value)
+  local version, trace, span, flags, more =
+    string.match(value, '^([%da-f][%da-f])%-([%da-f]+)%-([%da-f]+)%-([%da-f][%da-f])(.*)$')
+  if not version or version == 'ff' or #trace ~= 32 or #span ~= 16 then return '' end
+  if not string.find(trace, '[^0]') or not string.find(span, '[^0]') then return '' end
+  if version == '00' then return more == '' and value or '' end
+  if more ~= '' and string.sub(more, 1, 1) ~= '-' then return '' end
+  return '00-' .. trace .. '-' .. span .. '-0' .. tonumber(flags, 16) % 2
+end
 local OPTIONS = {
   ttl = function(value)
     local seconds = string.find(value, '^%d+%.?%d*$') and tonumber(value)
@@ -89,13 +99,14 @@ local OPTIONS = {
   as = function(value)
     return (value == 'json' or value == 'text' or value == 'base64') and value, 'must be json, text or base64'
   end,
+  traceparent = trace_parent,
 }
 local function options_of(argv)
   local options = {}
   for i = 2, #argv, 2 do
     local name = string.lower(argv[i])
     local read = OPTIONS[name]
-    if not read then return nil, 'there is no option ' .. shown(argv[i]) .. ': there are ttl, key, id, expect and as' end
+    if not read then return nil, 'there is no option ' .. shown(argv[i]) .. ': there are ttl, key, id, expect, as and traceparent' end
     if not argv[i + 1] then return nil, 'the option ' .. name .. ' has no value: options and values come in pairs' end
     local value, rule = read(argv[i + 1])
     if not value then return nil, 'the option ' .. name .. ' ' .. rule .. ': it is ' .. shown(argv[i + 1]) end

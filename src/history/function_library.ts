@@ -205,6 +205,7 @@ local function send(keys, argv)
   data, kind, encoding = data_of(argv[1], options.as)
   if not data then return refused(kind) end
 
+  local trace = options.traceparent and options.traceparent ~= '' and ',"tp":"' .. options.traceparent .. '"' or ''
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   -- Where a table lies in memory is known to this process alone.
@@ -216,7 +217,7 @@ local function send(keys, argv)
     position = key .. 'position', history = key .. 'inbox', memory = options.key and key .. 'key:' .. options.key,
     channel = channel, now = now, id = id, ttl = options.ttl, expect_online = options.expect and '1' or '0', names = names,
     head = '\1uw1' .. kind .. '{"t":"m",',
-    tail = '"id":"' .. id .. '","ts":' .. string.format('%.0f', now) .. encoding .. ',"data":' .. data .. '}',
+    tail = '"id":"' .. id .. '","ts":' .. string.format('%.0f', now) .. trace .. encoding .. ',"data":' .. data .. '}',
     -- Not that of a send by HTTP: to have used a key both ways is a mistake, and is told.
     fingerprint = options.key and 'function ' .. redis.sha1hex(kind .. argv[1]), timeline = '', elsewhere = '',
   }

@@ -10,11 +10,12 @@
  * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
  * stringify. What does not start with the mark comes from elsewhere (a bare `PUBLISH`) and is a payload as it stands.
  * On the channel of broadcasts it is the same, with `ttl_ms` after `ts` where the sender gave one; each node makes the
- * `b` frame of it, once for all of its sockets.
+ * `b` frame of it, once for all of its sockets. The trace parent, `tp`, follows these; the Redis function writes it as well.
  */
 import { base64Of, bytesOf } from "./base64.ts";
 import type { AskOrder, CloseOrder, FrameOrder } from "./close_codes.ts";
 import { isJson } from "./json.ts";
+import { readTraceParent } from "./trace_parent.ts";
 
 const MARK = "\u0001uw1";
 const KIND_AT = MARK.length;
@@ -54,12 +55,16 @@ interface EnvelopeOptions {
   ttlMs?: number | undefined;
   /** The group it was sent to. */
   group?: string | undefined;
+  /** As its sender gave it: what is no trace parent is left out. */
+  traceparent?: string | undefined;
 }
 
 /** Characters of a message's tag. */
 const TAG_LENGTH = 8;
 /** An id ends within so many characters: the fields before it are short. */
 const ID_WITHIN = 400;
+/** And the trace parent within so many: before it stand a time and a duration as well. */
+const TRACE_PARENT_WITHIN = ID_WITHIN + 150;
 
 /** Those at its beginning that it has in common with its epoch. */
 export const EPOCH_MARK_LENGTH = 4;
@@ -71,7 +76,7 @@ export function seqFields(seq: number, tag: string): string {
 
 /** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
-  const { id, ts, receipt, ttlMs, group } = options;
+  const { id, ts, receipt, ttlMs, group, traceparent } = options;
   const isBinary = payload.kind === "binary";
   const data = isBinary
     ? `"${base64Of(payload.bytes)}"`
@@ -80,13 +85,15 @@ export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { he
     : payload.text;
   const encoding = isBinary ? ENCODING_FIELD : "";
   const ttl = ttlMs === undefined ? "" : `,"ttl_ms":${ttlMs}`;
+  const parent = traceparent === undefined ? undefined : readTraceParent(traceparent);
+  const trace = parent === undefined ? "" : `,"tp":"${parent}"`;
   // In a string the quotes of a name are escaped, so no name looks like the field with the payload.
   const to = group === undefined ? "" : GROUP_FIELD + JSON.stringify(group);
   const kind = payload.kind.charAt(0); // "j", "t" or "b"
   const head = receipt === undefined
     ? MARK + kind + FRAME_HEAD
     : `${MARK}${kind.toUpperCase()}${receipt};${FRAME_HEAD}${ACK_FIELD}`;
-  return { head, tail: `"id":"${id}","ts":${ts}${ttl}${to}${encoding}${DATA_FIELD}${data}}` };
+  return { head, tail: `"id":"${id}","ts":${ts}${ttl}${trace}${to}${encoding}${DATA_FIELD}${data}}` };
 }
 
 /** Writes the order to close every connection of a user, or those that it says. */
@@ -207,6 +214,12 @@ export function replayedBroadcast(frame: string): string {
 export function timesIn(envelope: string): { ts: number; ttlMs: number | undefined } {
   const [, ts, ttlMs] = /"ts":(\d+)(?:,"ttl_ms":(\d+))?/.exec(envelope) ?? [];
   return { ts: Number(ts), ttlMs: ttlMs === undefined ? undefined : Number(ttlMs) };
+}
+
+/** The trace parent in an envelope; undefined when it has none. It is looked for only where a sender can't write. */
+export function traceParentIn(envelope: string): string | undefined {
+  const times = /"ts":\d+(?:,"ttl_ms":\d+)?(?:,"tp":"([\da-f-]{55})")?/;
+  return times.exec(envelope.slice(0, TRACE_PARENT_WITHIN))?.[1];
 }
 
 /** The payload inside an envelope: what a raw socket gets. */

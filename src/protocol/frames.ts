@@ -54,6 +54,8 @@ export interface MessageFrame {
   id?: string;
   /** Unix milliseconds of the send, or of the arrival when the message had no envelope. */
   ts: number;
+  /** The span that its sender named as that of the send: `traceparent` of W3C Trace Context. */
+  tp?: string;
   /** The group that it was sent to. */
   g?: string;
   /** Set when `data` is bytes in base64. */

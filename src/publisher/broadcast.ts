@@ -9,7 +9,8 @@ import { payloadFrom, type Sendable } from "./payload.ts";
 import type { Receipts } from "./receipts.ts";
 import { checkedId, idempotencyOf, outgoingMessage, type SendOptions } from "./send.ts";
 
-export interface BroadcastOptions extends Pick<SendOptions, "id" | "ttlMs" | "idempotencyKey"> {
+export interface BroadcastOptions
+  extends Pick<SendOptions, "id" | "ttlMs" | "idempotencyKey" | "traceparent"> {
   /** How long to wait for the nodes to say their numbers, in milliseconds. @default 2000 */
   timeoutMs?: number;
 }
@@ -39,7 +40,7 @@ export async function broadcast(
   message: Sendable,
   options: BroadcastOptions,
 ): Promise<BroadcastResult> {
-  const { ttlMs, idempotencyKey, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const { ttlMs, idempotencyKey, traceparent, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
   const { payload, id, idempotency } = appender.checked(() => {
     const payload = payloadFrom(message);
     return {
@@ -51,7 +52,7 @@ export async function broadcast(
   using wait = await receipts.wait();
   const { sockets, nodes = sockets!, ...result } = await appender.append(
     broadcastChannelOf(channelPrefix),
-    outgoingMessage(payload, id, { receipt: wait.receipt, ttlMs }),
+    outgoingMessage(payload, id, { receipt: wait.receipt, ttlMs, traceparent }),
     { ...(ttlMs !== undefined && { ttlMs }), ...(idempotency && { idempotency }) },
   );
   if (result.repeated) return { ...result, nodes };

@@ -67,6 +67,7 @@ export interface PublisherOptions {
 type CheckedSend = ReturnType<typeof checkedSend> & {
   readonly channel: string;
   readonly unacked: UnackedSend | undefined;
+  readonly traceparent: string | undefined;
 };
 
 export class Publisher implements AsyncDisposable {
@@ -146,11 +147,15 @@ export class Publisher implements AsyncDisposable {
    */
   async send(username: string, message: Sendable, options: SendOptions = {}): Promise<SendResult> {
     const send = this.#checked(username, message, options);
-    const { waitAckMs } = options;
+    const { waitAckMs, traceparent } = options;
     const { channel, id, payload, appendOptions, unacked } = send;
     if (waitAckMs === undefined && !unacked) {
       // Awaited, because an async function that returns a promise takes two turns more.
-      return await this.#appender.append(channel, outgoingMessage(payload, id), appendOptions);
+      return await this.#appender.append(
+        channel,
+        outgoingMessage(payload, id, { traceparent }),
+        appendOptions,
+      );
     }
     if (waitAckMs === undefined) return await this.#sendAsked(send, undefined);
     using wait = await this.receipts.wait();
@@ -161,9 +166,13 @@ export class Publisher implements AsyncDisposable {
 
   /** Sends a message whose client is asked to acknowledge it. @param waiter Where receipts go. */
   async #sendAsked(send: CheckedSend, waiter: string | undefined): Promise<SendResult> {
-    const { channel, id, payload, appendOptions, unacked } = send;
+    const { channel, id, payload, appendOptions, unacked, traceparent } = send;
     const receipt = formatReceipt({ waiter, token: unacked?.token });
-    const outgoing = outgoingMessage(payload, id, { receipt, ...(unacked && { ts: unacked.ts }) });
+    const outgoing = outgoingMessage(payload, id, {
+      receipt,
+      traceparent,
+      ...(unacked && { ts: unacked.ts }),
+    });
     const append = () => this.#appender.append(channel, outgoing, appendOptions);
     if (!unacked) return await append();
     const user = channel.slice(this.#prefix.length);
@@ -184,8 +193,8 @@ export class Publisher implements AsyncDisposable {
     message: Sendable,
     options: ManySendOptions & { line?: Line } = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    const { id, line = this.line(), ...appendOptions } = options;
-    const outgoing = outgoingMessage(payloadFrom(message), checkedId(id));
+    const { id, line = this.line(), traceparent, ...appendOptions } = options;
+    const outgoing = outgoingMessage(payloadFrom(message), checkedId(id), { traceparent });
     const bytes = outgoing.head.length + outgoing.tail.length;
     const size = Math.max(1, Math.min(PORTION_SENDS, Math.floor(PORTION_BYTES / bytes)));
     const channels = usernames.map((username) => this.channel(username));
@@ -213,7 +222,7 @@ export class Publisher implements AsyncDisposable {
     message: Sendable,
     options: GroupSendOptions = {},
   ): Promise<GroupSendResult> {
-    const { except, store, waitAckMs, unackedMs } = options;
+    const { except, store, waitAckMs, traceparent } = options;
     const name = this.groups.name(group);
     const { payload, id, appendOptions: { idempotency, ...append } } = checkedSend(
       message,
@@ -226,13 +235,13 @@ export class Publisher implements AsyncDisposable {
       id,
       idempotency,
       options: { ...append, ...(store && { keepFor: store }) },
-      unacked: this.#unackedSend(unackedMs, name),
+      unacked: this.#unackedSend(options, name),
     };
     const { unacked } = send;
     const write = (id: string, waiter?: string) =>
       outgoingMessage(payload, id, {
         receipt: formatReceipt({ waiter, token: unacked?.token }),
-        group: name,
+        ...{ group: name, traceparent },
         ...(unacked && { ts: unacked.ts }),
       });
     if (waitAckMs === undefined) return (await this.#groupSender.send({ ...send, write })).result;
@@ -377,7 +386,8 @@ export class Publisher implements AsyncDisposable {
     return this.#appender.checked(() => ({
       ...checkedSend(message, options, this.keepsHistory),
       channel: this.channel(username),
-      unacked: this.#unackedSend(options.unackedMs),
+      unacked: this.#unackedSend(options),
+      traceparent: options.traceparent,
     }));
   }
 
@@ -385,9 +395,9 @@ export class Publisher implements AsyncDisposable {
     return { broker: this.#broker, receipts: this.receipts, channel: this.channel(username) };
   }
 
-  #unackedSend(unackedMs: number | undefined, group?: string): UnackedSend | undefined {
+  #unackedSend({ unackedMs, traceparent }: SendOptions, group?: string): UnackedSend | undefined {
     if (unackedMs === undefined) return undefined;
     const { keepsHistory } = this;
-    return new UnackedSend(this.#unacked, { unackedMs, keepsHistory, ...(group !== undefined && { group }) });
+    return new UnackedSend(this.#unacked, { unackedMs, keepsHistory, group, traceparent });
   }
 }

@@ -35,11 +35,16 @@ export interface SendOptions {
    * once, when the user is offline, and else not. Only in the process of a service that is set up for it.
    */
   unackedMs?: number;
+  /**
+   * The span that the send is a part of, as the `traceparent` of W3C Trace Context: clients get it with the message. What is
+   * none is left out.
+   */
+  traceparent?: string;
 }
 
 /** What may be said of a message to many users. */
 export type ManySendOptions =
-  & Pick<SendOptions, "id" | "ttlMs" | "expectOnline">
+  & Pick<SendOptions, "id" | "ttlMs" | "expectOnline" | "traceparent">
   /** Tells each of the sends from others, see `Publisher.claim`. */
   & Pick<AppendOptions, "idempotency">;
 
@@ -126,6 +131,7 @@ export function checkedSend(
  * @param options.ts When it was sent. @default now
  * @param options.ttlMs How long it is kept, where that is to stand in it.
  * @param options.group To which it is sent.
+ * @param options.traceparent As its sender gave it.
  */
 export function outgoingMessage(
   payload: Payload,
@@ -135,6 +141,7 @@ export function outgoingMessage(
     ts?: number;
     ttlMs?: number | undefined;
     group?: string | undefined;
+    traceparent?: string | undefined;
   } = {},
 ): OutgoingMessage {
   return { id, ...formatEnvelope(payload, { id, ts: Date.now(), ...options }) };

@@ -1,6 +1,7 @@
 /** One send of which it is told who has not confirmed it in time: noted before it goes out, and cleared when it did not. */
 import type { UnackedStore, WatchedMessage } from "../events/unacked.ts";
 import { BrokerUnavailableError, InvalidMessageError } from "../protocol/errors.ts";
+import { readTraceParent } from "../protocol/trace_parent.ts";
 import { nothingSent } from "./send.ts";
 
 /** Where it is noted. */
@@ -14,12 +15,18 @@ export class UnackedSend {
   readonly ts: number = Date.now();
   readonly #book: UnackedBook;
   readonly #group: string | undefined;
+  readonly #traceparent: string | undefined;
   readonly #afterMs: number;
 
   /** @throws {InvalidMessageError} when nobody is told, or confirmations can't be told apart. */
   constructor(
     book: UnackedBook | undefined,
-    { unackedMs, group, keepsHistory }: { unackedMs: number; group?: string; keepsHistory: boolean },
+    { unackedMs, group, keepsHistory, traceparent }: {
+      unackedMs: number;
+      keepsHistory: boolean;
+      group?: string | undefined;
+      traceparent?: string | undefined;
+    },
   ) {
     if (!book) {
       throw new InvalidMessageError(
@@ -36,6 +43,7 @@ export class UnackedSend {
     }
     this.#book = book;
     this.#group = group;
+    this.#traceparent = traceparent === undefined ? undefined : readTraceParent(traceparent);
     this.#afterMs = Math.round(unackedMs);
   }
 
@@ -54,6 +62,7 @@ export class UnackedSend {
     const message: WatchedMessage = {
       ...{ token: this.token, id, ts: this.ts, afterMs: this.#afterMs },
       group: this.#group,
+      traceparent: this.#traceparent,
     };
     await this.#book.watch(message, users).catch(nothingSent);
     let result: Result;

@@ -26,6 +26,7 @@ import { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
+import { openSpans } from "../metrics/spans.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
 import type { Pem } from "../config/pem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
@@ -215,15 +216,16 @@ function openParts(
     files,
     lostSockets: () => connections.lost,
   });
+  const spans = openSpans(VERSION);
   const foldUsernames = config.usernameCase === "lower";
   const events = openEvents({
-    ...{ config, node, log: levels.in("webhooks"), engine, connections, metrics, onUsersChanged },
+    ...{ config, node, log: levels.in("webhooks"), engine, connections, metrics, spans, onUsersChanged },
     version: VERSION,
   });
   const unacked = events?.unacked;
   const publisher = new Publisher(broker, history, { ...config, groups, foldUsernames, metrics, unacked });
   const broadcasts: Broadcasts = new Broadcasts({
-    ...{ ...config, broker, history, metrics, log: levels.in("session"), registry: connections },
+    ...{ ...config, broker, history, metrics, spans, log: levels.in("session"), registry: connections },
     receipts: publisher.receipts,
     onForeign: foreignWarning(levels.in("session")),
   });
@@ -234,7 +236,7 @@ function openParts(
   });
   return {
     ...{ config, node, levels, log: levels.in("http"), files, names, engine, auth, watch, turnstile },
-    ...{ connections, metrics, publisher, broadcasts, hasOpsSocket, events, draining, asked },
+    ...{ connections, metrics, publisher, broadcasts, hasOpsSocket, events, draining, asked, spans },
   };
 }
 

@@ -7,10 +7,11 @@ import { Presence } from "../events/presence.ts";
 import { Unacked } from "../events/unacked_teller.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import type { Spans } from "../metrics/spans.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Registry } from "../session/registry.ts";
 import { Carrier } from "../webhooks/carrier.ts";
-import { type Delivery, Webhook } from "../webhooks/webhook.ts";
+import { type Delivery, type Message, Webhook } from "../webhooks/webhook.ts";
 
 /** A user came online, or went offline. Ignore it when `n` is smaller than that of the last change of this user. */
 export interface UserChange {
@@ -33,6 +34,7 @@ interface EventsParts {
   readonly engine: Engine;
   readonly connections: Registry;
   readonly metrics: Metrics;
+  readonly spans: Spans | undefined;
   readonly onUsersChanged: OnUsersChanged | undefined;
 }
 
@@ -49,14 +51,14 @@ export interface Events {
 
 /** @returns Undefined when nobody is to be told anything. */
 export function openEvents(parts: EventsParts): Events | undefined {
-  const { config, node, version, log, engine, connections, metrics, onUsersChanged } = parts;
+  const { config, node, version, log, engine, connections, metrics, spans, onUsersChanged } = parts;
   const { webhookUrl: url, webhookSecrets: secrets, webhookTimeoutMs: timeoutMs } = config;
   const told = (what: "users" | "unacked") => url !== undefined && config.webhookEvents.includes(what);
   const hasPresence = told("users") || onUsersChanged !== undefined;
   if (!hasPresence && !told("unacked")) return undefined;
   const webhook = url === undefined
     ? undefined
-    : new Webhook({ url, secrets: secrets ?? [], timeoutMs, userAgent: `userwire/${version}` });
+    : new Webhook({ url, secrets: secrets ?? [], timeoutMs, spans, userAgent: `userwire/${version}` });
   const store = openEventStore(engine, {
     node,
     channelPrefix: config.channelPrefix,
@@ -71,7 +73,9 @@ export function openEvents(parts: EventsParts): Events | undefined {
         const refusal = await hand(entry, onUsersChanged);
         if (refusal) return refusal;
       }
-      return webhook && told(isUnacked ? "unacked" : "users") ? await webhook.post(entry) : DELIVERED;
+      return webhook && told(isUnacked ? "unacked" : "users")
+        ? await webhook.post(isUnacked ? traced(entry) : entry)
+        : DELIVERED;
     },
   });
   const onEvent = () => carrier.wake();
@@ -94,6 +98,12 @@ export function openEvents(parts: EventsParts): Events | undefined {
 }
 
 const DELIVERED: Delivery = { outcome: "delivered", status: 204, body: "", headers: new Headers() };
+
+/** With the span of the send as its own header, which a backend's instrumentation reads by itself. */
+function traced(entry: Entry): Message {
+  const { traceparent } = JSON.parse(entry.data) as { traceparent?: string };
+  return { ...entry, traceparent };
+}
 
 /** @returns What went wrong, if anything did. */
 async function hand({ data, type }: Entry, listener: OnUsersChanged): Promise<Delivery | undefined> {

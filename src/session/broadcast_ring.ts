@@ -30,14 +30,14 @@ export class BroadcastMessage {
   readonly receipt: string | undefined;
   /** To how many connections it was given, or is kept for. */
   handed = 0;
-  readonly #source: Payload;
+  /** An envelope, or a payload that was published without one. */
+  readonly source: Payload;
   #replayFrame: string | undefined;
   #payload: Payload | undefined;
 
-  /** @param source An envelope, or a payload that was published without one. */
   constructor(source: Payload, byteLength: number | undefined) {
     const isOurs = typeof source === "string" && isEnvelope(source);
-    this.#source = source;
+    this.source = source;
     this.frame = broadcastFrameOf(isOurs ? frameOf(source) : wrapForeign(source, Date.now()));
     this.byteLength = byteLength ?? Buffer.byteLength(source);
     this.receipt = isOurs ? receiptOf(source) : undefined;
@@ -51,7 +51,7 @@ export class BroadcastMessage {
 
   /** What raw connections get. */
   get payload(): Payload {
-    return this.#payload ??= payloadIn(this.#source as string);
+    return this.#payload ??= payloadIn(this.source as string);
   }
 }
 

@@ -14,6 +14,7 @@ import type { Broker, Subscriber, Subscription } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import type { Spans } from "../metrics/spans.ts";
 import { isEnvelope, isOrder, receiptOf, seqOf, tagIn } from "../protocol/envelope.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { GapFrame } from "../protocol/frames.ts";
@@ -33,6 +34,7 @@ export interface BroadcastsParts {
   readonly receipts: Pick<Receipts, "report">;
   readonly metrics: Pick<Metrics, "broadcasts">;
   readonly log: Log;
+  readonly spans?: Pick<Spans, "delivered"> | undefined;
   readonly channelPrefix: string;
   /** Messages that are replayed to a client at most. */
   readonly maxReplay: number;
@@ -204,7 +206,9 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   #handOut(message: BroadcastMessage): void {
     this.#silentTicks = 0;
     this.#parts.metrics.broadcasts++;
-    const { receipt } = message;
+    const { receipt, source } = message;
+    // One for all connections of this node.
+    this.#parts.spans?.delivered(source, { "userwire.broadcast": true });
     const isCounted = receipt !== undefined && this.#counted.delete(receipt);
     if (isCounted) this.#due.push({ index: this.ring.end - 1, message });
     void this.#serve();

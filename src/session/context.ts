@@ -2,6 +2,7 @@
 import type { Auth } from "../auth/auth.ts";
 import type { Log } from "../log/log.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import type { Spans } from "../metrics/spans.ts";
 import type { Receipts } from "../publisher/receipts.ts";
 import type { Requests } from "../requests/requests.ts";
 import type { InboundLimits } from "./inbound_quota.ts";
@@ -31,6 +32,8 @@ export interface SessionContext {
   /** Hears who has confirmed a message that is watched; undefined when nobody is told. */
   readonly unacked?: { unwatch(token: string, users: readonly string[]): Promise<void> } | undefined;
   readonly receipts: Pick<Receipts, "handed" | "confirm" | "present">;
+  /** Makes spans of deliveries; undefined where none are exported. */
+  readonly spans?: Pick<Spans, "delivered"> | undefined;
   /** On the user's channel came a message with a number that is not of this installation's history. */
   onForeign(username: string): void;
 }

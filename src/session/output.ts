@@ -14,6 +14,7 @@ import {
   receiptOf,
   replayFrameOf,
   seqOf,
+  traceParentIn,
   wrapForeign,
 } from "../protocol/envelope.ts";
 import { type BroadcastGapFrame, formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
@@ -64,7 +65,7 @@ export class Output implements ReplayOutput {
       return false;
     }
     this.#silentTicks = 0;
-    if (this.#context.log.level === "debug") this.#trace(envelope, isReplayed);
+    this.#trace(envelope, isReplayed);
     if (isReplayed) this.#metrics.replayed++;
     const receipt = receiptOf(envelope);
     if (receipt !== undefined) {
@@ -83,7 +84,7 @@ export class Output implements ReplayOutput {
       ? wrapForeign(payload, Date.now())
       : payload;
     if (!this.#write(frame, byteLength)) return false;
-    if (this.#context.log.level === "debug") this.#trace(payload, false);
+    this.#trace(payload, false);
     this.#silentTicks = 0;
     return true;
   }
@@ -195,14 +196,22 @@ export class Output implements ReplayOutput {
     );
   }
 
-  /** Says which message was written. Its id leads to the line of the send. */
+  /** Says which message was written, where somebody listens. Its id leads to the line of the send. */
   #trace(payload: string | Uint8Array<ArrayBuffer>, isReplayed: boolean): void {
+    const { log, spans } = this.#context;
+    spans?.delivered(payload, {
+      "userwire.user": this.#owner.username,
+      "userwire.conn": this.#owner.id,
+      "userwire.replayed": isReplayed,
+    });
+    if (log.level !== "debug") return;
     const ours = typeof payload === "string" && isEnvelope(payload) ? payload : undefined;
-    this.#context.log.debug("message delivered", {
+    log.debug("message delivered", {
       ...this.#who,
       id: ours && idOf(ours),
       seq: ours && (seqOf(ours) || undefined),
       replayed: isReplayed || undefined,
+      traceparent: ours && traceParentIn(ours),
     });
   }
 

@@ -2,6 +2,7 @@
  * One request to the backend: signed, bounded in time and in the size of the answer, to the address that the setting names
  * and nowhere else.
  */
+import type { Spans } from "../metrics/spans.ts";
 import { messageOf } from "../protocol/errors.ts";
 import { sign } from "../protocol/signature.ts";
 
@@ -47,6 +48,8 @@ export interface WebhookOptions {
   readonly userAgent: string;
   /** Connections that are kept for the next ones. @default 8 */
   readonly maxIdle?: number;
+  /** Where Deno exports spans, it writes the header with the trace parent itself. */
+  readonly spans?: Pick<Spans, "within"> | undefined;
 }
 
 export interface Message {
@@ -56,6 +59,8 @@ export interface Message {
   readonly atMs: number;
   /** JSON. */
   readonly data: string;
+  /** The span that it comes from. */
+  readonly traceparent?: string | undefined;
 }
 
 /** An answer may have so many bytes. */
@@ -86,15 +91,15 @@ export class Webhook implements Disposable {
    * @param signal Breaks it off.
    */
   async send(message: Message, signal?: AbortSignal): Promise<Answered | Unanswered> {
-    const { url, secrets, timeoutMs, userAgent } = this.#options;
-    const { id, type, atMs, data } = message;
+    const { url, secrets, timeoutMs, userAgent, spans } = this.#options;
+    const { id, type, atMs, data, traceparent } = message;
     const head = JSON.stringify({ type, timestamp: new Date(atMs).toISOString() });
     const body = `${head.slice(0, -1)},"data":${data}}`;
     const timestampS = Math.floor(Date.now() / 1_000);
     const timeout = AbortSignal.timeout(timeoutMs);
     const signals = [timeout, this.#closing.signal, ...(signal ? [signal] : [])];
     try {
-      const response = await fetch(url, {
+      const init = {
         method: "POST",
         headers: {
           "content-type": "application/json",
@@ -102,13 +107,17 @@ export class Webhook implements Disposable {
           "webhook-id": id,
           "webhook-timestamp": String(timestampS),
           "webhook-signature": await sign(secrets, id, timestampS, body),
+          ...(traceparent !== undefined && !spans && { traceparent }),
         },
         body,
         // An answer must not choose where the next request goes.
-        redirect: "manual",
+        redirect: "manual" as const,
         signal: AbortSignal.any(signals),
         client: this.#client,
-      });
+      };
+      const response = traceparent !== undefined && spans
+        ? await spans.within(traceparent, () => fetch(url, init))
+        : await fetch(url, init);
       const { status, headers } = response;
       return { status, headers, body: await textOf(response) };
     } catch (error) {

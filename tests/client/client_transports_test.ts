@@ -277,7 +277,8 @@ Deno.test("Client that closes a stream lets go of it itself, and does not wait f
   globalThis.fetch = () => {
     const text = 'data: {"t":"hi","v":1,"conn":"c","user":"alice","max":65536,"ping":25}\n\n';
     const body = new ReadableStream({
-      start: (controller) => controller.enqueue(new TextEncoder().encode(text)),
+      // Not before whoever asked for it listens.
+      start: (controller) => void setTimeout(() => controller.enqueue(new TextEncoder().encode(text)), 0),
       cancel: () => void (isCancelled = true),
     });
     return Promise.resolve(new Response(body, { headers: { "content-type": "text/event-stream" } }));

@@ -173,11 +173,17 @@ async def resumed_after_a_restart_of_the_program():
         assert (await following(messages)).data == 1
         position = messages.position
     await until_online("again", 0)
-    sent = await in_thread(sender.send, "again", 2)
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    sent = await in_thread(sender.send, "again", 2, traceparent=parent)
     assert sent.stored and sent.sockets == 0
     async with connect("again", resume=position) as messages:
         message = await following(messages)
-        assert message.data == 2 and message.replayed
+        assert message.data == 2 and message.replayed and message.traceparent == parent
+        for no_parent in ("a\r\nb: c", "", "é", "none"):
+            await in_thread(sender.send, "again", 3, traceparent=no_parent)
+            assert (await following(messages)).traceparent is None
+        await in_thread(sender.batch, [{"to": "again", "data": 4}], traceparent=parent)
+        assert (await following(messages)).traceparent == parent
 
 
 async def resumed_after_a_break():

@@ -3,6 +3,7 @@ import { assertEquals } from "@std/assert";
 import { MOST_DUE } from "../../src/events/events.ts";
 import type { WatchedMessage } from "../../src/events/unacked.ts";
 import { until } from "../../testkit/deadline.ts";
+import { SAMPLED } from "../../testkit/trace_parents.ts";
 import type { EventNode, NodeOptions } from "./events.ts";
 
 /** Longer than any test takes. */
@@ -39,7 +40,7 @@ export function unackedContract(
 
   it("tells a message that nobody has confirmed in time, once, with what is known of it", async (node) => {
     const there = await node.subscribe("bob");
-    const watched = message("t1", 1, { group: 'te"am' });
+    const watched = message("t1", 1, { group: 'te"am', traceparent: SAMPLED });
     await node.store.watch(message("t2", LATER_MS), ["alice", "carol"]);
     await node.store.watch(watched, ["alice", "bob"]);
     await node.store.sent(watched, ["alice"], 7);
@@ -49,7 +50,7 @@ export function unackedContract(
       found.push(...await told(node));
       return found.length === 2;
     }, "both to be told");
-    const common = { id: "id-t1", ts: 1_700_000_000_000, group: 'te"am' };
+    const common = { id: "id-t1", ts: 1_700_000_000_000, group: 'te"am', traceparent: SAMPLED };
     assertEquals(found.sort((a, b) => String(a.user) < String(b.user) ? -1 : 1), [
       { user: "alice", ...common, seq: 7, sockets: 0 },
       { user: "bob", ...common, sockets: 1 },

@@ -7,7 +7,7 @@ import fc from "../packages/fast_check.ts";
 import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { functionLibrary, type FunctionSettings, isOlder } from "../../src/history/function_library.ts";
 import type { HistoryLimits } from "../../src/history/history.ts";
-import { formatEnvelope } from "../../src/protocol/envelope.ts";
+import { formatEnvelope, frameOf } from "../../src/protocol/envelope.ts";
 import { isJson } from "../../src/protocol/json.ts";
 import { commandsOf } from "../../src/redis/script.ts";
 import { PLAIN, SHARDED } from "../../src/redis/pubsub_words.ts";
@@ -19,6 +19,7 @@ import { memoryLog } from "../../testkit/memory_log.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { TRACE_PARENTS } from "../../testkit/trace_parents.ts";
 
 const SETTINGS: FunctionSettings = { count: 100, ttlMs: 300_000, maxBytes: 65_536 };
 const LARGE = 8 * 1_024 * 1_024;
@@ -200,7 +201,10 @@ redisTest("The function refuses what is wrong, says why, and has done nothing th
     [["1", KEY, "a===", "as", "base64"], /not base64/],
     [["1", KEY, "abc", "as", "base64"], /not base64/],
     [["1", KEY, JSON.stringify("x".repeat(99))], /101 bytes of at most 100/],
-    [["1", KEY, "1", "tll", "60"], /there is no option "tll": there are ttl, key, id, expect and as/],
+    [
+      ["1", KEY, "1", "tll", "60"],
+      /there is no option "tll": there are ttl, key, id, expect, as and traceparent/,
+    ],
     [["1", KEY, "1", "ttl"], /the option ttl has no value/],
     [["1", KEY, "1", "ttl", "0"], /the option ttl must be a number of seconds/],
     [["1", KEY, "1", "ttl", "-1"], /the option ttl/],
@@ -220,6 +224,20 @@ redisTest("The function refuses what is wrong, says why, and has done nothing th
   }
   assertEquals(await redis.cli("KEYS", "*"), []);
   await assertRejects(() => redis.cli("FCALL_RO", "userwire_online", 0), Error, "INVALID give 1 to 1000");
+});
+
+redisTest("The function reads a trace parent as a node does, and leaves out what is none", async () => {
+  await using redis = await RedisServer.start();
+  await load(redis);
+  for (const [traceparent] of TRACE_PARENTS) {
+    const [, , , id] = await send(redis, '{"order":7}', "traceparent", traceparent);
+    const [[, [, envelope]]] = await redis.cli("XREVRANGE", `${KEY}:inbox`, "+", "-", "COUNT", "1") as [
+      [string, [string, string]],
+    ];
+    const { ts } = JSON.parse(frameOf(envelope));
+    const { tail } = formatEnvelope({ kind: "json", text: '{"order":7}' }, { id, ts, traceparent });
+    assertEquals(envelope.slice(-tail.length - 2), `",${tail}`, traceparent.slice(0, 99));
+  }
 });
 
 redisTest("The function takes no payload that JSON.parse refuses", async () => {

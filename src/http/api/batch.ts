@@ -12,7 +12,7 @@ import { BatchItem, type Item, MAX_BATCH_ITEMS, readBatch } from "./batch_items.
 import { MAX_LINES, NDJSON } from "./batch_lines.ts";
 import { ItemResult, type Outcomes, resultOf } from "./batch_result.ts";
 import { authorize, type Call } from "./call.ts";
-import { BODY_REFUSALS, IdempotencyHeader, no, REFUSALS, SECURITY } from "./shapes.ts";
+import { BODY_REFUSALS, no, REFUSALS, SECURITY, SendHeaders, traceparentOf } from "./shapes.ts";
 
 const Batch = z.strictObject({
   items: z.array(BatchItem).min(1).max(MAX_BATCH_ITEMS),
@@ -33,7 +33,7 @@ export const batch: Call = {
       `As \`${NDJSON}\` the body has one item a line, up to ${MAX_LINES}, and the answer one result a line in the same ` +
       "order. Each line is sent when it is read, and stands for itself: one that is wrong has an `error` in its place.",
     request: {
-      headers: IdempotencyHeader,
+      headers: SendHeaders,
       body: {
         required: true,
         content: { "application/json": { schema: Batch }, [NDJSON]: { schema: { type: "string" } } },
@@ -72,18 +72,21 @@ export const batch: Call = {
         key: `call ${caller.name} ${key}`,
         fingerprint: createHash("sha256").update(body).digest("base64url"),
       },
+      traceparentOf(c.req.raw),
     );
   },
 };
 
 /**
  * @param idempotency Under which the call may be repeated, and what tells it from others.
+ * @param trace The span that it is a part of, for the options of each send.
  * @throws {IdempotencyConflictError | BrokerUnavailableError} also when every item failed by the broker.
  */
 async function sendBatch(
   publisher: Publisher,
   items: readonly Item[],
   idempotency: ManySendOptions["idempotency"],
+  trace: Pick<ManySendOptions, "traceparent">,
 ): Promise<Response> {
   // Once for the whole call, so that another call with this key sends nothing at all; then each send is remembered by
   // itself, so that a repetition sends what the first try could not.
@@ -97,6 +100,7 @@ async function sendBatch(
     sending.push(publisher.sendToAll(users, payload, {
       id,
       line,
+      ...trace,
       ...(ttlMs !== undefined && { ttlMs }),
       ...(expectOnline && { expectOnline }),
       ...(idempotency && { idempotency: { ...idempotency, key: `${idempotency.key} ${nth}` } }),

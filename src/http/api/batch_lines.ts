@@ -18,6 +18,7 @@ import { EFFECT_ON_FAILURE, problem, problemOf, RequestFault } from "../problem.
 import { readItem } from "./batch_items.ts";
 import { resultOf } from "./batch_result.ts";
 import type { Api } from "./call.ts";
+import { traceparentOf } from "./shapes.ts";
 
 export const NDJSON = "application/x-ndjson";
 
@@ -61,7 +62,7 @@ export class LineCalls {
       );
     }
     this.#open++;
-    const call = new LineCall(api, caller, key, this.#limits);
+    const call = new LineCall(api, caller, { key, ...traceparentOf(request) }, this.#limits);
     call.run(body).catch((error: unknown) => {
       api.log.error("request failed", { reason: messageOf(error) });
     }).finally(() => this.#open--);
@@ -81,6 +82,7 @@ class LineCall {
   readonly #api: Api;
   readonly #caller: Caller;
   readonly #key: string | null;
+  readonly #trace: { traceparent?: string };
   readonly #deadlines: Deadlines;
   readonly #limits: Required<Limits>;
   readonly #leaving = new AbortController();
@@ -94,10 +96,16 @@ class LineCall {
   #controller!: ReadableStreamDefaultController<Uint8Array>;
   #onTaken: () => void = () => {};
 
-  constructor(api: Api, caller: Caller, key: string | null, limits: Required<Limits>) {
+  constructor(
+    api: Api,
+    caller: Caller,
+    { key, ...trace }: { key: string | null; traceparent?: string },
+    limits: Required<Limits>,
+  ) {
     this.#api = api;
     this.#caller = caller;
     this.#key = key;
+    this.#trace = trace;
     this.#deadlines = api.bodies.bulk.deadlines;
     this.#limits = limits;
     this.#line = api.publisher.line();
@@ -200,6 +208,7 @@ class LineCall {
       const sending = publisher.sendToAll(users, payload, {
         id,
         line: this.#line,
+        ...this.#trace,
         ...(ttlMs !== undefined && { ttlMs }),
         ...(expectOnline && { expectOnline }),
         ...(this.#key !== null && {

@@ -8,7 +8,6 @@ import {
   BODY_REFUSALS,
   check,
   id,
-  IdempotencyHeader,
   json,
   MAX_TTL_S,
   no,
@@ -16,6 +15,8 @@ import {
   PAYLOAD,
   REFUSALS,
   SECURITY,
+  SendHeaders,
+  traceparentOf,
 } from "./shapes.ts";
 
 const BroadcastQuery = z.strictObject({
@@ -54,7 +55,7 @@ export const broadcast: Call = {
     security: SECURITY,
     summary: "Send a message to everybody who is connected",
     description: "The body is the payload, as of a message to a user. The key needs the pattern `*`.",
-    request: { query: BroadcastQuery, headers: IdempotencyHeader, body: PAYLOAD },
+    request: { query: BroadcastQuery, headers: SendHeaders, body: PAYLOAD },
     responses: {
       200: json(BroadcastReceipt, "It was handed to that many nodes and sockets"),
       422: no("The idempotency key was used for another broadcast"),
@@ -74,6 +75,7 @@ export const broadcast: Call = {
     const { repeated, ...result } = await api.publisher.broadcast(payload, {
       ...(ttl !== undefined && { ttlMs: ttl * 1_000 }),
       ...(idempotencyKey !== null && { idempotencyKey }),
+      ...traceparentOf(request),
     });
     return c.json(result, 200, repeated ? { "idempotent-replayed": "true" } : {});
   },

@@ -12,16 +12,17 @@ import {
   DEFAULT_ACK_TIMEOUT_MS,
   GroupParameter,
   id,
-  IdempotencyHeader,
   json,
   no,
   nodes,
   PAYLOAD,
   REFUSALS,
   SECURITY,
+  SendHeaders,
   sendQuery,
   sockets,
   TIMEOUT_RULE,
+  traceparentOf,
   username,
 } from "./shapes.ts";
 
@@ -66,7 +67,7 @@ export const groupSend: Call = {
     request: {
       params: GroupParameter,
       query: GroupSendQuery,
-      headers: IdempotencyHeader,
+      headers: SendHeaders,
       body: PAYLOAD,
     },
     responses: {
@@ -99,6 +100,7 @@ export const groupSend: Call = {
         ...(ttl !== undefined && { ttlMs: ttl * 1_000 }),
         ...(unacked !== undefined && { unackedMs: unacked * 1_000 }),
         ...(idempotencyKey !== null && { idempotencyKey }),
+        ...traceparentOf(c.req.raw),
       }));
   },
 };

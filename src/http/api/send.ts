@@ -8,6 +8,7 @@ import { InvalidMessageError } from "../../protocol/errors.ts";
 import type { Log } from "../../log/log.ts";
 import type { Metrics } from "../../metrics/metrics.ts";
 import type { Payload } from "../../protocol/envelope.ts";
+import { readTraceParent } from "../../protocol/trace_parent.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
 import type { SendOptions } from "../../publisher/send.ts";
 import { type BodyLimits, readPayload } from "../body.ts";
@@ -20,13 +21,13 @@ import {
   DEFAULT_ACK_TIMEOUT_MS,
   epoch,
   id,
-  IdempotencyHeader,
   json,
   no,
   nodes,
   PAYLOAD,
   REFUSALS,
   SECURITY,
+  SendHeaders,
   sendQuery,
   seq,
   sockets,
@@ -73,7 +74,7 @@ const ROUTE = createRoute({
   request: {
     params: UserParameter,
     query: SendQuery,
-    headers: IdempotencyHeader,
+    headers: SendHeaders,
     body: PAYLOAD,
   },
   responses: {
@@ -139,9 +140,14 @@ export async function answerSend(
   }
   const idempotencyKey = request.headers.get("idempotency-key");
   if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
+  const traceparent = request.headers.get("traceparent");
+  if (traceparent !== null) options.traceparent = traceparent;
   const { repeated, ...result } = await context.publisher.send(username, payload, options);
   if (context.log.level === "debug") {
-    context.log.debug("message sent", { request_id: requestId, user: username, repeated, ...result });
+    context.log.debug("message sent", {
+      ...{ request_id: requestId, user: username, repeated, ...result },
+      traceparent: traceparent === null ? undefined : readTraceParent(traceparent),
+    });
   }
   const isOnline = (result.nodes ?? result.sockets) > 0;
   return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {

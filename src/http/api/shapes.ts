@@ -79,11 +79,20 @@ export const epoch = z.string().optional().openapi({
   example: "Zk3vQ9aB",
 });
 
-export const IdempotencyHeader = z.object({
+export const SendHeaders = z.object({
   "idempotency-key": z.string().optional().openapi({
     description: "Sends with the same key within five minutes are one; a repetition gets the first answer",
   }),
+  traceparent: z.string().optional().openapi({
+    description: "The span that the send is a part of (W3C Trace Context): clients get it with the message",
+  }),
 });
+
+/** The trace parent in the headers of a send, for its options. */
+export function traceparentOf({ headers }: Request): { traceparent?: string } {
+  const traceparent = headers.get("traceparent");
+  return traceparent === null ? {} : { traceparent };
+}
 
 export const Readiness = z.object({
   ready: z.boolean(),
