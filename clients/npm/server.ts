@@ -10,6 +10,7 @@
  * sent once however often it is repeated.
  */
 import { base64Of } from "../../src/protocol/base64.ts";
+import type { Connection } from "../../src/publisher/connections.ts";
 import { readTraceParent } from "../../src/protocol/trace_parent.ts";
 import { payloadFrom, type Sendable } from "../../src/publisher/payload.ts";
 import { Caller, type ServerOptions } from "./call.ts";
@@ -24,6 +25,7 @@ export {
   WebhookVerificationError,
 } from "../../src/protocol/signature.ts";
 export type { GroupInfo, GroupMembers, Groups, GroupSent, GroupUpdate } from "./groups.ts";
+export type { Connection } from "../../src/publisher/connections.ts";
 export type { Sendable } from "../../src/publisher/payload.ts";
 export { type Answer, type Fetch, type FetchInit, type ServerOptions, UserwireError } from "./call.ts";
 
@@ -95,6 +97,17 @@ export interface BatchResult extends Sent {
   readonly error?: { readonly code: string; readonly detail: string };
 }
 
+/** The connections of a user that have answered. */
+export interface Connections {
+  readonly items: readonly Connection[];
+  /** How many were asked; missing where the service's subscriptions are shared, see `nodes`. */
+  readonly sockets?: number;
+  /** How many nodes were asked for all they hold, where subscriptions are shared. */
+  readonly nodes?: number;
+  /** How many of these did not answer in 2 s: 0 when the list is complete. */
+  readonly unanswered: number;
+}
+
 /** A service of Userwire. Each method throws a `UserwireError` when the call is refused or can't be made. */
 export interface Server {
   /**
@@ -133,6 +146,18 @@ export interface Server {
     user: string,
     options?: { readonly code?: number | undefined; readonly why?: string | undefined },
   ): Promise<{ closed?: number; nodes?: number }>;
+  /** Every connection of a user, on all nodes. */
+  connections(user: string): Promise<Connections>;
+  /**
+   * Closes one connection of a user, as `kick` does all of them.
+   * @param conn Its id.
+   * @throws {UserwireError} with the code `connection_not_found` when the user has none of this id.
+   */
+  closeConnection(
+    user: string,
+    conn: string,
+    options?: { readonly code?: number | undefined; readonly why?: string | undefined },
+  ): Promise<void>;
   /**
    * Lets a user's tokens and tickets in no more, and closes the sockets they let in.
    * @param options.jti The one token that is meant. @param options.issuedBefore Unix seconds: all that are older.
@@ -199,6 +224,14 @@ export function createServer(options: ServerOptions): Server {
     async kick(user, { code, why } = {}) {
       const path = `${userPath(user)}/connections${query({ code, why })}`;
       return (await caller.call<{ closed?: number; nodes?: number }>({ method: "DELETE", path })).body;
+    },
+    async connections(user) {
+      const path = `${userPath(user)}/connections`;
+      return (await caller.call<Connections>({ method: "GET", path })).body;
+    },
+    async closeConnection(user, conn, { code, why } = {}) {
+      const path = `${userPath(user)}/connections/${encodeURIComponent(conn)}${query({ code, why })}`;
+      await caller.call({ method: "DELETE", path });
     },
     async revoke(user, { jti, issuedBefore } = {}) {
       const asked = JSON.stringify({ jti, issued_before: issuedBefore });

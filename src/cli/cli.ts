@@ -17,6 +17,7 @@ import {
 import { addBroadcast } from "./broadcast.ts";
 import { addCompletions } from "./completions.ts";
 import { addConfig } from "./config.ts";
+import { addConnections } from "./connections.ts";
 import { addDoctor } from "./doctor.ts";
 import { addGroup } from "./group.ts";
 import { addKey } from "./key.ts";
@@ -83,6 +84,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addBroadcast(program, shell);
   addListen(program, shell);
   addWho(program, shell);
+  addConnections(program, shell);
   addGroup(program, shell);
   addKey(program, shell);
   addWebhook(program, shell);

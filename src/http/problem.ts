@@ -45,6 +45,7 @@ const PROBLEMS = {
   headers_too_large: { status: 431, title: "The headers are too large" },
   internal: { status: 500, title: "Internal server error" },
   broker_unavailable: { status: 503, title: "The broker is not available" },
+  nodes_silent: { status: 503, title: "Nodes did not answer in time" },
   keys_unavailable: { status: 503, title: "The keys that verify tokens are not available" },
   draining: { status: 503, title: "The node takes no more connections" },
   out_of_files: { status: 503, title: "The node has run out of file descriptors" },

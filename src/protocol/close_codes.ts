@@ -1,4 +1,4 @@
-/** Why connections end: close codes and reasons, and the order to close. */
+/** Why connections end: close codes and reasons; and orders to connections, to close among them. */
 
 /**
  * Why a connection ends. A client may apply one rule blindly: 1000 and 44xx mean stop, everything else means
@@ -45,6 +45,13 @@ export interface FrameOrder {
   readonly frame: string;
   /** Where to say that it was taken. */
   readonly receipt: string;
+}
+
+/** A question to all of a user's connections: each says what it is, and one of them may be told to close. */
+export interface AskOrder {
+  /** Where to answer. */
+  readonly asker: string;
+  readonly close?: CloseReason & { readonly conn: string } | undefined;
 }
 
 /** What is let in no more: one token by its id (`jti`), or all issued before a time in Unix seconds. */

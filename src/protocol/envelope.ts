@@ -4,7 +4,7 @@
  *
  *     U+0001 "uw1" kind frame                 kind "j" JSON, "t" text, "b" binary
  *     U+0001 "uw1" KIND receipt ";" frame     the same in capitals: the sender waits for a receipt
- *     U+0001 "uw1" "k" order                  an order to the user's connections: to close, or to take a frame
+ *     U+0001 "uw1" "k" order                  an order to the user's connections: to close, to take a frame, or to say what they are
  *
  * `frame` is the finished `m` frame, which begins with `seq` and `tag` when it has a number, and whose last field is
  * always `data`. So a `userwire.v1` socket gets the end of the string and a raw socket a slice of that: no parse, no
@@ -13,7 +13,7 @@
  * `b` frame of it, once for all of its sockets. The trace parent, `tp`, follows these; the Redis function writes it as well.
  */
 import { base64Of, bytesOf } from "./base64.ts";
-import type { CloseOrder, FrameOrder } from "./close_codes.ts";
+import type { AskOrder, CloseOrder, FrameOrder } from "./close_codes.ts";
 import { isJson } from "./json.ts";
 import { readTraceParent } from "./trace_parent.ts";
 
@@ -101,10 +101,17 @@ export function formatCloseOrder({ code, reason, revoked }: CloseOrder): string 
   return `${MARK}k${JSON.stringify({ code, why: reason, revoked })}`;
 }
 
+/** Nodes of a version before there were other orders take every order for one to close: with this, one for nobody. */
+const FOR_NOBODY = { revoked: { jti: "" } };
+
 /** Writes the order to one connection to take a frame. */
 export function formatFrameOrder({ conn, frame, receipt }: FrameOrder): string {
-  // A node of a version before this takes every order for one to close: it finds nobody for whom this one is meant.
-  return `${MARK}k${JSON.stringify({ conn, frame, receipt, revoked: { jti: "" } })}`;
+  return `${MARK}k${JSON.stringify({ conn, frame, receipt, ...FOR_NOBODY })}`;
+}
+
+/** Writes the order to say what one is. */
+export function formatAskOrder({ asker, close }: AskOrder): string {
+  return `${MARK}k${JSON.stringify({ asker, close, ...FOR_NOBODY })}`;
 }
 
 /** Whether a channel's payload is an envelope of ours. */
@@ -118,9 +125,11 @@ export function isOrder(envelope: string): boolean {
 }
 
 /** The order that an envelope is, if it is one. */
-export function orderOf(envelope: string): CloseOrder | FrameOrder | undefined {
+export function orderOf(envelope: string): CloseOrder | FrameOrder | AskOrder | undefined {
   if (!isOrder(envelope)) return undefined;
-  const { conn, frame, receipt, code, why: reason, revoked } = JSON.parse(envelope.slice(KIND_AT + 1));
+  const order = JSON.parse(envelope.slice(KIND_AT + 1));
+  const { conn, frame, receipt, code, why: reason, revoked, asker, close } = order;
+  if (asker !== undefined) return { asker, close };
   return conn === undefined ? { code, reason, revoked } : { conn, frame, receipt };
 }
 

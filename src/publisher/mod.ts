@@ -14,6 +14,7 @@
 export { Publisher, type PublisherOptions } from "./publisher.ts";
 export type { HistoryPage, HistoryPage as History } from "./history_page.ts";
 export type { BroadcastOptions, BroadcastResult } from "./broadcast.ts";
+export type { CloseOne, Connection, ConnectionClosed, Connections } from "./connections.ts";
 export type { GroupSendOptions, GroupSendResult } from "./group_send.ts";
 export type { GroupBook, GroupInfo, GroupMembers, GroupUpdate } from "./groups.ts";
 export type { Count, ManySendOptions, SendOptions, SendResult } from "./send.ts";

@@ -21,6 +21,13 @@ import { databaseFault, parseRedisUrl, tlsFault } from "../redis/address.ts";
 import type { Groups } from "../groups/groups.ts";
 import { Appender } from "./appender.ts";
 import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
+import {
+  closeConnection,
+  type CloseOne,
+  type ConnectionClosed,
+  type Connections,
+  findConnections,
+} from "./connections.ts";
 import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
 import { GroupBook, NO_GROUPS } from "./groups.ts";
 import { type HistoryPage, readHistory } from "./history_page.ts";
@@ -338,6 +345,29 @@ export class Publisher implements AsyncDisposable {
     return await this.#broker.publish(this.channel(username), formatCloseOrder(order));
   }
 
+  /**
+   * A user's connections on all nodes, as they are now.
+   * @param options.timeoutMs How long answers are waited for. @default 2000
+   * @throws {BrokerUnavailableError}
+   */
+  async connections(username: string, options: { timeoutMs?: number } = {}): Promise<Connections> {
+    const history = this.keepsHistory ? this.#history : undefined;
+    return await findConnections({ ...this.#askAt(username), history }, options.timeoutMs);
+  }
+
+  /**
+   * Closes one connection of a user, on whichever node it is.
+   * @param options.timeoutMs How long answers are waited for. @default 2000
+   * @throws {BrokerUnavailableError}
+   */
+  async closeConnection(
+    username: string,
+    close: CloseOne,
+    options: { timeoutMs?: number } = {},
+  ): Promise<ConnectionClosed> {
+    return await closeConnection(this.#askAt(username), close, options.timeoutMs);
+  }
+
   /** Closes what `open` opened. */
   async close(): Promise<void> {
     await this.receipts.close();
@@ -359,6 +389,10 @@ export class Publisher implements AsyncDisposable {
       unacked: this.#unackedSend(options),
       traceparent: options.traceparent,
     }));
+  }
+
+  #askAt(username: string) {
+    return { broker: this.#broker, receipts: this.receipts, channel: this.channel(username) };
   }
 
   #unackedSend({ unackedMs, traceparent }: SendOptions, group?: string): UnackedSend | undefined {

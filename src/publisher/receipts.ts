@@ -6,15 +6,21 @@
  *
  * Where the broker counts nodes, the sender can't know from its count how many sockets there are to wait for. There
  * each node says, on the same channel, to how many it handed the message; of a broadcast, which every node gets, always. So
- * two kinds of payloads come:
+ * these kinds of payloads come:
  *
  *     key connection       the client of this connection has the message
  *     "handed" key number  one node handed the message to so many sockets
  *
- * The key is the sender's name for the message, a number: a node that does not know the second kind finds no such message.
+ * Here, too, come the answers of a user's connections to who asks for them (`connections.ts`): of each by itself, or of all
+ * that have one subscription together:
+ *
+ *     "state" key states   JSON, a list of `ConnectionState`
+ *
+ * The key is the sender's name for the message, a number: a node that does not know a later kind finds no such message.
  */
 import type { Broker, Subscription } from "../broker/broker.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
+import type { ConnectionState } from "./connection_state.ts";
 
 /** A sender's wait for receipts of one message. */
 export interface Wait extends Disposable {
@@ -34,11 +40,22 @@ export interface Wait extends Disposable {
    * @returns How many sockets that are; or how many nodes have said so, when it is not all of them.
    */
   handed(nodes: number, timeoutMs: number): Promise<{ sockets: number } | { heard: number }>;
+  /**
+   * Resolves as soon as so many have said what they are, or the one that is looked for, or when time is up.
+   * @param asked Of those, what the broker counted. @param until Id of the connection that is looked for.
+   * @returns What connections have said, in how many answers.
+   */
+  presented(
+    options: { asked: number; until?: string | undefined; timeoutMs: number },
+  ): Promise<{ states: ConnectionState[]; answers: number }>;
 }
 
 interface Waiting {
   /** Those that have acknowledged. */
   readonly connections: Set<string>;
+  /** What connections have said of themselves, and in how many answers. */
+  readonly states: ConnectionState[];
+  answers: number;
   /** Nodes that have said to how many sockets they handed the message, and how many that are together. */
   nodes: number;
   sockets: number;
@@ -46,6 +63,7 @@ interface Waiting {
 }
 
 const HANDED = "handed";
+const STATE = "state";
 
 export class Receipts {
   readonly #broker: Broker;
@@ -54,6 +72,8 @@ export class Receipts {
   readonly #waiting = new Map<string, Waiting>();
   /** How many sockets of this node were handed a message just now, by receipt and user: one to a group comes to each. */
   readonly #handed = new Map<string, number>();
+  /** What connections of this node say just now, by who asked. */
+  readonly #presented = new Map<string, ConnectionState[]>();
   #subscription: Promise<Subscription> | undefined;
   #count = 0;
 
@@ -70,8 +90,9 @@ export class Receipts {
   async wait(): Promise<Wait> {
     await this.#listen();
     const key = String(++this.#count);
-    const waiting: Waiting = { connections: new Set(), nodes: 0, sockets: 0, onNews: () => {} };
-    const { connections } = waiting;
+    const counts = { answers: 0, nodes: 0, sockets: 0 };
+    const waiting: Waiting = { connections: new Set(), states: [], ...counts, onNews: () => {} };
+    const { connections, states } = waiting;
     this.#waiting.set(key, waiting);
     return {
       receipt: `${this.#name}.${key}`,
@@ -84,6 +105,11 @@ export class Receipts {
       handed: async (nodes, timeoutMs) => {
         await until(waiting, () => waiting.nodes >= nodes, timeoutMs);
         return waiting.nodes >= nodes ? { sockets: waiting.sockets } : { heard: waiting.nodes };
+      },
+      presented: async ({ asked, until: conn, timeoutMs }) => {
+        const isFound = () => conn !== undefined && states.some((state) => state.conn === conn);
+        await until(waiting, () => waiting.answers >= asked || isFound(), timeoutMs);
+        return { states, answers: waiting.answers };
       },
       taken: async (timeoutMs) => {
         await until(waiting, () => connections.size > 0, timeoutMs);
@@ -127,6 +153,23 @@ export class Receipts {
     await this.#tell(receipt, (key) => `${HANDED} ${key} ${sockets}`);
   }
 
+  /**
+   * A connection of this node says what it is to who asked. Where the broker counts nodes all of the user's go in one answer.
+   * @throws {BrokerUnavailableError}
+   */
+  async present(asker: string, state: ConnectionState): Promise<void> {
+    const before = this.#presented.get(asker);
+    if (before) return void before.push(state);
+    const states = [state];
+    if (this.#broker.counted === "nodes") {
+      this.#presented.set(asker, states);
+      // As in `handed`.
+      await Promise.resolve();
+      this.#presented.delete(asker);
+    }
+    await this.#tell(asker, (key) => `${STATE} ${key} ${JSON.stringify(states)}`);
+  }
+
   async close(): Promise<void> {
     const subscription = await this.#subscription?.catch(() => undefined);
     await subscription?.close();
@@ -144,22 +187,27 @@ export class Receipts {
     await this.#broker.publish(this.#prefix + name, word(key));
   }
 
+  #take(payload: string): void {
+    const [first, ...rest] = payload.split(" ") as [string, string];
+    const kind = first === HANDED || first === STATE ? first : "";
+    const [key, ...said] = (kind === "" ? [first, ...rest] : rest) as [string, string];
+    const waiting = this.#waiting.get(key);
+    if (!waiting) return; // its time is up
+    if (kind === HANDED) {
+      waiting.nodes++;
+      waiting.sockets += Number(said[0]);
+    } else if (kind === STATE) {
+      waiting.answers++;
+      waiting.states.push(...JSON.parse(said.join(" ")));
+    } else {
+      waiting.connections.add(said[0]);
+    }
+    waiting.onNews();
+  }
+
   #listen(): Promise<Subscription> {
     return this.#subscription ??= this.#broker.subscribe(this.#prefix + this.#name, {
-      message: (payload) => {
-        const words = String(payload).split(" ");
-        const isHanded = words[0] === HANDED;
-        const [key, said] = (isHanded ? words.slice(1) : words) as [string, string];
-        const waiting = this.#waiting.get(key);
-        if (!waiting) return; // its time is up
-        if (isHanded) {
-          waiting.nodes++;
-          waiting.sockets += Number(said);
-        } else {
-          waiting.connections.add(said);
-        }
-        waiting.onNews();
-      },
+      message: (payload) => this.#take(String(payload)),
       // Where one is missed the wait ends by its timeout, and the answer has fewer acknowledged than sockets.
       lost() {},
       restored() {},

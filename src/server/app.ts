@@ -16,7 +16,7 @@ import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { publicAddress } from "../net/public_url.ts";
-import { createRouter, type Router } from "../http/router.ts";
+import { createRouter, type Router, type RouterOptions } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
 import { EventStreams } from "../http/event_stream.ts";
 import { FrontDoor } from "../http/front_door.ts";
@@ -34,6 +34,7 @@ import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
 import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
+import { openNodes } from "./nodes.ts";
 import { openRequests } from "./requests.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
@@ -139,7 +140,9 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const { engine, auth, publisher, broadcasts, connections, watch, events, draining, asked } = parts;
   let isEnding = false;
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
-  const router = openRouter(parts, upgrades, () => isEnding);
+  const nodes = openNodes({ ...parts, version: VERSION, isDraining: () => isEnding || draining.isOn });
+  draining.onChange = () => void nodes.report();
+  const router = openRouter({ ...parts, nodes: () => nodes.list() }, upgrades, () => isEnding);
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
@@ -151,7 +154,7 @@ export function openApp(config: Config, options: AppOptions = {}): App {
     auth,
     async firstAttempt(withinMs) {
       const attempt = await engine.firstAttempt(withinMs);
-      if (attempt.outcome === "ready") await watch?.look();
+      if (attempt.outcome === "ready") await Promise.all([watch?.look(), nodes.report()]);
       // Also where Redis is away: then it goes on trying.
       if (attempt.outcome !== "refused") await broadcasts.start();
       return attempt;
@@ -160,10 +163,12 @@ export function openApp(config: Config, options: AppOptions = {}): App {
     async drain(windowMs) {
       isEnding = true;
       draining.stop();
+      void nodes.report();
       return await drain(connections, CLOSE.restart, windowMs);
     },
     async close() {
       router.close();
+      await nodes.close();
       watch?.[Symbol.dispose]();
       await events?.close();
       await broadcasts.close();
@@ -235,7 +240,11 @@ function openParts(
   };
 }
 
-function openRouter(parts: Parts, upgrades: UpgradeOptions, isEnding: () => boolean): Router {
+function openRouter(
+  parts: Parts & Pick<RouterOptions, "nodes">,
+  upgrades: UpgradeOptions,
+  isEnding: () => boolean,
+): Router {
   const { config, node, engine, auth, watch, files, broadcasts, connections, draining } = parts;
   const streams = new EventStreams({
     ...{ ...config, upgrades, metrics: parts.metrics, registry: connections, broker: engine.broker },

@@ -41,6 +41,11 @@ export class BestEffort {
     return this.#state === "paused";
   }
 
+  /** Bytes that wait here. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
   /**
    * The client can be written to: sends what has waited.
    * @param subscription May be paused; undefined for one that a replay reads on.

@@ -31,7 +31,7 @@ export interface SessionContext {
   readonly requests?: Requests | undefined;
   /** Hears who has confirmed a message that is watched; undefined when nobody is told. */
   readonly unacked?: { unwatch(token: string, users: readonly string[]): Promise<void> } | undefined;
-  readonly receipts: Pick<Receipts, "handed" | "confirm">;
+  readonly receipts: Pick<Receipts, "handed" | "confirm" | "present">;
   /** Makes spans of deliveries; undefined where none are exported. */
   readonly spans?: Pick<Spans, "delivered"> | undefined;
   /** On the user's channel came a message with a number that is not of this installation's history. */

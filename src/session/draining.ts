@@ -28,6 +28,9 @@ export class Draining {
   readonly #windowS: number;
   #current: { readonly stop: AbortController; readonly since: string; readonly of: number } | undefined;
 
+  /** Called when it has begun, and when it was taken back. */
+  onChange: () => void = () => {};
+
   /** @param windowS Over how long clients are sent away, in seconds. */
   constructor(connections: Registry, log: Log, windowS: number) {
     this.#connections = connections;
@@ -55,6 +58,7 @@ export class Draining {
     this.#current = { stop, since: new Date().toISOString(), of };
     this.#log.info("draining", { sockets: of, window_s: this.#windowS });
     void this.#run(stop.signal);
+    this.onChange();
     return this.state;
   }
 
@@ -64,6 +68,7 @@ export class Draining {
       this.#current.stop.abort();
       this.#current = undefined;
       this.#log.info("draining taken back", { sockets: this.#connections.size });
+      this.onChange();
     }
     return this.state;
   }

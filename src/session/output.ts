@@ -19,6 +19,7 @@ import {
 } from "../protocol/envelope.ts";
 import { type BroadcastGapFrame, formatFrame, type GapFrame, type ServerFrame } from "../protocol/frames.ts";
 import type { Metrics } from "../metrics/metrics.ts";
+import type { ConnectionState } from "../publisher/connection_state.ts";
 import type { BroadcastMessage } from "./broadcast_ring.ts";
 import type { SessionContext } from "./context.ts";
 import type { ReplayOutput } from "./replay.ts";
@@ -150,6 +151,13 @@ export class Output implements ReplayOutput {
   /** A frame of the client has arrived that another node was given. */
   onTaken(receipt: string): void {
     this.#confirm(receipt);
+  }
+
+  /** Somebody asked what this connection is. */
+  onAsked(asker: string, state: ConnectionState): void {
+    this.#context.receipts.present(asker, state).catch((error: unknown) =>
+      this.#context.log.warn("connection not reported", { conn: this.#owner.id, reason: messageOf(error) })
+    );
   }
 
   /** The client has every message up to this number. */

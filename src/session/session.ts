@@ -18,7 +18,13 @@
 import type { Identity } from "../auth/auth.ts";
 import type { Broker, Subscriber, Subscription } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
-import { CLOSE, type CloseOrder, type CloseReason, type FrameOrder } from "../protocol/close_codes.ts";
+import {
+  type AskOrder,
+  CLOSE,
+  type CloseOrder,
+  type CloseReason,
+  type FrameOrder,
+} from "../protocol/close_codes.ts";
 import { isEnvelope, orderOf, receiptOf, seqOf } from "../protocol/envelope.ts";
 import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
 import {
@@ -32,6 +38,7 @@ import type { Position } from "../protocol/position.ts";
 import { BestEffort, type BestEffortOwner } from "./best_effort.ts";
 import { type BroadcastPlace, BroadcastReader } from "./broadcast_reader.ts";
 import type { BroadcastRing } from "./broadcast_ring.ts";
+import { openState, stateOf } from "./connection_state.ts";
 import type { SessionContext } from "./context.ts";
 import { CredentialWatch, type WatchedSession } from "./credential_watch.ts";
 import { InboundQuota } from "./inbound_quota.ts";
@@ -182,11 +189,23 @@ export class Session
     this.#bestEffort.message(payload, byteLength, seq);
   }
 
-  #obey(order: CloseOrder | FrameOrder): void {
+  #obey(order: CloseOrder | FrameOrder | AskOrder): void {
+    if ("asker" in order) return this.#answer(order);
     if (!("conn" in order)) return this.#credential.onCloseOrder(order);
     if (order.conn !== this.id || this.#state !== "live") return;
     this.#output.onTaken(order.receipt);
     this.frame(order.frame);
+  }
+
+  #answer({ asker, close }: AskOrder): void {
+    this.#output.onAsked(asker, {
+      conn: this.id,
+      node: this.#context.node,
+      ...stateOf(this.#transport, this.#bestEffort),
+      ...(this.#state === "live" && openState(this.#openedMs, this.#replay)),
+      ...(this.#credential.exp !== undefined && { exp: this.#credential.exp }),
+    });
+    if (close?.conn === this.id) this.close(close);
   }
 
   lost(reason: string): void {

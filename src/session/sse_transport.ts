@@ -62,6 +62,10 @@ export class SseTransport implements Transport, UnderlyingDefaultSource<Uint8Arr
     return this.#chars <= this.#maxChars / 2;
   }
 
+  get buffered(): number {
+    return this.#chars;
+  }
+
   /**
    * The body of the answer, from now on.
    * @param completed Resolves or rejects when the client has taken it, or is gone.

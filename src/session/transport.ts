@@ -44,6 +44,8 @@ export interface Transport {
   readonly state: "unanswered" | "opening" | "open" | "closed";
   /** Whether the client has taken so much of what was written that it is worth going on. */
   readonly hasRoom: boolean;
+  /** Bytes that the client has not taken, about. */
+  readonly buffered: number;
   /** Writes a message; false, without writing it, when the client has not taken what it was given before. */
   write(frame: string | Uint8Array<ArrayBuffer>): boolean;
   /** Writes what is no message, however much waits. */

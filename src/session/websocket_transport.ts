@@ -69,6 +69,10 @@ export class WebSocketTransport implements Transport, EventListenerObject {
     return this.#socket!.bufferedAmount <= this.#maxBytes / 2;
   }
 
+  get buffered(): number {
+    return this.#socket?.bufferedAmount ?? 0;
+  }
+
   /** Gives the transport its socket, whose handshake has been answered. */
   attach(socket: WebSocket, handshake: Handshake): void {
     this.#socket = socket;

@@ -17,6 +17,7 @@ const CALLS: [request: string, scope: string, body?: unknown][] = [
   ["GET /v1/users/team-a/messages", "read"],
   ["POST /v1/users/online", "read", { users: ["team-a", "team-b"] }],
   ["DELETE /v1/users/team-a/connections", "admin"],
+  ["GET /v1/users/team-a/connections", "read"],
   ["POST /v1/tickets", "tickets", { user: "team-a" }],
   ["POST /v1/users/team-a/revocations", "admin", { jti: "x" }],
 ];

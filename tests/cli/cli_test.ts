@@ -198,6 +198,34 @@ Deno.test("send keeps the path of --url, which wins over USERWIRE_URL", async ()
 // ---------------------------------------------------------------------------------------------------------
 // who
 
+Deno.test("connections shows and closes a user's, nodes shows the nodes", async () => {
+  await using service = await Service.start({ USERWIRE_NODE: "n1" });
+  const alice = await openClient(service.socketUrl("a/b"), "userwire.v1");
+  const { conn } = await alice.nextJson();
+  assertMatch(
+    await command(service, ["connections", "a/b"]),
+    RegExp(`^${conn}: v1 on n1 since 20[^ ]+Z, 0 messages behind\n$`),
+  );
+  const { items } = JSON.parse(await command(service, ["connections", "a/b", "--json"]));
+  assertEquals(items[0].conn, conn);
+  assertMatch(await command(service, ["nodes"]), /^n1: \d+\.\d+\.\d+\S*, 1 socket, in memory\n$/);
+  assertEquals(JSON.parse(await command(service, ["nodes", "--json"])).items.length, 1);
+  assertEquals(await command(service, ["connections", "a/b", "--close", String(conn)]), `${conn}: closed\n`);
+  assertEquals((await alice.closed).code, 4403);
+  assertEquals(await command(service, ["connections", "bob"]), "offline\n");
+  const io = new Terminal();
+  assertEquals(await io.run(["connections", "bob", "--close", "x/y", "--url", service.server.url]), 1);
+  assertMatch(io.stderr, / answered 404: The user has no such connection/);
+});
+
+Deno.test("connections says how many did not answer", async () => {
+  const answer = { items: [], nodes: 2, unanswered: 1 };
+  await using other = serveOther(() => Response.json(answer));
+  const io = new Terminal();
+  assertEquals(await io.run(["connections", "alice", "--url", other.url]), 0);
+  assertEquals(io.stdout, "not complete: 1 node did not answer\n");
+});
+
 Deno.test("who prints one line for each user, in the order asked", async () => {
   await using service = await Service.start();
   await using _first = await openClient(service.socketUrl("alice"));

@@ -34,6 +34,10 @@ Deno.test("A backend sends, asks, lets in and ends by userwire/server", async (t
     assertEquals((await userwire.send("alice", 1, { waitAckMs: 1 })).acked, 0);
     assertEquals([await userwire.online("alice"), await userwire.online("bob")], [true, false]);
     assertEquals(await userwire.online(["alice", "bob"]), { alice: 1, bob: 0 });
+    const { items, unanswered } = await userwire.connections("alice");
+    assertEquals([items.map(({ mode }) => mode), unanswered], [["raw"], 0]);
+    const gone = await assertRejects(() => userwire.closeConnection("alice", "a/b?"), UserwireError);
+    assertEquals([gone.code, gone.status], ["connection_not_found", 404]);
     assertEquals(await userwire.kick("alice", { code: 4403, why: "a & b" }), { closed: 1 });
     assertEquals(await alice.next(), "1");
     assertEquals(await alice.closed, { code: 4403, reason: "a & b" });

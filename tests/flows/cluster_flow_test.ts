@@ -87,6 +87,20 @@ for (const [kind, env] of Object.entries({ dedicated: {}, shared: SHARED }) as [
       }
     });
 
+    await t.step("the connections of a user, one of which is closed, and the nodes", async () => {
+      for (const name of NAMES.slice(0, 6)) {
+        await using second = await openClient(there.socketUrl(name), "userwire.v1");
+        const { conn } = await second.nextJson();
+        const { body } = await call("GET", `/v1/users/${name}/connections`);
+        const nodes = body.items.map(({ node }: { node: string }) => node).sort();
+        assertEquals([nodes, body.unanswered], [[here.server.node, there.server.node].sort(), 0]);
+        assertEquals((await call("DELETE", `/v1/users/${name}/connections/${conn}`)).body, { closed: 1 });
+        assertEquals((await second.closed).code, 4403);
+      }
+      const { body } = await call("GET", "/v1/nodes");
+      assertEquals(body.items.length, 2);
+    });
+
     await t.step("presence of one and of many", async () => {
       const { body } = await call("GET", "/v1/users/user3");
       assertEquals([body.online, reached(body)], [true, 1]);

@@ -127,7 +127,7 @@ Deno.test("/openapi.json is a sound OpenAPI 3.1 document", async () => {
   // What is a number is one in the document: generated clients take no text for it.
   const whole = operationsOf(document).flatMap(([, { parameters = [] }]) => parameters)
     .filter(({ name }) => ["ttl", "timeout", "limit", "code"].includes(name));
-  assertEquals(whole.length, 8);
+  assertEquals(whole.length, 9);
   for (const { schema: { type, minimum, maximum } } of whole) {
     assertEquals([type, typeof minimum, typeof maximum], ["integer", "number", "number"]);
   }
@@ -180,6 +180,9 @@ interface Call {
 const SEND = "POST /v1/users/{username}/messages";
 const HISTORY = "GET /v1/users/{username}/messages";
 const CLOSE = "DELETE /v1/users/{username}/connections";
+const CONNECTIONS = "GET /v1/users/{username}/connections";
+const CLOSE_ONE = "DELETE /v1/users/{username}/connections/{conn}";
+const NODES = "GET /v1/nodes";
 const BATCH = "POST /v1/messages";
 const BROADCAST = "POST /v1/broadcast";
 const GROUP = "/v1/groups/{group}";
@@ -301,6 +304,16 @@ const CALLS: Call[] = [
   { to: CLOSE, status: 401, isClosed: true },
   { to: CLOSE, status: 403, origin: ELSEWHERE },
   { to: CLOSE, status: 503, isCutOff: true },
+  { to: CONNECTIONS, status: 200 },
+  { to: CONNECTIONS, status: 200, username: "bob" },
+  { to: CONNECTIONS, status: 400, username: "a b" },
+  ...refused(CONNECTIONS),
+  { to: CLOSE_ONE, status: 400, query: "code=1" },
+  { to: CLOSE_ONE, status: 404, username: "bob" },
+  { to: CLOSE_ONE, status: 200 },
+  ...refused(CLOSE_ONE),
+  { to: NODES, status: 200 },
+  ...refused(NODES),
   { to: SEND, status: 401, body: "1", isClosed: true },
   { to: BATCH, status: 401, body: ITEMS, isClosed: true },
   { to: USER, status: 401, isClosed: true },
@@ -536,7 +549,8 @@ const NOT_THERE: [request: string, status: number, allow: string | null][] = [
   // Nor do we see a path of two parts where it sees one: this is a user with a strange name.
   ["POST /v1/users/alice\\messages", 405, "GET, HEAD"],
   ["PUT /v1/users/alice/messages", 405, "POST, GET, HEAD"],
-  ["GET /v1/users/alice/connections", 405, "DELETE"],
+  ["POST /v1/users/alice/connections", 405, "GET, HEAD, DELETE"],
+  ["GET /v1/users/alice/connections/x", 405, "DELETE"],
   ["OPTIONS /v1/messages", 405, "POST"],
   ["PUT /v1/users/alice", 405, "GET, HEAD"],
   ["DELETE /v1/users/online", 405, "GET, HEAD, POST"],

@@ -96,6 +96,14 @@ note("sendFrame", await client.POST("/v1/events/{conn}", {
   params: { path: { conn }, query },
   body: { t: "ack", seq: 1 },
 }));
+const connections = note("getConnections", await api.GET("/v1/users/{username}/connections", { params: alice }));
+const unanswered: number | undefined = connections.data?.unanswered;
+note("closeConnection", await api.DELETE("/v1/users/{username}/connections/{conn}", {
+  params: { path: { username: "alice", conn }, query: { code: 4403 } },
+}));
+const there = note("getNodes", await api.GET("/v1/nodes"));
+const node: string | undefined = there.data?.items[0]?.node;
+void [unanswered, node];
 note("createRevocation", await api.POST("/v1/users/{username}/revocations", {
   params: alice,
   body: { jti: "x" },

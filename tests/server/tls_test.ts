@@ -209,11 +209,16 @@ async function walkMainPath(service: Service, counted: "sockets" | "nodes"): Pro
   assertEquals((await call(service, "POST /v1/users/alice/messages", { body: 3 })).body.stored, true);
   assertEquals((await call(service, "GET /v1/users/alice/messages")).body.items.length, 3);
   const ticket = (await call(service, "POST /v1/tickets", { body: { user: "alice" } })).body.ticket;
+  assertEquals((await call(service, "GET /v1/nodes")).body.items.length, 1);
   await using back = await openClient(`${service.socketUrl()}?ticket=${ticket}&resume=${pos}`, [
     "userwire.v1",
   ]);
-  assertEquals((await back.nextJson()).replay, 3);
+  const { replay, conn } = await back.nextJson();
+  assertEquals(replay, 3);
   assertEquals((await back.nextJson()).r, 1);
+  const { items } = (await call(service, "GET /v1/users/alice/connections")).body;
+  assertEquals(items.map((item: { conn: string }) => item.conn), [conn]);
+  assertEquals((await call(service, "DELETE /v1/users/alice/connections/other")).status, 404);
   assertEquals((await call(service, "POST /v1/users/alice/revocations", { body: {} })).status, 201);
   assertEquals((await back.closed).code, 4401);
   const team = { users: ["alice", "bob", "carol"] };

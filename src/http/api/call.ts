@@ -18,7 +18,7 @@ import type { ConnectionInfo } from "../../net/connection_info.ts";
 import type { OwnHost } from "../../net/own_host.ts";
 import type { Draining } from "../../session/draining.ts";
 import { type Effect, type Problem, problem } from "../problem.ts";
-import type { Readiness } from "./shapes.ts";
+import type { NodeState, Readiness } from "./shapes.ts";
 
 /** What calls are answered with. */
 export interface Api {
@@ -52,6 +52,8 @@ export interface Api {
   /** Where clients connect, by the name in a request. */
   socketUrlFor(own: OwnHost): URL;
   readiness(): z.infer<typeof Readiness>;
+  /** All nodes. @throws {BrokerUnavailableError} */
+  nodes(): Promise<NodeState[]>;
 }
 
 /** What handlers know of a request beside the request itself. */
@@ -92,9 +94,9 @@ export function refuseShared(c: CallContext, api: Api, what: string): Problem | 
   );
 }
 
-/** The third part of the path, which is the username. Hono's own parameter would pass broken encodings on. */
-export function segmentOf(c: CallContext): string {
-  return c.req.path.split("/")[3]!;
+/** The third part of the path, which is the username, or another. Hono's own parameter would pass broken encodings on. */
+export function segmentOf(c: CallContext, index = 3): string {
+  return c.req.path.split("/")[index]!;
 }
 
 /** @throws {InvalidUsernameError} */

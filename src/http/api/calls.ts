@@ -2,13 +2,14 @@
 import { batch } from "./batch.ts";
 import { broadcast } from "./broadcast.ts";
 import type { Call } from "./call.ts";
-import { closeConnections } from "./connections.ts";
+import { closeConnection, closeConnections, connections } from "./connections.ts";
 import { drainState, startDrain, stopDrain } from "./drain.ts";
 import { openStream, postToStream } from "./events.ts";
 import { groupSend } from "./group_messages.ts";
 import { changeGroup, deleteGroup, group, members, putGroup, putMember, removeMember } from "./groups.ts";
 import { history } from "./history.ts";
 import { logLevel, setLogLevel } from "./log_level.ts";
+import { nodes } from "./nodes.ts";
 import { health, metrics, ready } from "./ops.ts";
 import { revocations } from "./revocations.ts";
 import { send } from "./send.ts";
@@ -27,7 +28,10 @@ export const CALLS: readonly Call[] = [
   ready,
   metrics,
   history,
+  connections,
   closeConnections,
+  closeConnection,
+  nodes,
   openStream,
   postToStream,
   groupSend,

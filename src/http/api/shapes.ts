@@ -108,6 +108,19 @@ export const Readiness = z.object({
   }),
 }).openapi("Readiness");
 
+export const Node = z.object({
+  node: z.string().openapi({ description: "Its name", example: "host:8765" }),
+  version: z.string().openapi({ example: "1.2.0" }),
+  since: z.string().openapi({ description: "When it was started", example: "2026-11-26T10:00:00.000Z" }),
+  connections: z.number().int().openapi({ description: "Sockets that it holds" }),
+  subscriptions: z.enum(["dedicated", "shared"]).optional().openapi({
+    description: "How it is subscribed to Redis; missing in memory",
+  }),
+  draining: z.boolean().openapi({ description: "Whether it takes no more sockets" }),
+}).openapi("Node");
+
+export type NodeState = z.infer<typeof Node>;
+
 export const Problem = z.object({
   type: z.string().openapi({ example: "urn:userwire:problem:invalid_username" }),
   title: z.string(),
