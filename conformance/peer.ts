@@ -35,6 +35,8 @@ export class Peer {
   isGone = false;
   /** When this end was told to close it. */
   closedAt: number | undefined;
+  /** The status with which it was refused; undefined where it was not. */
+  refused: number | undefined;
   readonly #conn: Deno.TcpConn;
   readonly #ring: () => void;
   #unread: Buffer<ArrayBufferLike>;
@@ -99,6 +101,7 @@ export class Peer {
 
   /** Answers with an HTTP status. */
   refuse(status: number, headers: Record<string, string> = {}, body = ""): void {
+    this.refused = status;
     const lines = Object.entries({ "content-length": `${body.length}`, connection: "close", ...headers });
     const text = lines.map(([name, value]) => `${name}: ${value}\r\n`).join("");
     this.write(`HTTP/1.1 ${status} Said\r\n${text}\r\n${body}`);

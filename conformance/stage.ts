@@ -13,8 +13,9 @@ const START_MS = 60_000;
 const BASE_MS = 500;
 const LONGEST_MS = 30_000;
 
-/** What a service says to a question when it would let in who asks. */
+/** What a service says to a question when it would let in who asks, and when it would not. */
 const LET_IN = '{"code":"upgrade_required","detail":"It would be let in"}';
+const REFUSED = '{"code":"refused","detail":"As the handshake was"}';
 
 /** The program does not do what the rule says. */
 export class BrokenRule extends Error {
@@ -214,7 +215,12 @@ export class Stage implements AsyncDisposable {
       this.tokens.push(token);
       return peer.refuse(200, { "content-type": "text/plain" }, token);
     }
-    if (peer.isQuestion) return peer.refuse(426, { "content-type": "application/problem+json" }, LET_IN);
+    if (peer.isQuestion) {
+      // Else a client would take its refusals for those of something in between, and sockets for blocked.
+      const { refused } = this.#peers.at(-1) ?? {};
+      const [status, text] = refused === undefined ? [426, LET_IN] as const : [refused, REFUSED] as const;
+      return peer.refuse(status, { "content-type": "application/problem+json" }, text);
+    }
     this.#peers.push(peer);
     this.#bell.ring();
   }

@@ -14,6 +14,8 @@ export function drive(env: Record<string, string>, write: Write): Client {
   const common = {
     backoff: { baseMs: 500 * pace, maxMs: 30_000 * pace, steadyMs: 10_000 * pace },
     timeoutMs: 10_000 * pace,
+    // The rules are those of sockets.
+    transport: "websocket" as const,
   };
   const token = async () => await (await fetch(USERWIRE_TOKEN_URL!)).text();
   const identity = USERWIRE_TOKEN_URL === undefined ? { user: USERWIRE_USER! } : { token };
