@@ -60,20 +60,23 @@ export class FrontDoor {
   handle(request: Request, info: ConnectionInfo): Response | Promise<Response> {
     const own = this.#ownHostOf(request, info);
     const target = sendTarget(request);
-    const id = this.#ids.of(request, info.remoteAddr.hostname);
+    let made = this.#ids.givenBy(request, info.remoteAddr.hostname);
+    const id = () => made ??= crypto.randomUUID();
     // No send is a handshake, and is spared the look at one header more: half a microsecond.
     if (target === undefined && wantsUpgrade(request)) {
-      return this.#handshake(request, info.remoteAddr.hostname, own, id);
+      return this.#handshake(request, info.remoteAddr.hostname, own, id());
     }
     const { log } = this.#options;
     const startMs = log.level === "debug" ? performance.now() : undefined;
     const noted = (given: Response) => {
-      const answer = named(given, id);
+      const isPlain = target !== undefined && made === undefined && startMs === undefined;
+      if (isPlain && !(given instanceof Problem)) return given;
+      const answer = named(given, id());
       // Who asks why its handshakes are refused has had them logged.
       if (answer instanceof Problem && !isQuestion(request)) {
         this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
       }
-      if (startMs !== undefined) logAnswer(log, request, answer, id, startMs);
+      if (startMs !== undefined) logAnswer(log, request, answer, id(), startMs);
       return answer;
     };
     const refusal = this.#refuse(request, own);
@@ -144,7 +147,7 @@ export class FrontDoor {
     origin: string,
     own: OwnHost,
     info: ConnectionInfo,
-    { id, refused }: { id: string; refused: Problem | undefined },
+    { id, refused }: { id: () => string; refused: Problem | undefined },
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
@@ -161,7 +164,7 @@ export class FrontDoor {
     target: string | undefined,
     own: OwnHost,
     info: ConnectionInfo,
-    id: string,
+    id: () => string,
   ): Response | Promise<Response> {
     const { router, upgrades } = this.#options;
     if (target !== undefined) return router.send(request, target, id);
@@ -173,7 +176,7 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, { own, info, requestId: id });
+    return router.answer(request, { own, info, requestId: id() });
   }
 }
 

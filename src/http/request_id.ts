@@ -1,6 +1,7 @@
 /**
  * The id of a request: stands in its answer, in its problem and in the lines of the log that are about it. A caller that is
- * trusted may bring its own, so that one id leads through several services; others get one that nobody else has.
+ * trusted may bring its own, so that one id leads through several services; others get one that nobody else has. Only a send
+ * that was accepted, and brought none, is answered without: to say one would cost it a tenth of all it costs.
  */
 import type { Auth } from "../auth/auth.ts";
 import { AddressRanges } from "../net/addresses.ts";
@@ -20,11 +21,13 @@ export class RequestIds {
     this.#trusted = new AddressRanges(trustedProxies);
   }
 
-  /** @param peer Address at the other end of the request's connection. */
-  of(request: Request, peer: string): string {
+  /**
+   * The id that a request brings; undefined where it brings none that counts.
+   * @param peer Address at the other end of the request's connection.
+   */
+  givenBy(request: Request, peer: string): string | undefined {
     const given = request.headers.get(REQUEST_ID_HEADER);
-    if (given === null || !FORM.test(given) || !this.#isTrusted(request, peer)) return crypto.randomUUID();
-    return given;
+    return given !== null && FORM.test(given) && this.#isTrusted(request, peer) ? given : undefined;
   }
 
   /** A proxy of ours, who shows a key, or anybody where everybody may do everything. */

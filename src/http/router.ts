@@ -36,7 +36,7 @@ export interface Router {
   /** @param about What handlers know of the request beside itself. */
   answer(request: Request, about: Env["Bindings"]): Response | Promise<Response>;
   /** Answers what `sendTarget` found to be a send, without looking for who does. */
-  send(request: Request, target: string, requestId: string): Promise<Response>;
+  send(request: Request, target: string, requestId: () => string): Promise<Response>;
   close(): void;
 }
 
@@ -114,7 +114,7 @@ export function createRouter(options: RouterOptions): Router {
     },
     send: (request, target, requestId) =>
       answerSend(request, target, requestId, sends)
-        .catch((error: Error) => failed(error, EFFECT_ON_FAILURE.send, requestId)),
+        .catch((error: Error) => failed(error, EFFECT_ON_FAILURE.send, requestId())),
     close: () => deadlines.close(),
   };
 }

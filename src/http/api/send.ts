@@ -112,7 +112,7 @@ export function sendTarget(request: Request): string | undefined {
 export async function answerSend(
   request: Request,
   target: string,
-  requestId: string,
+  requestId: () => string,
   context: SendContext,
 ): Promise<Response> {
   const { auth } = context;
@@ -145,7 +145,7 @@ export async function answerSend(
   const { repeated, ...result } = await context.publisher.send(username, payload, options);
   if (context.log.level === "debug") {
     context.log.debug("message sent", {
-      ...{ request_id: requestId, user: username, repeated, ...result },
+      ...{ request_id: requestId(), user: username, repeated, ...result },
       traceparent: traceparent === null ? undefined : readTraceParent(traceparent),
     });
   }
@@ -161,5 +161,5 @@ export const send: Call = {
   route: ROUTE,
   effect: EFFECT_ON_FAILURE.send,
   answer: (c, api) =>
-    answerSend(c.req.raw, segmentOf(c), c.env.requestId, { ...api, body: api.bodies.single }),
+    answerSend(c.req.raw, segmentOf(c), () => c.env.requestId, { ...api, body: api.bodies.single }),
 };
