@@ -100,7 +100,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       onRoom: () => this.#link.release(),
     }, { ...DEFAULT_BUFFER, ...buffer });
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    this.#inquiry = new Inquiry((error) => this.#report(error), () => transports.blocked(), timeoutMs);
+    this.#inquiry = new Inquiry((error) => this.#report(error), timeoutMs);
     this.#link = new Link({
       load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
@@ -115,10 +115,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
         this.#requests.lost();
         this.#emit("lost", lost);
       },
-      onFailed: (address) => {
-        transports.failed();
-        this.#inquiry.failed(address);
-      },
+      onFailed: (address) => this.#inquiry.failed(address, transports.failed()),
       onState: (state) => {
         if (state === "offline") transports.moved();
         this.#emit("state", state);

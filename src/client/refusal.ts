@@ -16,7 +16,6 @@ const UPGRADE_REQUIRED = "upgrade_required";
 
 export class Inquiry {
   readonly #onReason: (error: RefusedError) => void;
-  readonly #onBlocked: () => boolean;
   readonly #timeoutMs: number;
   #failures = 0;
   #askAt = 1;
@@ -26,10 +25,8 @@ export class Inquiry {
   #isWelcome = false;
   #asking: AbortController | undefined;
 
-  /** @param onBlocked The service would let it in. Where that is news that helps, it is no reason to tell anybody. */
-  constructor(onReason: (error: RefusedError) => void, onBlocked: () => boolean, timeoutMs: number) {
+  constructor(onReason: (error: RefusedError) => void, timeoutMs: number) {
     this.#onReason = onReason;
-    this.#onBlocked = onBlocked;
     this.#timeoutMs = timeoutMs;
   }
 
@@ -43,11 +40,14 @@ export class Inquiry {
     this.#isWelcome = false;
   }
 
-  /** A handshake has failed. */
-  failed(address: Address): void {
+  /**
+   * A handshake has failed.
+   * @param onBlocked The service would let it in. Where that is news that helps, it is no reason to tell anybody.
+   */
+  failed(address: Address, onBlocked: () => boolean): void {
     if (++this.#failures < this.#askAt && !this.#isWelcome) return;
     this.#askAt = 2 * this.#failures;
-    void this.#ask(address);
+    void this.#ask(address, onBlocked);
   }
 
   /** What is being found out is of no use any more. */
@@ -56,7 +56,7 @@ export class Inquiry {
     this.#asking = undefined;
   }
 
-  async #ask(address: Address): Promise<void> {
+  async #ask(address: Address, onBlocked: () => boolean): Promise<void> {
     this.stop();
     const asking = this.#asking = new AbortController();
     const timer = setTimeout(() => asking.abort(), this.#timeoutMs);
@@ -69,7 +69,7 @@ export class Inquiry {
     if (reason === undefined) return;
     // It would be let in: so it was a moment too early, as when the service has just come back. Unless that is so again, at
     // the next failure, and always was.
-    if (this.#isWelcome && (!wasWelcome || this.#onBlocked() || this.#hasBeenIn)) return;
+    if (this.#isWelcome && (!wasWelcome || onBlocked() || this.#hasBeenIn)) return;
     if (reason.message === this.#told) return;
     this.#told = reason.message;
     this.#onReason(reason);

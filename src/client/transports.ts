@@ -60,15 +60,20 @@ export class Transports {
     if (this.#last === "websocket") this.#avoidUntil = undefined;
   }
 
-  /** It never opened. */
-  failed(): void {
+  /**
+   * It never opened.
+   * @returns To be called when by plain HTTP the service would let it in; says whether something else can be tried.
+   */
+  failed(): () => boolean {
+    // By the time that it is known another attempt may have begun, with another transport.
+    const tried = this.#last;
     // They were tried again, and are blocked as before: no reason to find it out anew.
-    if (this.#last === "websocket" && this.#avoidUntil !== undefined) this.blocked();
+    if (tried === "websocket" && this.#avoidUntil !== undefined) this.#blocked(tried);
+    return () => this.#blocked(tried);
   }
 
-  /** By plain HTTP the service would let it in. @returns Whether something else can be tried. */
-  blocked(): boolean {
-    const isNews = this.#wanted === "auto" && this.#last === "websocket";
+  #blocked(tried: Transport): boolean {
+    const isNews = this.#wanted === "auto" && tried === "websocket";
     this.#avoidUntil = isNews ? Date.now() + AVOID_MS : undefined;
     return isNews;
   }

@@ -99,6 +99,9 @@ class Owner<T> implements Keeper {
   /** Places of this master that were left for another one, and the number of the answer that repeated its place last. */
   readonly #left = new Set<string>();
   #repeated = 0;
+  /** Its other nodes, and the number of the answer that said so of each last. */
+  readonly #others = new Map<string, number>();
+
   constructor(public master: ClusterNode) {}
 
   /**
@@ -117,6 +120,22 @@ class Owner<T> implements Keeper {
     else if (!isSamePlace) this.#left.add(formatPlace(before));
     this.#repeated = answer;
     this.master = master;
+  }
+
+  /**
+   * Takes in which nodes an answer has with this master. One that the answer says nothing of is still taken for a replica: the
+   * node that was asked may not have heard of it yet.
+   * @param former Id of the node that was the master before this answer.
+   */
+  gather(nodes: readonly ClusterNode[], former: string, answer: number): void {
+    const { id: own } = this.master;
+    for (const { id, masterId, ranges } of nodes) {
+      // A master that has just lost its place will be a replica.
+      if (masterId === own || id === former && id !== own) this.#others.set(id, answer);
+      if (masterId !== undefined && masterId !== own || ranges.length > 0) this.#others.delete(id);
+    }
+    for (const [id, said] of this.#others) if (answer - said > PATIENCE) this.#others.delete(id);
+    this.ids = new Set([own, ...this.#others.keys()]);
   }
 
   doubt(): void {
@@ -177,6 +196,7 @@ export class ClusterMap<T> {
   learn(nodes: readonly ClusterNode[]): MapChange<T> {
     this.#answers++;
     const heard = new Map(nodes.map(({ id, epoch }) => [id, epoch]));
+    const followed = new Map(nodes.map(({ id, masterId }) => [id, masterId]));
     const moved: T[] = [];
     const slots = new Set<number>();
     const all = this.#all();
@@ -187,18 +207,16 @@ export class ClusterMap<T> {
     const masters = nodes.filter(({ masterId, ranges }) => masterId === undefined && ranges.length > 0)
       .toSorted((one, other) => Number(isKnown(other)) - Number(isKnown(one)));
     for (const master of masters) {
+      // The replica itself may be news, too, with which its former master is now.
       const owner = all.find((owner) => owner.master.id === master.id) ??
-        all.find(({ ids }) => ids.has(master.id)) ?? new Owner<T>(master);
+        all.find(({ ids }) => ids.has(master.id)) ??
+        all.find((owner) => followed.get(owner.master.id) === master.id) ?? new Owner<T>(master);
       const { id: former, epoch, place } = owner.master;
       if (master.epoch >= epoch) {
         owner.describe(master, this.#answers);
         const isMoved = master.id !== former || formatPlace(owner.master.place) !== formatPlace(place);
         if (isMoved) moved.push(owner.made!);
-        const replicas = nodes.filter(({ masterId }) => masterId === master.id).map(({ id }) => id);
-        // One that has just lost its place will be a replica.
-        const isFormerFree = former !== master.id &&
-          nodes.some(({ id, ranges }) => id === former && ranges.length === 0);
-        owner.ids = new Set([master.id, ...replicas, ...(isFormerFree ? [former] : [])]);
+        owner.gather(nodes, former, this.#answers);
       } else if (master.id !== former) {
         continue; // it says what was true before: another node has taken its place since
       }

@@ -155,6 +155,47 @@ for (const code of [1006, 1000, 1005, 1011]) {
   });
 }
 
+Deno.test("Client that tries a stream already takes a late answer about its sockets for no news", async () => {
+  const welcome = () =>
+    new Response(JSON.stringify({ code: "upgrade_required", detail: "You would be let in" }), {
+      headers: { "content-type": "application/problem+json" },
+    });
+  const asked: { url: string; answer(response: Response): void }[] = [];
+  const sockets: Partial<Pick<WebSocket, "onclose">>[] = [];
+  const { fetch } = globalThis;
+  globalThis.fetch = (url) => new Promise((answer) => void asked.push({ url: String(url), answer }));
+  using _back = { [Symbol.dispose]: () => void (globalThis.fetch = fetch) };
+  const Silent = function () {
+    const socket = { close() {}, send() {} };
+    return sockets[sockets.push(socket as typeof sockets[0]) - 1];
+  } as unknown as NonNullable<ConnectOptions["WebSocket"]>;
+  const client = connect("http://127.0.0.1:9", { ...ALICE, WebSocket: Silent });
+  const watch = new Inbox(client);
+  const fail = async (n: number) => {
+    await until(() => sockets.length === n, `attempt ${n}`);
+    sockets[n - 1]!.onclose!.call({} as WebSocket, new CloseEvent("close", { code: 1006 }));
+    await until(() => asked.length === n, `question ${n}`);
+  };
+  await fail(1);
+  asked[0]!.answer(welcome());
+  await fail(2);
+  // The third attempt has begun when the second one's reason is known.
+  await until(() => sockets.length === 3, "attempt 3");
+  asked[1]!.answer(welcome());
+  await new Promise((resolve) => setTimeout(resolve));
+  await fail(3);
+  await until(() => asked.length === 4, "a stream to be tried");
+  assertMatch(asked[3]!.url, /\/v1\/events/);
+  asked[2]!.answer(welcome());
+  await new Promise((resolve) => setTimeout(resolve));
+  asked[3]!.answer(new Response(null, { status: 502 }));
+  await until(() => watch.lost.length === 4, "the stream to fail");
+  assertEquals(watch.errors, []);
+  const closed = client.close();
+  asked.at(-1)!.answer(welcome());
+  await closed;
+});
+
 Deno.test("Client that has been in by a socket falls back too, when no more get through", async () => {
   await using service = await Service.start();
   const { state, WebSocket } = network(false);

@@ -229,6 +229,40 @@ Deno.test("ClusterMap keeps a keeper through failovers there and back", () => {
   assertEquals([world.all["a at a.example"], world.made], ["0-99", ["a", "b"]]);
 });
 
+Deno.test("ClusterMap keeps a keeper whose new master was a replica that not every node had heard of", () => {
+  const unheard = [FIRST[0]!, FIRST[1]!, node("ar", 0, ""), FIRST[3]!];
+  const failed = [replica("a", "ar", 3), node("ar", 3, "0-99"), FIRST[1]!, FIRST[3]!];
+  const justNow = [node("a", 1, ""), ...failed.slice(1)];
+  for (
+    const answers of [
+      [FIRST, unheard, failed],
+      [FIRST, unheard, justNow],
+      [FIRST, [FIRST[0]!, FIRST[1]!, FIRST[3]!], justNow],
+      [FIRST, ...new Array(12).fill(unheard), justNow],
+      // It has been one since the last answer only.
+      [unheard, failed],
+      [[FIRST[0]!, FIRST[1]!], failed],
+    ]
+  ) {
+    const world = new World();
+    for (const answer of answers.slice(0, -1)) world.learn(...answer);
+    assertEquals(world.learn(...answers.at(-1)!), { moved: ["a"], slots: "" });
+    assertEquals([world.made, world.idsOf("a")], [["a", "b"], "a ar"]);
+  }
+  // One of which nobody has said for long that it is a replica, or that now has slots beside its master, is another's.
+  const parted = [node("a", 1, "0-89"), node("ar", 3, "90-99"), FIRST[1]!, FIRST[3]!];
+  for (
+    const answers of [
+      [FIRST, ...new Array(13).fill(unheard), justNow],
+      [FIRST, unheard, parted],
+    ]
+  ) {
+    const world = new World();
+    for (const answer of answers) world.learn(...answer);
+    assertEquals(world.made, ["a", "b", "ar"]);
+  }
+});
+
 Deno.test("ClusterMap reports a master that has another address, and goes by what a failover left of its slots", () => {
   const world = new World();
   world.learn(...FIRST);
