@@ -1,9 +1,10 @@
 /** One time limit for many short waits, at the price of one timer for all of them. */
 
+import { Chain, type Linked, UNLINKED } from "./chain.ts";
 import { inSlices } from "./slices.ts";
 
 /** A wait that has begun. */
-export interface Deadline {
+export interface Deadline extends Linked<Deadline> {
   readonly dueMs: number;
   late(): void;
 }
@@ -13,7 +14,7 @@ const TICK_MS = 500;
 
 export class Deadlines {
   /** In the order of their ends, since all have the same limit. */
-  readonly #waits = new Set<Deadline>();
+  readonly #waits = new Chain<Deadline>();
   #timer: ReturnType<typeof setInterval> | undefined;
   #isClosed = false;
 
@@ -21,7 +22,7 @@ export class Deadlines {
 
   /** Calls back when the limit has passed, or half a second later, unless it is cleared before. */
   set(late: () => void): Deadline {
-    const deadline = { dueMs: performance.now() + this.limitMs, late };
+    const deadline: Deadline = { ...UNLINKED, dueMs: performance.now() + this.limitMs, late };
     this.#waits.add(deadline);
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
     return deadline;
@@ -73,10 +74,7 @@ export class Deadlines {
   }
 
   *#over(nowMs: number): Generator<Deadline> {
-    for (const deadline of this.#waits) {
-      if (deadline.dueMs > nowMs) return;
-      yield deadline;
-    }
+    for (let deadline; (deadline = this.#waits.first) && deadline.dueMs <= nowMs;) yield deadline;
     this.#rest();
   }
 }

@@ -18,7 +18,7 @@ import { isPreflight, preflightAnswer, share, varyByOrigin } from "./cors.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./handshake.ts";
 import { Problem, problem } from "./problem.ts";
 import { RefusalLog } from "./refusal_log.ts";
-import { REQUEST_ID_HEADER, RequestIds } from "./request_id.ts";
+import { REQUEST_ID_HEADER, type RequestId, RequestIds } from "./request_id.ts";
 import type { Router } from "./router.ts";
 
 export interface FrontDoorOptions {
@@ -60,25 +60,15 @@ export class FrontDoor {
   handle(request: Request, info: ConnectionInfo): Response | Promise<Response> {
     const own = this.#ownHostOf(request, info);
     const target = sendTarget(request);
-    let made = this.#ids.givenBy(request, info.remoteAddr.hostname);
-    const id = () => made ??= crypto.randomUUID();
+    const id = this.#ids.of(request, info);
     // No send is a handshake, and is spared the look at one header more: half a microsecond.
     if (target === undefined && wantsUpgrade(request)) {
-      return this.#handshake(request, info.remoteAddr.hostname, own, id());
+      return this.#handshake(request, info.remoteAddr.hostname, own, id);
     }
-    const { log } = this.#options;
-    const startMs = log.level === "debug" ? performance.now() : undefined;
-    const noted = (given: Response) => {
-      const isPlain = target !== undefined && made === undefined && startMs === undefined;
-      if (isPlain && !(given instanceof Problem)) return given;
-      const answer = named(given, id());
-      // Who asks why its handshakes are refused has had them logged.
-      if (answer instanceof Problem && !isQuestion(request)) {
-        this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
-      }
-      if (startMs !== undefined) logAnswer(log, request, answer, id(), startMs);
-      return answer;
-    };
+    const startMs = this.#options.log.level === "debug" ? performance.now() : undefined;
+    const isPlain = target !== undefined && startMs === undefined && !id.isGiven;
+    const noted = (answer: Response) =>
+      isPlain && !(answer instanceof Problem) ? answer : this.#note(request, info, answer, id, startMs);
     const refusal = this.#refuse(request, own);
     const origin = request.headers.get("origin");
     // Without a host nobody can say whose page it is.
@@ -90,6 +80,23 @@ export class FrontDoor {
     const isCacheable = origin === null && request.method !== "POST";
     const last = isCacheable ? (answer: Response) => (varyByOrigin(answer), noted(answer)) : noted;
     return answer instanceof Promise ? answer.then(last) : last(answer);
+  }
+
+  /** Names an answer, and logs it. @param startMs When the request came, where its answer is to be logged in any case. */
+  #note(
+    request: Request,
+    info: ConnectionInfo,
+    given: Response,
+    id: RequestId,
+    startMs: number | undefined,
+  ): Response {
+    const answer = named(given, id);
+    // Who asks why its handshakes are refused has had them logged.
+    if (answer instanceof Problem && !isQuestion(request)) {
+      this.#refusals.note(request, info.remoteAddr.hostname, answer, false);
+    }
+    if (startMs !== undefined) logAnswer(this.#options.log, request, answer, id, startMs);
+    return answer;
   }
 
   /** The refusal that does not depend on what is asked for; undefined when there is none. */
@@ -128,7 +135,7 @@ export class FrontDoor {
     request: Request,
     peer: string,
     own: OwnHost | undefined,
-    id: string,
+    id: RequestId,
   ): Promise<Response> {
     const given = this.#refuse(request, own) ??
       this.#refusePage(request.headers.get("origin"), own!, "connect") ??
@@ -147,7 +154,7 @@ export class FrontDoor {
     origin: string,
     own: OwnHost,
     info: ConnectionInfo,
-    { id, refused }: { id: () => string; refused: Problem | undefined },
+    { id, refused }: { id: RequestId; refused: Problem | undefined },
   ): Promise<Response> {
     const refusal = this.#refusePage(origin, own, "call");
     const isListed = refusal === undefined && this.#judge(origin, own) === "listed";
@@ -164,7 +171,7 @@ export class FrontDoor {
     target: string | undefined,
     own: OwnHost,
     info: ConnectionInfo,
-    id: () => string,
+    id: RequestId,
   ): Response | Promise<Response> {
     const { router, upgrades } = this.#options;
     if (target !== undefined) return router.send(request, target, id);
@@ -176,14 +183,14 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, { own, info, requestId: id() });
+    return router.answer(request, { own, info, requestId: id.text });
   }
 }
 
 /** The answer with the id of its request, which a problem says in its body too. */
-function named(answer: Response, id: string): Response {
-  const said = answer instanceof Problem ? answer.of(id) : answer;
-  said.headers.set(REQUEST_ID_HEADER, id);
+function named(answer: Response, { text }: RequestId): Response {
+  const said = answer instanceof Problem ? answer.of(text) : answer;
+  said.headers.set(REQUEST_ID_HEADER, text);
   return said;
 }
 
@@ -196,9 +203,9 @@ function shownPath(url: string): string {
     .join("/");
 }
 
-function logAnswer(log: Log, request: Request, { status }: Response, id: string, startMs: number): void {
+function logAnswer(log: Log, request: Request, { status }: Response, id: RequestId, startMs: number): void {
   log.debug("request answered", {
-    request_id: id,
+    request_id: id.text,
     method: request.method,
     path: shownPath(request.url),
     status,

@@ -5,12 +5,29 @@
  */
 import type { Auth } from "../auth/auth.ts";
 import { AddressRanges } from "../net/addresses.ts";
+import type { ConnectionInfo } from "../net/connection_info.ts";
 import { bearerOf } from "./credentials.ts";
 
 export const REQUEST_ID_HEADER = "x-request-id";
 
 /** What may stand in a log and in a header as it is; the ids of proxies and of tracing do. */
 const FORM = /^[\w.:;=+/@-]{1,128}$/;
+
+/** The id of one request, which is made up when somebody wants to know it. */
+export class RequestId {
+  /** Whether the request brought it. */
+  readonly isGiven: boolean;
+  #text: string | undefined;
+
+  constructor(given: string | undefined) {
+    this.isGiven = given !== undefined;
+    this.#text = given;
+  }
+
+  get text(): string {
+    return this.#text ??= crypto.randomUUID();
+  }
+}
 
 export class RequestIds {
   readonly #auth: Pick<Auth, "isOpen" | "authorize">;
@@ -21,13 +38,11 @@ export class RequestIds {
     this.#trusted = new AddressRanges(trustedProxies);
   }
 
-  /**
-   * The id that a request brings; undefined where it brings none that counts.
-   * @param peer Address at the other end of the request's connection.
-   */
-  givenBy(request: Request, peer: string): string | undefined {
+  /** @param info The request's connection: its address is looked up only where it matters, for that takes a microsecond. */
+  of(request: Request, info: ConnectionInfo): RequestId {
     const given = request.headers.get(REQUEST_ID_HEADER);
-    return given !== null && FORM.test(given) && this.#isTrusted(request, peer) ? given : undefined;
+    const isTaken = given !== null && FORM.test(given) && this.#isTrusted(request, info.remoteAddr.hostname);
+    return new RequestId(isTaken ? given : undefined);
   }
 
   /** A proxy of ours, who shows a key, or anybody where everybody may do everything. */

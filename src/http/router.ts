@@ -15,6 +15,7 @@ import { BodyBrokenError, type BodyLimits } from "./body.ts";
 import { type DocumentOptions, serveDocument } from "./document.ts";
 import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
+import type { RequestId } from "./request_id.ts";
 
 export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOptions, DocumentOptions {
   /** Time the body of a request may take, in seconds. */
@@ -36,7 +37,7 @@ export interface Router {
   /** @param about What handlers know of the request beside itself. */
   answer(request: Request, about: Env["Bindings"]): Response | Promise<Response>;
   /** Answers what `sendTarget` found to be a send, without looking for who does. */
-  send(request: Request, target: string, requestId: () => string): Promise<Response>;
+  send(request: Request, target: string, id: RequestId): Promise<Response>;
   close(): void;
 }
 
@@ -112,9 +113,14 @@ export function createRouter(options: RouterOptions): Router {
         `There is no path of ${length} characters here: none has more than ${MAX_PATH}`,
       );
     },
-    send: (request, target, requestId) =>
-      answerSend(request, target, requestId, sends)
-        .catch((error: Error) => failed(error, EFFECT_ON_FAILURE.send, requestId())),
+    async send(request, target, id) {
+      try {
+        // Awaited, because an async function that returns a promise takes two turns more.
+        return await answerSend(request, target, id, sends);
+      } catch (error) {
+        return failed(error as Error, EFFECT_ON_FAILURE.send, id.text);
+      }
+    },
     close: () => deadlines.close(),
   };
 }

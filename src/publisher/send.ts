@@ -65,6 +65,8 @@ export type SendResult = Count & {
 export const PORTION_SENDS = 100;
 export const PORTION_BYTES = 128 * 1024;
 
+/** Of nearly every send. */
+const PLAIN: AppendOptions = {};
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
 /** Returns the id of a message. @throws {InvalidMessageError} when it is none. */
@@ -114,10 +116,11 @@ export function checkedSend(
       "Receipts need a history: set USERWIRE_HISTORY above 0, or don't wait for them",
     );
   }
+  const hasOptions = ttlMs !== undefined || expectOnline || idempotencyKey !== undefined;
   return {
     id: checkedId(id),
     payload,
-    appendOptions: {
+    appendOptions: !hasOptions ? PLAIN : {
       ...(ttlMs !== undefined && { ttlMs }),
       ...(expectOnline && { expectOnline }),
       ...(idempotencyKey !== undefined && { idempotency: idempotencyOf(idempotencyKey, payload) }),
@@ -161,5 +164,6 @@ export function resultOf(appended: Appended, counted: "sockets" | "nodes"): Send
   }
   const { outcome, id, position, reached } = appended;
   const count: Count = counted === "sockets" ? { sockets: reached } : { nodes: reached };
+  if (outcome === "appended" && position === undefined) return { id, ...count };
   return { id, ...position, ...count, ...(outcome === "repeated" && { repeated: true }) };
 }

@@ -3,6 +3,7 @@
  * somebody gives out by the megabyte is taken in portions, and the time that Redis has for a command begins when the
  * command is written, not when it came.
  */
+import { Chain, type Linked, UNLINKED } from "../async/chain.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 
 export interface OutboxOptions {
@@ -14,7 +15,7 @@ export interface OutboxOptions {
   failure(error: unknown): { error: Error; isAnswer: boolean };
 }
 
-interface Letter {
+interface Letter extends Linked<Letter> {
   dueMs: number;
   readonly bytes: number;
   readonly issue: () => Promise<unknown>;
@@ -30,8 +31,8 @@ const SILENCE_MS = 1_000;
 export class Outbox {
   readonly #options: OutboxOptions;
   /** In the order of their deadlines. */
-  readonly #written = new Set<Letter>();
-  readonly #waiting = new Set<Letter>();
+  readonly #written = new Chain<Letter>();
+  readonly #waiting = new Chain<Letter>();
   #bytes = 0;
   #answeredAtMs = -Infinity;
 
@@ -73,24 +74,24 @@ export class Outbox {
 
   /** Rejects what was not written yet. */
   refuse(reason: string): void {
-    if (this.#waiting.size === 0) return;
-    for (const { reject } of this.#waiting) reject(new BrokerUnavailableError(reason));
-    this.#waiting.clear();
+    for (let letter; (letter = this.#waiting.shift());) letter.reject(new BrokerUnavailableError(reason));
   }
 
   /** Rejects everything. */
   fail(reason: string): void {
     this.refuse(reason);
-    for (const { reject } of this.#written) {
-      reject(new BrokerUnavailableError(reason, { outcome: "unknown" }));
+    for (let letter; (letter = this.#written.shift());) {
+      letter.reject(new BrokerUnavailableError(reason, { outcome: "unknown" }));
     }
-    this.#written.clear();
   }
 
   #post<T>(issue: () => Promise<T>, bytes: number, isNext: boolean): Promise<T> {
     return new Promise((resolve, reject) => {
       const dueMs = performance.now() + this.#options.timeoutMs;
-      const letter: Letter = { dueMs, bytes, issue, resolve: resolve as Letter["resolve"], reject };
+      const letter: Letter = {
+        ...UNLINKED,
+        ...{ dueMs, bytes, issue, resolve: resolve as Letter["resolve"], reject },
+      };
       if (isNext) this.#write(letter);
       else this.#waiting.add(letter);
     });
@@ -119,9 +120,7 @@ export class Outbox {
     // Also of one that was late: until then it was on its way.
     this.#bytes -= letter.bytes;
     if (isAnswer) this.#answeredAtMs = performance.now();
-    if (this.#waiting.size === 0) return;
-    for (const next of this.#waiting) {
-      if (!this.#hasRoom(next.bytes)) break;
+    for (let next; (next = this.#waiting.first) && this.#hasRoom(next.bytes);) {
       this.#waiting.delete(next);
       next.dueMs = performance.now() + this.#options.timeoutMs;
       this.#write(next);
@@ -130,10 +129,9 @@ export class Outbox {
 }
 
 /** Takes away those whose time is up, from the front of the line; returns whether there were any. */
-function takeLate(letters: Set<Letter>, nowMs: number, error: Error): boolean {
+function takeLate(letters: Chain<Letter>, nowMs: number, error: Error): boolean {
   let isLate = false;
-  for (const letter of letters) {
-    if (letter.dueMs > nowMs) break;
+  for (let letter; (letter = letters.first) && letter.dueMs <= nowMs;) {
     letters.delete(letter);
     letter.reject(error);
     isLate = true;

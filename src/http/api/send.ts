@@ -112,7 +112,7 @@ export function sendTarget(request: Request): string | undefined {
 export async function answerSend(
   request: Request,
   target: string,
-  requestId: () => string,
+  id: { readonly text: string },
   context: SendContext,
 ): Promise<Response> {
   const { auth } = context;
@@ -142,14 +142,17 @@ export async function answerSend(
   if (idempotencyKey !== null) options.idempotencyKey = idempotencyKey;
   const traceparent = request.headers.get("traceparent");
   if (traceparent !== null) options.traceparent = traceparent;
-  const { repeated, ...result } = await context.publisher.send(username, payload, options);
+  const sent = await context.publisher.send(username, payload, options);
   if (context.log.level === "debug") {
     context.log.debug("message sent", {
-      ...{ request_id: requestId(), user: username, repeated, ...result },
+      ...{ request_id: id.text, user: username, ...sent },
       traceparent: traceparent === null ? undefined : readTraceParent(traceparent),
     });
   }
-  const isOnline = (result.nodes ?? result.sockets) > 0;
+  const isOnline = (sent.nodes ?? sent.sockets) > 0;
+  const { repeated } = sent;
+  // To leave out a field of every answer costs more than to look for one that is rarely there.
+  const result = repeated ? { ...sent, repeated: undefined } : sent;
   return new Response(JSON.stringify(isOnline ? result : { ...result, stored: result.seq !== undefined }), {
     status: isOnline ? 200 : 202,
     headers: repeated ? { ...JSON_HEADERS, "idempotent-replayed": "true" } : JSON_HEADERS,
@@ -161,5 +164,5 @@ export const send: Call = {
   route: ROUTE,
   effect: EFFECT_ON_FAILURE.send,
   answer: (c, api) =>
-    answerSend(c.req.raw, segmentOf(c), () => c.env.requestId, { ...api, body: api.bodies.single }),
+    answerSend(c.req.raw, segmentOf(c), { text: c.env.requestId }, { ...api, body: api.bodies.single }),
 };
