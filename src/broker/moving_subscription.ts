@@ -123,9 +123,8 @@ export class MovingSubscription implements Subscription, Subscriber {
     // What the old place still says counts no more: nothing of it may come behind what the new one says.
     await this.#inner!.close();
     const { signal } = this.#closing;
-    const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
     for (let failures = 0; !this.#closed; failures++) {
-      if (failures > 0) await sleep(backoffMs(failures, BACKOFF), aborted);
+      if (failures > 0) await sleep(backoffMs(failures, BACKOFF), signal);
       if (this.#closed) return;
       try {
         const broker = this.#broker = this.#context.of();

@@ -38,7 +38,7 @@ const UNHEARD = "What is published does not reach what is subscribed";
 export class Probe {
   readonly #options: ProbeOptions;
   readonly #deadlines = new Deadlines(LIMIT_MS);
-  readonly #stop = Promise.withResolvers<void>();
+  readonly #stop = new AbortController();
   readonly #first = Promise.withResolvers<void>();
   #isStopped = false;
   readonly #running: Promise<void>;
@@ -65,7 +65,7 @@ export class Probe {
 
   async close(): Promise<void> {
     this.#isStopped = true;
-    this.#stop.resolve();
+    this.#stop.abort();
     this.#first.resolve();
     await this.#running;
     this.#deadlines.close();
@@ -74,13 +74,13 @@ export class Probe {
   async #run(): Promise<void> {
     const { redis } = this.#options;
     while (!this.#isStopped) {
-      await Promise.race([redis.availability.whenReady(), this.#stop.promise]);
+      await sleep(Infinity, redis.availability.whenReady(), this.#stop.signal);
       if (this.#isStopped) return;
       const reason = await this.#trial();
       // All of Redis is away: that is said already.
       if (redis.availability.reason === undefined) this.#found(reason);
       this.#first.resolve();
-      await sleep(PAUSE_MS, this.#stop.promise);
+      await sleep(PAUSE_MS, this.#stop.signal);
     }
   }
 

@@ -230,5 +230,5 @@ async function pauseFor({ lost, leftMs }: Address, signal: AbortSignal): Promise
   if (signal.aborted) return;
   const base = performance.now() - leftMs < WARY_MS ? WAIT_MS : 0;
   const ms = Math.random() * Math.min(MAX_WAIT_MS, base + lost * WAIT_PER_LOSS_MS);
-  await sleep(ms, new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true })));
+  await sleep(ms, signal);
 }

@@ -18,7 +18,10 @@
  *
  * The key is the sender's name for the message, a number: a node that does not know a later kind finds no such message.
  */
+import { backoffMs } from "../async/backoff.ts";
+import { sleep } from "../async/sleep.ts";
 import type { Broker, Subscription } from "../broker/broker.ts";
+import { BrokerUnavailableError } from "../protocol/errors.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { ConnectionState } from "./connection_state.ts";
 
@@ -62,6 +65,10 @@ interface Waiting {
   onNews: () => void;
 }
 
+/** While a master of the broker changes, who waits can't be reached for a moment, and waits for two seconds. */
+const TRIES = 5;
+const BACKOFF = { baseMs: 50, maxMs: 800 };
+
 const HANDED = "handed";
 const STATE = "state";
 
@@ -76,6 +83,7 @@ export class Receipts {
   readonly #presented = new Map<string, ConnectionState[]>();
   #subscription: Promise<Subscription> | undefined;
   #count = 0;
+  readonly #closing = new AbortController();
 
   /** @param channelPrefix Put before the channel's name, as before usernames. */
   constructor(broker: Broker, channelPrefix: string) {
@@ -171,6 +179,7 @@ export class Receipts {
   }
 
   async close(): Promise<void> {
+    this.#closing.abort();
     const subscription = await this.#subscription?.catch(() => undefined);
     await subscription?.close();
   }
@@ -182,9 +191,19 @@ export class Receipts {
     return reached - nodes + sockets;
   }
 
+  /** Tries again where it is known that the sender has not been told: what may have come is not said a second time. */
   async #tell(receipt: string, word: (key: string) => string): Promise<void> {
     const [name, key] = receipt.split(".") as [string, string];
-    await this.#broker.publish(this.#prefix + name, word(key));
+    const [channel, text] = [this.#prefix + name, word(key)];
+    for (let failures = 0;; failures++) {
+      const isLast = failures === TRIES || this.#closing.signal.aborted;
+      try {
+        if (await this.#broker.publish(channel, text) > 0 || isLast) return;
+      } catch (error) {
+        if (isLast || !(error instanceof BrokerUnavailableError) || error.outcome !== "refused") throw error;
+      }
+      await sleep(backoffMs(failures, BACKOFF), this.#closing.signal);
+    }
   }
 
   #take(payload: string): void {

@@ -60,7 +60,7 @@ export class Cluster implements MastersCluster {
   #masters: readonly ClusterMaster[] = [];
   #isMapped = false;
   #reason = UNREACHABLE;
-  readonly #closing = Promise.withResolvers<void>();
+  readonly #closing = new AbortController();
   #isClosed = false;
 
   /** @param source Whose URL names one node at least. */
@@ -119,9 +119,9 @@ export class Cluster implements MastersCluster {
     return { ...login, hostname, port };
   }
 
-  /** Resolves when it is closed. */
-  get closing(): Promise<void> {
-    return this.#closing.promise;
+  /** Aborted when it is closed. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
   }
 
   /** Where a node is; undefined when it is not known any more. */
@@ -143,7 +143,7 @@ export class Cluster implements MastersCluster {
 
   close(): void {
     this.#isClosed = true;
-    this.#closing.resolve();
+    this.#closing.abort();
     clearTimeout(this.#timer);
     for (const link of this.#links.values()) link.close();
     this.#first.resolve({ outcome: "unreachable", reason: this.#reason });
@@ -173,7 +173,7 @@ export class Cluster implements MastersCluster {
         if (!link.isClosed) this.#failed(error, link);
       }
     });
-    await sleep(ANSWER_MS, Promise.race([Promise.all(asking), this.closing]));
+    await sleep(ANSWER_MS, Promise.all(asking), this.closing);
     for (const key of silent) {
       this.#links.get(key)?.close();
       this.#links.delete(key);

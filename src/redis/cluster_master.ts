@@ -16,8 +16,8 @@ const ANSWER_MS = 500;
 export interface MastersCluster {
   /** Those that keep something. */
   readonly masters: readonly ClusterMaster[];
-  /** Resolves when it is closed. */
-  readonly closing: Promise<void>;
+  /** Aborted when it is closed. */
+  readonly closing: AbortSignal;
   /** Who keeps a key or a channel; undefined when nobody is known to. */
   keeperOf(name: string): ClusterMaster | undefined;
   /** The slots of one, as `formatRanges` writes them. */
@@ -73,7 +73,7 @@ export class ClusterMaster implements Topology {
     let info: ServerInfo | undefined;
     const asking = link.ask<[string]>(["INFO", "replication"])
       .then(([text]) => info = readInfo(text), () => {});
-    await sleep(ANSWER_MS, Promise.race([asking, this.#cluster.closing]));
+    await sleep(ANSWER_MS, asking, this.#cluster.closing);
     link.close();
     return info?.role === "slave" && info.promotion === server.promotion;
   }

@@ -67,7 +67,7 @@ export abstract class CommandConnection {
   #server: ServerInfo | undefined;
   /** Whether Redis has said which life it lives, on this connection. */
   #greeted = false;
-  readonly #closing = Promise.withResolvers<void>();
+  readonly #closing = new AbortController();
   #closed = false;
   #nextBeatMs = 0;
 
@@ -133,7 +133,7 @@ export abstract class CommandConnection {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#closing.resolve();
+    this.#closing.abort();
     clearInterval(this.#timer);
     clearTimeout(this.#dialTimer);
     const reason = "The connection to Redis is closed";
@@ -142,9 +142,9 @@ export abstract class CommandConnection {
     this.#client?.destroy();
   }
 
-  /** Resolves when it is closed. */
-  protected get closing(): Promise<void> {
-    return this.#closing.promise;
+  /** Aborted when it is closed. */
+  protected get closing(): AbortSignal {
+    return this.#closing.signal;
   }
 
   /**

@@ -32,18 +32,16 @@ export class Reconnect {
 
   /**
    * Resolves when there is a connection. Call it when the one before was lost.
-   * @param signal Ends the attempts; look at it once more when you have the connection. It keeps a listener.
+   * @param signal Ends the attempts; look at it once more when you have the connection.
    * @returns undefined when the attempts were ended.
    */
   async connect(signal: AbortSignal): Promise<RedisConnection | undefined> {
-    const { promise: aborted, resolve } = Promise.withResolvers<void>();
-    signal.addEventListener("abort", () => resolve());
     if (this.#last?.hasDelivered || performance.now() - this.#connectedAtMs >= LASTING_MS) this.reset();
     while (!signal.aborted) {
-      await Promise.race([this.#whenReady(), aborted]);
+      await sleep(Infinity, this.#whenReady(), signal);
       const failedAttempts = this.#failedAttempts++;
       // Full jitter: thousands of subscriptions lost at one moment must not come back at one moment.
-      if (failedAttempts > 0) await sleep(backoffMs(failedAttempts, BACKOFF), aborted);
+      if (failedAttempts > 0) await sleep(backoffMs(failedAttempts, BACKOFF), signal);
       if (signal.aborted) break;
       try {
         const connection = await this.#dial(signal);

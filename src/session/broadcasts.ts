@@ -69,7 +69,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   #reason: string | undefined;
   #subscription: Subscription | undefined;
   #opening: Promise<void> | undefined;
-  readonly #closing = Promise.withResolvers<void>();
+  readonly #closing = new AbortController();
   #timer: ReturnType<typeof setInterval> | undefined;
   #silentTicks = 0;
   #isServing = false;
@@ -139,7 +139,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   async close(): Promise<void> {
     this.#state = "closed";
     clearInterval(this.#timer);
-    this.#closing.resolve();
+    this.#closing.abort();
     this.#replay?.stop();
     await this.#opening?.catch(() => {});
     await this.#subscription?.close();
@@ -303,7 +303,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
 
   async #insist(): Promise<void> {
     for (let failures = 0; this.#state === "opening"; failures++) {
-      await sleep(backoffMs(failures, BACKOFF), this.#closing.promise);
+      await sleep(backoffMs(failures, BACKOFF), this.#closing.signal);
       if (this.#state === "opening" && await this.#attempt()) return;
     }
   }

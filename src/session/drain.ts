@@ -63,7 +63,6 @@ async function closeAll(
 ): Promise<void> {
   const members = registry.live();
   const spreadMs = Math.min(windowMs * 2 / 3, members.length * 1_000 / MIN_PER_SECOND);
-  const aborted = new Promise((resolve) => signal?.addEventListener("abort", resolve, { once: true }));
   const steps = Math.max(1, Math.ceil(spreadMs / STEP_MS));
   for (let step = 0; step < steps && !signal?.aborted; step++) {
     // Who goes at a third of the time comes back at two: arrivals are spread evenly over twice the time. Were each told a
@@ -75,6 +74,6 @@ async function closeAll(
       member.close(reason, { retryMs: pauseMs + Math.random() * MIN_RETRY_MS });
     });
     onStep?.(to, members.length);
-    if (step + 1 < steps) await sleep(STEP_MS, aborted);
+    if (step + 1 < steps) await sleep(STEP_MS, ...(signal ? [signal] : []));
   }
 }

@@ -283,6 +283,41 @@ Deno.test("A receipt can be waited for again as soon as the broker is back", asy
   await broker.close();
 });
 
+Deno.test("A receipt comes though the sender can't be reached for a moment, and once where it may have come", async () => {
+  const broker = new MemoryBroker();
+  await using publisher = publisherOn(broker);
+  const { receipts } = publisher;
+  const publish = broker.publish.bind(broker);
+  const failures: (Error | number)[] = [];
+  let asked = 0;
+  broker.publish = (...args) => {
+    asked++;
+    const failure = failures.shift();
+    if (failure instanceof Error) return Promise.reject(failure);
+    return failure === undefined ? publish(...args) : Promise.resolve(failure);
+  };
+  using wait = await receipts.wait();
+  // A master has moved; then nobody hears it, as the sender subscribes anew.
+  failures.push(new BrokerUnavailableError("moved"), 0);
+  const told = receipts.report(wait.receipt, 3);
+  assertEquals(await wait.handed(1, 10_000), { sockets: 3 });
+  await told;
+  assertEquals(asked, 3);
+  // This one may have come: said again it would be counted twice.
+  failures.push(new BrokerUnavailableError("late", { outcome: "unknown" }));
+  await assertRejects(() => receipts.report(wait.receipt, 4), BrokerUnavailableError, "late");
+  assertEquals(asked, 4);
+  // Who has left for good is not called for ever, nor once more when this process ends.
+  failures.push(...new Array(20).fill(0));
+  await receipts.report(wait.receipt, 5);
+  assertEquals(asked, 10);
+  const untold = receipts.report(wait.receipt, 6);
+  await receipts.close();
+  await untold;
+  assert(asked <= 12, `${asked}`);
+  await broker.close();
+});
+
 Deno.test("A receipt is awaited no longer than its send, however that ends", async () => {
   const broker = new MemoryBroker();
   await using publisher = publisherOn(broker);
