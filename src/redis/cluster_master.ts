@@ -126,6 +126,9 @@ export class ClusterMaster implements Topology {
     void this.#cluster.look();
   }
 
+  /** A node that comes back takes no command before it has heard from the others: `CLUSTER_WRITABLE_DELAY` of Redis. */
+  async confirm(): Promise<void> {}
+
   loginRefused(): void {
     this.#cluster.loginRefused();
   }

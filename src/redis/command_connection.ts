@@ -279,6 +279,10 @@ export abstract class CommandConnection {
   /** Greets the server, or looks at it again: what is found decides whether commands can be sent. */
   async #ask(client: Client): Promise<void> {
     const known = this.#greeted ? this.#server : undefined;
+    if (!known) {
+      await this.topology.confirm();
+      if (client !== this.#client || this.#ended === client) return;
+    }
     const found = await (known ? this.greeting.look(client, known) : this.greeting.greet(client));
     if (client !== this.#client || this.#ended === client || (known && !this.#greeted)) return;
     if (found.state === "unfit") {

@@ -70,6 +70,10 @@ export class Sentinel implements Topology {
     void this.#look();
   }
 
+  async confirm(): Promise<void> {
+    await this.#look();
+  }
+
   loginRefused(): void {
     this.#source.loginRefused();
   }

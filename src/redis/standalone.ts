@@ -25,6 +25,8 @@ export class Standalone implements Topology {
 
   doubt(): void {}
 
+  async confirm(): Promise<void> {}
+
   loginRefused(): void {
     this.#source.loginRefused();
   }

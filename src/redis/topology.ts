@@ -27,6 +27,12 @@ export interface Topology {
   /** A server that was located is away, or does not keep what it should: there may be another one by now. */
   doubt(): void;
 
+  /**
+   * Asks once more, when a dial has succeeded: a server that another one has replaced may be back, without its data, and take
+   * itself for what it was. Who listens for changes has heard of one when it resolves. Never rejects.
+   */
+  confirm(): Promise<void>;
+
   /** A server that was located refused our login: there may be another one by now. */
   loginRefused(): void;
 

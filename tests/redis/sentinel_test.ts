@@ -1,11 +1,15 @@
 /** Where Sentinels say the master is: the newest of their answers counts, and silence changes nothing. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
+import { Follower } from "../../testkit/follower.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { isRedisUrl, parseRedisUrl } from "../../src/redis/address.ts";
 import { Sentinel } from "../../src/redis/sentinel.ts";
 import { UrlSource } from "../../src/redis/url_source.ts";
+import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { Service } from "../../testkit/service.ts";
+import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
 /** Answers every command as a Sentinel answers `SENTINEL MASTER`, until it is silenced. */
@@ -15,7 +19,8 @@ class FakeSentinel implements AsyncDisposable {
   readonly #serving: Promise<void>;
   #isClosed = false;
 
-  constructor(public port: number, public epoch: number) {
+  /** @param port Of the master; or what finds it out for each answer. */
+  constructor(public port: number | (() => number), public epoch: number) {
     this.#serving = this.#serve();
   }
 
@@ -35,7 +40,8 @@ class FakeSentinel implements AsyncDisposable {
   async #talk(conn: Deno.Conn): Promise<void> {
     const encoder = new TextEncoder();
     while (await conn.read(new Uint8Array(4_096)) !== null) {
-      const fields = ["ip", "127.0.0.1", "port", `${this.port}`, "config-epoch", `${this.epoch}`];
+      const port = typeof this.port === "number" ? this.port : this.port();
+      const fields = ["ip", "127.0.0.1", "port", `${port}`, "config-epoch", `${this.epoch}`];
       const reply = `*${fields.length}\r\n` + fields.map((text) => `$${text.length}\r\n${text}\r\n`).join("");
       await conn.write(encoder.encode(reply));
     }
@@ -95,6 +101,49 @@ Deno.test("Of what Sentinels say the newest configuration counts, and silence ch
     topology.close();
   }
 });
+
+redisTest(
+  "A former master that is back without its data, before the Sentinels were asked again, is left as it is",
+  async () => {
+    await using master = await RedisServer.start();
+    await using replica = await RedisServer.start({ replicaOf: master });
+    await replica.copied();
+    await using empty = await RedisServer.start();
+    await using wire = await TcpProxy.start(master.port);
+    let isBack = false, isSeen = false;
+    // Nobody hears of the change but who asks after a connection to the old place.
+    const place = () => (isSeen ||= isBack && wire.connections > 0) ? replica.port : wire.port;
+    await using sentinel = new FakeSentinel(place, 1);
+    await using service = await Service.start({ REDIS_URL: `redis+sentinel://${sentinel.place}/main` });
+    await until(async () => (await service.readiness()).status === 200, "the service to be ready", 10_000);
+    await using alice = await Follower.open(service.socketUrl("alice"));
+    for (const n of [1, 2, 3]) assertEquals((await service.send("alice", n)).body.sockets, 1);
+    await until(
+      async () => await replica.cli("HGET", "userwire:{alice}:position", "seq") === "3",
+      "the replica to have it",
+    );
+    await master.stop({ signal: "SIGKILL" });
+    await replica.follow();
+    await until(async () => (await service.readiness()).status === 503, "the service to miss it", 10_000);
+    sentinel.epoch = 2;
+    isBack = true;
+    wire.turn(empty.port);
+    await until(
+      () => service.logged("redis master found").length === 2,
+      "the new master to be found",
+      10_000,
+    );
+    await until(
+      async () => (await service.readiness()).status === 200,
+      "the service to be ready again",
+      10_000,
+    );
+    assertEquals((await service.send("alice", 4)).body.sockets, 1);
+    await until(() => alice.data.at(-1) === 4, "the last message");
+    assertEquals([alice.data, alice.gaps, alice.faults], [[1, 2, 3, 4], [], []]);
+    assertEquals(await empty.cli("DBSIZE"), 0);
+  },
+);
 
 Deno.test("A file with the URL may name other Sentinels, and no Redis in their place", async () => {
   await using one = new FakeSentinel(1, 1);
