@@ -11,7 +11,8 @@
  *
  * What is named here stays within a major version. The other files of the room may change at any time.
  */
-export { Publisher, type PublisherOptions } from "./publisher.ts";
+export { Publisher } from "./publisher.ts";
+export type { PublisherOptions } from "./options.ts";
 export type { HistoryPage, HistoryPage as History } from "./history_page.ts";
 export type { BroadcastOptions, BroadcastResult } from "./broadcast.ts";
 export type { CloseOne, Connection, ConnectionClosed, Connections } from "./connections.ts";

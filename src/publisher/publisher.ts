@@ -8,31 +8,18 @@
  */
 import { type Line, Turns } from "../async/turns.ts";
 import type { Broker } from "../broker/broker.ts";
-import { prefix } from "../config/kinds.ts";
 import { openEngine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import type { History } from "../history/history.ts";
-import type { Metrics } from "../metrics/metrics.ts";
-import type { CloseOrder } from "../protocol/close_codes.ts";
-import { formatCloseOrder, formatReceipt } from "../protocol/envelope.ts";
-import { BrokerUnavailableError, ConfigError, IdempotencyConflictError } from "../protocol/errors.ts";
-import { channelOf, type NameRules, parseUsername } from "../protocol/username.ts";
-import { databaseFault, parseRedisUrl, tlsFault } from "../redis/address.ts";
-import type { Groups } from "../groups/groups.ts";
+import { formatReceipt } from "../protocol/envelope.ts";
+import { BrokerUnavailableError, IdempotencyConflictError } from "../protocol/errors.ts";
+import { type NameRules, parseUsername } from "../protocol/username.ts";
 import { Appender } from "./appender.ts";
 import { broadcast, type BroadcastOptions, type BroadcastResult } from "./broadcast.ts";
-import {
-  closeConnection,
-  type CloseOne,
-  type ConnectionClosed,
-  type Connections,
-  findConnections,
-} from "./connections.ts";
 import { GroupSender, type GroupSendOptions, type GroupSendResult } from "./group_send.ts";
 import { GroupBook, NO_GROUPS } from "./groups.ts";
-import { type HistoryPage, readHistory } from "./history_page.ts";
+import { assertUsable, type PublisherOptions } from "./options.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
-import { Receipts } from "./receipts.ts";
 import {
   checkedId,
   checkedSend,
@@ -44,24 +31,7 @@ import {
   type SendResult,
 } from "./send.ts";
 import { type UnackedBook, UnackedSend } from "./unacked_send.ts";
-
-/** How a publisher turns a username into a channel. */
-export interface PublisherOptions {
-  /** Put before each username. @default "" */
-  channelPrefix?: string;
-  /** Lower-case usernames, as `USERWIRE_USERNAME_CASE=lower` does. @default false */
-  foldUsernames?: boolean;
-  /** Where groups are kept: that of the same engine. Without it there are none. */
-  groups?: Groups;
-  /** Users that a group may have. @default 10000 */
-  maxGroupUsers?: number;
-  /** Most bytes that one message to a group may have, counted once for each user. @default 64 MiB */
-  maxFanoutBytes?: number;
-  /** Where sends are counted. */
-  metrics?: Metrics;
-  /** Where it is noted of which messages it is told that nobody has acknowledged them. */
-  unacked?: UnackedBook | undefined;
-}
+import { Users } from "./users.ts";
 
 /** A message to one user, checked. */
 type CheckedSend = ReturnType<typeof checkedSend> & {
@@ -70,11 +40,9 @@ type CheckedSend = ReturnType<typeof checkedSend> & {
   readonly traceparent: string | undefined;
 };
 
-export class Publisher implements AsyncDisposable {
-  readonly receipts: Receipts;
+export class Publisher extends Users implements AsyncDisposable {
   /** Who is in which group. */
   readonly groups: GroupBook;
-  readonly #broker: Broker;
   readonly #history: History;
   readonly #prefix: string;
   readonly #names: NameRules;
@@ -86,18 +54,19 @@ export class Publisher implements AsyncDisposable {
 
   /** A publisher on a broker and a history that stay the caller's to close. */
   constructor(broker: Broker, history: History, options: PublisherOptions = {}) {
-    this.#broker = broker;
-    this.#history = history;
-    this.#prefix = options.channelPrefix ?? "";
-    this.#names = {
+    const prefix = options.channelPrefix ?? "";
+    const names = {
       fold: options.foldUsernames ?? false,
-      bare: this.#prefix === "" && broker.kind === "redis",
+      bare: prefix === "" && broker.kind === "redis",
     };
+    super({ broker, history, prefix, names });
+    this.#history = history;
+    this.#prefix = prefix;
+    this.#names = names;
     this.#appender = new Appender(broker, history, options.metrics);
-    this.receipts = new Receipts(broker, this.#prefix);
     this.#unacked = options.unacked;
     const { groups = NO_GROUPS, maxGroupUsers = 10_000, maxFanoutBytes = 64 * 1024 ** 2, metrics } = options;
-    const shared = { prefix: this.#prefix, names: this.#names, maxGroupUsers, maxFanoutBytes, metrics };
+    const shared = { prefix, names, maxGroupUsers, maxFanoutBytes, metrics };
     this.groups = new GroupBook(groups, broker, shared);
     this.#groupSender = new GroupSender({ ...shared, broker, history, groups, turns: this.#turns });
   }
@@ -109,17 +78,7 @@ export class Publisher implements AsyncDisposable {
    * @throws {Error} when Redis answers and refuses the login. What it said is the cause.
    */
   static async open(options: EngineOptions & PublisherOptions): Promise<Publisher> {
-    const { redisUrl, channelPrefix = "" } = options;
-    if (channelPrefix !== "" && prefix.parse(channelPrefix) === undefined) {
-      throw new ConfigError([`channelPrefix must be ${prefix.expects}: correct it, or leave it out`]);
-    }
-    const address = redisUrl ? parseRedisUrl(redisUrl) : undefined;
-    const fault = address && databaseFault(address, channelPrefix);
-    if (fault) {
-      throw new ConfigError([`redisUrl ${fault.replace("USERWIRE_CHANNEL_PREFIX", "channelPrefix")}`]);
-    }
-    const faultOfTls = address && tlsFault(address, options.redisTls ?? {});
-    if (faultOfTls) throw new ConfigError([`redisTls${faultOfTls}`]);
+    assertUsable(options);
     const engine = openEngine(options);
     const attempt = await engine.firstAttempt(options.redisTimeoutMs ?? 3_000);
     if (attempt.outcome === "refused") {
@@ -129,11 +88,6 @@ export class Publisher implements AsyncDisposable {
     const publisher = new Publisher(engine.broker, engine.history, { groups: engine.groups, ...options });
     publisher.#closeEngine = engine.close;
     return publisher;
-  }
-
-  /** Whether messages are kept for users who are away. */
-  get keepsHistory(): boolean {
-    return this.#history.limits.count > 0;
   }
 
   /**
@@ -299,75 +253,6 @@ export class Publisher implements AsyncDisposable {
     }
   }
 
-  /**
-   * The broker's channel of a user.
-   * @throws {InvalidUsernameError}
-   */
-  channel(username: string): string {
-    return channelOf(parseUsername(username, this.#names), this.#prefix);
-  }
-
-  /** What the numbers are: sockets, or nodes that hold at least one of the user's. */
-  get counted(): "sockets" | "nodes" {
-    return this.#broker.counted;
-  }
-
-  /** Whether the user has a socket anywhere. To send, send: this answer may be stale by the time it is read. */
-  async isOnline(username: string): Promise<boolean> {
-    return await this.count(username) > 0;
-  }
-
-  /** How many sockets the user has, over all nodes; or how many nodes, see `counted`. */
-  async count(username: string): Promise<number> {
-    return (await this.#broker.counts([this.channel(username)]))[0]!;
-  }
-
-  /** The same for each of the users, in one round trip. Keys are the names as they were asked for. */
-  async online(usernames: readonly string[]): Promise<Map<string, number>> {
-    const counts = await this.#broker.counts(usernames.map((username) => this.channel(username)));
-    return new Map(usernames.map((username, i) => [username, counts[i]!]));
-  }
-
-  /**
-   * What is kept of a user's messages.
-   * @param options.after Sequence number after which to begin. @default 0
-   * @param options.limit At most so many messages. @default 100
-   */
-  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<HistoryPage> {
-    return await readHistory(this.#history, this.channel(username), options);
-  }
-
-  /**
-   * Closes every connection of a user, on all nodes, or those that the order says.
-   * @returns How many connections the order reached, or how many nodes, see `counted`.
-   */
-  async closeConnections(username: string, order: CloseOrder): Promise<number> {
-    return await this.#broker.publish(this.channel(username), formatCloseOrder(order));
-  }
-
-  /**
-   * A user's connections on all nodes, as they are now.
-   * @param options.timeoutMs How long answers are waited for. @default 2000
-   * @throws {BrokerUnavailableError}
-   */
-  async connections(username: string, options: { timeoutMs?: number } = {}): Promise<Connections> {
-    const history = this.keepsHistory ? this.#history : undefined;
-    return await findConnections({ ...this.#askAt(username), history }, options.timeoutMs);
-  }
-
-  /**
-   * Closes one connection of a user, on whichever node it is.
-   * @param options.timeoutMs How long answers are waited for. @default 2000
-   * @throws {BrokerUnavailableError}
-   */
-  async closeConnection(
-    username: string,
-    close: CloseOne,
-    options: { timeoutMs?: number } = {},
-  ): Promise<ConnectionClosed> {
-    return await closeConnection(this.#askAt(username), close, options.timeoutMs);
-  }
-
   /** Closes what `open` opened. */
   async close(): Promise<void> {
     await this.receipts.close();
@@ -389,10 +274,6 @@ export class Publisher implements AsyncDisposable {
       unacked: this.#unackedSend(options),
       traceparent: options.traceparent,
     }));
-  }
-
-  #askAt(username: string) {
-    return { broker: this.#broker, receipts: this.receipts, channel: this.channel(username) };
   }
 
   #unackedSend({ unackedMs, traceparent }: SendOptions, group?: string): UnackedSend | undefined {
