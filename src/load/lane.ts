@@ -14,7 +14,6 @@ export interface LaneOptions {
   readonly places: readonly Place[];
   /** Which of them is its own. */
   readonly first: number;
-  readonly base: string;
   /** Further lines of each request's head. */
   readonly head: string;
   readonly deadlines: Deadlines;
@@ -110,10 +109,9 @@ export class Lane {
   }
 
   #requestOf({ username, payload }: LaneMessage): string {
-    const { places, base, head } = this.#options;
-    return `POST ${base}/v1/users/${username}/messages HTTP/1.1\r\nHost: ${
-      places[this.#place]!.host
-    }\r\n${head}` +
+    const { places, head } = this.#options;
+    const { base, host } = places[this.#place]!;
+    return `POST ${base}/v1/users/${username}/messages HTTP/1.1\r\nHost: ${host}\r\n${head}` +
       `Content-Type: application/json\r\nContent-Length: ${payload.length}\r\n\r\n${payload}`;
   }
 

@@ -49,8 +49,6 @@ export abstract class Sender {
 }
 
 export interface HttpOptions {
-  /** Before `/v1/…` in each path. @default "" */
-  readonly base?: string;
   /** Value of the header, when the service wants one. */
   readonly authorization?: string | undefined;
   /** How long an answer may take, in milliseconds. @default 10000 */
@@ -82,12 +80,12 @@ export class HttpSender extends Sender {
     lanes: number,
     options: HttpOptions = {},
   ): Promise<HttpSender> {
-    const { base = "", authorization, patienceMs = 10_000, times, onRefused } = options;
+    const { authorization, patienceMs = 10_000, times, onRefused } = options;
     const deadlines = new Deadlines(patienceMs);
     const head = authorization === undefined ? "" : `Authorization: ${authorization}\r\n`;
     const opened = Array.from(
       { length: lanes },
-      (_, i) => new Lane({ places, first: (i + 1) % places.length, base, head, deadlines, times }),
+      (_, i) => new Lane({ places, first: (i + 1) % places.length, head, deadlines, times }),
     );
     const sender = new HttpSender(opened, deadlines);
     for (const lane of opened) {

@@ -20,23 +20,26 @@ export interface Place {
   readonly isTls: boolean;
   /** What its requests name as their host. */
   readonly host: string;
+  /** What stands before the paths there: "" or, behind some balancers, "/push". */
+  readonly base: string;
 }
 
-/** The place that an address leads to: `http:`, `https:`, `ws:` or `wss:`. */
+/** The place that an address leads to: `http:` or `https:`, with a path that ends with a slash. */
 export function placeOf(url: URL): Place {
-  const isTls = url.protocol === "https:" || url.protocol === "wss:";
+  const isTls = url.protocol === "https:";
   return {
     // An address of IPv6 stands in brackets there.
     hostname: url.hostname.replace(/^\[(.*)\]$/, "$1"),
     port: Number(url.port) || (isTls ? 443 : 80),
     isTls,
     host: url.host,
+    base: url.pathname.slice(0, -1),
   };
 }
 
 /** A port of this machine. */
 export function loopback(port: number): Place {
-  return { hostname: "127.0.0.1", port, isTls: false, host: `127.0.0.1:${port}` };
+  return { hostname: "127.0.0.1", port, isTls: false, host: `127.0.0.1:${port}`, base: "" };
 }
 
 /** @param source Where the connection comes from, such as "127.0.0.2". @default chosen by the kernel */
