@@ -1,5 +1,5 @@
 /** What a load has found, as lines for people or as JSON. */
-import { type Figures, limitOf } from "../load/figures.ts";
+import { BUSY, type Figures, limitOf } from "../load/figures.ts";
 import type { Histogram } from "../load/histogram.ts";
 
 const BAR = 40;
@@ -120,12 +120,15 @@ function notesOnLimit(figures: Figures): string[] {
   }
   const limit = limitOf(figures);
   if (limit === "bench") {
+    const [cause, advice] = busy >= BUSY
+      ? [
+        "it can do no more",
+        "take fewer --users or a lower --rate, or run several at once, best on other machines",
+      ]
+      : ["others leave it too little CPU", "give it a core of its own, best on another machine"];
     found.push(
-      `This bench itself is the limit: it took ${Math.round(busy * 100)} % of a core, and was ` +
-        `${
-          lag.quantileMs(0.99).toFixed(1)
-        } ms late itself (p99), which is in the latencies. Take fewer --users or a lower ` +
-        "--rate, leave it a core of its own, or run several at once on other machines.",
+      `This bench itself is the limit: ${cause}. It took ${Math.round(busy * 100)} % of a core and was ` +
+        `${lag.quantileMs(0.99).toFixed(1)} ms late (p99), which is in the latencies: ${advice}.`,
     );
   } else if (limit === "service" && askedPerSecond !== undefined) {
     found.push(

@@ -45,7 +45,7 @@ const LATE_MS = 5;
 /** Of the latencies that are measured. */
 const LATE_PART = 0.25;
 /** As much of a core as one thread gets that has no pause. */
-const BUSY = 0.9;
+export const BUSY = 0.9;
 
 /**
  * What keeps a load from being faster or measuring less: "bench" is the load itself, "service" all that lies between a send

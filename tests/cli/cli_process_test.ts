@@ -192,6 +192,23 @@ Deno.test("userwire serves, listens and sends as three processes, and each ends 
   assertEquals((await service.end()).code, 0);
 });
 
+Deno.test("userwire bench, interrupted, ends with 0 and what it has measured", async () => {
+  await using service = await Service.start();
+  await using bench = new Program(
+    ["bench", "--users", "2", "--rate", "50", "--seconds", "600", "--json"],
+    { USERWIRE_URL: service.server.url },
+  );
+  const delivered = async () => {
+    const metrics = await (await service.fetch("/metrics")).text();
+    return Number(/^userwire_messages_delivered_total (\d+)$/m.exec(metrics)?.[1]);
+  };
+  await until(async () => await delivered() > 0, "messages to arrive");
+  bench.kill("SIGINT");
+  const { code, stdout } = await bench.end();
+  const found = JSON.parse(stdout);
+  assertEquals([code, found.interrupted, found.lost, found.delivered], [0, true, 0, found.sent]);
+});
+
 Deno.test("userwire listen ends with 0 when nobody reads its output any more", async () => {
   await using service = await Service.start();
   await using listener = new Program(["listen", "alice"], { USERWIRE_URL: service.server.url });
