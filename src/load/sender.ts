@@ -94,11 +94,11 @@ export class HttpSender extends Sender {
         sender.#onAnswer(typeof answer === "number" ? answer : 0);
       };
     }
-    try {
-      await Promise.all(opened.map((lane) => lane.connect()));
-    } catch (error) {
+    const results = await Promise.allSettled(opened.map((lane) => lane.connect()));
+    const failed = results.find(({ status }) => status === "rejected") as PromiseRejectedResult | undefined;
+    if (failed !== undefined) {
       sender.close();
-      throw error;
+      throw failed.reason;
     }
     return sender;
   }
