@@ -39,6 +39,8 @@ export class Lane {
   readonly #queue: LaneMessage[] = [];
   #place: number;
   #stream: Stream | undefined;
+  /** Taken from the queue, and not reported. */
+  #current: LaneMessage | undefined;
   /** The request on its way. */
   #waiting: { readonly stream: Stream; readonly answer: PromiseWithResolvers<number | Refusal> } | undefined;
   #isBusy = false;
@@ -74,16 +76,25 @@ export class Lane {
     if (!this.#isBusy) void this.#run();
   }
 
+  /** Ends it; what was not answered is reported so. */
   close(): void {
+    if (this.#isClosed) return;
     this.#isClosed = true;
     this.#closing.resolve();
     this.#stream?.close();
+    const left = this.#queue.splice(0);
+    if (this.#current) left.unshift(this.#current);
+    for (const message of left) {
+      this.report(message, { status: 0, code: "", reason: "no answer until the end" });
+    }
   }
 
   async #run(): Promise<void> {
     this.#isBusy = true;
-    for (let message; !this.#isClosed && (message = this.#queue.shift()) !== undefined;) {
-      this.report(message, await this.#post(message).catch((error) => refused(error)));
+    while ((this.#current = this.#queue.shift()) !== undefined) {
+      const answer = await this.#post(this.#current).catch(refused);
+      if (this.#isClosed) return;
+      this.report(this.#current, answer);
     }
     this.#isBusy = false;
   }

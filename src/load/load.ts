@@ -153,7 +153,7 @@ export class Load {
     await sending.run(stop);
     const { user, system } = process.cpuUsage(before);
     const busy = (user + system) / 1_000_000 / sending.seconds;
-    await this.#settle(sender);
+    await this.#settle(sender, stop);
     if (this.#fatal.signal.aborted) throw this.#fatal.signal.reason;
     return { seconds: sending.seconds, unsent: sending.unsent, lag: sending.lag, busy };
   }
@@ -183,11 +183,13 @@ export class Load {
     if (isForGood && this.#sender?.counts.answered === 0) this.#fatal.abort(refusedForGood(refusal));
   }
 
-  /** Waits for what is on its way: answers first, then messages. */
-  async #settle(sender: HttpSender): Promise<void> {
-    const endMs = performance.now() + this.#nodes[0]!.patienceMs + GRACE_MS;
-    while (sender.pending > 0 && performance.now() < endMs) await sender.settle();
-    await this.#tally.drain(GRACE_MS, DRAIN_MS);
+  /** Waits for what is on its way: answers first, then messages. Who has interrupted it does not wait for long. */
+  async #settle(sender: HttpSender, signal: AbortSignal): Promise<void> {
+    const startMs = performance.now();
+    const mostMs = () => GRACE_MS + (signal.aborted ? 0 : this.#nodes[0]!.patienceMs);
+    while (sender.pending > 0 && performance.now() - startMs < mostMs()) await sender.settle();
+    sender.close();
+    await this.#tally.drain(GRACE_MS, signal.aborted ? GRACE_MS : DRAIN_MS);
   }
 
   #figures(arrivals: Arrivals): Figures {

@@ -79,26 +79,32 @@ export class Sending {
     const isOver = () => signal.aborted || present.size === 0 || performance.now() >= endMs;
     const flow = perSecond === undefined
       ? () => this.#fill(isOver)
-      : () => this.#catchUp(startMs, performance.now());
-    if (perSecond === undefined) sender.onAnswer = flow;
+      : (nowMs: number) => this.#catchUp(startMs, nowMs);
+    if (perSecond === undefined) sender.onAnswer = () => this.#fill(isOver);
+    let nowMs = startMs;
     for (let tickMs = startMs, isLast = false; !isLast;) {
       await beat.next();
-      const nowMs = performance.now();
-      for (; tickMs <= nowMs; tickMs++) this.lag.add(nowMs - tickMs);
       isLast = isOver();
-      if (!signal.aborted && present.size > 0) flow();
+      nowMs = performance.now();
+      for (; tickMs <= nowMs; tickMs++) this.lag.add(nowMs - tickMs);
+      if (present.size > 0) flow(nowMs);
     }
     sender.onAnswer = () => {};
-    this.seconds = (performance.now() - startMs) / 1_000;
-    const passed = Math.min(seconds, this.seconds);
-    if (perSecond !== undefined) this.unsent = Math.max(0, Math.round(perSecond * passed) - this.#turn);
+    this.seconds = (nowMs - startMs) / 1_000;
+    const due = Math.min(this.#count, Math.floor(this.seconds * (perSecond ?? 0)) + 1);
+    if (perSecond !== undefined) this.unsent = Math.max(0, due - this.#turn);
+  }
+
+  /** How many there are to be, at fixed times. */
+  get #count(): number {
+    const { perSecond = 0, seconds } = this.#options;
+    return Math.round(perSecond * seconds);
   }
 
   /** Sends what has become due. */
   #catchUp(startMs: number, nowMs: number): void {
-    const { sender, perSecond = 0, seconds } = this.#options;
-    const count = Math.round(perSecond * seconds);
-    while (this.#turn < count && sender.pending < sender.width * (1 + WAITING)) {
+    const { sender, perSecond = 0 } = this.#options;
+    while (this.#turn < this.#count && sender.pending < sender.width * (1 + WAITING)) {
       const dueMs = startMs + this.#turn * 1_000 / perSecond;
       if (dueMs > nowMs) break;
       this.#send(dueMs);

@@ -246,6 +246,22 @@ Deno.test("bench prints what it has at Ctrl+C, while it sends and while users co
   await service.isEmpty();
 });
 
+Deno.test("bench does not wait for answers after Ctrl+C, and takes no message for lost whose send had none", async () => {
+  await using service = await Service.start();
+  await using proxy = await TcpProxy.start(Number(new URL(service.server.url).port));
+  proxy.hold((said) => said.startsWith("POST"));
+  const io = new Terminal({ isErrTerminal: true, patienceMs: 600_000 });
+  const args = ["--users", "10", "--rate", "500", "--seconds", "600", "--in-flight", "5"];
+  const running = bench(proxy.through(service.server.url), args, io);
+  await io.until(", 5 messages arrived");
+  io.interrupt();
+  const { code, lost, sent, accepted, delivered, refused } = await running;
+  assertEquals({ code, lost, accepted, delivered, refused }, {
+    ...{ code: 0, lost: 0, accepted: 0, delivered: 5 },
+    refused: [{ status: 0, code: "", reason: "no answer until the end", count: sent }],
+  });
+});
+
 Deno.test("bench draws its progress in a terminal only, and leaves none of it there", async () => {
   await using service = await Service.start();
   const args = ["bench", "--url", service.server.url, "--users", "5", "--rate", "50", "--seconds", "1"];
