@@ -4,6 +4,7 @@
  */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
+import { Certificates } from "../../testkit/certificates.ts";
 import { Bell, until, withDeadline } from "../../testkit/deadline.ts";
 import { Service } from "../../testkit/service.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
@@ -207,6 +208,21 @@ Deno.test("userwire bench, interrupted, ends with 0 and what it has measured", a
   const { code, stdout } = await bench.end();
   const found = JSON.parse(stdout);
   assertEquals([code, found.interrupted, found.lost, found.delivered], [0, true, 0, found.sent]);
+});
+
+Deno.test("userwire bench speaks TLS, with an authority of one's own as well", async () => {
+  await using certificates = await Certificates.make();
+  await using service = await Service.start({
+    USERWIRE_TLS_CERT: certificates.cert("server"),
+    USERWIRE_TLS_KEY: certificates.key("server"),
+  });
+  const args = ["bench", "--users", "5", "--rate", "50", "--seconds", "1", "--json", "--url"];
+  const url = service.server.url.replace("127.0.0.1", "localhost");
+  const { code, stdout } = await runProgram([...args, url], { DENO_CERT: certificates.cert("ca") });
+  assertEquals([code, JSON.parse(stdout).delivered], [0, 50]);
+  const stranger = await runProgram([...args, url]);
+  assertEquals([stranger.code, stranger.stdout], [2, ""]);
+  assertMatch(stranger.stderr, /error: Can't reach a service at https:\S+: .*UnknownIssuer/);
 });
 
 Deno.test("userwire listen ends with 0 when nobody reads its output any more", async () => {
