@@ -1,6 +1,6 @@
 /**
- * A relay between clients and a service that is wrong on purpose, in known numbers: of the messages of each socket it loses
- * one, doubles one, and gives one too late; and sends may stand still for a while.
+ * A relay between clients and a service that is wrong on purpose, in known numbers: of the messages of each socket it
+ * loses one, doubles one, and gives one too late; and sends may stand still for a while.
  */
 export interface Faults {
   /** Which message of each socket, from 1 on, has the fault. */

@@ -1,6 +1,6 @@
 /**
- * `userwire bench`: puts a load on nodes that are running, and says how fast they are and whether anything was lost, came
- * twice or out of order. What makes the load is in the room `load`.
+ * `userwire bench`: puts a load on nodes that are running, and says how fast they are and whether anything was lost,
+ * came twice or out of order. What makes the load is in the room `load`.
  */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Plan } from "../load/load.ts";
@@ -47,7 +47,8 @@ export function addBench(program: Command, shell: Shell): void {
 Users are called bench-1f0c9a3e-0 and so on, anew in each run. Ctrl+C ends a run early, with what was measured. With a
 key (scopes tickets and send) each user connects with a ticket. A load like this is for an installation of your own.
 
-Exit codes: 0 all is well; 1 something was lost, doubled or disordered, or connections ended; 2 nothing could be measured
+Exit codes: 0 all is well; 1 something was lost, doubled or disordered, or connections ended; 2 nothing could be
+measured
 
 Examples:
   $ userwire bench --users 500 --rate 2000

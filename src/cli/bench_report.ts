@@ -132,8 +132,8 @@ function notesOnLimit(figures: Figures): string[] {
     );
   } else if (limit === "service" && askedPerSecond !== undefined) {
     found.push(
-      `No more were answered with ${inFlight} on their way at a time, and this bench had time to spare: where answers ` +
-        "have far to go, raise --in-flight.",
+      `No more were answered with ${inFlight} on their way at a time, and this bench had time to spare: where ` +
+        "answers have far to go, raise --in-flight.",
     );
   }
   return found;

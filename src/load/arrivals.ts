@@ -1,6 +1,6 @@
 /**
- * The users of a load come: so many a second, so that no node takes them for a flood, and some at a time. What a service
- * refuses for now is tried again; what it refuses for good ends the run, with what to do about it.
+ * The users of a load come: so many a second, so that no node takes them for a flood, and some at a time. What a
+ * service refuses for now is tried again; what it refuses for good ends the run, with what to do about it.
  */
 import { sleep } from "../async/sleep.ts";
 import { messageOf } from "../protocol/errors.ts";
@@ -29,6 +29,8 @@ export interface ArrivalOptions {
   /** New connections a second. */
   readonly perSecond: number;
   readonly tally: Tally;
+  /** Told why somebody can't come: has the signal stop all the others. */
+  giveUp(reason: unknown): void;
 }
 
 const AT_ONCE = 50;
@@ -55,38 +57,27 @@ export class Arrivals {
   }
 
   /**
-   * Resolves when all are there, or at the signal.
+   * Resolves when all are there, or at the signal, with no handshake under way.
    * @throws why they can't be.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { users, nodes, perSecond } = this.#options;
-    // Whoever waits for a turn stops at the signal, and when another can't come at all.
-    const failed = new AbortController();
-    const stop = AbortSignal.any([signal, failed.signal]);
-    const stopped = new Promise<void>((resolve) => stop.addEventListener("abort", () => resolve()));
+    const { users, nodes, perSecond, giveUp } = this.#options;
+    const stopped = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
     const startMs = performance.now();
     let next = 0;
     const work = async () => {
-      while (next < users && !stop.aborted) {
+      while (next < users && !signal.aborted) {
         const user = next++;
         const waitMs = startMs + user * 1_000 / perSecond - performance.now();
         if (waitMs > 0) await sleep(waitMs, stopped);
-        await this.#arrive(user, stop, stopped);
+        await this.#arrive(user, signal, stopped);
       }
     };
-    try {
-      // One by one on each node at first: what is wrong in general is said once, and at once.
-      for (; next < Math.min(nodes.length, users) && !stop.aborted;) {
-        await this.#arrive(next++, stop, stopped);
-      }
-      await Promise.all(Array.from({ length: AT_ONCE }, () =>
-        work().catch((error) => {
-          failed.abort();
-          throw error;
-        })));
-    } finally {
-      this.seconds = (performance.now() - startMs) / 1_000;
-    }
+    // One by one on each node at first: what is wrong in general is said once, and at once.
+    while (next < Math.min(nodes.length, users)) await this.#arrive(next++, signal, stopped);
+    const workers = Array.from({ length: AT_ONCE }, () => work().catch((error) => giveUp(error)));
+    await Promise.all(workers);
+    this.seconds = (performance.now() - startMs) / 1_000;
   }
 
   async #arrive(user: number, stop: AbortSignal, stopped: Promise<void>): Promise<void> {

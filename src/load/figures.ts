@@ -48,8 +48,8 @@ const LATE_PART = 0.25;
 export const BUSY = 0.9;
 
 /**
- * What keeps a load from being faster or measuring less: "bench" is the load itself, "service" all that lies between a send
- * and its answer, undefined nothing: all that was asked for was done in time.
+ * What keeps a load from being faster or measuring less: "bench" is the load itself, "service" all that lies between
+ * a send and its answer, undefined nothing: all that was asked for was done in time.
  */
 export function limitOf(
   { askedPerSecond, unsent, sent, lag, latency, busy }: Pick<

@@ -1,6 +1,6 @@
 /**
- * How long things took, in counts: fixed in size however many there are, and off by a thousandth at most. Up to 2 ms each
- * microsecond has its own count, and from there on each doubling has a thousand.
+ * How long things took, in counts: fixed in size however many there are, and off by a thousandth at most. Up to 2 ms
+ * each microsecond has its own count, and from there on each doubling has a thousand.
  */
 
 const STEPS_LOG2 = 10;

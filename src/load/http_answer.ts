@@ -1,5 +1,6 @@
 /**
- * Answers of HTTP/1.1, as far as a load generator reads them: where one ends, its status, and of a refusal what it says.
+ * Answers of HTTP/1.1, as far as a load generator reads them: where one ends, its status, and of a refusal what it
+ * says.
  */
 
 const decoder = new TextDecoder();

@@ -1,7 +1,7 @@
 /**
- * A load on running nodes, from the first handshake to the last message: so many users, so many sends a second, for so
- * long. The room `load/` plays clients and backend over the network, and knows of the service only what these see; it is
- * loaded by `userwire bench` and by the programs in `bench/` alone.
+ * A load on running nodes, from the first handshake to the last message: so many users, so many sends a second, for
+ * so long. The room `load/` plays clients and backend over the network, and knows of the service only what these see;
+ * it is loaded by `userwire bench` and by the programs in `bench/` alone.
  *
  * One way through it: users come (`arrivals.ts`), messages leave (`sending.ts`, `sender.ts`, `lane.ts`) and arrive
  * (`crowd.ts`, `socket.ts`), and each is accounted for by its mark (`mark.ts`, `tally.ts`).
@@ -80,21 +80,22 @@ export class Load {
    * @throws why nothing can be measured.
    */
   async run(signal: AbortSignal): Promise<Figures> {
-    const [node] = this.#nodes as [NodeAt];
-    const deadlines = new Deadlines(node.patienceMs);
-    const crowd = this.#crowd(deadlines, signal);
+    const deadlines = new Deadlines(this.#nodes[0]!.patienceMs);
+    const failed = new AbortController();
+    const stop = AbortSignal.any([signal, failed.signal, this.#fatal.signal]);
+    const crowd = this.#crowd(deadlines, stop);
     const { users, connectsPerSecond } = this.plan;
     const arrivals = this.#arrivals = new Arrivals(crowd, {
       nodes: this.#nodes,
       users,
       perSecond: connectsPerSecond,
       tally: this.#tally,
+      giveUp: (reason) => failed.abort(reason),
     });
     try {
-      await arrivals.run(signal);
-      const sending = signal.aborted
-        ? undefined
-        : await this.#send(AbortSignal.any([signal, this.#fatal.signal]));
+      await arrivals.run(stop);
+      failed.signal.throwIfAborted();
+      const sending = signal.aborted ? undefined : await this.#send(stop);
       return { ...this.#figures(arrivals), ...sending, isInterrupted: signal.aborted };
     } finally {
       this.#sender?.close();
@@ -154,7 +155,7 @@ export class Load {
     const { user, system } = process.cpuUsage(before);
     const busy = (user + system) / 1_000_000 / sending.seconds;
     await this.#settle(sender, stop);
-    if (this.#fatal.signal.aborted) throw this.#fatal.signal.reason;
+    this.#fatal.signal.throwIfAborted();
     return { seconds: sending.seconds, unsent: sending.unsent, lag: sending.lag, busy };
   }
 

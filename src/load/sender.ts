@@ -1,6 +1,6 @@
 /**
- * The backend's part: sending. By HTTP on some kept-alive connections, or by whatever else fulfils `Sender`. Messages of
- * one user leave, and are carried out, in order.
+ * The backend's part: sending. By HTTP on some kept-alive connections, or by whatever else fulfils `Sender`. Messages
+ * of one user leave, and are carried out, in order.
  */
 import { Deadlines } from "../async/deadlines.ts";
 import type { Histogram } from "./histogram.ts";

@@ -1,6 +1,6 @@
 /**
- * Messages leave, at fixed times whether or not earlier ones were answered, or as fast as they are. What is due while too
- * many are on their way waits, and its latency counts from when it was due.
+ * Messages leave, at fixed times whether or not earlier ones were answered, or as fast as they are. What is due while
+ * too many are on their way waits, and its latency counts from when it was due.
  */
 import { Beat } from "./beat.ts";
 import { Histogram } from "./histogram.ts";

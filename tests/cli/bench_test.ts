@@ -246,7 +246,7 @@ Deno.test("bench prints what it has at Ctrl+C, while it sends and while users co
   await service.isEmpty();
 });
 
-Deno.test("bench does not wait for answers after Ctrl+C, and takes no message for lost whose send had none", async () => {
+Deno.test("bench waits for no answers after Ctrl+C, and takes no message for lost whose send had none", async () => {
   await using service = await Service.start();
   await using proxy = await TcpProxy.start(Number(new URL(service.server.url).port));
   proxy.hold((said) => said.startsWith("POST"));
@@ -260,6 +260,20 @@ Deno.test("bench does not wait for answers after Ctrl+C, and takes no message fo
     ...{ code: 0, lost: 0, accepted: 0, delivered: 5 },
     refused: [{ status: 0, code: "", reason: "no answer until the end", count: sent }],
   });
+});
+
+Deno.test("bench ends well when nobody reads its progress", async () => {
+  await using service = await Service.start();
+  const io = new Terminal();
+  io.err = () => {
+    throw new Deno.errors.BrokenPipe("Broken pipe");
+  };
+  const { code, delivered } = await bench(
+    service.server.url,
+    ["--users", "5", "--rate", "50", "--seconds", "1"],
+    io,
+  );
+  assertEquals([code, delivered], [0, 50]);
 });
 
 Deno.test("bench draws its progress in a terminal only, and leaves none of it there", async () => {
@@ -276,7 +290,7 @@ Deno.test("bench draws its progress in a terminal only, and leaves none of it th
     }]] as const
   ) {
     assertEquals(await io.run(args, { ...env }), 0);
-    assertEquals(io.stderr, "0 of 5 users connected\n");
+    assertMatch(io.stderr, /^0 of 5 users connected\n0 of 1 s, \d+ messages arrived, p99 \d+\.\d ms\n/);
     assert(!io.stdout.includes("\x1b"));
     assertMatch(io.stdout, /\n {2,}< \d+(\.\d)? ms {2}#+ +\d+\n/);
   }
