@@ -1,6 +1,6 @@
 /** What a load has brought to light, and what of it the load itself is to blame for. */
 import type { Histogram } from "./histogram.ts";
-import type { Refusal } from "./http_answer.ts";
+import type { Refused } from "./refusals.ts";
 import type { Faults } from "./tally.ts";
 
 export interface Figures extends Faults {
@@ -22,7 +22,7 @@ export interface Figures extends Faults {
   readonly accepted: number;
   /** Of those: the answer was that nobody is connected. */
   readonly unheard: number;
-  readonly refused: readonly { readonly count: number; readonly refusal: Refusal }[];
+  readonly refused: readonly Refused[];
   readonly delivered: number;
   /** Of the lost ones: those to users whose connection ended. */
   readonly lostWithConnection: number;
@@ -30,7 +30,7 @@ export interface Figures extends Faults {
   readonly dropped: ReadonlyMap<number, number>;
   /** From when a message was due until it arrived. */
   readonly latency: Histogram;
-  /** From when a send left until it was answered. */
+  /** From when a send left until it was answered with a success. */
   readonly answerTimes: Histogram;
   readonly inFlight: number;
   /** How late the load itself was, at each millisecond. */

@@ -112,10 +112,12 @@ export class Lane {
     try {
       // What rejects is told by the answer, which is the first to know.
       writeAll(stream, encoder.encode(this.#requestOf(message))).catch(answer.reject);
-      return await answer.promise;
+      const answered = await answer.promise;
+      // To refuse is quicker, and would make the others look so.
+      if (typeof answered === "number") times?.add(performance.now() - startMs);
+      return answered;
     } finally {
       deadlines.clear(deadline);
-      times?.add(performance.now() - startMs);
     }
   }
 

@@ -14,6 +14,7 @@ import { Crowd } from "./crowd.ts";
 import type { Figures } from "./figures.ts";
 import { Histogram } from "./histogram.ts";
 import type { Refusal } from "./http_answer.ts";
+import { Refusals } from "./refusals.ts";
 import { HttpSender } from "./sender.ts";
 import { Present, Sending } from "./sending.ts";
 import { placeOf } from "./stream.ts";
@@ -48,7 +49,7 @@ export class Load {
   readonly #nodes: readonly NodeAt[];
   readonly #tally: Tally;
   readonly #present = new Present();
-  readonly #refused = new Map<string, { count: number; refusal: Refusal }>();
+  readonly #refusals = new Refusals();
   readonly #dropped = new Map<number, number>();
   readonly #droppedUsers: number[] = [];
   readonly #answerTimes = new Histogram();
@@ -175,11 +176,8 @@ export class Load {
 
   #onRefused(user: number, sequence: number, refusal: Refusal): void {
     this.#tally.refuse(user, sequence);
-    const { status, code, reason } = refusal;
-    const kind = `${status} ${status === 0 ? reason : code}`;
-    const known = this.#refused.get(kind);
-    if (known) known.count++;
-    else this.#refused.set(kind, { count: 1, refusal });
+    this.#refusals.add(refusal);
+    const { status } = refusal;
     const isForGood = status >= 400 && status < 500 && status !== 408 && status !== 429;
     if (isForGood && this.#sender?.counts.answered === 0) this.#fatal.abort(refusedForGood(refusal));
   }
@@ -203,7 +201,7 @@ export class Load {
       ...{ users, nodes: this.#nodes.length, connected: arrivals.connected },
       ...{ connectSeconds: arrivals.seconds, connectTimes: arrivals.times, connectRetries: arrivals.retries },
       ...{ askedPerSecond: perSecond, seconds: 0, unsent: 0, busy: 0, lag: new Histogram() },
-      ...{ sent, accepted: counts.answered, unheard: counts.unheard, refused: [...this.#refused.values()] },
+      ...{ sent, accepted: counts.answered, unheard: counts.unheard, refused: this.#refusals.list },
       ...{ delivered, ...faults, lostWithConnection, dropped: this.#dropped },
       ...{ latency, answerTimes: this.#answerTimes, inFlight: this.plan.inFlight, isInterrupted: false },
     };

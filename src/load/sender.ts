@@ -53,7 +53,7 @@ export interface HttpOptions {
   readonly authorization?: string | undefined;
   /** How long an answer may take, in milliseconds. @default 10000 */
   readonly patienceMs?: number;
-  /** Gets how long each answer took. */
+  /** Gets how long each success took. */
   readonly times?: Histogram;
   /** Told of each send that was refused, or not answered. */
   onRefused?(user: number, sequence: number, refusal: Refusal): void;

@@ -4,6 +4,7 @@ import { type Figures, limitOf } from "../../src/load/figures.ts";
 import { Histogram } from "../../src/load/histogram.ts";
 import { headIn, refusalIn, sizeOf } from "../../src/load/http_answer.ts";
 import { formatMarked, Mark } from "../../src/load/mark.ts";
+import { Refusals } from "../../src/load/refusals.ts";
 import { Present } from "../../src/load/sending.ts";
 import { placeOf } from "../../src/load/stream.ts";
 import { Tally } from "../../src/load/tally.ts";
@@ -90,6 +91,20 @@ Deno.test("Answers are read to their end, whatever tells it, and refusals by wha
     reason: "All seats are taken",
   });
   assertEquals(refusalIn(502, bytesOf("<html>")), { status: 502, code: "", reason: "no reason given" });
+});
+
+Deno.test("Refusals are counted by reason, and no more reasons are kept than can be read", () => {
+  const refusals = new Refusals();
+  for (let n = 0; n < 100; n++) {
+    refusals.add({ status: 503, code: "full", reason: n % 2 === 0 ? "no room" : `no room for ${n}` });
+  }
+  const { list } = refusals;
+  assertEquals(list.length, 11);
+  assertEquals(list[0], { count: 50, refusal: { status: 503, code: "full", reason: "no room" } });
+  assertEquals(list.at(-1), {
+    count: 41,
+    refusal: { status: 503, code: "full", reason: "for further reasons" },
+  });
 });
 
 Deno.test("Present gives turns to those who are there, whoever leaves", () => {
