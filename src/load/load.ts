@@ -47,6 +47,8 @@ const CLOSE_MS = 5_000;
 export class Load {
   readonly plan: Plan;
   readonly #nodes: readonly NodeAt[];
+  /** Stands in the names of this run's users, so that no run meets another. */
+  readonly #run = crypto.randomUUID().slice(0, 8);
   readonly #tally: Tally;
   readonly #present = new Present();
   readonly #refusals = new Refusals();
@@ -106,8 +108,6 @@ export class Load {
   }
 
   #crowd(deadlines: Deadlines, signal: AbortSignal): Crowd {
-    const run = crypto.randomUUID().slice(0, 8);
-    this.#nameOf = (user) => `${this.plan.prefix}${run}-${user}`;
     const crowd = new Crowd({
       places: this.#nodes.map((node) => placeOf(node.callUrl(""))),
       pathOf: (user) => this.#pathOf(user),
@@ -123,7 +123,9 @@ export class Load {
     return crowd;
   }
 
-  #nameOf = (user: number): string => `${user}`;
+  #nameOf(user: number): string {
+    return `${this.plan.prefix}${this.#run}-${user}`;
+  }
 
   async #pathOf(user: number): Promise<string> {
     const node = this.#nodes[user % this.#nodes.length]!;
