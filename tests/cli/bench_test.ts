@@ -3,7 +3,6 @@ import { assert, assertEquals, assertGreaterOrEqual, assertMatch } from "@std/as
 import { newKey } from "../../src/auth/keys.ts";
 import { Terminal } from "../../testkit/cli_terminal.ts";
 import { CLOSED, KEY, SECRET } from "../../testkit/closed.ts";
-import { until } from "../../testkit/deadline.ts";
 import { type Faults, FaultyRelay } from "../../testkit/faulty_relay.ts";
 import { nodesTest } from "../../testkit/nodes.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
@@ -237,9 +236,9 @@ Deno.test("bench prints what it has at Ctrl+C, while it sends and while users co
   assertEquals(sent, delivered);
   assert(seconds < 60 && sent > 0, `${sent} in ${seconds} s`);
 
-  const coming = new Terminal();
+  const coming = new Terminal({ isErrTerminal: true });
   const running = coming.run(["bench", "--url", service.server.url, "--users", "10", "--connect-rate", "1"]);
-  await until(() => service.server.app.connections.size > 0, "a user to come");
+  await coming.until("1 of 10 users connected");
   coming.interrupt();
   assertEquals(await running, 0);
   assertMatch(coming.stdout, /^users {5}[1-9] of 10 connected to 1 address\n! It was interrupted: /);
