@@ -6,10 +6,10 @@
  * What the figures mean, and what they do not: docs/performance.md.
  */
 import { parseArgs } from "node:util";
+import { MAX_PAYLOAD_BYTES, MIN_PAYLOAD_BYTES } from "../src/load/mark.ts";
 import { findRedisServer, REDIS_MISSING } from "../testkit/programs.ts";
 import { RedisServer } from "../testkit/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
-import { MAX_PAYLOAD_BYTES, MIN_PAYLOAD_BYTES } from "./load/mark.ts";
 import { assertLinux, load, warnWhenBusy } from "./machine.ts";
 import { type Figures, measure, type Plan } from "./measure.ts";
 import { wholeNumber } from "./options.ts";

@@ -32,8 +32,6 @@ export class LoadProcess implements AsyncDisposable {
         "run",
         // To come from an address is a permission, too.
         `--allow-net=${["127.0.0.1", ...setup.sources ?? []]}`,
-        // Threads are read from their files.
-        `--allow-read=${new URL("load/", import.meta.url).pathname}`,
         "--no-prompt",
         new URL("load/generator.ts", import.meta.url).href,
       ],

@@ -4,9 +4,10 @@
  * ratios are against single sends by HTTP: those are what a machine that is busy with other things can tell.
  */
 import { parseArgs } from "node:util";
+import { HttpSender } from "../src/load/sender.ts";
+import { loopback } from "../src/load/stream.ts";
 import { RedisServer } from "../testkit/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
-import { HttpSender } from "./load/sender.ts";
 import { assertLinux, cpuSeconds, warnWhenBusy } from "./machine.ts";
 import { wholeNumber } from "./options.ts";
 import { portOf, startUserwire } from "./systems.ts";
@@ -42,7 +43,7 @@ type Way = (count: number, place: Place) => Promise<void>;
 const user = (i: number) => `user-${i % USERS}`;
 
 async function single(count: number, { port, payload }: Place): Promise<void> {
-  const sender = await HttpSender.open([port], LANES);
+  const sender = await HttpSender.open([loopback(port)], LANES);
   const { promise, resolve } = Promise.withResolvers<void>();
   let sent = 0;
   const more = () => {

@@ -3,7 +3,7 @@ import { slotOf } from "../src/redis/slots.ts";
 import { until } from "../testkit/deadline.ts";
 import { ClusterSet } from "../testkit/redis_cluster.ts";
 import { RedisServer } from "../testkit/redis_server.ts";
-import { usernameOf } from "./load/crowd.ts";
+import { usernameOf } from "./load/scenarios.ts";
 import { LoadProcess } from "./load_process.ts";
 import { memoryKib } from "./machine.ts";
 import type { Program } from "./program.ts";

@@ -12,6 +12,7 @@ import type { Service } from "./service.ts";
 export class Terminal implements Io {
   readonly columns = 100;
   readonly isInteractive: boolean;
+  readonly isErrTerminal: boolean;
   readonly patienceMs: number;
   stdout = "";
   stderr = "";
@@ -20,11 +21,17 @@ export class Terminal implements Io {
   readonly #input: Uint8Array<ArrayBuffer>;
 
   constructor(
-    options: { input?: string | Uint8Array<ArrayBuffer>; isInteractive?: boolean; patienceMs?: number } = {},
+    options: {
+      input?: string | Uint8Array<ArrayBuffer>;
+      isInteractive?: boolean;
+      isErrTerminal?: boolean;
+      patienceMs?: number;
+    } = {},
   ) {
-    const { input = "", isInteractive = false, patienceMs = 10_000 } = options;
+    const { input = "", isInteractive = false, isErrTerminal = false, patienceMs = 10_000 } = options;
     this.#input = typeof input === "string" ? new TextEncoder().encode(input) : input;
     this.isInteractive = isInteractive;
+    this.isErrTerminal = isErrTerminal;
     this.patienceMs = patienceMs;
   }
 

@@ -33,6 +33,7 @@ const LONG = [
   "http/handshake_test.ts",
   "processes/supervisor_test.ts",
   "processes/supervisor_signals_test.ts",
+  "cli/bench_test.ts",
   "project/docs_test.ts",
   "server/tls_test.ts",
   "http/page_test.ts",

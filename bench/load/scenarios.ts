@@ -2,13 +2,22 @@
  * What is done to a system, and what of it is measured on the client's side. Memory and CPU of servers are read by
  * whoever runs the generator, before and after.
  */
-import { Beat } from "./beat.ts";
-import { Crowd, type Opened, type Target, usernameOf } from "./crowd.ts";
-import { formatMarked } from "./mark.ts";
-import { HttpSender, PublishSender, type SendCounts, type Sender } from "./sender.ts";
-import { type Faults, Tally } from "./tally.ts";
+import { Beat } from "../../src/load/beat.ts";
+import { Crowd, type Opened } from "../../src/load/crowd.ts";
+import { formatMarked } from "../../src/load/mark.ts";
+import { HttpSender, type SendCounts, type Sender } from "../../src/load/sender.ts";
+import { loopback } from "../../src/load/stream.ts";
+import { type Faults, Tally } from "../../src/load/tally.ts";
+import { PublishSender } from "./publish_sender.ts";
 
-export interface Setup extends Target {
+/** How to reach the system that is measured, and what is sent. */
+export interface Setup {
+  /** Ports of the nodes on 127.0.0.1. */
+  readonly ports: readonly number[];
+  /** Subprotocol to offer, for framed sockets. */
+  readonly subprotocol?: string;
+  /** Addresses that sockets come from, in turns; for more sockets than one address has ports. */
+  readonly sources?: readonly string[];
   /** How messages are sent: by bare `PUBLISH` or by HTTP. */
   readonly by: "publish" | "http";
   readonly redisPort: number;
@@ -55,14 +64,16 @@ export class Scenarios {
   private constructor(setup: Setup, sender: Sender) {
     this.#setup = setup;
     this.#sender = sender;
-    this.#crowd = new Crowd(setup);
+    const { ports, ...target } = setup;
+    const pathOf = (user: number) => `/?username=${usernameOf(user)}`;
+    this.#crowd = new Crowd({ ...target, places: ports.map(loopback), pathOf });
   }
 
   static async open(setup: Setup): Promise<Scenarios> {
     return new Scenarios(
       setup,
       setup.by === "http"
-        ? await HttpSender.open(setup.ports, HTTP_LANES)
+        ? await HttpSender.open(setup.ports.map(loopback), HTTP_LANES)
         : await PublishSender.open(setup.redisPort),
     );
   }
@@ -133,9 +144,9 @@ export class Scenarios {
     tally.isTiming = false;
     return {
       ...result,
-      p50Ms: tally.latencyMs(0.5),
-      p99Ms: tally.latencyMs(0.99),
-      p999Ms: tally.latencyMs(0.999),
+      p50Ms: tally.latency.quantileMs(0.5),
+      p99Ms: tally.latency.quantileMs(0.99),
+      p999Ms: tally.latency.quantileMs(0.999),
       failedGuests: (await Promise.all(guests)).filter((isWell) => !isWell).length,
     };
   }
@@ -282,4 +293,8 @@ export class Scenarios {
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+export function usernameOf(user: number): string {
+  return `u${user}`;
 }

@@ -1,7 +1,8 @@
 /** `userwire broadcast`: gives a running service one message for everybody who is connected. */
 import type { Command } from "commander";
+import { inWords } from "./counted.ts";
 import { addPayload, type PayloadFlags, payloadOf } from "./payload.ts";
-import { addServiceOptions, type Broadcasted, inWords, Service, type ServiceFlags } from "./service.ts";
+import { addServiceOptions, type Broadcasted, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
 interface BroadcastOptions extends ServiceFlags, PayloadFlags {

@@ -14,6 +14,7 @@ import {
   InvalidUsernameError,
   messageOf,
 } from "../protocol/errors.ts";
+import { addBench, NotMeasuredError } from "./bench.ts";
 import { addBroadcast } from "./broadcast.ts";
 import { addCompletions } from "./completions.ts";
 import { addConfig } from "./config.ts";
@@ -91,6 +92,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting can't be used`,
   addRedisFunctions(program, shell);
   addConfig(program, shell);
   addDoctor(program, shell);
+  addBench(program, shell);
   addOperate(program, shell);
   addCompletions(program, shell);
   return program;
@@ -122,7 +124,13 @@ function writeError(io: Io, text: string): void {
   }
 }
 
-const USER_FAULTS = [ConfigError, InvalidGroupNameError, InvalidUsernameError, InvalidMessageError];
+const USER_FAULTS = [
+  ConfigError,
+  InvalidGroupNameError,
+  InvalidUsernameError,
+  InvalidMessageError,
+  NotMeasuredError,
+];
 
 function inWords(error: unknown, { hasStack }: { hasStack: boolean }): string {
   if (error instanceof ConfigError) {

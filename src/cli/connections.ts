@@ -1,7 +1,8 @@
 /** `userwire connections` and `userwire nodes`: where a user is connected, to close one of them; and which nodes there are. */
 import type { Command } from "commander";
 import { parseUsername } from "../protocol/username.ts";
-import { addServiceOptions, countedIn, inWords, Service, type ServiceFlags } from "./service.ts";
+import { countedIn, inWords } from "./counted.ts";
+import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
 interface ConnectionsFlags extends ServiceFlags {

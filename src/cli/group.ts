@@ -1,14 +1,8 @@
 /** `userwire group`: asks a running service who is in a group, and changes that. */
 import type { Command } from "commander";
 import { parseGroupName, parseUsername } from "../protocol/username.ts";
-import {
-  addServiceOptions,
-  type Counted,
-  countedIn,
-  inWords,
-  Service,
-  type ServiceFlags,
-} from "./service.ts";
+import { type Counted, countedIn, inWords } from "./counted.ts";
+import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
 interface GroupOptions extends ServiceFlags {

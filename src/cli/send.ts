@@ -4,9 +4,10 @@
  */
 import { type Command, InvalidArgumentError } from "commander";
 import { parseGroupName, parseUsername } from "../protocol/username.ts";
+import { type Counted, inWords } from "./counted.ts";
 import { groupOutcome } from "./group.ts";
 import { addPayload, type PayloadFlags, payloadOf } from "./payload.ts";
-import { addServiceOptions, type Counted, inWords, Service, type ServiceFlags } from "./service.ts";
+import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
 interface SendOptions extends ServiceFlags, PayloadFlags {

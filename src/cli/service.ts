@@ -8,6 +8,7 @@ import { CLIENT_VARIABLES } from "../config/settings.ts";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
+import { type Counted, countedIn, UNITS } from "./counted.ts";
 import type { Shell } from "./shell.ts";
 
 const PATIENCE_MS = 10_000;
@@ -25,10 +26,17 @@ export interface ServiceFlags {
 /**
  * Adds the options by which a command finds a service and is let in.
  * @param options.token Whether it opens a socket.
+ * @param options.several Whether it takes more than one address.
  */
-export function addServiceOptions(command: Command, options: { token?: boolean } = {}): Command {
+export function addServiceOptions(
+  command: Command,
+  options: { token?: boolean; several?: boolean } = {},
+): Command {
   const { env, fallback, meaning } = URL_VARIABLE;
-  command.addOption(new Option("--url <url>", `${meaning} (env ${env}, default ${fallback})`));
+  const [flag, more] = options.several
+    ? ["--url <urls>", "; several with commas between"]
+    : ["--url <url>", ""];
+  command.addOption(new Option(flag, `${meaning}${more} (env ${env}, default ${fallback})`));
   const secrets = [["--key <key>", KEY_VARIABLE], ["--token <token>", TOKEN_VARIABLE]] as const;
   for (const [flags, { env, meaning }] of secrets.slice(0, options.token ? 2 : 1)) {
     command.addOption(
@@ -77,6 +85,16 @@ export class Service {
   /** The address, for people to read. */
   get address(): string {
     return this.#base.href.replace(/\/$/, "");
+  }
+
+  /** Where a call is made, by its path without the first slash; "" for the beginning of all. */
+  callUrl(path: string): URL {
+    return new URL(path, this.#base);
+  }
+
+  /** What a call shows in the header of this name; undefined without a key. */
+  get authorization(): string | undefined {
+    return this.#key === "" ? undefined : `Bearer ${this.#key}`;
   }
 
   /** Where sockets of a user are opened. The name stands in it beside a token too, so that one of another is refused. */
@@ -193,10 +211,11 @@ export class Service {
     payload?: Payload,
     method = "POST",
   ): Promise<{ answer: unknown; headers: Headers }> {
-    const response = await this.#fetch(new URL(path, this.#base), {
+    const { authorization } = this;
+    const response = await this.#fetch(this.callUrl(path), {
       method,
       headers: {
-        ...(this.#key !== "" && { "authorization": `Bearer ${this.#key}` }),
+        ...(authorization !== undefined && { authorization }),
         ...(payload && { "content-type": payload.type }),
         "accept": "application/json, application/problem+json",
       },
@@ -219,7 +238,7 @@ export class Service {
   }
 
   #strange(path: string): Error {
-    return new Error(`${new URL(path, this.#base)} did not answer as Userwire does: check --url`);
+    return new Error(`${this.callUrl(path)} did not answer as Userwire does: check --url`);
   }
 }
 
@@ -232,30 +251,8 @@ export interface Broadcasted {
   readonly heard?: number;
 }
 
-/** A number with what it counts: with shared subscriptions a service counts nodes. */
-export interface Counted {
-  readonly count: number;
-  readonly unit: string;
-}
-
-const UNITS: ReadonlyMap<string, string> = new Map([["sockets", "socket"], ["nodes", "node"]]);
-
-/** The number of an answer with what it counts; undefined when there is none. */
-export function countedIn(answer: Readonly<Record<string, unknown>>): Counted | undefined {
-  for (const [key, unit] of UNITS) {
-    const count = answer[key];
-    if (typeof count === "number") return { count, unit };
-  }
-  return undefined;
-}
-
 function jsonOf(value: object): Payload {
   return { type: "application/json", body: JSON.stringify(value) };
-}
-
-/** A number with its unit, in words. */
-export function inWords({ count, unit }: Counted): string {
-  return `${count} ${count === 1 ? unit : `${unit}s`}`;
 }
 
 /** How to show what a service wants to see before it takes a call or a socket. */

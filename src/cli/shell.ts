@@ -11,6 +11,8 @@ export interface Io {
   input(): Promise<Uint8Array<ArrayBuffer>>;
   /** Whether a person types standard input. */
   readonly isInteractive: boolean;
+  /** Whether a person reads standard error as it is written. @default false */
+  readonly isErrTerminal?: boolean;
   /** Width of the help, in characters. */
   readonly columns: number;
   /** Stops a command that does not end by itself, as Ctrl+C does. */
@@ -34,6 +36,7 @@ export function terminal(): Io {
     err: (text) => writeAll(Deno.stderr, text),
     input: () => new Response(Deno.stdin.readable).bytes(),
     isInteractive: Deno.stdin.isTerminal(),
+    isErrTerminal: Deno.stderr.isTerminal(),
     columns: Deno.stdout.isTerminal() ? Deno.consoleSize().columns : 100,
   };
 }

@@ -1,7 +1,8 @@
 /** `userwire who`: asks a running service which users are online, and prints one line for each. */
 import type { Command } from "commander";
 import { parseUsername } from "../protocol/username.ts";
-import { addServiceOptions, inWords, Service, type ServiceFlags } from "./service.ts";
+import { inWords } from "./counted.ts";
+import { addServiceOptions, Service, type ServiceFlags } from "./service.ts";
 import type { Shell } from "./shell.ts";
 
 interface WhoOptions extends ServiceFlags {

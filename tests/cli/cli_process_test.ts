@@ -4,6 +4,7 @@
  */
 import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
+import { Certificates } from "../../testkit/certificates.ts";
 import { Bell, until, withDeadline } from "../../testkit/deadline.ts";
 import { Service } from "../../testkit/service.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
@@ -190,6 +191,38 @@ Deno.test("userwire serves, listens and sends as three processes, and each ends 
 
   service.kill("SIGTERM");
   assertEquals((await service.end()).code, 0);
+});
+
+Deno.test("userwire bench, interrupted, ends with 0 and what it has measured", async () => {
+  await using service = await Service.start();
+  await using bench = new Program(
+    ["bench", "--users", "2", "--rate", "50", "--seconds", "600", "--json"],
+    { USERWIRE_URL: service.server.url },
+  );
+  const delivered = async () => {
+    const metrics = await (await service.fetch("/metrics")).text();
+    return Number(/^userwire_messages_delivered_total (\d+)$/m.exec(metrics)?.[1]);
+  };
+  await until(async () => await delivered() > 0, "messages to arrive");
+  bench.kill("SIGINT");
+  const { code, stdout } = await bench.end();
+  const found = JSON.parse(stdout);
+  assertEquals([code, found.interrupted, found.lost, found.delivered], [0, true, 0, found.sent]);
+});
+
+Deno.test("userwire bench speaks TLS, with an authority of one's own as well", async () => {
+  await using certificates = await Certificates.make();
+  await using service = await Service.start({
+    USERWIRE_TLS_CERT: certificates.cert("server"),
+    USERWIRE_TLS_KEY: certificates.key("server"),
+  });
+  const args = ["bench", "--users", "5", "--rate", "50", "--seconds", "1", "--json", "--url"];
+  const url = service.server.url.replace("127.0.0.1", "localhost");
+  const { code, stdout } = await runProgram([...args, url], { DENO_CERT: certificates.cert("ca") });
+  assertEquals([code, JSON.parse(stdout).delivered], [0, 50]);
+  const stranger = await runProgram([...args, url]);
+  assertEquals([stranger.code, stranger.stdout], [2, ""]);
+  assertMatch(stranger.stderr, /error: Can't reach a service at https:\S+: .*UnknownIssuer/);
 });
 
 Deno.test("userwire listen ends with 0 when nobody reads its output any more", async () => {

@@ -36,6 +36,8 @@ const CASES: [typed: string[], has: string[], hasNot: string[]][] = [
   [["completions", ""], ["bash", "zsh", "fish"], ["serve"]],
   [["log-level", ""], ["debug", "warn"], ["serve"]],
   [["log-level", "debug", "--area", ""], ["http", "redis"], ["serve", "debug"]],
+  [["bench", "--"], ["--users", "--rate", "--in-flight", "--json"], ["--redis-url", "--token"]],
+  [["bench", "--mode", ""], ["framed", "raw"], ["serve"]],
   [["key", "new", "--"], ["--scopes", "--users"], ["--redis-url"]],
 ];
 

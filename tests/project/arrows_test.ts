@@ -23,6 +23,8 @@ const ROOMS: readonly Room[] = [
   { name: "cli" },
   // What a set-up needs, asked of the parts that serve.
   { name: "doctor", doors: ["doctor.ts", "finding.ts"] },
+  // What loads running nodes, as clients and backends do: it sees what they see.
+  { name: "load", only: ["async", "protocol"], doors: ["load.ts", "figures.ts", "histogram.ts"] },
   { name: "server" },
   // What several processes have of each other. The supervisor loads no more of the program than this names.
   {
@@ -140,7 +142,7 @@ Deno.test("The supervisor of several processes loads no part of the service that
   assertEquals(loaded.has("src/processes/child.ts"), true); // it did follow the imports
 });
 
-Deno.test("A service that starts loads no doctor: what only looks is loaded by who looks", async () => {
+Deno.test("A service that starts loads no doctor and no load: they are loaded by who asks for them", async () => {
   const tree = await readTree();
   const loaded = new Set(["main.ts"]);
   for (const path of loaded) {
@@ -150,7 +152,7 @@ Deno.test("A service that starts loads no doctor: what only looks is loaded by w
       if (specifier.startsWith(".") && !typesOnly) loaded.add(join(dirname(path), specifier));
     }
   }
-  assertEquals([...loaded].filter((path) => path.startsWith("src/doctor/")), []);
+  assertEquals([...loaded].filter((path) => /^src\/(?:doctor|load)\//.test(path)), []);
   assertEquals(loaded.has("src/cli/serve.ts"), true); // it did follow the imports
 });
 

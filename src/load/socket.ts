@@ -6,14 +6,21 @@
  * It does not check what a browser would (the accept key, UTF-8), and takes no fragmented messages; it counts on
  * the tests for that.
  */
-import { dial, type Stream, writeAll } from "./stream.ts";
+import { Attempt } from "../async/attempt.ts";
+import type { Deadlines } from "../async/deadlines.ts";
+import { headIn, MAX_ANSWER_BYTES, type Refusal, refusalIn, sizeOf } from "./http_answer.ts";
+import { dial, type Place, type Stream, writeAll } from "./stream.ts";
 
 export interface SocketOptions {
-  port: number;
+  place: Place;
   /** Path and query. */
   path: string;
   subprotocol?: string | undefined;
   source?: string | undefined;
+  /** Bound how long it may take until the handshake is answered. @default nothing does */
+  deadlines?: Deadlines | undefined;
+  /** Gives the handshake up, for its reason. */
+  signal?: AbortSignal | undefined;
   /** Bytes of a message; valid during the call only. */
   onMessage(bytes: Uint8Array, from: number, to: number): void;
   /** The connection has ended; `code` is that of the Close frame, 0 when there was none. */
@@ -23,14 +30,13 @@ export interface SocketOptions {
 /** The server answered the handshake with something else than 101. */
 export class RefusedError extends Error {
   override readonly name = "RefusedError";
-  constructor(readonly status: number, readonly body: string) {
-    super(`The handshake was answered with ${status}`);
+  constructor(readonly refusal: Refusal) {
+    super(`The handshake was answered with ${refusal.status}: ${refusal.reason}`);
   }
 }
 
 const BUFFER_BYTES = 2_048;
 const CLOSE_OPCODE = 0x8, PING_OPCODE = 0x9, PONG_OPCODE = 0xa;
-const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 /** How long the server may take to end the connection after our Close frame; many thousands may close at a time. */
 const CLOSE_MS = 20_000;
@@ -56,27 +62,37 @@ export class LeanSocket {
    * @throws {RefusedError}
    */
   static async open(options: SocketOptions): Promise<LeanSocket> {
-    const stream = await dial(options);
-    const socket = new LeanSocket(stream, options);
+    const { place, source, deadlines, signal } = options;
+    const late = () => new Error(`no answer in ${deadlines!.limitMs / 1_000} s`);
+    const attempt = new Attempt(deadlines, { late, signal });
+    let stream: Stream | undefined;
+    let socket;
     try {
-      await writeAll(stream, handshakeOf(options));
-      await socket.#answer();
+      stream = await attempt.step(dial(place, source), (tooLate) => tooLate.close());
+      socket = new LeanSocket(stream, options);
+      await attempt.step(writeAll(stream, handshakeOf(options)));
+      await attempt.step(socket.#answer());
     } catch (error) {
-      stream.close();
+      stream?.close();
       throw error;
+    } finally {
+      attempt.end();
     }
     void socket.#run();
     return socket;
   }
 
-  /** Sends a Close frame and waits until the server has ended the connection; false when it did not in time. */
-  async close(): Promise<boolean> {
+  /**
+   * Sends a Close frame and waits until the server has ended the connection; false when it did not in time.
+   * @param ms Milliseconds that it has.
+   */
+  async close(ms = CLOSE_MS): Promise<boolean> {
     this.#isClosing = true;
     let inTime = true;
     const timer = setTimeout(() => {
       inTime = false;
       this.#stream.close();
-    }, CLOSE_MS);
+    }, ms);
     await this.#send(CLOSE_OPCODE, Uint8Array.of(1_000 >> 8, 1_000 & 0xff));
     await this.#ended.promise;
     clearTimeout(timer);
@@ -84,16 +100,14 @@ export class LeanSocket {
   }
 
   async #answer(): Promise<void> {
-    let head: string;
-    let headEnd: number;
-    do {
+    const read = () => this.#buffer.subarray(0, this.#end);
+    let head;
+    while (!(head = headIn(read()))) {
       if (!await this.#fill()) throw new Error("The connection ended before the handshake was answered");
-      head = decoder.decode(this.#buffer.subarray(0, this.#end));
-      headEnd = head.indexOf("\r\n\r\n");
-    } while (headEnd < 0);
-    const status = Number(head.split(" ", 2)[1]);
-    if (status !== 101) throw new RefusedError(status, head.slice(headEnd + 4));
-    this.#drop(headEnd + 4); // the head is ASCII
+    }
+    if (head.status === 101) return this.#drop(head.end);
+    while (sizeOf(head, read()) === undefined && this.#end < MAX_ANSWER_BYTES && await this.#fill());
+    throw new RefusedError(refusalIn(head.status, read().subarray(head.end)));
   }
 
   async #run(): Promise<void> {
@@ -174,10 +188,10 @@ export class LeanSocket {
   }
 }
 
-function handshakeOf({ port, path, subprotocol }: SocketOptions): Uint8Array {
+function handshakeOf({ place, path, subprotocol }: SocketOptions): Uint8Array {
   const lines = [
     `GET ${path} HTTP/1.1`,
-    `Host: 127.0.0.1:${port}`,
+    `Host: ${place.host}`,
     "Connection: Upgrade",
     "Upgrade: websocket",
     "Sec-WebSocket-Version: 13",

@@ -2,13 +2,14 @@
  * What was sent and what arrived: counts losses, duplicates and messages out of order exactly, per listener, and
  * keeps the latencies while it is told to. A listener is a socket; its messages are numbered from 1.
  */
+import { Histogram } from "./histogram.ts";
 
 /** What is wrong with the deliveries of a run; all zero when nothing is. */
 export interface Faults {
   lost: number;
   duplicated: number;
   disordered: number;
-  /** Messages that came to another user's socket. */
+  /** Messages that came to another user's socket, or that nobody has sent. */
   misdelivered: number;
 }
 
@@ -19,8 +20,11 @@ export class Tally {
   readonly #seen: Uint32Array;
   /** Lower numbers that have not come yet, of the few listeners that miss some. */
   readonly #holes = new Map<number, Set<number>>();
-  #latenciesMs = new Float64Array(0);
-  #latencyCount = 0;
+  /** Numbers that were not accepted and have not come, of the few listeners that have some. */
+  readonly #refused = new Map<number, Set<number>>();
+  #refusedCount = 0;
+  /** Of the messages that arrived while this was kept. */
+  readonly latency = new Histogram();
   #duplicated = 0;
   #disordered = 0;
   /** Called after each delivery. */
@@ -46,6 +50,10 @@ export class Tally {
   /** @param latencyMs From when the message was due. */
   deliver(listener: number, sequence: number, latencyMs: number): void {
     const seen = this.#seen[listener]!;
+    if (sequence > this.#sent[listener]!) {
+      this.misdelivered++;
+      return;
+    }
     if (sequence === seen + 1) {
       this.#seen[listener] = sequence;
     } else if (sequence > seen) {
@@ -59,21 +67,37 @@ export class Tally {
       this.#duplicated++;
       return;
     }
+    if (this.#refusedCount > 0 && this.#refused.get(listener)?.delete(sequence)) this.#refusedCount--;
     this.delivered++;
     this.lastDeliveryMs = performance.now();
-    if (this.isTiming) this.#time(latencyMs);
+    if (this.isTiming) this.latency.add(latencyMs);
     this.onDelivered();
   }
 
   /** Keeps latencies from now on, and forgets those of before. */
   beginTiming(): void {
-    this.#latencyCount = 0;
+    this.latency.clear();
     this.isTiming = true;
+  }
+
+  /** Says that a message was not accepted, as far as is known: unless it comes all the same, it is not lost. */
+  refuse(listener: number, sequence: number): void {
+    if (sequence <= this.#seen[listener]! && !this.#holes.get(listener)?.has(sequence)) return;
+    let refused = this.#refused.get(listener);
+    if (!refused) this.#refused.set(listener, refused = new Set());
+    refused.add(sequence);
+    this.#refusedCount++;
   }
 
   /** What is on its way, or lost. */
   get outstanding(): number {
-    return this.sent - this.delivered;
+    return this.sent - this.delivered - this.#refusedCount;
+  }
+
+  /** What is on its way to one listener, or lost. */
+  outstandingOf(listener: number): number {
+    const missing = this.#sent[listener]! - this.#seen[listener]! + (this.#holes.get(listener)?.size ?? 0);
+    return missing - (this.#refused.get(listener)?.size ?? 0);
   }
 
   get faults(): Faults {
@@ -85,33 +109,20 @@ export class Tally {
     };
   }
 
-  /** The latency below which so large a part of the messages stayed, in milliseconds; 0 without any. */
-  latencyMs(part: number): number {
-    const sorted = this.#latenciesMs.subarray(0, this.#latencyCount).sort();
-    return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0;
-  }
-
   /**
-   * Resolves when all that was sent has arrived, or nothing has for so long.
+   * Resolves when all that was sent has arrived, or nothing has for so long, or the time is up.
    * @param graceMs Milliseconds.
+   * @param mostMs Milliseconds in all.
    */
-  async drain(graceMs: number): Promise<void> {
+  async drain(graceMs: number, mostMs = Infinity): Promise<void> {
     let progressMs = performance.now();
+    const endMs = progressMs + mostMs;
     let before = this.delivered;
-    while (this.outstanding > 0 && performance.now() - progressMs < graceMs) {
+    while (this.outstanding > 0 && performance.now() < Math.min(endMs, progressMs + graceMs)) {
       await new Promise((resolve) => setTimeout(resolve, 5));
       if (this.delivered === before) continue;
       before = this.delivered;
       progressMs = performance.now();
     }
-  }
-
-  #time(latencyMs: number): void {
-    if (this.#latencyCount === this.#latenciesMs.length) {
-      const bigger = new Float64Array(Math.max(4_096, this.#latencyCount * 2));
-      bigger.set(this.#latenciesMs);
-      this.#latenciesMs = bigger;
-    }
-    this.#latenciesMs[this.#latencyCount++] = latencyMs;
   }
 }

@@ -3,12 +3,13 @@
  * measured here. A thread that sleeps a fraction of a millisecond at a time rings instead, at a tenth of a core.
  */
 
-/** What the thread is told. */
-export interface BeatOrder {
-  /** Zero while it is to ring. */
-  readonly cell: Int32Array;
-  readonly everyMs: number;
-}
+/** The thread: sleeps and rings while the cell is zero. As text, since a compiled or bundled program has no files. */
+const THREAD = `onmessage = ({ data: { cell, everyMs } }) => {
+  while (Atomics.load(cell, 0) === 0) {
+    Atomics.wait(cell, 0, 0, everyMs);
+    postMessage(undefined);
+  }
+};`;
 
 export class Beat implements Disposable {
   readonly #worker: Worker;
@@ -16,12 +17,12 @@ export class Beat implements Disposable {
   #next = Promise.withResolvers<void>();
 
   constructor(everyMs: number) {
-    this.#worker = new Worker(new URL("./beat_worker.ts", import.meta.url), { type: "module" });
+    this.#worker = new Worker(`data:text/javascript,${encodeURIComponent(THREAD)}`, { type: "module" });
     this.#worker.onmessage = () => {
       this.#next.resolve();
       this.#next = Promise.withResolvers();
     };
-    this.#worker.postMessage({ cell: this.#cell, everyMs } satisfies BeatOrder);
+    this.#worker.postMessage({ cell: this.#cell, everyMs });
   }
 
   /** Resolves at the next ring. */

@@ -4,7 +4,7 @@
  */
 
 const PAD = ".".repeat(64 * 1024);
-const TILDE = 0x7e, ZERO = 0x30, NINE = 0x39;
+const TILDE = 0x7e, QUOTE = 0x22, COLON = 0x3a, LETTER_B = 0x62, ZERO = 0x30, NINE = 0x39;
 /** A mark with its JSON around it takes at most so many bytes. */
 export const MIN_PAYLOAD_BYTES = 64;
 export const MAX_PAYLOAD_BYTES = PAD.length;
@@ -30,17 +30,22 @@ export class Mark {
   sequence = 0;
   dueUs = 0;
   #at = 0;
+  #isWhole = true;
 
-  /** Reads the mark in this stretch of bytes; false when there is none. */
+  /** Reads the mark in this stretch of bytes; false when there is none, as in what others send. */
   read(bytes: Uint8Array, from: number, to: number): boolean {
-    let at = from;
-    while (at < to && bytes[at] !== TILDE) at++;
-    if (at === to) return false;
-    this.#at = at + 1;
-    this.user = this.#number(bytes);
-    this.sequence = this.#number(bytes);
-    this.dueUs = this.#number(bytes);
-    return true;
+    for (let at = from + 4; at < to; at++) {
+      // As `formatMarked` writes it: after `b":"`, with a tilde behind each number.
+      if (bytes[at] !== TILDE || bytes[at - 1] !== QUOTE || bytes[at - 2] !== COLON) continue;
+      if (bytes[at - 3] !== QUOTE || bytes[at - 4] !== LETTER_B) continue;
+      this.#at = at + 1;
+      this.user = this.#number(bytes);
+      this.sequence = this.#number(bytes);
+      this.dueUs = this.#number(bytes);
+      if (this.#isWhole) return true;
+      this.#isWhole = true;
+    }
+    return false;
   }
 
   #number(bytes: Uint8Array): number {
@@ -48,6 +53,7 @@ export class Mark {
     for (let byte = bytes[this.#at++]!; byte >= ZERO && byte <= NINE; byte = bytes[this.#at++]!) {
       value = value * 10 + byte - ZERO;
     }
+    if (bytes[this.#at - 1] !== TILDE) this.#isWhole = false;
     return value;
   }
 }
