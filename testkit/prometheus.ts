@@ -160,6 +160,12 @@ export class Prometheus implements AsyncDisposable {
     return ((await this.#ask(`query?query=${encodeURIComponent(expr)}`)).result as unknown[]).length;
   }
 
+  /** When the first series that answers a question was read, in Unix seconds; empty when none does. */
+  async readAt(expr: string): Promise<string> {
+    const { result } = await this.#ask(`query?query=${encodeURIComponent(`timestamp(${expr})`)}`);
+    return (result as { value: [number, string] }[])[0]?.value[1] ?? "";
+  }
+
   get #url(): string {
     return `http://127.0.0.1:${this.#port}`;
   }

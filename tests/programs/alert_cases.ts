@@ -76,6 +76,7 @@ export const CASES: Readonly<Record<string, readonly Case[]>> = {
   UserwireNoNodeReady: [
     counted("none is ready", { [ready]: "1 0+0x20" }, 4, ALL),
     counted("none can be read", { [of("up")]: "0+0x20" }, 4, ALL),
+    counted("for want of Redis", { [ready]: "0+0x20", [available]: "0+0x20" }, 4, NONE),
     counted("another one is", { [ready]: "0+0x20", [of("userwire_ready", "", "b")]: "1+0x20" }, 4, NONE),
   ],
   UserwireHandshakesRefused: [
@@ -173,6 +174,7 @@ export const CASES: Readonly<Record<string, readonly Case[]>> = {
       ...NODE,
       setting: "USERWIRE_TLS_CERT",
     }]),
+    counted("in an hour", { [certificate]: `${DAY}+0x20` }, 15, NONE),
     counted("in thirty", { [certificate]: `${30 * DAY}+0x20` }, 15, NONE),
   ],
   UserwireCertificateEnded: [

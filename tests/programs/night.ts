@@ -7,12 +7,14 @@
  *     deno task night evict hang # those with one of these words in their names
  */
 import { ALERTS, readAlerts } from "../../testkit/alerts.ts";
-import { FAULTS } from "./night/faults.ts";
+import { BACKEND_FAULTS } from "./night/backends.ts";
+import { NODE_FAULTS } from "./night/nodes.ts";
+import { REDIS_FAULTS } from "./night/redis.ts";
 import { Night } from "./night/night.ts";
 
 const rules = await Deno.readTextFile(ALERTS);
 const known = new Set((await readAlerts()).map(({ alert }) => alert));
-const chosen = FAULTS.filter(({ name }) =>
+const chosen = [...REDIS_FAULTS, ...NODE_FAULTS, ...BACKEND_FAULTS].filter(({ name }) =>
   Deno.args.length === 0 || Deno.args.some((word) => name.toLowerCase().includes(word.toLowerCase()))
 );
 const rows: string[] = [];

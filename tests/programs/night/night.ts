@@ -65,6 +65,21 @@ export class Night implements AsyncDisposable {
     this.#watch = setInterval(() => this.#looking = this.#look(), LOOK_MS);
   }
 
+  /** Resolves when Prometheus has read that so often, one after the other, in the last moments. */
+  async seen(expr: string, times: number): Promise<void> {
+    let readings = 0, lastAt = "";
+    await until(
+      async () => {
+        const at = await this.#prometheus!.readAt(expr);
+        if (at !== "" && at !== lastAt) readings++;
+        lastAt = at;
+        return readings > times;
+      },
+      `Prometheus to read ${expr}`,
+      FIRES_MS,
+    );
+  }
+
   /** Resolves with the alert once it is told of. */
   async fires(alertname: string): Promise<ActiveAlert> {
     let last: ActiveAlert[] = [];
