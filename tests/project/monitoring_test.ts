@@ -222,7 +222,7 @@ Deno.test("Commands of the paragraphs stand on one line, and are commands of our
     }
     for (
       const [, command, rest] of text.matchAll(
-        /`(?:userwire )?((?:doctor|nodes|drain|connections|webhook test)\b)([^`]*)`/g,
+        /`(?:userwire |as_node )?((?:doctor|nodes|drain|connections|webhook test)\b)([^`]*)`/g,
       )
     ) {
       if (!options.has(command!)) {
