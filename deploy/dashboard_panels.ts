@@ -34,7 +34,8 @@ export const ROWS: Readonly<Record<string, readonly Panel[]>> = {
   Users: [
     {
       title: "Nodes",
-      description: "Ready, and read by Prometheus. UserwireNoNodeReady, UserwireNotReady, UserwireNodeDown",
+      description:
+        "Ready, and read by Prometheus. UserwireNoNodeReady, UserwireNodesGone, UserwireNotReady, UserwireNodeDown",
       unit: "short",
       lines: [[`sum(userwire_ready{${NODES}})`, "ready"], [`count(userwire_ready{${NODES}})`, "read"]],
     },

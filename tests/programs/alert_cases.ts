@@ -79,6 +79,26 @@ export const CASES: Readonly<Record<string, readonly Case[]>> = {
     counted("for want of Redis", { [ready]: "0+0x20", [available]: "0+0x20" }, 4, NONE),
     counted("another one is", { [ready]: "0+0x20", [of("userwire_ready", "", "b")]: "1+0x20" }, 4, NONE),
   ],
+  UserwireNodesGone: [
+    // As where pods come and go: nobody reads them any more, and nothing says that they are down.
+    counted("without a trace", { [ready]: "1+0x60", [of("userwire_ready", "", "b")]: "1+0x20" }, 30, ALL),
+    counted(
+      "under other names",
+      { [ready]: "1+0x20", [of("userwire_ready", "", "b")]: "_x20 1+0x40" },
+      30,
+      NONE,
+    ),
+    counted(
+      "one of three",
+      {
+        [ready]: "1+0x60",
+        [of("userwire_ready", "", "b")]: "1+0x60",
+        [of("userwire_ready", "", "c")]: "1+0x20",
+      },
+      30,
+      NONE,
+    ),
+  ],
   UserwireHandshakesRefused: [
     counted("most are", { [refused("unauthorized")]: "0+60x20", [opened]: "0+6x20" }, 12, ALL),
     counted("some are", { [refused("unauthorized")]: "0+6x20", [opened]: "0+60x20" }, 12, NONE),

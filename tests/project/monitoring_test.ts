@@ -52,11 +52,15 @@ Deno.test("An alert says how grave it is, and names what can be told apart", () 
     assertGreater(annotations.summary.length, 10, alert);
     // What is summed up has no node to name, what is not would be a line per node without a name.
     const isOfNode = /\$labels\.instance/.test(annotations.summary);
-    const isSummed = /^\s*(?:sum|max|absent)\(/.test(expr);
+    const isSummed = /^\s*(?:sum|max|absent|count)\(/.test(expr);
     assertEquals(isOfNode, !isSummed, `${alert}: ${annotations.summary}`);
     // A counter says it once: what looks back over time needs no more of it, a gauge may be so for a moment.
     const isGauge = !/\[\w+\]/.test(expr);
     assert(!isGauge || time !== undefined || alert === "UserwireCertificateEnded", `${alert} waits`);
+    // What was counted once would be an alert for ever.
+    for (const [counter, window] of expr.matchAll(/\b\w+_total\b(?:\{[^}]*\})?(\[)?/g)) {
+      assert(window !== undefined, `${alert}: ${counter} is taken as it stands`);
+    }
     assert(
       !/\b(?:rate|increase)\([^)]*\[[1-4]m\]/.test(expr),
       `${alert} is blind where nodes are read once a minute`,

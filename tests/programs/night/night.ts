@@ -27,6 +27,7 @@ export function shortened(rules: string): string {
     }s`;
   return rules
     .replaceAll(/\[(\d+)([smh])\]/g, (_, count, unit) => `[${short(count, unit)}]`)
+    .replaceAll(/offset (\d+)([smh])/g, (_, count, unit) => `offset ${short(count, unit)}`)
     .replaceAll(/for: (\d+)([smh])/g, (_, count, unit) => `for: ${short(count, unit)}`)
     .replace("oldest_seconds) > 300", `oldest_seconds) > ${300 * MINUTE_S / 60}`);
 }

@@ -19,6 +19,7 @@ export const NODE_FAULTS: readonly Fault[] = [
   {
     name: "A node is killed, and then the other",
     fires: ["UserwireNodeDown", "UserwireNoNodeReady"],
+    may: ["UserwireNodesGone"],
     async play(night) {
       const redis = night.use(await RedisServer.start({ args: ["--appendonly", "yes"] }));
       const env = { REDIS_URL: redis.url };
@@ -55,6 +56,7 @@ export const NODE_FAULTS: readonly Fault[] = [
   {
     name: "A node was drained, and forgotten",
     fires: ["UserwireNotReady"],
+    may: ["UserwireNodesGone"],
     async play(night) {
       const [node, other] = await nodes(night, 2, {});
       await night.read(node!.server.url, other!.server.url);
