@@ -1,6 +1,7 @@
 /**
  * Writes the generated parts of `docs/settings.md`, `docs/http_api.md` and `docs/scaling.md`: from the table of settings,
  * from the document of the HTTP API, and from the arithmetic of `scaling.ts`. The rest of these pages is written by hand.
+ * It writes the dashboard for Grafana too, of `dashboard_panels.ts`.
  *
  *     deno task docs
  */
@@ -9,6 +10,7 @@ import { SETTINGS } from "../src/config/settings.ts";
 import type { Env } from "../src/http/api/call.ts";
 import { CALLS } from "../src/http/api/calls.ts";
 import { writeDocument } from "../src/http/document.ts";
+import { DASHBOARD, dashboard } from "./dashboard.ts";
 import { scalingTables } from "./scaling.ts";
 
 /** As much of OpenAPI as the page is made of. */
@@ -140,4 +142,5 @@ async function formatted(page: string): Promise<string> {
 
 if (import.meta.main) {
   for (const path of Object.keys(PAGES)) await Deno.writeTextFile(new URL(path, ROOT), await pageAnew(path));
+  await Deno.writeTextFile(DASHBOARD, dashboard());
 }

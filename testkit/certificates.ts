@@ -43,24 +43,29 @@ export class Certificates implements AsyncDisposable {
     );
     for (const name of NAMES.slice(1)) {
       await this.#openssl("req", ...key(name), "-out", `${this.dir}/${name}.csr`, "-subj", "/CN=localhost");
-      await this.#openssl(
-        "x509",
-        "-req",
-        "-in",
-        `${this.dir}/${name}.csr`,
-        "-CA",
-        this.cert("ca"),
-        "-CAkey",
-        this.key("ca"),
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        `${this.dir}/server.ext`,
-        "-out",
-        this.cert(name),
-      );
+      await this.renew(name, 2);
     }
+  }
+
+  /** Signs one of them anew, with the key that it has. @param days After how many it ends; 0 for now. */
+  async renew(name: string, days: number): Promise<void> {
+    await this.#openssl(
+      "x509",
+      "-req",
+      "-in",
+      `${this.dir}/${name}.csr`,
+      "-CA",
+      this.cert("ca"),
+      "-CAkey",
+      this.key("ca"),
+      "-CAcreateserial",
+      "-days",
+      String(days),
+      "-extfile",
+      `${this.dir}/server.ext`,
+      "-out",
+      this.cert(name),
+    );
   }
 
   /** Path of a certificate. */

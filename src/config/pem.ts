@@ -29,6 +29,22 @@ export function redisTlsOf(config: Config): Pem | undefined {
   return readPem(config, { ca: "redisCa", cert: "redisCert", key: "redisKey" });
 }
 
+/** When a certificate ends, in Unix milliseconds. @param cert PEM; of several the first counts. */
+export function endOfCertificate(cert: string): number {
+  return Date.parse(new X509Certificate(cert).validTo);
+}
+
+/** When each certificate ends, in Unix seconds, by the setting that names its file. */
+export function certificateEnds(tls: Pem | undefined, redisTls: Pem | undefined): Record<string, number> {
+  const certificates = { tlsCert: tls?.cert, redisCa: redisTls?.ca, redisCert: redisTls?.cert };
+  const ends: Record<string, number> = {};
+  for (const [setting, cert] of Object.entries(certificates)) {
+    if (cert === undefined) continue;
+    ends[SETTINGS[setting as keyof typeof certificates].env] = endOfCertificate(cert) / 1_000;
+  }
+  return ends;
+}
+
 type FileSetting = "tlsCert" | "tlsKey" | "redisCa" | "redisCert" | "redisKey";
 
 /** @param files The settings that name the files. */

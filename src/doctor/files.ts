@@ -1,6 +1,7 @@
 /** Files and folders that settings name: the folder of the log, certificates, and who else can read what is secret. */
 import { X509Certificate } from "node:crypto";
 import { dirname, resolve } from "node:path";
+import { endOfCertificate } from "../config/pem.ts";
 import { type Config, SETTINGS } from "../config/settings.ts";
 import { messageOf } from "../protocol/errors.ts";
 import { fault, type Finding, ok, warning } from "./finding.ts";
@@ -46,15 +47,17 @@ function lookAtCertificates(config: Config): Finding[] {
     const path = config[key];
     const { env } = SETTINGS[key];
     if (path === undefined) return [];
+    let pem: string;
     let certificate: X509Certificate;
     try {
-      certificate = new X509Certificate(Deno.readTextFileSync(path));
+      pem = Deno.readTextFileSync(path);
+      certificate = new X509Certificate(pem);
     } catch {
       // The settings have said it.
       return [];
     }
     const nowMs = Date.now();
-    const endMs = Date.parse(certificate.validTo);
+    const endMs = endOfCertificate(pem);
     const end = new Date(endMs).toISOString().slice(0, 10);
     const renew = `put a new one at ${path}, then send the service SIGHUP`;
     if (endMs <= nowMs) return [fault("certificate", `${env} ended on ${end}`, renew)];

@@ -17,13 +17,15 @@
 import type { UnackedStore } from "./unacked.ts";
 
 /** What there is to be told. */
-export type EventType =
+export const EVENT_TYPES = [
   /** `{changes: [{user, online, n}]}`: the last word on each of these users. */
-  | "users.changed"
+  "users.changed",
   /** `{n}`: some changes were not told, or may not have been: ask for every user that matters. */
-  | "users.unknown"
+  "users.unknown",
   /** `{user, id, ts, seq?, group?, traceparent?, sockets}`: no client of the user has confirmed this message in time. */
-  | "message.unacked";
+  "message.unacked",
+] as const;
+export type EventType = (typeof EVENT_TYPES)[number];
 
 /** One event as it waits. */
 export interface Entry {

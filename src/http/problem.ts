@@ -52,6 +52,13 @@ const PROBLEMS = {
   full: { status: 503, title: "The node has reached its limit of connections" },
 } as const;
 
+/** What handshakes are refused for. */
+export const HANDSHAKE_REFUSALS = [
+  ...["invalid_request", "invalid_username", "invalid_handshake", "unauthorized", "forbidden", "not_found"],
+  ...["origin_not_allowed", "misdirected", "headers_too_large", "too_many_connections", "too_many_requests"],
+  ...["internal", "broker_unavailable", "keys_unavailable", "draining", "out_of_files", "full"],
+] as const satisfies readonly ProblemCode[];
+
 /** Seconds a client should wait where waiting helps. */
 const RETRY_AFTER_S = "1";
 

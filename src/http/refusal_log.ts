@@ -24,6 +24,10 @@ const LOGGED_CALLS: ReadonlySet<ProblemCode> = new Set([
   "too_many_requests",
   "headers_too_large",
   "full",
+  // A backend that is at fault may not look at its answers.
+  "invalid_username",
+  "invalid_message",
+  "idempotency_conflict",
 ]);
 /** Problems of handshakes that are not logged here: they come to all clients at once, and their cause is logged. */
 const QUIET_HANDSHAKES: ReadonlySet<ProblemCode> = new Set(["draining", "broker_unavailable", "internal"]);

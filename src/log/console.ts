@@ -17,6 +17,8 @@ const TOGETHER_CHARS = 4_000;
  * refuses, as a file on a full disk and a closed terminal do, is dropped; the first time is reported.
  */
 export class Terminal {
+  /** Lines that it refused, since it was opened. */
+  lost = 0;
   readonly #format: "pretty" | "json";
   readonly #onTrouble: (line: LogLine) => void;
   // Asked once: it is a call of the kernel, and a socket writes two lines.
@@ -71,6 +73,7 @@ export class Terminal {
     try {
       console[method](text);
     } catch (error) {
+      this.lost += text.split("\n").length;
       if (this.#hasFailed) return;
       this.#hasFailed = true;
       this.#onTrouble(trouble("console can't be written", { error }));

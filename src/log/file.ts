@@ -25,6 +25,8 @@ class RotatingFile extends RotatingFileHandler {
 }
 
 export class LogFile {
+  /** Lines that may be lost, since it was opened. */
+  lost = 0;
   readonly #terminal: Terminal;
   readonly #dir: string;
   readonly #path: string;
@@ -32,7 +34,8 @@ export class LogFile {
   readonly #days: DayFiles | undefined;
   /** Records since the last flush. */
   #waiting = 0;
-  #lost = 0;
+  /** Of these, the ones that were not yet told of. */
+  #untold = 0;
   #urgent = 0;
   #isClosed = false;
   #isFailing = false;
@@ -69,7 +72,7 @@ export class LogFile {
     if (this.#isClosed) return;
     // The timer tries again. If each line did, a full disk would hold up the sockets.
     if (this.#isFull) {
-      this.#lost++;
+      this.#lose(1);
       return;
     }
     if (this.#days?.isOver(line.time)) this.#turn(this.#days, line.time);
@@ -78,7 +81,7 @@ export class LogFile {
       this.#waiting++;
     } catch (error) {
       this.#isFull = true;
-      this.#lost++;
+      this.#lose(1);
       this.#fail(error);
       return;
     }
@@ -137,8 +140,13 @@ export class LogFile {
     this.open();
     this.#isStale = false;
     this.#isFailing = true;
-    this.#lost += this.#waiting;
+    this.#lose(this.#waiting);
     this.#waiting = 0;
+  }
+
+  #lose(lines: number): void {
+    this.lost += lines;
+    this.#untold += lines;
   }
 
   #fail(error: unknown): void {
@@ -149,11 +157,11 @@ export class LogFile {
   }
 
   #recover(): void {
-    const line = trouble("log file writable again", { file: this.#path, lost_at_most: this.#lost });
+    const line = trouble("log file writable again", { file: this.#path, lost_at_most: this.#untold });
     this.#file.log(formatJson(line));
     this.#file.flush();
     this.#isFailing = false;
-    this.#lost = 0;
+    this.#untold = 0;
     this.#terminal.show(line);
   }
 }

@@ -14,12 +14,19 @@ export type Area = (typeof AREAS)[number];
 export const LEVELS: readonly [LogLevel, ...LogLevel[]] = ["debug", "info", "warn", "error"];
 
 export class LogLevels {
+  readonly #sink: Log;
   readonly #areas: Readonly<Record<Area, AreaLog>>;
 
   /** @param sink Writes whatever it is given, and stays the caller's to close. */
   constructor(sink: Log, level: LogLevel) {
+    this.#sink = sink;
     const logs = AREAS.map((area) => [area, new AreaLog(sink, level)] as const);
     this.#areas = Object.fromEntries(logs) as Record<Area, AreaLog>;
+  }
+
+  /** How many lines nobody can read, as far as that is known. */
+  get lost(): number {
+    return this.#sink.lost ?? 0;
   }
 
   /** The log of an area. */

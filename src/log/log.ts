@@ -11,6 +11,8 @@ export type { LogFields, LogLevel } from "./format.ts";
 export interface Log {
   /** Events below this level are dropped: look here before building costly fields. */
   readonly level: LogLevel;
+  /** How many lines nobody can read, since it was opened; undefined where that is not known. */
+  readonly lost?: number | undefined;
   /** Says that something happened. The event is a short constant text such as "connection opened". */
   debug(event: string, fields?: LogFields): void;
   info(event: string, fields?: LogFields): void;

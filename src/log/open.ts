@@ -75,6 +75,9 @@ export function openLog(options: LogOptions): Log {
   Deno.unrefTimer(timer);
   return {
     level,
+    get lost() {
+      return terminal.lost + file.lost;
+    },
     debug: (event, fields) => void logger.debug(event, fields),
     info: (event, fields) => void logger.info(event, fields),
     warn: (event, fields) => void logger.warn(event, fields),

@@ -15,6 +15,19 @@ interface MetricsOptions {
   files: { readonly count: number; readonly limit: number | undefined };
   /** Sockets that Deno never releases. */
   lostSockets(): number;
+  /** Lines of the log that nobody can read. */
+  lostLines(): number;
+  /** When each certificate that is in use ends, in Unix seconds, by the setting that names its file. */
+  certificateEnds(): Readonly<Record<string, number>>;
+  /** What refusals and webhooks there may be: they count from 0, see `zeros`. */
+  refusals: readonly string[];
+  webhookTypes: readonly string[];
+}
+
+/** What `/readyz` says, as far as it is a number. */
+export interface State {
+  readonly ready: boolean;
+  readonly warnings?: readonly string[] | undefined;
 }
 
 /** What the numbers of a family mean; see Prometheus' documentation. */
@@ -40,6 +53,8 @@ const CLOSE_CODES: ReadonlySet<number> = new Set([
   ...Object.values(CLOSE).map(({ code }) => code),
   0,
 ]);
+/** What becomes of an attempt to tell the backend. */
+const WEBHOOK_OUTCOMES = ["delivered", "refused", "failed"];
 
 /** What came of a request of a client. */
 export type RequestOutcome =
@@ -76,16 +91,22 @@ export class Metrics {
   eventsDropped = 0;
   /** When the oldest event that waits for the backend was decided, in Unix milliseconds; undefined when none does. */
   oldestEventMs: number | undefined;
+  /** Asked when the text is made; set once all parts are there. */
+  state: () => State = () => ({ ready: true });
   /** Attempts to tell the backend, by type and outcome. */
   readonly #webhooks = new Map<string, number>();
-  readonly #closed: Record<string, number> = {};
-  readonly #failed: Record<string, number> = {};
-  readonly #refused: Record<string, number> = {};
+  readonly #closed = zeros([...CLOSE_CODES, "other"]);
+  readonly #failed = zeros([...CLOSE_CODES, "other"]);
+  readonly #refused: Record<string, number>;
   readonly #sendDurations = new Durations(SEND_BUCKETS);
   readonly #groupSendDurations = new Durations(GROUP_SEND_BUCKETS);
   readonly #families: readonly Family[];
 
   constructor(options: MetricsOptions) {
+    this.#refused = zeros(options.refusals);
+    for (const type of options.webhookTypes) {
+      for (const outcome of WEBHOOK_OUTCOMES) this.#webhooks.set(webhookLabels(type, outcome), 0);
+    }
     // deno-fmt-ignore -- one line each, however long
     this.#families = [
       byLabel("gauge", "userwire_connections", "WebSocket connections open now, by mode.", "mode", () => this.open),
@@ -105,6 +126,10 @@ export class Metrics {
       byLabel("counter", "userwire_gaps_total", "Gap frames sent to clients, by reason.", "why", () => this.gaps),
       single("counter", "userwire_messages_missed_total", "Messages that connections missed, where their number is known.", () => this.missed),
       single("gauge", "userwire_broker_available", "Whether the broker accepts sends: 1 if it does, 0 if not.", () => Number(options.isBrokerAvailable())),
+      single("gauge", "userwire_ready", "Whether the node should get traffic, as /readyz says: 1 if it should, 0 if not.", () => Number(this.state().ready)),
+      single("gauge", "userwire_warnings", "Warnings that /readyz gives: of a Redis that may lose data, or of a part of it that can't be used.", () => this.state().warnings?.length ?? 0),
+      byLabel("gauge", "userwire_certificate_end_seconds", "End of each certificate that is in use, in Unix seconds, by the setting that names its file.", "setting", () => options.certificateEnds()),
+      single("counter", "userwire_log_lines_lost_total", "Lines of the log that the disk or the console did not take.", () => options.lostLines()),
       single("counter", "userwire_redis_reconnects_total", "Reconnections to Redis after the connection for commands was lost.", () => options.redisReconnects()),
       single("counter", "userwire_subscription_interruptions_total", "Subscriptions of WebSocket connections that were lost, each time.", () => this.interruptions),
       single("gauge", "userwire_lost_sockets", "Handshakes whose client left in the middle, each of which holds a file descriptor until the process ends.", () => options.lostSockets()),
@@ -155,7 +180,7 @@ export class Metrics {
 
   /** The backend was told of an event, or could not be. */
   onWebhook(type: string, outcome: string): void {
-    const labels = `{type="${type}",outcome="${outcome}"}`;
+    const labels = webhookLabels(type, outcome);
     this.#webhooks.set(labels, (this.#webhooks.get(labels) ?? 0) + 1);
   }
 
@@ -229,6 +254,15 @@ function byLabel(
   const samples = () =>
     Object.entries(read()).map(([value, count]) => [`{${label}="${value}"}`, count] as const);
   return { type, name, help, samples };
+}
+
+/** Counters that are there before they count: the first of a series that was not there is no rise to Prometheus. */
+function zeros(labels: readonly (number | string)[]): Record<string, number> {
+  return Object.fromEntries(labels.map((label) => [label, 0]));
+}
+
+function webhookLabels(type: string, outcome: string): string {
+  return `{type="${type}",outcome="${outcome}"}`;
 }
 
 function bump(counts: Record<string, number>, label: string): void {

@@ -14,7 +14,7 @@ export interface WebhookResponderOptions {
   readonly log: Log;
 }
 
-const TYPE = "client.request";
+export const REQUEST_TYPE = "client.request";
 /** Closes the client's connection with the code that it names, when the answer is 401 or 403. */
 const CLOSE_HEADER = "userwire-close";
 /** What a backend says is passed on in these lengths. */
@@ -48,7 +48,7 @@ export class WebhookResponder implements Responder {
     const head = JSON.stringify({ user, conn, node, op });
     const reply = await webhook.send({
       id: idOf(user, id),
-      type: TYPE,
+      type: REQUEST_TYPE,
       atMs: Date.now(),
       data: json === undefined ? head : `${head.slice(0, -1)},"data":${json}}`,
     }, signal);
@@ -60,7 +60,10 @@ export class WebhookResponder implements Responder {
     const isWell = answer.outcome !== "unavailable" && answer.outcome !== "timeout";
     if (!isWell) this.#reason = answer.err;
     entry(isWell);
-    metrics.onWebhook(TYPE, isWell ? (answer.outcome === "answered" ? "delivered" : "refused") : "failed");
+    metrics.onWebhook(
+      REQUEST_TYPE,
+      isWell ? (answer.outcome === "answered" ? "delivered" : "refused") : "failed",
+    );
     return answer;
   }
 }

@@ -28,13 +28,17 @@ import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
 import { openSpans } from "../metrics/spans.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
-import type { Pem } from "../config/pem.ts";
+import { certificateEnds, type Pem } from "../config/pem.ts";
+import { EVENT_TYPES } from "../events/events.ts";
+import { HANDSHAKE_REFUSALS } from "../http/problem.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
 import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
 import { openNodes } from "./nodes.ts";
+import { readinessOf } from "./readiness.ts";
+import { REQUEST_TYPE } from "../requests/by_webhook.ts";
 import { openRequests } from "./requests.ts";
 import { WarningsWatch } from "../redis/commands.ts";
 import denoJson from "../../deno.json" with { type: "json" };
@@ -70,6 +74,8 @@ export interface AppOptions extends Listeners {
   /** That log, where its levels are the caller's already. */
   levels?: LogLevels;
   files?: OpenFiles;
+  /** What clients are served with now, by what listens. */
+  tls?: () => Pem | undefined;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
@@ -142,7 +148,8 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
   const nodes = openNodes({ ...parts, version: VERSION, isDraining: () => isEnding || draining.isOn });
   draining.onChange = () => void nodes.report();
-  const router = openRouter({ ...parts, nodes: () => nodes.list() }, upgrades, () => isEnding);
+  const readiness = parts.metrics.state = readinessOf(parts, () => isEnding);
+  const router = openRouter({ ...parts, nodes: () => nodes.list(), readiness }, upgrades, () => isEnding);
   const frontDoor = new FrontDoor({ ...parts, router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
@@ -185,7 +192,7 @@ type Parts = ReturnType<typeof openParts>;
 
 function openParts(
   config: Config,
-  { node, levels, files, redisTls, hasOpsSocket = false, onUsersChanged, onRequest }:
+  { node, levels, files, tls, redisTls, hasOpsSocket = false, onUsersChanged, onRequest }:
     & AppOptions
     & Required<Pick<AppOptions, "node" | "levels" | "files">>,
 ) {
@@ -215,6 +222,10 @@ function openParts(
     redisReconnects: () => redis?.reconnects ?? 0,
     files,
     lostSockets: () => connections.lost,
+    lostLines: () => levels.lost,
+    certificateEnds: () => certificateEnds(tls?.(), redisTls),
+    refusals: HANDSHAKE_REFUSALS,
+    webhookTypes: [...EVENT_TYPES, REQUEST_TYPE],
   });
   const spans = openSpans(VERSION);
   const foldUsernames = config.usernameCase === "lower";
@@ -241,11 +252,11 @@ function openParts(
 }
 
 function openRouter(
-  parts: Parts & Pick<RouterOptions, "nodes">,
+  parts: Parts & Pick<RouterOptions, "nodes" | "readiness">,
   upgrades: UpgradeOptions,
   isEnding: () => boolean,
 ): Router {
-  const { config, node, engine, auth, watch, files, broadcasts, connections, draining } = parts;
+  const { config, engine, connections } = parts;
   const streams = new EventStreams({
     ...{ ...config, upgrades, metrics: parts.metrics, registry: connections, broker: engine.broker },
     receipts: parts.publisher.receipts,
@@ -259,23 +270,6 @@ function openRouter(
     opsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
     socketUrlFor: publicAddress(config.publicUrl),
     version: VERSION,
-    readiness() {
-      const why = isEnding()
-        ? "The node is shutting down"
-        : draining.isOn
-        ? "The node is draining"
-        : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
-      const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
-      return {
-        ready: why === undefined,
-        ...(why !== undefined && { why }),
-        broker: engine.broker.kind,
-        node,
-        open: auth.isOpen,
-        connections: connections.size,
-        ...(warnings.length > 0 && { warnings }),
-      };
-    },
   });
 }
 

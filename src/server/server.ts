@@ -43,7 +43,7 @@ export async function startServer(
   let app: App | undefined = undefined;
   const failed = new AbortController();
 
-  const tls = attempt(() => tlsOf(config));
+  let tls = attempt(() => tlsOf(config));
   const redisTls = attempt(() => redisTlsOf(config));
   // Before anybody can connect: to learn the limit it may open files until there are no more.
   const files = new OpenFiles();
@@ -70,7 +70,7 @@ export async function startServer(
 
   const opened = levels && attempt(() =>
     openApp(config, {
-      ...{ node, levels, files, redisTls, hasOpsSocket: place !== undefined },
+      ...{ node, levels, files, redisTls, tls: () => tls, hasOpsSocket: place !== undefined },
       ...{ onRequest, onUsersChanged },
     })
   );
@@ -93,9 +93,11 @@ export async function startServer(
     node,
     listener,
     ops: place && new OpsSocket(place.opsPath, (request) => opened.answerOps(request)),
-    replace: (tls) => {
+    replace: (next) => {
       const { signal: _, ...rest } = listenerOptions;
-      return new Listener({ ...rest, port: listener.port, tls, replaces: true });
+      const replacement = new Listener({ ...rest, port: listener.port, tls: next, replaces: true });
+      tls = next;
+      return replacement;
     },
   });
   ready.resolve(server);

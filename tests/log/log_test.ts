@@ -561,11 +561,11 @@ Deno.test({
       log.flush();
       log.info("written");
       log.close();
-      console.log("alive");
+      console.log("lost", log.lost);
     `,
     );
     assertEquals(code, 0);
-    assertEquals(out, ["alive"]);
+    assertEquals(out, ["lost 2000"]);
     const [failed, recovered, ...more] = err.map((line) => JSON.parse(line));
     assertEquals(more, []);
     assertEquals(failed.event, "log file can't be written");

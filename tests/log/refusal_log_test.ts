@@ -51,6 +51,27 @@ Deno.test("Refused handshakes and calls stand in the log once, with reason, orig
   assertEquals(told(service).length, before + 1);
 });
 
+Deno.test("A backend that sends what is no message stands in the log, without what it sent", async () => {
+  await using service = await Service.start();
+  const send = (name: string, payload: string, key: string) =>
+    service.fetch(`/v1/users/${name}/messages`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "idempotency-key": key },
+      body: payload,
+    }).then((response) => response.text());
+  for (let i = 0; i < 3; i++) {
+    await send("a%20b", '"secret"', "1");
+    await send("alice", "{secret", "2");
+    for (const payload of ['"secret"', '"another"']) await send("alice", payload, "3");
+  }
+  assertEquals(told(service).map(({ fields }) => fields.code), [
+    "invalid_username",
+    "invalid_message",
+    "idempotency_conflict",
+  ]);
+  assert(!JSON.stringify(told(service)).includes("secret"));
+});
+
 Deno.test("A call by a name that is not this machine's stands in the log", async () => {
   await using service = await Service.start();
   assertEquals(await shake(service, "/ws?username=alice", { Host: "evil.example" }), 421);

@@ -8,6 +8,8 @@ import { call, CLOSED, KEY, protocolsFor, SECRET, tokenFor } from "../../testkit
 import { until } from "../../testkit/deadline.ts";
 import { parseMetrics } from "../../testkit/metrics_text.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
+import { X509Certificate } from "node:crypto";
+import { Certificates } from "../../testkit/certificates.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
@@ -144,7 +146,7 @@ Deno.test("Metrics count sockets that were closed before they were let in, and b
   const text = await (await service.fetch("/metrics", { headers })).text();
   for (const word of ["alice", "tests", KEY.key, token]) assert(!text.includes(word), word);
   assertEquals(
-    [...parseMetrics(text)].filter(([series]) => /_(closed|failed)_total/.test(series)),
+    [...parseMetrics(text)].filter(([series, count]) => /_(closed|failed)_total/.test(series) && count > 0),
     [
       ['userwire_connections_closed_total{code="other"}', 1],
       ['userwire_connections_failed_total{code="4401"}', 1],
@@ -178,6 +180,78 @@ redisTest("Metrics count what happens to Redis, and say when it can't be used", 
     'connections_opened_total{mode="v1"}': 0,
     subscription_interruptions_total: 0,
   });
+});
+
+Deno.test("Metrics count from 0 what may be refused, closed or told: the first of it is a rise", async () => {
+  await using service = await Service.start();
+  const zeros = {
+    'handshakes_refused_total{code="full"}': 0,
+    'handshakes_refused_total{code="unauthorized"}': 0,
+    'connections_closed_total{code="4508"}': 0,
+    'connections_closed_total{code="other"}': 0,
+    'connections_failed_total{code="4408"}': 0,
+    'webhooks_total{type="users.changed",outcome="failed"}': 0,
+    'webhooks_total{type="client.request",outcome="refused"}': 0,
+    log_lines_lost_total: 0,
+    events_dropped_total: 0,
+  };
+  await assertSamples(service, zeros);
+  await using refused = await RawSocket.open(service.socketUrl("a b"));
+  assertEquals(refused.answer.status, 400);
+  const { of } = await read(service);
+  const series = [...parseMetrics((await read(service)).text).keys()];
+  assertEquals(of('handshakes_refused_total{code="invalid_username"}'), 1);
+  assertEquals(new Set(series).size, series.length);
+  assert(series.length < 300, "a node is no burden to Prometheus");
+});
+
+Deno.test("Metrics say whether the node is ready, as /readyz does, and when it is warned", async () => {
+  await using service = await Service.start();
+  await assertSamples(service, { ready: 1, warnings: 0 });
+  await (await service.fetch("/v1/drain", { method: "POST" })).body?.cancel();
+  assertEquals((await service.readiness()).status, 503);
+  await assertSamples(service, { ready: 0 });
+  await (await service.fetch("/v1/drain", { method: "DELETE" })).body?.cancel();
+  await assertSamples(service, { ready: 1 });
+});
+
+redisTest("Metrics count the warnings of a Redis that may lose data", async () => {
+  await using redis = await RedisServer.start({
+    args: ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"],
+  });
+  await using service = await Service.start({ REDIS_URL: redis.url });
+  const { warnings } = await service.readiness();
+  assert(warnings.some((text) => text.includes("maxmemory-policy")), String(warnings));
+  await assertSamples(service, { ready: 1, warnings: warnings.length });
+});
+
+Deno.test("Metrics say when the certificates end that are in use, also after a new one was read", async () => {
+  await using certificates = await Certificates.make();
+  const [cert, key] = [certificates.cert("served"), certificates.key("served")];
+  const put = async (name: string) => {
+    await Deno.copyFile(certificates.cert(name), cert);
+    await Deno.copyFile(certificates.key(name), key);
+    return Date.parse(new X509Certificate(await Deno.readTextFile(cert)).validTo) / 1_000;
+  };
+  const first = await put("server");
+  await using service = await Service.start({ USERWIRE_TLS_CERT: cert, USERWIRE_TLS_KEY: key });
+  using client = Deno.createHttpClient({ caCerts: [certificates.ca] });
+  const served = async () => {
+    const text = await (await fetch(new URL("/metrics", service.server.url), { client })).text();
+    return parseMetrics(text).get('userwire_certificate_end_seconds{setting="USERWIRE_TLS_CERT"}');
+  };
+  assertEquals(await served(), first);
+  await certificates.renew("other", 9);
+  const second = await put("other");
+  assert(second > first);
+  assertEquals(await served(), first, "what lies on the disk is not served yet");
+  service.server.reload();
+  await until(async () => await served() === second, "the new certificate to be counted");
+
+  await using plain = await Service.start();
+  assert(
+    ![...parseMetrics((await read(plain)).text).keys()].some((series) => series.includes("certificate")),
+  );
 });
 
 Deno.test("Metrics say which version runs, since when, and with how much memory", async () => {

@@ -11,6 +11,10 @@ function metrics(version: string): Metrics {
     redisReconnects: () => 0,
     files: { count: 3, limit: undefined },
     lostSockets: () => 0,
+    lostLines: () => 0,
+    certificateEnds: () => ({}),
+    refusals: [],
+    webhookTypes: [],
   });
 }
 

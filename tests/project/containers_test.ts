@@ -1,6 +1,6 @@
 /**
  * The files for containers, by their schemas and against each other: `deploy/Dockerfile`, `deploy/compose.yaml`,
- * `deploy/kubernetes/`, `deploy/monitoring/`. docs/containers.md says how they were run.
+ * `deploy/kubernetes/`. docs/containers.md says how they were run.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { SETTINGS } from "../../src/config/settings.ts";
@@ -173,26 +173,10 @@ Deno.test("The files of deploy/kubernetes agree with each other, with the image 
   assert(dockerfile.includes(`LOG_DIR=${container.volumeMounts[0].mountPath} `));
 });
 
-Deno.test("The dashboard, the alerts and the autoscaler ask for metrics that there are", async () => {
+Deno.test("The autoscaler asks for a metric that there is", async () => {
   await using service = await Service.start({ ...CLOSED, USERWIRE_METRICS: "on" });
   const served = await (await fetch(new URL("/metrics", service.server.url))).text();
-  const names = new Set(
-    Array.from(
-      served.matchAll(/^# TYPE (\w+) (\w+)/gm),
-      ([, name, type]) => type === "histogram" ? `${name}_bucket` : name!,
-    ),
-  );
-  const { panels } = JSON.parse(await read("monitoring/dashboard.json"));
-  const { groups } = await readYaml("monitoring/alerts.yml");
   const { HorizontalPodAutoscaler } = await readKubernetes();
-  const asked: string[] = [
-    ...panels.flatMap(({ targets }: Value) => targets.map(({ expr }: Value) => expr)),
-    ...groups.flatMap(({ rules }: Value) => rules.map(({ expr }: Value) => expr)),
-    HorizontalPodAutoscaler.spec.metrics[0].pods.metric.name,
-  ];
-  const metrics = asked.flatMap((text) =>
-    [...text.matchAll(/\b(?:userwire|process)_\w+/g)].map(([name]) => name)
-  );
-  assertGreater(metrics.length, 15);
-  assertEquals(metrics.filter((name) => !names.has(name)), []);
+  const { name } = HorizontalPodAutoscaler.spec.metrics[0].pods.metric;
+  assert(served.includes(`\n# TYPE ${name} gauge\n`), name);
 });
