@@ -23,6 +23,8 @@ export class WebhookReceiver implements AsyncDisposable {
   readonly table = new Map<string, { online: boolean; n: number }>();
   /** How often something came that could not be verified. */
   forged = 0;
+  /** How many changes went into the table. */
+  changes = 0;
   /** How often it was told that something is unknown, and the last `n` of that. */
   unknown = 0;
   #unknownN = 0;
@@ -106,7 +108,9 @@ export class WebhookReceiver implements AsyncDisposable {
       for (const [user, last] of this.table) if (n > last.n) this.table.set(user, { online: false, n });
     }
     for (const { user, online, n } of changesIn(data)) {
-      if (n > (this.table.get(user)?.n ?? this.#unknownN)) this.table.set(user, { online, n });
+      if (n <= (this.table.get(user)?.n ?? this.#unknownN)) continue;
+      this.table.set(user, { online, n });
+      this.changes++;
     }
   }
 }
