@@ -27,7 +27,7 @@ export class WebhookReceiver implements AsyncDisposable {
   changes = 0;
   /** How often it was told that something is unknown, and the last `n` of that. */
   unknown = 0;
-  #unknownN = 0;
+  unknownN = 0;
   answer: Answer = () => new Response(null, { status: 204 });
   /** Answers nothing for as long as this backend is there. */
   readonly hang: Answer = () => this.#over.promise;
@@ -104,11 +104,11 @@ export class WebhookReceiver implements AsyncDisposable {
     if (type === "users.unknown") {
       this.unknown++;
       const { n } = data as { n: number };
-      this.#unknownN = Math.max(n, this.#unknownN);
+      this.unknownN = Math.max(n, this.unknownN);
       for (const [user, last] of this.table) if (n > last.n) this.table.set(user, { online: false, n });
     }
     for (const { user, online, n } of changesIn(data)) {
-      if (n <= (this.table.get(user)?.n ?? this.#unknownN)) continue;
+      if (n <= (this.table.get(user)?.n ?? this.unknownN)) continue;
       this.table.set(user, { online, n });
       this.changes++;
     }

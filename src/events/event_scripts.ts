@@ -35,13 +35,17 @@ export const GROUP = "webhooks";
 const keysAt = (tag: string) => KEYS.map((name) => `userwire:{${tag}}:${name}`);
 export const trial = (...args: string[]) => ({ probe: (tag: string) => ({ keys: keysAt(tag), args }) });
 
-/** What is there, and how an event is written. ARGV[1]: life of the data; ARGV[2]: the highest `n` that the caller has seen. */
+/**
+ * What is there, and how an event is written. ARGV[1]: life of the data; ARGV[2]: the highest `n` that the caller has seen,
+ * negative when that was in another life.
+ */
 export const TELL = `
 local told, due, outbox, meta, refused, sweeper = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local known = redis.call('HMGET', meta, 'n', 'life', 'unknown', 'told')
-local n = math.max(tonumber(known[1] or '0'), tonumber(ARGV[2]))
+local seen = tonumber(ARGV[2])
+local n = math.max(tonumber(known[1] or '0'), math.abs(seen))
 local unknown, dropped = known[3] or '', 0
 local life = ARGV[1] ~= '' and ARGV[1] or known[2] or ''
 local function whole(number) return string.format('%.0f', number) end
@@ -90,9 +94,14 @@ local function finish()
   redis.call('HSET', meta, 'n', whole(n), 'life', life, 'unknown', unknown)
 end
 local function countTold() redis.call('HSET', meta, 'told', redis.call('HLEN', told)) end
+-- What the caller wrote after another life had begun is not in it: two nodes hear of a failover at two moments.
+local function isBehind()
+  local ms, rest = string.match(unknown, '(%d+)-(%d+)')
+  return seen < 0 and -seen > tonumber(ms) * ${PER_MS} + tonumber(rest)
+end
 -- Other data than before, or not all of them: what was told may not be what is written here.
 if not known[1] or known[2] ~= life or tonumber(known[4]) ~= redis.call('HLEN', told)
-  or redis.call('EXISTS', outbox) == 0 then
+  or redis.call('EXISTS', outbox) == 0 or isBehind() then
   tellUnknown()
   countTold()
 end

@@ -20,6 +20,8 @@ export class RedisEventStore implements EventStore {
   readonly #keys: readonly string[];
   /** The highest that was seen: a store that was set back, with a clock that is behind, goes on from there. */
   #n = "0";
+  /** In which life that was. */
+  #life = "";
   /** Id of the last `users.unknown`. */
   #unknown = "";
   #dropped = 0;
@@ -73,7 +75,9 @@ export class RedisEventStore implements EventStore {
   async watch(message: WatchedMessage, users: readonly string[]): Promise<void> {
     const { token, afterMs } = message;
     const [due, kept] = afterMs === 0 ? [SENDING_MS, "0"] : [afterMs, "1"];
-    await this.#scripts.evaluate(WATCH, this.#keys, [token, String(due), kept + fieldsOf(message), ...users]);
+    const life = this.#scripts.lifeAt(this.#keys[0]!);
+    const args = [token, String(due), kept + fieldsOf(message), ...users];
+    this.#saw(await this.#scripts.evaluate(WATCH, this.#keys, args) as string, life);
   }
 
   async sent({ token, afterMs }: WatchedMessage, users: readonly string[], seq?: number): Promise<void> {
@@ -124,16 +128,24 @@ export class RedisEventStore implements EventStore {
 
   /** @returns What the script answers beyond what all of them do. */
   async #tell(script: typeof NOTE, args: readonly string[]): Promise<unknown[]> {
-    const all = [this.#scripts.lifeAt(this.#keys[0]!), this.#n, ...args];
+    const life = this.#scripts.lifeAt(this.#keys[0]!);
+    const isOther = life !== this.#life && life !== "" && this.#life !== "";
+    const all = [life, isOther ? `-${this.#n}` : this.#n, ...args];
     const [n, unknown, dropped, ...rest] = await this.#scripts.evaluate(script, this.#keys, all) as [
       string,
       string,
       number,
       ...unknown[],
     ];
-    if (Number(n) > Number(this.#n)) this.#n = n;
+    this.#saw(n, life);
     this.#unknown = unknown;
     this.#dropped += dropped;
     return rest;
+  }
+
+  #saw(n: string, life: string): void {
+    if (Number(n) <= Number(this.#n)) return;
+    this.#n = n;
+    this.#life = life;
   }
 }

@@ -8,6 +8,7 @@
  */
 import { Script } from "../redis/commands.ts";
 import { settleDue, TELL, trial } from "./event_scripts.ts";
+import { PER_MS } from "./events.ts";
 
 const NOW = `
 local unacked, watched = KEYS[7], KEYS[8]
@@ -15,7 +16,10 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 `;
 
-/** ARGV[1]: token; ARGV[2]: after how long, in milliseconds; ARGV[3]: what is kept; then users. */
+/**
+ * ARGV[1]: token; ARGV[2]: after how long, in milliseconds; ARGV[3]: what is kept; then users. Answers with an `n` of its own,
+ * or 0 where none was ever given: by it a node knows later whether this is in the data that it then finds.
+ */
 export const WATCH = new Script(
   `${NOW}
 local due, added = string.format('%.0f', now + tonumber(ARGV[2])), 0
@@ -24,7 +28,12 @@ for i = 4, #ARGV do
   added = added + redis.call('HSET', watched, member, ARGV[3])
   redis.call('ZADD', unacked, due, member)
 end
-redis.call('HINCRBY', KEYS[4], 'watched', added)`,
+redis.call('HINCRBY', KEYS[4], 'watched', added)
+local n = tonumber(redis.call('HGET', KEYS[4], 'n') or '0')
+if n == 0 then return '0' end
+n = string.format('%.0f', math.max(n + 1, now * ${PER_MS}))
+redis.call('HSET', KEYS[4], 'n', n)
+return n`,
   trial("t", "1", '1"id":"a"', "a"),
 );
 

@@ -3,6 +3,7 @@ import { assertEquals, assertGreater, assertLess, assertNotEquals } from "@std/a
 import { MAX_EVENTS } from "../../src/events/events.ts";
 import { until } from "../../testkit/deadline.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
+import { RedisEventStore } from "../../src/events/redis_store.ts";
 import { changesOf, EventNode, eventsContract } from "../contracts/events.ts";
 import { asSteps } from "../contracts/steps.ts";
 import { unackedContract } from "../contracts/unacked.ts";
@@ -55,6 +56,47 @@ Deno.test("Messages that are watched in Redis keep their contract", async (t) =>
       assertEquals(told.toSorted(), [...expected, "carol", "users.unknown"]);
       assertEquals(await node.store.tellUnacked(), false);
       assertEquals(await node.drain(), []);
+    });
+  }
+  for (const isLost of [true, false]) {
+    const name = isLost ? "is not there is said to be unknown" : "is there is no news";
+    await t.step(`What a node noted at a master that others had left already, and ${name}`, async () => {
+      await redis.cli("FLUSHALL");
+      await using node = await new EventNode(redis.url, "a").ready();
+      const { redis: scripts } = node.engine;
+      const storeIn = (life: () => string) =>
+        new RedisEventStore(
+          {
+            lifeAt: life,
+            prepare: (...all) => scripts!.prepare(...all),
+            evaluate: (...call) => scripts!.evaluate(...call),
+          },
+          {
+            ...{ node: "a", channelPrefix: "", offlineAfterMs: 1, holdMs: 60_000, counted: "sockets" },
+            counts: () => Promise.reject(new Error("Redis counts")),
+          },
+        );
+      let life = "old";
+      const late = storeIn(() => life);
+      const other = storeIn(() => "new");
+      await late.note([], []);
+      const watch = () => late.watch({ token: "t", id: "m", ts: 1, afterMs: 3_600_000 }, ["zoe"]);
+      if (!isLost) await watch();
+      await other.note([], []);
+      assertEquals((await other.take(10)).entries.map(({ type }) => type), [
+        "users.unknown",
+        "users.unknown",
+      ]);
+      if (isLost) {
+        await watch();
+        const keys = ["meta", "unacked", "watched"].map((key) => `userwire:{userwire:events}:${key}`);
+        await redis.cli("DEL", ...keys.slice(1));
+        await redis.cli("HSET", keys[0]!, "watched", "0");
+      }
+      life = "new";
+      await late.tellUnacked();
+      await late.tellUnacked();
+      assertEquals((await other.take(10)).entries.map(({ type }) => type), isLost ? ["users.unknown"] : []);
     });
   }
   await t.step("What a node that died was to tell another tells, and nothing is left of it", async () => {
