@@ -62,6 +62,31 @@ redisTest(
       assertEquals(processes.map(({ node }) => /#\d$/.exec(node!)![0]), ["#1", "#2"]);
     });
 
+    await t.step(
+      "any of them lists a user's connections and the nodes, and closes one wherever it is",
+      async () => {
+        using any = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
+        const call = async (path: string, method = "GET") => {
+          const response = await fetch(new URL(path, both.url), { method, client: any });
+          assertEquals(response.status, 200, path);
+          return await response.json();
+        };
+        const own: Awaited<ReturnType<typeof openClient>>[] = [];
+        await both.openOnBoth("bob", (client) => own.push(sockets.use(client)), ["userwire.v1"]);
+        const conns = await Promise.all(own.map(async (client) => (await client.nextJson()).conn));
+        for (let times = 0; times < 6; times++) {
+          const { items } = await call("v1/users/bob/connections");
+          assertEquals(items.map(({ conn }: { conn: string }) => conn).sort(), conns.toSorted());
+          const { items: nodes } = await call("v1/nodes");
+          assertEquals(nodes.map(({ node }: { node: string }) => node), ["web:1#1", "web:1#2"]);
+        }
+        for (const [i, conn] of conns.entries()) {
+          assertEquals(await call(`v1/users/bob/connections/${conn}`, "DELETE"), { closed: 1 });
+          assertEquals((await own[i]!.closed).code, 4403);
+        }
+      },
+    );
+
     await t.step("one that is killed is replaced, and the sockets of the other live on", async () => {
       const { processes } = await both.readiness();
       const left = processes.find(({ process }) => process === 2)!.connections!;
