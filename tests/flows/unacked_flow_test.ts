@@ -62,6 +62,12 @@ Deno.test("In memory: who is offline is told at once with 0, who never acknowled
   const { ts, ...found } = bob!;
   assertEquals(found, { id: offline.id, seq: 1, sockets: 0 });
   assertEquals(typeof ts, "number");
+  // For a push the message is read from the history.
+  const page = await service.fetch(`/v1/users/bob/messages?after=${Number(found.seq) - 1}&limit=1`);
+  const { items } = await page.json();
+  assertEquals(items.map(({ id, data }: { id: string; data: unknown }) => [id, data]), [[offline.id, {
+    order: 7,
+  }]]);
   // Other ways to ask for the same.
   const { id } = await createServer({ url: server.url }).send("carol", 1, { unackedS: 0 });
   const terminal = new Terminal();
