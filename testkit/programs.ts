@@ -43,6 +43,11 @@ export const PYTHON = "/usr/bin/python3";
 /** Where Debian's package puts websockets. */
 const WEBSOCKETS = "/usr/lib/python3/dist-packages/websockets";
 
+/** Whether there is that Python. */
+export function hasPython(): boolean {
+  return isFile(PYTHON);
+}
+
 /** Whether there is a Python that has the package websockets. */
 export function hasPythonWebsockets(): boolean {
   return isFile(PYTHON) && isFile(`${WEBSOCKETS}/__init__.py`);

@@ -1,6 +1,6 @@
 /**
  * The backend's side of webhooks: verifies each, keeps what it says, and answers as the test wants. Its table of who is
- * online is kept by the receiver's rule alone.
+ * online is kept by the receiver's rules alone.
  */
 import { verifyWebhook, type WebhookBody } from "../src/protocol/signature.ts";
 import { Bell } from "./deadline.ts";
@@ -23,8 +23,11 @@ export class WebhookReceiver implements AsyncDisposable {
   readonly table = new Map<string, { online: boolean; n: number }>();
   /** How often something came that could not be verified. */
   forged = 0;
-  /** How often it was told that something is unknown. */
+  /** How many changes went into the table. */
+  changes = 0;
+  /** How often it was told that something is unknown, and the last `n` of that. */
   unknown = 0;
+  unknownN = 0;
   answer: Answer = () => new Response(null, { status: 204 });
   /** Answers nothing for as long as this backend is there. */
   readonly hang: Answer = () => this.#over.promise;
@@ -64,6 +67,11 @@ export class WebhookReceiver implements AsyncDisposable {
       .map(({ online }) => online);
   }
 
+  /** Messages that nobody has acknowledged. */
+  unacked(): Received[] {
+    return this.received.filter(({ type }) => type === "message.unacked");
+  }
+
   async until(isSo: () => boolean, what: string, limitMs?: number): Promise<void> {
     await this.#bell.until(isSo, what, limitMs);
   }
@@ -93,9 +101,16 @@ export class WebhookReceiver implements AsyncDisposable {
   }
 
   #learn({ type, data }: Received): void {
-    if (type === "users.unknown") this.unknown++;
+    if (type === "users.unknown") {
+      this.unknown++;
+      const { n } = data as { n: number };
+      this.unknownN = Math.max(n, this.unknownN);
+      for (const [user, last] of this.table) if (n > last.n) this.table.set(user, { online: false, n });
+    }
     for (const { user, online, n } of changesIn(data)) {
-      if (n > (this.table.get(user)?.n ?? 0)) this.table.set(user, { online, n });
+      if (n <= (this.table.get(user)?.n ?? this.unknownN)) continue;
+      this.table.set(user, { online, n });
+      this.changes++;
     }
   }
 }

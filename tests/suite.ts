@@ -21,6 +21,7 @@ const TESTS = new URL("./", import.meta.url);
  */
 const LONG = [
   "flows/faults_test.ts",
+  "flows/events_faults_test.ts",
   "flows/cluster_flow_test.ts",
   "history/history_redis_streams_test.ts",
   "processes/supervisor_start_test.ts",

@@ -1,15 +1,17 @@
 /**
  * The steps of the events in Redis, each a script over keys of one hash slot:
  *
- *     told     hash    user → 1: whom the backend was told to be online
+ *     told     hash    user → id of the `users.unknown` before it: whom the backend was told to be online
  *     due      zset    user → when to look again, Unix ms
  *     outbox   stream  type, data; the id is made of `n`
- *     meta     hash    n: the last one; epoch: the first one; life: of the data; unknown: id of the last
- *                      `users.unknown`; cursor, began: of the sweep
+ *     meta     hash    n: the last one; life: of the data; unknown: id of the last `users.unknown`; told, watched: how
+ *                      many there are, to notice one that was evicted; cursor, began: of the sweep
  *     refused  hash    id → how often, and until when it is put off, Unix ms
  *     sweeper  string  expires when the next page is to be looked at
  *
  * An event is written before what it tells is marked as told: what breaks off between the two is told twice, never not.
+ * A `users.unknown` takes back what was told before it: who is marked with another one's id is told again when a node says
+ * that he is here, and is still told offline when he has gone.
  */
 import { PLAIN, Script } from "../redis/commands.ts";
 import {
@@ -33,13 +35,17 @@ export const GROUP = "webhooks";
 const keysAt = (tag: string) => KEYS.map((name) => `userwire:{${tag}}:${name}`);
 export const trial = (...args: string[]) => ({ probe: (tag: string) => ({ keys: keysAt(tag), args }) });
 
-/** What is there, and how an event is written. ARGV[1]: life of the data; ARGV[2]: the highest `n` that the caller has seen. */
+/**
+ * What is there, and how an event is written. ARGV[1]: life of the data; ARGV[2]: the highest `n` that the caller has seen,
+ * negative when that was in another life.
+ */
 export const TELL = `
 local told, due, outbox, meta, refused, sweeper = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local known = redis.call('HMGET', meta, 'n', 'life', 'unknown', 'epoch')
-local n = math.max(tonumber(known[1] or '0'), tonumber(ARGV[2]))
+local known = redis.call('HMGET', meta, 'n', 'life', 'unknown', 'told')
+local seen = tonumber(ARGV[2])
+local n = math.max(tonumber(known[1] or '0'), math.abs(seen))
 local unknown, dropped = known[3] or '', 0
 local life = ARGV[1] ~= '' and ARGV[1] or known[2] or ''
 local function whole(number) return string.format('%.0f', number) end
@@ -57,15 +63,15 @@ local function number()
   n = math.max(n + 1, now * ${PER_MS})
   return whole(n)
 end
-local epoch = known[4] or number()
 local function add(kind, data)
   local id = string.format('%.0f-%.0f', math.floor(n / ${PER_MS}), n % ${PER_MS})
   redis.call('XADD', outbox, id, 'type', kind, 'data', data)
   return id
 end
-local function tellUnknown()
-  if unknown ~= '' and #redis.call('XRANGE', outbox, unknown, unknown) == 1 then return end
-  unknown = add('users.unknown', '{"n":' .. number() .. '}')
+local function tellUnknown() unknown = add('users.unknown', '{"n":' .. number() .. '}') end
+-- One that waits comes after whatever was dropped, which is the oldest.
+local function tellDropped()
+  if #redis.call('XRANGE', outbox, unknown, unknown) == 0 then tellUnknown() end
 end
 local changes = {}
 local function flush()
@@ -83,12 +89,50 @@ local function finish()
   if over > 0 then
     redis.call('XTRIM', outbox, 'MAXLEN', ${MAX_EVENTS})
     dropped = dropped + over
-    tellUnknown()
+    tellDropped()
   end
-  redis.call('HSET', meta, 'n', whole(n), 'life', life, 'unknown', unknown, 'epoch', epoch)
+  redis.call('HSET', meta, 'n', whole(n), 'life', life, 'unknown', unknown)
 end
--- Other data than before, or none: what was told may not be what is written here.
-if not known[1] or known[2] ~= life then tellUnknown() end
+local function countTold() redis.call('HSET', meta, 'told', redis.call('HLEN', told)) end
+-- What the caller wrote after another life had begun is not in it: two nodes hear of a failover at two moments.
+local function isBehind()
+  local ms, rest = string.match(unknown, '(%d+)-(%d+)')
+  return seen < 0 and -seen > tonumber(ms) * ${PER_MS} + tonumber(rest)
+end
+-- Other data than before, or not all of them: what was told may not be what is written here.
+if not known[1] or known[2] ~= life or tonumber(known[4]) ~= redis.call('HLEN', told)
+  or redis.call('EXISTS', outbox) == 0 or isBehind() then
+  tellUnknown()
+  countTold()
+end
+`;
+
+/**
+ * The end of a script that looks at who is due: `due` holds members with their moments, `settle(member, count)` decides,
+ * and `userOf(member)` is whom to count. Where subscriptions can't be counted in a script for all users, which is so on a
+ * cluster, it answers with who is due, and is called again with them: member, when due, count.
+ * @param first Number of the first such argument. ARGV[3]: what precedes a user in the name of a channel.
+ */
+export const settleDue = ({ publish }: typeof PLAIN, due: string, first: number) => `
+if #ARGV >= ${first} then
+  for i = ${first}, #ARGV, 3 do
+    -- Only while nothing has happened since it was counted.
+    if redis.call('ZSCORE', ${due}, ARGV[i]) == ARGV[i + 1] then settle(ARGV[i], tonumber(ARGV[i + 2])) end
+  end
+else
+  local found = redis.call('ZRANGEBYSCORE', ${due}, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, ${MOST_DUE})
+  ${
+  publish === PLAIN.publish
+    ? `for i = 1, #found, 2 do
+    settle(found[i], redis.call('PUBSUB', 'NUMSUB', ARGV[3] .. userOf(found[i]))[2])
+  end`
+    : `if #found > 0 then
+    finish()
+    return { whole(n), unknown, dropped, 0, found }
+  end`
+}
+end
+finish()
 `;
 
 /**
@@ -100,15 +144,16 @@ export const NOTE = new Script(
 local before = n
 local closed = 6 + tonumber(ARGV[4])
 local missing = closed + tonumber(ARGV[5])
-local new = {}
+local new, since = {}, unknown
 for i = 6, closed - 1 do
-  if redis.call('HEXISTS', told, ARGV[i]) == 0 then
+  if redis.call('HGET', told, ARGV[i]) ~= unknown then
     new[#new + 1] = ARGV[i]
     tell(ARGV[i], 'true')
   end
 end
 finish()
-for _, user in ipairs(new) do redis.call('HSET', told, user, '1') end
+for _, user in ipairs(new) do redis.call('HSET', told, user, since) end
+if #new > 0 then countTold() end
 for i = 6, closed - 1 do redis.call('ZREM', due, ARGV[i]) end
 for i = closed, #ARGV do
   if redis.call('HEXISTS', told, ARGV[i]) == 1 then
@@ -117,18 +162,16 @@ for i = closed, #ARGV do
     if i < missing then redis.call('ZADD', due, dueMs, ARGV[i]) else redis.call('ZADD', due, 'NX', dueMs, ARGV[i]) end
   end
 end
-return { whole(n), epoch, dropped, n > before and 1 or 0 }`,
+return { whole(n), unknown, dropped, n > before and 1 or 0 }`,
   trial("", "0", "1", "1", "1", "a", "a", "a"),
 );
 
-/**
- * ARGV[3]: what precedes a user in the name of a channel. Where subscriptions can't be counted in a script for all users,
- * which is so on a cluster, it answers with who is due, and is called again with ARGV[4] and on: user, when due, count.
- */
+/** ARGV[4] and on: what `settleDue` is called with again. */
 export const SETTLE = new Script(
   (words) =>
     `${TELL}
 local gone, looked = {}, 0
+local function userOf(user) return user end
 local function settle(user, count)
   looked = looked + 1
   redis.call('ZREM', due, user)
@@ -137,27 +180,10 @@ local function settle(user, count)
     gone[#gone + 1] = user
   end
 end
-if #ARGV > 3 then
-  for i = 4, #ARGV, 3 do
-    -- Only while nothing has happened since it was counted.
-    if redis.call('ZSCORE', due, ARGV[i]) == ARGV[i + 1] then settle(ARGV[i], tonumber(ARGV[i + 2])) end
-  end
-else
-  local found = redis.call('ZRANGEBYSCORE', due, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, ${MOST_DUE})
-  ${
-      words.publish === PLAIN.publish
-        ? `for i = 1, #found, 2 do
-    settle(found[i], redis.call('PUBSUB', 'NUMSUB', ARGV[3] .. found[i])[2])
-  end`
-        : `if #found > 0 then
-    finish()
-    return { whole(n), epoch, dropped, 0, found }
-  end`
-    }
-end
-finish()
+${settleDue(words, "due", 4)}
 for _, user in ipairs(gone) do redis.call('HDEL', told, user) end
-return { whole(n), epoch, dropped, looked }`,
+if #gone > 0 then countTold() end
+return { whole(n), unknown, dropped, looked }`,
   trial("", "0", ""),
 );
 
@@ -197,7 +223,7 @@ end
 local old = redis.call('XTRIM', outbox, 'MINID', whole(math.max(0, now - ${MAX_AGE_MS})))
 if old > 0 then
   dropped = old
-  tellUnknown()
+  tellDropped()
 end
 finish()
 redis.pcall('XGROUP', 'CREATE', outbox, '${GROUP}', '0', 'MKSTREAM')
@@ -220,7 +246,7 @@ if #taken < most then
   if read then for _, entry in ipairs(read[1][2]) do keep(entry) end end
 end
 local oldest = redis.call('XRANGE', outbox, '-', '+', 'COUNT', 1)
-return { whole(n), epoch, dropped, oldest[1] and oldest[1][1] or '', taken }`,
+return { whole(n), unknown, dropped, oldest[1] and oldest[1][1] or '', taken }`,
   trial("", "0", "probe", "1", "1"),
 );
 

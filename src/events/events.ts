@@ -8,7 +8,8 @@
  * Guarantees, for every implementation (`tests/contracts/events.ts` checks them):
  *
  * - An event is written in the same step as the decision: nothing is told that was not decided, and nothing decided stays
- *   untold, but for what the outbox had to drop, which is counted and followed by `users.unknown`.
+ *   untold, but for what the store lost or had to drop, which is followed by `users.unknown`.
+ * - What was told before a `users.unknown` is void: `note` tells users anew that it is given again, and `life` says when to.
  * - Each event has an `n` of its own, above all before it, also when the clock of the store is set back. Events may come
  *   late, twice and out of order: who ignores what has a smaller `n` than the last one of that user is right in the end.
  * - Of many nodes that take at once, one gets an entry, until its hold is over.
@@ -20,7 +21,10 @@ import type { UnackedStore } from "./unacked.ts";
 export const EVENT_TYPES = [
   /** `{changes: [{user, online, n}]}`: the last word on each of these users. */
   "users.changed",
-  /** `{n}`: some changes were not told, or may not have been: ask for every user that matters. */
+  /**
+   * `{n}`: something was not told, or may not have been. Nobody is online any more by what was told before; who is here is
+   * told again.
+   */
   "users.unknown",
   /** `{user, id, ts, seq?, group?, traceparent?, sockets}`: no client of the user has confirmed this message in time. */
   "message.unacked",
@@ -74,7 +78,7 @@ export interface EventStore extends UnackedStore {
   done(id: string): Promise<void>;
   /** The backend does not take this one: it comes again after a pause, which grows. @throws {BrokerUnavailableError} */
   putOff(id: string): Promise<void>;
-  /** Names the life of the data: when another one begins, users that are online had better be noted again. */
+  /** Another one after each `users.unknown`, then users that are online must be noted again; "" as long as none is known. */
   life(): string;
 }
 

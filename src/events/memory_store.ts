@@ -28,7 +28,8 @@ type Watched = {
 export class MemoryEventStore implements EventStore {
   readonly #options: EventStoreOptions;
   readonly #nowMs: () => number;
-  readonly #told = new Set<string>();
+  /** Users, with the `users.unknown` before they were told online. */
+  readonly #told = new Map<string, string>();
   readonly #due = new Map<string, number>();
   readonly #outbox = new Map<string, Waiting>();
   readonly #watched = new Map<string, Watched>();
@@ -45,9 +46,10 @@ export class MemoryEventStore implements EventStore {
   }
 
   note(opened: readonly string[], closed: readonly string[]): Promise<boolean> {
-    const news = opened.filter((user) => !this.#told.has(user));
+    const since = this.#unknown;
+    const news = opened.filter((user) => this.#told.get(user) !== since);
     this.#tell(news, true);
-    for (const user of news) this.#told.add(user);
+    for (const user of news) this.#told.set(user, since);
     for (const user of opened) this.#due.delete(user);
     const dueMs = this.#nowMs() + this.#options.offlineAfterMs;
     for (const user of closed) if (this.#told.has(user)) this.#due.set(user, dueMs);
@@ -149,7 +151,7 @@ export class MemoryEventStore implements EventStore {
   }
 
   life(): string {
-    return "";
+    return this.#unknown;
   }
 
   #tell(users: readonly string[], online: boolean): void {

@@ -125,12 +125,10 @@ export class Presence {
   async #step(): Promise<void> {
     const { store, usersHere, onEvent } = this.#options;
     const life = store.life();
-    if (life !== this.#life) {
-      if (this.#life !== "") {
-        this.#retell(this.#news.keys());
-        for (const user of usersHere()) this.opened(user);
-      }
-      if (life !== "") this.#life = life;
+    if (life !== "" && life !== this.#life) {
+      this.#life = life;
+      this.#retell(this.#news.keys());
+      for (const user of usersHere()) this.opened(user);
     }
     if (this.#news.size > 0) this.#schedule();
     try {

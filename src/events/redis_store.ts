@@ -20,8 +20,10 @@ export class RedisEventStore implements EventStore {
   readonly #keys: readonly string[];
   /** The highest that was seen: a store that was set back, with a clock that is behind, goes on from there. */
   #n = "0";
-  /** Another one when all was lost. */
-  #epoch = "";
+  /** In which life that was. */
+  #life = "";
+  /** Id of the last `users.unknown`. */
+  #unknown = "";
   #dropped = 0;
 
   constructor(scripts: Scripts, options: RedisEventStoreOptions) {
@@ -35,15 +37,8 @@ export class RedisEventStore implements EventStore {
     return this.#note(opened, closed, []);
   }
 
-  async settle(): Promise<boolean> {
-    const { channelPrefix, counts } = this.#options;
-    const [looked, found] = await this.#tell(SETTLE, [channelPrefix]) as [number, string[]?];
-    if (!found) return looked > 0;
-    const due = found.filter((_, i) => i % 2 === 0);
-    const numbers = await counts(due);
-    const args = due.flatMap((user, i) => [user, found[i * 2 + 1]!, String(numbers[i])]);
-    await this.#tell(SETTLE, [channelPrefix, ...args]);
-    return true;
+  settle(): Promise<boolean> {
+    return this.#look(SETTLE, [this.#options.channelPrefix], (user) => user);
   }
 
   async sweep(): Promise<void> {
@@ -80,7 +75,9 @@ export class RedisEventStore implements EventStore {
   async watch(message: WatchedMessage, users: readonly string[]): Promise<void> {
     const { token, afterMs } = message;
     const [due, kept] = afterMs === 0 ? [SENDING_MS, "0"] : [afterMs, "1"];
-    await this.#scripts.evaluate(WATCH, this.#keys, [token, String(due), kept + fieldsOf(message), ...users]);
+    const life = this.#scripts.lifeAt(this.#keys[0]!);
+    const args = [token, String(due), kept + fieldsOf(message), ...users];
+    this.#saw(await this.#scripts.evaluate(WATCH, this.#keys, args) as string, life);
   }
 
   async sent({ token, afterMs }: WatchedMessage, users: readonly string[], seq?: number): Promise<void> {
@@ -92,20 +89,15 @@ export class RedisEventStore implements EventStore {
     await this.#scripts.evaluate(UNWATCH, this.#keys, [token, ...users]);
   }
 
-  async tellUnacked(): Promise<boolean> {
-    const { channelPrefix, counted, counts } = this.#options;
-    const [looked, found] = await this.#tell(TELL_UNACKED, [channelPrefix, counted]) as [number, string[]?];
-    if (!found) return looked > 0;
-    const members = found.filter((_, i) => i % 2 === 0);
-    const numbers = await counts(members.map((member) => member.slice(member.indexOf(" ") + 1)));
-    const args = members.flatMap((member, i) => [member, found[i * 2 + 1]!, String(numbers[i])]);
-    await this.#tell(TELL_UNACKED, [channelPrefix, counted, ...args]);
-    return true;
+  tellUnacked(): Promise<boolean> {
+    const { channelPrefix, counted } = this.#options;
+    const userOf = (member: string) => member.slice(member.indexOf(" ") + 1);
+    return this.#look(TELL_UNACKED, [channelPrefix, counted], userOf);
   }
 
   life(): string {
     const life = this.#scripts.lifeAt(this.#keys[0]!);
-    return life === "" || this.#epoch === "" ? "" : `${life} ${this.#epoch}`;
+    return life === "" || this.#unknown === "" ? "" : `${life} ${this.#unknown}`;
   }
 
   async #note(
@@ -119,18 +111,41 @@ export class RedisEventStore implements EventStore {
     return isNew === 1;
   }
 
+  /** A script that ends with `settleDue`. @returns Whether there may be more who are due. */
+  async #look(
+    script: typeof SETTLE,
+    args: readonly string[],
+    userOf: (member: string) => string,
+  ): Promise<boolean> {
+    const [looked, found] = await this.#tell(script, args) as [number, string[]?];
+    if (!found) return looked > 0;
+    const members = found.filter((_, i) => i % 2 === 0);
+    const counts = await this.#options.counts(members.map(userOf));
+    const counted = members.flatMap((member, i) => [member, found[i * 2 + 1]!, String(counts[i])]);
+    await this.#tell(script, [...args, ...counted]);
+    return true;
+  }
+
   /** @returns What the script answers beyond what all of them do. */
   async #tell(script: typeof NOTE, args: readonly string[]): Promise<unknown[]> {
-    const all = [this.#scripts.lifeAt(this.#keys[0]!), this.#n, ...args];
-    const [n, epoch, dropped, ...rest] = await this.#scripts.evaluate(script, this.#keys, all) as [
+    const life = this.#scripts.lifeAt(this.#keys[0]!);
+    const isOther = life !== this.#life && life !== "" && this.#life !== "";
+    const all = [life, isOther ? `-${this.#n}` : this.#n, ...args];
+    const [n, unknown, dropped, ...rest] = await this.#scripts.evaluate(script, this.#keys, all) as [
       string,
       string,
       number,
       ...unknown[],
     ];
-    if (Number(n) > Number(this.#n)) this.#n = n;
-    this.#epoch = epoch;
+    this.#saw(n, life);
+    this.#unknown = unknown;
     this.#dropped += dropped;
     return rest;
+  }
+
+  #saw(n: string, life: string): void {
+    if (Number(n) <= Number(this.#n)) return;
+    this.#n = n;
+    this.#life = life;
   }
 }

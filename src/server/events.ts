@@ -22,7 +22,8 @@ export interface UserChange {
 
 /**
  * Hears of users that came and went. A rejection, or what it throws, has the changes come again.
- * @param changes Undefined when some changes were not told, or may not have been: ask for every user that matters.
+ * @param changes Undefined when something was not told, or may not have been: nobody is online any more by what was told
+ *                before, and whoever is online is told again.
  */
 export type OnUsersChanged = (changes: readonly UserChange[] | undefined) => void | Promise<void>;
 
@@ -73,7 +74,8 @@ export function openEvents(parts: EventsParts): Events | undefined {
         const refusal = await hand(entry, onUsersChanged);
         if (refusal) return refusal;
       }
-      return webhook && told(isUnacked ? "unacked" : "users")
+      // That something was lost is said to whoever is told anything.
+      return webhook && (entry.type === "users.unknown" || told(isUnacked ? "unacked" : "users"))
         ? await webhook.post(isUnacked ? traced(entry) : entry)
         : DELIVERED;
     },

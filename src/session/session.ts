@@ -218,6 +218,8 @@ export class Session
     // Whatever was sent meanwhile is in the history, but for orders to close.
     this.#replay?.verify();
     this.#credential.recheck();
+    // Without it nobody was counted here, and the user may have been told offline.
+    if (this.#state === "live") this.#context.presence?.opened(this.username);
     this.#context.log.debug("subscription restored", { conn: this.id, user: this.username });
   }
 

@@ -82,7 +82,7 @@ export class Carrier {
           log.error("events dropped", {
             count: dropped,
             reason:
-              "They were too old or too many: the backend is told users.unknown, and should ask for everybody",
+              "They were too old or too many: the backend is told users.unknown, and then who is online",
           });
         }
         await this.#deliverAll(entries);

@@ -7,8 +7,9 @@ import { newKey } from "../../src/auth/keys.ts";
 import { SECRET } from "../../testkit/closed.ts";
 import { Bell, stretched, until, withDeadline } from "../../testkit/deadline.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
-import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
+import { findPhp, hasPython, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
+import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const EXAMPLES = new URL("../../examples/", import.meta.url).pathname;
@@ -90,6 +91,69 @@ Deno.test({
     await until(async () => await service.sockets("37gGsvs0") === 1, "the receiver to be there");
     assertEquals(await run(PYTHON, [sender!, url, ...order]), { code: 0, output: "sent to 1 sockets\n" });
     await receiving.writes('2 {"event_type": "order", "message": "It has shipped: \\u00e9"}\n');
+  },
+});
+
+Deno.test({
+  name: "Example: a receiver of server-sent events in plain Python, which goes on where it was cut",
+  ignore: !hasPython(),
+  async fn() {
+    await using service = await Service.start({});
+    await using wire = await TcpProxy.start(Number(new URL(service.server.url).port));
+    const url = `http://127.0.0.1:${wire.port}/v1/events?username=alice`;
+    await using receiving = new Program(PYTHON, [`${EXAMPLES}sse_python/receiver.py`, url]);
+    await until(async () => await service.sockets("alice") === 1, "the receiver to be there");
+    await service.send("alice", { order: 7, text: "é\n" });
+    await receiving.writes('1 {"order": 7, "text": "\\u00e9\\n"}\n');
+    wire.cut();
+    await until(async () => await service.sockets("alice") === 0, "it to be gone");
+    await service.send("alice", 2);
+    await receiving.writes("2 2\n");
+    const { items: [{ conn }] } = await (await service.fetch("/v1/users/alice/connections")).json();
+    const closing = await service.fetch(`/v1/users/alice/connections/${conn}`, { method: "DELETE" });
+    assertEquals(await closing.json(), { closed: 1 });
+    assertEquals(await receiving.ended(), 1);
+    assertEquals(
+      receiving.output,
+      '1 {"order": 7, "text": "\\u00e9\\n"}\n2 2\nsent away for good: kicked (4403)\n',
+    );
+  },
+});
+
+Deno.test({
+  name: "Example: the lines for Python in docs/sse.md, which go on where they were cut",
+  ignore: !hasPython(),
+  async fn() {
+    const page = await Deno.readTextFile(new URL("../../docs/sse.md", import.meta.url));
+    const code = /```python [^\n]*examples_test[^\n]*\n(.+?)```/s.exec(page)![1];
+    using folder = new TempFolder("sse");
+    const path = `${folder.path}/events.py`;
+    await Deno.writeTextFile(
+      path,
+      `${code}\nimport sys\nfor frame in events(sys.argv[1]): print(frame["t"], frame.get("data"), flush=True)\n`,
+    );
+    await using service = await Service.start({});
+    await using wire = await TcpProxy.start(Number(new URL(service.server.url).port));
+    await using receiving = new Program(PYTHON, [
+      path,
+      `http://127.0.0.1:${wire.port}/v1/events?username=alice`,
+    ]);
+    await receiving.writes("hi None\n");
+    // A line end in it is two lines of the stream.
+    await service.fetch("/v1/users/alice/messages", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: '{\n"order": 7}',
+    }).then((sent) => sent.json());
+    await receiving.writes("m {'order': 7}\n");
+    wire.cut();
+    await until(async () => await service.sockets("alice") === 0, "it to be gone");
+    await service.send("alice", 2);
+    await receiving.writes("m 2\n");
+    assertEquals(receiving.output.split("\n").filter((line) => line.startsWith("m ")), [
+      "m {'order': 7}",
+      "m 2",
+    ]);
   },
 });
 

@@ -1,8 +1,9 @@
 /** The contract of events in memory and in one Redis, and what only Redis can meet: two nodes, lost and set back data. */
-import { assertEquals, assertGreater } from "@std/assert";
+import { assertEquals, assertGreater, assertLess, assertNotEquals } from "@std/assert";
 import { MAX_EVENTS } from "../../src/events/events.ts";
 import { until } from "../../testkit/deadline.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
+import { RedisEventStore } from "../../src/events/redis_store.ts";
 import { changesOf, EventNode, eventsContract } from "../contracts/events.ts";
 import { asSteps } from "../contracts/steps.ts";
 import { unackedContract } from "../contracts/unacked.ts";
@@ -33,6 +34,71 @@ Deno.test("Messages that are watched in Redis keep their contract", async (t) =>
       (name, options) => new EventNode(redis.url, name, options).ready(),
       async () => void await redis.cli("FLUSHALL"),
     ));
+  for (const keys of [["unacked"], ["watched"], ["unacked", "watched"]]) {
+    await t.step(`With ${keys.join(" and ")} evicted it is said that something is unknown`, async () => {
+      await redis.cli("FLUSHALL");
+      await using node = await new EventNode(redis.url, "a").ready();
+      await node.store.tellUnacked();
+      await node.store.watch({ token: "t", id: "m", ts: 1, afterMs: 3_600_000 }, ["alice", "bob"]);
+      await node.store.unwatch("t", ["bob"]);
+      assertEquals(await node.store.tellUnacked(), false);
+      assertEquals((await node.drain()).map(({ type }) => type), ["users.unknown"], "the one of the start");
+      await redis.cli("DEL", ...keys.map((key) => `userwire:{userwire:events}:${key}`));
+      await node.store.watch({ token: "u", id: "m", ts: 1, afterMs: 1 }, ["carol"]);
+      const told: string[] = [];
+      await until(async () => {
+        await node.store.tellUnacked();
+        for (const { type, data } of await node.drain()) told.push(JSON.parse(data).user ?? type);
+        return told.includes("carol");
+      }, "what came later to be told");
+      // Whose time alone was lost is told early.
+      const expected = keys.includes("watched") ? [] : ["alice"];
+      assertEquals(told.toSorted(), [...expected, "carol", "users.unknown"]);
+      assertEquals(await node.store.tellUnacked(), false);
+      assertEquals(await node.drain(), []);
+    });
+  }
+  for (const isLost of [true, false]) {
+    const name = isLost ? "is not there is said to be unknown" : "is there is no news";
+    await t.step(`What a node noted at a master that others had left already, and ${name}`, async () => {
+      await redis.cli("FLUSHALL");
+      await using node = await new EventNode(redis.url, "a").ready();
+      const { redis: scripts } = node.engine;
+      const storeIn = (life: () => string) =>
+        new RedisEventStore(
+          {
+            lifeAt: life,
+            prepare: (...all) => scripts!.prepare(...all),
+            evaluate: (...call) => scripts!.evaluate(...call),
+          },
+          {
+            ...{ node: "a", channelPrefix: "", offlineAfterMs: 1, holdMs: 60_000, counted: "sockets" },
+            counts: () => Promise.reject(new Error("Redis counts")),
+          },
+        );
+      let life = "old";
+      const late = storeIn(() => life);
+      const other = storeIn(() => "new");
+      await late.note([], []);
+      const watch = () => late.watch({ token: "t", id: "m", ts: 1, afterMs: 3_600_000 }, ["zoe"]);
+      if (!isLost) await watch();
+      await other.note([], []);
+      assertEquals((await other.take(10)).entries.map(({ type }) => type), [
+        "users.unknown",
+        "users.unknown",
+      ]);
+      if (isLost) {
+        await watch();
+        const keys = ["meta", "unacked", "watched"].map((key) => `userwire:{userwire:events}:${key}`);
+        await redis.cli("DEL", ...keys.slice(1));
+        await redis.cli("HSET", keys[0]!, "watched", "0");
+      }
+      life = "new";
+      await late.tellUnacked();
+      await late.tellUnacked();
+      assertEquals((await other.take(10)).entries.map(({ type }) => type), isLost ? ["users.unknown"] : []);
+    });
+  }
   await t.step("What a node that died was to tell another tells, and nothing is left of it", async () => {
     await redis.cli("FLUSHALL");
     await using other = await new EventNode(redis.url, "b").ready();
@@ -109,6 +175,44 @@ Deno.test("Events in Redis keep their contract", async (t) => {
     assertEquals(entries.map(({ type }) => type), ["users.unknown", "users.changed"]);
     assertGreater(changesOf(entries)[0]!.n, before!.n);
   });
+  for (const key of ["told", "meta", "outbox"]) {
+    await t.step(
+      `With ${key} evicted all is unknown, who is here is told again, and who goes too`,
+      async () => {
+        await redis.cli("FLUSHALL");
+        await using node = await new EventNode(redis.url, "a").ready();
+        const here = await node.subscribe("alice");
+        await node.store.note(["alice", "bob"], []);
+        await node.changes();
+        const life = node.store.life();
+        await redis.cli("DEL", `userwire:{userwire:events}:${key}`);
+        await node.store.settle();
+        assertNotEquals(node.store.life(), life, "nodes hear that they must say again who is here");
+        await node.store.note(["alice"], ["bob"]);
+        await until(async () => await node.store.settle() || key === "told", "bob to be looked at");
+        const entries = await node.drain();
+        assertEquals(entries[0]!.type, "users.unknown");
+        assertEquals(
+          changesOf(entries).map(({ user, online }) => [user, online]),
+          // Of whom nothing is known any more, nothing is said: the receiver has him offline already.
+          [["alice", true], ...(key === "told" ? [] : [["bob", false]])],
+        );
+        await node.store.settle();
+        assertEquals(await node.drain(), [], "it is said once");
+        await here.close();
+      },
+    );
+  }
+  await t.step("Older data that is put back makes all unknown again, though it was said in it", async () => {
+    await redis.cli("FLUSHALL");
+    await using node = await new EventNode(redis.url, "a").ready();
+    await node.store.note([], []);
+    await redis.cli("HSET", "userwire:{userwire:events}:meta", "life", "another");
+    await node.store.note([], []);
+    const entries = await node.drain();
+    assertEquals(entries.map(({ type }) => type), ["users.unknown", "users.unknown"]);
+    assertLess(JSON.parse(entries[0]!.data).n, JSON.parse(entries[1]!.data).n);
+  });
   await t.step("Data that lost all but the outbox goes on above its entries", async () => {
     await redis.cli("FLUSHALL");
     await redis.cli(
@@ -123,7 +227,7 @@ Deno.test("Events in Redis keep their contract", async (t) => {
     await using node = await new EventNode(redis.url, "a").ready();
     await node.store.note(["alice"], []);
     const changes = changesOf((await node.store.take(10)).entries);
-    assertEquals(changes.map(({ n }) => n), [2_000_000_000_000 * 4096 + 8]);
+    assertEquals(changes.map(({ n }) => n), [2_000_000_000_000 * 4096 + 7]);
   });
   await t.step(
     "An outbox that is full drops the oldest, says how many, and that something is unknown",

@@ -5,6 +5,7 @@
 import { assertEquals } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
+import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { WebhookReceiver } from "../../testkit/webhook_receiver.ts";
@@ -98,6 +99,36 @@ redisTest("A Redis that lost its data, or hung up, leaves the backend's table ri
   await receiver.until(() => receiver.unknown > before + 1, "to hear it again", WAIT_MS);
   await receiver.until(() => receiver.online().join() === "bob", "alice to be offline", WAIT_MS);
 });
+
+redisTest(
+  "Who was told offline while their subscription was lost is told online when it is restored",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using receiver = new WebhookReceiver();
+    await using service = await Service.start({ REDIS_URL: redis.url, ...receiver.env, ...SOON });
+    await using alice = await openPatiently(service.socketUrl("alice"));
+    await receiver.until(() => receiver.online().join() === "alice", "alice to be online", WAIT_MS);
+    using operator = await RedisCommands.connect({ port: redis.port });
+    // None beside this one and the service's for commands gets in, as when ten thousand dial at once.
+    await operator.command("CONFIG", "SET", "maxclients", "2");
+    await operator.command("CLIENT", "KILL", "TYPE", "pubsub");
+    await until(
+      async () => {
+        // A round begins each half a minute: the next one is brought forward.
+        await operator.command("DEL", "userwire:{userwire:events}:sweeper");
+        return receiver.online().length === 0;
+      },
+      "alice to be told offline",
+      WAIT_MS,
+    );
+    await operator.command("CONFIG", "SET", "maxclients", "1000");
+    await receiver.until(() => receiver.online().join() === "alice", "alice to be told online", WAIT_MS);
+    assertEquals([receiver.changesOf("alice"), alice.socket.readyState], [
+      [true, false, true],
+      WebSocket.OPEN,
+    ]);
+  },
+);
 
 Deno.test("Without Redis users are told as well, also to a listener in the process", async () => {
   await using receiver = new WebhookReceiver();

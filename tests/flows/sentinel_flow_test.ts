@@ -96,10 +96,23 @@ for (const { name, env, happens, ends } of CHANGES) {
     await send("after");
     await ends?.(set);
     await send("later");
+    // Asked of one node after the other, of which none holds both.
+    await using bob = await openClient(here.socketUrl("bob"), "userwire.v1");
+    const { conn } = await bob.nextJson();
+    await using _other = await openClient(there.socketUrl("bob"), "userwire.v1");
+    const nodes = async () => (await (await here.fetch("/v1/nodes")).json()).items.length;
+    await until(async () => await nodes() === 2, "both nodes to be listed", WAIT_MS);
+    const list = async () => (await (await there.fetch("/v1/users/bob/connections")).json());
+    const { items, unanswered } = await list();
+    assertEquals([items.length, unanswered], [2, 0]);
+    const closing = await there.fetch(`/v1/users/bob/connections/${conn}`, { method: "DELETE" });
+    assertEquals([closing.status, await closing.json()], [200, { closed: 1 }]);
+    assertEquals((await bob.closed).code, 4403);
+    assertEquals((await list()).items.length, 1);
     assertEquals(alice.faults, []);
     // The replica had all there was, or the gap is told.
     assertEquals(alice.gaps.every(({ why }) => why === "epoch"), true, JSON.stringify(alice.gaps));
-    assertEquals(here.logged("connection closed"), []);
+    assertEquals(here.logged("connection closed").map(({ fields }) => fields.user), ["bob"]);
   });
 }
 

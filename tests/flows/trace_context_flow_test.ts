@@ -109,8 +109,8 @@ Deno.test("The backend is told of which trace the message was that nobody has ac
   await post(service.server, "users/bob/messages?unacked=0", "1");
   await post(service.server, "users/carol/messages?unacked=0", "1", {});
   await post(service.server, "users/dave/messages?unacked=0", "1", { traceparent: "garbage" });
-  await receiver.until(() => receiver.received.length === 3, "all to be told");
-  const told = receiver.received.map(({ data, headers }) => {
+  await receiver.until(() => receiver.unacked().length === 3, "all to be told");
+  const told = receiver.unacked().map(({ data, headers }) => {
     const { user, traceparent } = data as { user: string; traceparent?: string };
     return [user, traceparent, headers.get("traceparent")];
   });

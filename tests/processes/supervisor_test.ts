@@ -1,5 +1,12 @@
 /** Several processes on one port, as real ones with a real Redis: what they are together. */
-import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
 import { Certificates } from "../../testkit/certificates.ts";
 import { KEY } from "../../testkit/closed.ts";
@@ -61,6 +68,37 @@ redisTest(
       const { processes } = await both.readiness();
       assertEquals(processes.map(({ node }) => /#\d$/.exec(node!)![0]), ["#1", "#2"]);
     });
+
+    await t.step(
+      "any of them lists a user's connections and the nodes, and closes one wherever it is",
+      async () => {
+        using any = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
+        const call = async (path: string, method = "GET") => {
+          const response = await fetch(new URL(path, both.url), { method, client: any });
+          assertEquals(response.status, 200, path);
+          return await response.json();
+        };
+        const own: Awaited<ReturnType<typeof openClient>>[] = [];
+        const conns: unknown[] = [];
+        const list = async (): Promise<{ conn: string; node: string }[]> =>
+          (await call("v1/users/bob/connections")).items;
+        while (new Set((await list()).map(({ node }) => node)).size < 2) {
+          const client = sockets.use(await openClient(both.service.socketUrl("bob"), "userwire.v1"));
+          own.push(client);
+          conns.push((await client.nextJson()).conn);
+          assertLess(own.length, 20, "connections are spread over the processes");
+        }
+        for (let times = 0; times < 6; times++) {
+          assertEquals((await list()).map(({ conn }) => conn).sort(), conns.toSorted());
+          const { items: nodes } = await call("v1/nodes");
+          assertEquals(nodes.map(({ node }: { node: string }) => node), ["web:1#1", "web:1#2"]);
+        }
+        for (const [i, conn] of conns.entries()) {
+          assertEquals(await call(`v1/users/bob/connections/${conn}`, "DELETE"), { closed: 1 });
+          assertEquals((await own[i]!.closed).code, 4403);
+        }
+      },
+    );
 
     await t.step("one that is killed is replaced, and the sockets of the other live on", async () => {
       const { processes } = await both.readiness();

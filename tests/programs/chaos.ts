@@ -19,6 +19,8 @@ import { Chance } from "../../testkit/random.ts";
 const HELP = `deno task chaos [options]
 
   --messages N      go on until so many are accepted; without this and --seconds each fault happens once
+  --changes N       users also come and go, and a backend is told; go on until it took so many changes. At the end its
+                    table of who is online must be right
   --seconds N       end then, whatever has happened
   --minutes N       end then in any case (15)
   --seed N          for the same faults in the same order; printed at the start
@@ -37,6 +39,7 @@ const SHOWN = 8;
 const { values } = parseArgs({
   options: {
     messages: { type: "string" },
+    changes: { type: "string" },
     seconds: { type: "string" },
     minutes: { type: "string", default: "15" },
     seed: { type: "string", default: String(crypto.getRandomValues(new Uint32Array(1))[0]) },
@@ -57,6 +60,7 @@ const users = Number(values.users);
 const rate = Number(values.rate);
 const limitMs = Math.min(Number(values.seconds ?? Infinity), 60 * Number(values.minutes)) * 1_000;
 const messages = Number(values.messages ?? (values.seconds === undefined ? 0 : Infinity));
+const changes = values.changes === undefined ? undefined : Number(values.changes);
 const redis = values.redis as keyof typeof STAGES;
 if (!(redis in STAGES)) throw new Error(`--redis must be one of ${Object.keys(STAGES).join(", ")}`);
 const isWithoutProof = values["without-proof"];
@@ -95,11 +99,13 @@ async function play(stages: readonly Stage[], root?: URL): Promise<{ violations:
       faultsBefore += Object.keys(stage.faults).length;
       const share = faultsBefore / faultCount;
       const accepted = results.reduce((sum, result) => sum + result.accepted, 0);
+      const taken = results.reduce((sum, { guests }) => sum + (guests?.changes ?? 0), 0);
       console.log(`${stage.name} …`);
       results.push(
         await runStage(stage, {
           ...{ chance, users, rate, root, isShared: values.shared },
           messages: messages * share - accepted,
+          changes: changes === undefined ? undefined : changes * share - taken,
           endMs: startMs + leftMs * share,
         }),
       );
@@ -149,6 +155,14 @@ function printBalance(results: readonly StageResult[], violations: readonly Viol
       sum(({ againAfterSetBack }) => againAfterSetBack),
     ],
     ["places given out twice", sum(({ placesGivenTwice }) => placesGivenTwice)],
+    ...(changes === undefined ? [] : [
+      ["changes that the backend took", results.reduce((total, { guests }) => total + guests!.changes, 0)],
+      ["told that something is unknown", results.reduce((total, { guests }) => total + guests!.unknown, 0)],
+      [
+        "users about whom it was wrong",
+        results.reduce((total, { guests }) => total + guests!.wrong.length, 0),
+      ],
+    ] satisfies [string, number][]),
     ["retries of the sender", results.reduce((total, { retries }) => total + retries, 0)],
     [
       "sent again because Redis lost the idempotency key",

@@ -98,6 +98,56 @@ Deno.test("While the backend is away one event at a time is tried, ever more rar
   assertEquals(world.log.records.filter(({ event }) => event === "webhook works again").length, 1);
 });
 
+Deno.test("A backend that answers 500 for ten minutes gets all that happened meanwhile, once, in order, and is asked ever more rarely", async () => {
+  await using world = new World();
+  await world.pass(2_000);
+  const attemptsMs: number[] = [];
+  world.answer = () => {
+    attemptsMs.push(performance.now());
+    return FAILED;
+  };
+  const beginMs = performance.now();
+  const users = Array.from({ length: 20 }, (_, i) => `user-${i}`);
+  // Each comes and goes, again and again; who has gone is told after a second.
+  for (let round = 0; round < 30; round++) {
+    const some = users.filter((_, i) => i % 5 === round % 5);
+    await world.store.note(some, []);
+    world.carrier.wake();
+    await world.pass(10_000, 500);
+    await world.store.note([], some);
+    await world.pass(10_000, 500);
+    await world.store.settle();
+    world.carrier.wake();
+  }
+  assertEquals(performance.now() - beginMs, 600_000);
+  const pauses = attemptsMs.slice(1).map((ms, i) => ms - attemptsMs[i]!).filter((pause) => pause > 0);
+  for (const [i, pause] of pauses.entries()) {
+    const mostMs = Math.min(2_000 * 2 ** i, 30_000);
+    // Which of them was tried is held for ten seconds.
+    assertLessOrEqual(pause, mostMs + 10_000 + 500, `pause ${i}`);
+    assertLessOrEqual(mostMs / 2, pause, `pause ${i}`);
+  }
+  const before = world.tried.length;
+  world.answer = () => DELIVERED;
+  await world.pass(31_000, 500);
+  const came = world.tried.slice(before);
+  assertEquals(
+    new Set(came.map(({ id }) => id)).size,
+    came.length,
+    "nothing twice after the one that ended it",
+  );
+  const changes = came.flatMap(({ data }) =>
+    JSON.parse(data).changes as { user: string; online: boolean; n: number }[]
+  );
+  assertEquals(changes.length, 30 * 4 * 2);
+  changes.reduce((last, { n }) => (assertLess(last, n), n), 0);
+  for (const user of users) {
+    const own = changes.filter((change) => change.user === user).map(({ online }) => online);
+    assertEquals(own, Array.from({ length: 12 }, (_, i) => i % 2 === 0), user);
+  }
+  assertEquals(world.metrics.oldestEventMs, undefined);
+});
+
 Deno.test("An event that the backend refuses is put off, ever longer, and holds up none of the others", async () => {
   await using world = new World();
   await world.pass(2_000);

@@ -3,6 +3,7 @@ import { type Client, connect, RefusedError } from "../../../src/client/mod.ts";
 import { DeadlineError, until, withDeadline } from "../../../testkit/deadline.ts";
 import type { Chance } from "../../../testkit/random.ts";
 import type { Fault, Faults } from "./faults.ts";
+import { type GuestResult, Guests } from "./guests.ts";
 import { Ledger, type Verdict } from "./ledger.ts";
 import { Sender } from "./sender.ts";
 import { pause, type RedisKind, World } from "./world.ts";
@@ -22,6 +23,8 @@ export interface StageOptions {
   readonly rate: number;
   /** Ends when so many are accepted and each fault has happened. */
   readonly messages: number;
+  /** And when the backend has taken so many changes of users who come and go; undefined: none do. */
+  readonly changes: number | undefined;
   /** Ends at this time in any case, on the clock of `performance.now()`. */
   readonly endMs: number;
   readonly root?: URL | undefined;
@@ -44,6 +47,8 @@ export interface StageResult {
   /** Sends that were accepted, to users without a client too. */
   readonly accepted: number;
   readonly retries: number;
+  /** Undefined when nobody came and went. */
+  readonly guests: GuestResult | undefined;
   /** What happened when: only for whoever has to find out why. */
   readonly story: readonly string[];
 }
@@ -59,13 +64,16 @@ const MORE_REST_MS = 1_000;
 export async function runStage(stage: Stage, options: StageOptions): Promise<StageResult> {
   const ledger = new Ledger();
   const appendOnly = stage.appendOnly === "by chance" ? options.chance.below(2) === 0 : stage.appendOnly;
-  await using world = await World.start({ ...options, appendOnly, kind: stage.kind, ledger });
-  return await new Play(stage, world, options).run();
+  await using guests = options.changes === undefined ? undefined : new Guests();
+  const settings = guests?.settings;
+  await using world = await World.start({ ...options, appendOnly, kind: stage.kind, ledger, settings });
+  return await new Play(stage, world, guests, options).run();
 }
 
 class Play {
   readonly #stage: Stage;
   readonly #world: World;
+  readonly #guests: Guests | undefined;
   readonly #options: StageOptions;
   readonly #users: readonly string[];
   readonly #sender: Sender;
@@ -74,9 +82,10 @@ class Play {
   /** The fault that happened last, and whoever is told of a gap, has it from that. */
   #current: { readonly name: string; readonly fault: Fault } | undefined;
 
-  constructor(stage: Stage, world: World, options: StageOptions) {
+  constructor(stage: Stage, world: World, guests: Guests | undefined, options: StageOptions) {
     this.#stage = stage;
     this.#world = world;
+    this.#guests = guests;
     this.#options = options;
     this.#users = Array.from({ length: options.users }, (_, i) => `user-${i}`);
     this.#sender = new Sender(world, { users: this.#users, absent: ABSENT, rate: options.rate });
@@ -91,6 +100,7 @@ class Play {
     const { ledger, chance } = this.#world;
     const clients = this.#users.map((user) => this.#watch(user));
     await until(() => clients.every(({ state }) => state === "open"), "all clients to be open", WELL_MS);
+    this.#guests?.start(this.#world.proxy.port);
     const sending = this.#sender.run();
     // The first messages make the epochs.
     let isWell = await this.#isWell();
@@ -109,10 +119,19 @@ class Play {
     if (isWell && !await this.#isWell()) ledger.violate("Not everybody got a last message");
     // Messages may have come before the answers to those who sent them.
     await this.#accepted(this.#sender.settled());
+    const guests = await this.#guests?.settle(this.#users);
+    for (const text of guests?.wrong ?? []) ledger.violate(text);
     const accepted = ledger.size;
     const verdict = ledger.close();
     await Promise.all(clients.map((client) => client.close()));
-    return { verdict, tallies: this.#tallies, accepted, retries: this.#sender.retries, story: this.#story };
+    return {
+      verdict,
+      tallies: this.#tallies,
+      accepted,
+      retries: this.#sender.retries,
+      guests,
+      story: this.#story,
+    };
   }
 
   /** Waits until all of these sends are accepted; what is not in time is given up. */
@@ -173,10 +192,11 @@ class Play {
   }
 
   #isEnough(left: readonly string[]): boolean {
-    const { messages, endMs } = this.#options;
+    const { messages, changes = 0, endMs } = this.#options;
     if (performance.now() >= endMs) return true;
     const isRoundOver = left.length === 0 && this.#current !== undefined;
-    return isRoundOver && this.#world.ledger.size >= messages;
+    const isFull = this.#world.ledger.size >= messages && (this.#guests?.receiver.changes ?? 0) >= changes;
+    return isRoundOver && isFull;
   }
 
   async #rest(): Promise<void> {

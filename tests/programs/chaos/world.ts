@@ -27,6 +27,8 @@ export interface WorldOptions {
   readonly root?: URL | undefined;
   /** Whether the nodes share their subscriptions. */
   readonly isShared: boolean;
+  /** What is set besides. */
+  readonly settings?: Readonly<Record<string, string>> | undefined;
 }
 
 /** One in so many clients is away while something happens, and until so many more messages are sent to each user. */
@@ -73,7 +75,12 @@ export class World implements AsyncDisposable {
     if (parts.redis) this.redisProxy = new RedisProxy(parts.redis.port);
     const url = this.redisProxy?.url ?? (parts.sentinels ?? parts.cluster)!.url;
     const subscriptions = options.isShared ? "shared" : "dedicated";
-    this.#settings = { ...SETTINGS, REDIS_URL: url, USERWIRE_SUBSCRIPTIONS: subscriptions };
+    this.#settings = {
+      ...SETTINGS,
+      REDIS_URL: url,
+      USERWIRE_SUBSCRIPTIONS: subscriptions,
+      ...options.settings,
+    };
   }
 
   static async start(options: WorldOptions): Promise<World> {
