@@ -14,11 +14,7 @@ import { Draining } from "../session/draining.ts";
 import { sessionOpener } from "../session/open_session.ts";
 import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
-import type { OwnHost } from "../net/own_host.ts";
-import { publicAddress } from "../net/public_url.ts";
-import { createRouter, type Router, type RouterOptions } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
-import { EventStreams } from "../http/event_stream.ts";
 import { FrontDoor } from "../http/front_door.ts";
 import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
@@ -26,6 +22,7 @@ import { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
+import { Timeline } from "../metrics/timeline.ts";
 import { openSpans } from "../metrics/spans.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
 import type { Pem } from "../config/pem.ts";
@@ -34,6 +31,7 @@ import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
 import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
+import { type Look, openCalls, OPS_HOST } from "./calls.ts";
 import { openNodes } from "./nodes.ts";
 import { openRequests } from "./requests.ts";
 import { WarningsWatch } from "../redis/commands.ts";
@@ -62,6 +60,8 @@ export interface App {
   close(): Promise<void>;
 }
 
+export type { Look } from "./calls.ts";
+
 export interface AppOptions extends Listeners {
   /** Name of this node. @default as the settings have it, else `<hostname>:<port>` */
   node?: string;
@@ -72,6 +72,7 @@ export interface AppOptions extends Listeners {
   files?: OpenFiles;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
+  look?: Look | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
   hasOpsSocket?: boolean;
 }
@@ -86,10 +87,7 @@ export interface Listeners {
 
 export const VERSION: string = denoJson.version;
 
-/** The name by which a supervisor calls its processes. */
-const OPS_HOST: OwnHost = { protocol: "http:", hostname: "localhost", port: "", direct: "localhost" };
-
-/** And its connection, which comes through a file. */
+/** The connection of a supervisor, which comes through a file. */
 const OPS_INFO: ConnectionInfo = {
   remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 0 },
   completed: Promise.resolve(),
@@ -140,14 +138,19 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const { engine, auth, publisher, broadcasts, connections, watch, events, draining, asked } = parts;
   let isEnding = false;
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
+  const timeline = new Timeline({ metrics: parts.metrics });
   const nodes = openNodes({ ...parts, version: VERSION, isDraining: () => isEnding || draining.isOn });
   draining.onChange = () => void nodes.report();
-  const router = openRouter({ ...parts, nodes: () => nodes.list() }, upgrades, () => isEnding);
-  const frontDoor = new FrontDoor({ ...parts, router, upgrades });
+  const calls = openCalls({
+    ...{ parts, upgrades, timeline, version: VERSION, look: options.look },
+    nodes: () => nodes.list(),
+    isEnding: () => isEnding,
+  });
+  const frontDoor = new FrontDoor({ ...parts, router: calls.router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
     answerOps: (request) =>
-      router.answer(request, { own: OPS_HOST, info: OPS_INFO, requestId: crypto.randomUUID() }),
+      calls.router.answer(request, { own: OPS_HOST, info: OPS_INFO, requestId: crypto.randomUUID() }),
     publisher,
     connections,
     draining,
@@ -163,11 +166,13 @@ export function openApp(config: Config, options: AppOptions = {}): App {
     async drain(windowMs) {
       isEnding = true;
       draining.stop();
+      calls.endStats();
       void nodes.report();
       return await drain(connections, CLOSE.restart, windowMs);
     },
     async close() {
-      router.close();
+      calls.close();
+      timeline[Symbol.dispose]();
       await nodes.close();
       watch?.[Symbol.dispose]();
       await events?.close();
@@ -215,6 +220,7 @@ function openParts(
     redisReconnects: () => redis?.reconnects ?? 0,
     files,
     lostSockets: () => connections.lost,
+    lagging: () => connections.heartbeat.full,
   });
   const spans = openSpans(VERSION);
   const foldUsernames = config.usernameCase === "lower";
@@ -238,45 +244,6 @@ function openParts(
     ...{ config, node, levels, log: levels.in("http"), files, names, engine, auth, watch, turnstile },
     ...{ connections, metrics, publisher, broadcasts, hasOpsSocket, events, draining, asked, spans },
   };
-}
-
-function openRouter(
-  parts: Parts & Pick<RouterOptions, "nodes">,
-  upgrades: UpgradeOptions,
-  isEnding: () => boolean,
-): Router {
-  const { config, node, engine, auth, watch, files, broadcasts, connections, draining } = parts;
-  const streams = new EventStreams({
-    ...{ ...config, upgrades, metrics: parts.metrics, registry: connections, broker: engine.broker },
-    receipts: parts.publisher.receipts,
-  });
-  return createRouter({
-    ...config,
-    ...parts,
-    streams,
-    isEnding,
-    showMetrics: config.metrics,
-    opsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
-    socketUrlFor: publicAddress(config.publicUrl),
-    version: VERSION,
-    readiness() {
-      const why = isEnding()
-        ? "The node is shutting down"
-        : draining.isOn
-        ? "The node is draining"
-        : engine.unready() ?? broadcasts.unready() ?? (files.areScarce ? files.reason : undefined);
-      const warnings = [...engine.faults(), ...broadcasts.faults(), ...watch?.warnings ?? []];
-      return {
-        ready: why === undefined,
-        ...(why !== undefined && { why }),
-        broker: engine.broker.kind,
-        node,
-        open: auth.isOpen,
-        connections: connections.size,
-        ...(warnings.length > 0 && { warnings }),
-      };
-    },
-  });
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {

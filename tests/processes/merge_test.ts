@@ -11,6 +11,7 @@ function metrics(version: string): Metrics {
     redisReconnects: () => 0,
     files: { count: 3, limit: undefined },
     lostSockets: () => 0,
+    lagging: () => 0,
   });
 }
 

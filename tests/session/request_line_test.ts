@@ -10,7 +10,7 @@ function metrics(): Metrics {
   const files = { count: 0, limit: undefined };
   return new Metrics({
     ...{ version: "0", isBrokerAvailable: () => true, redisReconnects: () => 0 },
-    ...{ files, lostSockets: () => 0 },
+    ...{ files, lostSockets: () => 0, lagging: () => 0 },
   });
 }
 
