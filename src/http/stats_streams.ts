@@ -4,7 +4,7 @@
  */
 import type { z } from "@hono/zod-openapi";
 import type { Auth } from "../auth/auth.ts";
-import type { Sample, Timeline } from "../metrics/timeline.ts";
+import { EVERY_MS, type Sample, type Samples } from "../metrics/samples.ts";
 import type { ConnectionInfo } from "../net/connection_info.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { NodeState, Readiness } from "./api/shapes.ts";
@@ -26,7 +26,7 @@ const encoder = new TextEncoder();
 
 export interface StatsParts {
   readonly auth: Pick<Auth, "authorize">;
-  readonly timeline: Pick<Timeline, "all" | "onSample" | "everyMs">;
+  readonly samples: Pick<Samples, "all" | "onSample">;
   /** What never changes of this node. */
   readonly about: { readonly node: string; readonly version: string; readonly webhooks: boolean };
   readiness(): z.infer<typeof Readiness>;
@@ -67,8 +67,8 @@ export class StatsStreams {
     const body = new ReadableStream<Uint8Array>({
       start: (controller) => {
         stream = { key, controller };
-        const { about, timeline } = this.#parts;
-        this.#write(stream, this.#event(timeline.all(), nodes, { about, every_ms: timeline.everyMs }));
+        const { about, samples } = this.#parts;
+        this.#write(stream, this.#event(samples.all(), nodes, { about, every_ms: EVERY_MS }));
         if (this.#parts.isEnding()) controller.close();
         else this.#join(stream);
       },
@@ -84,7 +84,7 @@ export class StatsStreams {
 
   #join(stream: Stream): void {
     this.#streams.add(stream);
-    this.#stopListening ??= this.#parts.timeline.onSample((sample) => void this.#tell(sample));
+    this.#stopListening ??= this.#parts.samples.onSample((sample) => void this.#tell(sample));
   }
 
   #leave(stream: Stream): void {
@@ -100,8 +100,11 @@ export class StatsStreams {
   }
 
   async #tell(sample: Sample): Promise<void> {
+    // One that is opened meanwhile begins with this sample.
+    const streams = [...this.#streams];
     const event = this.#event([sample], await this.#nodes(), {});
-    for (const stream of this.#streams) {
+    for (const stream of streams) {
+      if (!this.#streams.has(stream)) continue;
       // Keys are read again while the service runs: one that was taken out reads no more.
       if (this.#isAllowed(stream)) this.#write(stream, event);
       else this.#end(stream);

@@ -22,7 +22,7 @@ import { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
-import { Timeline } from "../metrics/timeline.ts";
+import { Samples } from "../metrics/samples.ts";
 import { openSpans } from "../metrics/spans.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
 import type { Pem } from "../config/pem.ts";
@@ -138,11 +138,11 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const { engine, auth, publisher, broadcasts, connections, watch, events, draining, asked } = parts;
   let isEnding = false;
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
-  const timeline = new Timeline({ metrics: parts.metrics });
+  const samples = new Samples(parts.metrics);
   const nodes = openNodes({ ...parts, version: VERSION, isDraining: () => isEnding || draining.isOn });
   draining.onChange = () => void nodes.report();
   const calls = openCalls({
-    ...{ parts, upgrades, timeline, version: VERSION, look: options.look },
+    ...{ parts, upgrades, samples, version: VERSION, look: options.look },
     nodes: () => nodes.list(),
     isEnding: () => isEnding,
   });
@@ -172,7 +172,7 @@ export function openApp(config: Config, options: AppOptions = {}): App {
     },
     async close() {
       calls.close();
-      timeline[Symbol.dispose]();
+      samples[Symbol.dispose]();
       await nodes.close();
       watch?.[Symbol.dispose]();
       await events?.close();

@@ -8,7 +8,7 @@ import type { UpgradeOptions } from "../http/handshake.ts";
 import { createRouter, type Router, type RouterOptions } from "../http/router.ts";
 import { StatsStreams } from "../http/stats_streams.ts";
 import type { OpenFiles } from "../metrics/open_files.ts";
-import type { Timeline } from "../metrics/timeline.ts";
+import type { Samples } from "../metrics/samples.ts";
 import type { OwnHost } from "../net/own_host.ts";
 import { publicAddress } from "../net/public_url.ts";
 import type { WarningsWatch } from "../redis/commands.ts";
@@ -42,7 +42,7 @@ interface Parts extends Pick<RouterOptions, Shared> {
 interface CallsOptions extends Pick<RouterOptions, "nodes" | "isEnding" | "version"> {
   readonly parts: Parts;
   readonly upgrades: UpgradeOptions;
-  readonly timeline: Timeline;
+  readonly samples: Samples;
   readonly look: Look | undefined;
 }
 
@@ -54,12 +54,12 @@ export interface Calls {
 }
 
 export function openCalls(
-  { parts, upgrades, timeline, look, nodes, isEnding, version }: CallsOptions,
+  { parts, upgrades, samples, look, nodes, isEnding, version }: CallsOptions,
 ): Calls {
   const { config, node, auth, engine, files, connections, metrics, publisher } = parts;
   const readiness = readinessOf(parts, isEnding);
   const stats = new StatsStreams({
-    ...{ auth, timeline, readiness, nodes, isEnding },
+    ...{ auth, samples, readiness, nodes, isEnding },
     about: { node, version, webhooks: config.webhookUrl !== undefined },
   });
   const streams = new EventStreams({

@@ -17,25 +17,17 @@ export interface Sample extends Reading {
   readonly send_ms?: { readonly p50: number; readonly p99: number };
 }
 
-export interface TimelineOptions {
-  readonly metrics: Metrics;
-  /** @default EVERY_MS */
-  readonly everyMs?: number;
-}
-
-export class Timeline {
-  readonly everyMs: number;
+export class Samples {
   readonly #metrics: Metrics;
   readonly #samples: Sample[] = [];
   readonly #listeners = new Set<(sample: Sample) => void>();
   readonly #timer: ReturnType<typeof setInterval>;
   #durations: readonly number[];
 
-  constructor({ metrics, everyMs = EVERY_MS }: TimelineOptions) {
+  constructor(metrics: Metrics) {
     this.#metrics = metrics;
-    this.everyMs = everyMs;
     this.#durations = metrics.sendDurations.look();
-    this.#timer = setInterval(() => this.take(), everyMs);
+    this.#timer = setInterval(() => this.take(), EVERY_MS);
     // A program that holds a service ends when all else has.
     Deno.unrefTimer(this.#timer);
   }
@@ -55,7 +47,7 @@ export class Timeline {
   take(): void {
     const sample = this.#read();
     this.#durations = this.#metrics.sendDurations.look();
-    if (this.#samples.push(sample) > KEPT_MS / this.everyMs) this.#samples.shift();
+    if (this.#samples.push(sample) > KEPT_MS / EVERY_MS) this.#samples.shift();
     for (const listener of this.#listeners) listener(sample);
   }
 

@@ -2,7 +2,7 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { Durations } from "../../src/metrics/durations.ts";
 import { Metrics } from "../../src/metrics/metrics.ts";
-import { type Sample, Timeline } from "../../src/metrics/timeline.ts";
+import { type Sample, Samples } from "../../src/metrics/samples.ts";
 import { parseMetrics } from "../../testkit/metrics_text.ts";
 
 function metrics(): Metrics {
@@ -12,24 +12,24 @@ function metrics(): Metrics {
   });
 }
 
-Deno.test("A timeline keeps 15 minutes, and last has the present moment, which it does not keep", () => {
+Deno.test("Samples of 15 minutes are kept, and last comes the present moment, which is not", () => {
   const numbers = metrics();
-  using timeline = new Timeline({ metrics: numbers });
-  assertEquals(timeline.all().map(({ delivered }) => delivered), [0]);
+  using samples = new Samples(numbers);
+  assertEquals(samples.all().map(({ delivered }) => delivered), [0]);
   for (let n = 1; n <= 200; n++) {
     numbers.delivered = n;
-    timeline.take();
+    samples.take();
   }
   numbers.delivered = 1_000;
   for (let again = 0; again < 2; again++) {
-    const delivered = timeline.all().map(({ delivered }) => delivered);
+    const delivered = samples.all().map(({ delivered }) => delivered);
     assertEquals([delivered.length, delivered[0], ...delivered.slice(-2)], [181, 21, 200, 1_000]);
   }
 });
 
 Deno.test("A sample has the numbers of /metrics", () => {
   const numbers = metrics();
-  using timeline = new Timeline({ metrics: numbers });
+  using samples = new Samples(numbers);
   numbers.onOpen("v1");
   numbers.onOpen("sse");
   numbers.sends.reached = 5;
@@ -37,9 +37,9 @@ Deno.test("A sample has the numbers of /metrics", () => {
   numbers.onWebhook("users.changed", "delivered");
   numbers.onWebhook("message.unacked", "delivered");
   numbers.onWebhook("message.unacked", "failed");
-  const { connections, sends, gaps, webhooks, lagging, redis_reconnects } = timeline.all().at(-1)!;
-  const samples = parseMetrics(numbers.text());
-  const of = (series: string) => samples.get(`userwire_${series}`);
+  const { connections, sends, gaps, webhooks, lagging, redis_reconnects } = samples.all().at(-1)!;
+  const text = parseMetrics(numbers.text());
+  const of = (series: string) => text.get(`userwire_${series}`);
   for (const mode of ["raw", "v1", "sse"] as const) {
     assertEquals(connections[mode], of(`connections{mode="${mode}"}`));
   }
@@ -48,29 +48,29 @@ Deno.test("A sample has the numbers of /metrics", () => {
   assertEquals(webhooks, { delivered: 2, failed: 1 });
 });
 
-Deno.test("A timeline tells who listens, until they don't, and shares no sample's numbers with the next", () => {
+Deno.test("Samples are told to who listens, until they don't, and share no numbers", () => {
   const numbers = metrics();
-  using timeline = new Timeline({ metrics: numbers });
+  using samples = new Samples(numbers);
   const heard: Sample[] = [];
-  const stop = timeline.onSample((sample) => heard.push(sample));
-  timeline.take();
+  const stop = samples.onSample((sample) => heard.push(sample));
+  samples.take();
   numbers.onOpen("raw");
-  timeline.take();
+  samples.take();
   stop();
-  timeline.take();
+  samples.take();
   assertEquals(heard.map(({ connections }) => connections.raw), [0, 1]);
   assert(heard[1]!.at >= heard[0]!.at);
 });
 
 Deno.test("A sample says how long sends took since the one before, and nothing where there were none", () => {
   const numbers = metrics();
-  using timeline = new Timeline({ metrics: numbers });
+  using samples = new Samples(numbers);
   for (let i = 0; i < 99; i++) numbers.onAnswer(0.0008);
   numbers.onAnswer(2);
-  timeline.take();
-  timeline.take();
+  samples.take();
+  samples.take();
   for (let i = 0; i < 10; i++) numbers.onAnswer(0.2);
-  const [slow, none, now] = timeline.all().map(({ send_ms }) => send_ms);
+  const [slow, none, now] = samples.all().map(({ send_ms }) => send_ms);
   // Within the bucket from 0.5 to 1 ms a straight line is drawn.
   assertAlmostEquals(slow!.p50, 0.5 + 0.5 * 50 / 99, 0.001);
   assertEquals(slow!.p99, 1);
