@@ -9,9 +9,9 @@ import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 const KEPT_SENDS = 20;
 
 /**
- * @typedef {{ user: string } | { group: string }} Target A name with @ in front may be a user's.
- * @typedef {{ to: string | undefined | Target, payload: string, type: "json" | "text" }} Message
+ * @typedef {{ to: string | undefined, payload: string, type: "json" | "text" }} Message
  *   `to`: a user, or a group with @ before its name; undefined for everybody who is connected.
+ * @typedef {{ user: string } | { group: string }} Target Where a name with @ before it is a user's.
  * @typedef {{ users: number, online: number, stored: number, unknown: number }} Members
  *   Of a group: how many of its users the message was for, by what became of it for them.
  * @typedef {{ count: number, unit: string, kept: boolean, members?: Members, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
@@ -116,9 +116,10 @@ export function openSendForm(/** @type {() => void} */ sent) {
 
 /**
  * Posts one message.
+ * @param {Omit<Message, "to"> & { to: Message["to"] | Target }} message
  * @returns {Promise<Outcome>}
  */
-export async function post(/** @type {Message} */ { to, payload, type }) {
+export async function post({ to, payload, type }) {
   const startedAt = performance.now();
   const tookMs = () => Math.round(performance.now() - startedAt);
   try {
