@@ -17,6 +17,8 @@ let about = { node: "", version: "", webhooks: false };
 let everyMs = 5_000;
 let isRedis = false;
 let isLive = false;
+/** When nodes were listed the last time, in Unix milliseconds. */
+let nodesAt = 0;
 /** Whether the newest is looked at, whatever comes. */
 let isNow = true;
 /** @type {Map<string, Chart>} */
@@ -93,7 +95,7 @@ function sayLost(/** @type {string} */ why) {
   live.dataset.state = "lost";
   const since = last === undefined ? "" : ` The last numbers are of ${clockOf(last)}.`;
   setText(byId("live-words"), `Not live: ${why}.${since}`);
-  if (last !== undefined) setText(byId("nodes-as-of"), `as of ${clockOf(last)}`);
+  if (nodesAt > 0) setText(byId("nodes-as-of"), `as of ${clockOf(nodesAt)}`);
   for (const chart of charts.values()) chart.look(undefined);
   moment.disabled = true;
 }
@@ -140,8 +142,10 @@ function look() {
 }
 
 function drawNodes(/** @type {import("./stats.js").Stats} */ { nodes, nodes_problem }) {
-  setText(byId("nodes-as-of"), nodes_problem ? `can't be listed: ${nodes_problem}` : `${nodes?.length ?? 0}`);
-  if (!nodes) return;
+  byId("nodes").toggleAttribute("data-stale", nodes === undefined);
+  if (!nodes) return setText(byId("nodes-as-of"), `as of ${clockOf(nodesAt)}, for now ${nodes_problem}`);
+  nodesAt = Date.now();
+  setText(byId("nodes-as-of"), String(nodes.length));
   const rows = nodes.map(({ node, version, since, connections, subscriptions, draining }) =>
     el(
       "tr",

@@ -61,7 +61,7 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
   const env = { REDIS_URL: redis.url, USERWIRE_DRAIN_S: "0" };
   await using here = await Service.start({ ...env, USERWIRE_NODE: "here" }, { look: LOOK });
   await using there = await Service.start({ ...env, USERWIRE_NODE: "there" });
-  await using alice = await openClient(here.socketUrl("alice"), "userwire.v1");
+  await using _alice = await openClient(here.socketUrl("alice"), "userwire.v1");
   await using _raw = await openClient(here.socketUrl("alice"));
   await using _far = await openClient(there.socketUrl("bob"), "userwire.v1");
   await using console = await ConsolePage.open(browser, `${here.server.url}#overview`);
@@ -69,8 +69,11 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
   await isLive(page);
   for (let n = 0; n < 12; n++) await here.send(["alice", "bob", "carol"][n % 3]!, n);
   await here.send("a b", 1);
-  await alice.next();
-  const metrics = parseMetrics(await (await here.fetch("/metrics")).text());
+  let metrics = new Map<string, number>();
+  await until(async () => {
+    metrics = parseMetrics(await (await here.fetch("/metrics")).text());
+    return metrics.get("userwire_messages_delivered_total") === 8;
+  }, "four messages to be written to both sockets of alice");
   const of = (series: string) => String(metrics.get(`userwire_${series}`));
   await page.locator("#chart-sends tbody tr", { hasText: "reached" }).getByText(/^8$/).waitFor();
 
@@ -111,6 +114,13 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
   await page.getByText(/^1 fault, 1 warning, 1 well/).waitFor();
   const findings = await page.locator("#findings li").allInnerTexts();
   assertMatch(findings[0]!, /✗[\s\S]*redis[\s\S]*<b>away<\/b> for 2[\s\S]*start it/);
+
+  // Without Redis the node still says how it is, and the others are as they were.
+  await redis.stop();
+  await page.locator("#chart-redis tbody tr", { hasText: "Away" }).getByText("yes").waitFor();
+  await page.getByText(/^as of \d\d:\d\d:\d\d, for now /).waitFor();
+  assertEquals(await page.locator("#nodes[data-stale] tr").count(), 2);
+  await page.locator("#service-state", { hasText: "Not ready" }).waitFor();
 });
 
 browserTest("shows nothing as live that is not, says since when, and goes on by itself", async (browser) => {
@@ -136,6 +146,7 @@ browserTest("shows nothing as live that is not, says since when, and goes on by 
   assertEquals(await page.getByLabel("Look back").isDisabled(), true);
   await page.getByText(/it did for the last time at \d\d:\d\d:\d\d/).waitFor();
   assertMatch(await page.locator("#nodes-as-of").innerText(), /^as of \d\d:\d\d:\d\d$/);
+  assertEquals(await faultsIn(page), []);
 
   await using _again = await Service.start({ ...env, USERWIRE_NODE: "two" });
   await isLive(page);
@@ -325,6 +336,17 @@ browserTest("shows hostile names and messages as text, and asks for nobody else"
   assertEquals(await page.locator("script").count(), 1);
 });
 
+/** What axe finds, at rest. */
+async function faultsIn(page: Page): Promise<string[]> {
+  await page.evaluate("document.getAnimations().forEach((one) => one.cancel())");
+  const { violations } = await page.evaluate(
+    `${axe.source}; axe.run(document, { resultTypes: ["violations"] })`,
+  ) as { violations: { id: string; nodes: { html: string; failureSummary: string }[] }[] };
+  return violations.flatMap(({ id, nodes }) =>
+    nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 200)} ${failureSummary}`)
+  );
+}
+
 const WAYS = [
   { name: "light", options: { colorScheme: "light" }, width: 1280 },
   { name: "dark", options: { colorScheme: "dark" }, width: 1280 },
@@ -345,18 +367,8 @@ for (const { name, options, width } of WAYS) {
     );
     const { page } = console;
     const look = async (what: string) => {
-      // What moves is looked at where it rests.
-      await page.evaluate("document.getAnimations().forEach((one) => one.cancel())");
       assertEquals(await console.overflow(), 0, what);
-      const results = await page.evaluate(
-        `${axe.source}; axe.run(document, { resultTypes: ["violations"] })`,
-      ) as {
-        violations: { id: string; nodes: { html: string; failureSummary: string }[] }[];
-      };
-      const found = results.violations.flatMap(({ id, nodes }) =>
-        nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 200)} ${failureSummary}`)
-      );
-      assertEquals(found, [], what);
+      assertEquals(await faultsIn(page), [], what);
     };
     await look("as it comes");
     await page.getByRole("button", { name: "Run the demo" }).click();
