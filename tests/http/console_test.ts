@@ -13,7 +13,7 @@ import { RedisServer } from "../../testkit/redis_server.ts";
 import { findRedisServer } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
 import { WebhookReceiver } from "../../testkit/webhook_receiver.ts";
-import { openClient } from "../../testkit/ws_client.ts";
+import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 import { axe } from "../packages/axe.ts";
 import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
 import type { Browser, Page } from "../packages/playwright.ts";
@@ -100,20 +100,8 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
   there.server.app.draining.start();
   await page.locator('#nodes tr[data-state="draining"]', { hasText: "there" }).waitFor();
 
-  // With the keyboard one looks back, and sees that it is not now.
-  const moment = page.getByLabel("Look back");
-  await moment.focus();
-  await page.keyboard.press("Home");
-  assertMatch((await moment.getAttribute("aria-valuetext"))!, /^\d\d:\d\d:\d\d$/);
-  assertEquals((await numbersOf(page, "sends")).reached![0], "–", "nothing came before the first");
-  await page.keyboard.press("End");
-  assertEquals(await moment.getAttribute("aria-valuetext"), "now");
-
-  // The doctor, the worst first and as text.
-  await page.getByRole("button", { name: "Check the set-up of this node" }).click();
-  await page.getByText(/^1 fault, 1 warning, 1 well/).waitFor();
-  const findings = await page.locator("#findings li").allInnerTexts();
-  assertMatch(findings[0]!, /✗[\s\S]*redis[\s\S]*<b>away<\/b> for 2[\s\S]*start it/);
+  await assertLooksBack(page);
+  await assertFinds(page);
 
   // Without Redis the node still says how it is, and the others are as they were.
   await redis.stop();
@@ -122,6 +110,25 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
   assertEquals(await page.locator("#nodes[data-stale] tr").count(), 2);
   await page.locator("#service-state", { hasText: "Not ready" }).waitFor();
 });
+
+/** With the keyboard one looks back, and sees that it is not now. */
+async function assertLooksBack(page: Page): Promise<void> {
+  const moment = page.getByLabel("Look back");
+  await moment.focus();
+  await page.keyboard.press("Home");
+  assertMatch((await moment.getAttribute("aria-valuetext"))!, /^\d\d:\d\d:\d\d$/);
+  assertEquals((await numbersOf(page, "sends")).reached![0], "–", "nothing came before the first");
+  await page.keyboard.press("End");
+  assertEquals(await moment.getAttribute("aria-valuetext"), "now");
+}
+
+/** The doctor of two nodes says the worst first, and as text. */
+async function assertFinds(page: Page): Promise<void> {
+  await page.getByRole("button", { name: "Check the set-up of this node" }).click();
+  await page.getByText(/^1 fault, 1 warning, 1 well/).waitFor();
+  const findings = await page.locator("#findings li").allInnerTexts();
+  assertMatch(findings[0]!, /✗[\s\S]*redis[\s\S]*<b>away<\/b> for 2[\s\S]*start it/);
+}
 
 browserTest("shows nothing as live that is not, says since when, and goes on by itself", async (browser) => {
   using port = OwnPort.take();
@@ -219,22 +226,7 @@ browserTest(
     await page.getByText("Sent: reached 2 sockets").waitFor();
     await page.locator("#user-messages pre", { hasText: "console" }).waitFor();
 
-    // What can't be undone is asked first; Escape undoes nothing and does nothing.
-    await rows.filter({ hasText: "there" }).getByRole("button", { name: "Close" }).click();
-    await page.keyboard.press("Escape");
-    assertEquals(await rows.count(), 2);
-    await rows.filter({ hasText: "there" }).getByRole("button", { name: "Close" }).click();
-    await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
-    await page.getByText("online: 1 connection on 1 node").waitFor();
-    assertEquals((await two.closed).code, 4403);
-    await page.getByRole("button", { name: "Revoke" }).click();
-    await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
-    await page.getByText("Revoked: what was issued until now lets nobody in").waitFor();
-    assertEquals((await one.closed).code, 4401);
-    await until(async () => {
-      await page.getByRole("button", { name: "Refresh" }).click();
-      return await page.locator("#user-state").innerText() === "offline";
-    }, "alice to be offline");
+    await assertEnds(page, one, two);
 
     // The key is nowhere but in its field.
     const kept = await page.evaluate(
@@ -243,6 +235,26 @@ browserTest(
     assert(!kept.includes(admin.key));
   },
 );
+
+/** Closes her second connection, then all that she was ever let in by: it is asked first, and Escape does nothing. */
+async function assertEnds(page: Page, one: WsClient, two: WsClient): Promise<void> {
+  const rows = page.locator("#user-connections tr");
+  await rows.filter({ hasText: "there" }).getByRole("button", { name: "Close" }).click();
+  await page.keyboard.press("Escape");
+  assertEquals(await rows.count(), 2);
+  await rows.filter({ hasText: "there" }).getByRole("button", { name: "Close" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Close" }).click();
+  await page.getByText("online: 1 connection on 1 node").waitFor();
+  assertEquals((await two.closed).code, 4403);
+  await page.getByRole("button", { name: "Revoke" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
+  await page.getByText("Revoked: what was issued until now lets nobody in").waitFor();
+  assertEquals((await one.closed).code, 4401);
+  await until(async () => {
+    await page.getByRole("button", { name: "Refresh" }).click();
+    return await page.locator("#user-state").innerText() === "offline";
+  }, "alice to be offline");
+}
 
 browserTest(
   "acts as a user, and shows the frames of both directions without what lets in",
