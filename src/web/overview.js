@@ -85,6 +85,7 @@ function take(/** @type {import("./stats.js").Stats} */ stats) {
   live.dataset.state = "live";
   setText(byId("live-words"), "Live");
   setText(byId("stats-node"), `${about.node} · version ${about.version}`);
+  byId("seen").hidden = false;
   byId("overview-view").dataset.live = "true";
 }
 

@@ -2,6 +2,7 @@
  * The stream of a node's numbers: opened while somebody looks, opened again when it breaks, and never shown as live when it
  * is not. Read by `fetch`, because an `EventSource` would have to show the key in its address.
  */
+import { lacksKey } from "./access.js";
 import { authorized, refusalOf } from "./api.js";
 
 /** A stream that has said nothing for so many milliseconds is none any more: there is an event every five seconds. */
@@ -37,11 +38,15 @@ export class StatsStream {
   /** Opens it, anew when it was open: with the key that stands in its field now. */
   open() {
     this.close();
+    if (lacksKey()) {
+      return this.#listener.lost("An API key with the scope admin is needed, in the field above");
+    }
     const aborter = this.#aborter = new AbortController();
-    this.#read(aborter).then((why) => {
+    this.#read(aborter).then(({ why, isRefused = false }) => {
       if (this.#aborter !== aborter) return;
       this.#listener.lost(why);
-      this.#retry = setTimeout(() => this.open(), RETRY_MS);
+      // The same key would be refused again.
+      if (!isRefused) this.#retry = setTimeout(() => this.open(), RETRY_MS);
     });
   }
 
@@ -52,7 +57,7 @@ export class StatsStream {
     aborter?.abort();
   }
 
-  /** @returns {Promise<string>} Why it ended. */
+  /** @returns {Promise<{ why: string, isRefused?: boolean }>} Why it ended. */
   async #read(/** @type {AbortController} */ aborter) {
     let silence = setTimeout(() => aborter.abort(), SILENCE_MS);
     try {
@@ -61,23 +66,26 @@ export class StatsStream {
         cache: "no-store",
         signal: aborter.signal,
       });
-      if (!response.ok || !response.body) return refusalOf(response, await response.text()).message;
+      if (!response.ok || !response.body) {
+        const { message, status } = refusalOf(response, await response.text());
+        return { why: message, isRefused: status === 401 || status === 403 };
+      }
       const decoder = new TextDecoder();
       const reader = response.body.getReader();
       for (let text = "";;) {
         const { value, done } = await reader.read();
-        if (done) return "The node has ended the stream";
+        if (done) return { why: "The node has ended the stream" };
         clearTimeout(silence);
         silence = setTimeout(() => aborter.abort(), SILENCE_MS);
         const events = (text + decoder.decode(value, { stream: true })).split("\n\n");
         text = events.pop() ?? "";
-        if (this.#aborter !== aborter) return "";
+        if (this.#aborter !== aborter) return { why: "" };
         for (const event of events) {
           this.#listener.stats(JSON.parse(event.slice(event.indexOf("data: ") + 6)));
         }
       }
     } catch {
-      return "This address does not answer";
+      return { why: "This address does not answer" };
     } finally {
       clearTimeout(silence);
     }

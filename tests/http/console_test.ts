@@ -203,11 +203,21 @@ browserTest(
     const { page } = console;
     console.forgive(/status of 40[13]/);
     // It begins with the overview, which says what it needs.
+    await page.getByText(/Not live: An API key with the scope admin is needed/).waitFor();
+    const asked: string[] = [];
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+    await page.getByLabel("API key").fill("uw_wrong");
+    await page.keyboard.press("Enter");
     await page.getByText(/Not live: .*\(401\)/).waitFor();
     await page.getByLabel("API key").fill(admin.key);
     await page.keyboard.press("Enter");
-    await page.getByRole("link", { name: "Overview" }).focus();
+    await page.keyboard.press("Tab");
     await isLive(page);
+    assertEquals(
+      asked.filter((path) => path === "/v1/stats").length,
+      2,
+      "a key that is refused is not tried again",
+    );
     await page.getByRole("link", { name: "Users" }).click();
     await page.getByRole("textbox", { name: "Name" }).or(page.getByRole("combobox", { name: "Name" })).fill(
       "alice",
