@@ -10,7 +10,7 @@
 import { loadConfig } from "./config.ts";
 import { memoryLog, type MemoryRecord } from "./memory_log.ts";
 import type { Place } from "../src/processes/place.ts";
-import type { Listeners } from "../src/server/app.ts";
+import type { Listeners, Look } from "../src/server/app.ts";
 import { type Server, startServer } from "../src/server/server.ts";
 import { until } from "./deadline.ts";
 import { isFree } from "./own_port.ts";
@@ -36,12 +36,13 @@ export class Service implements AsyncDisposable {
   /**
    * @param env Settings by the names of their variables. Unless they say else the port is free, the drain is short, and
    *   nobody is closed for silence: bare peers answer no ping, and on a busy machine a test lasts longer than the default.
-   * @param options.place Which process it is, of several on one port; beside it who listens in this process.
+   * @param options.place Which process it is, of several on one port; beside it who listens in this process,
+   *   and who looks at its set-up.
    * @throws {ConfigError} as `startServer`.
    */
   static async start(
     env: Readonly<Record<string, string>> = {},
-    options: { place?: Place } & Listeners = {},
+    options: { place?: Place; look?: Look } & Listeners = {},
   ): Promise<Service> {
     const config = loadConfig({
       env: { PORT: "0", USERWIRE_DRAIN_S: "1", USERWIRE_IDLE_TIMEOUT_S: "3600", ...env },

@@ -38,6 +38,7 @@ const LONG = [
   "project/docs_test.ts",
   "server/tls_test.ts",
   "http/page_test.ts",
+  "http/console_test.ts",
   "project/deploy_test.ts",
   "redis/cluster_map_test.ts",
   "project/suite_test.ts",

@@ -16,6 +16,7 @@ import {
   SETTINGS,
   type SettingsFile,
 } from "../config/settings.ts";
+import type { Look } from "../server/app.ts";
 import type { Place } from "../processes/place.ts";
 import { ConfigError } from "../protocol/errors.ts";
 import type { Shell } from "./shell.ts";
@@ -41,7 +42,7 @@ export function addServe(program: Command, shell: Shell): void {
     const count = config.processes === "auto" ? navigator.hardwareConcurrency : config.processes;
     if (config.processes === 1) {
       const { serve } = await import("../server/run.ts");
-      shell.exitCode = await serve(config, shell.io.stop);
+      shell.exitCode = await serve(config, { stop: shell.io.stop, look: doctorOf(settings, shell) });
       return;
     }
     // The supervisor needs little of the program, and so loads no more of it.
@@ -65,8 +66,24 @@ export function addProcess(program: Command, shell: Shell): void {
     const place: Place = { number, of, port, opsPath };
     const { serve } = await import("../server/run.ts");
     const config = await settings.read(shell);
-    shell.exitCode = await serve(config, shell.io.stop, { place, orders: Deno.stdin.readable });
+    shell.exitCode = await serve(config, {
+      stop: shell.io.stop,
+      supervision: { place, orders: Deno.stdin.readable },
+      look: doctorOf(settings, shell),
+    });
   });
+}
+
+/** The doctor, for who asks a node: it is loaded then, and reads the settings as they are then. */
+function doctorOf(settings: Settings, shell: Shell): Look {
+  return async (nodes, files) => {
+    const doctor = await import("../doctor/doctor.ts");
+    try {
+      return await doctor.lookAtAll(await settings.reading(shell), nodes, files);
+    } catch (error) {
+      return doctor.failureOf(error);
+    }
+  };
 }
 
 /** The settings as options of a command. */

@@ -10,7 +10,7 @@ import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { fault, type Finding } from "./finding.ts";
 import { lookAtRedis } from "./redis.ts";
 import { lookAtSettings } from "./settings.ts";
-import { lookAtSystem } from "./system.ts";
+import { lookAtSystem, type Machine, thisMachine } from "./system.ts";
 
 export { exitCodeOf, type Finding, inWords } from "./finding.ts";
 export { lookThroughUrl } from "./through_url.ts";
@@ -25,18 +25,23 @@ export function failureOf(error: unknown): Finding[] {
 }
 
 /** What can be said without asking anybody else. */
-export async function lookOffline(settings: Settings): Promise<Finding[]> {
+export async function lookOffline(settings: Settings, machine: Machine = thisMachine()): Promise<Finding[]> {
   const { config } = settings;
-  return [...lookAtSettings(settings), ...await lookAtSystem(config), ...lookAtFiles(config)];
+  return [...lookAtSettings(settings), ...await lookAtSystem(config, machine), ...lookAtFiles(config)];
 }
 
 /**
  * All that a node of these settings needs.
  * @param nodes How many nodes share the Redis.
+ * @param files Those of this process, where it serves.
  */
-export async function lookAtAll(settings: Settings, nodes: number): Promise<Finding[]> {
+export async function lookAtAll(
+  settings: Settings,
+  nodes: number,
+  files?: Parameters<typeof thisMachine>[0],
+): Promise<Finding[]> {
   const { config, atFault } = settings;
-  const offline = await lookOffline(settings);
+  const offline = await lookOffline(settings, thisMachine(files));
   const asked = await Promise.all([
     atFault.has("redisUrl") || atFault.has("redisUrlFile") ? [] : lookAtRedis(config, nodes),
     atFault.has("jwksUrl") ? [] : lookAtTokenKeys(config),

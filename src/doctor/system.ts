@@ -21,8 +21,9 @@ export interface Machine {
   readonly localPorts: readonly [number, number] | undefined;
 }
 
-export function thisMachine(): Machine {
-  return { deno: Deno.version.deno, openFiles: new OpenFiles().limit, localPorts: localPorts() };
+/** @param files In a process that serves its own: to learn the limit anew may take all that there are. */
+export function thisMachine(files: Pick<OpenFiles, "limit"> = new OpenFiles()): Machine {
+  return { deno: Deno.version.deno, openFiles: files.limit, localPorts: localPorts() };
 }
 
 function localPorts(): [number, number] | undefined {

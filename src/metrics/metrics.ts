@@ -4,6 +4,7 @@
  * must not know who a user is: labels have few values, and none names one.
  */
 import { CLOSE } from "../protocol/close_codes.ts";
+import { Durations } from "./durations.ts";
 
 /** Read when the text is made. */
 interface MetricsOptions {
@@ -22,6 +23,8 @@ interface MetricsOptions {
   /** What refusals and webhooks there may be: they count from 0, see `zeros`. */
   refusals: readonly string[];
   webhookTypes: readonly string[];
+  /** Connections whose client takes no more just now. */
+  lagging(): number;
 }
 
 /** What `/readyz` says, as far as it is a number. */
@@ -69,6 +72,27 @@ export type RequestOutcome =
 /** What a connection is: a raw WebSocket, one that speaks frames, or a stream of server-sent events. */
 export type Mode = keyof Metrics["open"];
 
+/** Some of the numbers, at one moment: counters from the start of the process, and gauges. */
+export interface Reading {
+  /** Open now, by mode. */
+  readonly connections: Readonly<Metrics["open"]>;
+  readonly lagging: number;
+  /** By outcome. */
+  readonly sends: Readonly<Metrics["sends"]>;
+  readonly delivered: number;
+  readonly replayed: number;
+  /** By reason. */
+  readonly gaps: Readonly<Metrics["gaps"]>;
+  readonly missed: number;
+  readonly broker_available: boolean;
+  readonly redis_reconnects: number;
+  readonly interruptions: number;
+  /** By outcome, each attempt. */
+  readonly webhooks: Readonly<Record<string, number>>;
+  readonly webhook_oldest_s: number;
+  readonly events_dropped: number;
+}
+
 export class Metrics {
   readonly open = { raw: 0, v1: 0, sse: 0 };
   readonly opened = { raw: 0, v1: 0, sse: 0 };
@@ -95,14 +119,18 @@ export class Metrics {
   state: () => State = () => ({ ready: true });
   /** Attempts to tell the backend, by type and outcome. */
   readonly #webhooks = new Map<string, number>();
+  /** The same, by outcome alone. */
+  readonly #webhookOutcomes: Record<string, number> = {};
   readonly #closed = zeros([...CLOSE_CODES, "other"]);
   readonly #failed = zeros([...CLOSE_CODES, "other"]);
   readonly #refused: Record<string, number>;
-  readonly #sendDurations = new Durations(SEND_BUCKETS);
+  readonly sendDurations: Durations = new Durations(SEND_BUCKETS);
   readonly #groupSendDurations = new Durations(GROUP_SEND_BUCKETS);
+  readonly #options: MetricsOptions;
   readonly #families: readonly Family[];
 
   constructor(options: MetricsOptions) {
+    this.#options = options;
     this.#refused = zeros(options.refusals);
     for (const type of options.webhookTypes) {
       for (const outcome of WEBHOOK_OUTCOMES) this.#webhooks.set(webhookLabels(type, outcome), 0);
@@ -110,12 +138,13 @@ export class Metrics {
     // deno-fmt-ignore -- one line each, however long
     this.#families = [
       byLabel("gauge", "userwire_connections", "WebSocket connections open now, by mode.", "mode", () => this.open),
+      single("gauge", "userwire_connections_lagging", "Connections whose client takes no more just now, so that what comes for it waits.", () => options.lagging()),
       byLabel("counter", "userwire_connections_opened_total", "WebSocket connections opened: the user is known and the subscription confirmed.", "mode", () => this.opened),
       byLabel("counter", "userwire_connections_closed_total", "Opened WebSocket connections that were closed, by close code; 0 means that the network connection broke.", "code", () => this.#closed),
       byLabel("counter", "userwire_connections_failed_total", "WebSocket connections closed before they counted as opened, by close code.", "code", () => this.#failed),
       byLabel("counter", "userwire_handshakes_refused_total", "WebSocket handshakes refused, by problem code.", "code", () => this.#refused),
       byLabel("counter", "userwire_sends_total", "Send requests, by outcome.", "outcome", () => this.sends),
-      { type: "histogram", name: "userwire_send_duration_seconds", help: "Seconds from a send request to the answer of the broker, without the wait for receipts.", samples: () => this.#sendDurations.samples() },
+      { type: "histogram", name: "userwire_send_duration_seconds", help: "Seconds from a send request to the answer of the broker, without the wait for receipts.", samples: () => this.sendDurations.samples() },
       byLabel("counter", "userwire_group_sends_total", "Messages to groups, by outcome.", "outcome", () => this.groupSends),
       byLabel("counter", "userwire_group_members_total", "Members of groups that messages were sent to, by what became of the message for them.", "what", () => this.groupMembers),
       { type: "histogram", name: "userwire_group_send_duration_seconds", help: "Seconds that a message to a group took, from the first question to Redis to the last answer, without the wait for receipts.", samples: () => this.#groupSendDurations.samples() },
@@ -137,7 +166,7 @@ export class Metrics {
       { type: "gauge", name: "userwire_open_files_limit", help: "Limit of open file descriptors of the process; missing where it is not known.", samples: () => options.files.limit === undefined ? [] : [["", options.files.limit]] },
       byLabel("counter", "userwire_requests_total", "Requests of clients, by what came of them.", "outcome", () => this.requests),
       { type: "counter", name: "userwire_webhooks_total", help: "Webhooks sent, each attempt, by type and outcome.", samples: () => this.#webhooks },
-      single("gauge", "userwire_webhook_oldest_seconds", "Age of the oldest event that waits for the backend, as of the last look at the outbox; 0 when none waits.", () => this.oldestEventMs === undefined ? 0 : Math.max(0, Date.now() - this.oldestEventMs) / 1_000),
+      single("gauge", "userwire_webhook_oldest_seconds", "Age of the oldest event that waits for the backend, as of the last look at the outbox; 0 when none waits.", () => this.#oldestEventS()),
       single("counter", "userwire_events_dropped_total", "Events dropped before the backend took them, because they were too old or too many.", () => this.eventsDropped),
       byLabel("gauge", "userwire_build_info", "Version of the service as a label; the value is always 1.", "version", () => ({ [options.version]: 1 })),
       // Names that every program has, so that dashboards know them.
@@ -154,6 +183,30 @@ export class Metrics {
       for (const [suffix, value] of samples()) text += `${name}${suffix} ${value}\n`;
     }
     return text;
+  }
+
+  /** What the console shows of it, as it is now. */
+  now(): Reading {
+    const options = this.#options;
+    return {
+      connections: { ...this.open },
+      lagging: options.lagging(),
+      sends: { ...this.sends },
+      delivered: this.delivered,
+      replayed: this.replayed,
+      gaps: { ...this.gaps },
+      missed: this.missed,
+      broker_available: options.isBrokerAvailable(),
+      redis_reconnects: options.redisReconnects(),
+      interruptions: this.interruptions,
+      webhooks: { ...this.#webhookOutcomes },
+      webhook_oldest_s: this.#oldestEventS(),
+      events_dropped: this.eventsDropped,
+    };
+  }
+
+  #oldestEventS(): number {
+    return this.oldestEventMs === undefined ? 0 : Math.max(0, Date.now() - this.oldestEventMs) / 1_000;
   }
 
   /** A session is live. */
@@ -182,11 +235,12 @@ export class Metrics {
   onWebhook(type: string, outcome: string): void {
     const labels = webhookLabels(type, outcome);
     this.#webhooks.set(labels, (this.#webhooks.get(labels) ?? 0) + 1);
+    bump(this.#webhookOutcomes, outcome);
   }
 
   /** The broker has answered a send. */
   onAnswer(seconds: number): void {
-    this.#sendDurations.add(seconds);
+    this.sendDurations.add(seconds);
   }
 
   /**
@@ -206,36 +260,6 @@ export class Metrics {
       this.groupMembers[what as keyof typeof counts] += count;
     }
     if (outcome === "sent") this.#groupSendDurations.add((performance.now() - startMs) / 1_000);
-  }
-}
-
-/** How long things took, as a histogram. */
-class Durations {
-  readonly #bounds: readonly number[];
-  /** How many took no longer than each bound, and longer than the one before; last, those above all. */
-  readonly #buckets: number[];
-  #seconds = 0;
-
-  constructor(bounds: readonly number[]) {
-    this.#bounds = bounds;
-    this.#buckets = [...bounds, Infinity].fill(0);
-  }
-
-  add(seconds: number): void {
-    let bucket = 0;
-    while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++;
-    this.#buckets[bucket]!++;
-    this.#seconds += seconds;
-  }
-
-  *samples(): Iterable<[string, number]> {
-    let count = 0;
-    for (const [i, inBucket] of this.#buckets.entries()) {
-      count += inBucket;
-      yield [`_bucket{le="${this.#bounds[i] ?? "+Inf"}"}`, count];
-    }
-    yield ["_sum", this.#seconds];
-    yield ["_count", count];
   }
 }
 

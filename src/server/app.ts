@@ -14,11 +14,7 @@ import { Draining } from "../session/draining.ts";
 import { sessionOpener } from "../session/open_session.ts";
 import { Registry } from "../session/registry.ts";
 import { ConnectionLimits } from "../http/connection_limits.ts";
-import type { OwnHost } from "../net/own_host.ts";
-import { publicAddress } from "../net/public_url.ts";
-import { createRouter, type Router, type RouterOptions } from "../http/router.ts";
 import { Turnstile } from "../http/turnstile.ts";
-import { EventStreams } from "../http/event_stream.ts";
 import { FrontDoor } from "../http/front_door.ts";
 import type { ConnectionInfo } from "../net/connection_info.ts";
 import type { UpgradeOptions } from "../http/handshake.ts";
@@ -26,6 +22,7 @@ import { LogLevels } from "../log/levels.ts";
 import type { Log } from "../log/log.ts";
 import { openServiceLog } from "../log/open.ts";
 import { Metrics } from "../metrics/metrics.ts";
+import { Samples } from "../metrics/samples.ts";
 import { openSpans } from "../metrics/spans.ts";
 import { OpenFiles } from "../metrics/open_files.ts";
 import { certificateEnds, type Pem } from "../config/pem.ts";
@@ -36,6 +33,7 @@ import type { NameRules } from "../protocol/username.ts";
 import { Publisher } from "../publisher/publisher.ts";
 import type { OnRequest } from "../requests/by_function.ts";
 import { type OnUsersChanged, openEvents } from "./events.ts";
+import { type Look, openCalls, OPS_HOST } from "./calls.ts";
 import { openNodes } from "./nodes.ts";
 import { readinessOf } from "./readiness.ts";
 import { REQUEST_TYPE } from "../requests/by_webhook.ts";
@@ -66,6 +64,8 @@ export interface App {
   close(): Promise<void>;
 }
 
+export type { Look } from "./calls.ts";
+
 export interface AppOptions extends Listeners {
   /** Name of this node. @default as the settings have it, else `<hostname>:<port>` */
   node?: string;
@@ -78,6 +78,7 @@ export interface AppOptions extends Listeners {
   tls?: () => Pem | undefined;
   /** For a Redis behind TLS. */
   redisTls?: Pem | undefined;
+  look?: Look | undefined;
   /** Whether it is one of several processes, whose numbers are asked for elsewhere than where clients connect. */
   hasOpsSocket?: boolean;
 }
@@ -92,10 +93,7 @@ export interface Listeners {
 
 export const VERSION: string = denoJson.version;
 
-/** The name by which a supervisor calls its processes. */
-const OPS_HOST: OwnHost = { protocol: "http:", hostname: "localhost", port: "", direct: "localhost" };
-
-/** And its connection, which comes through a file. */
+/** The connection of a supervisor, which comes through a file. */
 const OPS_INFO: ConnectionInfo = {
   remoteAddr: { transport: "tcp", hostname: "127.0.0.1", port: 0 },
   completed: Promise.resolve(),
@@ -146,15 +144,20 @@ export function openApp(config: Config, options: AppOptions = {}): App {
   const { engine, auth, publisher, broadcasts, connections, watch, events, draining, asked } = parts;
   let isEnding = false;
   const upgrades = upgradesOf(parts, () => isEnding || draining.isOn);
+  const samples = new Samples(parts.metrics);
   const nodes = openNodes({ ...parts, version: VERSION, isDraining: () => isEnding || draining.isOn });
   draining.onChange = () => void nodes.report();
   const readiness = parts.metrics.state = readinessOf(parts, () => isEnding);
-  const router = openRouter({ ...parts, nodes: () => nodes.list(), readiness }, upgrades, () => isEnding);
-  const frontDoor = new FrontDoor({ ...parts, router, upgrades });
+  const calls = openCalls({
+    ...{ parts, readiness, upgrades, samples, version: VERSION, look: options.look },
+    nodes: () => nodes.list(),
+    isEnding: () => isEnding,
+  });
+  const frontDoor = new FrontDoor({ ...parts, router: calls.router, upgrades });
   return {
     handle: (request, info) => frontDoor.handle(request, info),
     answerOps: (request) =>
-      router.answer(request, { own: OPS_HOST, info: OPS_INFO, requestId: crypto.randomUUID() }),
+      calls.router.answer(request, { own: OPS_HOST, info: OPS_INFO, requestId: crypto.randomUUID() }),
     publisher,
     connections,
     draining,
@@ -170,11 +173,13 @@ export function openApp(config: Config, options: AppOptions = {}): App {
     async drain(windowMs) {
       isEnding = true;
       draining.stop();
+      calls.endStats();
       void nodes.report();
       return await drain(connections, CLOSE.restart, windowMs);
     },
     async close() {
-      router.close();
+      calls.close();
+      samples[Symbol.dispose]();
       await nodes.close();
       watch?.[Symbol.dispose]();
       await events?.close();
@@ -226,6 +231,7 @@ function openParts(
     certificateEnds: () => certificateEnds(tls?.(), redisTls),
     refusals: HANDSHAKE_REFUSALS,
     webhookTypes: [...EVENT_TYPES, REQUEST_TYPE],
+    lagging: () => connections.heartbeat.full,
   });
   const spans = openSpans(VERSION);
   const foldUsernames = config.usernameCase === "lower";
@@ -249,28 +255,6 @@ function openParts(
     ...{ config, node, levels, log: levels.in("http"), files, names, engine, auth, watch, turnstile },
     ...{ connections, metrics, publisher, broadcasts, hasOpsSocket, events, draining, asked, spans },
   };
-}
-
-function openRouter(
-  parts: Parts & Pick<RouterOptions, "nodes" | "readiness">,
-  upgrades: UpgradeOptions,
-  isEnding: () => boolean,
-): Router {
-  const { config, engine, connections } = parts;
-  const streams = new EventStreams({
-    ...{ ...config, upgrades, metrics: parts.metrics, registry: connections, broker: engine.broker },
-    receipts: parts.publisher.receipts,
-  });
-  return createRouter({
-    ...config,
-    ...parts,
-    streams,
-    isEnding,
-    showMetrics: config.metrics,
-    opsHost: parts.hasOpsSocket ? OPS_HOST : undefined,
-    socketUrlFor: publicAddress(config.publicUrl),
-    version: VERSION,
-  });
 }
 
 function upgradesOf(parts: Parts, isDraining: () => boolean): UpgradeOptions {

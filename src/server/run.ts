@@ -7,6 +7,7 @@ import { surviveFaults } from "../log/faults.ts";
 import { follow, type Place } from "../processes/place.ts";
 import { type Hands, onSignals } from "../processes/signals.ts";
 import { messageOf } from "../protocol/errors.ts";
+import type { Look } from "./app.ts";
 import { type Server, startServer } from "./server.ts";
 
 /** A supervisor, and which of its processes this is. */
@@ -16,14 +17,24 @@ export interface Supervision {
   readonly orders: ReadableStream<Uint8Array<ArrayBuffer>>;
 }
 
+interface ServeOptions {
+  readonly stop?: AbortSignal | undefined;
+  readonly supervision?: Supervision;
+  readonly look?: Look;
+}
+
 /**
  * Runs a service until a signal ends it.
- * @param stop Drains as a first SIGTERM does.
- * @param supervision When it is one of several processes.
+ * @param options.stop Drains as a first SIGTERM does.
+ * @param options.look Looks at the set-up, for who asks.
+ * @param options.supervision When it is one of several processes.
  * @returns The exit code: 0, or 1 when it ended at once or can't listen any more.
  * @throws {ConfigError}
  */
-export async function serve(config: Config, stop?: AbortSignal, supervision?: Supervision): Promise<number> {
+export async function serve(
+  config: Config,
+  { stop, supervision, look }: ServeOptions = {},
+): Promise<number> {
   const stopped = Promise.withResolvers<number>();
   const returned = new AbortController();
   let started: Server | undefined;
@@ -53,7 +64,7 @@ export async function serve(config: Config, stop?: AbortSignal, supervision?: Su
   // Before the start: a program that reads in the log that it listens may send a signal at once.
   using _signals = onSignals(hands, stop);
   if (supervision) void follow(supervision.orders, hands);
-  starting.resolve(startServer(config, { place: supervision?.place }));
+  starting.resolve(startServer(config, { place: supervision?.place, ...(look && { look }) }));
   surviveFaults(starting.promise.then(({ log }) => log), returned.signal);
   starting.promise.then((server) => {
     started = server;

@@ -13,7 +13,7 @@ import { type Place, settingsAt } from "../processes/place.ts";
 import { sendAway } from "../session/drain.ts";
 import { CLOSE } from "../protocol/close_codes.ts";
 import { ConfigError, orFaults } from "../protocol/errors.ts";
-import { type App, type Listeners, openApp } from "./app.ts";
+import { type App, type Listeners, type Look, openApp } from "./app.ts";
 import { logBanner } from "./banner.ts";
 import { Listener, type ListenerOptions } from "./listener.ts";
 import { OpsSocket } from "./ops_socket.ts";
@@ -26,12 +26,13 @@ const CLOSE_MS = 1_000;
 /**
  * Starts a service.
  * @param options.log Used instead of the log that the settings describe; stays the caller's to close.
+ * @param options.look Looks at the set-up, for who asks.
  * @param options.place Which process it is, of several that share the port.
  * @throws {ConfigError} with every fault: a port in use, a log folder that can't be written, a refused password.
  */
 export async function startServer(
   given: Config,
-  options: { log?: Log; place?: Place | undefined } & Listeners = {},
+  options: { log?: Log; place?: Place | undefined; look?: Look } & Listeners = {},
 ): Promise<Server> {
   const { place, onRequest, onUsersChanged } = options;
   const config = place ? settingsAt(place, given) : given;
@@ -71,7 +72,7 @@ export async function startServer(
   const opened = levels && attempt(() =>
     openApp(config, {
       ...{ node, levels, files, redisTls, tls: () => tls, hasOpsSocket: place !== undefined },
-      ...{ onRequest, onUsersChanged },
+      ...{ onRequest, onUsersChanged, look: options.look },
     })
   );
   if (opened) faults.push(...await faultsWithRedis(opened, config));

@@ -29,6 +29,11 @@ export class Heartbeat {
   #isLooking = false;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
 
+  /** Of how many the client takes no more just now. */
+  get full(): number {
+    return this.#full.size;
+  }
+
   /** It is ticked from now on. */
   join(member: Ticking): void {
     this.#members.add(member);

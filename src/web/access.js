@@ -9,6 +9,9 @@ const valueOf = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (b
 /** The API key, or "". */
 export const accessKey = () => valueOf("access-key");
 
+/** Whether nothing is answered for want of one. */
+export const lacksKey = () => !byId("access").hidden && accessKey() === "";
+
 /** The token, which says by itself whose it is; or "". */
 export const accessToken = () => valueOf("access-token");
 

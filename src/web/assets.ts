@@ -12,9 +12,21 @@ import layout from "./css/layout.css" with { type: "text" };
 import forms from "./css/forms.css" with { type: "text" };
 import welcome from "./css/welcome.css" with { type: "text" };
 import cards from "./css/cards.css" with { type: "text" };
+import views from "./css/views.css" with { type: "text" };
+import charts from "./css/charts.css" with { type: "text" };
 import narrow from "./css/narrow.css" with { type: "text" };
 import icon from "./icon.svg" with { type: "text" };
 import page from "./page.js" with { type: "text" };
+import api from "./api.js" with { type: "text" };
+import chartsScript from "./charts.js" with { type: "text" };
+import confirm from "./confirm.js" with { type: "text" };
+import frames from "./frames.js" with { type: "text" };
+import groups from "./groups.js" with { type: "text" };
+import overview from "./overview.js" with { type: "text" };
+import pictures from "./pictures.js" with { type: "text" };
+import stats from "./stats.js" with { type: "text" };
+import users from "./users.js" with { type: "text" };
+import viewsScript from "./views.js" with { type: "text" };
 import access from "./access.js" with { type: "text" };
 import card from "./card.js" with { type: "text" };
 import client from "./client.js" with { type: "text" };
@@ -35,7 +47,7 @@ export interface Asset {
 }
 
 /** One file for the browser, in the order in which later rules win. */
-const css = [tokens, base, layout, forms, welcome, cards, narrow].join("\n");
+const css = [tokens, base, layout, forms, welcome, cards, views, charts, narrow].join("\n");
 
 const JAVASCRIPT = "text/javascript; charset=utf-8";
 
@@ -46,6 +58,16 @@ export const assets: ReadonlyMap<string, Asset> = new Map([
   ["/icon.svg", asset(icon, "image/svg+xml")],
   ["/page.js", asset(page, JAVASCRIPT)],
   ["/access.js", asset(access, JAVASCRIPT)],
+  ["/api.js", asset(api, JAVASCRIPT)],
+  ["/charts.js", asset(chartsScript, JAVASCRIPT)],
+  ["/confirm.js", asset(confirm, JAVASCRIPT)],
+  ["/frames.js", asset(frames, JAVASCRIPT)],
+  ["/groups.js", asset(groups, JAVASCRIPT)],
+  ["/overview.js", asset(overview, JAVASCRIPT)],
+  ["/pictures.js", asset(pictures, JAVASCRIPT)],
+  ["/stats.js", asset(stats, JAVASCRIPT)],
+  ["/users.js", asset(users, JAVASCRIPT)],
+  ["/views.js", asset(viewsScript, JAVASCRIPT)],
   ["/card.js", asset(card, JAVASCRIPT)],
   // Not the page's alone: whatever program wants the client may take it from here.
   ["/client.js", asset(client, JAVASCRIPT)],

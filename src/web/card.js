@@ -3,12 +3,15 @@
  * it. Keeps the newest messages only, and draws at most once a frame, so that a flood does not freeze the page.
  */
 import { announce, el, hueOf, keepDigits, layOut, nameOf, plural, setText, sizeOf, timeOf } from "./dom.js";
+import { FrameLog } from "./frames.js";
 import { CLOSE_MEANINGS, FramedSocket, OFFLINE, RawSocket } from "./socket.js";
 
 const KEPT_MESSAGES = 100;
 /** Longer payloads are folded, so that one of them does not push the others out of sight. */
 const FOLD_CHARS = 1_200;
 const FOLD_LINES = 24;
+/** What is short enough for one line. */
+const BRIEF_CHARS = 120;
 
 /**
  * @typedef {import("./socket.js").State} State
@@ -43,6 +46,7 @@ export class Card {
   // Around the list: a list that is a log is none any more, and its items belong to nothing.
   #log = el("div", { class: "log", role: "log", tabindex: "0" }, this.#list);
   #empty = el("p", { class: "empty" });
+  #frames = new FrameLog();
   #toggle = el("button", { type: "button", class: "quiet" });
   #remove = el("button", { type: "button", class: "quiet" }, "Remove");
 
@@ -71,6 +75,7 @@ export class Card {
       ),
       this.#about,
       el("div", { class: "body" }, this.#empty, this.#log),
+      this.#frames.element,
       el("footer", {}, this.#toggle, this.#remove),
     );
 
@@ -82,6 +87,7 @@ export class Card {
         this.#show(drawMessage(message));
       },
       gap: (gap) => this.#show(drawGap(gap)),
+      frame: (direction, data) => this.#frames.add(direction, data),
       hello: ({ conn, node }) => {
         this.#about.title = `Connection ${conn} on ${node}`;
         this.#about.dataset.node = node;
@@ -206,12 +212,14 @@ function drawGap(/** @type {Gap} */ { t, from, to, count }) {
   return el("li", { class: "gap" }, what);
 }
 
-function drawMessage(/** @type {Message} */ { kind, data, id, ts, seq, replayed, isBroadcast }) {
-  const json = kind === "json"
-    ? JSON.stringify(data, null, 2)
-    : kind === "text"
-    ? layOut(String(data))
-    : undefined;
+/**
+ * A message as an item of a list.
+ * @param {Message} message
+ * @param {{ isBrief?: boolean }} [options] `isBrief`: on one line, where that is short enough.
+ */
+export function drawMessage(message, { isBrief = false } = {}) {
+  const { kind, data, id, ts, seq, replayed, isBroadcast, group } = message;
+  const json = kind === "json" ? briefly(data, isBrief) : kind === "text" ? layOut(String(data)) : undefined;
   const text = json ?? String(data);
   const sent = new Date(Number(ts ?? NaN));
   const meta = el("p", { class: "meta" }, timeOf(Number.isNaN(sent.getTime()) ? new Date() : sent));
@@ -220,9 +228,15 @@ function drawMessage(/** @type {Message} */ { kind, data, id, ts, seq, replayed,
   );
   if (seq !== undefined) meta.append(el("span", { class: "seq" }, `seq ${seq}`));
   if (isBroadcast) meta.append(el("span", { class: "kind" }, "broadcast"));
+  if (group !== undefined) meta.append(el("bdi", { class: "kind" }, `@${group}`));
   if (replayed) meta.append(el("span", { class: "kind" }, "replay"));
   if (id !== undefined) meta.append(el("code", { class: "id", title: `id ${id}` }, String(id)));
   return el("li", {}, meta, ...drawPayload(text));
+}
+
+function briefly(/** @type {unknown} */ data, /** @type {boolean} */ isBrief) {
+  const line = isBrief ? JSON.stringify(data) : "";
+  return isBrief && line.length <= BRIEF_CHARS ? line : JSON.stringify(data, null, 2);
 }
 
 /** @returns {HTMLElement[]} */

@@ -64,6 +64,20 @@ export function timeOf(/** @type {Date} */ date) {
   return el("time", { datetime: date.toISOString() }, clock.format(date));
 }
 
+const seconds = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
+
+/** "14:03:05" today, with its date before. */
+export function clockOf(/** @type {number} */ at) {
+  const date = new Date(at);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? seconds.format(date) : `${date.toLocaleDateString()} ${seconds.format(date)}`;
+}
+
 /** "1 socket", "2 sockets". */
 export function plural(/** @type {number} */ count, /** @type {string} */ noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,11 +1,16 @@
 /**
- * The console page: the "Connect" form, the cards, and the demo. Plain modules, no build step; the socket itself
- * is in socket.js, the look of one connection in card.js, sending in send.js, the top bar in status.js.
+ * The console page: its views, and of the first one the "Connect" form, the cards, and the demo. Plain modules, no build
+ * step; the socket itself is in socket.js, the look of one connection in card.js, sending in send.js, the top bar in
+ * status.js. The other views are overview.js, users.js and groups.js.
  */
 import { Card } from "./card.js";
 import { byId, el, setText } from "./dom.js";
+import { openGroups } from "./groups.js";
+import { openOverview } from "./overview.js";
 import { openSendForm } from "./send.js";
 import { watchService } from "./status.js";
+import { openUsers } from "./users.js";
+import { addView, openViews } from "./views.js";
 
 /** @type {Set<Card>} */
 const cards = new Set();
@@ -16,8 +21,13 @@ const form = /** @type {HTMLFormElement} */ (byId("connect-form"));
 const field = /** @type {HTMLInputElement} */ (byId("connect-users"));
 const error = byId("connect-error");
 
-const refreshService = watchService();
-const sendForm = openSendForm(refreshService);
+// Who comes to an open service wants to see what it is; who has a key, how it is.
+const status = watchService(({ open }) => openViews(open ? "try" : "overview"));
+const sendForm = openSendForm(status.refresh);
+addView("try", {});
+openOverview(status);
+openUsers((username) => connect(username, true));
+openGroups();
 
 function connect(/** @type {string} */ username, /** @type {boolean} */ framed) {
   const number = (numbers.get(username) ?? 0) + 1;
@@ -48,7 +58,7 @@ function refresh() {
   setText(byId("connections-count"), cards.size === 0 ? "" : `${open.length} open`);
   const users = [...new Set(open.map((card) => card.username))].sort();
   byId("users").replaceChildren(...users.map((value) => el("option", { value })));
-  refreshService();
+  status.refresh();
 }
 
 /** What is wrong with a username, by the rules of the protocol; undefined when nothing is. */

@@ -3,6 +3,7 @@
  * keeps a short history.
  */
 import { accessKey } from "./access.js";
+import { authorized } from "./api.js";
 import { byId, el, nameOf, plural, setText, timeOf } from "./dom.js";
 
 const KEPT_SENDS = 20;
@@ -10,6 +11,7 @@ const KEPT_SENDS = 20;
 /**
  * @typedef {{ to: string | undefined, payload: string, type: "json" | "text" }} Message
  *   `to`: a user, or a group with @ before its name; undefined for everybody who is connected.
+ * @typedef {{ user: string } | { group: string }} Target Where a name with @ before it is a user's.
  * @typedef {{ users: number, online: number, stored: number, unknown: number }} Members
  *   Of a group: how many of its users the message was for, by what became of it for them.
  * @typedef {{ count: number, unit: string, kept: boolean, members?: Members, id: string, tookMs: number } | { problem: string, tookMs: number }} Outcome
@@ -114,18 +116,16 @@ export function openSendForm(/** @type {() => void} */ sent) {
 
 /**
  * Posts one message.
+ * @param {Omit<Message, "to"> & { to: Message["to"] | Target }} message
  * @returns {Promise<Outcome>}
  */
-async function post(/** @type {Message} */ { to, payload, type }) {
+export async function post({ to, payload, type }) {
   const startedAt = performance.now();
   const tookMs = () => Math.round(performance.now() - startedAt);
   try {
     const response = await fetch(messagesUrl(to), {
       method: "POST",
-      headers: {
-        "content-type": contentTypeOf(type),
-        ...(accessKey() !== "" && { "authorization": `Bearer ${accessKey()}` }),
-      },
+      headers: authorized({ "content-type": contentTypeOf(type) }),
       body: payload,
       signal: AbortSignal.timeout(15_000),
     });
@@ -136,7 +136,7 @@ async function post(/** @type {Message} */ { to, payload, type }) {
         ? [answer.nodes, "node"]
         : [answer.sockets, "socket"];
       const outcome = { count, unit, kept: Boolean(answer.stored), id: answer.id, tookMs: tookMs() };
-      return to?.startsWith("@") ? { ...outcome, members: answer } : outcome;
+      return typeof to === "string" && to.startsWith("@") ? { ...outcome, members: answer } : outcome;
     }
     const why = answer.detail ?? answer.title ?? response.statusText;
     return { problem: `${why} (${response.status})`, tookMs: tookMs() };
@@ -146,9 +146,13 @@ async function post(/** @type {Message} */ { to, payload, type }) {
   }
 }
 
-function messagesUrl(/** @type {string | undefined} */ to) {
+function messagesUrl(/** @type {string | undefined | Target} */ to) {
   if (to === undefined) return `${location.origin}/v1/broadcast`;
-  const [whose, name] = to.startsWith("@") ? ["groups", to.slice(1)] : ["users", to];
+  const [whose, name] = typeof to !== "string"
+    ? "user" in to ? ["users", to.user] : ["groups", to.group]
+    : to.startsWith("@")
+    ? ["groups", to.slice(1)]
+    : ["users", to];
   return `${location.origin}/v1/${whose}/${encodeURIComponent(name.toWellFormed?.() ?? name)}/messages`;
 }
 

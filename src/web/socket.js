@@ -30,11 +30,13 @@ export const CLOSE_MEANINGS = new Map([
  *   | { phase: "closed", code: number, why: string, opened: boolean, byUs: boolean, retryAt?: number }} State
  *   `byToken`: only the token says whose messages come. `retryAt` is the Unix time in milliseconds at which it comes back; absent when it does not, or nobody knows.
  * @typedef {{ kind: "json" | "text" | "binary", data: unknown, id?: string, ts?: number, seq?: number,
- *   replayed?: boolean, isBroadcast?: boolean }} Message
+ *   replayed?: boolean, isBroadcast?: boolean, group?: string }} Message
  *   `data` is text for "text", base64 for "binary"; a raw socket gives its text as it came, as "text".
  * @typedef {import("../protocol/frames.ts").GapFrame | import("../protocol/frames.ts").BroadcastGapFrame} Gap
  * @typedef {{ state(state: State): void, message(message: Message): void, gap(gap: Gap): void,
- *   hello(hello: { conn: string, node: string }): void }} Listener
+ *   hello(hello: { conn: string, node: string }): void,
+ *   frame(direction: "up" | "down", data: unknown): void }} Listener
+ *   `frame`: what went over the wire, as it is.
  * @typedef {{ open(): void, close(): void }} UserSocket
  *   `open` opens it, at once also when it was waiting to come back; does nothing while it is open. `close` closes
  *   it for good, or stops it from coming back; it can be opened again.
@@ -84,6 +86,7 @@ export class FramedSocket {
         resume: this.#position,
         resumeBroadcasts: this.#broadcastPosition,
         parse: this.#parse,
+        WebSocket: tapped(listener),
       });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
@@ -148,7 +151,7 @@ export class RawSocket {
     const origin = location.origin.replace(/^http/, "ws");
     const token = accessOf(this.#username);
     const query = token === undefined ? `?${new URLSearchParams({ username: this.#username })}` : "";
-    const socket = new WebSocket(`${origin}/ws${query}`);
+    const socket = new (tapped(this.#listener))(`${origin}/ws${query}`);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     // Its first frame has no place for a name.
@@ -199,15 +202,34 @@ export class RawSocket {
   }
 }
 
+/** A WebSocket that shows what goes through it. */
+function tapped(/** @type {Listener} */ listener) {
+  return class extends WebSocket {
+    /** @param {string} url @param {string[]} [protocols] */
+    constructor(url, protocols) {
+      super(url, protocols);
+      this.addEventListener("message", ({ data }) => listener.frame("down", data));
+    }
+
+    /** @override */
+    send(/** @type {string} */ data) {
+      listener.frame("up", data);
+      super.send(data);
+    }
+  };
+}
+
 function refusalOf(/** @type {string} */ username) {
   return `Refused, or no answer: the token must be one for ${username}, and still good`;
 }
 
 /** @returns {Message} */
-function readMessage(/** @type {import("../client/mod.ts").Message} */ { data, id, ts, seq, replayed }) {
+function readMessage(
+  /** @type {import("../client/mod.ts").Message} */ { data, id, ts, seq, replayed, group },
+) {
   const isBytes = data instanceof Uint8Array;
   const kind = isBytes ? "binary" : typeof data === "string" ? "text" : "json";
-  return { kind, data: isBytes ? base64(data) : data, id, ts, seq, replayed };
+  return { kind, data: isBytes ? base64(data) : data, id, ts, seq, replayed, group };
 }
 
 function base64(/** @type {Uint8Array} */ bytes) {

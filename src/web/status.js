@@ -2,15 +2,21 @@
  * The top bar and the notices: asks `/readyz` while the page is visible and says in words what it learns.
  */
 import { showAccess } from "./access.js";
-import { byId, setText } from "./dom.js";
+import { byId, clockOf, setText } from "./dom.js";
 
 const EVERY_MS = 10_000;
 
+/** When something was heard of the service the last time, in Unix milliseconds. */
+let heardAt = Date.now();
+
 /**
  * Keeps the bar true from now on.
- * @returns {() => void} Asks soon: for changes that the page itself has caused. Many calls make one question.
+ * @param {(readiness: Readiness) => void} first Hears what comes first.
+ * @returns {{ refresh: () => void, show: (readiness: Readiness) => void, ask: () => void }}
+ *   `refresh` asks soon: for changes that the page itself has caused. Many calls make one question. `show` is told what
+ *   came by another way, so that it need not be asked for; `ask` asks now.
  */
-export function watchService() {
+export function watchService(first) {
   /** @type {number | undefined} */
   let timer;
   let asking = false;
@@ -19,7 +25,9 @@ export function watchService() {
     clearTimeout(timer);
     if (asking) return;
     asking = true;
-    show(await readiness());
+    const answer = await readiness();
+    show(answer);
+    if (typeof answer !== "string") tellFirst(answer);
     asking = false;
     if (document.visibilityState === "visible") timer = setTimeout(ask, EVERY_MS);
   }
@@ -31,11 +39,26 @@ export function watchService() {
   addEventListener("focus", ask);
   addEventListener("online", ask);
   document.addEventListener("visibilitychange", whenVisible);
+
+  /** @type {typeof first | undefined} */
+  let waiting = first;
+  function tellFirst(/** @type {Readiness} */ answer) {
+    waiting?.(answer);
+    waiting = undefined;
+  }
   ask();
 
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(ask, 250);
+  return {
+    ask,
+    refresh() {
+      clearTimeout(timer);
+      timer = setTimeout(ask, 250);
+    },
+    show(answer) {
+      clearTimeout(timer);
+      timer = setTimeout(ask, EVERY_MS);
+      show(answer);
+    },
   };
 }
 
@@ -60,10 +83,14 @@ function show(/** @type {Readiness | string} */ answer) {
     setText(byId("service-state"), "Unreachable");
     // What was true of it may not be any more.
     setText(byId("service-connections"), "–");
-    setText(down, `${answer}. Asking again every ${EVERY_MS / 1000} s.`);
+    setText(
+      down,
+      `${answer}: it did for the last time at ${clockOf(heardAt)}. Asking again every ${EVERY_MS / 1000} s.`,
+    );
     down.hidden = false;
     return;
   }
+  heardAt = Date.now();
   byId("service").dataset.state = answer.ready ? "ready" : "down";
   setText(byId("service-state"), answer.ready ? "Ready" : "Not ready");
   setText(byId("service-node"), String(answer.node));

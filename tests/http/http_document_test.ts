@@ -183,6 +183,8 @@ const CLOSE = "DELETE /v1/users/{username}/connections";
 const CONNECTIONS = "GET /v1/users/{username}/connections";
 const CLOSE_ONE = "DELETE /v1/users/{username}/connections/{conn}";
 const NODES = "GET /v1/nodes";
+const STATS = "GET /v1/stats";
+const DOCTOR = "GET /v1/doctor";
 const BATCH = "POST /v1/messages";
 const BROADCAST = "POST /v1/broadcast";
 const GROUP = "/v1/groups/{group}";
@@ -314,6 +316,13 @@ const CALLS: Call[] = [
   ...refused(CLOSE_ONE),
   { to: NODES, status: 200 },
   ...refused(NODES),
+  { to: STATS, status: 200 },
+  { to: STATS, status: 429, isBusy: true },
+  { to: DOCTOR, status: 200 },
+  { to: DOCTOR, status: 404, isBusy: true },
+  // They are answered also where Redis is away, and then say so.
+  ...[STATS, DOCTOR].flatMap((to) => refused(to).filter(({ isCutOff }) => !isCutOff)),
+  { to: STATS, status: 200, isCutOff: true },
   { to: SEND, status: 401, body: "1", isClosed: true },
   { to: BATCH, status: 401, body: ITEMS, isClosed: true },
   { to: USER, status: 401, isClosed: true },
@@ -416,7 +425,7 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   await using service = await Service.start({
     USERWIRE_BODY_TIMEOUT_S: "1",
     USERWIRE_MAX_HEADER_BYTES: String(MAX_HEADER_BYTES),
-  });
+  }, { look: () => Promise.resolve([{ check: "deno", state: "ok", says: "version 2" }]) });
   await using closed = await Service.start({ USERWIRE_API_KEYS_FILE: "/dev/null" });
   await using cutOff = await Service.start({ REDIS_URL: "redis://127.0.0.1:1" });
   using port = OwnPort.take();
@@ -431,6 +440,7 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
     USERWIRE_MAX_CONNECTIONS_PER_USER: "1",
   });
   await using dave = await openClient(busy.socketUrl("dave"), "userwire.v1");
+  await using _watching = await holdStats(busy);
   await using _sending = await holdGroupSend(busy, dave);
   const document = await readDocument(service);
   const documented = operationsOf(document);
@@ -488,6 +498,15 @@ Deno.test("Every call answers with each status that /openapi.json names, and as 
   const tried = new Set(CALLS.map(({ to, status }) => `${to} ${status}`));
   assertEquals(named.filter((answer) => !tried.has(answer)), [], "each documented answer has a call above");
 });
+
+/** Opens as many streams of numbers as there may be. */
+async function holdStats(service: Service): Promise<AsyncDisposable> {
+  const streams = new AsyncDisposableStack();
+  for (let i = 0; i < 16; i++) {
+    streams.use(await SseClient.open(new URL("/v1/stats", service.server.url)));
+  }
+  return streams;
+}
 
 /** Sends to the group "busy", and waits for a client that acknowledges nothing until this is disposed of. */
 async function holdGroupSend(service: Service, dave: WsClient): Promise<AsyncDisposable> {

@@ -203,7 +203,7 @@ Deno.test({
         ...CLOSED,
         USERWIRE_API_KEYS: `${KEY.line},${READER.line}`,
       });
-      const page = await openPage(browser, service.server.url);
+      const page = await openPage(browser, `${service.server.url}#try`);
       await page.getByLabel("API key").fill(READER.key);
       for (const wire of ["userwire.v1", "raw"]) {
         await connectAs(page, "alice", wire);
@@ -218,7 +218,7 @@ Deno.test({
 /** Alice's token is in the field: what cards of either name say and get. */
 async function connectWithHerToken(browser: Browser): Promise<void> {
   await using service = await Service.start(CLOSED);
-  const page = await openPage(browser, service.server.url);
+  const page = await openPage(browser, `${service.server.url}#try`);
   const card = (name: string) => page.getByRole("article", { name, exact: true });
   await page.getByLabel("API key").fill(KEY.key);
   await page.getByLabel("Token").fill(await tokenFor("alice"));
@@ -252,7 +252,7 @@ async function connectAs(page: Page, username: string, wire: string): Promise<vo
 /** Connects on both wires, sends, and looks for secrets where none may be. */
 async function connectFromPage(browser: Browser, { withToken }: { withToken: boolean }): Promise<void> {
   await using service = await Service.start(CLOSED);
-  const page = await openPage(browser, service.server.url);
+  const page = await openPage(browser, `${service.server.url}#try`);
   const tickets: string[] = [];
   page.on("response", async (response) => {
     if (response.url().endsWith("/v1/tickets")) tickets.push((await response.json()).ticket);

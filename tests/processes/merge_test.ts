@@ -1,25 +1,13 @@
 /** Metrics of several processes as one text. */
 import { assertEquals } from "@std/assert";
-import { Metrics } from "../../src/metrics/metrics.ts";
 import { mergeMetrics } from "../../src/processes/merge.ts";
+import { bareMetrics } from "../../testkit/bare_metrics.ts";
 import { parseMetrics } from "../../testkit/metrics_text.ts";
 
-function metrics(version: string): Metrics {
-  return new Metrics({
-    version,
-    isBrokerAvailable: () => true,
-    redisReconnects: () => 0,
-    files: { count: 3, limit: undefined },
-    lostSockets: () => 0,
-    lostLines: () => 0,
-    certificateEnds: () => ({}),
-    refusals: [],
-    webhookTypes: [],
-  });
-}
+const metricsOf = (version: string) => bareMetrics({ version, files: { count: 3, limit: undefined } });
 
 Deno.test("A merged text has each family once, and each sample of each process with its number", () => {
-  const one = metrics("1"), two = metrics("2");
+  const one = metricsOf("1"), two = metricsOf("2");
   one.onOpen("v1");
   one.onAnswer(0.002);
   two.onClose("v1", 1000);

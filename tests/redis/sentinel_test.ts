@@ -112,7 +112,10 @@ redisTest(
     await using wire = await TcpProxy.start(master.port);
     let isBack = false, isSeen = false;
     // Nobody hears of the change but who asks after a connection to the old place.
-    const place = () => (isSeen ||= isBack && wire.connections > 0) ? replica.port : wire.port;
+    const place = () => {
+      isSeen ||= isBack && wire.connections > 0;
+      return isSeen ? replica.port : wire.port;
+    };
     await using sentinel = new FakeSentinel(place, 1);
     await using service = await Service.start({ REDIS_URL: `redis+sentinel://${sentinel.place}/main` });
     await until(async () => (await service.readiness()).status === 200, "the service to be ready", 10_000);

@@ -267,5 +267,8 @@ Deno.test("Server.shutdown may be called any number of times, and a drain of no 
 Deno.test("A signal that was aborted before the start ends the service as soon as it has started", async () => {
   using logs = new TempFolder("aborted");
   const config = loadConfig({ env: { PORT: "0", USERWIRE_DRAIN_S: "0", LOG_DIR: logs.path } });
-  assertEquals(await withDeadline(serve(config, AbortSignal.abort()), 10_000, "the service to end"), 0);
+  assertEquals(
+    await withDeadline(serve(config, { stop: AbortSignal.abort() }), 10_000, "the service to end"),
+    0,
+  );
 });

@@ -14,7 +14,7 @@ Deno.test("Service outlives exceptions that nobody catches, also those that can'
     const dir = ${JSON.stringify(dir)};
     const stop = new AbortController();
     const env = { PORT: "0", USERWIRE_NODE: "faulty", USERWIRE_DRAIN_S: "0", LOG_DIR: dir };
-    const ended = serve(loadConfig({ env, flags: {} }), stop.signal);
+    const ended = serve(loadConfig({ env, flags: {} }), { stop: stop.signal });
     Promise.reject(Object.create(null));
     setTimeout(() => { throw Object.create(null); });
     setTimeout(() => { throw new Error("plain"); });

@@ -1,24 +1,15 @@
 /** The requests of one connection in orders of events that real sockets meet only by chance. */
 import { assertEquals } from "@std/assert";
-import { Metrics } from "../../src/metrics/metrics.ts";
 import type { ReadRequest, ReplyFrame } from "../../src/protocol/frames.ts";
 import { type Answer, MAX_UNDER_WAY, Requests } from "../../src/requests/requests.ts";
 import { RequestLine } from "../../src/session/request_line.ts";
+import { bareMetrics } from "../../testkit/bare_metrics.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
-
-function metrics(): Metrics {
-  const files = { count: 0, limit: undefined };
-  return new Metrics({
-    ...{ version: "0", isBrokerAvailable: () => true, redisReconnects: () => 0 },
-    ...{ files, lostSockets: () => 0, lostLines: () => 0, certificateEnds: () => ({}) },
-    ...{ refusals: [], webhookTypes: [] },
-  });
-}
 
 /** A backend that answers when the test says so. */
 class Desk {
   readonly asked: { id: string; signal: AbortSignal; answer(answer: Answer): void }[] = [];
-  readonly metrics = metrics();
+  readonly metrics = bareMetrics();
   readonly requests = new Requests({
     respond: ({ id }, signal) =>
       new Promise((resolve) => this.asked.push({ id, signal, answer: (answer) => resolve(answer) })),

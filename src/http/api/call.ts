@@ -17,8 +17,9 @@ import type { EventStreams } from "../event_stream.ts";
 import type { ConnectionInfo } from "../../net/connection_info.ts";
 import type { OwnHost } from "../../net/own_host.ts";
 import type { Draining } from "../../session/draining.ts";
+import type { StatsStreams } from "../stats_streams.ts";
 import { type Effect, type Problem, problem } from "../problem.ts";
-import type { NodeState, Readiness } from "./shapes.ts";
+import type { Finding, NodeState, Readiness } from "./shapes.ts";
 
 /** What calls are answered with. */
 export interface Api {
@@ -45,6 +46,10 @@ export interface Api {
   readonly log: Log;
   /** Connections by server-sent events. */
   readonly streams: Pick<EventStreams, "open" | "take">;
+  /** The numbers of this node as they come. */
+  readonly stats: Pick<StatsStreams, "open">;
+  /** Looks at the set-up of this node, of so many; undefined where the program that holds the service has no doctor. */
+  readonly look: ((nodes: number) => Promise<readonly Finding[]>) | undefined;
   /** The only name by which is called what concerns one of several processes; undefined for all. */
   readonly opsHost: OwnHost | undefined;
   readonly levels: LogLevels;

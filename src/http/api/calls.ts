@@ -4,6 +4,7 @@ import { broadcast } from "./broadcast.ts";
 import type { Call } from "./call.ts";
 import { closeConnection, closeConnections, connections } from "./connections.ts";
 import { drainState, startDrain, stopDrain } from "./drain.ts";
+import { doctor } from "./doctor.ts";
 import { openStream, postToStream } from "./events.ts";
 import { groupSend } from "./group_messages.ts";
 import { changeGroup, deleteGroup, group, members, putGroup, putMember, removeMember } from "./groups.ts";
@@ -13,6 +14,7 @@ import { nodes } from "./nodes.ts";
 import { health, metrics, ready } from "./ops.ts";
 import { revocations } from "./revocations.ts";
 import { send } from "./send.ts";
+import { stats } from "./stats.ts";
 import { tickets } from "./tickets.ts";
 import { leaveGroups, userGroups } from "./user_groups.ts";
 import { online, user, userHead } from "./users.ts";
@@ -32,6 +34,8 @@ export const CALLS: readonly Call[] = [
   closeConnections,
   closeConnection,
   nodes,
+  stats,
+  doctor,
   openStream,
   postToStream,
   groupSend,

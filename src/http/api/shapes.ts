@@ -121,6 +121,14 @@ export const Node = z.object({
 
 export type NodeState = z.infer<typeof Node>;
 
+/** One thing that was looked at. */
+export interface Finding {
+  readonly check: string;
+  readonly state: "ok" | "warning" | "fault";
+  readonly says: string;
+  readonly remedy?: string;
+}
+
 export const Problem = z.object({
   type: z.string().openapi({ example: "urn:userwire:problem:invalid_username" }),
   title: z.string(),
