@@ -218,6 +218,16 @@ export const CASES: Readonly<Record<string, readonly Case[]>> = {
   ],
   UserwireSubscriptionsLost: [
     counted("alone", { [interruptions]: ONCE, [reconnects]: NEVER }, 5, ONE),
+    counted(
+      "while Redis is away",
+      {
+        [interruptions]: ONCE,
+        [reconnects]: NEVER,
+        [available]: "1 1 0+0x20",
+      },
+      5,
+      NONE,
+    ),
     counted("with all of Redis", { [interruptions]: ONCE, [reconnects]: "0 0 1+0x20" }, 5, NONE),
   ],
   UserwireWarnings: [
