@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertNotMatch } from "@std/assert";
 import type { Finding } from "../../src/doctor/finding.ts";
 import { lookAt } from "../../src/doctor/redis.ts";
+import { until } from "../../testkit/deadline.ts";
 import { Terminal } from "../../testkit/cli_terminal.ts";
 import { loadConfig } from "../../testkit/config.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -94,6 +95,14 @@ redisTest("A Redis as docs/redis.md has it is well, and each setting that is not
     assertMatch(wrong[0]!.says, /Redis is (?:a replica|loading)/);
   });
   await t.step("nobody", async () => {
+    // It was told to write a log anew, and does not end before that is done: it forgets that it was asked to.
+    await until(
+      async () =>
+        /rewrite_in_progress:0\r\naof_rewrite_scheduled:0/.test(
+          String(await redis.cli("INFO", "persistence")),
+        ),
+      "Redis to have written its log",
+    );
     await redis.stop();
     const { code, wrong } = await doctor(redis.url);
     assertEquals([code, wrong.length, wrong[0]!.state], [2, 1, "fault"]);

@@ -12,6 +12,7 @@ import { X509Certificate } from "node:crypto";
 import { Certificates } from "../../testkit/certificates.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
+import { ENV, MANY, openStalled, sendMany } from "../../testkit/slow_readers.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 import denoJson from "../../deno.json" with { type: "json" };
 
@@ -288,4 +289,19 @@ Deno.test("Metrics are all in docs/metrics.md, and no others", async () => {
   const described = [...page.matchAll(/^\| `(\w+)`\s+\| (\w+)/gm)].map(([, name, type]) => `${name} ${type}`);
   const there = [...text.matchAll(/^# TYPE (.+)$/gm)].map(([, type]) => type!);
   assertEquals(described.sort(), there.sort());
+});
+
+Deno.test("Metrics say how many connections lag, until their clients read again or are gone", async () => {
+  await using service = await Service.start(ENV);
+  const lagging = async () => (await read(service)).of("connections_lagging");
+  await using reads = await openStalled(service);
+  await using leaves = await openStalled(service);
+  assertEquals(await lagging(), 0);
+  const { publisher } = service.server.app;
+  await sendMany(publisher, MANY);
+  assertEquals(await lagging(), 2);
+  await leaves.reset();
+  await until(async () => await lagging() === 1, "the one that left to be gone");
+  reads.resumeReading();
+  await until(async () => await lagging() === 0, "the other to have read");
 });
