@@ -156,6 +156,12 @@ export const ROWS: Readonly<Record<string, readonly Panel[]>> = {
       unit: "cps",
       lines: [[perSecond("userwire_connections_closed_total", "instance", 'code="4508"'), "{{instance}}"]],
     },
+    {
+      title: "Clients that take no more",
+      description: "Connections for which messages wait just now, by node. UserwireSlowReaders",
+      unit: "short",
+      lines: [[gauge("userwire_connections_lagging"), "{{instance}}"]],
+    },
   ],
   Redis: [
     {
