@@ -43,9 +43,9 @@ export function fateOfCopies(
   handed: readonly Handed[],
   circumstances: Circumstances,
 ): Fate {
-  if (handed.length === 1) return "received";
-  if (circumstances.excuses(sent, handed)) return "again after loss";
-  return isAgainAfterSetBack(handed) ? "again after set back" : "doubled";
+  const own = handed.filter((copy, i) => !isAgainAfterSetBack(copy, handed.slice(0, i)));
+  if (own.length === 1) return handed.length === 1 ? "received" : "again after set back";
+  return circumstances.excuses(sent, own) ? "again after loss" : "doubled";
 }
 
 /**
@@ -73,14 +73,11 @@ export function epochsOf(sends: Iterable<Accepted>): ReadonlyMap<string, number>
 }
 
 /**
- * Whether each copy came under the same number, and the client had been led back before each further one. The epoch may have
- * gone on from the one in which it came first.
+ * Whether a copy is one of those before it, which came again under the same number, since the client had been led back. The
+ * epoch may have gone on from the one in which it came first.
  */
-function isAgainAfterSetBack(handed: readonly Handed[]): boolean {
-  return handed.slice(1).every(({ seq, setBacks }, i) => {
-    const before = handed[i]!;
-    return seq === before.seq && setBacks > before.setBacks;
-  });
+function isAgainAfterSetBack({ seq, setBacks }: Handed, earlier: readonly Handed[]): boolean {
+  return earlier.some((before) => before.seq === seq && before.setBacks < setBacks);
 }
 
 export function at(places: readonly Handed[]): string {
