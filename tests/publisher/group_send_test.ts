@@ -129,6 +129,26 @@ redisTest(
   },
 );
 
+redisTest(
+  "A group that goes away in the middle of a send has not been sent to, and is gone on with when it is put again",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using t = await GroupPublisher.open(redis.url);
+    await t.group("team", MEMBERS);
+    const members = "userwire:{userwire:group:team}:members";
+    t.afterPage = async (page) => void (page === 2 && await redis.cli("DEL", members));
+    const broken = await t.publisher.sendToGroup("team", 1, KEY).catch((error) => error);
+    assert(broken instanceof GroupSendBrokenError, String(broken));
+    assertEquals([broken.done, broken.of], [200, 450]);
+    assertMatch(broken.message, /^The group was deleted, or lost .*; 200 of 450 members/);
+    await assertRejects(() => t.publisher.sendToGroup("team", 1, KEY), GroupNotFoundError);
+    await t.publisher.groups.put("team", MEMBERS);
+    const result = await t.publisher.sendToGroup("team", 1, KEY);
+    assertEquals([result.users, result.stored], [450, 450]);
+    for (const { last } of await t.histories(MEMBERS)) assertEquals(last, 1);
+  },
+);
+
 redisTest("A member whose keys another program holds is counted, and the others have theirs", async () => {
   await using redis = await RedisServer.start();
   await using t = await GroupPublisher.open(redis.url);
