@@ -189,7 +189,8 @@ function footOf(
     `handshake was answered. Servers, Redis and the load generator (up to ${
       busy.toFixed(2)
     } of a core) share ` +
-    `the machine; the load average at the end was ${load()}.`;
+    `the machine; the load average at the end was ${load()}. Batches, lines and the Redis function beside single sends: ` +
+    "`deno task rates`.";
 }
 
 /** What Userwire itself did wrong in any run. */

@@ -48,6 +48,7 @@ const LONG = [
   "broker/broker_redis_shared_test.ts",
   "http/turnstile_test.ts",
   "server/shutdown_test.ts",
+  "publisher/mixed_sends_test.ts",
   "publisher/group_send_test.ts",
   "http/openapi_client_test.ts",
   "history/history_redis_topologies_test.ts",

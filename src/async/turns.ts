@@ -33,12 +33,13 @@ export class Turns {
     const pieces: Piece[] = [];
     const run = <T>(work: () => Promise<T>, bytes: number, sends = 1): Promise<T> => {
       const { promise, resolve, reject } = Promise.withResolvers<T>();
-      const ended = () => {
+      const ended = <R>(tell: (result: R) => void) => (result: R) => {
+        tell(result);
         this.#bytes -= bytes;
         this.#sends -= sends;
         this.#next();
       };
-      pieces.push({ bytes, sends, begin: () => void work().then(resolve, reject).finally(ended) });
+      pieces.push({ bytes, sends, begin: () => void work().then(ended(resolve), ended(reject)) });
       this.#waiting.add(pieces);
       this.#next();
       return promise;

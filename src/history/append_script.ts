@@ -109,7 +109,7 @@ ${isOfGroup ? OF_GROUP : ""}
 -- All that can fail comes before the payload is out. When it does, what was done is undone: either all of it or nothing.
 -- None of these commands answers with a table, unless it is an error.
 local failed
-local seq, kept_epoch, payload, tag = '', '', '', ''
+local seq, kept_epoch, payload, tag, mark = '', '', '', '', ''
 local is_counted, is_stored, is_remembered, was, left, former_before
 if count > 0 then
   ${clock}
@@ -117,15 +117,16 @@ if count > 0 then
   -- How long the history lives on; -2 for none. A new position begins with none. Redis knows it, too: the position is read anyway.
   local ends = tonumber(before[5])
   if not before[1] then left = -2 elseif ends then left = ends - now else left = redis.call('PTTL', history) end
-  local keep, slack = math.max(ttl, left), ${slackOf("ttl")}
+  local keep = left > ttl and left or ttl
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%d', tonumber(last) + 1)
   -- Four characters tell the epoch, four the message.
   tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
+  mark = seq .. '.' .. tag
   payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
   kept_epoch = epoch
-  ${unlessFailed("'HSET', position, 'seq', seq, 'tag', seq .. '.' .. tag", "is_counted = true")}
+  ${unlessFailed("'HSET', position, 'seq', seq, 'tag', mark", "is_counted = true")}
   if keeps_it and left ~= -2 then
     if string.byte(tag, 8) % ${CUT_ONE_IN} == 0 then
       ${unlessFailed(ADD_AND_CUT, "if reply then is_stored = true else left = -2 end")}
@@ -150,6 +151,7 @@ if count > 0 then
   end
   -- The position ends a counter's life after the history: so it need not be looked at.
   if left < ttl then
+    local slack = ${slackOf("ttl")}
     ${unlessFailed("'PEXPIRE', history, keep + slack")}
     ${unlessFailed("'PEXPIRE', position, counter_ttl + keep + slack")}
     ${unlessFailed("'HSET', position, 'ends', string.format('%d', now + keep + slack)")}
@@ -195,7 +197,7 @@ if failed then
   end
   return failed and {'unknown', why.err} or why
 end
-return {'appended', id, seq, kept_epoch, reached, tag}
+return {'appended', id, seq, kept_epoch, reached, tag${isOfGroup ? ", mark" : ""}}
 `;
 
 const append = (words: PubSubWords) => `

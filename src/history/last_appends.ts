@@ -30,8 +30,29 @@ export class LastAppends {
    * @param reached How many subscriptions got the message.
    */
   note(channel: string, seq: number, tag: string, reached: number): void {
+    this.#note(channel, `${seq}.${tag}${reached === 0 ? "!" : ""}`);
+  }
+
+  /**
+   * A page of them was answered.
+   * @param marks As `PageReply` has them.
+   */
+  noteEach(channels: readonly string[], marks: string): void {
+    let at = 0;
+    for (const channel of channels) {
+      const space = marks.indexOf(" ", at);
+      let end = space < 0 ? marks.length : space;
+      const mark = marks.slice(at, end);
+      const isToNobody = marks.startsWith(" !", end);
+      if (isToNobody) end += 2;
+      at = end + 1;
+      if (mark !== "-") this.#note(channel, isToNobody ? `${mark}!` : mark);
+    }
+  }
+
+  #note(channel: string, append: string): void {
     this.#appends.delete(channel);
-    this.#appends.set(channel, `${seq}.${tag}${reached === 0 ? "!" : ""}`);
+    this.#appends.set(channel, append);
     if (this.#appends.size > MAX_REMEMBERED) this.#appends.delete(this.#appends.keys().next().value!);
   }
 }

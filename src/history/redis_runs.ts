@@ -24,6 +24,7 @@ import {
   sumOf,
   type Tally,
 } from "./history.ts";
+import type { LastAppends } from "./last_appends.ts";
 import { APPEND_PAGE, type PageReply } from "./page_script.ts";
 import { LEAVE_RUN, NOTE_RUN, OPEN_RUN } from "./run_scripts.ts";
 import type { Timeline } from "./timeline.ts";
@@ -33,6 +34,7 @@ export interface RunHost {
   readonly redis: Redis;
   readonly timeline: Timeline;
   readonly limits: HistoryLimits;
+  readonly remembered: LastAppends;
   /** Whether it is a part of a cluster. */
   readonly isPart: boolean;
   /** The arguments that every script that appends begins with. */
@@ -116,7 +118,7 @@ export class RedisRuns {
       if (!(reason instanceof BrokerUnavailableError)) throw reason;
       return { tally: NOTHING_DONE, left: channels, reason };
     }
-    const [, sums, , , , ...refused] = reply;
+    const [, sums, , , , , ...refused] = reply;
     const left: string[] = [];
     let said = "";
     for (let i = 0; i < refused.length; i += 2) {
@@ -163,7 +165,7 @@ export class RedisRuns {
     options: PageOptions,
     kept?: { readonly run: Run; readonly page: RunPage },
   ): Promise<PageReply> {
-    const { timeline, redis } = this.#host;
+    const { timeline, redis, remembered } = this.#host;
     const names = channels.map((channel) => timeline.elsewhere(channel));
     // Of several slots none can be named beforehand.
     const areNamed = !this.#host.isPart || channels.length === 1;
@@ -171,6 +173,8 @@ export class RedisRuns {
     const first = kept
       ? [timeline.markKey ?? runKey(kept.run.name), runKey(kept.run.name)]
       : keys.slice(0, 1);
+    const known = channels.map((channel) => remembered.of(channel));
+    const remembers = known.some((append) => append !== "");
     const run = () =>
       redis.evaluate(APPEND_PAGE, [...first, ...keys], [
         ...this.#host.message(message, options),
@@ -184,10 +188,13 @@ export class RedisRuns {
         newEpochs(channels.length),
         names.find((name) => name !== "") ?? "",
         names.map((name) => name === "" ? "0" : "1").join(""),
+        remembers ? "1" : "0",
         ...channels,
+        ...(remembers ? known : []),
       ]);
     const reply = await this.#host.onData(run) as PageReply;
-    const [outcome, , last, seq, tag] = reply;
+    const [outcome, , last, seq, tag, marks] = reply;
+    if (outcome === "noted" && marks !== "") remembered.noteEach(channels, marks);
     if (outcome === "noted" && last !== "" && tag !== undefined && tag !== "") {
       const isFirst = timeline.appended(channels[Number(last) - 1]!, Number(seq), tag);
       if (isFirst) void redis.lookNow();

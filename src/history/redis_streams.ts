@@ -106,6 +106,7 @@ export class RedisStreamsHistory implements History {
       timeline: this.#timeline,
       limits: this.limits,
       isPart: options.part !== undefined,
+      remembered: this.#remembered,
       message: (message, options) => this.#message(message, options),
       onData: (run) => this.#onData(run),
     });

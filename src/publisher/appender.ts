@@ -11,8 +11,7 @@ import { resultOf, type SendResult } from "./send.ts";
 
 /** A send that goes out with others. */
 interface Waiting extends Send {
-  resolve(result: SendResult): void;
-  reject(reason: unknown): void;
+  resolve(result: PromiseSettledResult<SendResult>): void;
 }
 
 /** Redis does nothing else while it takes so many, for a millisecond or two. */
@@ -55,16 +54,22 @@ export class Appender {
 
   /**
    * One of many messages that come close together: those of one turn of the event loop go to the history at once, which
-   * takes a part of what each would cost alone. @throws as `append`.
+   * takes a part of what each would cost alone. It never rejects: each promise less is felt where there are thousands.
    */
-  appendAmongMany(channel: string, message: OutgoingMessage, options: AppendOptions): Promise<SendResult> {
-    if (!this.#history.appendEach) return this.append(channel, message, options);
-    const { promise, resolve, reject } = Promise.withResolvers<SendResult>();
+  async #appendAmongMany(
+    channel: string,
+    message: OutgoingMessage,
+    options: AppendOptions,
+  ): Promise<PromiseSettledResult<SendResult>> {
+    if (!this.#history.appendEach) {
+      return (await Promise.allSettled([this.append(channel, message, options)]))[0];
+    }
+    const { promise, resolve } = Promise.withResolvers<PromiseSettledResult<SendResult>>();
     if (this.#waiting.length === 0) setImmediate(() => void this.#flush());
-    this.#waiting.push({ channel, message, options, resolve, reject });
+    this.#waiting.push({ channel, message, options, resolve });
     this.#waitingBytes += message.head.length + message.tail.length;
     if (this.#waiting.length >= MAX_EACH || this.#waitingBytes >= MAX_EACH_BYTES) void this.#flush();
-    return promise;
+    return await promise;
   }
 
   /** Sends what waits. Each of them is told what became of it. */
@@ -72,20 +77,16 @@ export class Appender {
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#waitingBytes = 0;
-    const open = waiting.filter(({ channel, reject }) => {
+    const open = waiting.filter(({ channel, resolve }) => {
       const reason = this.#broker.unavailable(channel);
       if (reason === undefined) return true;
       this.count("unavailable");
-      reject(new BrokerUnavailableError(reason));
+      resolve({ status: "rejected", reason: new BrokerUnavailableError(reason) });
       return false;
     });
     if (open.length === 0) return;
     const appended = await this.#timed(open, () => this.#history.appendEach!(open));
-    for (const [i, one] of appended.entries()) {
-      const settled = this.#told(one);
-      if (settled.status === "fulfilled") open[i]!.resolve(settled.value);
-      else open[i]!.reject(settled.reason);
-    }
+    for (const [i, one] of appended.entries()) open[i]!.resolve(this.#told(one));
   }
 
   /** One message for each of several channels, in one step for all of them. */
@@ -94,9 +95,7 @@ export class Appender {
     message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    if (channels.length === 1) {
-      return await Promise.allSettled([this.appendAmongMany(channels[0]!, message, options)]);
-    }
+    if (channels.length === 1) return [await this.#appendAmongMany(channels[0]!, message, options)];
     // What came before it in the same line goes first.
     void this.#flush();
     const reasons = channels.map((channel) => this.#broker.unavailable(channel));

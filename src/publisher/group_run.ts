@@ -57,6 +57,7 @@ export interface GroupRunOptions {
 /** How long part of a cluster may be away in the middle of a send, before it is broken off. */
 const PATIENCE_MS = 10_000;
 const AGAIN_MS = 100;
+const GONE = "The group was deleted, or lost with data of Redis, while it was sent to";
 
 export class GroupRun {
   readonly #send: GroupSend;
@@ -148,14 +149,13 @@ export class GroupRun {
     // Of several masters each has a portion to do.
     const members = await groups.page(group, run.cursor, size * spread);
     this.#assertSendable(members, bytes);
-    const names = members?.names ?? [];
+    const { names } = members;
     const users = names.filter((name) => name !== except && !run.beyond.has(channelOf(name, prefix)));
     const page: RunPage = {
       channels: users.map((name) => channelOf(name, prefix)),
       from: run.cursor,
       to: names.at(-1) ?? run.cursor,
-      // A group that has gone meanwhile has no more.
-      isLast: !members?.hasMore,
+      isLast: !members.hasMore,
     };
     const append = () => this.#append(page, message, bytes);
     const { unacked } = this.#send;
@@ -167,14 +167,19 @@ export class GroupRun {
     return page.isLast;
   }
 
-  /** @throws {GroupNotFoundError | GroupTooLargeError} before anything is sent. */
-  #assertSendable(members: MemberPage | undefined, bytes: number): void {
+  /**
+   * @throws {GroupNotFoundError | GroupTooLargeError} before anything is sent by this call.
+   * @throws {BrokerUnavailableError} when the group went away in the middle.
+   */
+  #assertSendable(members: MemberPage | undefined, bytes: number): asserts members {
     const { maxGroupUsers, maxFanoutBytes } = this.#options;
     const { group } = this.#send;
     const { cursor, tally } = this.#run!;
-    if (this.#of === 0) this.#of = members?.users ?? doneIn(tally);
+    if (!members && doneIn(this.own) === 0) throw groupNotFound(group);
+    // It may be lost and not deleted: to say that it has no more users would be to lose messages in silence.
+    if (!members) throw new BrokerUnavailableError(GONE, { outcome: "unknown" });
+    if (this.#of === 0) this.#of = members.users;
     if (cursor !== "" || doneIn(tally) > 0) return;
-    if (!members) throw groupNotFound(group);
     if (members.users > maxGroupUsers) {
       throw new GroupTooLargeError(
         `The group has ${members.users} users, and a message goes to at most ${maxGroupUsers}: raise ` +

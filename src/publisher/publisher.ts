@@ -152,13 +152,13 @@ export class Publisher extends Users implements AsyncDisposable {
     const bytes = outgoing.head.length + outgoing.tail.length;
     const size = Math.max(1, Math.min(PORTION_SENDS, Math.floor(PORTION_BYTES / bytes)));
     const channels = usernames.map((username) => this.channel(username));
-    const sending = [];
+    const sending: Promise<PromiseSettledResult<SendResult>[]>[] = [];
     for (let at = 0; at < channels.length; at += size) {
       const portion = channels.slice(at, at + size);
       const send = () => this.#appender.appendToAll(portion, outgoing, appendOptions);
       sending.push(line.run(send, portion.length * bytes, portion.length));
     }
-    return (await Promise.all(sending)).flat();
+    return sending.length === 1 ? await sending[0]! : (await Promise.all(sending)).flat();
   }
 
   /**

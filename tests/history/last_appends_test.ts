@@ -35,18 +35,35 @@ async function send(history: History, count = 1): Promise<{ epoch: string; seq: 
   return place;
 }
 
+const once = (history: History) => send(history);
+
+/** To a group of two, as a page. */
+async function sendPage(history: History, redis: RedisServer): Promise<{ epoch: string; seq: number }> {
+  const name = { channel: "userwire:group:team", key: crypto.randomUUID(), isKept: false };
+  const opened = await history.openRun(name, { id: "m", fingerprint: "" });
+  assert(opened.outcome === "open");
+  const page = { channels: ["bob", "alice"], from: "", to: "bob", isLast: true };
+  await history.appendPage(opened.run, page, outgoing("m"));
+  const [epoch, seq] = await redis.cli("HMGET", KEYS[0]!, "epoch", "seq") as string[];
+  return { epoch: epoch!, seq: Number(seq) };
+}
+
 const settled = (results: PromiseSettledResult<Parameters<typeof placeOf>[0]>[]) => {
   assert(results[0]!.status === "fulfilled");
   return placeOf(results[0]!.value);
 };
 
 /** Ways to touch a user's data. Each answers with the place that the user is at then. */
-const TOUCHES: Record<string, (history: History) => Promise<{ epoch: string; seq: number }>> = {
+const TOUCHES: Record<
+  string,
+  (history: History, redis: RedisServer) => Promise<{ epoch: string; seq: number }>
+> = {
   "an append": (history) => send(history),
   "an append to several users": async (history) =>
     settled(await history.appendToAll(["alice", "bob"], outgoing("m"))),
   "one of several appends": async (history) =>
     settled(await history.appendEach!([{ channel: "alice", message: outgoing("m"), options: {} }])),
+  "an append of a page": sendPage,
   "a read": async (history) => {
     const { epoch, last } = await history.since("alice", 0, 100);
     return { epoch, seq: last };
@@ -64,17 +81,19 @@ redisTest("A user's keys that were put back begin a new epoch of that user", asy
   try {
     for (const [what, touch] of Object.entries(TOUCHES)) {
       const adds = what.includes("append") ? 1 : 0;
-      for (const meanwhile of [0, 1, 2, 3]) {
-        await t.step(`at ${what}, after ${meanwhile} of others`, async () => {
+      for (const [meanwhile, lastly] of [0, 1, 2, 3].flatMap((n) => [[n, once], [n, sendPage]] as const)) {
+        const how = lastly === once ? "a message" : "a page";
+        await t.step(`at ${what}, after ${meanwhile} of others, where ${how} was lost`, async () => {
           await redis.cli("DEL", ...KEYS);
           await send(ours.history, 3);
           await copy(redis);
-          const last = await send(ours.history, 2);
+          await send(ours.history);
+          const last = await lastly(ours.history, redis);
           await putBack(redis);
           if (meanwhile > 0) {
             assertEquals(await send(theirs.history, meanwhile), { epoch: last.epoch, seq: 3 + meanwhile });
           }
-          const found = await touch(ours.history);
+          const found = await touch(ours.history, redis);
           assertNotEquals(found.epoch, last.epoch);
           assertEquals(found.seq, 3 + meanwhile + adds);
           // Nothing of the old one is vouched for: all that there is comes again.
@@ -99,9 +118,9 @@ redisTest("A user's data that is whole stays of one epoch, whoever appends to it
     const { epoch } = await send(ours.history, 3);
     for (const [what, touch] of Object.entries(TOUCHES)) {
       await t.step(`at ${what}`, async () => {
-        await touch(ours.history);
+        await touch(ours.history, redis);
         await send(theirs.history, 2);
-        assertEquals((await touch(ours.history)).epoch, epoch);
+        assertEquals((await touch(ours.history, redis)).epoch, epoch);
       });
     }
     await t.step("whose entries have left the history", async () => {
@@ -188,4 +207,19 @@ Deno.test("Of the users that were sent to, those who were sent to last are remem
   appends.note("one-more", 1, "tag", 1);
   assertEquals([appends.of("first"), appends.of("second")], ["2.later", ""]);
   assertEquals(appends.thoroughly("second"), "");
+});
+
+Deno.test("Of a page those are remembered who were numbered, and who of them got nothing", () => {
+  const appends = new LastAppends();
+  appends.note("d", 7, "tag", 1);
+  appends.noteEach(["a", "b", "c", "d", "e"], "1.tag 22.tag ! 3.tag - 4.tag !");
+  assertEquals(["a", "b", "c", "d", "e"].map((name) => appends.of(name)), [
+    "1.tag",
+    "22.tag!",
+    "3.tag",
+    "7.tag",
+    "4.tag!",
+  ]);
+  appends.noteEach(["a", "b"], "- 23.tag");
+  assertEquals([appends.of("a"), appends.of("b")], ["1.tag", "23.tag"]);
 });

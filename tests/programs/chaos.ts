@@ -168,11 +168,42 @@ function printBalance(results: readonly StageResult[], violations: readonly Viol
       "sent again because Redis lost the idempotency key",
       sum(({ sentAgainAfterLoss }) => sentAgainAfterLoss),
     ],
+    ...crowdRows(sum),
     ["seconds", Math.round((performance.now() - beginMs) / 1_000)],
   ];
   console.log(`\n| balance | |\n| --- | ---: |`);
   for (const [name, value] of rows) console.log(`| ${name} | ${value} |`);
   console.log(`| **violations** | **${violations.length}** |`);
+}
+
+function crowdRows(sum: (pick: (verdict: Verdict) => number) => number): [string, number | string][] {
+  const compared = sum(({ groups }) => groups.compared);
+  const bounded = sum(({ groups }) => groups.bounded);
+  const excused = sum(({ groups }) => groups.excused);
+  return [
+    ["sends to groups, to members with a client", of(sum, ({ groups }) => [groups.sends, groups.members])],
+    ["… received, told to be missing", of(sum, ({ groups }) => [groups.received, groups.told])],
+    ["… came again, and may", sum(({ groups }) => groups.again)],
+    ["… answers compared, with bounds, not", `${compared}, ${bounded}, ${excused}`],
+    ["broadcasts, to clients", of(sum, ({ broadcasts }) => [broadcasts.sends, broadcasts.clients])],
+    [
+      "… received, told to be missing",
+      of(sum, ({ broadcasts }) => [broadcasts.received, broadcasts.told]),
+    ],
+    ["… came again, and may", sum(({ broadcasts }) => broadcasts.again)],
+    [
+      "… answers compared, not",
+      of(sum, ({ broadcasts }) => [broadcasts.compared, broadcasts.excused]),
+    ],
+  ];
+}
+
+/** Two sums as one cell. */
+function of(
+  sum: (pick: (verdict: Verdict) => number) => number,
+  pick: (verdict: Verdict) => readonly [number, number],
+): string {
+  return `${sum((verdict) => pick(verdict)[0])}, ${sum((verdict) => pick(verdict)[1])}`;
 }
 
 function printViolations(results: readonly StageResult[], violations: readonly Violation[]): void {

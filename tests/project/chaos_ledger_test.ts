@@ -304,6 +304,22 @@ Deno.test("A message that came twice is excused when a gap led back within its e
   assertEquals(kinds(["e1.1"], 2), [0, "doubled"], "a gap that leads nowhere, and at another place");
 });
 
+Deno.test("A message that came twice, and may, comes as often again when a gap leads back", () => {
+  for (const tries of [1, 2]) {
+    const script = new Script();
+    const triedMs = script.nowMs;
+    script.also((ledger) => ledger.redisEvicted(triedMs));
+    script.get(1, 1);
+    script.get(2, 1);
+    script.send("e1.2", { triedMs, tries });
+    script.also((ledger) => ledger.putBack("alice"));
+    script.gap(3, "e2.0");
+    script.get(1, 1);
+    script.get(2, 1);
+    assertEquals(script.faults, tries === 1 ? ["doubled"] : []);
+  }
+});
+
 Deno.test("A count other than one, while the client was there all the time, is wrong", () => {
   for (const sockets of [0, 2, undefined]) {
     const script = new Script();

@@ -112,7 +112,11 @@ export class Book {
    * @param acceptedMs When the message was accepted.
    * @param sendOf The send with a number.
    */
-  isTold(message: Accepted, acceptedMs: number, sendOf: (n: number) => Accepted | undefined): boolean {
+  isTold(
+    message: Accepted,
+    acceptedMs: number,
+    sendOf: (n: number) => Pick<Accepted, "sentMs"> | undefined,
+  ): boolean {
     return this.#told.some(({ why, before, after, atMs, lastN }) => {
       if (acceptedMs > atMs) return false;
       const isOfOld = message.epoch === before.epoch;
@@ -122,6 +126,31 @@ export class Book {
       const last = lastN === undefined ? undefined : sendOf(lastN);
       return last === undefined || last.sentMs <= message.answeredMs;
     });
+  }
+
+  /**
+   * The same of a message whose place nobody was told, as of one to a group: of gaps of kind `epoch`, by the order in which
+   * sends were accepted.
+   */
+  isToldAnywhere(
+    { triedMs, answeredMs }: Pick<Accepted, "triedMs" | "answeredMs">,
+    sendOf: (n: number) => Pick<Accepted, "sentMs"> | undefined,
+  ): boolean {
+    return this.#told.some(({ why, atMs, lastN }) => {
+      if (why !== "epoch" || triedMs > atMs) return false;
+      const last = lastN === undefined ? undefined : sendOf(lastN);
+      return last === undefined || last.sentMs <= answeredMs;
+    });
+  }
+
+  /** The places that lie in gaps of kind `trimmed`, and when it was told of them. */
+  get trimmed(): { readonly place: string; readonly atMs: number }[] {
+    return this.#told.filter(({ why }) => why === "trimmed").flatMap(({ before, after, atMs }) =>
+      Array.from({ length: Math.max(0, after.seq - before.seq) }, (_, i) => ({
+        place: `${before.epoch}.${before.seq + i + 1}`,
+        atMs,
+      }))
+    );
   }
 
   /** What it was told around a time, as text. */

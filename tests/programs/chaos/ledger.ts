@@ -17,24 +17,26 @@
  * client has got a message that was sent after it. Only then may the answer be compared: in between nobody can say what
  * the true number was.
  */
-import type { GapFrame } from "../../../src/client/mod.ts";
-import { type Accepted, Book, type Handed } from "./book.ts";
+import type { BroadcastGapFrame, GapFrame } from "../../../src/client/mod.ts";
+import { type Accepted, Book } from "./book.ts";
+import { type Broadcast, type BroadcastVerdict, judgeBroadcasts } from "./broadcasts.ts";
+import { Circumstances } from "./circumstances.ts";
+import {
+  at,
+  describe,
+  epochsOf,
+  fateOf,
+  type FateOptions,
+  isPlaceOf,
+  type Kind,
+  type Violation,
+} from "./fate.ts";
+import { type GroupVerdict, judgeGroups, type ToGroup } from "./groups.ts";
 import { Spans } from "./spans.ts";
 
 export type { Accepted } from "./book.ts";
-
-/** A subscription that was replaced may be there beside the new one for so long. */
-export const CALM_BEFORE_MS = 500;
-/** A client may learn so much later than Redis that its connection is gone. */
-export const CALM_AFTER_MS = 500;
-
-/** A way in which the books don't balance. */
-export type Kind = "lost" | "doubled" | "disordered" | "misplaced" | "miscounted" | "other";
-
-export interface Violation {
-  readonly kind: Kind;
-  readonly text: string;
-}
+export { CALM_AFTER_MS, CALM_BEFORE_MS } from "./circumstances.ts";
+export type { Kind, Violation } from "./fate.ts";
 
 export interface Verdict {
   /** Messages to users with a client. */
@@ -55,23 +57,33 @@ export interface Verdict {
   readonly excused: number;
   /** Answers that counted a client which was then told that it will not get the message. */
   readonly countedButTold: number;
+  readonly groups: GroupVerdict;
+  readonly broadcasts: BroadcastVerdict;
   readonly violations: readonly Violation[];
 }
 
+type Sum = Exclude<keyof Verdict, "placesGivenTwice" | "groups" | "broadcasts" | "violations">;
+
+interface JudgeOptions extends FateOptions {
+  readonly sum: Record<Sum, number>;
+  readonly epochsBegan: ReadonlyMap<string, number>;
+}
+
 export class Ledger {
-  readonly #nowMs: () => number;
+  readonly #circumstances: Circumstances;
   readonly #accepted = new Map<number, Accepted>();
+  readonly #toGroups = new Map<number, ToGroup>();
+  readonly #broadcasts = new Map<number, Broadcast>();
   readonly #books = new Map<string, Book>();
-  readonly #breaks = new Map<string, Spans>();
-  readonly #disturbances = new Spans();
-  readonly #losses = new Spans();
-  readonly #evictions = new Spans();
+  /** What each client saw of broadcasts, which are numbered apart. */
+  readonly #broadcastBooks = new Map<string, Book>();
+  #numbers = 0;
   readonly #observed: Violation[] = [];
   #found: Violation[] = [];
 
   /** @param nowMs The clock. */
   constructor(nowMs: () => number = () => performance.now()) {
-    this.#nowMs = nowMs;
+    this.#circumstances = new Circumstances(nowMs);
   }
 
   /** Sends that were accepted so far, those to users without a client too. */
@@ -95,26 +107,41 @@ export class Ledger {
   // ------------------------------------------------------------------------------------------------------
   // What happens
 
+  /** A number for the next send. */
+  number(): number {
+    return ++this.#numbers;
+  }
+
   accept(accepted: Accepted): void {
     this.#accepted.set(accepted.n, accepted);
+  }
+
+  acceptToGroup(send: ToGroup): void {
+    this.#toGroups.set(send.n, send);
+  }
+
+  acceptBroadcast(broadcast: Broadcast): void {
+    this.#broadcasts.set(broadcast.n, broadcast);
   }
 
   /** From now on this user has a client, which is not open yet. */
   expect(user: string): void {
     this.#books.set(user, new Book());
-    this.#breaks.set(user, new Spans());
+    this.#broadcastBooks.set(user, new Book());
+    this.#circumstances.breaks.set(user, new Spans());
     this.broke(user);
   }
 
   /** The client is not open any more. */
   broke(user: string): void {
-    this.#breaks.get(user)!.begin(this.#nowMs());
+    this.#circumstances.breaks.get(user)!.begin(this.#nowMs());
   }
 
-  /** The client is open, at this position. */
-  opened(user: string, position: string | undefined): void {
-    this.#breaks.get(user)!.end(this.#nowMs());
+  /** The client is open, at this position, and at that one among broadcasts. */
+  opened(user: string, position: string | undefined, all?: string): void {
+    this.#circumstances.breaks.get(user)!.end(this.#nowMs());
     this.#books.get(user)!.opened(position, this.#nowMs());
+    if (all !== undefined) this.#broadcastBooks.get(user)!.opened(all, this.#nowMs());
   }
 
   received(user: string, seq: number | undefined, n: number): void {
@@ -125,14 +152,22 @@ export class Ledger {
     this.#books.get(user)!.missed(gap, this.#nowMs());
   }
 
+  receivedBroadcast(user: string, seq: number | undefined, n: number): void {
+    this.#broadcastBooks.get(user)!.received(seq, n);
+  }
+
+  missedBroadcasts(user: string, gap: BroadcastGapFrame): void {
+    this.#broadcastBooks.get(user)!.missed({ ...gap, t: "gap" }, this.#nowMs());
+  }
+
   /** Something cuts subscriptions from now on. */
   disturb(): void {
-    this.#disturbances.begin(this.#nowMs());
+    this.#circumstances.disturbances.begin(this.#nowMs());
   }
 
   /** All is well again. */
   calm(): void {
-    this.#disturbances.end(this.#nowMs());
+    this.#circumstances.disturbances.end(this.#nowMs());
   }
 
   /**
@@ -140,12 +175,12 @@ export class Ledger {
    * @param sinceMs When that can have been at the earliest. @default now
    */
   redisLost(sinceMs = this.#nowMs()): void {
-    this.#losses.add(sinceMs, this.#nowMs());
+    this.#circumstances.losses.add(sinceMs, this.#nowMs());
   }
 
   /** Since then Redis may have thrown away any key at any time. */
   redisEvicted(sinceMs: number): void {
-    this.#evictions.add(sinceMs, this.#nowMs());
+    this.#circumstances.evictions.add(sinceMs, this.#nowMs());
   }
 
   /** The keys of this user alone were put back. */
@@ -162,6 +197,10 @@ export class Ledger {
     return this.#books.get(user)!.handed.has(n);
   }
 
+  hasReceivedBroadcast(user: string, n: number): boolean {
+    return this.#broadcastBooks.get(user)!.handed.has(n);
+  }
+
   // ------------------------------------------------------------------------------------------------------
   // What comes of it
 
@@ -171,135 +210,95 @@ export class Ledger {
       received: 0,
       told: 0,
       toldUnderWay: 0,
+      sentAgainAfterLoss: 0,
+      againAfterSetBack: 0,
       compared: 0,
       excused: 0,
       countedButTold: 0,
     };
-    const epochsBegan = this.#epochsBegan();
+    const all = [...this.#accepted.values()];
+    const options = {
+      ...{ sum, circumstances: this.#circumstances, epochsBegan: epochsOf(all) },
+      sendOf: (n: number) => this.#sendOf(n),
+    };
     this.#found = [];
-    let sentAgainAfterLoss = 0;
-    let againAfterSetBack = 0;
-    for (const accepted of this.#accepted.values()) {
-      const book = this.#books.get(accepted.user);
-      const isCompared = this.#compare(accepted);
-      sum[isCompared ? "compared" : "excused"]++;
-      if (!book) continue;
-      sum.accepted++;
-      const handed = book.handed.get(accepted.n);
-      if (handed) {
-        sum.received++;
-        const isExcused = this.#isExcused(accepted, handed);
-        if (handed.length > 1 && isExcused) sentAgainAfterLoss++;
-        else if (handed.length > 1 && isAgainAfterSetBack(handed)) againAfterSetBack++;
-        else if (handed.length > 1) this.#violate("doubled", `${describe(accepted)} came at ${at(handed)}`);
-        if (!isExcused && !handed.some((place) => isPlaceOf(accepted, place, epochsBegan))) {
-          this.#violate("misplaced", `${describe(accepted)} came at ${at(handed)}`);
-        }
-      } else if (book.isTold(accepted, accepted.sentMs, (n) => this.#accepted.get(n))) {
-        // It was accepted at some time between its last try and the answer: the benefit of the doubt is counted.
-        sum.told++;
-        if (!book.isTold(accepted, accepted.answeredMs, (n) => this.#accepted.get(n))) sum.toldUnderWay++;
-        if (isCompared && accepted.sockets === 1) sum.countedButTold++;
-      } else {
-        const told = book.toldAround(accepted.answeredMs);
-        this.#violate("lost", `${describe(accepted)} was lost in silence; its client was told: ${told}`);
-        if (isCompared && accepted.sockets === 1) {
-          this.#violate("miscounted", `${describe(accepted)}: the client that was counted never got it`);
-        }
-      }
-    }
+    for (const accepted of all) this.#judge(accepted, options);
     for (const [user, book] of this.#books) {
       for (const fault of book.faults) this.#violate("disordered", `${user} ${fault}`);
       for (const n of book.handed.keys()) {
-        if (!this.#accepted.has(n)) this.#violate("other", `${user} got ${n}, which was never accepted`);
+        if (!this.#sendOf(n)) this.#violate("other", `${user} got ${n}, which was never accepted`);
       }
     }
-    const places = new Set(
-      [...this.#accepted.values()].map(({ user, epoch, seq }) => `${user} ${epoch}.${seq}`),
-    );
+    const groups = judgeGroups([...this.#toGroups.values()], { ...options, books: this.#books, direct: all });
+    const broadcasts = judgeBroadcasts(this.#broadcasts, this.#broadcastBooks, this.#circumstances);
+    const places = new Set(all.map(({ user, epoch, seq }) => `${user} ${epoch}.${seq}`));
     return {
       ...sum,
-      sentAgainAfterLoss,
-      againAfterSetBack,
-      placesGivenTwice: this.#accepted.size - places.size,
-      violations: [...this.#observed, ...this.#found],
+      placesGivenTwice: all.length - places.size,
+      groups,
+      broadcasts,
+      violations: [...this.#observed, ...this.#found, ...groups.violations, ...broadcasts.violations],
     };
+  }
+
+  /** What became of a send to a user. */
+  #judge(accepted: Accepted, options: JudgeOptions): void {
+    const { sum, circumstances, epochsBegan } = options;
+    const book = this.#books.get(accepted.user);
+    const isCompared = this.#compare(accepted);
+    sum[isCompared ? "compared" : "excused"]++;
+    if (!book) return;
+    sum.accepted++;
+    const fate = fateOf(accepted, book, options);
+    const handed = book.handed.get(accepted.n);
+    if (handed) {
+      sum.received++;
+      if (fate === "again after loss") sum.sentAgainAfterLoss++;
+      if (fate === "again after set back") sum.againAfterSetBack++;
+      if (fate === "doubled") this.#violate("doubled", `${describe(accepted)} came at ${at(handed)}`);
+      if (circumstances.excuses(accepted, handed)) return;
+      if (!handed.some((place) => isPlaceOf(accepted, place, epochsBegan))) {
+        this.#violate("misplaced", `${describe(accepted)} came at ${at(handed)}`);
+      }
+    } else if (fate !== "lost") {
+      sum.told++;
+      if (fate === "told under way") sum.toldUnderWay++;
+      if (isCompared && accepted.sockets === 1) sum.countedButTold++;
+    } else {
+      const told = book.toldAround(accepted.answeredMs);
+      this.#violate("lost", `${describe(accepted)} was lost in silence; its client was told: ${told}`);
+      if (isCompared && accepted.sockets === 1) {
+        this.#violate("miscounted", `${describe(accepted)}: the client that was counted never got it`);
+      }
+    }
+  }
+
+  /** A send by its number; to a group it may have come with the first try already. */
+  #sendOf(n: number): Pick<Accepted, "sentMs"> | undefined {
+    const toGroup = this.#toGroups.get(n);
+    return toGroup ? { sentMs: toGroup.triedMs } : this.#accepted.get(n);
   }
 
   /** Compares an answer with what the user's client was; false when that can't be said. */
   #compare(accepted: Accepted): boolean {
-    const { user, sockets, triedMs, answeredMs } = accepted;
-    const breaks = this.#breaks.get(user);
-    if (!breaks) {
+    const { user, sockets } = accepted;
+    if (!this.#books.has(user)) {
       if (sockets !== 0) this.#violate("miscounted", `${describe(accepted)}: nobody has this name`);
       return true;
     }
-    const during = [triedMs - CALM_BEFORE_MS, answeredMs + CALM_AFTER_MS] as const;
-    if (breaks.touching(...during) > 0 || this.#disturbances.touching(...during) > 0) return false;
+    const circumstances = this.#circumstances;
+    if (!circumstances.isThere(user, accepted) || !circumstances.isCalm(accepted)) return false;
     if (sockets !== 1) {
       this.#violate("miscounted", `${describe(accepted)}: one client was there all the time`);
     }
     return true;
   }
 
-  /**
-   * A send comes once more for each time that Redis forgot its key between two tries, and for no other reason. A key that was
-   * lost was lost together with the message: so the client was told of another epoch, or led back, before it came again. A key
-   * that was evicted leaves the message where it is.
-   */
-  #isExcused({ triedMs, answeredMs, tries }: Accepted, copies: readonly Handed[]): boolean {
-    if (tries === 1 || copies.length > tries) return false;
-    if (this.#evictions.touching(triedMs, answeredMs) > 0) return true;
-    const losses = this.#losses.touching(triedMs, answeredMs);
-    if (losses === 0 || copies.length > 1 + losses) return false;
-    return copies.slice(1).every(({ epoch, setBacks }, i) =>
-      epoch !== copies[i]!.epoch || setBacks > copies[i]!.setBacks
-    );
-  }
-
-  /** When each user's epochs can have begun at the earliest, as far as messages tell. */
-  #epochsBegan(): ReadonlyMap<string, number> {
-    const began = new Map<string, number>();
-    for (const { user, epoch, sentMs } of this.#accepted.values()) {
-      const key = `${user} ${epoch}`;
-      began.set(key, Math.min(sentMs, began.get(key) ?? Infinity));
-    }
-    return began;
+  get #nowMs(): () => number {
+    return this.#circumstances.nowMs;
   }
 
   #violate(kind: Kind, text: string): void {
     this.#found.push({ kind, text });
   }
-}
-
-/**
- * Whether a message came at its own place: under its number, and in its epoch or one that went on from that. An
- * epoch that began when the client already stood in another can't be what the other went on from.
- */
-function isPlaceOf(accepted: Accepted, handed: Handed, epochsBegan: ReadonlyMap<string, number>): boolean {
-  if (handed.seq !== accepted.seq) return false;
-  if (handed.epoch === accepted.epoch) return true;
-  return epochsBegan.get(`${accepted.user} ${accepted.epoch}`)! <= handed.epochMs;
-}
-
-/**
- * Whether each copy came under the same number, and the client had been led back before each further one. The epoch may have
- * gone on from the one in which it came first.
- */
-function isAgainAfterSetBack(handed: readonly Handed[]): boolean {
-  return handed.slice(1).every(({ seq, setBacks }, i) => {
-    const before = handed[i]!;
-    return seq === before.seq && setBacks > before.setBacks;
-  });
-}
-
-function at(places: readonly Handed[]): string {
-  return places.map(({ epoch, seq }) => `${epoch}.${seq}`).join(" and ");
-}
-
-function describe({ user, n, epoch, seq, sockets, triedMs, answeredMs, tries }: Accepted): string {
-  const when = `tried ${tries} times from ${Math.round(triedMs)} ms, answered at ${
-    Math.round(answeredMs)
-  } ms`;
-  return `${n} to ${user} (accepted as ${epoch}.${seq}, sockets ${sockets}, ${when})`;
 }

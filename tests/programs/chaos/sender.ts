@@ -1,9 +1,7 @@
 /** A backend that never gives up: sends as fast as asked, each message until it is accepted. */
+import { insist } from "./insist.ts";
 import { pause, type World } from "./world.ts";
 
-/** A sender waits before it tries again, twice as long each time. */
-const RETRY_MS = 100;
-const MAX_RETRY_MS = 2_000;
 /** Sends under way at one time, in seconds of the rate: a sender without a limit would drown in its own retries. */
 const MAX_OPEN_S = 3;
 const SEND_TIMEOUT_MS = 8_000;
@@ -22,7 +20,6 @@ export class Sender {
   readonly #world: World;
   readonly #options: SenderOptions;
   readonly #open = new Set<Promise<void>>();
-  #count = 0;
   #isStopped = false;
   #isAbandoned = false;
   retries = 0;
@@ -49,7 +46,7 @@ export class Sender {
 
   /** @returns The number of the send. */
   send(user: string): number {
-    const n = ++this.#count;
+    const n = this.#world.ledger.number();
     const sending = this.#deliver(user, n).finally(() => this.#open.delete(sending));
     this.#open.add(sending);
     return n;
@@ -77,35 +74,14 @@ export class Sender {
   }
 
   async #deliver(user: string, n: number): Promise<void> {
-    const { nodes, ledger } = this.#world;
-    const triedMs = performance.now();
-    let waitMs = RETRY_MS;
-    for (let tries = 1; !this.#isAbandoned; tries++, waitMs = Math.min(2 * waitMs, MAX_RETRY_MS)) {
-      const node = nodes[n % Math.max(1, nodes.length)];
-      const sentMs = performance.now();
-      try {
-        const response = await fetch(new URL(`v1/users/${user}/messages`, node?.url), {
-          method: "POST",
-          body: String(n),
-          headers: { "content-type": "application/json", "idempotency-key": `send-${n}` },
-          signal: AbortSignal.timeout(SEND_TIMEOUT_MS),
-        });
-        const answeredMs = performance.now();
-        const answer = await response.json();
-        if (response.ok) {
-          // With shared subscriptions those who hold a socket are counted: of one client there is one.
-          const { epoch, seq, sockets = answer.nodes } = answer;
-          ledger.accept({ user, n, epoch, seq, sockets, triedMs, sentMs, answeredMs, tries });
-          return;
-        }
-        if (response.status !== 503) {
-          ledger.violate(`A send was answered ${response.status}: ${answer.detail}`);
-        }
-      } catch {
-        // The node is gone, or was killed while it answered.
-      }
-      this.retries++;
-      await pause(waitMs * (0.5 + Math.random()));
-    }
+    const taken = await insist(this.#world, {
+      ...{ n, path: `v1/users/${user}/messages`, timeoutMs: SEND_TIMEOUT_MS },
+      isGivenUp: () => this.#isAbandoned,
+      onRetry: () => this.retries++,
+    });
+    if (!taken) return;
+    // With shared subscriptions those who hold a socket are counted: of one client there is one.
+    const { answer: { epoch, seq, nodes, sockets = nodes }, ...sent } = taken;
+    this.#world.ledger.accept({ user, n, epoch, seq, sockets, ...sent });
   }
 }

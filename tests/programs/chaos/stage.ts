@@ -1,7 +1,14 @@
 /** One world from its beginning to its end, while messages flow: its faults happen, one after the other. */
-import { type Client, connect, RefusedError } from "../../../src/client/mod.ts";
+import {
+  type BroadcastGapFrame,
+  type Client,
+  connect,
+  type GapFrame,
+  RefusedError,
+} from "../../../src/client/mod.ts";
 import { DeadlineError, until, withDeadline } from "../../../testkit/deadline.ts";
 import type { Chance } from "../../../testkit/random.ts";
+import { CrowdSender } from "./crowd_sender.ts";
 import type { Fault, Faults } from "./faults.ts";
 import { type GuestResult, Guests } from "./guests.ts";
 import { Ledger, type Verdict } from "./ledger.ts";
@@ -77,6 +84,7 @@ class Play {
   readonly #options: StageOptions;
   readonly #users: readonly string[];
   readonly #sender: Sender;
+  readonly #crowd: CrowdSender;
   readonly #tallies: Map<string, Tally>;
   readonly #story: string[] = [];
   /** The fault that happened last, and whoever is told of a gap, has it from that. */
@@ -89,6 +97,8 @@ class Play {
     this.#options = options;
     this.#users = Array.from({ length: options.users }, (_, i) => `user-${i}`);
     this.#sender = new Sender(world, { users: this.#users, absent: ABSENT, rate: options.rate });
+    const mayRepeatPage = stage.kind === "cluster";
+    this.#crowd = new CrowdSender(world, { users: this.#users, absent: ABSENT, mayRepeatPage });
     this.#tallies = new Map(
       Object.keys(stage.faults).map((
         name,
@@ -101,7 +111,7 @@ class Play {
     const clients = this.#users.map((user) => this.#watch(user));
     await until(() => clients.every(({ state }) => state === "open"), "all clients to be open", WELL_MS);
     this.#guests?.start(this.#world.proxy.port);
-    const sending = this.#sender.run();
+    const sending = Promise.all([this.#sender.run(), this.#crowd.run()]);
     // The first messages make the epochs.
     let isWell = await this.#isWell();
     await this.#rest();
@@ -115,6 +125,7 @@ class Play {
     }
 
     this.#sender.stop();
+    this.#crowd.stop();
     await this.#accepted(sending);
     if (isWell && !await this.#isWell()) ledger.violate("Not everybody got a last message");
     // Messages may have come before the answers to those who sent them.
@@ -128,20 +139,21 @@ class Play {
       verdict,
       tallies: this.#tallies,
       accepted,
-      retries: this.#sender.retries,
+      retries: this.#sender.retries + this.#crowd.retries,
       guests,
       story: this.#story,
     };
   }
 
   /** Waits until all of these sends are accepted; what is not in time is given up. */
-  async #accepted(sends: Promise<void>): Promise<void> {
+  async #accepted(sends: Promise<unknown>): Promise<void> {
     try {
       await withDeadline(sends, WELL_MS, "every send to be accepted");
     } catch (error) {
       if (!(error instanceof DeadlineError)) throw error;
       this.#world.ledger.violate("Not every send was accepted at the end");
       this.#sender.abandon();
+      this.#crowd.abandon();
       await sends;
     }
   }
@@ -178,12 +190,16 @@ class Play {
     return isWell;
   }
 
-  /** Whether everybody is back: each client gets a message that is sent now. */
+  /** Whether everybody is back: each client gets a message and a broadcast that are sent now. */
   async #isWell(): Promise<boolean> {
     const { ledger } = this.#world;
     const probes = this.#users.map((user) => [user, this.#sender.send(user)] as const);
+    const all = this.#crowd.broadcast();
+    const isWell = () =>
+      probes.every(([user, n]) => ledger.hasReceived(user, n) && ledger.hasReceivedBroadcast(user, all.n));
     try {
-      await until(() => probes.every(([user, n]) => ledger.hasReceived(user, n)), "a message each", WELL_MS);
+      await until(isWell, "a message and a broadcast each", WELL_MS);
+      await withDeadline(all.accepted, WELL_MS, "the broadcast to be accepted");
       return true;
     } catch (error) {
       if (error instanceof DeadlineError) return false;
@@ -213,21 +229,32 @@ class Play {
     client.on("state", (state) => {
       if (state !== "open") ledger.broke(user);
     });
-    client.on("open", (hi) => ledger.opened(user, hi.pos));
+    client.on("open", (hi) => ledger.opened(user, hi.pos, hi.all));
+    client.on("broadcast", ({ seq, data }) => ledger.receivedBroadcast(user, seq, data));
     client.on("message", ({ seq, data }) => ledger.received(user, seq, data));
     client.on("gap", (gap) => {
       ledger.missed(user, gap);
-      const current = this.#current;
-      if (!current) return ledger.violate(`${user} was told of a gap before anything had happened`);
-      this.#tallies.get(current.name)!.gaps[gap.why]++;
-      if (current.fault.harmless) {
-        ledger.violate(`${current.name}: ${user} was told of a gap (${gap.why}) where nothing was lost`);
-      }
+      this.#told(user, gap);
+    });
+    client.on("broadcastGap", (gap) => {
+      ledger.missedBroadcasts(user, gap);
+      this.#told(user, gap);
     });
     client.on("error", (error) => {
       // Why it is not let in while a fault lasts it is rightly told.
       if (!(error instanceof RefusedError)) ledger.violate(`The client of ${user} says: ${error.message}`);
     });
     return client;
+  }
+
+  /** A client was told of a gap: rightly only where something may be lost. */
+  #told(user: string, { t, why }: GapFrame | BroadcastGapFrame): void {
+    const { ledger } = this.#world;
+    const current = this.#current;
+    if (!current) return ledger.violate(`${user} was told of a gap before anything had happened`);
+    this.#tallies.get(current.name)!.gaps[why]++;
+    if (current.fault.harmless) {
+      ledger.violate(`${current.name}: ${user} was told of a ${t} (${why}) where nothing was lost`);
+    }
   }
 }

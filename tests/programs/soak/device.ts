@@ -140,7 +140,7 @@ async function read(socket: RawSocket, onText: (text: string) => void): Promise<
 function numberIn(text: string, isFramed: boolean): number | undefined {
   const value = JSON.parse(text);
   if (!isFramed) return value.message;
-  return value.t === "m" ? value.data.message : undefined;
+  return value.t === "m" || value.t === "b" ? value.data.message : undefined;
 }
 
 /** Resolves after the time, or as soon as the signal is aborted. */

@@ -28,16 +28,24 @@ export interface Session {
 /** One send that was answered. */
 export interface Send {
   readonly message: number;
-  readonly user: string;
+  /** To whom, for people. */
+  readonly to: string;
+  /** One, those of a group, or everybody. */
+  readonly users: readonly string[];
+  readonly kind: "user" | "group" | "broadcast";
   readonly startMs: number;
   readonly endMs: number;
-  /** What the answer said. */
-  readonly sockets: number;
+  /** What the answer said; missing where a node had not said it in time. */
+  readonly sockets: number | undefined;
+  /** Of a group: how many of its users had one. */
+  readonly online?: number;
 }
 
 export interface Judgement {
   readonly settled: number;
   readonly apart: number;
+  /** To groups and to everybody: all, and those that are settled. */
+  readonly crowd: { readonly sends: number; readonly settled: number };
   /** Settled sends to nobody. */
   readonly offline: number;
   readonly arrivals: number;
@@ -85,9 +93,13 @@ export class Ledger {
     const violations = [...this.#violations];
     const slowestMs = this.#sends.reduce((most, { startMs, endMs }) => Math.max(most, endMs - startMs), 0);
     let settled = 0, offline = 0, arrivals = 0;
+    const crowd = { sends: 0, settled: 0 };
     for (const send of this.#sends) {
       const verdict = this.#judge(send, slowestMs);
-      if (verdict.isSettled) settled++;
+      if (send.kind !== "user") {
+        crowd.sends++;
+        if (verdict.isSettled) crowd.settled++;
+      } else if (verdict.isSettled) settled++;
       if (verdict.isSettled && send.sockets === 0) offline++;
       arrivals += verdict.arrived;
       violations.push(...verdict.violations);
@@ -99,42 +111,61 @@ export class Ledger {
         }
       }
     }
-    if (settled < this.#sends.length * LEAST_SETTLED) {
-      violations.push(`Only ${settled} of ${this.#sends.length} sends are settled: ask less of this machine`);
+    const toUsers = this.#sends.length - crowd.sends;
+    if (settled < toUsers * LEAST_SETTLED) {
+      violations.push(`Only ${settled} of ${toUsers} sends are settled: ask less of this machine`);
     }
-    return { settled, apart: this.#sends.length - settled, offline, arrivals, violations };
+    return { settled, apart: toUsers - settled, crowd, offline, arrivals, violations };
   }
 
   #judge(send: Send, slowestMs: number): { isSettled: boolean; arrived: number; violations: string[] } {
-    const { message, user, startMs, endMs, sockets } = send;
-    let sure = 0, unsure = 0, missed = 0, arrived = 0, early = 0;
-    let isSettled = true;
+    const { message, to, users, kind, sockets, online = 0 } = send;
+    const all = users.map((user) => this.#sockets(send, user, slowestMs));
+    const sum = (what: "sure" | "unsure" | "missed" | "arrived" | "early") =>
+      all.reduce((total, sockets) => total + sockets[what], 0);
+    const sure = sum("sure"), unsure = sum("unsure"), missed = sum("missed"), arrived = sum("arrived");
+    const isSettled = all.every(({ isSettled }) => isSettled);
+    const violations: string[] = [];
+    const about = `Message ${message} to ${to}, answered ${sockets}`;
+    if (missed > 0) violations.push(`${about}: ${missed} sockets that were open did not get it`);
+    if (sockets !== undefined) {
+      if (isSettled && (sockets !== sure || sockets !== arrived)) {
+        violations.push(`${about}: ${sure} sockets were open, ${arrived} got it`);
+      } else if (arrived - sum("early") > sockets || sockets < sure || sockets > sure + unsure) {
+        violations.push(`${about}: ${sure} to ${sure + unsure} sockets were open, ${arrived} got it`);
+      }
+    }
+    const surely = all.filter(({ sure }) => sure > 0).length;
+    const atMost = all.filter(({ sure, unsure }) => sure + unsure > 0).length;
+    if (kind === "group" && (online < surely || online > atMost)) {
+      violations.push(`${about} of ${online} users: ${surely} to ${atMost} users had one`);
+    }
+    return { isSettled, arrived, violations };
+  }
+
+  /** What became of a send at the sockets of one user. */
+  #sockets({ message, kind, startMs, endMs }: Send, user: string, slowestMs: number) {
+    const sum = { sure: 0, unsure: 0, missed: 0, arrived: 0, early: 0, isSettled: true };
     for (
       const { isFramed, connectMs, openMs, leaveMs = Infinity, arrivals } of this.#sessions.get(user) ?? []
     ) {
+      // Raw sockets get no broadcasts.
+      if (kind === "broadcast" && !isFramed) continue;
       const has = arrivals.has(message);
-      if (has) arrived++;
+      if (has) sum.arrived++;
       const goneMs = leaveMs + (openMs === undefined ? LEAVE_OPENING_MS : LEAVE_MS) + slowestMs;
       if (connectMs > endMs || goneMs < startMs) continue;
       if (openMs === undefined || openMs > startMs || leaveMs < endMs) {
-        unsure++;
-        isSettled = false;
+        sum.unsure++;
+        sum.isSettled = false;
         // It starts where the history stood before its subscription: what was sent in between it gets from there.
-        if (has && isFramed && (openMs === undefined || openMs > startMs)) early++;
+        if (has && isFramed && (openMs === undefined || openMs > startMs)) sum.early++;
       } else {
-        sure++;
-        if (leaveMs < endMs + ARRIVE_MS + slowestMs) isSettled = false;
-        else if (!has) missed++;
+        sum.sure++;
+        if (leaveMs < endMs + ARRIVE_MS + slowestMs) sum.isSettled = false;
+        else if (!has) sum.missed++;
       }
     }
-    const violations: string[] = [];
-    const about = `Message ${message} to ${user}, answered ${sockets}`;
-    if (missed > 0) violations.push(`${about}: ${missed} sockets that were open did not get it`);
-    if (isSettled && (sockets !== sure || sockets !== arrived)) {
-      violations.push(`${about}: ${sure} sockets were open, ${arrived} got it`);
-    } else if (arrived - early > sockets || sockets < sure || sockets > sure + unsure) {
-      violations.push(`${about}: ${sure} to ${sure + unsure} sockets were open, ${arrived} got it`);
-    }
-    return { isSettled, arrived, violations };
+    return sum;
   }
 }

@@ -1,6 +1,6 @@
 /** The load: devices that come and go, and a steady stream of messages to random users through random nodes. */
 import { type DeviceOptions, type Leaving, runDevice, sleep } from "./device.ts";
-import { ARRIVE_MS, type Ledger } from "./ledger.ts";
+import { ARRIVE_MS, type Ledger, type Send } from "./ledger.ts";
 import { Random } from "./random.ts";
 
 export interface LoadOptions {
@@ -25,6 +25,10 @@ export interface LoadResult {
 
 /** Of each ten users this many have two devices, and as many three. */
 const USERS_WITH_MORE = 1;
+/** One in so many sends goes to a group, and one in so many to everybody. */
+const GROUP_ONE_IN = 20;
+const BROADCAST_ONE_IN = 200;
+const GROUP_SIZE = 5;
 /** More unanswered sends than this mean that the service can't keep up with the rate. */
 const MAX_UNANSWERED = 500;
 
@@ -41,6 +45,7 @@ export async function runLoad(options: LoadOptions): Promise<LoadResult> {
       devices.push({ user: `user-${i}`, urls, random, ledger, left, stop: stop.signal });
     }
   }
+  await putGroups(options);
   const running = devices.map((device) => runDevice(device));
   const latenciesMs = await sendSteadily(options, performance.now() + seconds * 1_000);
   // Whoever leaves sooner makes the last messages unsettled.
@@ -60,12 +65,8 @@ async function sendSteadily(options: LoadOptions, endMs: number): Promise<number
     const early = dueMs - performance.now();
     if (early > 0) await sleep(early, signal);
     if (unanswered.size >= MAX_UNANSWERED) await Promise.race(unanswered);
-    const to = {
-      url: random.pick(urls),
-      user: `user-${Math.floor(random.next() * users)}`,
-      message: ++message,
-    };
-    const sending = send(to, options.ledger).then((ms) => {
+    const target = targetOf(++message, Math.floor(random.next() * users), users);
+    const sending = send({ url: random.pick(urls), message, ...target }, options.ledger).then((ms) => {
       unanswered.delete(sending);
       if (ms !== undefined) latenciesMs.push(ms);
     });
@@ -75,14 +76,53 @@ async function sendSteadily(options: LoadOptions, endMs: number): Promise<number
   return latenciesMs.sort((one, other) => one - other);
 }
 
+type Target = Pick<Send, "to" | "users" | "kind"> & { readonly path: string };
+
+/** A user, the users beside them, or everybody. */
+function targetOf(message: number, nth: number, users: number): Target {
+  const name = (i: number) => `user-${i}`;
+  if (message % BROADCAST_ONE_IN === 0) {
+    const all = Array.from({ length: users }, (_, i) => name(i));
+    return { kind: "broadcast", to: "everybody", users: all, path: "v1/broadcast" };
+  }
+  if (message % GROUP_ONE_IN > 0) {
+    return { kind: "user", to: name(nth), users: [name(nth)], path: `v1/users/${name(nth)}/messages` };
+  }
+  const group = Math.floor(nth / GROUP_SIZE);
+  return {
+    kind: "group",
+    to: `team-${group}`,
+    users: groupOf(group, users),
+    path: `v1/groups/team-${group}/messages`,
+  };
+}
+
+function groupOf(group: number, users: number): string[] {
+  const first = group * GROUP_SIZE;
+  return Array.from({ length: Math.min(GROUP_SIZE, users - first) }, (_, i) => `user-${first + i}`);
+}
+
+/** Makes the groups that messages are sent to. */
+async function putGroups({ urls, users }: LoadOptions): Promise<void> {
+  for (let group = 0; group * GROUP_SIZE < users; group++) {
+    const response = await fetch(new URL(`v1/groups/team-${group}`, urls[0]), {
+      method: "PUT",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ users: groupOf(group, users) }),
+    });
+    if (!response.ok) throw new Error(`No group could be made: ${response.status} ${await response.text()}`);
+    await response.body?.cancel();
+  }
+}
+
 /** Resolves with how long it took; undefined when it failed, which the ledger then knows. */
 async function send(
-  { url, user, message }: { url: string; user: string; message: number },
+  { url, path, message, ...target }: Target & { url: string; message: number },
   ledger: Ledger,
 ): Promise<number | undefined> {
   const startMs = performance.now();
   try {
-    const response = await fetch(new URL(`v1/users/${user}/messages`, url), {
+    const response = await fetch(new URL(path, url), {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ message, filler: "x".repeat(message % 300) }),
@@ -90,10 +130,14 @@ async function send(
     const text = await response.text();
     const endMs = performance.now();
     if (response.status !== 200 && response.status !== 202) throw new Error(`${response.status} ${text}`);
-    ledger.sent({ message, user, startMs, endMs, sockets: JSON.parse(text).sockets });
+    const { sockets, online, users, unknown, failed } = JSON.parse(text);
+    if (target.kind === "group" && (users + unknown !== target.users.length || failed !== undefined)) {
+      throw new Error(`it has ${target.users.length} users, and was answered ${text}`);
+    }
+    ledger.sent({ message, ...target, startMs, endMs, sockets, online });
     return endMs - startMs;
   } catch (error) {
-    ledger.violation(`Message ${message} to ${user} was not sent: ${(error as Error).message}`);
+    ledger.violation(`Message ${message} to ${target.to} was not sent: ${(error as Error).message}`);
     return undefined;
   }
 }
