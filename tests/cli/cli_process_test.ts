@@ -2,10 +2,11 @@
  * The command line as a process: exit codes, standard streams, signals, and that the permissions of
  * `deno task start` are enough.
  */
-import { assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch, assertStringIncludes } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
 import { Certificates } from "../../testkit/certificates.ts";
 import { Bell, until, withDeadline } from "../../testkit/deadline.ts";
+import { FaultyRelay } from "../../testkit/faulty_relay.ts";
 import { Service } from "../../testkit/service.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
@@ -208,6 +209,17 @@ Deno.test("userwire bench, interrupted, ends with 0 and what it has measured", a
   const { code, stdout } = await bench.end();
   const found = JSON.parse(stdout);
   assertEquals([code, found.interrupted, found.lost, found.delivered], [0, true, 0, found.sent]);
+});
+
+Deno.test("userwire bench says when the rate is not reached, and that it is not itself the limit", async () => {
+  await using service = await Service.start();
+  await using relay = new FaultyRelay(service.server.url, { slowMs: 700 });
+  const args = ["bench", "--users", "10", "--rate", "1000", "--seconds", "2", "--in-flight", "2", "--json"];
+  const { code, stdout } = await runProgram([...args, "--url", relay.url]);
+  const found = JSON.parse(stdout);
+  assertEquals([code, found.limit, found.lost], [0, "service", 0]);
+  assertEquals(found.sent + found.unsent, 2_000);
+  assert(found.sent <= 20, stdout);
 });
 
 Deno.test("userwire bench speaks TLS, with an authority of one's own as well", async () => {

@@ -5,7 +5,7 @@ import { RawSocket } from "../../../testkit/raw_socket.ts";
 import { RedisServer } from "../../../testkit/redis_server.ts";
 import { openClient } from "../../../testkit/ws_client.ts";
 import { WebhookReceiver } from "../../../testkit/webhook_receiver.ts";
-import { linesOf, userwire } from "./night.ts";
+import { consoleOf, linesOf, userwire } from "./night.ts";
 import { type Fault, nodes, sendAll, USERS } from "./fault.ts";
 
 export const BACKEND_FAULTS: readonly Fault[] = [
@@ -36,6 +36,7 @@ export const BACKEND_FAULTS: readonly Fault[] = [
         ["userwire webhook test", /in time|1000 ms|1 s/, await userwire("webhook test", env)],
         ["lines", /webhook failed .*reason/, linesOf(node!, "webhook failed")],
         ["lines", /requests not answered .*reason/, linesOf(node!, "requests not answered")],
+        ["console", /"webhook_oldest_s":[1-9]/, await consoleOf(node!.server.url)],
       ];
     },
   },

@@ -162,6 +162,22 @@ export async function readyz(service: Pick<Service, "fetch">): Promise<string> {
   return await (await service.fetch("/readyz")).text();
 }
 
+/** What the console shows of a node: its numbers and nodes as they are at this moment, and what the doctor finds. */
+export async function consoleOf(
+  url: string,
+  get: (url: URL) => Response | Promise<Response> = (url) => fetch(url),
+): Promise<string> {
+  const stats = await get(new URL("/v1/stats", url));
+  let shown = "";
+  for await (const text of stats.body!.pipeThrough(new TextDecoderStream())) {
+    shown += text;
+    if (shown.endsWith("\n\n")) break;
+  }
+  const { samples, ...more } = JSON.parse(shown.slice(shown.indexOf("{")));
+  const findings = await (await get(new URL("/v1/doctor", url))).text();
+  return `${JSON.stringify({ ...samples.at(-1), ...more })}\n${findings}`;
+}
+
 /** Lines of the log with these words, as the page greps for them. */
 export function linesOf(service: Service, event: string): string {
   return service.logged(event).map(({ event, fields }) => `${event} ${JSON.stringify(fields)}`).join("\n");

@@ -1,5 +1,8 @@
 /** Faults of nodes: killed, drained and forgotten, full, started in circles, without a certificate. */
 import { assert, assertEquals } from "@std/assert";
+import { readConfig } from "../../../src/config/settings.ts";
+import { lookAtAll } from "../../../src/doctor/doctor.ts";
+import type { Look } from "../../../src/server/calls.ts";
 import { Certificates } from "../../../testkit/certificates.ts";
 import { until } from "../../../testkit/deadline.ts";
 import { ProcessService } from "../../../testkit/process_service.ts";
@@ -9,7 +12,7 @@ import { RedisServer } from "../../../testkit/redis_server.ts";
 import { Service } from "../../../testkit/service.ts";
 import { TempFolder } from "../../../testkit/temp_folder.ts";
 import { openClient } from "../../../testkit/ws_client.ts";
-import { linesOf, readyz, userwire } from "./night.ts";
+import { consoleOf, linesOf, readyz, userwire } from "./night.ts";
 import { doctor, type Fault, nodes, USERS } from "./fault.ts";
 
 /** Of the node that runs out of them. */
@@ -41,6 +44,8 @@ export const NODE_FAULTS: readonly Fault[] = [
       );
       assert(before.trim().split("\n").length === 2, before);
       assert(!night.fired.has("UserwireNoNodeReady"));
+      const shown = await consoleOf(other.url);
+      assertEquals(JSON.parse(shown.split("\n")[0]!).nodes.length, 1, shown);
       other.signal("SIGKILL");
       await night.fires("UserwireNoNodeReady");
       const silent = await fetch(new URL("/readyz", other.url)).then(
@@ -49,6 +54,7 @@ export const NODE_FAULTS: readonly Fault[] = [
       );
       return [
         ["userwire nodes, on another", new RegExp(`:${new URL(other.url).port}: `), after],
+        ["console", /"nodes":\[\{[^{}]*\}\]/, shown],
         ["readyz", /nothing answers/, silent],
       ];
     },
@@ -78,21 +84,25 @@ export const NODE_FAULTS: readonly Fault[] = [
         USERWIRE_TLS_CERT: certificates.cert("server"),
         USERWIRE_TLS_KEY: certificates.key("server"),
       };
-      const [node] = [night.use(await Service.start(env))];
-      await night.read(node!.server.url);
+      const look: Look = (nodes, files) => lookAtAll(readConfig({ env }), nodes, files);
+      const node = night.use(await Service.start(env, { look }));
+      await night.read(node.server.url);
       await night.fires("UserwireCertificateEnded");
       const ended = await doctor(env);
+      // No client of ours would take that certificate.
+      const shown = await consoleOf("http://localhost", (url) => node.server.app.answerOps(new Request(url)));
       await certificates.renew("server", 7);
       const renewed = await doctor(env);
       assert(night.fired.has("UserwireCertificateEnded"), "what is served goes on ending");
-      node!.server.reload();
+      node.server.reload();
       await night.ends("UserwireCertificateEnded");
       await night.fires("UserwireCertificateEnding");
       await certificates.renew("server", 90);
-      node!.server.reload();
+      node.server.reload();
       await night.ends("UserwireCertificateEnding");
       return [
         ["doctor", /✗ certificate: USERWIRE_TLS_CERT ended on/, ended],
+        ["console", /"certificate"[^{}]*USERWIRE_TLS_CERT ended on/, shown],
         ["doctor, with one of a week on the disk", /! certificate: USERWIRE_TLS_CERT ends on/, renewed],
       ];
     },

@@ -2,7 +2,7 @@
 import { until } from "../../../testkit/deadline.ts";
 import { SentinelSet } from "../../../testkit/redis_sentinel.ts";
 import { RedisServer } from "../../../testkit/redis_server.ts";
-import { linesOf, readyz } from "./night.ts";
+import { consoleOf, linesOf, readyz } from "./night.ts";
 import { doctor, type Fault, nodes, sendAll, USERS } from "./fault.ts";
 
 export const REDIS_FAULTS: readonly Fault[] = [
@@ -30,6 +30,7 @@ export const REDIS_FAULTS: readonly Fault[] = [
         ["lines", /redis unavailable .*reason/, linesOf(one!, "redis unavailable")],
         ["redis-cli info replication", /role:master/, await replica!.info("replication")],
         ["doctor", /✓ redis version: .*master/, await doctor(env)],
+        ["console", /"redis_reconnects":[1-9]/, await consoleOf(one!.server.url)],
       ];
     },
   },
@@ -95,6 +96,11 @@ export const REDIS_FAULTS: readonly Fault[] = [
       return [
         ["readyz", /"warnings":\[".*maxmemory-policy allkeys-random/, await readyz(node!)],
         ["doctor", /! redis data: .*maxmemory-policy/, await doctor(env)],
+        [
+          "console",
+          /"gaps":\{[^}]*"epoch":[1-9].*"warnings":\[".*maxmemory-policy/,
+          await consoleOf(node!.server.url),
+        ],
         ["redis-cli info stats", /evicted_keys:[1-9]/, await redis.info("stats")],
       ];
     },
