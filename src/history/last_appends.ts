@@ -7,16 +7,20 @@
  * That is asked for where no client can tell that the message is gone: since nobody got it, or since a client reads.
  */
 
-/** Users that are remembered: those who were sent to last. Some 150 bytes each. */
+/** So many users are remembered at least, and twice as many at most: those who were sent to last. Some 150 bytes each. */
 export const MAX_REMEMBERED = 10_000;
 
 export class LastAppends {
-  /** In the order of their last appends. */
-  readonly #appends = new Map<string, string>();
+  /**
+   * Of the users who were sent to last, and of those before them. Nobody is taken out of either: a map that sees many come and
+   * go is copied again and again, and what it was before lives until the next full collection, see `async/chain.ts`.
+   */
+  #latest = new Map<string, string>();
+  #before: ReadonlyMap<string, string> = new Map();
 
   /** What a script that appends is given; "" where none is remembered. */
   of(channel: string): string {
-    return this.#appends.get(channel) ?? "";
+    return this.#latest.get(channel) ?? this.#before.get(channel) ?? "";
   }
 
   /** What a script that reads is given; "" where none is remembered. */
@@ -51,8 +55,10 @@ export class LastAppends {
   }
 
   #note(channel: string, append: string): void {
-    this.#appends.delete(channel);
-    this.#appends.set(channel, append);
-    if (this.#appends.size > MAX_REMEMBERED) this.#appends.delete(this.#appends.keys().next().value!);
+    if (this.#latest.size >= MAX_REMEMBERED && !this.#latest.has(channel)) {
+      this.#before = this.#latest;
+      this.#latest = new Map();
+    }
+    this.#latest.set(channel, append);
   }
 }

@@ -201,12 +201,17 @@ Deno.test("Of the users that were sent to, those who were sent to last are remem
   appends.note("first", 1, "tag", 1);
   appends.note("second", 1, "tag", 0);
   appends.note("first", 2, "later", 1);
-  for (let n = 2; n < MAX_REMEMBERED; n++) appends.note(`user-${n}`, 1, "tag", 1);
+  const others = (from: number, to: number) => {
+    for (let n = from; n < to; n++) appends.note(`user-${n}`, n, "tag", 1);
+  };
+  others(0, MAX_REMEMBERED);
   assertEquals([appends.of("first"), appends.of("second")], ["2.later", "1.tag!"]);
   assertEquals([appends.thoroughly("first"), appends.thoroughly("second")], ["2.later!", "1.tag!"]);
-  appends.note("one-more", 1, "tag", 1);
-  assertEquals([appends.of("first"), appends.of("second")], ["2.later", ""]);
+  appends.note("first", 3, "last", 1);
+  others(MAX_REMEMBERED, 2 * MAX_REMEMBERED);
+  assertEquals([appends.of("first"), appends.of("second"), appends.of("user-1")], ["3.last", "", ""]);
   assertEquals(appends.thoroughly("second"), "");
+  for (let n = MAX_REMEMBERED; n < 2 * MAX_REMEMBERED; n++) assertEquals(appends.of(`user-${n}`), `${n}.tag`);
 });
 
 Deno.test("Of a page those are remembered who were numbered, and who of them got nothing", () => {
