@@ -21,6 +21,7 @@ const HELP = `deno task chaos [options]
   --messages N      go on until so many are accepted; without this and --seconds each fault happens once
   --changes N       users also come and go, and a backend is told; go on until it took so many changes. At the end its
                     table of who is online must be right
+  --guests N        how many users come and go, with --changes (300)
   --seconds N       end then, whatever has happened
   --minutes N       end then in any case (15)
   --seed N          for the same faults in the same order; printed at the start
@@ -40,6 +41,7 @@ const { values } = parseArgs({
   options: {
     messages: { type: "string" },
     changes: { type: "string" },
+    guests: { type: "string", default: "300" },
     seconds: { type: "string" },
     minutes: { type: "string", default: "15" },
     seed: { type: "string", default: String(crypto.getRandomValues(new Uint32Array(1))[0]) },
@@ -106,6 +108,7 @@ async function play(stages: readonly Stage[], root?: URL): Promise<{ violations:
           ...{ chance, users, rate, root, isShared: values.shared },
           messages: messages * share - accepted,
           changes: changes === undefined ? undefined : changes * share - taken,
+          guests: Number(values.guests),
           endMs: startMs + leftMs * share,
         }),
       );

@@ -7,7 +7,6 @@ import { DeadlineError, until } from "../../../testkit/deadline.ts";
 import { WebhookReceiver } from "../../../testkit/webhook_receiver.ts";
 import { pause } from "./world.ts";
 
-const GUESTS = 300;
 /** How long one stays, and is away: at times for less than it takes to be told. */
 const STAY_MS = 2_000;
 const AWAY_MS = 4_000;
@@ -34,11 +33,14 @@ export class Guests implements AsyncDisposable {
   readonly receiver = new WebhookReceiver();
   readonly #sockets = new Map<string, WebSocket>();
   #running: Promise<void>[] = [];
+  readonly #count: number;
   /** Who is here stays, who is not comes no more. */
   #isOver = false;
   #isClosed = false;
 
-  constructor() {
+  /** @param count How many users come and go. */
+  constructor(count: number) {
+    this.#count = count;
     this.receiver.answer = async () => {
       await pause(ANSWER_MS * Math.random() ** 4);
       return new Response(null, { status: Math.random() * CANT_ONE_IN < 1 ? 500 : 204 });
@@ -52,7 +54,7 @@ export class Guests implements AsyncDisposable {
 
   /** @param port Of the proxy before the nodes. */
   start(port: number): void {
-    this.#running = Array.from({ length: GUESTS }, async (_, i) => {
+    this.#running = Array.from({ length: this.#count }, async (_, i) => {
       const user = `guest-${i}`;
       while (!this.#isClosed) await this.#visit(user, `ws://127.0.0.1:${port}/ws?username=${user}`);
     });

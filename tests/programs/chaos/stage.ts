@@ -32,6 +32,8 @@ export interface StageOptions {
   readonly messages: number;
   /** And when the backend has taken so many changes of users who come and go; undefined: none do. */
   readonly changes: number | undefined;
+  /** How many users come and go. */
+  readonly guests: number;
   /** Ends at this time in any case, on the clock of `performance.now()`. */
   readonly endMs: number;
   readonly root?: URL | undefined;
@@ -71,7 +73,7 @@ const MORE_REST_MS = 1_000;
 export async function runStage(stage: Stage, options: StageOptions): Promise<StageResult> {
   const ledger = new Ledger();
   const appendOnly = stage.appendOnly === "by chance" ? options.chance.below(2) === 0 : stage.appendOnly;
-  await using guests = options.changes === undefined ? undefined : new Guests();
+  await using guests = options.changes === undefined ? undefined : new Guests(options.guests);
   const settings = guests?.settings;
   await using world = await World.start({ ...options, appendOnly, kind: stage.kind, ledger, settings });
   return await new Play(stage, world, guests, options).run();
