@@ -34,7 +34,7 @@ const WITHOUT_LOOKS: readonly Replacement[] = [{
 /** No node remembers what it appended for a user. */
 const WITHOUT_MEMORY: readonly Replacement[] = [{
   file: "src/history/last_appends.ts",
-  find: 'return this.#appends.get(channel) ?? "";',
+  find: 'return this.#latest.get(channel) ?? this.#before.get(channel) ?? "";',
   replace: 'return "";',
 }];
 
