@@ -18,10 +18,19 @@ export interface Linked<T> {
 /** What a new one begins with. */
 export const UNLINKED = { before: undefined, after: undefined, chain: undefined } as const;
 
-export class Chain<T extends Linked<T>> {
+/** The base of a class whose objects stand in a chain. */
+export class Link<T> implements Linked<T> {
+  before: T | undefined = undefined;
+  after: T | undefined = undefined;
+  chain: unknown = undefined;
+}
+
+export class Chain<T extends Linked<T>> implements Iterable<T> {
   #first: T | undefined;
   #last: T | undefined;
   #size = 0;
+  /** Where each walk through it goes on: nearly always there is none, or one. */
+  #walks: { next: T | undefined }[] = [];
 
   get size(): number {
     return this.#size;
@@ -42,12 +51,14 @@ export class Chain<T extends Linked<T>> {
     else this.#first = one;
     this.#last = one;
     this.#size++;
+    for (const walk of this.#walks) walk.next ??= one;
   }
 
   /** @returns Whether it stood in this one. */
   delete(one: T): boolean {
     if (one.chain !== this) return false;
     const { before, after } = one;
+    for (const walk of this.#walks) if (walk.next === one) walk.next = after;
     if (before) before.after = after;
     else this.#first = after;
     if (after) after.before = before;
@@ -56,6 +67,20 @@ export class Chain<T extends Linked<T>> {
     one.chain = undefined;
     this.#size--;
     return true;
+  }
+
+  /** Walks through it, however long that takes: who has left meanwhile is not met, and who has come is. */
+  *[Symbol.iterator](): Generator<T> {
+    const walk = { next: this.#first };
+    this.#walks.push(walk);
+    try {
+      for (let one; (one = walk.next) !== undefined;) {
+        walk.next = one.after;
+        yield one;
+      }
+    } finally {
+      this.#walks.splice(this.#walks.indexOf(walk), 1);
+    }
   }
 
   /** Takes out the first one; undefined when there is none. */

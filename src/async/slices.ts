@@ -5,6 +5,7 @@
  * spread as well.
  */
 import { clearImmediate, setImmediate } from "node:timers";
+import { Chain, type Linked } from "./chain.ts";
 
 /** So many are in the first slice; the next may have twice as many, when its turn was short, up to the most. */
 const FEWEST_ITEMS = 32;
@@ -112,15 +113,21 @@ export interface RoundsOptions {
   readonly maxLateMs: number;
 }
 
+/** What is visited together. */
+class Part<T extends Linked<T>> extends Chain<T> {
+  constructor(readonly rounds: Rounds<T>) {
+    super();
+  }
+}
+
 /**
  * Items, each of which is visited once in a period, a part of them at a time. An item stays in its part, so that its
  * visits are a period apart whoever comes and goes.
  */
-export class Rounds<T> implements Iterable<T> {
+export class Rounds<T extends Linked<T>> implements Iterable<T> {
   readonly #options: RoundsOptions;
-  readonly #parts: readonly Set<T>[];
-  /** In which part each is. */
-  readonly #partOf = new Map<T, Set<T>>();
+  readonly #parts: readonly Part<T>[];
+  #size = 0;
   #visit: (item: T, isLate: boolean) => void = () => {};
   #timer: ReturnType<typeof setInterval> | undefined;
   #running: AbortController | undefined;
@@ -132,34 +139,37 @@ export class Rounds<T> implements Iterable<T> {
   /** So many of the next parts are late. */
   #lateParts = 0;
   /** Parts whose turn it is. */
-  #due: { part: Set<T>; isLate: boolean }[] = [];
+  #due: { part: Part<T>; isLate: boolean }[] = [];
   #isVisiting = false;
 
   constructor(options: RoundsOptions) {
     this.#options = options;
-    this.#parts = Array.from({ length: options.parts }, () => new Set<T>());
+    this.#parts = Array.from({ length: options.parts }, () => new Part<T>(this));
   }
 
   get size(): number {
-    return this.#partOf.size;
+    return this.#size;
   }
 
-  /** It is not there yet. */
+  /** Takes one that stands in no chain. */
   add(item: T): void {
-    const part = this.#parts[this.#joining]!;
-    part.add(item);
-    this.#partOf.set(item, part);
+    this.#parts[this.#joining]!.add(item);
+    this.#size++;
     this.#joining = (this.#joining + 1) % this.#parts.length;
   }
 
-  delete(item: T): void {
-    this.#partOf.get(item)?.delete(item);
-    this.#partOf.delete(item);
+  /** @returns Whether it was there. */
+  delete(item: T): boolean {
+    const { chain } = item;
+    if (!(chain instanceof Part) || chain.rounds !== this) return false;
+    chain.delete(item);
+    this.#size--;
+    return true;
   }
 
-  /** In the order in which they came. */
-  [Symbol.iterator](): IterableIterator<T> {
-    return this.#partOf.keys();
+  /** Part by part. */
+  *[Symbol.iterator](): Generator<T> {
+    for (const part of this.#parts) yield* part;
   }
 
   /**

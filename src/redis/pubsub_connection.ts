@@ -3,6 +3,7 @@
  * still lives, and one that breaks is dialled again with back-off. What is subscribed on it, and who listens, only the
  * class that extends it knows.
  */
+import { Link } from "../async/chain.ts";
 import type { Attempt } from "../async/attempt.ts";
 import type { Deadlines } from "../async/deadlines.ts";
 import type { Pace } from "../async/slices.ts";
@@ -35,7 +36,7 @@ export interface Patience {
   readonly close: number;
 }
 
-export abstract class PubSubConnection {
+export abstract class PubSubConnection extends Link<PubSubConnection> {
   readonly #context: PubSubContext;
   readonly #patience: Patience;
   protected connection: RedisConnection | undefined;
@@ -48,6 +49,7 @@ export abstract class PubSubConnection {
   #quietChecks = 0;
 
   constructor(context: PubSubContext, patience: Patience) {
+    super();
     this.#context = context;
     this.#patience = patience;
   }

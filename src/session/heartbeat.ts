@@ -2,6 +2,7 @@
  * The timers of all sessions, so that none has its own: a tick a second for each, not all at one time, and a look twenty
  * times a second at those whose client takes no more, for which Deno has no event. No timer runs while nobody needs one.
  */
+import type { Linked } from "../async/chain.ts";
 import { inSlices, Rounds } from "../async/slices.ts";
 
 /** How the ticks of a second are spread over it. */
@@ -19,12 +20,13 @@ export interface Full {
   hasRoom(): boolean;
 }
 
-interface Ticking {
+interface Ticking<T> extends Linked<T> {
   tick(isLate: boolean): void;
 }
 
-export class Heartbeat {
-  readonly #members = new Rounds<Ticking>(TICKS);
+export class Heartbeat<T extends Ticking<T>> {
+  /** Those that are ticked. */
+  readonly members = new Rounds<T>(TICKS);
   readonly #full = new Set<Full>();
   #isLooking = false;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
@@ -35,16 +37,17 @@ export class Heartbeat {
   }
 
   /** It is ticked from now on. */
-  join(member: Ticking): void {
-    this.#members.add(member);
-    this.#members.start((member, isLate) => member.tick(isLate));
+  join(member: T): void {
+    this.members.add(member);
+    this.members.start((member, isLate) => member.tick(isLate));
   }
 
-  /** It is ticked no more. */
-  leave(member: Ticking): void {
-    this.#members.delete(member);
-    if (this.#members.size === 0) this.#members.stop();
+  /** It is ticked no more. @returns Whether it was. */
+  leave(member: T): boolean {
+    const wasThere = this.members.delete(member);
+    if (this.members.size === 0) this.members.stop();
     this.forget(member);
+    return wasThere;
   }
 
   /** Asks for room from now on, until there is some. */

@@ -2,6 +2,7 @@
  * A raw client that has not said who it is. Its first frame does, or it is closed in time. Then its transport is handed
  * on, and this is over: what a session is and does is not its business.
  */
+import { Link } from "../async/chain.ts";
 import type { Identity } from "../auth/auth.ts";
 import type { SessionContext } from "./context.ts";
 import {
@@ -24,7 +25,8 @@ export interface PendingSessionOptions {
   onIdentity(identity: Identity): void;
 }
 
-export class PendingSession implements Member, TransportEvents {
+export class PendingSession extends Link<Member> implements Member, TransportEvents {
+  addressKey: string | undefined = undefined;
   readonly #transport: Transport;
   readonly #context: SessionContext;
   readonly #options: PendingSessionOptions;
@@ -34,6 +36,7 @@ export class PendingSession implements Member, TransportEvents {
   #isVerifying = false;
 
   constructor(transport: Transport, context: SessionContext, options: PendingSessionOptions) {
+    super();
     this.#transport = transport;
     this.#context = context;
     this.#options = options;

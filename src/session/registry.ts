@@ -5,17 +5,20 @@
  * Sockets whose peer never answers our close can't be ended in Deno; they stay here as *zombies*, counted and holding
  * nothing but themselves, until the kernel gives them up.
  */
+import { Chain, type Linked } from "../async/chain.ts";
 import { inSlices } from "../async/slices.ts";
 import type { CloseReason } from "../protocol/close_codes.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { CloseOptions } from "./transport.ts";
 
 /** What the registry keeps: anything that holds a client's transport. */
-export interface Member {
+export interface Member extends Linked<Member> {
   /** Whose it is, when that is known. */
   readonly username?: string;
   /** Id of the connection, once it may have one. */
   readonly id?: string;
+  /** Where its client is, while its socket is there; the registry's to set. */
+  addressKey: string | undefined;
   /** Takes a frame of its client, however that came. */
   frame?(data: string): void;
   /** Ends it; idempotent. */
@@ -39,18 +42,15 @@ export interface RegistryOptions {
 
 export class Registry {
   readonly #options: RegistryOptions;
-  readonly #live = new Set<Member>();
-  readonly #zombies = new Set<Member>();
+  /** Drives those that are not closing. */
+  readonly heartbeat: Heartbeat<Member> = new Heartbeat();
+  readonly #zombies = new Chain<Member>();
   /** Those that are not closing, oldest first. */
-  readonly #byUser = new Map<string, Set<Member>>();
-  /** The address of each, and how many sockets each address has. */
-  readonly #addresses = new Map<Member, string>();
+  readonly #byUser = new Map<string, Member[]>();
+  /** How many sockets each address has. */
   readonly #byAddress = new Map<string, number>();
   readonly #goneListeners = new Set<() => void>();
   #lost = 0;
-
-  /** Drives those that are here. */
-  readonly heartbeat: Heartbeat = new Heartbeat();
 
   constructor(options: RegistryOptions) {
     this.#options = options;
@@ -58,7 +58,7 @@ export class Registry {
 
   /** Sessions that are not closing. */
   get size(): number {
-    return this.#live.size;
+    return this.heartbeat.members.size;
   }
 
   /** Sockets that were asked to close and have not yet. */
@@ -73,22 +73,22 @@ export class Registry {
 
   /** Whether the process holds as many sockets as it may; closing and lost ones count, they hold memory too. */
   get isFull(): boolean {
-    return this.#live.size + this.#zombies.size + this.#lost >= this.#options.maxConnections;
+    return this.size + this.#zombies.size + this.#lost >= this.#options.maxConnections;
   }
 
-  /** Sessions that are not closing, oldest first. */
+  /** Sessions that are not closing. */
   live(): Member[] {
-    return [...this.#live];
+    return [...this.heartbeat.members];
   }
 
   /** Those that are closing, too. */
   all(): Member[] {
-    return [...this.#live, ...this.#zombies];
+    return [...this.heartbeat.members, ...this.#zombies];
   }
 
   /** Whether its socket is still there. */
   has(member: Member): boolean {
-    return this.#addresses.has(member);
+    return member.addressKey !== undefined;
   }
 
   /** Sessions of a user in this process that are not closing, oldest first. */
@@ -109,7 +109,7 @@ export class Registry {
 
   /** How many those are. */
   countOf(username: string): number {
-    return this.#byUser.get(username)?.size ?? 0;
+    return this.#byUser.get(username)?.length ?? 0;
   }
 
   /** Sockets of an address; closing and lost ones count. */
@@ -119,34 +119,33 @@ export class Registry {
 
   /** @param addressKey Where its client is. */
   join(member: Member, addressKey: string): void {
-    this.#live.add(member);
-    this.#addresses.set(member, addressKey);
+    member.addressKey = addressKey;
     this.#byAddress.set(addressKey, this.countAt(addressKey) + 1);
     const { username } = member;
     if (username !== undefined) {
       const members = this.#byUser.get(username);
-      if (members) members.add(member);
-      else this.#byUser.set(username, new Set([member]));
+      if (members) members.push(member);
+      else this.#byUser.set(username, [member]);
     }
     this.heartbeat.join(member);
   }
 
   /** It has ended: it counts for its user no longer. Called once. */
   onEnd(member: Member): void {
-    this.heartbeat.leave(member);
-    if (this.#live.delete(member)) this.#zombies.add(member);
+    if (this.heartbeat.leave(member)) this.#zombies.add(member);
     const { username } = member;
     const members = username === undefined ? undefined : this.#byUser.get(username);
-    if (members?.delete(member) && members.size === 0) this.#byUser.delete(username!);
+    const at = members?.indexOf(member) ?? -1;
+    if (at >= 0) members!.splice(at, 1);
+    if (members?.length === 0) this.#byUser.delete(username!);
   }
 
   /** Its socket is gone. Called once, after `onEnd`; never for a peer that does not answer. */
   onGone(member: Member): void {
-    this.#live.delete(member);
     this.#zombies.delete(member);
-    const addressKey = this.#addresses.get(member);
+    const { addressKey } = member;
     if (addressKey !== undefined) {
-      this.#addresses.delete(member);
+      member.addressKey = undefined;
       const left = this.countAt(addressKey) - 1;
       if (left > 0) this.#byAddress.set(addressKey, left);
       else this.#byAddress.delete(addressKey);
@@ -162,19 +161,18 @@ export class Registry {
 
   /** The client, told to close, went on sending as fast as it could. */
   onFlood(member: Member): void {
-    const addressKey = this.#addresses.get(member);
+    const { addressKey } = member;
     if (addressKey !== undefined) this.#options.onFlood(addressKey);
   }
 
   /** Whether a client that is refused may go on sending for a moment, so that it reads why. */
-  isPatient(member: Member): boolean {
-    const addressKey = this.#addresses.get(member);
+  isPatient({ addressKey }: Member): boolean {
     return addressKey === undefined || !this.#options.hasFlooded(addressKey);
   }
 
   /** Lets every session compare its position with the history, in slices: each asks Redis. */
   async verify(): Promise<void> {
-    await inSlices(this.#live, (member) => member.verify?.());
+    await inSlices(this.heartbeat.members, (member) => member.verify?.());
   }
 
   /**
@@ -182,7 +180,7 @@ export class Registry {
    * @param onError Has what one throws, which harms no other.
    */
   async hear(onError: (error: unknown) => void): Promise<void> {
-    await inSlices(this.#live, (member) => {
+    await inSlices(this.heartbeat.members, (member) => {
       try {
         member.hear?.();
       } catch (error) {

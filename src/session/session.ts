@@ -17,6 +17,7 @@
  */
 import type { Identity } from "../auth/auth.ts";
 import type { Broker, Subscriber, Subscription } from "../broker/broker.ts";
+import { Link } from "../async/chain.ts";
 import type { History } from "../history/history.ts";
 import {
   type AskOrder,
@@ -68,7 +69,7 @@ interface SessionOptions {
   readonly pingS?: number | undefined;
 }
 
-export class Session
+export class Session extends Link<Member>
   implements
     Member,
     Subscriber,
@@ -79,6 +80,7 @@ export class Session
     RequestLineOwner {
   readonly id: string = crypto.randomUUID();
   readonly username: string;
+  addressKey: string | undefined = undefined;
   readonly #transport: Transport;
   readonly #context: SessionContext;
   readonly #credential: CredentialWatch;
@@ -101,6 +103,7 @@ export class Session
     context: SessionContext,
     { replay, pingS = context.limits.pingS }: SessionOptions = {},
   ) {
+    super();
     this.username = identity.username;
     this.#transport = transport;
     this.#context = context;

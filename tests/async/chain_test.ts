@@ -44,6 +44,30 @@ Deno.test("Who leaves a chain points at nobody, and stands in no other", () => {
   assertEquals([guests[2]!.before, guests[2]!.after, one.size], [undefined, undefined, 1]);
 });
 
+Deno.test("A walk through a chain meets who is there when it comes to them", () => {
+  const chain = new Chain<Guest>();
+  const [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(guest) as [Guest, Guest, Guest, Guest, Guest];
+  for (const one of [a, b, c]) chain.add(one);
+  const met: string[] = [];
+  for (const one of chain) {
+    met.push(one.name);
+    if (one === a) {
+      chain.delete(a);
+      chain.delete(b);
+    } else if (one === c) {
+      chain.delete(c);
+      chain.add(d);
+    } else if (one === d) chain.add(e);
+  }
+  assertEquals([met, [...chain]], [["a", "c", "d", "e"], [d, e]]);
+  // Two at a time; one is broken off, and neither stands in the way of what comes later.
+  for (const one of chain) {
+    if (one === d) { for (const other of chain) if (chain.delete(other)) break; }
+    met.push(`again ${one.name}`);
+  }
+  assertEquals([met.slice(4), [...chain]], [["again d", "again e"], [e]]);
+});
+
 Deno.test("A chain is as a list in whichever order they come and go", async () => {
   await Chance.run((chance) => {
     const chain = new Chain<Guest>();

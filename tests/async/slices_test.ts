@@ -1,6 +1,7 @@
 /** What is done for very many things: counted in items a turn of the event loop, on no clock. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { setImmediate } from "node:timers";
+import { type Linked, UNLINKED } from "../../src/async/chain.ts";
 import { inSlices, Pace, Rounds } from "../../src/async/slices.ts";
 import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { StandingClock } from "../../testkit/standing_clock.ts";
@@ -146,15 +147,32 @@ Deno.test("Of those who take long fewer go on in a turn, and the clock is looked
 
 const OPTIONS = { periodMs: 1_000, parts: 10, maxLateMs: 250 };
 
+interface Item extends Linked<Item> {
+  readonly number: number;
+}
+
 /** Rounds whose time passes when the test says so. */
 class World implements Disposable {
   readonly clock = new StandingClock();
   readonly ticks = new HeldIntervals(100);
-  readonly rounds = new Rounds<number>(OPTIONS);
+  readonly rounds = new Rounds<Item>(OPTIONS);
+  readonly #items = new Map<number, Item>();
   visits: [number, boolean][] = [];
 
   start(): void {
-    this.rounds.start((item, isLate) => void this.visits.push([item, isLate]));
+    this.rounds.start(({ number }, isLate) => void this.visits.push([number, isLate]));
+  }
+
+  add(...numbers: number[]): void {
+    for (const number of numbers) {
+      const item = { ...UNLINKED, number };
+      this.#items.set(number, item);
+      this.rounds.add(item);
+    }
+  }
+
+  delete(number: number): boolean {
+    return this.rounds.delete(this.#items.get(number)!);
   }
 
   /** Lets time pass, then the timer runs; who was visited. */
@@ -182,23 +200,31 @@ class World implements Disposable {
 
 Deno.test("Each is visited once in a round, in its own part of it, whoever comes and goes", async () => {
   using world = new World();
-  for (const item of numbers(20)) world.rounds.add(item);
+  world.add(...numbers(20));
   world.start();
   assertEquals(await world.tick(), [[0, false], [10, false]]);
   assertEquals(await world.tick(), [[1, false], [11, false]]);
   for (let i = 2; i < 10; i++) await world.tick();
   // Item 15 keeps its place behind those that are gone.
-  for (const item of numbers(15)) world.rounds.delete(item);
-  world.rounds.add(20);
+  for (const item of numbers(15)) assert(world.delete(item));
+  assert(!world.delete(3));
+  world.add(20);
   const visited = [];
   for (let i = 0; i < 10; i++) visited.push((await world.tick()).map(([item]) => item));
   assertEquals(visited, [[20], [], [], [], [], [15], [16], [17], [18], [19]]);
-  assertEquals([world.rounds.size, [...world.rounds]], [6, [15, 16, 17, 18, 19, 20]]);
+  assertEquals([world.rounds.size, [...world.rounds].map(({ number }) => number)], [6, [
+    20,
+    15,
+    16,
+    17,
+    18,
+    19,
+  ]]);
 });
 
 Deno.test("A timer that is a little late makes up for it, so that rounds take no longer", async () => {
   using world = new World();
-  for (const item of numbers(10)) world.rounds.add(item);
+  world.add(...numbers(10));
   world.start();
   assertEquals(await world.tick(300), [[0, false], [1, false], [2, false]]);
   assertEquals(await world.tick(100), [[3, false]]);
@@ -208,7 +234,7 @@ Deno.test("A timer that is a little late makes up for it, so that rounds take no
 
 Deno.test("After one that is late by more than may be, each is visited late once", async () => {
   using world = new World();
-  for (const item of numbers(10)) world.rounds.add(item);
+  world.add(...numbers(10));
   world.start();
   assertEquals(await world.tick(350), [[0, false], [1, false], [2, false]]);
   assertEquals(await world.tick(50 + 251), [[3, true]]);
@@ -220,7 +246,7 @@ Deno.test("After one that is late by more than may be, each is visited late once
 
 Deno.test("Rounds are started once, and stopped in the middle of a visit visit nobody more", async () => {
   using world = new World();
-  for (const item of numbers(5_000)) world.rounds.add(item);
+  world.add(...numbers(5_000));
   world.start();
   world.start();
   assertEquals(world.ticks.made, 1);
@@ -242,7 +268,7 @@ Deno.test("Rounds are started once, and stopped in the middle of a visit visit n
 
 Deno.test("A part that takes longer than its time keeps others waiting, and none is visited twice for it", async () => {
   using world = new World();
-  for (const item of numbers(10_000)) world.rounds.add(item);
+  world.add(...numbers(10_000));
   world.start();
   for (let i = 0; i < 100; i++) {
     world.clock.pass(100);

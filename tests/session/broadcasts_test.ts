@@ -1,5 +1,6 @@
 /** A node's broadcasts: where they begin, what they do when the broker fails, and how all connections are served. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { Link } from "../../src/async/chain.ts";
 import { MemoryBroker } from "../../src/broker/memory.ts";
 import { MemoryHistory } from "../../src/history/memory.ts";
 import type { History } from "../../src/history/history.ts";
@@ -67,7 +68,8 @@ class Node implements AsyncDisposable {
   }
 }
 
-class Connection implements Member {
+class Connection extends Link<Member> implements Member {
+  addressKey: string | undefined = undefined;
   reader: BroadcastReader | undefined;
   all: string | undefined;
   readonly got: unknown[] = [];
@@ -76,6 +78,7 @@ class Connection implements Member {
   readonly #registry: Registry;
 
   constructor(registry: Registry) {
+    super();
     this.#registry = registry;
     registry.join(this, "address");
   }

@@ -1,6 +1,7 @@
 /** How many sessions are ended together: the test says when a step is over and when a socket is gone. */
 import { setImmediate } from "node:timers";
 import { assert, assertEquals } from "@std/assert";
+import { UNLINKED } from "../../src/async/chain.ts";
 import { CLOSE } from "../../src/protocol/close_codes.ts";
 import { drain, sendAway } from "../../src/session/drain.ts";
 import { type Member, Registry } from "../../src/session/registry.ts";
@@ -17,6 +18,8 @@ class Stage {
   join(count: number): void {
     for (let i = 0; i < count; i++) {
       const member: Member = {
+        ...UNLINKED,
+        addressKey: undefined,
         tick() {},
         close: (_reason, options) => {
           this.closed.push(member);
@@ -134,6 +137,8 @@ Deno.test("Ten thousand sessions are never ticked, verified or closed more than 
   const ticks = new Map<Member, number>();
   for (let i = 0; i < 10_000; i++) {
     const member: Member = {
+      ...UNLINKED,
+      addressKey: undefined,
       tick() {
         turns.count();
         ticks.set(member, (ticks.get(member) ?? 0) + 1);

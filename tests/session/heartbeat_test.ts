@@ -1,20 +1,28 @@
 /** The timers of all sessions, by a clock that the test turns. */
 import { assertEquals } from "@std/assert";
+import { type Linked, UNLINKED } from "../../src/async/chain.ts";
 import { Heartbeat } from "../../src/session/heartbeat.ts";
 import { HeldIntervals, HeldSeconds } from "../../testkit/held_timers.ts";
+
+interface Member extends Linked<Member> {
+  tick(): void;
+}
 
 Deno.test("Members are ticked once a second each, and there is one timer, which runs while there is anybody", () => {
   using seconds = new HeldSeconds();
   const ticks = new Map<string, number>();
-  const member = (name: string) => ({ tick: () => void ticks.set(name, (ticks.get(name) ?? 0) + 1) });
+  const member = (name: string): Member => ({
+    ...UNLINKED,
+    tick: () => void ticks.set(name, (ticks.get(name) ?? 0) + 1),
+  });
   const [alice, bob] = [member("alice"), member("bob")];
-  const heartbeat = new Heartbeat();
+  const heartbeat = new Heartbeat<Member>();
   heartbeat.join(alice);
   heartbeat.join(bob);
   assertEquals(seconds.made, 1, "one timer is enough");
   seconds.run();
   seconds.run();
-  heartbeat.leave(bob);
+  assertEquals([heartbeat.leave(bob), heartbeat.leave(bob)], [true, false]);
   seconds.run();
   assertEquals(Object.fromEntries(ticks), { alice: 3, bob: 2 });
   heartbeat.leave(alice);
