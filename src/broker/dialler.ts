@@ -29,6 +29,7 @@ export class Dialler implements PubSubContext {
   readonly #subscribing: Deadlines;
   readonly #topology: Topology;
   readonly #redis: Redis;
+  readonly #onLoginRefused = () => this.#topology.loginRefused();
   /** How often all had to be dialled again. */
   #generation = 0;
 
@@ -82,20 +83,18 @@ export class Dialler implements PubSubContext {
    * @param channel Where this lives; without one, where all of them do.
    */
   async dial(attempt: Attempt, options: OpenOptions, channel?: string): Promise<RedisConnection> {
-    const onLoginRefused = () => this.#topology.loginRefused();
+    const own = { ...options, onLoginRefused: this.#onLoginRefused, pace: this.pace };
     for (;;) {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);
       if (!address) throw new BrokerUnavailableError("It is not known yet where Redis is");
-      const connection = await RedisConnection.open(address, attempt, {
-        ...options,
-        onLoginRefused,
-        pace: this.pace,
-      })
-        .catch((error: unknown) => {
-          this.#topology.doubt();
-          throw error;
-        });
+      let connection: RedisConnection;
+      try {
+        connection = await RedisConnection.open(address, attempt, own);
+      } catch (error) {
+        this.#topology.doubt();
+        throw error;
+      }
       connection.generation = generation;
       if (generation === this.#generation) return connection;
       connection.close();

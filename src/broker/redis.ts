@@ -89,14 +89,15 @@ export class RedisBroker implements Broker {
       : undefined;
   }
 
-  async subscribe(
+  subscribe(
     channel: string,
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
     const reason = this.#unreachable();
-    if (reason !== undefined) throw new BrokerUnavailableError(reason);
-    return await this.#subscriptions.subscribe(channel, subscriber, options.signal);
+    return reason === undefined
+      ? this.#subscriptions.subscribe(channel, subscriber, options.signal)
+      : Promise.reject(new BrokerUnavailableError(reason));
   }
 
   publish(channel: string, payload: string, options?: { onlyIfHeard?: boolean }): Promise<number> {

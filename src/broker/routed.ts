@@ -65,12 +65,24 @@ export class RoutedBroker implements Broker {
     return reason;
   }
 
-  async subscribe(
+  subscribe(
     channel: string,
     subscriber: Subscriber,
     options: { signal?: AbortSignal } = {},
   ): Promise<Subscription> {
-    if (!this.#routes.canMove) return await this.#routes.of(channel).subscribe(channel, subscriber, options);
+    if (this.#routes.canMove) return this.#subscribeMoving(channel, subscriber, options.signal);
+    try {
+      return this.#routes.of(channel).subscribe(channel, subscriber, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  async #subscribeMoving(
+    channel: string,
+    subscriber: Subscriber,
+    signal: AbortSignal | undefined,
+  ): Promise<Subscription> {
     const subscription = new MovingSubscription(channel, subscriber, {
       of: () => this.#routes.of(channel),
       look: () => this.#routes.look(),
@@ -81,7 +93,7 @@ export class RoutedBroker implements Broker {
     // Before it is there: it may have to move already.
     this.#subscriptions.add(subscription);
     try {
-      await subscription.open(options.signal);
+      await subscription.open(signal);
     } catch (error) {
       this.#subscriptions.delete(subscription);
       throw error;

@@ -48,6 +48,8 @@ export function trouble(event: string, fields: LogFields): LogLine {
 }
 
 const MAX_TEXT = 4096;
+/** Names that are remembered; whoever makes them up pays for each anew. */
+const MAX_NAMES = 500;
 
 /** Control characters, and characters that reorder or hide what stands around them. */
 // deno-lint-ignore no-control-regex -- control characters are exactly what is meant
@@ -74,12 +76,32 @@ export function formatJson(given: LogLine): string {
   for (const name of Object.keys(fields)) {
     const value = show(fields, name, json);
     if (value === undefined) continue;
-    const isTaken = name === "time" || name === "level" || name === "event";
-    line += `,${jsonText(isTaken ? `${name}_` : cut(name))}:${value}`;
+    line += `,${jsonNames.of(name)}:${value}`;
   }
   lastLine = given;
   return lastText = `${line}}`;
 }
+
+/** What stands for the name of a field, worked out once: a program has few names. */
+class Names {
+  readonly #known = new Map<string, string>();
+
+  constructor(readonly make: (name: string) => string) {}
+
+  of(name: string): string {
+    let text = this.#known.get(name);
+    if (text !== undefined) return text;
+    text = this.make(name);
+    if (this.#known.size < MAX_NAMES) this.#known.set(name, text);
+    return text;
+  }
+}
+
+const jsonNames = new Names((name) => {
+  const isTaken = name === "time" || name === "level" || name === "event";
+  return jsonText(isTaken ? `${name}_` : cut(name));
+});
+const prettyNames = new Names((name) => quote(cut(name)));
 
 let lastLine: LogLine | undefined;
 let lastText = "";
@@ -95,7 +117,7 @@ export function formatPretty(given: LogLine, hasColour = false): string {
   if (process !== undefined) line += ` process=${process}`;
   for (const name of Object.keys(fields)) {
     const value = show(fields, name, pretty);
-    if (value !== undefined) line += ` ${quote(cut(name))}=${value}`;
+    if (value !== undefined) line += ` ${prettyNames.of(name)}=${value}`;
   }
   return line;
 }

@@ -83,9 +83,9 @@ export class RedisConnection {
   }
 
   async #greet(address: RedisAddress, options: OpenOptions): Promise<void> {
-    const { commands = [], name = "userwire-subscription", onLoginRefused } = options;
+    const { commands = NO_COMMANDS, name = "userwire-subscription", onLoginRefused } = options;
     const login = loginOf(address);
-    await this.write(Buffer.concat([...login, encodeCommand("CLIENT", "SETNAME", name), ...commands]));
+    await this.write(Buffer.concat([...login, namingOf(name), ...commands]));
     for (let i = 0; i < login.length + 1 + commands.length; i++) {
       const reply = await this.#reply();
       if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
@@ -128,6 +128,16 @@ export class RedisConnection {
     }
   }
 }
+
+/** Encoded once: there are few names, and ten thousand connections. */
+function namingOf(name: string): Uint8Array {
+  let naming = namings.get(name);
+  if (!naming) namings.set(name, naming = encodeCommand("CLIENT", "SETNAME", name));
+  return naming;
+}
+
+const namings = new Map<string, Uint8Array>();
+const NO_COMMANDS: readonly Uint8Array[] = [];
 
 /** The commands that log in; none when there is neither user nor password. */
 function loginOf({ username, password }: RedisAddress): Uint8Array[] {

@@ -70,10 +70,16 @@ export function sessionOpener(parts: OpenSessionParts): OpenSession {
   const { context, broker, history, broadcasts, auth, limit, maxReplay, channelPrefix } = parts;
   const { registry } = context;
 
-  async function checkIn(identity: Identity, channel: string): Promise<void> {
+  /** Undefined where there is nothing to ask. */
+  function checkIn(identity: Identity, channel: string): Promise<void> | undefined {
+    const isLimited = limit.isOverQuota(identity, Infinity);
+    return isShown(identity) || isLimited ? checkWithRedis(identity, channel, isLimited) : undefined;
+  }
+
+  async function checkWithRedis(identity: Identity, channel: string, isLimited: boolean): Promise<void> {
     const [isRevoked, counts] = await Promise.all([
       isShown(identity) && auth.isRevoked(identity),
-      limit.isOverQuota(identity, Infinity) ? broker.counts([channel]) : [0],
+      isLimited ? broker.counts([channel]) : [0],
     ]);
     if (isRevoked) throw new RefusedError(CLOSE.revoked);
     if (limit.isOverQuota(identity, counts[0]!)) throw new RefusedError(CLOSE.tooMany);
