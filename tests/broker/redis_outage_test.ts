@@ -287,7 +287,7 @@ redisTest(
 
     await redis.pause();
     await using clock = new BusyClock(() => service.fetch("/healthz"));
-    async function timed<T>(answer: Promise<T>, limitMs = NOTICE_MS): Promise<T> {
+    async function timed<T>(answer: PromiseLike<T>, limitMs = NOTICE_MS): Promise<T> {
       const startMs = clock.ms;
       const value = await withDeadline(answer, 60_000, "an answer");
       const tookMs = clock.ms - startMs;
