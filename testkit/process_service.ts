@@ -82,7 +82,7 @@ export class ProcessService implements AsyncDisposable {
     options: ProcessOptions = {},
   ): Promise<ProcessService> {
     const logDir = await Deno.makeTempDir({ prefix: "userwire-logs-" });
-    const isSeveral = env.USERWIRE_PROCESSES !== undefined || options.through === "task for several";
+    const isSeveral = (env.USERWIRE_PROCESSES ?? "1") !== "1";
     const port = isSeveral && env.PORT === undefined ? OwnPort.take() : undefined;
     const isGroup = options.through === "task" || options.through === "task for several";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
