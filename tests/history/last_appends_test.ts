@@ -7,6 +7,7 @@ import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import type { History } from "../../src/history/history.ts";
 import { LastAppends, MAX_REMEMBERED } from "../../src/history/last_appends.ts";
 import { numbers, outgoing, placeOf, seqsOf } from "../contracts/history.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { Recorder } from "../../testkit/recorder.ts";
@@ -28,7 +29,7 @@ async function openTwo(redis: RedisServer): Promise<{ ours: Engine; theirs: Engi
   const open = async () => {
     const engine = openEngine({ redisUrl: redis.url, history: 100, historyTtlS: 60 });
     owned.defer(() => engine.close());
-    assertEquals(await engine.firstAttempt(20_000), { outcome: "ready" });
+    await connected(engine);
     await engine.history.append("zoe", outgoing("m"));
     return engine;
   };

@@ -13,6 +13,7 @@ import { commandsOf } from "../../src/redis/script.ts";
 import { PLAIN, SHARDED } from "../../src/redis/pubsub_words.ts";
 import { historyContract, outgoing, seqsOf, textsOf } from "../contracts/history.ts";
 import { asSteps } from "../contracts/steps.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { byFunction, type Command, functionCall, scriptCall } from "../../testkit/function_history.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
@@ -31,7 +32,7 @@ async function load(redis: RedisServer, settings: Partial<FunctionSettings> = {}
 
 async function open(url: string, options: Partial<Parameters<typeof openEngine>[0]> = {}): Promise<Engine> {
   const engine = openEngine({ redisUrl: url, ...options });
-  await engine.firstAttempt(20_000);
+  await connected(engine);
   return engine;
 }
 

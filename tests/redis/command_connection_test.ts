@@ -44,10 +44,10 @@ redisTest(
     try {
       await redis.availability.whenReady();
       assertEquals(await server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), 1);
-      await bell.until(() => returns === 1, "Redis to be met again", 10_000);
+      await bell.until(() => returns === 1, "Redis to be met again");
       assertEquals(others, 0);
       await server.restart();
-      await bell.until(() => returns === 2, "the new Redis to be met", 10_000);
+      await bell.until(() => returns === 2, "the new Redis to be met");
       assertEquals(others, 1);
     } finally {
       redis.close();
