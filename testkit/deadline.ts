@@ -50,7 +50,7 @@ export function stretched(ms: number): number {
  * @throws {DeadlineError}
  */
 export async function withDeadline<T>(
-  promise: Promise<T>,
+  promise: PromiseLike<T>,
   ms: number,
   what: string,
   seen?: Seen,
@@ -63,6 +63,21 @@ export async function withDeadline<T>(
   } catch (error) {
     throw error === timeUp && seen ? withSeen(timeUp, seen) : error;
   }
+}
+
+/** For the end of something, which may have a drain before it. */
+const END_MS = 60_000;
+
+/**
+ * The promise of an end, for whoever awaits it: each has a deadline of its own, from then on, since nobody may wait for
+ * ever. Who does not await it sets no timer.
+ * @param what The end, for the error: "the socket to be closed".
+ * @param seen As in `withDeadline`.
+ */
+export function endOf<T>(promise: PromiseLike<T>, what: string, seen?: Seen): PromiseLike<T> {
+  return {
+    then: (onEnd, onError) => withDeadline(promise, END_MS, what, seen).then(onEnd, onError),
+  };
 }
 
 /**
@@ -136,7 +151,7 @@ function withSeen(timeUp: DeadlineError, seen: Seen | undefined): DeadlineError 
   return timeUp.instead(text.length > 2_000 ? `${text.slice(0, 1_000)} … ${text.slice(-1_000)}` : text);
 }
 
-async function race<T>(promise: Promise<T>, limitMs: number, timeUp: Error): Promise<T> {
+async function race<T>(promise: PromiseLike<T>, limitMs: number, timeUp: Error): Promise<T> {
   const { promise: over, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(timeUp), limitMs);
   try {

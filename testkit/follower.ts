@@ -8,7 +8,7 @@
 import { assertEquals } from "@std/assert";
 import type { ClientFrame, GapFrame, HiFrame, MessageFrame, ServerFrame } from "../src/protocol/frames.ts";
 import type { Position } from "../src/protocol/position.ts";
-import { Bell, type Seen, until, withDeadline } from "./deadline.ts";
+import { Bell, endOf, type Seen, until, withDeadline } from "./deadline.ts";
 
 /** A message that a backend was told is sent. */
 export interface Accepted {
@@ -61,8 +61,8 @@ export class Follower implements AsyncDisposable {
   }
 
   /** Resolves with the close code when the connection has ended. */
-  get closed(): Promise<number> {
-    return this.#closed;
+  get closed(): PromiseLike<number> {
+    return endOf(this.#closed, "the follower's connection to end", () => this.#standing());
   }
 
   send(frame: ClientFrame): void {

@@ -4,6 +4,7 @@ import type { EngineOptions } from "../src/engine/options.ts";
 import type { History, PageOutcome } from "../src/history/history.ts";
 import type { MessageFrame } from "../src/protocol/frames.ts";
 import { Publisher } from "../src/publisher/publisher.ts";
+import { connected } from "./connected.ts";
 import type { Service } from "./service.ts";
 
 export interface Answer {
@@ -75,7 +76,7 @@ export class GroupPublisher implements AsyncDisposable {
 
   static async open(redisUrl: string, options: Partial<EngineOptions> = {}): Promise<GroupPublisher> {
     const engine = openEngine({ redisUrl, history: 1_000, redisTimeoutMs: 20_000, ...options });
-    await engine.firstAttempt(10_000);
+    await connected(engine);
     return new GroupPublisher(engine);
   }
 

@@ -8,6 +8,7 @@
  */
 import { dirname } from "node:path";
 import { Bell, withDeadline } from "./deadline.ts";
+import { OwnPort } from "./own_port.ts";
 import { programPath } from "./program.ts";
 import { secretsIn } from "./secrets.ts";
 
@@ -42,6 +43,8 @@ export class ProcessService implements AsyncDisposable {
   readonly #bell = new Bell();
   readonly #outputs: Promise<void>[];
   readonly #isGroup: boolean;
+  /** That of several processes, see `start`. */
+  readonly #port: OwnPort | undefined;
   readonly #secrets: (text: string) => string[];
   readonly #leaked = new Set<string>();
   #otherText = "";
@@ -49,9 +52,15 @@ export class ProcessService implements AsyncDisposable {
 
   private constructor(
     child: Deno.ChildProcess,
-    options: { logDir: string; isGroup: boolean; env: Readonly<Record<string, string>> },
+    options: {
+      logDir: string;
+      isGroup: boolean;
+      port: OwnPort | undefined;
+      env: Readonly<Record<string, string>>;
+    },
   ) {
-    const { logDir, isGroup, env } = options;
+    const { logDir, isGroup, port, env } = options;
+    this.#port = port;
     this.#secrets = secretsIn(env);
     this.#child = child;
     this.#isGroup = isGroup;
@@ -65,13 +74,16 @@ export class ProcessService implements AsyncDisposable {
 
   /**
    * Resolves when it listens, or says what else is waited for.
-   * @param env Settings. The port is free unless they say else.
+   * @param env Settings. The port is free unless they say else. Several processes get one that is nobody else's: a
+   *   supervisor that is to take a free one finds it long before the first process listens there, and others come after.
    */
   static async start(
     env: Readonly<Record<string, string>> = {},
     options: ProcessOptions = {},
   ): Promise<ProcessService> {
     const logDir = await Deno.makeTempDir({ prefix: "userwire-logs-" });
+    const isSeveral = (env.USERWIRE_PROCESSES ?? "1") !== "1";
+    const port = isSeveral && env.PORT === undefined ? OwnPort.take() : undefined;
     const isGroup = options.through === "task" || options.through === "task for several";
     // Deno itself needs its home; settings of whoever runs the tests must not get in.
     const { PATH = "", HOME = "", DENO_DIR = `${HOME}/.cache/deno` } = Deno.env.toObject();
@@ -90,14 +102,17 @@ export class ProcessService implements AsyncDisposable {
       clearEnv: true,
       env: {
         ...{ PATH: `${dirname(Deno.execPath())}:${PATH}`, HOME, DENO_DIR, NO_COLOR: "1" },
-        ...{ PORT: "0", LOG_FORMAT: "json", LOG_DIR: logDir, ...env },
+        ...{ PORT: "0", LOG_FORMAT: "json", LOG_DIR: logDir },
+        // By itself that for operators is the next one, which may be somebody's own.
+        ...(port && { PORT: `${port}`, USERWIRE_OPS_PORT: "0" }),
+        ...env,
       },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
       detached: isGroup,
     }).spawn();
-    const service = new ProcessService(child, { logDir, isGroup, env });
+    const service = new ProcessService(child, { logDir, isGroup, port, env });
     try {
       await service.logged(options.until ?? "listening", START_MS);
       return service;
@@ -210,6 +225,7 @@ export class ProcessService implements AsyncDisposable {
         this.#search(await Deno.readTextFile(`${this.logDir}/${name}`));
       }
     } finally {
+      this.#port?.[Symbol.dispose]();
       await Deno.remove(this.logDir, { recursive: true });
     }
     // Whatever the test is about.

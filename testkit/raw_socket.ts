@@ -7,7 +7,7 @@
  */
 import { Buffer } from "node:buffer";
 import { connect, type Socket } from "node:net";
-import { Bell, withDeadline } from "./deadline.ts";
+import { Bell, endOf, withDeadline } from "./deadline.ts";
 
 export const OPCODE = {
   continuation: 0x0,
@@ -127,8 +127,12 @@ export class RawSocket implements AsyncDisposable {
   }
 
   /** Resolves when the TCP connection has ended, at least in the direction from the server. */
-  get ended(): Promise<End> {
-    return this.#ended.promise;
+  get ended(): PromiseLike<End> {
+    return endOf(
+      this.#ended.promise,
+      `the connection to ${this.#url.host} to end`,
+      () => `it is ${this.#socket.readyState}, and ${this.#unread.length} bytes are there`,
+    );
   }
 
   sendHandshake(handshake: Handshake = {}): void {

@@ -7,7 +7,7 @@
  *     const socket = await server.next();
  *     socket.hi({ pos: "e.0" });
  */
-import { Bell, withDeadline } from "./deadline.ts";
+import { Bell, endOf, withDeadline } from "./deadline.ts";
 
 const WAIT_MS = 20_000;
 
@@ -97,10 +97,8 @@ export class ScriptedSocket {
   readonly protocols: readonly string[];
   /** Frames from the client, parsed. */
   readonly frames: Record<string, unknown>[] = [];
-  /** When each of them came. */
-  readonly times: number[] = [];
   /** Resolves with the code by which the client closed it. */
-  readonly closed: Promise<number>;
+  readonly closed: PromiseLike<number>;
   readonly #socket: WebSocket;
   readonly #bell = new Bell();
 
@@ -110,10 +108,12 @@ export class ScriptedSocket {
     this.#socket = socket;
     socket.addEventListener("message", ({ data }) => {
       this.frames.push(JSON.parse(data));
-      this.times.push(performance.now());
       this.#bell.ring();
     });
-    this.closed = new Promise((resolve) => socket.addEventListener("close", ({ code }) => resolve(code)));
+    const closed = new Promise<number>((resolve) => {
+      socket.addEventListener("close", ({ code }) => resolve(code));
+    });
+    this.closed = endOf(closed, "the client to close", () => `it sent ${this.frames.length} frames`);
   }
 
   /** The position that the client asked to resume from. */

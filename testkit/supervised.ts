@@ -1,7 +1,6 @@
 /** A service of several processes on one port, over a Redis, with its supervisor. It ends with the test. */
 import { assertEquals } from "@std/assert";
 import { until } from "./deadline.ts";
-import { OwnPort } from "./own_port.ts";
 import { ProcessService } from "./process_service.ts";
 import { openClient, type WsClient } from "./ws_client.ts";
 
@@ -21,15 +20,8 @@ export class Supervised implements AsyncDisposable {
   /** Where clients connect. */
   readonly url: string;
 
-  readonly #port: OwnPort;
-
-  private constructor(
-    service: ProcessService,
-    port: OwnPort,
-    { url, ops_url }: Readonly<Record<string, unknown>>,
-  ) {
+  private constructor(service: ProcessService, { url, ops_url }: Readonly<Record<string, unknown>>) {
     this.service = service;
-    this.#port = port;
     this.opsUrl = String(ops_url);
     this.url = String(url);
   }
@@ -39,20 +31,11 @@ export class Supervised implements AsyncDisposable {
     env: Readonly<Record<string, string>>,
     options?: Parameters<typeof ProcessService.start>[1],
   ): Promise<Supervised> {
-    using owned = new DisposableStack();
-    // One that nobody gets while a process is being started again.
-    const port = owned.use(OwnPort.take());
-    const settings = {
-      PORT: `${port}`,
-      USERWIRE_OPS_PORT: "0",
-      USERWIRE_PROCESSES: "2",
-      USERWIRE_DRAIN_S: "1",
-    };
+    const settings = { USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "1" };
     const service = await ProcessService.start({ ...settings, ...env }, options);
     try {
       const started = await service.logged("processes started", 30_000);
-      owned.move();
-      return new Supervised(service, port, started);
+      return new Supervised(service, started);
     } catch (error) {
       await service[Symbol.asyncDispose]();
       throw error;
@@ -98,7 +81,6 @@ export class Supervised implements AsyncDisposable {
       await this.service.ended(30_000);
     } finally {
       await this.service[Symbol.asyncDispose]();
-      this.#port[Symbol.dispose]();
     }
   }
 }

@@ -73,7 +73,10 @@ export class WebhookReceiver implements AsyncDisposable {
   }
 
   async until(isSo: () => boolean, what: string, limitMs?: number): Promise<void> {
-    await this.#bell.until(isSo, what, limitMs);
+    await this.#bell.until(isSo, what, limitMs, () => {
+      const came = this.received.map(({ type, data }) => `${type} ${JSON.stringify(data)}`);
+      return `${came.length} came, and ${this.forged} forged ones: ${came.join(", ")}`;
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

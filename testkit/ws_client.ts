@@ -7,7 +7,7 @@
  *
  * For a peer that behaves badly see `raw_socket.ts`.
  */
-import { Bell, until, withDeadline } from "./deadline.ts";
+import { Bell, endOf, until, withDeadline } from "./deadline.ts";
 
 /** Subprotocols, or what Deno's WebSocket takes as its second argument: `{ protocols, headers }`. */
 export type ClientOptions = string | string[] | WebSocketOptions;
@@ -51,8 +51,9 @@ export async function openPatiently(url: string | URL, options: ClientOptions = 
 
 export class WsClient implements AsyncDisposable {
   readonly socket: WebSocket;
-  /** Resolves when the socket is closed, whoever closed it. Never rejects. */
-  readonly closed: Promise<Closed>;
+  /** Resolves when the socket is closed, whoever closed it; rejects only where that takes too long. */
+  readonly closed: PromiseLike<Closed>;
+  readonly #closed: Promise<Closed>;
   readonly #bell = new Bell();
   readonly #queue: (string | Uint8Array)[] = [];
   #closedWith: Closed | undefined;
@@ -63,13 +64,21 @@ export class WsClient implements AsyncDisposable {
       this.#queue.push(data instanceof ArrayBuffer ? new Uint8Array(data) : data);
       this.#bell.ring();
     });
-    this.closed = new Promise((resolve) => {
+    this.#closed = new Promise((resolve) => {
       socket.addEventListener("close", ({ code, reason }) => {
         this.#closedWith ??= { code, reason };
         resolve(this.#closedWith);
         this.#bell.ring();
       });
     });
+    this.closed = endOf(
+      this.#closed,
+      `${socket.url} to be closed`,
+      () =>
+        `it is in state ${socket.readyState}, and ${this.#queue.length} messages wait: ${
+          this.#queue.slice(-3)
+        }`,
+    );
   }
 
   /** Messages that came and were not asked for yet. */
@@ -111,7 +120,7 @@ export class WsClient implements AsyncDisposable {
   async close(code = 1000, reason = ""): Promise<Closed> {
     this.socket.close(code, reason);
     return await withDeadline(
-      this.closed,
+      this.#closed,
       WAIT_MS,
       "the server to answer the Close frame",
       () => `the socket is in state ${this.socket.readyState}`,

@@ -2,6 +2,7 @@
 
 import { Chain, type Linked, UNLINKED } from "./chain.ts";
 import { inSlices } from "./slices.ts";
+import { TickTime } from "./tick_time.ts";
 
 /** A wait that has begun. */
 export interface Deadline extends Linked<Deadline> {
@@ -16,15 +17,22 @@ export class Deadlines {
   /** In the order of their ends, since all have the same limit. */
   readonly #waits = new Chain<Deadline>();
   #timer: ReturnType<typeof setInterval> | undefined;
+  #time = new TickTime(TICK_MS);
   #isClosed = false;
 
   constructor(readonly limitMs: number) {}
 
-  /** Calls back when the limit has passed, or half a second later, unless it is cleared before. */
+  /**
+   * Calls back when the limit has passed, or half a second later, unless it is cleared before: also by what came while this
+   * process did not run.
+   */
   set(late: () => void): Deadline {
     const deadline: Deadline = { ...UNLINKED, dueMs: performance.now() + this.limitMs, late };
     this.#waits.add(deadline);
-    this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
+    if (this.#timer === undefined) {
+      this.#time = new TickTime(TICK_MS);
+      this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    }
     return deadline;
   }
 
@@ -67,7 +75,7 @@ export class Deadlines {
   }
 
   #tick(): void {
-    void inSlices(this.#over(performance.now()), (deadline) => {
+    void inSlices(this.#over(this.#time.at(performance.now())), (deadline) => {
       this.#waits.delete(deadline);
       deadline.late();
     });

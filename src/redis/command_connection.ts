@@ -6,6 +6,7 @@
  * out when Redis has stopped answering.
  */
 import { backoffMs } from "../async/backoff.ts";
+import { TickTime } from "../async/tick_time.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
@@ -47,6 +48,7 @@ export abstract class CommandConnection {
   readonly availability: Availability;
   readonly #outbox: Outbox;
   readonly #timer: ReturnType<typeof setInterval>;
+  readonly #time = new TickTime(TICK_MS);
   protected readonly greeting: Greeting;
   readonly #onOther: (() => void)[] = [];
   #onCluster: (() => void) | undefined;
@@ -250,9 +252,10 @@ export abstract class CommandConnection {
 
   #tick(): void {
     const nowMs = performance.now();
+    const lateMs = this.#time.at(nowMs);
     // Where more is known already, that is said.
-    if (this.#outbox.check(nowMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
-    this.#isSilent = nowMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
+    if (this.#outbox.check(lateMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
+    this.#isSilent = lateMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
     if (nowMs >= this.#nextBeatMs && this.#client?.isReady) this.#beat();
   }
 

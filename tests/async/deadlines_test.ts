@@ -33,3 +33,31 @@ Deno.test("Deadlines that pass at one time act in slices, and none that was clea
   deadlines.close();
   assertEquals(ticks.count, 0, "No timer is left");
 });
+
+Deno.test("Deadlines that passed while the process did not run are acted on when what has come was read", () => {
+  using ticks = new HeldIntervals(TICK_MS);
+  using clock = new StandingClock();
+  const deadlines = new Deadlines(1_000);
+  const late: string[] = [];
+  const answered = deadlines.set(() => late.push("answered"));
+  deadlines.set(() => late.push("not answered"));
+  clock.pass(60_000);
+  ticks.run();
+  assertEquals(late, []);
+  deadlines.clear(answered);
+  clock.pass(TICK_MS);
+  ticks.run();
+  assertEquals(late, ["not answered"]);
+  // A process that is always short of time has limits, too.
+  for (const name of ["first", "second"]) {
+    deadlines.set(() => late.push(name));
+    clock.pass(3 * TICK_MS);
+    ticks.run();
+  }
+  assertEquals(late, ["not answered", "first"]);
+  clock.pass(3 * TICK_MS);
+  ticks.run();
+  assertEquals(late, ["not answered", "first", "second"]);
+  deadlines.close();
+  assertEquals(ticks.count, 0, "No timer is left");
+});

@@ -2,6 +2,7 @@ import { assert, assertMatch } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
 import { brokerContract } from "../contracts/broker.ts";
 import { redisBrokerContract } from "../contracts/redis_broker.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { numbers } from "../../testkit/nodes.ts";
 import { Recorder } from "../../testkit/recorder.ts";
@@ -15,7 +16,7 @@ brokerContract("DedicatedRedisBroker", async () => {
   const server = await RedisServer.start();
   const ours = open(server.url);
   const theirs = open(server.url);
-  await Promise.all([ours.firstAttempt(3_000), theirs.firstAttempt(3_000)]);
+  await connected(ours, theirs);
   return {
     broker: ours.broker,
     peer: theirs.broker,

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
 import type { Log } from "../../src/log/log.ts";
+import { connected } from "../../testkit/connected.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { brokerContract } from "../contracts/broker.ts";
 import { redisBrokerContract } from "../contracts/redis_broker.ts";
@@ -19,7 +20,7 @@ brokerContract("SharedRedisBroker", async () => {
   const server = await RedisServer.start();
   const ours = open(server.url);
   const theirs = open(server.url);
-  await Promise.all([ours.firstAttempt(3_000), theirs.firstAttempt(3_000)]);
+  await connected(ours, theirs);
   return {
     broker: ours.broker,
     peer: theirs.broker,

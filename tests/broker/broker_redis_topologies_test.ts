@@ -2,6 +2,7 @@
 import { openEngine } from "../../src/engine/engine.ts";
 import { brokerContract } from "../contracts/broker.ts";
 import { asSteps } from "../contracts/steps.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
@@ -43,7 +44,7 @@ for (
       await using place = await start();
       const open = async () => {
         const engine = openEngine({ redisUrl: place.url, subscriptions });
-        await engine.firstAttempt(5_000);
+        await connected(engine);
         await until(() => engine.broker.unavailable() === undefined, "the broker to be available");
         return engine;
       };

@@ -15,6 +15,7 @@ import { Pace } from "../../src/async/slices.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
 import { BusyClock } from "../../testkit/busy_clock.ts";
 import { call } from "../../testkit/closed.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Recorder } from "../../testkit/recorder.ts";
@@ -263,7 +264,7 @@ redisTest("A Redis that has not answered for a second is told of before anything
   await using redis = await RedisServer.start();
   const engine = openEngine({ redisUrl: redis.url, redisTimeoutMs: 600_000 });
   try {
-    await engine.firstAttempt(30_000);
+    await connected(engine);
     await redis.pause();
     const asked = engine.broker.counts(["alice"]);
     await until(() => engine.unready() === "Redis does not answer", "a node that is not ready");
@@ -287,7 +288,7 @@ redisTest(
 
     await redis.pause();
     await using clock = new BusyClock(() => service.fetch("/healthz"));
-    async function timed<T>(answer: Promise<T>, limitMs = NOTICE_MS): Promise<T> {
+    async function timed<T>(answer: PromiseLike<T>, limitMs = NOTICE_MS): Promise<T> {
       const startMs = clock.ms;
       const value = await withDeadline(answer, 60_000, "an answer");
       const tookMs = clock.ms - startMs;

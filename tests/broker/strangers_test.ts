@@ -5,6 +5,7 @@
 import { assertEquals } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
 import { Publisher } from "../../src/publisher/publisher.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { SHARED } from "../../testkit/nodes.ts";
@@ -64,7 +65,7 @@ redisTest(
     const other = openEngine({ redisUrl: `${redis.url.replace(/\/$/, "")}/1` });
     await using stack = new AsyncDisposableStack();
     stack.defer(() => other.close());
-    await other.firstAttempt(5_000);
+    await connected(other);
     const staging = new Publisher(other.broker, other.history);
     await using alice = await Follower.open(service.socketUrl("alice"));
 

@@ -5,6 +5,7 @@ import type { Session } from "../../src/session/session.ts";
 import { Inbox, QUICK } from "../../testkit/client_watch.ts";
 import { call, CLOSED, tokenFor } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
+import { HeldTimers } from "../../testkit/held_timers.ts";
 import { nodesTest, numbers, send, sendAll } from "../../testkit/nodes.ts";
 import { Service } from "../../testkit/service.ts";
 
@@ -279,6 +280,8 @@ Deno.test("Client takes turns when streams don't get through either, says so, an
     const { length } = watch.lost;
     await watch.losses(length + 3);
     holds = false;
+    // From here on each has the time that it needs.
+    using _held = new HeldTimers(100);
     await watch.state("open");
     await send(service, 1);
     await watch.received(1);

@@ -7,6 +7,7 @@ import type { Subscription } from "../../src/broker/broker.ts";
 import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { type Entry, type EventStore, MAX_CHANGES, MOST_DUE } from "../../src/events/events.ts";
 import { openEventStore } from "../../src/events/open.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 
 export interface Change {
@@ -39,7 +40,7 @@ export class EventNode implements AsyncDisposable {
   }
 
   async ready(): Promise<this> {
-    await this.engine.firstAttempt(10_000);
+    await connected(this.engine);
     await until(() => this.engine.unready() === undefined, "the engine to be ready");
     return this;
   }

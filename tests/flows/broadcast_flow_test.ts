@@ -5,6 +5,7 @@ import { type Client, connect, type Message } from "../../src/client/mod.ts";
 import { openEngine } from "../../src/engine/engine.ts";
 import type { BroadcastGapFrame } from "../../src/protocol/frames.ts";
 import { command } from "../../testkit/cli_terminal.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { nodesTest, numbers, send } from "../../testkit/nodes.ts";
@@ -272,7 +273,7 @@ onRedis("has no number of sockets while a node does not say its own", async ({ h
   await using alice = await Listener.open(here);
   // Subscribed as a node is, and silent as one that hangs.
   const engine = openEngine({ redisUrl: redis.url });
-  await engine.firstAttempt(3_000);
+  await connected(engine);
   const silent = new Recorder();
   const subscription = await engine.broker.subscribe("userwire:all", silent);
   const { publisher } = there.server.app;

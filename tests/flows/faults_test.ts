@@ -165,7 +165,7 @@ fault("a subscription is dropped between store and delivery", async ({ redis, fo
 fault("Redis stands still", async ({ redis, sender, flows }) => {
   await redis.pause();
   const { failures } = sender;
-  await until(() => sender.failures > failures + 20, "sends to fail", 15_000);
+  await until(() => sender.failures > failures + 20, "sends to fail");
   redis.resume();
   await flows();
 });

@@ -102,7 +102,7 @@ Deno.test({
     for (const frames of tooMuch) {
       await using socket = await RawSocket.open(url);
       for (const frame of frames) socket.send(frame);
-      await withDeadline(socket.ended, 20_000, "the connection to end");
+      await socket.ended;
     }
     await using socket = await RawSocket.open(url);
     socket.send({ opcode: OPCODE.binary, payload: new Uint8Array(70_000) });

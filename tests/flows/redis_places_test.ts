@@ -177,7 +177,7 @@ redisTest("Sentinels with TLS and a password lead to the master, and to the next
   await got(alice, "before");
   assertEquals(await set.sentinels[0]!.cli("SENTINEL", "FAILOVER", MASTER), "OK");
   await until(async () => await set.master() === set.servers[1], "the replica to be the master", WAIT_MS);
-  await until(() => service.logged("redis master found").length === 2, "it to be found", WAIT_MS);
+  await until(() => service.logged("redis master found").length >= 2, "it to be found", WAIT_MS);
   assertEquals(await accepted(service, "alice", "after"), 1);
   await got(alice, "after");
   assertEquals(alice.faults, []);

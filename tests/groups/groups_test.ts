@@ -4,12 +4,13 @@ import { openEngine } from "../../src/engine/engine.ts";
 import { MemoryGroups } from "../../src/groups/memory.ts";
 import { groupsContract } from "../contracts/groups.ts";
 import { asSteps } from "../contracts/steps.ts";
+import { connected } from "../../testkit/connected.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 async function openOn(redisUrl: string, channelPrefix = "") {
   const engine = openEngine({ redisUrl, channelPrefix });
-  await engine.firstAttempt(5_000);
+  await connected(engine);
   return engine;
 }
 

@@ -8,6 +8,7 @@ import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { History } from "../../src/history/history.ts";
 import { payloadOf } from "../../src/protocol/envelope.ts";
 import { inList, outgoing, placeOf, seqsOf, textsOf } from "../contracts/history.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { numbers } from "../../testkit/nodes.ts";
 import { Recorder } from "../../testkit/recorder.ts";
@@ -60,7 +61,7 @@ const FAILURES: Record<string, Failure> = {
 
 async function open(redis: RedisServer, history = 5): Promise<Engine> {
   const engine = openEngine({ redisUrl: redis.url, history });
-  await engine.firstAttempt(20_000);
+  await connected(engine);
   return engine;
 }
 
@@ -243,7 +244,7 @@ redisTest(
 
     await redis.cli("CONFIG", "SET", "maxmemory", 0);
     const take = () => ours.history.since("alice", 0, 1_000).catch(() => undefined);
-    await until(async () => await take() !== undefined, "Redis to be there again", 15_000);
+    await until(async () => await take() !== undefined, "Redis to be there again");
     const nOf = (text: unknown) => Number(String(text).split(" ")[0]);
     const kept = await ours.history.since("alice", 0, 1_000);
     assertEquals([kept.epoch, kept.last], [epoch, accepted.length]);

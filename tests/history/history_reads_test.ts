@@ -4,6 +4,7 @@ import { RedisStreamsHistory } from "../../src/history/redis_streams.ts";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { Redis } from "../../src/redis/commands.ts";
 import { numbers, outgoing, seqsOf } from "../contracts/history.ts";
+import { connected } from "../../testkit/connected.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
@@ -17,7 +18,7 @@ function test(
     const redis = Redis.open(server.url);
     try {
       const history = new RedisStreamsHistory(redis, { limits: { count: 100, ttlMs: 300_000 } });
-      await redis.availability.firstAttempt(20_000);
+      await connected(redis.availability);
       for (const n of numbers(1, 3)) await history.append("alice", outgoing(`${n}`));
       await withDeadline(body({ redis, history }), 60_000, "the test to end");
     } finally {

@@ -12,6 +12,7 @@ import { payloadOf } from "../../src/protocol/envelope.ts";
 import { parsePosition, type Position } from "../../src/protocol/position.ts";
 import { historyContract, numbers, outgoing, placeOf, seqsOf, textsOf } from "../contracts/history.ts";
 import { runContract } from "../contracts/history_runs.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -23,7 +24,7 @@ const LAST_KEY = "userwire:{userwire:timeline}:last";
 async function openOn(redis: RedisServer, limits: Partial<HistoryLimits> = {}): Promise<Engine> {
   const { count = 100, ttlMs = 60_000 } = limits;
   const engine = openEngine({ redisUrl: redis.url, history: count, historyTtlS: ttlMs / 1_000 });
-  await engine.firstAttempt(20_000);
+  await connected(engine);
   return engine;
 }
 
@@ -498,7 +499,7 @@ for (const appendonly of ["no", "yes"]) {
       });
       const old = await sendMany(ours.history, 3);
       const seqOn = (redis: RedisServer) => redis.cli("HGET", "userwire:{alice}:position", "seq");
-      await until(async () => await seqOn(replica) === "3", "the replica to have what was sent", 15_000);
+      await until(async () => await seqOn(replica) === "3", "the replica to have what was sent");
       await replica.cli("REPLICAOF", "NO", "ONE");
       // What the primary still takes never reaches the replica: its numbers will be given out again.
       await sendMany(ours.history, 2);

@@ -4,6 +4,7 @@ import type { HistoryLimits } from "../../src/history/history.ts";
 import { historyContract } from "../contracts/history.ts";
 import { runContract } from "../contracts/history_runs.ts";
 import { asSteps } from "../contracts/steps.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { ClusterSet } from "../../testkit/redis_cluster.ts";
 import { SentinelSet } from "../../testkit/redis_sentinel.ts";
@@ -38,7 +39,7 @@ for (
     };
     const open = async ({ count, ttlMs }: HistoryLimits): Promise<Engine> => {
       const engine = openEngine({ redisUrl: place.url, history: count, historyTtlS: ttlMs / 1_000 });
-      await engine.firstAttempt(20_000);
+      await connected(engine);
       return engine;
     };
     const openBoth = async (limits: HistoryLimits) => {

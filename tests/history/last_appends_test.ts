@@ -7,7 +7,8 @@ import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import type { History } from "../../src/history/history.ts";
 import { LastAppends, MAX_REMEMBERED } from "../../src/history/last_appends.ts";
 import { numbers, outgoing, placeOf, seqsOf } from "../contracts/history.ts";
-
+import { connected } from "../../testkit/connected.ts";
+import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -15,10 +16,33 @@ import { Service } from "../../testkit/service.ts";
 
 const KEYS = ["position", "inbox"].map((kind) => `userwire:{alice}:${kind}`);
 
-async function openOn(redis: RedisServer): Promise<Engine> {
-  const engine = openEngine({ redisUrl: redis.url, history: 100, historyTtlS: 60 });
-  await engine.firstAttempt(5_000);
-  return engine;
+/** Key in which each process writes down its last append for the others. */
+const TOLD = "userwire:{userwire:timeline}:last";
+
+/**
+ * Two processes that go on where each has told the other of an append. Until then one that misses an append of its own can't
+ * know that the rest of the data is whole: it begins another timeline, and with it a new epoch of everybody, when its next
+ * look falls between a loss and what is put back.
+ */
+async function openTwo(redis: RedisServer): Promise<{ ours: Engine; theirs: Engine } & AsyncDisposable> {
+  await using owned = new AsyncDisposableStack();
+  const open = async () => {
+    const engine = openEngine({ redisUrl: redis.url, history: 100, historyTtlS: 60 });
+    owned.defer(() => engine.close());
+    await connected(engine);
+    await engine.history.append("zoe", outgoing("m"));
+    return engine;
+  };
+  const [ours, theirs] = [await open(), await open()];
+  let told: unknown;
+  await until(
+    async () => (told = await redis.cli("HLEN", TOLD)) === 2,
+    "both processes to have told of an append",
+    undefined,
+    () => `${told} have`,
+  );
+  const all = owned.move();
+  return { ours, theirs, [Symbol.asyncDispose]: () => all.disposeAsync() };
 }
 
 async function copy(redis: RedisServer): Promise<void> {
@@ -76,69 +100,59 @@ const TOUCHES: Record<
 
 redisTest("A user's keys that were put back begin a new epoch of that user", async (t) => {
   await using redis = await RedisServer.start();
-  const ours = await openOn(redis);
-  const theirs = await openOn(redis);
-  try {
-    for (const [what, touch] of Object.entries(TOUCHES)) {
-      const adds = what.includes("append") ? 1 : 0;
-      for (const [meanwhile, lastly] of [0, 1, 2, 3].flatMap((n) => [[n, once], [n, sendPage]] as const)) {
-        const how = lastly === once ? "a message" : "a page";
-        await t.step(`at ${what}, after ${meanwhile} of others, where ${how} was lost`, async () => {
-          await redis.cli("DEL", ...KEYS);
-          await send(ours.history, 3);
-          await copy(redis);
-          await send(ours.history);
-          const last = await lastly(ours.history, redis);
-          await putBack(redis);
-          if (meanwhile > 0) {
-            assertEquals(await send(theirs.history, meanwhile), { epoch: last.epoch, seq: 3 + meanwhile });
-          }
-          const found = await touch(ours.history, redis);
-          assertNotEquals(found.epoch, last.epoch);
-          assertEquals(found.seq, 3 + meanwhile + adds);
-          // Nothing of the old one is vouched for: all that there is comes again.
-          const page = await theirs.history.since("alice", 0, 100);
-          assertEquals([page.epoch, page.previousEpochs], [found.epoch, []]);
-          assertEquals(seqsOf(page), numbers(1, found.seq));
-          assertEquals(await send(theirs.history), { epoch: found.epoch, seq: found.seq + 1 });
-        });
-      }
+  await using engines = await openTwo(redis);
+  const { ours, theirs } = engines;
+  for (const [what, touch] of Object.entries(TOUCHES)) {
+    const adds = what.includes("append") ? 1 : 0;
+    for (const [meanwhile, lastly] of [0, 1, 2, 3].flatMap((n) => [[n, once], [n, sendPage]] as const)) {
+      const how = lastly === once ? "a message" : "a page";
+      await t.step(`at ${what}, after ${meanwhile} of others, where ${how} was lost`, async () => {
+        await redis.cli("DEL", ...KEYS);
+        await send(ours.history, 3);
+        await copy(redis);
+        await send(ours.history);
+        const last = await lastly(ours.history, redis);
+        await putBack(redis);
+        if (meanwhile > 0) {
+          assertEquals(await send(theirs.history, meanwhile), { epoch: last.epoch, seq: 3 + meanwhile });
+        }
+        const found = await touch(ours.history, redis);
+        assertNotEquals(found.epoch, last.epoch);
+        assertEquals(found.seq, 3 + meanwhile + adds);
+        // Nothing of the old one is vouched for: all that there is comes again.
+        const page = await theirs.history.since("alice", 0, 100);
+        assertEquals([page.epoch, page.previousEpochs], [found.epoch, []]);
+        assertEquals(seqsOf(page), numbers(1, found.seq));
+        assertEquals(await send(theirs.history), { epoch: found.epoch, seq: found.seq + 1 });
+      });
     }
-  } finally {
-    await ours.close();
-    await theirs.close();
   }
 });
 
 redisTest("A user's data that is whole stays of one epoch, whoever appends to it", async (t) => {
   await using redis = await RedisServer.start();
-  const ours = await openOn(redis);
-  const theirs = await openOn(redis);
-  try {
-    const { epoch } = await send(ours.history, 3);
-    for (const [what, touch] of Object.entries(TOUCHES)) {
-      await t.step(`at ${what}`, async () => {
-        await touch(ours.history, redis);
-        await send(theirs.history, 2);
-        assertEquals((await touch(ours.history, redis)).epoch, epoch);
-      });
-    }
-    await t.step("whose entries have left the history", async () => {
-      const { seq } = await send(ours.history);
-      await theirs.history.append("alice", outgoing("m"));
-      await redis.cli("XDEL", KEYS[1]!, `${seq}-0`);
-      assertEquals((await send(ours.history)).epoch, epoch);
+  await using engines = await openTwo(redis);
+  const { ours, theirs } = engines;
+  const { epoch } = await send(ours.history, 3);
+  for (const [what, touch] of Object.entries(TOUCHES)) {
+    await t.step(`at ${what}`, async () => {
+      await touch(ours.history, redis);
+      await send(theirs.history, 2);
+      assertEquals((await touch(ours.history, redis)).epoch, epoch);
     });
-    await t.step("and what was lost whole is of a new epoch from its first number on", async () => {
-      await redis.cli("DEL", ...KEYS);
-      const place = await send(theirs.history, 2);
-      assertNotEquals(place.epoch, epoch);
-      assertEquals(await send(ours.history), { epoch: place.epoch, seq: 3 });
-    });
-  } finally {
-    await ours.close();
-    await theirs.close();
   }
+  await t.step("whose entries have left the history", async () => {
+    const { seq } = await send(ours.history);
+    await theirs.history.append("alice", outgoing("m"));
+    await redis.cli("XDEL", KEYS[1]!, `${seq}-0`);
+    assertEquals((await send(ours.history)).epoch, epoch);
+  });
+  await t.step("and what was lost whole is of a new epoch from its first number on", async () => {
+    await redis.cli("DEL", ...KEYS);
+    const place = await send(theirs.history, 2);
+    assertNotEquals(place.epoch, epoch);
+    assertEquals(await send(ours.history), { epoch: place.epoch, seq: 3 });
+  });
 });
 
 redisTest(
@@ -167,33 +181,28 @@ redisTest(
 
 redisTest("Where others went on, what somebody got is looked for at a read alone", async () => {
   await using redis = await RedisServer.start();
-  const ours = await openOn(redis);
-  const theirs = await openOn(redis);
-  try {
-    for (const meanwhile of [1, 2]) {
-      await redis.cli("DEL", ...KEYS);
-      const subscription = await ours.broker.subscribe("alice", new Recorder());
-      await send(ours.history, 3);
-      await copy(redis);
-      const { epoch } = await send(ours.history);
-      await putBack(redis);
-      await send(theirs.history, meanwhile);
-      // Under the number of ours there is another message, or beyond it.
-      assertEquals((await send(ours.history)).epoch === epoch, meanwhile === 2);
-      await subscription.close();
-    }
-    const { epoch } = await send(ours.history);
-    await copy(redis);
+  await using engines = await openTwo(redis);
+  const { ours, theirs } = engines;
+  for (const meanwhile of [1, 2]) {
+    await redis.cli("DEL", ...KEYS);
     const subscription = await ours.broker.subscribe("alice", new Recorder());
-    await send(ours.history);
+    await send(ours.history, 3);
+    await copy(redis);
+    const { epoch } = await send(ours.history);
     await putBack(redis);
-    await send(theirs.history, 2);
-    assertNotEquals((await ours.history.since("alice", 0, 100)).epoch, epoch);
+    await send(theirs.history, meanwhile);
+    // Under the number of ours there is another message, or beyond it.
+    assertEquals((await send(ours.history)).epoch === epoch, meanwhile === 2);
     await subscription.close();
-  } finally {
-    await ours.close();
-    await theirs.close();
   }
+  const { epoch } = await send(ours.history);
+  await copy(redis);
+  const subscription = await ours.broker.subscribe("alice", new Recorder());
+  await send(ours.history);
+  await putBack(redis);
+  await send(theirs.history, 2);
+  assertNotEquals((await ours.history.since("alice", 0, 100)).epoch, epoch);
+  await subscription.close();
 });
 
 Deno.test("Of the users that were sent to, those who were sent to last are remembered", () => {

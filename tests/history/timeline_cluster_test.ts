@@ -7,6 +7,7 @@ import { type Ask, Redis, slotOf } from "../../src/redis/commands.ts";
 import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { readInfo } from "../../src/redis/server_info.ts";
 import { outgoing, placeOf } from "../contracts/history.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
@@ -307,7 +308,7 @@ async function opened(
       part: new StubPart("a"),
       lineage,
     });
-    assertEquals((await client.availability.firstAttempt(20_000)).outcome, "ready");
+    await connected(client.availability);
     if (options.how === "append") {
       const { seq } = placeOf(await history.append("alice", outgoing("x")));
       assertEquals(seq, 6);

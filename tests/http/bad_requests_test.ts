@@ -7,6 +7,7 @@ import { ask, assertRefused, assertServes, eachCase, type Refusal } from "../../
 import { withDeadline } from "../../testkit/deadline.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
+import { workedMs } from "../../testkit/worked_time.ts";
 
 // ---------------------------------------------------------------------------------------------------------
 // Usernames
@@ -249,17 +250,16 @@ eachCase<string>("Bytes that are no request get an answer or an end", {
 Deno.test("No call that needs no key takes much longer than another, however its address is written", async (t) => {
   await using service = await Service.start();
   const { url } = service.server;
-  /** The shortest of some, in milliseconds: what others do on this machine only ever adds. */
-  const shortest = async (path: string) => {
-    let leastMs = Infinity;
-    for (let i = 0; i < 10; i++) {
-      const startMs = performance.now();
+  /** The work of many, in milliseconds: that of one is less than what the system counts in. */
+  const workOf = async (path: string) => {
+    const startMs = workedMs();
+    for (let i = 0; i < 40; i++) {
       await ask(service, `GET ${path} HTTP/1.1\r\nHost: ${new URL(url).host}\r\nConnection: close\r\n\r\n`);
-      leastMs = Math.min(leastMs, performance.now() - startMs);
     }
-    return leastMs;
+    return workedMs() - startMs;
   };
-  const usualMs = await shortest("/healthz");
+  await workOf("/healthz"); // until the code is compiled
+  const usualMs = await workOf("/healthz");
   const cases = {
     "the document": "/openapi.json",
     "many parts": "/" + "a/".repeat(25_000),
@@ -269,7 +269,7 @@ Deno.test("No call that needs no key takes much longer than another, however its
   };
   for (const [name, path] of Object.entries(cases)) {
     await t.step(name, async () => {
-      const ms = await shortest(path);
+      const ms = await workOf(path);
       assert(ms < 20 * usualMs, `${ms} ms where ${usualMs} ms are usual`);
     });
   }

@@ -27,8 +27,7 @@ for (const history of ["100", "0"]) {
         // Nobody is to run out of patience while the answers are held back.
         USERWIRE_REDIS_TIMEOUT_MS: "60000",
       });
-      const isReady = () =>
-        until(async () => (await service.readiness()).status === 200, "readiness", 15_000);
+      const isReady = () => until(async () => (await service.readiness()).status === 200, "readiness");
 
       await isReady();
       await t.step("as the first thing that is sent", () => assertOneRoundTrip(service, proxy, redis));
@@ -58,7 +57,7 @@ async function assertOneRoundTrip(
     return (after.get(command) ?? 0) - (before.get(command) ?? 0);
   };
   try {
-    await until(async () => await made("publish") >= RECIPIENTS, "Redis to have all of the batch", 10_000);
+    await until(async () => await made("publish") >= RECIPIENTS, "Redis to have all of the batch");
   } finally {
     proxy.flow();
   }

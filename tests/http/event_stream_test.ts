@@ -12,6 +12,7 @@ import { RawSocket } from "../../testkit/raw_socket.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";
 import { post, SseClient } from "../../testkit/sse_client.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
 const PATH = "/v1/events?username=alice";
@@ -238,6 +239,8 @@ Deno.test("Frames are posted, checked, and limited as on a socket", async (t) =>
   await t.step("too many close it", async () => {
     await using alice = await SseClient.open(url);
     const conn = await alice.conn();
+    // All in one second, however long they take.
+    using _clock = new StandingClock();
     for (const _ of numbers(1, 6)) await post(url, conn, { t: "p" });
     assertEquals((await alice.next("bye")).why, "too many frames");
     await alice.ended();
@@ -257,6 +260,7 @@ Deno.test("Streams count against the limits of sockets", async () => {
     ...{ USERWIRE_MAX_CONNECTIONS: "2", USERWIRE_UPGRADES_PER_SECOND: "2" },
   });
   const open = (user: string) => SseClient.open(service.socketUrl(user));
+  using _clock = new StandingClock();
   await using _one = await open("alice");
   await using _two = await openClient(service.socketUrl("bob"));
   await using third = await open("carol");

@@ -8,19 +8,12 @@ import { membersOf, partsOf } from "../../src/protocol/json_parts.ts";
 import fc from "../packages/fast_check.ts";
 import { stretched } from "../../testkit/deadline.ts";
 import { Service } from "../../testkit/service.ts";
+import { workedMs } from "../../testkit/worked_time.ts";
 
 const MIB = 1024 * 1024;
 /** Before, the worst of these made others wait for 0.6 to 2.7 seconds. */
 const LONGEST_MS = 250;
 const TRIES = 4;
-
-/**
- * Milliseconds that this thread has worked, as far as Linux says it: what others do on a busy machine meanwhile is not
- * counted.
- */
-const workedMs = Deno.build.os === "linux"
-  ? () => Number(Deno.readTextFileSync("/proc/thread-self/schedstat").split(" ", 1)[0]) / 1e6
-  : () => performance.now();
 
 /** The longest time for which this thread did nothing but one thing, while the work was done. */
 async function longestWait(work: () => Promise<void>): Promise<number> {

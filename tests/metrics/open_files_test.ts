@@ -88,10 +88,10 @@ Deno.test({
         return ends() >= round;
       }, "Deno to stop listening");
       silent[Symbol.dispose]();
-      await until(async () => await statusOf(`${service.url}healthz`) === 200, "it to listen again", 10_000);
+      await until(async () => await statusOf(`${service.url}healthz`) === 200, "it to listen again");
     }
     await service.logged("listening again");
-    await until(async () => await statusOf(`${service.url}readyz`) === 200, "it to be ready", 10_000);
+    await until(async () => await statusOf(`${service.url}readyz`) === 200, "it to be ready");
     const sent = await fetch(`${service.url}v1/users/alice/messages`, {
       method: "POST",
       body: '"hello"',

@@ -136,7 +136,7 @@ onRedis("makes a retry after a timeout find out what became of the send", async 
   assertMatch(String(lost.body.detail), /may or may not have been delivered/);
   redis.resume();
   let retry = await post(there);
-  await until(async () => (retry = await post(there)).status !== 503, "Redis to be back", 15_000);
+  await until(async () => (retry = await post(there)).status !== 503, "Redis to be back");
   // The first was written before Redis stood still: it has been carried out, and once.
   assertEquals([retry.status, retry.replayed, retry.body.seq], [200, "true", 1]);
   await post(there, { key: "k2" });

@@ -13,6 +13,7 @@ import {
 import { MemoryHistory } from "../../src/history/memory.ts";
 import { Publisher, type SendOptions } from "../../src/publisher/mod.ts";
 import type { Wait } from "../../src/publisher/receipts.ts";
+import { connected } from "../../testkit/connected.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { nodesTest, numbers, SHARED } from "../../testkit/nodes.ts";
@@ -71,7 +72,7 @@ async function listen(redis: RedisServer, pattern: string, stack: AsyncDisposabl
   const [channel] = await redis.cli("PUBSUB", "CHANNELS", pattern) as string[];
   const engine = openEngine({ redisUrl: redis.url });
   stack.defer(engine.close);
-  await engine.firstAttempt(3_000);
+  await connected(engine);
   const words: string[] = [];
   await engine.broker.subscribe(channel!, {
     message: (word) => void words.push(String(word)),

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { Redis } from "../../src/redis/commands.ts";
 import { Bell, withDeadline } from "../../testkit/deadline.ts";
+import { memoryLog } from "../../testkit/memory_log.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 Deno.test("A Redis that hangs up at once is dialled less and less often", async () => {
@@ -43,11 +44,40 @@ redisTest(
     try {
       await redis.availability.whenReady();
       assertEquals(await server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), 1);
-      await bell.until(() => returns === 1, "Redis to be met again", 10_000);
+      await bell.until(() => returns === 1, "Redis to be met again");
       assertEquals(others, 0);
       await server.restart();
-      await bell.until(() => returns === 2, "the new Redis to be met", 10_000);
+      await bell.until(() => returns === 2, "the new Redis to be met");
       assertEquals(others, 1);
+    } finally {
+      redis.close();
+    }
+  },
+);
+
+/** Lets this thread do nothing at all, as when the process is stopped or its machine sleeps. */
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+redisTest(
+  "A process that did not run for a while reads what Redis has answered, and blames nobody",
+  async () => {
+    await using server = await RedisServer.start();
+    const log = memoryLog();
+    const redis = Redis.open(server.url, { timeoutMs: 1_000, log });
+    try {
+      await redis.availability.whenReady();
+      for (let i = 0; i < 2; i++) {
+        await server.pause();
+        const sent = redis.publish("alice", "hello");
+        await new Promise((resolve) => setTimeout(resolve)); // it is written
+        server.resume();
+        standStill(2_500);
+        assertEquals(await sent, 0);
+        assertEquals([redis.availability.reason, redis.silence()], [undefined, undefined]);
+      }
+      assertEquals(log.records.map(({ event }) => event), ["redis available"]);
     } finally {
       redis.close();
     }

@@ -9,6 +9,7 @@ import { RedisConnection } from "../../src/redis/raw_connection.ts";
 import { encodeCommand } from "../../src/redis/resp.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { ConfigError } from "../../src/protocol/errors.ts";
+import { connected } from "../../testkit/connected.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { parseRedisUrl } from "../../src/redis/address.ts";
 import { Redis, Script, type ServerInfo } from "../../src/redis/commands.ts";
@@ -121,7 +122,7 @@ redisTest("A script is tried as it says, and what keeps it from its work is name
   const redis = Redis.open(server.url, { log });
   stack.defer(() => redis.close());
   redis.prepare(STORE);
-  await redis.availability.firstAttempt(20_000);
+  await connected(redis.availability);
   await t.step("nothing, and no key stays", async () => {
     assertEquals(await redis.tryScripts("probe:1"), undefined);
     for (const key of await server.cli("KEYS", "userwire:*") as string[]) {

@@ -107,7 +107,7 @@ redisTest("A Redis that may lose what it keeps is said at the start, in the log 
   );
   await redis.cli("CONFIG", "SET", "maxmemory-policy", "noeviction", "save", "3600 1");
   await redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
-  await until(async () => (await service.readiness()).warnings.length === 0, "the cure to be known", 10_000);
+  await until(async () => (await service.readiness()).warnings.length === 0, "the cure to be known");
   assertEquals(said().length, 2);
 });
 

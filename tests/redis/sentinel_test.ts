@@ -86,7 +86,7 @@ Deno.test("Of what Sentinels say the newest configuration counts, and silence ch
     assertEquals(changes, []);
     other.port = 3;
     other.epoch = 8;
-    await until(() => portOf(topology) === 3, "the master of the new configuration", 10_000);
+    await until(() => portOf(topology) === 3, "the master of the new configuration");
     assertEquals(changes, ["Redis has another master than before"]);
     // The one that is left behind goes on saying what it said.
     await one[Symbol.asyncDispose]();
@@ -118,7 +118,7 @@ redisTest(
     };
     await using sentinel = new FakeSentinel(place, 1);
     await using service = await Service.start({ REDIS_URL: `redis+sentinel://${sentinel.place}/main` });
-    await until(async () => (await service.readiness()).status === 200, "the service to be ready", 10_000);
+    await until(async () => (await service.readiness()).status === 200, "the service to be ready");
     await using alice = await Follower.open(service.socketUrl("alice"));
     for (const n of [1, 2, 3]) assertEquals((await service.send("alice", n)).body.sockets, 1);
     await until(
@@ -127,7 +127,7 @@ redisTest(
     );
     await master.stop({ signal: "SIGKILL" });
     await replica.follow();
-    await until(async () => (await service.readiness()).status === 503, "the service to miss it", 10_000);
+    await until(async () => (await service.readiness()).status === 503, "the service to miss it");
     sentinel.epoch = 2;
     isBack = true;
     wire.turn(empty.port);

@@ -26,7 +26,7 @@ interface Path {
   readonly mode?: "raw" | "v1";
   readonly env?: Record<string, string>;
   /** Ends the session. */
-  end(stage: Stage): Promise<unknown>;
+  end(stage: Stage): PromiseLike<unknown>;
   /** What the log must say; a reason that is not given may be any. */
   readonly code: number;
   readonly reason?: string;

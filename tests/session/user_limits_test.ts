@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { CLOSED, protocolsFor, tokenFor } from "../../testkit/closed.ts";
-import { until, withDeadline } from "../../testkit/deadline.ts";
+import { until } from "../../testkit/deadline.ts";
 import { HeldSubscriptions } from "../../testkit/held_subscriptions.ts";
 import { nodesTest, numbers } from "../../testkit/nodes.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
@@ -30,7 +30,7 @@ async function opened(service: Service, count: number): Promise<void> {
 
 /** The code by which a socket is closed. */
 async function codeOf(client: WsClient): Promise<number> {
-  return (await withDeadline(client.closed, 20_000, "the socket to be closed")).code;
+  return (await client.closed).code;
 }
 
 // ---------------------------------------------------------------------------------------------------------
