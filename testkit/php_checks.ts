@@ -12,7 +12,7 @@ import { Service } from "./service.ts";
 import { SAMPLED } from "./trace_parents.ts";
 
 export const PHP_CHECKS = new URL("php_checks.php", import.meta.url).pathname;
-const KEY = newKey("php", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
+const KEY = newKey("php", { scopes: ["send", "read", "groups", "broadcast", "admin"], users: "*|@*" });
 /** Whatever PHP has to say against the code comes on standard output, and is no line of JSON. */
 const SHOWN = ["-d", "display_errors=1", "-d", "error_reporting=-1"];
 
@@ -145,7 +145,7 @@ export class PhpChecks implements AsyncDisposable {
         if (fault !== undefined) throw new Error(fault);
       });
     }
-    assertEquals(lines.length, 13);
+    assertEquals(lines.length, 14);
     const traced = this.#service.logged("message sent").filter(({ fields }) =>
       fields.user === `traced-${way}`
     );

@@ -764,6 +764,21 @@ class Sent(NamedTuple):
     acked: Optional[int] = None
 
 
+class BroadcastSent(NamedTuple):
+    """What became of a message to everybody."""
+
+    id: str
+    #: How many nodes got it.
+    nodes: int
+    #: How many sockets these gave it to, or keep it for; None when a node did not say so in 2 s, and of a repetition.
+    sockets: Optional[int] = None
+    #: How many nodes have said their number, when it is not all of them.
+    heard: Optional[int] = None
+    #: Its number among the broadcasts; None when the service keeps no history.
+    seq: Optional[int] = None
+    epoch: Optional[str] = None
+
+
 class GroupSent(NamedTuple):
     """What became of a message to a group: how many users, but for sockets and nodes."""
 
@@ -802,6 +817,8 @@ class Ticket(NamedTuple):
     ticket: str
     #: Where to connect with it.
     url: str
+    #: The same for server-sent events.
+    events: str
 
 
 _Named = TypeVar("_Named", bound=NamedTuple)
@@ -873,7 +890,7 @@ class Sender:
         """
         options = _send_query(ttl, expect_online, wait_ack, unacked)
         headers = _send_headers(idempotency_key, traceparent)
-        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, headers))
+        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}/messages", data, options, headers))
 
     def send_to_group(
         self,
@@ -900,8 +917,23 @@ class Sender:
         if except_user is not None:
             options["except"] = except_user
         headers = _send_headers(idempotency_key, traceparent)
-        answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, headers)
+        answer = self._send(f"/v1/groups/{_quoted(group)}/messages", data, options, headers)
         return _read_as(GroupSent, answer)
+
+    def broadcast(
+        self,
+        data: Any,
+        *,
+        ttl: Optional[int] = None,
+        idempotency_key: Optional[str] = None,
+        traceparent: Optional[str] = None,
+    ) -> BroadcastSent:
+        """Sends a message to everybody who is connected, to any node. What is not said here is as for ``send``.
+
+        The key needs the scope ``broadcast``, and all users.
+        """
+        headers = _send_headers(idempotency_key, traceparent)
+        return _read_as(BroadcastSent, self._send("/v1/broadcast", data, _given_only(ttl=ttl), headers))
 
     def _send(
         self, to: str, data: Any, options: Mapping[str, Any], headers: Mapping[str, str]
@@ -909,7 +941,7 @@ class Sender:
         raw = _bytes(data)
         return self._call(
             "POST",
-            f"{to}/messages{_query(**options)}",
+            f"{to}{_query(**options)}",
             _json(data) if raw is None else raw,
             {
                 "content-type": "application/json" if raw is None else "application/octet-stream",
@@ -955,14 +987,50 @@ class Sender:
         answer = self._call("GET", f"/v1/users/{_quoted(user)}")
         return int(answer.get("sockets", answer.get("nodes", 0)))
 
-    def ticket(self, user: str, *, ttl: Optional[int] = None) -> Ticket:
-        """A ticket, which lets one socket in as this user within ``ttl`` seconds."""
-        return _read_as(Ticket, self._post("/v1/tickets", {"user": user, **_given_only(ttl=ttl)}))
+    def history(
+        self, user: str, *, after: Union[int, str, None] = None, limit: Optional[int] = None
+    ) -> Dict[str, Any]:
+        """What is kept of a user's messages: ``{"epoch", "first", "last", "items"}``, oldest first.
+
+        :param after: Number, or position, to begin after.
+        :param limit: At most so many; 100 if not given.
+        :returns: ``first`` is the number of the first item, ``last`` that of the newest message ever sent. An item has
+            ``seq``, ``id``, ``ts`` and ``data``, where bytes are ``bytes``; ``g`` is the group that it was sent to.
+        :raises Refused: with the code ``epoch_changed`` when the position is of a history that is gone.
+        """
+        answer = self._call("GET", f"/v1/users/{_quoted(user)}/messages{_query(after=after, limit=limit)}")
+        for item in answer["items"]:
+            if item.pop("enc", None) == "base64":
+                item["data"] = base64.b64decode(item["data"])
+        return answer
+
+    def ticket(self, user: str, *, ttl: Optional[int] = None, reuse: bool = False) -> Ticket:
+        """A ticket, which lets one connection in as this user within ``ttl`` seconds.
+
+        :param reuse: Any number of connections until then, as a browser's ``EventSource`` needs it.
+        """
+        asked = {"user": user, **_given_only(ttl=ttl, reuse=reuse or None)}
+        return _read_as(Ticket, self._post("/v1/tickets", asked))
 
     def kick(self, user: str, *, code: Optional[int] = None, why: Optional[str] = None) -> int:
         """Closes the user's sockets everywhere. :returns: How many; with shared subscriptions, on how many nodes."""
         answer = self._call("DELETE", f"/v1/users/{_quoted(user)}/connections{_query(code=code, why=why)}")
         return int(answer.get("closed", answer.get("nodes", 0)))
+
+    def connections(self, user: str) -> Dict[str, Any]:
+        """Every connection of a user, on all nodes: ``{"items": [{"conn", "node", "mode", …}], "unanswered": 0}``, with
+        ``sockets`` or ``nodes``, how many were asked."""
+        return self._call("GET", f"/v1/users/{_quoted(user)}/connections")
+
+    def close_connection(
+        self, user: str, conn: str, *, code: Optional[int] = None, why: Optional[str] = None
+    ) -> None:
+        """Closes one connection of a user, by its id, as ``kick`` does all of them.
+
+        :raises Refused: with the code ``connection_not_found`` when the user has none of this id.
+        """
+        path = f"/v1/users/{_quoted(user)}/connections/{_quoted(conn)}"
+        self._call("DELETE", f"{path}{_query(code=code, why=why)}")
 
     def revoke(
         self, user: str, *, jti: Optional[str] = None, issued_before: Optional[int] = None

@@ -519,6 +519,62 @@ def calls():
         assert (error.status, error.code) == (404, "user_offline"), error
 
 
+async def to_everybody():
+    async with connect("everybody", on_gap=print):
+        await until_online("everybody")
+        sent = await in_thread(sender.broadcast, {"sale": True}, ttl=60, idempotency_key="all-1")
+        assert sent.nodes == 1 and sent.sockets > 0 and sent.seq > 0, sent
+        again = await in_thread(sender.broadcast, {"sale": True}, ttl=60, idempotency_key="all-1")
+        assert again == sent._replace(sockets=None), again
+
+
+async def one_connection_of_several():
+    async with connect("several"), connect("several"):
+        await until_online("several", 2)
+        shown = await in_thread(sender.connections, "several")
+        assert (len(shown["items"]), shown["sockets"], shown["unanswered"]) == (2, 2, 0), shown
+        for conn in ("", ".", ".."):
+            try:
+                sender.close_connection("several", conn)
+                raise AssertionError("it was taken")
+            except ValueError:
+                pass
+        await in_thread(sender.close_connection, "several", shown["items"][0]["conn"], code=4403, why="go & rest")
+        await until_online("several", 1)
+        try:
+            await in_thread(sender.close_connection, "several", "a/b?")
+            raise AssertionError("it was there")
+        except userwire.Refused as error:
+            assert error.code == "connection_not_found", error
+
+
+def what_is_kept():
+    sender.send("kept", {"order": 1})
+    second = sender.send("kept", b"\0\xff")
+    kept = sender.history("kept")
+    assert (kept["first"], kept["last"], kept["epoch"]) == (1, 2, second.epoch), kept
+    assert [item["data"] for item in kept["items"]] == [{"order": 1}, b"\0\xff"], kept
+    for after in (1, f"{second.epoch}.1"):
+        assert sender.history("kept", after=after, limit=5)["items"] == kept["items"][1:]
+    try:
+        sender.history("kept", after="other.1")
+        raise AssertionError("it was read")
+    except userwire.Refused as error:
+        assert error.code == "epoch_changed", error
+
+
+def a_ticket_for_more_than_one():
+    ticket = sender.ticket("again", ttl=60, reuse=True)
+    assert ticket.events.endswith(f"/v1/events?ticket={ticket.ticket}"), ticket
+    for _ in range(2):
+        asyncio.run(asyncio.wait_for(get_in(ticket.ticket), WAIT_S))
+
+
+async def get_in(ticket):
+    async with userwire.connect(URL, token=ticket):
+        await until_online("again")
+
+
 def groups_by_every_call():
     groups, name = sender.groups, "py/7é"
     made = groups.put(name, ["gina", "hal"], if_version=0)
