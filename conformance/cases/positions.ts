@@ -127,6 +127,19 @@ export const POSITIONS: readonly Case[] = [
     },
   },
   {
+    name: "hole",
+    rule: "hands over a message whose number is not the next one, and goes on from there",
+    section: SECTION,
+    async play(stage) {
+      const peer = await stage.open();
+      peer.message(1, { tag: "aaaaaaaa" });
+      peer.message(5, { tag: "bbbbbbbb" });
+      await stage.wrote({ seq: 1, data: 1 }, { seq: 5, data: 5 });
+      peer.bye(1012, "restart", 0);
+      await resumesFrom(stage, "e.5.bbbbbbbb");
+    },
+  },
+  {
     name: "gap",
     rule: "tells the application of a gap, in its place between the messages",
     section: FROM_SERVER,

@@ -519,13 +519,65 @@ def calls():
         assert (error.status, error.code) == (404, "user_offline"), error
 
 
-async def to_everybody():
-    async with connect("everybody", on_gap=print):
+async def broadcasts():
+    got, has_come = [], asyncio.Event()
+
+    async def on_broadcast(message):
+        await asyncio.sleep(0)
+        # Others are sent by other checks.
+        if message.data in ({"sale": 1}, b"\0\xff"):
+            got.append(message)
+            has_come.set()
+
+    async def comes():
+        await asyncio.wait_for(has_come.wait(), WAIT_S)
+        has_come.clear()
+
+    async with connect("everybody", on_broadcast=on_broadcast) as messages:
         await until_online("everybody")
-        sent = await in_thread(sender.broadcast, {"sale": True}, ttl=60, idempotency_key="all-1")
+        sent = await in_thread(sender.broadcast, {"sale": 1}, ttl=60, idempotency_key="all-1")
         assert sent.nodes == 1 and sent.sockets > 0 and sent.seq > 0, sent
-        again = await in_thread(sender.broadcast, {"sale": True}, ttl=60, idempotency_key="all-1")
+        again = await in_thread(sender.broadcast, {"sale": 1}, ttl=60, idempotency_key="all-1")
         assert again == sent._replace(sockets=None), again
+        await comes()
+        assert (got[0].seq, got[0].epoch, got[0].replayed) == (sent.seq, sent.epoch, False), got
+        position = messages.broadcast_position
+        epoch, seq, tag = position.split(".")
+        assert epoch == sent.epoch and int(seq) >= sent.seq and tag, position
+    sent = await in_thread(sender.broadcast, b"\0\xff")
+    async with connect("everybody", on_broadcast=on_broadcast, resume_broadcasts=position):
+        await comes()
+        assert [message.data for message in got] == [{"sale": 1}, b"\0\xff"] and got[1].replayed, got
+
+
+async def a_callback_of_broadcasts_may_fail_ask_and_close():
+    told = []
+
+    async def on_broadcast(message):
+        if message.data == "fail":
+            told.append(message.data)
+            raise ValueError("no")
+        if message.data == "ask":
+            # The answer comes over the socket that the broadcast came over.
+            told.append(await messages.request("echo", message.data))
+            await messages.close()
+
+    logging.getLogger("userwire").addFilter(lambda record: "callback" not in record.msg)
+    async with connect("asker", on_broadcast=on_broadcast) as messages:
+        await until_online("asker")
+        await in_thread(sender.broadcast, "fail")
+        await in_thread(sender.broadcast, "ask")
+        try:
+            await following(messages)
+            raise AssertionError("nobody has sent anything")
+        except StopAsyncIteration:
+            pass
+
+    async def is_told():
+        return len(told) == 2
+
+    await until(is_told, "the callback to end")
+    assert told == ["fail", {"user": "asker", "data": "ask"}], told
 
 
 async def one_connection_of_several():
