@@ -32,6 +32,8 @@ import logging
 import os
 import random
 import re
+import selectors
+import socket
 import ssl
 import threading
 import time
@@ -1216,6 +1218,8 @@ class Sender:
         connection: http.client.HTTPConnection = self._local.__dict__.get("connection") or self._connection()
         self._local.connection = connection
         connection.timeout = timeout
+        if connection.sock is not None and _has_ended(connection.sock):
+            connection.close()  # and the request opens it anew
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
         try:
@@ -1315,6 +1319,13 @@ def verify_webhook(
         if any(hmac.compare_digest(expected, signature) for signature in given):
             return cast(Dict[str, Any], json.loads(text))
     raise Error("No signature of the webhook fits a secret")
+
+
+def _has_ended(idle: socket.socket) -> bool:
+    """Whether the server has hung up meanwhile, as servers and proxies do with connections that are not used."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(idle, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _refusal(status: int, text: bytes) -> Refused:

@@ -10,6 +10,8 @@ const PAYLOADS = [
 ];
 /** As large as a service may be told to take. */
 const BIG = "0123456789abcdé".repeat(70_000);
+/** Within which whatever a client holds back comes, and how long an acknowledgement may take that it had sent before. */
+const ACK_DELAY_MS = 2_000, ON_ITS_WAY_MS = 300;
 /** What a service lets a client send in a second, if not told else. */
 const MAX_FRAMES_PER_SECOND = 100;
 
@@ -210,6 +212,21 @@ export const FRAMES: readonly Case[] = [
       await stage.until(() => seqs().includes(1), "to acknowledge 1 of the new epoch");
       stage.expect(seqs().every((seq) => seq === 41 || seq === 1), `it acknowledges ${seqs().join(", ")}`);
       stage.expect(!seqs().slice(seqs().indexOf(1)).includes(41), "it acknowledges 41 in the new epoch");
+    },
+  },
+  {
+    name: "ack-before-epoch",
+    rule: "acknowledges nothing of an epoch once it has told of the next one",
+    section: FROM_CLIENT,
+    async play(stage) {
+      const peer = await stage.open({ pos: "e.40" });
+      peer.message(41);
+      peer.send({ t: "gap", from: 42, to: null, count: null, why: "epoch", pos: "f.0" });
+      await stage.wrote({ seq: 41, data: 41 }, { gap: "epoch", from: 42, to: null, count: null });
+      const toldAt = performance.now();
+      await stage.stays(ACK_DELAY_MS);
+      const late = peer.times.filter((at) => at > toldAt + ON_ITS_WAY_MS).length;
+      stage.expect(late === 0, "it acknowledges later on, which would be for a number of the new epoch");
     },
   },
   {

@@ -727,6 +727,24 @@ def what_fails_is_tried_again_under_one_key():
         assert len({headers["idempotency-key"] for _, _, headers, _ in requests}) == 2, requests
 
 
+def a_connection_that_the_server_has_ended_is_no_failure():
+    def answer_and_hang_up(handler):
+        status, _, body = SENT
+        handler.send_response(status)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+        hang_up(handler)
+
+    with scripted(answer_and_hang_up, SENT) as (url, requests):
+        with userwire.Sender(url, retries=0) as once:
+            assert once.send("alice", 1).sockets == 1
+            # It has come here by then; who looks takes nothing of it.
+            assert once._local.connection.sock.recv(1, socket.MSG_PEEK) == b""
+            assert once.send("alice", 2).sockets == 1
+        assert len(requests) == 2
+
+
 def what_goes_on_failing_is_said():
     with scripted(BUSY, BUSY, BUSY) as (url, requests):
         try:

@@ -17,8 +17,7 @@ const PATIENT_MS = 20_000;
 const HASTY_MS = 500;
 /** The only ones that take long, and so go at another pace. */
 const TIMED = [
-  ...["backs-off", "backs-off-at-random", "backs-off-when-let-in", "backs-off-anew"],
-  ...["silence", "quiet"],
+  ...["backs-off", "backs-off-when-let-in", "backs-off-anew", "silence", "quiet"],
 ];
 const PACE = 0.2;
 const AT_ONCE = 16;

@@ -20,6 +20,8 @@ interface Ending {
 
 /** How long a client with that fault waits for what it should wait longer for, in milliseconds. */
 const HASTY_MS = 50;
+/** How long the one holds an acknowledgement back that should forget it, in milliseconds. */
+const HELD_BACK_MS = 800;
 
 export function startFaulty(fault?: string): StartProgram {
   return (env, onChange) => new FaultyClient(env, onChange, fault);
@@ -89,8 +91,7 @@ class FaultyClient implements Program {
       const isFixed = this.#has("backs-off-at-random") || (wasSteady && this.#has("backs-off-anew"));
       const part = isFixed ? 1 : Math.random();
       const waitMs = part * Math.min(30_000, 500 * 2 ** failures++) * this.#pace;
-      const isHasty = this.#has("backs-off") || this.#has("backs-off-when-let-in");
-      const isPatient = !isHasty && !this.#has(`refused-${end.status}`);
+      const isPatient = !this.#has("backs-off") && !this.#has(`refused-${end.status}`);
       await this.#pause(this.#has("retry-ms") ? 0 : end.retryMs ?? (isPatient ? waitMs : 0));
     }
     this.hasEnded = true;
@@ -255,7 +256,12 @@ class FaultyClient implements Program {
     }
     if (enc === "base64" && !this.#has("bytes")) this.#write({ seq, base64: data });
     else this.#write({ seq, data: this.#has("payloads") ? data || null : data });
-    if (typeof seq === "number" && ack === 1 && !this.#has("ack-at-once")) this.#acknowledge(socket, seq);
+    if (this.#has("ack-before-epoch")) {
+      clearTimeout(this.#ackTimer);
+      this.#ackTimer = setTimeout(() => socket.sendText(JSON.stringify({ t: "ack", seq })), HELD_BACK_MS);
+    } else if (typeof seq === "number" && ack === 1 && !this.#has("ack-at-once")) {
+      this.#acknowledge(socket, seq);
+    }
   }
 
   #acknowledge(socket: RawSocket, seq: number): void {
