@@ -153,6 +153,9 @@ $checks = [
         $once = ['retries' => 0, 'timeout' => 0.2];
         $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/silent", null, $once))->online('a'));
         same(1, preg_match('/failed 1 times: .+/', $error->getMessage()));
+        $startedAt = microtime(true);
+        $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/drips", null, $once))->online('a'));
+        same(true, microtime(true) - $startedAt < 2);
         $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/busy", null, $once))->online('a'));
         same(1, preg_match('/Redis is away \(503 broker_unavailable\)/', $error->getMessage()));
         thrown(UserwireUnavailable::class, fn () => (new Userwire('http://127.0.0.1:1', null, $once))->online('a'));

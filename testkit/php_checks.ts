@@ -63,6 +63,10 @@ class Misbehaving implements AsyncDisposable {
       const length = await conn.read(bytes);
       const request = new TextDecoder().decode(bytes.subarray(0, length ?? 0));
       if (request.startsWith("GET /silent")) continue;
+      if (request.startsWith("GET /drips")) {
+        void drip(conn);
+        continue;
+      }
       if (request.startsWith("POST /fails")) {
         this.keys.push(/^idempotency-key: (.+)\r$/im.exec(request)![1]!);
       }
@@ -74,6 +78,20 @@ class Misbehaving implements AsyncDisposable {
       await conn.write(new TextEncoder().encode(answer));
       close(conn);
     }
+  }
+}
+
+/** An answer that comes byte by byte, and never to its end. */
+async function drip(conn: Deno.TcpConn): Promise<void> {
+  await conn.write(new TextEncoder().encode("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"));
+  const tick = new TextEncoder().encode(" ");
+  try {
+    while (true) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await conn.write(tick);
+    }
+  } catch {
+    // Nobody reads any more.
   }
 }
 

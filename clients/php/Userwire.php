@@ -386,10 +386,10 @@ final class Userwire
             }
             return [0, '', null, $why];
         }
-        $text = stream_get_contents($stream);
         $meta = stream_get_meta_data($stream);
+        $text = self::whole($stream, $timeout);
         fclose($stream);
-        if ($text === false || $meta['timed_out']) {
+        if ($text === null) {
             return [0, '', null, "no whole answer within $timeout s"];
         }
         $retryAfter = null;
@@ -397,6 +397,23 @@ final class Userwire
             $retryAfter = self::retryAfter($line) ?? $retryAfter;
         }
         return [(int) (explode(' ', $meta['wrapper_data'][0])[1] ?? 0), $text, $retryAfter, ''];
+    }
+
+    /** The body; null when it is not there in time. Of one that comes in ever smaller pieces no single piece is late. */
+    private static function whole($stream, float $timeout): ?string
+    {
+        $endsAt = microtime(true) + $timeout;
+        for ($text = ''; !feof($stream); $text .= $piece) {
+            $left = (int) (($endsAt - microtime(true)) * 1e6);
+            if ($left <= 0 || !stream_set_timeout($stream, intdiv($left, 1000000), $left % 1000000)) {
+                return null;
+            }
+            $piece = fread($stream, 65536);
+            if ($piece === false || stream_get_meta_data($stream)['timed_out']) {
+                return null;
+            }
+        }
+        return $text;
     }
 
     /** What a line of the header says, if it is that one. */

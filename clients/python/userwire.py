@@ -963,7 +963,7 @@ class Sender:
         """
         :param url: ``https://host``, or with the path that a proxy has put before ``/v1``.
         :param key: An API key. A service in open mode needs none.
-        :param timeout: How long connecting, and each step of an answer, may take, in seconds.
+        :param timeout: How long connecting may take, and waiting for an answer, and the rest of it, each in seconds.
         :param retries: How many times to try again.
         :param ssl: For certificates of an authority of your own: ``ssl.create_default_context(cafile="ca.pem")``.
         :raises ValueError: for what can never work.
@@ -1226,7 +1226,7 @@ class Sender:
             full = self._address.path.rstrip("/") + path
             connection.request(method, full, body, {**self._headers, **headers})
             response = connection.getresponse()
-            return response.status, response.getheader("retry-after"), response.read()
+            return response.status, response.getheader("retry-after"), _whole(response, timeout)
         except BaseException:
             connection.close()  # an answer may still be on its way, which the next call would take for its own
             raise
@@ -1319,6 +1319,25 @@ def verify_webhook(
         if any(hmac.compare_digest(expected, signature) for signature in given):
             return cast(Dict[str, Any], json.loads(text))
     raise Error("No signature of the webhook fits a secret")
+
+
+def _whole(response: http.client.HTTPResponse, timeout: float) -> bytes:
+    """The body. Of one that comes in ever smaller pieces no single piece is late."""
+    ends_at, pieces = time.monotonic() + timeout, []
+    # Counted here: before Python 3.12 `read1` does not, and would wait for more than there is.
+    left = response.length
+    while left is None or left > 0:
+        piece = response.read1(65536 if left is None else left)
+        if not piece:
+            break
+        pieces.append(piece)
+        left = None if left is None else left - len(piece)
+        if time.monotonic() > ends_at:
+            raise TimeoutError(f"the answer was not whole after {timeout:g} s")
+    if left:
+        raise http.client.IncompleteRead(b"".join(pieces), left)
+    response.close()  # which leaves the connection to the next request
+    return b"".join(pieces)
 
 
 def _has_ended(idle: socket.socket) -> bool:
