@@ -159,7 +159,7 @@ scenario("Client goes on when the browser brings its page back", async () => {
   assertEquals((await tab.told()).data.map(({ data }) => data), [1, 2]);
 });
 
-scenario("Client goes on where the browser keeps its page, and cuts its socket", async () => {
+scenario("Client goes on where the browser keeps its page, whose socket is cut meanwhile", async () => {
   await using browser = await launchBrowser({ keepsPages: true });
   await using service = await Service.start();
   await using tab = await Tab.open(browser, service.server.url);
@@ -167,7 +167,9 @@ scenario("Client goes on where the browser keeps its page, and cuts its socket",
   await tab.page.evaluate(`addEventListener("pageshow", ({ persisted }) => told.isKept = persisted)`);
   await tab.state("open");
   await tab.page.goto(`${service.server.url}healthz`);
-  await until(async () => await service.sockets("alice") === 0, "the service to see her go");
+  await service.fetch("/v1/users/alice/connections?code=1012", { method: "DELETE" }).then((answer) =>
+    answer.body?.cancel()
+  );
   await service.send("alice", 1);
   await tab.page.goBack({ waitUntil: "commit" });
   await tab.holds("globalThis.told?.isKept");
