@@ -1,10 +1,63 @@
 /** What a client makes of broadcasts, which it may also do without. */
 import type { Case } from "../case.ts";
 import type { Peer } from "../peer.ts";
-import type { Stage } from "../stage.ts";
 
 const COMMON = { section: "broadcasts", part: "broadcasts" } as const;
 const GAP = { t: "bgap", from: 3, to: 5, count: 3, why: "trimmed", pos: "b.5" };
+
+type Fields = Record<string, unknown>;
+
+interface Resumed {
+  readonly name: string;
+  readonly rule: string;
+  readonly hi: Fields;
+  readonly frames: readonly Fields[];
+  /** What the program writes of them. */
+  readonly lines: readonly Fields[];
+  /** What it then comes back with. */
+  readonly all: string | null;
+  readonly own: string | null;
+}
+
+/** What a client has had of broadcasts, and from where it then goes on. */
+const RESUMED: readonly Resumed[] = [
+  {
+    name: "broadcast-resume-from-hi",
+    rule: "comes back with ?all= as hi.all has it, also when no broadcast came",
+    hi: { pos: "e.0", all: "b.7" },
+    frames: [],
+    lines: [],
+    all: "b.7",
+    own: "e.0",
+  },
+  {
+    name: "broadcast-resume",
+    rule: "comes back with ?all= of the last broadcast, with its tag, beside its own position",
+    hi: { pos: "e.4", all: "b.0" },
+    frames: [frame(1, { tag: "bbbbbbbb" })],
+    lines: [{ broadcast: 1, data: 1 }],
+    all: "b.1.bbbbbbbb",
+    own: "e.4",
+  },
+  {
+    name: "broadcast-resume-after-gap",
+    rule: "comes back with ?all= of bgap.pos after a bgap, which leaves its own position alone",
+    hi: { pos: "e.4", all: "b.2" },
+    frames: [GAP],
+    lines: [{ bgap: "trimmed", from: 3, to: 5, count: 3 }],
+    all: "b.5",
+    own: "e.4",
+  },
+  {
+    name: "broadcast-without-history",
+    rule: "comes back without ?all= where hi had none",
+    hi: {},
+    frames: [{ t: "b", id: "x", ts: 1, data: 1 }],
+    lines: [{ broadcast: null, data: 1 }],
+    all: null,
+    own: null,
+  },
+];
 
 export const BROADCASTS: readonly Case[] = [
   {
@@ -45,60 +98,27 @@ export const BROADCASTS: readonly Case[] = [
       await stage.wrote({ bgap: "trimmed", from: 3, to: 5, count: 3 }, { broadcast: 6, data: 6 });
     },
   },
-  {
+  ...RESUMED.map(({ name, rule, hi, frames, lines, all, own }): Case => ({
     ...COMMON,
-    name: "broadcast-resume-from-hi",
-    rule: "comes back with ?all= as hi.all has it, also when no broadcast came",
+    name,
+    rule,
     async play(stage) {
-      (await stage.open({ pos: "e.0", all: "b.7" })).bye(1012, "restart", 0);
-      await resumes(stage, "b.7", "e.0");
-    },
-  },
-  {
-    ...COMMON,
-    name: "broadcast-resume",
-    rule: "comes back with ?all= of the last broadcast, with its tag, beside its own position",
-    async play(stage) {
-      const peer = await stage.open({ pos: "e.4", all: "b.0" });
-      broadcast(peer, 1, { tag: "bbbbbbbb" });
-      await stage.wrote({ broadcast: 1, data: 1 });
+      const peer = await stage.open(hi);
+      for (const frame of frames) peer.send(frame);
+      await stage.wrote(...lines);
       peer.bye(1012, "restart", 0);
-      await resumes(stage, "b.1.bbbbbbbb", "e.4");
+      const { searchParams } = (await stage.handshake()).head.url;
+      const [foundAll, foundOwn] = [searchParams.get("all"), searchParams.get("resume")];
+      stage.expect(foundAll === all, `it comes back with all=${foundAll} in place of ${all}`);
+      stage.expect(foundOwn === own, `it comes back with resume=${foundOwn} in place of ${own}`);
     },
-  },
-  {
-    ...COMMON,
-    name: "broadcast-resume-after-gap",
-    rule: "comes back with ?all= of bgap.pos after a bgap, which leaves its own position alone",
-    async play(stage) {
-      const peer = await stage.open({ pos: "e.4", all: "b.2" });
-      peer.send(GAP);
-      await stage.wrote({ bgap: "trimmed", from: 3, to: 5, count: 3 });
-      peer.bye(1012, "restart", 0);
-      await resumes(stage, "b.5", "e.4");
-    },
-  },
-  {
-    ...COMMON,
-    name: "broadcast-without-history",
-    rule: "comes back without ?all= where hi had none",
-    async play(stage) {
-      const peer = await stage.open({});
-      peer.send({ t: "b", id: "x", ts: 1, data: 1 });
-      await stage.wrote({ broadcast: null, data: 1 });
-      peer.bye(1012, "restart", 0);
-      await resumes(stage, null, null);
-    },
-  },
+  })),
 ];
 
-function broadcast(peer: Peer, seq: number, fields: Record<string, unknown> = {}): void {
-  peer.send({ t: "b", seq, id: `b${seq}`, ts: 1795495876799, data: seq, ...fields });
+function broadcast(peer: Peer, seq: number, fields: Fields = {}): void {
+  peer.send(frame(seq, fields));
 }
 
-async function resumes(stage: Stage, all: string | null, own: string | null): Promise<void> {
-  const { searchParams } = (await stage.handshake()).head.url;
-  const [foundAll, foundOwn] = [searchParams.get("all"), searchParams.get("resume")];
-  stage.expect(foundAll === all, `it comes back with all=${foundAll} in place of ${all}`);
-  stage.expect(foundOwn === own, `it comes back with resume=${foundOwn} in place of ${own}`);
+function frame(seq: number, fields: Fields = {}): Fields {
+  return { t: "b", seq, id: `b${seq}`, ts: 1795495876799, data: seq, ...fields };
 }

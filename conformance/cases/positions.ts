@@ -35,6 +35,13 @@ const RESUMED: readonly Received[] = [
     position: "e.2",
   },
   {
+    name: "hole",
+    rule: "hands over a message whose number is not the next one, and goes on from there",
+    frames: [message(1, "aaaaaaaa"), message(5, "bbbbbbbb")],
+    lines: [{ seq: 1, data: 1 }, { seq: 5, data: 5 }],
+    position: "e.5.bbbbbbbb",
+  },
+  {
     name: "resume-past-no-number",
     rule: "stays where it is when a message has no number",
     frames: [message(1, "aaaaaaaa"), { t: "m", ts: 1, data: "published" }],
@@ -124,19 +131,6 @@ export const POSITIONS: readonly Case[] = [
       const back = await stage.reopen({ pos: "e.6", replay: 2 });
       for (const seq of [7, 8]) back.message(seq, { r: 1 });
       await stage.wrote(...[6, 7, 8].map((seq) => ({ seq, data: seq })));
-    },
-  },
-  {
-    name: "hole",
-    rule: "hands over a message whose number is not the next one, and goes on from there",
-    section: SECTION,
-    async play(stage) {
-      const peer = await stage.open();
-      peer.message(1, { tag: "aaaaaaaa" });
-      peer.message(5, { tag: "bbbbbbbb" });
-      await stage.wrote({ seq: 1, data: 1 }, { seq: 5, data: 5 });
-      peer.bye(1012, "restart", 0);
-      await resumesFrom(stage, "e.5.bbbbbbbb");
     },
   },
   {
