@@ -35,6 +35,7 @@ const FAILURES = [
 class Misbehaving implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #conns: Deno.TcpConn[] = [];
+  readonly #drips: Promise<void>[] = [];
   readonly #serving = this.#serve();
   /** The idempotency keys that came. */
   readonly keys: string[] = [];
@@ -54,6 +55,7 @@ class Misbehaving implements AsyncDisposable {
     this.#listener.close();
     await this.#serving;
     for (const conn of this.#conns) close(conn);
+    await Promise.all(this.#drips);
   }
 
   async #serve(): Promise<void> {
@@ -64,7 +66,7 @@ class Misbehaving implements AsyncDisposable {
       const request = new TextDecoder().decode(bytes.subarray(0, length ?? 0));
       if (request.startsWith("GET /silent")) continue;
       if (request.startsWith("GET /drips")) {
-        void drip(conn);
+        this.#drips.push(drip(conn));
         continue;
       }
       if (request.startsWith("POST /fails")) {
