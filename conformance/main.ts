@@ -6,13 +6,14 @@
  * What the program is told and what it writes is in docs/conformance.md.
  */
 import { parseArgs } from "node:util";
-import type { Case } from "./case.ts";
+import { type Case, PARTS } from "./case.ts";
 import { startCommand } from "./program.ts";
 import { CASES, run, type Verdict } from "./run.ts";
 
 const USAGE = `deno task conform [options] -- <command> [arguments]
 
   --only <names>       only these rules, with commas between them
+  --without <parts>    what it does not do, with commas: broadcasts, requests
   --hides-status       the program's platform hides the HTTP status of a handshake, as browsers do
   --pace <factor>      what the program is told to multiply its times by (1)
   --patience <ms>      how long it may take for what it does at once (5000)
@@ -43,7 +44,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     const { pace, patienceMs, atOnce } = options;
     const start = startCommand(program, programArgs);
-    return report(await run(cases, { start, pace, patienceMs, atOnce }), options.hidesStatus);
+    return report(await run(cases, { start, pace, patienceMs, atOnce }), options);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     console.error(`There is no program "${program}"`);
@@ -58,6 +59,7 @@ function read(args: readonly string[]) {
     allowPositionals: true,
     options: {
       "only": { type: "string" },
+      "without": { type: "string" },
       "hides-status": { type: "boolean", default: false },
       "pace": { type: "string", default: "1" },
       "patience": { type: "string", default: "5000" },
@@ -69,9 +71,17 @@ function read(args: readonly string[]) {
   const { help, list } = values;
   if (command.length === 0 && !help && !list) throw new TypeError("Name the program after --");
   const hidesStatus = values["hides-status"];
+  const without = values.without?.split(",") ?? [];
+  const unknown = without.filter((name) => !PARTS.some((part) => part === name));
+  if (unknown.length > 0) {
+    throw new TypeError(`--without takes ${PARTS.join(" and ")}, not "${unknown.join('", "')}"`);
+  }
   return {
-    cases: chosen(values.only?.split(",")).filter(({ needsStatus }) => !(needsStatus && hidesStatus)),
+    cases: chosen(values.only?.split(",")).filter(({ needsStatus, part = "" }) =>
+      !(needsStatus && hidesStatus) && !without.includes(part)
+    ),
     hidesStatus,
+    without,
     pace: above0("pace", values.pace),
     patienceMs: above0("patience", values.patience),
     atOnce: Math.ceil(above0("at-once", values["at-once"])),
@@ -83,7 +93,7 @@ function read(args: readonly string[]) {
 
 /** Everything after the options is the program's, also without `--`. */
 function ownFirst(args: readonly string[]): string[] {
-  const takesValue = /^--(?:only|pace|patience|at-once)$/;
+  const takesValue = /^--(?:only|without|pace|patience|at-once)$/;
   let i = 0;
   while (i < args.length && args[i]!.startsWith("--") && args[i] !== "--") {
     i += takesValue.test(args[i]!) ? 2 : 1;
@@ -104,13 +114,17 @@ function above0(name: string, text: string): number {
   return number;
 }
 
-function report(verdicts: readonly Verdict[], hidesStatus: boolean): number {
+function report(
+  verdicts: readonly Verdict[],
+  { hidesStatus, without }: { hidesStatus: boolean; without: readonly string[] },
+): number {
   const broken = verdicts.filter(({ fault }) => fault !== undefined);
   for (const { case: { name, rule, section }, fault } of verdicts) {
     if (fault === undefined) console.log(`ok      ${name}: ${rule}`);
     else console.log(`BROKEN  ${name}: ${rule}\n        ${fault}\n        ${link(section)}`);
   }
   if (hidesStatus) console.log("Refusals by status were not tried: the program can't see them.");
+  if (without.length > 0) console.log(`Not tried, for it does without: ${without.join(", ")}.`);
   console.log(`${verdicts.length - broken.length} rules kept, ${broken.length} broken`);
   return broken.length === 0 ? 0 : 1;
 }

@@ -81,6 +81,14 @@ export class Peer {
       headers.get("accept") === "application/problem+json";
   }
 
+  /** The most frames that came in any second. */
+  mostInOneSecond(): number {
+    const { times } = this;
+    return times.reduce((most, from, i) => {
+      return Math.max(most, times.slice(i).filter((at) => at < from + 1_000).length);
+    }, 0);
+  }
+
   /** The subprotocols that the client offers. */
   get protocols(): string[] {
     return (this.head.headers.get("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());

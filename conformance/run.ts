@@ -1,12 +1,16 @@
 /** Plays the cases, many at a time, each on a stage of its own. */
 import type { Case } from "./case.ts";
+import { BROADCASTS } from "./cases/broadcasts.ts";
 import { CLOSING } from "./cases/closing.ts";
 import { CONNECTING } from "./cases/connecting.ts";
 import { FRAMES } from "./cases/frames.ts";
 import { POSITIONS } from "./cases/positions.ts";
+import { REQUESTS } from "./cases/requests.ts";
 import { BrokenRule, Stage, type StageOptions } from "./stage.ts";
 
-export const CASES: readonly Case[] = [...CONNECTING, ...FRAMES, ...POSITIONS, ...CLOSING];
+export const CASES: readonly Case[] = [
+  ...[...CONNECTING, ...FRAMES, ...POSITIONS, ...BROADCASTS, ...REQUESTS, ...CLOSING],
+];
 
 export interface Verdict {
   readonly case: Case;

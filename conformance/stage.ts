@@ -38,6 +38,8 @@ export class Stage implements AsyncDisposable {
   readonly patienceMs: number;
   /** Tokens that were given out, in order. */
   readonly tokens: string[] = [];
+  /** What the program is to ask the backend for, from its start on. */
+  requests: readonly { op: string; data?: unknown }[] = [];
   readonly #options: StageOptions;
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #bell = new Bell();
@@ -64,6 +66,7 @@ export class Stage implements AsyncDisposable {
     this.#program = this.#options.start({
       USERWIRE_URL: url,
       USERWIRE_PACE: `${this.pace}`,
+      ...(this.requests.length > 0 && { USERWIRE_REQUESTS: JSON.stringify(this.requests) }),
       ...(identity === "user" ? { USERWIRE_USER: user } : { USERWIRE_TOKEN_URL: `${url}/token` }),
     }, () => this.#bell.ring());
     return this.handshake(START_MS);
@@ -226,11 +229,13 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-/** What of a line counts: the number and the payload of a message, or all that is known of a gap. */
+/** What of a line counts: a message's number and payload, all that is known of a gap, what became of a request. */
 function essence(line: Record<string, unknown>): string {
-  const { seq = null, gap, from, to, count, base64, data } = line;
-  if (gap !== undefined) return JSON.stringify({ gap, from, to, count });
-  return JSON.stringify(base64 === undefined ? { seq, data: sorted(data) } : { seq, base64 });
+  const { gap, bgap, from, to, count, refused, code, outcome, answer, broadcast, seq = null, base64 } = line;
+  if (gap !== undefined || bgap !== undefined) return JSON.stringify({ gap, bgap, from, to, count });
+  if (refused !== undefined) return JSON.stringify({ refused, code, outcome });
+  const head = answer !== undefined ? { answer } : broadcast !== undefined ? { broadcast } : { seq };
+  return JSON.stringify({ ...head, ...(base64 === undefined ? { data: sorted(line.data) } : { base64 }) });
 }
 
 /** The order of an object's fields does not count, and not every language keeps it. */

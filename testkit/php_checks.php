@@ -54,6 +54,25 @@ $checks = [
         same(true, isset($userwire->revoke("nobody-$tag")['issued_before']));
         same(1, $userwire->send("é/ü?#%+$tag", [])['seq']);
     },
+    'to everybody, what is kept, and one connection of several' => function () use ($userwire, $tag): void {
+        $options = ['ttl' => 60, 'idempotencyKey' => "all-$tag"];
+        $sent = $userwire->broadcast(['sale' => true], $options);
+        same([1, 0], [$sent['nodes'], $sent['sockets']]);
+        same($sent['seq'], $userwire->broadcast(['sale' => true], $options)['seq']);
+        thrown(InvalidArgumentException::class, fn () => $userwire->broadcast(1, ['expectOnline' => true]));
+        $userwire->send("kept-$tag", ['order' => 1]);
+        $userwire->sendBytes("kept-$tag", "\0\xff");
+        $kept = $userwire->history("kept-$tag");
+        same([1, 2, ['order' => 1]], [$kept['first'], $kept['last'], $kept['items'][0]['data']]);
+        same("\0\xff", base64_decode($kept['items'][1]['data']));
+        same([$kept['items'][1]], $userwire->history("kept-$tag", "{$kept['epoch']}.1", 1)['items']);
+        same('epoch_changed', thrown(UserwireRefused::class, fn () => $userwire->history("kept-$tag", 'other.1'))->problem);
+        same([[], 0, 0], array_values($userwire->connections("kept-$tag")));
+        $gone = thrown(UserwireRefused::class, fn () => $userwire->closeConnection("kept-$tag", 'a/b?', 4403, 'go & rest'));
+        same('connection_not_found', $gone->problem);
+        thrown(InvalidArgumentException::class, fn () => $userwire->closeConnection("kept-$tag", '..'));
+        same(1, preg_match('~^http://.*/v1/events\?ticket=~', $userwire->ticket("kept-$tag", 5, true)['events']));
+    },
     'a user who is offline' => function () use ($userwire): void {
         $error = thrown(UserwireRefused::class, fn () => $userwire->send('away', 1, ['expectOnline' => true]));
         same([404, 'user_offline'], [$error->status, $error->problem]);
@@ -134,6 +153,9 @@ $checks = [
         $once = ['retries' => 0, 'timeout' => 0.2];
         $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/silent", null, $once))->online('a'));
         same(1, preg_match('/failed 1 times: .+/', $error->getMessage()));
+        $startedAt = microtime(true);
+        $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/drips", null, $once))->online('a'));
+        same(true, microtime(true) - $startedAt < 2);
         $error = thrown(UserwireUnavailable::class, fn () => (new Userwire("$scripted/busy", null, $once))->online('a'));
         same(1, preg_match('/Redis is away \(503 broker_unavailable\)/', $error->getMessage()));
         thrown(UserwireUnavailable::class, fn () => (new Userwire('http://127.0.0.1:1', null, $once))->online('a'));

@@ -12,7 +12,7 @@ import { Service } from "./service.ts";
 import { SAMPLED } from "./trace_parents.ts";
 
 export const PHP_CHECKS = new URL("php_checks.php", import.meta.url).pathname;
-const KEY = newKey("php", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
+const KEY = newKey("php", { scopes: ["send", "read", "groups", "broadcast", "admin"], users: "*|@*" });
 /** Whatever PHP has to say against the code comes on standard output, and is no line of JSON. */
 const SHOWN = ["-d", "display_errors=1", "-d", "error_reporting=-1"];
 
@@ -35,6 +35,7 @@ const FAILURES = [
 class Misbehaving implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #conns: Deno.TcpConn[] = [];
+  readonly #drips: Promise<void>[] = [];
   readonly #serving = this.#serve();
   /** The idempotency keys that came. */
   readonly keys: string[] = [];
@@ -54,6 +55,7 @@ class Misbehaving implements AsyncDisposable {
     this.#listener.close();
     await this.#serving;
     for (const conn of this.#conns) close(conn);
+    await Promise.all(this.#drips);
   }
 
   async #serve(): Promise<void> {
@@ -63,6 +65,10 @@ class Misbehaving implements AsyncDisposable {
       const length = await conn.read(bytes);
       const request = new TextDecoder().decode(bytes.subarray(0, length ?? 0));
       if (request.startsWith("GET /silent")) continue;
+      if (request.startsWith("GET /drips")) {
+        this.#drips.push(drip(conn));
+        continue;
+      }
       if (request.startsWith("POST /fails")) {
         this.keys.push(/^idempotency-key: (.+)\r$/im.exec(request)![1]!);
       }
@@ -74,6 +80,20 @@ class Misbehaving implements AsyncDisposable {
       await conn.write(new TextEncoder().encode(answer));
       close(conn);
     }
+  }
+}
+
+/** An answer that comes byte by byte, and never to its end. */
+async function drip(conn: Deno.TcpConn): Promise<void> {
+  await conn.write(new TextEncoder().encode("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"));
+  const tick = new TextEncoder().encode(" ");
+  try {
+    while (true) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await conn.write(tick);
+    }
+  } catch {
+    // Nobody reads any more.
   }
 }
 
@@ -145,7 +165,7 @@ export class PhpChecks implements AsyncDisposable {
         if (fault !== undefined) throw new Error(fault);
       });
     }
-    assertEquals(lines.length, 13);
+    assertEquals(lines.length, 14);
     const traced = this.#service.logged("message sent").filter(({ fields }) =>
       fields.user === `traced-${way}`
     );

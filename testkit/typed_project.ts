@@ -34,10 +34,15 @@ export async function backend() {
   const all: Record<string, number> = await userwire.online(["alice"]);
   const { unknown } = await userwire.sendToGroup("team", { order: 7 }, { except: "bob", store: "online" });
   const { version } = await userwire.groups.put("team", ["alice"], { ifVersion: 0 });
+  const { nodes } = await userwire.broadcast("sale", { ttlS: 60 });
+  const { items: [oldest] } = await userwire.history("alice", { after: 1 });
+  const { events } = await userwire.ticket("alice", { reuse: true });
+  // @ts-expect-error -- nobody is asked whether they are online
+  await userwire.broadcast(1, { expectOnline: true });
   const { type } = await verifyWebhook({ "webhook-id": "i" }, "{}", ["whsec_"]);
   // @ts-expect-error -- seconds are a number
   await userwire.send("alice", 1, { ttlS: "60" });
-  return [id satisfies string, sockets satisfies number | undefined, one, all, UserwireError, unknown + version, type];
+  return [id satisfies string, sockets satisfies number | undefined, one, all, UserwireError, unknown + version + nodes, type, oldest?.group, events];
 }
 // What Node's own types would declare.
 declare global { interface AbortSignal { readonly aborted: boolean } }

@@ -13,6 +13,11 @@ export function groupPath(group: string): string {
   return `/v1/groups/${encoded(group, "group")}`;
 }
 
+/** @throws {InvalidMessageError} for what is no user's name, or no connection's id. */
+export function connectionPath(user: string, conn: string): string {
+  return `${userPath(user)}/connections/${encoded(conn, "connection")}`;
+}
+
 function encoded(name: string, what: string): string {
   if (typeof name !== "string" || name === "") {
     throw new InvalidMessageError(`The ${what} must be a string that is not empty`);

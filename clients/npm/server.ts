@@ -9,13 +9,24 @@
  * Each call is repeated when the service or the network fails, and each send carries an idempotency key, so that it is
  * sent once however often it is repeated.
  */
-import { base64Of } from "../../src/protocol/base64.ts";
 import type { Connection } from "../../src/publisher/connections.ts";
-import { readTraceParent } from "../../src/protocol/trace_parent.ts";
-import { payloadFrom, type Sendable } from "../../src/publisher/payload.ts";
+import type { Sendable } from "../../src/publisher/payload.ts";
 import { Caller, type ServerOptions } from "./call.ts";
 import { type Groups, groupsBy, type GroupSent } from "./groups.ts";
-import { groupPath, JSON_TYPE, query, userPath } from "./path.ts";
+import { type HistoryAnswer, historyFrom, type UserHistory } from "./history.ts";
+import { connectionPath, groupPath, JSON_TYPE, query, userPath } from "./path.ts";
+import {
+  type BatchItem,
+  type BatchResult,
+  type BroadcastOptions,
+  type BroadcastSent,
+  type GroupSendOptions,
+  headersOf,
+  itemOf,
+  sendCall,
+  type SendOptions,
+  type Sent,
+} from "./sending.ts";
 
 export { InvalidMessageError } from "../../src/protocol/errors.ts";
 export {
@@ -25,77 +36,19 @@ export {
   WebhookVerificationError,
 } from "../../src/protocol/signature.ts";
 export type { GroupInfo, GroupMembers, Groups, GroupSent, GroupUpdate } from "./groups.ts";
+export type { StoredMessage, UserHistory } from "./history.ts";
+export type {
+  BatchItem,
+  BatchResult,
+  BroadcastOptions,
+  BroadcastSent,
+  GroupSendOptions,
+  SendOptions,
+  Sent,
+} from "./sending.ts";
 export type { Connection } from "../../src/publisher/connections.ts";
 export type { Sendable } from "../../src/publisher/payload.ts";
 export { type Answer, type Fetch, type FetchInit, type ServerOptions, UserwireError } from "./call.ts";
-
-export interface SendOptions {
-  /** How long the message is kept for a user who is away, in full seconds. @default the service's */
-  readonly ttlS?: number | undefined;
-  /** Only send when the user is online; else the error's code is `user_offline`. @default false */
-  readonly expectOnline?: boolean | undefined;
-  /** Wait so many milliseconds for the clients to acknowledge, at most 30,000. */
-  readonly waitAckMs?: number | undefined;
-  /**
-   * Have the webhook `message.unacked` sent when no client of the user has acknowledged it after so many full seconds; 0: at
-   * once, when the user is offline.
-   */
-  readonly unackedS?: number | undefined;
-  /** Sends with the same key within five minutes are one: 1–128 visible ASCII characters. @default a random one */
-  readonly idempotencyKey?: string | undefined;
-  /**
-   * The span that the send is a part of, as the `traceparent` of W3C Trace Context: clients get it with the message. What is
-   * none is left out.
-   */
-  readonly traceparent?: string | undefined;
-}
-
-/** What may be said of a message to a group. */
-export interface GroupSendOptions extends SendOptions {
-  /** Only for users who are online; `offline` counts the others. @default false */
-  readonly expectOnline?: boolean | undefined;
-  /** `online` keeps no copy for users who are offline: they get a number, and a gap when they return. @default "all" */
-  readonly store?: "all" | "online" | undefined;
-  /** A user of the group who does not get it. */
-  readonly except?: string | undefined;
-}
-
-/** What became of a message. */
-export interface Sent {
-  /** Id of the message, the same that clients see. */
-  readonly id: string;
-  /** How many sockets were handed it; missing where the service's subscriptions are shared, see `nodes`. */
-  readonly sockets?: number;
-  /** How many nodes hold at least one of the user's sockets, where subscriptions are shared. */
-  readonly nodes?: number;
-  /** Place in the user's history; missing when none is kept. */
-  readonly seq?: number;
-  readonly epoch?: string;
-  /** Nobody was there: whether it waits for the user's return. */
-  readonly stored?: boolean;
-  /** How many sockets' clients have acknowledged it; only when that was waited for. */
-  readonly acked?: number;
-}
-
-/** One message of a batch. */
-export interface BatchItem {
-  /** A user, or several who get the same. */
-  readonly to: string | readonly string[];
-  /** As for `send`. */
-  readonly message: Sendable;
-  /** Id of the message: 1–64 of letters, digits and `._:-`. @default a random one */
-  readonly id?: string | undefined;
-  readonly ttlS?: number | undefined;
-  readonly expectOnline?: boolean | undefined;
-}
-
-/** What became of an item. */
-export interface BatchResult extends Sent {
-  /** Sockets, or nodes, of each user, where `to` is a list. */
-  readonly users?: Readonly<Record<string, number>>;
-  /** It was not sent to anybody, or not to everybody. */
-  readonly error?: { readonly code: string; readonly detail: string };
-}
 
 /** The connections of a user that have answered. */
 export interface Connections {
@@ -126,17 +79,36 @@ export interface Server {
    * @throws {UserwireError} with the code `group_not_found` when there is no such group.
    */
   sendToGroup(group: string, message: Sendable, options?: GroupSendOptions): Promise<GroupSent>;
+  /**
+   * Sends a message to everybody who is connected, to any node. The key needs the scope `broadcast`, and all users.
+   * @param message As for `send`.
+   */
+  broadcast(message: Sendable, options?: BroadcastOptions): Promise<BroadcastSent>;
   /** Who is in which group. */
   readonly groups: Groups;
   /** How many sockets, or nodes, each user has. @param users At most 10,000. */
   online(users: readonly string[]): Promise<Record<string, number>>;
   /** Whether the user has a socket anywhere. To send, send: `expectOnline` asks and sends in one step. */
   online(user: string): Promise<boolean>;
-  /** A ticket, which lets one socket in as this user. @param options.ttlS How long it is good for, in seconds. */
+  /**
+   * What is kept of a user's messages, oldest first.
+   * @param options.after Number or position to begin after. @param options.limit At most so many. @default 100
+   * @throws {UserwireError} with the code `epoch_changed` when the position is of a history that is gone.
+   */
+  history(
+    user: string,
+    options?: { readonly after?: number | string | undefined; readonly limit?: number | undefined },
+  ): Promise<UserHistory>;
+  /**
+   * A ticket, which lets one connection in as this user.
+   * @param options.ttlS How long it is good for, in seconds. @param options.reuse Any number of connections until then, as a
+   *   browser's `EventSource` needs it. @default false
+   * @returns It, and where to connect with it: by a socket, and by server-sent events.
+   */
   ticket(
     user: string,
-    options?: { readonly ttlS?: number | undefined },
-  ): Promise<{ ticket: string; url: string }>;
+    options?: { readonly ttlS?: number | undefined; readonly reuse?: boolean | undefined },
+  ): Promise<{ ticket: string; url: string; events: string }>;
   /**
    * Closes every socket of a user.
    * @param options.code Close code; clients take the default, 4403, as final. @param options.why What they see.
@@ -169,8 +141,6 @@ export interface Server {
   ): Promise<{ jti?: string; issued_before?: number }>;
 }
 
-const TYPES = { json: JSON_TYPE, text: "text/plain", binary: "application/octet-stream" } as const;
-
 /**
  * A service to call. Opens nothing, and needs no closing.
  * @throws {TypeError} when the address or the key can't be one.
@@ -188,25 +158,15 @@ export function createServer(options: ServerOptions): Server {
     return body.online;
   }
 
-  async function sendTo<Body>(path: () => string, message: Sendable, options: GroupSendOptions) {
-    const payload = payloadFrom(message);
-    const { body } = await caller.call<Body>({
-      method: "POST",
-      path: `${path()}/messages${queryOf(options)}`,
-      headers: {
-        "content-type": TYPES[payload.kind],
-        ...headersOf(options),
-      },
-      body: payload.kind === "binary" ? payload.bytes : payload.text,
-      extraMs: options.waitAckMs,
-    });
-    return body;
-  }
+  const sendTo = async <Body>(path: () => string, message: Sendable, options: GroupSendOptions) =>
+    (await caller.call<Body>(sendCall(path(), message, options))).body;
 
   return {
-    send: (user, message, options = {}) => sendTo<Sent>(() => userPath(user), message, options),
+    send: (user, message, options = {}) => sendTo<Sent>(() => `${userPath(user)}/messages`, message, options),
     sendToGroup: (group, message, options = {}) =>
-      sendTo<GroupSent>(() => groupPath(group), message, options),
+      sendTo<GroupSent>(() => `${groupPath(group)}/messages`, message, options),
+    broadcast: (message, { ttlS, idempotencyKey, traceparent } = {}) =>
+      sendTo<BroadcastSent>(() => "/v1/broadcast", message, { ttlS, idempotencyKey, traceparent }),
     groups: groupsBy(caller),
     async sendBatch(items, options = {}) {
       const { body } = await post<{ results: BatchResult[] }>(
@@ -217,9 +177,13 @@ export function createServer(options: ServerOptions): Server {
       return body.results;
     },
     online: online as Server["online"],
-    async ticket(user, { ttlS } = {}) {
-      return (await post<{ ticket: string; url: string }>("/v1/tickets", JSON.stringify({ user, ttl: ttlS })))
-        .body;
+    history: async (user, { after, limit } = {}) => {
+      const path = `${userPath(user)}/messages${query({ after, limit })}`;
+      return historyFrom((await caller.call<HistoryAnswer>({ method: "GET", path })).body);
+    },
+    async ticket(user, { ttlS, reuse } = {}) {
+      const asked = JSON.stringify({ user, ttl: ttlS, reuse });
+      return (await post<{ ticket: string; url: string; events: string }>("/v1/tickets", asked)).body;
     },
     async kick(user, { code, why } = {}) {
       const path = `${userPath(user)}/connections${query({ code, why })}`;
@@ -230,7 +194,7 @@ export function createServer(options: ServerOptions): Server {
       return (await caller.call<Connections>({ method: "GET", path })).body;
     },
     async closeConnection(user, conn, { code, why } = {}) {
-      const path = `${userPath(user)}/connections/${encodeURIComponent(conn)}${query({ code, why })}`;
+      const path = `${connectionPath(user, conn)}${query({ code, why })}`;
       await caller.call({ method: "DELETE", path });
     },
     async revoke(user, { jti, issuedBefore } = {}) {
@@ -239,38 +203,4 @@ export function createServer(options: ServerOptions): Server {
         .body;
     },
   };
-}
-
-function headersOf(
-  { idempotencyKey, traceparent }: Pick<SendOptions, "idempotencyKey" | "traceparent">,
-): Record<string, string> {
-  const parent = traceparent === undefined ? undefined : readTraceParent(traceparent);
-  return {
-    "idempotency-key": idempotencyKey ?? crypto.randomUUID(),
-    ...(parent !== undefined && { traceparent: parent }),
-  };
-}
-
-function queryOf({ ttlS, expectOnline, store, except, waitAckMs, unackedS }: GroupSendOptions): string {
-  return query({
-    ttl: ttlS,
-    expect: expectOnline ? "online" : undefined,
-    store: store === "online" ? store : undefined,
-    except,
-    wait: waitAckMs === undefined ? undefined : "ack",
-    timeout: waitAckMs,
-    unacked: unackedS,
-  });
-}
-
-/** As text: JSON goes out as it was given, with numbers that `JSON.parse` would round. */
-function itemOf({ to, message, id, ttlS, expectOnline }: BatchItem): string {
-  const payload = payloadFrom(message);
-  const data = payload.kind === "binary"
-    ? `"base64":"${base64Of(payload.bytes)}"`
-    : payload.kind === "text"
-    ? `"text":${JSON.stringify(payload.text)}`
-    : `"data":${payload.text}`;
-  const rest = JSON.stringify({ to, id, ttl: ttlS, expect: expectOnline ? "online" : undefined });
-  return `${rest.slice(0, -1)},${data}}`;
 }

@@ -22,6 +22,7 @@ final class Userwire
 {
     private const FIRST_WAIT_S = 0.5;
     private const LONGEST_WAIT_S = 30.0;
+    private const SEND_OPTIONS = ['ttl', 'expectOnline', 'waitAck', 'unacked', 'idempotencyKey', 'traceparent'];
 
     /** Who is in which group. */
     public UserwireGroups $groups;
@@ -86,13 +87,13 @@ final class Userwire
      */
     public function send(string $user, $data, array $options = []): array
     {
-        return $this->sendBody(self::userPath($user), self::json($data), 'application/json', $options);
+        return $this->sendBody(self::userPath($user) . '/messages', self::json($data), 'application/json', $options);
     }
 
     /** Sends bytes, which clients get as such. Options and answer are those of `send`. */
     public function sendBytes(string $user, string $bytes, array $options = []): array
     {
-        return $this->sendBody(self::userPath($user), $bytes, 'application/octet-stream', $options);
+        return $this->sendBody(self::userPath($user) . '/messages', $bytes, 'application/octet-stream', $options);
     }
 
     /**
@@ -106,8 +107,22 @@ final class Userwire
      */
     public function sendToGroup(string $group, $data, array $options = []): array
     {
-        $more = ['store', 'except'];
-        return $this->sendBody(self::groupPath($group), self::json($data), 'application/json', $options, $more);
+        $known = [...self::SEND_OPTIONS, 'store', 'except'];
+        return $this->sendBody(self::groupPath($group) . '/messages', self::json($data), 'application/json', $options, $known);
+    }
+
+    /**
+     * Sends a message to everybody who is connected, to any node. The key needs the scope `broadcast`, and all users.
+     *
+     * @param mixed $data    As for `send`.
+     * @param array $options `ttl`, `idempotencyKey` and `traceparent`, as for `send`.
+     * @return array `id`, `seq`, `epoch`; `nodes` that got it, and the `sockets` that these gave it to, or, when not all
+     *   nodes have said theirs in time, how many were `heard`.
+     */
+    public function broadcast($data, array $options = []): array
+    {
+        $known = ['ttl', 'idempotencyKey', 'traceparent'];
+        return $this->sendBody('/v1/broadcast', self::json($data), 'application/json', $options, $known);
     }
 
     /**
@@ -138,19 +153,55 @@ final class Userwire
         return $answer['sockets'] ?? $answer['nodes'] ?? 0;
     }
 
-    /** A ticket, which lets one socket in as this user within `$ttl` seconds: `['ticket' => …, 'url' => …]`. */
-    public function ticket(string $user, ?int $ttl = null): array
+    /**
+     * What is kept of a user's messages, oldest first.
+     *
+     * @param int|string|null $after Number, or position, to begin after.
+     * @param int|null $limit At most so many; 100 if not given.
+     * @return array `epoch`; `first`: the number of the first item; `last`: that of the newest message ever sent; and
+     *   `items`, each with `seq`, `id`, `ts` and `data`, which is in base64 where `enc` says so.
+     * @throws UserwireRefused with the code `epoch_changed` when the position is of a history that is gone.
+     */
+    public function history(string $user, $after = null, ?int $limit = null): array
     {
-        return $this->post('/v1/tickets', ['user' => $user] + ($ttl === null ? [] : ['ttl' => $ttl]));
+        return $this->call('GET', self::withQuery(self::userPath($user) . '/messages', ['after' => $after, 'limit' => $limit]));
+    }
+
+    /**
+     * A ticket, which lets one connection in as this user within `$ttl` seconds; with `$reuse` any number of them, as a
+     * browser's EventSource needs it.
+     *
+     * @return array `ticket`, and where to connect with it: `url`, and `events` for server-sent events.
+     */
+    public function ticket(string $user, ?int $ttl = null, bool $reuse = false): array
+    {
+        $given = array_filter(['ttl' => $ttl, 'reuse' => $reuse ?: null], fn ($value) => $value !== null);
+        return $this->post('/v1/tickets', ['user' => $user] + $given);
     }
 
     /** Closes the user's sockets everywhere. Returns how many; with shared subscriptions, on how many nodes. */
     public function kick(string $user, ?int $code = null, ?string $why = null): int
     {
-        $query = http_build_query(['code' => $code, 'why' => $why], '', '&', PHP_QUERY_RFC3986);
         $path = self::userPath($user) . '/connections';
-        $answer = $this->call('DELETE', $query === '' ? $path : "$path?$query");
+        $answer = $this->call('DELETE', self::withQuery($path, ['code' => $code, 'why' => $why]));
         return $answer['closed'] ?? $answer['nodes'] ?? 0;
+    }
+
+    /** Every connection of a user, on all nodes: `items`, how many were asked as `sockets` or `nodes`, and `unanswered`. */
+    public function connections(string $user): array
+    {
+        return $this->call('GET', self::userPath($user) . '/connections');
+    }
+
+    /**
+     * Closes one connection of a user, by its id, as `kick` does all of them.
+     *
+     * @throws UserwireRefused with the code `connection_not_found` when the user has none of this id.
+     */
+    public function closeConnection(string $user, string $conn, ?int $code = null, ?string $why = null): void
+    {
+        $path = self::userPath($user) . '/connections/' . self::encoded($conn);
+        $this->call('DELETE', self::withQuery($path, ['code' => $code, 'why' => $why]));
     }
 
     /**
@@ -201,12 +252,12 @@ final class Userwire
         throw new RuntimeException('No signature of the webhook fits a secret');
     }
 
-    /** @param string[] $more Options beside those of every send. */
-    private function sendBody(string $to, string $body, string $type, array $options, array $more = []): array
+    /** @param string[] $known Which options there are. */
+    private function sendBody(string $path, string $body, string $type, array $options, array $known = self::SEND_OPTIONS): array
     {
-        self::onlyKnown($options, array_merge(['ttl', 'expectOnline', 'waitAck', 'unacked', 'idempotencyKey', 'traceparent'], $more));
+        self::onlyKnown($options, $known);
         $waitAck = $options['waitAck'] ?? null;
-        $query = http_build_query([
+        $address = self::withQuery($path, [
             'ttl' => $options['ttl'] ?? null,
             'unacked' => $options['unacked'] ?? null,
             'expect' => ($options['expectOnline'] ?? false) ? 'online' : null,
@@ -215,13 +266,12 @@ final class Userwire
             'store' => $options['store'] ?? null,
             'except' => $options['except'] ?? null,
         ]);
-        $path = "$to/messages" . ($query === '' ? '' : "?$query");
         $headers = [
             "Content-Type: $type",
             self::idempotency($options['idempotencyKey'] ?? null),
             ...self::trace($options['traceparent'] ?? null),
         ];
-        return $this->call('POST', $path, $body, $headers, (float) ($waitAck ?? 0));
+        return $this->call('POST', $address, $body, $headers, (float) ($waitAck ?? 0));
     }
 
     /** @param mixed $value */
@@ -336,10 +386,10 @@ final class Userwire
             }
             return [0, '', null, $why];
         }
-        $text = stream_get_contents($stream);
         $meta = stream_get_meta_data($stream);
+        $text = self::whole($stream, $timeout);
         fclose($stream);
-        if ($text === false || $meta['timed_out']) {
+        if ($text === null) {
             return [0, '', null, "no whole answer within $timeout s"];
         }
         $retryAfter = null;
@@ -347,6 +397,23 @@ final class Userwire
             $retryAfter = self::retryAfter($line) ?? $retryAfter;
         }
         return [(int) (explode(' ', $meta['wrapper_data'][0])[1] ?? 0), $text, $retryAfter, ''];
+    }
+
+    /** The body; null when it is not there in time. Of one that comes in ever smaller pieces no single piece is late. */
+    private static function whole($stream, float $timeout): ?string
+    {
+        $endsAt = microtime(true) + $timeout;
+        for ($text = ''; !feof($stream); $text .= $piece) {
+            $left = (int) (($endsAt - microtime(true)) * 1e6);
+            if ($left <= 0 || !stream_set_timeout($stream, intdiv($left, 1000000), $left % 1000000)) {
+                return null;
+            }
+            $piece = fread($stream, 65536);
+            if ($piece === false || stream_get_meta_data($stream)['timed_out']) {
+                return null;
+            }
+        }
+        return $text;
     }
 
     /** What a line of the header says, if it is that one. */
@@ -400,6 +467,13 @@ final class Userwire
     public static function groupPath(string $group): string
     {
         return '/v1/groups/' . self::encoded($group);
+    }
+
+    /** @internal What is null is left out. */
+    public static function withQuery(string $path, array $fields): string
+    {
+        $query = http_build_query($fields, '', '&', PHP_QUERY_RFC3986);
+        return $query === '' ? $path : "$path?$query";
     }
 
     private static function encoded(string $name): string
@@ -479,9 +553,8 @@ final class UserwireGroups
     /** A page of its users: `items`, each with `user` and `sockets`, and `next`, which is `$after` of the next page. */
     public function members(string $group, ?string $after = null, ?int $limit = null): array
     {
-        $query = http_build_query(['after' => $after, 'limit' => $limit], '', '&', PHP_QUERY_RFC3986);
-        $path = Userwire::groupPath($group) . '/users';
-        return ($this->call)('GET', $query === '' ? $path : "$path?$query", null, []);
+        $path = Userwire::withQuery(Userwire::groupPath($group) . '/users', ['after' => $after, 'limit' => $limit]);
+        return ($this->call)('GET', $path, null, []);
     }
 
     /** Deletes the group. Returns how many users it had. */

@@ -32,6 +32,8 @@ import logging
 import os
 import random
 import re
+import selectors
+import socket
 import ssl
 import threading
 import time
@@ -195,6 +197,9 @@ def connect(
     token: Optional[Token] = None,
     resume: Optional[str] = None,
     on_gap: Optional[Callable[[Gap], Any]] = None,
+    on_broadcast: Optional[Callable[[Message], Any]] = None,
+    on_broadcast_gap: Optional[Callable[[Gap], Any]] = None,
+    resume_broadcasts: Optional[str] = None,
     ssl: Optional[ssl.SSLContext] = None,
 ) -> Receiver:
     """A user's messages, each once and in order, over as many connections as it takes.
@@ -208,10 +213,15 @@ def connect(
         before each attempt. A plain function runs in a thread. A ticket lets one connection in: give a function.
     :param resume: Position to go on from, as ``Receiver.position`` gave it.
     :param on_gap: Called, and awaited if need be, between the messages before and after. Without it a gap is logged.
+    :param on_broadcast: Called with each message to everybody, and awaited before the next one. They are in order among
+        themselves, and come beside the user's own messages. Without it they are passed over.
+    :param on_broadcast_gap: Called with what is missing among them, in its place. Without it that is logged.
+    :param resume_broadcasts: Position to go on from among them, as ``Receiver.broadcast_position`` gave it.
     :param ssl: For certificates of an authority of your own: ``ssl.create_default_context(cafile="ca.pem")``.
     :raises ValueError: for what can never work.
     """
-    return Receiver(url, user, token, resume, on_gap, ssl)
+    told = _Broadcasts(on_broadcast, on_broadcast_gap, resume_broadcasts)
+    return Receiver(url, user, token, resume, on_gap, told, ssl)
 
 
 class Receiver:
@@ -219,7 +229,7 @@ class Receiver:
 
     def __init__(
         self, url: str, user: Optional[str], token: Optional[Token], resume: Optional[str],
-        on_gap: Optional[Callable[[Gap], Any]], context: Optional[ssl.SSLContext],
+        on_gap: Optional[Callable[[Gap], Any]], broadcasts: _Broadcasts, context: Optional[ssl.SSLContext],
     ) -> None:  # fmt: skip
         if (user is None) == (token is None):
             raise ValueError("Give either user= or token=")
@@ -235,7 +245,7 @@ class Receiver:
         self._address = parts._replace(scheme=scheme, path=parts.path.rstrip("/") or "/ws", query="", fragment="")
         # Encoded here, so that a name that can't be is noticed now.
         self._query = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
-        self._ssl, self._token, self._on_gap = context, token, on_gap
+        self._ssl, self._token, self._on_gap, self._broadcasts = context, token, on_gap, broadcasts
         self._received = self._handed = _position(resume) if resume is not None else None
         self._counting = 0
         self._queue: Deque[_Entry] = collections.deque()
@@ -252,6 +262,12 @@ class Receiver:
     def position(self) -> Optional[str]:
         """Where the application stands: give it as ``resume`` to go on from here. None until it is known."""
         return None if self._handed is None else str(self._handed)
+
+    @property
+    def broadcast_position(self) -> Optional[str]:
+        """The same among the broadcasts: give it as ``resume_broadcasts``."""
+        handed = self._broadcasts.handed
+        return None if handed is None else str(handed)
 
     async def __aenter__(self) -> Receiver:
         self._start()
@@ -324,10 +340,15 @@ class Receiver:
         if self._task is None:
             return
         self._changed.set()
-        if self._task is not asyncio.current_task():
-            self._task.cancel()
-            # Its end only: being cancelled here is the caller's business.
-            await asyncio.wait([self._task])
+        self._broadcasts.end(discard=True)
+        # A callback may be who closes: that one ends by itself.
+        tasks = (self._task, self._broadcasts.task)
+        others = [task for task in tasks if task is not None and task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        if others:
+            # Their end only: being cancelled here is the caller's business.
+            await asyncio.wait(others)
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -337,6 +358,7 @@ class Receiver:
             # Not in the constructor: before Python 3.10 they belong to the loop that is there when they are made.
             self._changed, self._room, self._linked = asyncio.Event(), asyncio.Event(), asyncio.Event()
             self._turns, self._pace = asyncio.Semaphore(_REQUESTS), asyncio.Lock()
+            self._broadcasts.start(loop, self._room)
             self._task = loop.create_task(self._run())
         elif self._loop not in (None, loop):
             raise RuntimeError("This receiver belongs to another event loop: make one in each")
@@ -393,6 +415,7 @@ class Receiver:
             self._is_over = True
             self._changed.set()
             self._linked.set()
+            self._broadcasts.end(discard=False)
 
     async def _stay_connected(self) -> None:
         failures, is_refreshing = 0, False
@@ -425,7 +448,7 @@ class Receiver:
                 _log.warning("no token: %r", error, exc_info=not isinstance(error, asyncio.TimeoutError))
                 return _End(reason=f"no token: {error!r}")
         resume = "" if self._received is None else f"resume={self._received}"
-        query = "&".join(part for part in (self._query, resume) if part)
+        query = "&".join(part for part in (self._query, resume, self._broadcasts.query) if part)
         try:
             socket = await _open(self._address._replace(query=query).geturl(), headers, self._ssl)
         except Exception as error:
@@ -456,6 +479,10 @@ class Receiver:
                     self._on_message(frame, size)
                 elif kind == "gap":
                     self._on_gap_frame(frame, size)
+                elif kind == "b":
+                    self._broadcasts.on_message(frame, size)
+                elif kind == "bgap":
+                    self._broadcasts.on_gap(frame, size)
                 elif kind == "bye":
                     bye = frame
                 elif kind == "re" and self._link is not None:
@@ -467,7 +494,8 @@ class Receiver:
                     limit_s = (frame.get("ping") or 25) + _PATIENCE_S
                     if self._received is None and "pos" in frame:
                         self._received = self._handed = _position(frame["pos"], frame.get("tag"))
-                while len(self._queue) >= _FULL_MESSAGES or self._size >= _FULL_CHARS:
+                    self._broadcasts.start_at(frame.get("all"))
+                while len(self._queue) >= _FULL_MESSAGES or self._size >= _FULL_CHARS or self._broadcasts.are_full:
                     self._room.clear()
                     await self._room.wait()
         except asyncio.TimeoutError:
@@ -496,12 +524,7 @@ class Receiver:
             if seq > before.seq + 1:
                 _log.warning("message %d came after %d, and no gap was announced", seq, before.seq)
             self._received = _Position(before.epoch, seq, frame.get("tag"))
-        data = frame.get("data")
-        if frame.get("enc") == "base64":
-            data = base64.b64decode(data or "")
-        epoch = before.epoch if counts and before is not None else None
-        replayed, parent = frame.get("r") == 1, frame.get("tp")
-        message = Message(seq, data, frame.get("id"), frame.get("ts", 0), epoch, replayed, parent)
+        message = _message(frame, before.epoch if counts and before is not None else None)
         self._push(_Entry(message, self._received if counts else None, self._counting, urgent, size))
 
     def _on_gap_frame(self, frame: Dict[str, Any], size: int) -> None:
@@ -514,8 +537,7 @@ class Receiver:
             if self._acks is not None:
                 self._acks.reset()
         self._received = position
-        gap = Gap(frame.get("from", 0), frame.get("to"), frame.get("count"), why)
-        self._push(_Entry(gap, position, self._counting, False, size))
+        self._push(_Entry(_gap(frame), position, self._counting, False, size))
 
     def _push(self, entry: _Entry) -> None:
         self._queue.append(entry)
@@ -525,6 +547,92 @@ class Receiver:
     def _acknowledge(self, seq: int, urgent: bool) -> None:
         if self._acks is not None:
             self._acks.handed(seq, urgent)
+
+
+class _Broadcasts:
+    """Messages to everybody, which have a position of their own, and a task that calls the application with them."""
+
+    def __init__(
+        self,
+        on_message: Optional[Callable[[Message], Any]],
+        on_gap: Optional[Callable[[Gap], Any]],
+        resume: Optional[str],
+    ) -> None:
+        self._on_message, self._on_gap = on_message, on_gap
+        self._received = self.handed = _position(resume) if resume is not None else None
+        self._queue: Deque[Tuple[Union[Message, Gap], Optional[_Position], int]] = collections.deque()
+        self._size = 0
+        self._is_over = False
+        self.task: Optional[asyncio.Task[None]] = None
+
+    @property
+    def query(self) -> str:
+        return "" if self._received is None or self._on_message is None else f"all={self._received}"
+
+    @property
+    def are_full(self) -> bool:
+        return len(self._queue) >= _FULL_MESSAGES or self._size >= _FULL_CHARS
+
+    def start(self, loop: asyncio.AbstractEventLoop, room: asyncio.Event) -> None:
+        if self._on_message is not None:
+            self._room, self._changed = room, asyncio.Event()
+            self.task = loop.create_task(self._run())
+
+    def end(self, *, discard: bool) -> None:
+        self._is_over = True
+        if discard:
+            self._queue.clear()
+        if self.task is not None:
+            self._changed.set()
+
+    def start_at(self, position: Optional[str]) -> None:
+        if position is not None and self._received is None:
+            self._received = self.handed = _position(position)
+
+    def on_message(self, frame: Dict[str, Any], size: int) -> None:
+        seq, before = frame.get("seq"), self._received
+        if seq is None or before is None:
+            return self._push(_message(frame, None), None, size)
+        if seq <= before.seq:
+            return
+        if seq > before.seq + 1:
+            _log.warning("broadcast %d came after %d, and no gap was announced", seq, before.seq)
+        self._received = _Position(before.epoch, seq, frame.get("tag"))
+        self._push(_message(frame, before.epoch), self._received, size)
+
+    def on_gap(self, frame: Dict[str, Any], size: int) -> None:
+        self._received = _position(frame["pos"], frame.get("tag"))
+        self._push(_gap(frame), self._received, size)
+
+    def _push(self, item: Union[Message, Gap], position: Optional[_Position], size: int) -> None:
+        if self.task is not None:
+            self._queue.append((item, position, size))
+            self._size += size
+            self._changed.set()
+
+    async def _run(self) -> None:
+        while True:
+            while self._queue:
+                item, position, size = self._queue.popleft()
+                self._size -= size
+                self._room.set()
+                self.handed = position or self.handed
+                try:
+                    await self._tell(item)
+                except Exception:
+                    _log.exception("the callback for a broadcast has failed")
+            if self._is_over:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _tell(self, item: Union[Message, Gap]) -> None:
+        call: Optional[Callable[[Any], Any]] = self._on_message if isinstance(item, Message) else self._on_gap
+        if call is None:
+            return _log.warning("broadcasts are missing: %s", item)
+        result = call(item)
+        if inspect.isawaitable(result):
+            await result
 
 
 class _Link:
@@ -592,6 +700,18 @@ class _Acks:
                     await _within(_ACK_AFTER_S, self._urgent.wait())
                 await self.flush()
                 await asyncio.sleep(_ACK_SPACING_S)
+
+
+def _message(frame: Dict[str, Any], epoch: Optional[str]) -> Message:
+    data = frame.get("data")
+    if frame.get("enc") == "base64":
+        data = base64.b64decode(data or "")
+    replayed, parent = frame.get("r") == 1, frame.get("tp")
+    return Message(frame.get("seq"), data, frame.get("id"), frame.get("ts", 0), epoch, replayed, parent)
+
+
+def _gap(frame: Dict[str, Any]) -> Gap:
+    return Gap(frame.get("from", 0), frame.get("to"), frame.get("count"), frame.get("why", ""))
 
 
 def _position(text: str, tag: Optional[str] = None) -> _Position:
@@ -764,6 +884,21 @@ class Sent(NamedTuple):
     acked: Optional[int] = None
 
 
+class BroadcastSent(NamedTuple):
+    """What became of a message to everybody."""
+
+    id: str
+    #: How many nodes got it.
+    nodes: int
+    #: How many sockets these gave it to, or keep it for; None when a node did not say so in 2 s, and of a repetition.
+    sockets: Optional[int] = None
+    #: How many nodes have said their number, when it is not all of them.
+    heard: Optional[int] = None
+    #: Its number among the broadcasts; None when the service keeps no history.
+    seq: Optional[int] = None
+    epoch: Optional[str] = None
+
+
 class GroupSent(NamedTuple):
     """What became of a message to a group: how many users, but for sockets and nodes."""
 
@@ -802,6 +937,8 @@ class Ticket(NamedTuple):
     ticket: str
     #: Where to connect with it.
     url: str
+    #: The same for server-sent events.
+    events: str
 
 
 _Named = TypeVar("_Named", bound=NamedTuple)
@@ -826,7 +963,7 @@ class Sender:
         """
         :param url: ``https://host``, or with the path that a proxy has put before ``/v1``.
         :param key: An API key. A service in open mode needs none.
-        :param timeout: How long connecting, and each step of an answer, may take, in seconds.
+        :param timeout: How long connecting may take, and waiting for an answer, and the rest of it, each in seconds.
         :param retries: How many times to try again.
         :param ssl: For certificates of an authority of your own: ``ssl.create_default_context(cafile="ca.pem")``.
         :raises ValueError: for what can never work.
@@ -873,7 +1010,7 @@ class Sender:
         """
         options = _send_query(ttl, expect_online, wait_ack, unacked)
         headers = _send_headers(idempotency_key, traceparent)
-        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}", data, options, headers))
+        return _read_as(Sent, self._send(f"/v1/users/{_quoted(user)}/messages", data, options, headers))
 
     def send_to_group(
         self,
@@ -900,8 +1037,23 @@ class Sender:
         if except_user is not None:
             options["except"] = except_user
         headers = _send_headers(idempotency_key, traceparent)
-        answer = self._send(f"/v1/groups/{_quoted(group)}", data, options, headers)
+        answer = self._send(f"/v1/groups/{_quoted(group)}/messages", data, options, headers)
         return _read_as(GroupSent, answer)
+
+    def broadcast(
+        self,
+        data: Any,
+        *,
+        ttl: Optional[int] = None,
+        idempotency_key: Optional[str] = None,
+        traceparent: Optional[str] = None,
+    ) -> BroadcastSent:
+        """Sends a message to everybody who is connected, to any node. What is not said here is as for ``send``.
+
+        The key needs the scope ``broadcast``, and all users.
+        """
+        headers = _send_headers(idempotency_key, traceparent)
+        return _read_as(BroadcastSent, self._send("/v1/broadcast", data, _given_only(ttl=ttl), headers))
 
     def _send(
         self, to: str, data: Any, options: Mapping[str, Any], headers: Mapping[str, str]
@@ -909,7 +1061,7 @@ class Sender:
         raw = _bytes(data)
         return self._call(
             "POST",
-            f"{to}/messages{_query(**options)}",
+            f"{to}{_query(**options)}",
             _json(data) if raw is None else raw,
             {
                 "content-type": "application/json" if raw is None else "application/octet-stream",
@@ -955,14 +1107,50 @@ class Sender:
         answer = self._call("GET", f"/v1/users/{_quoted(user)}")
         return int(answer.get("sockets", answer.get("nodes", 0)))
 
-    def ticket(self, user: str, *, ttl: Optional[int] = None) -> Ticket:
-        """A ticket, which lets one socket in as this user within ``ttl`` seconds."""
-        return _read_as(Ticket, self._post("/v1/tickets", {"user": user, **_given_only(ttl=ttl)}))
+    def history(
+        self, user: str, *, after: Union[int, str, None] = None, limit: Optional[int] = None
+    ) -> Dict[str, Any]:
+        """What is kept of a user's messages: ``{"epoch", "first", "last", "items"}``, oldest first.
+
+        :param after: Number, or position, to begin after.
+        :param limit: At most so many; 100 if not given.
+        :returns: ``first`` is the number of the first item, ``last`` that of the newest message ever sent. An item has
+            ``seq``, ``id``, ``ts`` and ``data``, where bytes are ``bytes``; ``g`` is the group that it was sent to.
+        :raises Refused: with the code ``epoch_changed`` when the position is of a history that is gone.
+        """
+        answer = self._call("GET", f"/v1/users/{_quoted(user)}/messages{_query(after=after, limit=limit)}")
+        for item in answer["items"]:
+            if item.pop("enc", None) == "base64":
+                item["data"] = base64.b64decode(item["data"])
+        return answer
+
+    def ticket(self, user: str, *, ttl: Optional[int] = None, reuse: bool = False) -> Ticket:
+        """A ticket, which lets one connection in as this user within ``ttl`` seconds.
+
+        :param reuse: Any number of connections until then, as a browser's ``EventSource`` needs it.
+        """
+        asked = {"user": user, **_given_only(ttl=ttl, reuse=reuse or None)}
+        return _read_as(Ticket, self._post("/v1/tickets", asked))
 
     def kick(self, user: str, *, code: Optional[int] = None, why: Optional[str] = None) -> int:
         """Closes the user's sockets everywhere. :returns: How many; with shared subscriptions, on how many nodes."""
         answer = self._call("DELETE", f"/v1/users/{_quoted(user)}/connections{_query(code=code, why=why)}")
         return int(answer.get("closed", answer.get("nodes", 0)))
+
+    def connections(self, user: str) -> Dict[str, Any]:
+        """Every connection of a user, on all nodes: ``{"items": [{"conn", "node", "mode", …}], "unanswered": 0}``, with
+        ``sockets`` or ``nodes``, how many were asked."""
+        return self._call("GET", f"/v1/users/{_quoted(user)}/connections")
+
+    def close_connection(
+        self, user: str, conn: str, *, code: Optional[int] = None, why: Optional[str] = None
+    ) -> None:
+        """Closes one connection of a user, by its id, as ``kick`` does all of them.
+
+        :raises Refused: with the code ``connection_not_found`` when the user has none of this id.
+        """
+        path = f"/v1/users/{_quoted(user)}/connections/{_quoted(conn)}"
+        self._call("DELETE", f"{path}{_query(code=code, why=why)}")
 
     def revoke(
         self, user: str, *, jti: Optional[str] = None, issued_before: Optional[int] = None
@@ -1030,13 +1218,15 @@ class Sender:
         connection: http.client.HTTPConnection = self._local.__dict__.get("connection") or self._connection()
         self._local.connection = connection
         connection.timeout = timeout
+        if connection.sock is not None and _has_ended(connection.sock):
+            connection.close()  # and the request opens it anew
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
         try:
             full = self._address.path.rstrip("/") + path
             connection.request(method, full, body, {**self._headers, **headers})
             response = connection.getresponse()
-            return response.status, response.getheader("retry-after"), response.read()
+            return response.status, response.getheader("retry-after"), _whole(response, timeout)
         except BaseException:
             connection.close()  # an answer may still be on its way, which the next call would take for its own
             raise
@@ -1129,6 +1319,32 @@ def verify_webhook(
         if any(hmac.compare_digest(expected, signature) for signature in given):
             return cast(Dict[str, Any], json.loads(text))
     raise Error("No signature of the webhook fits a secret")
+
+
+def _whole(response: http.client.HTTPResponse, timeout: float) -> bytes:
+    """The body. Of one that comes in ever smaller pieces no single piece is late."""
+    ends_at, pieces = time.monotonic() + timeout, []
+    # Counted here: before Python 3.12 `read1` does not, and would wait for more than there is.
+    left = response.length
+    while left is None or left > 0:
+        piece = response.read1(65536 if left is None else left)
+        if not piece:
+            break
+        pieces.append(piece)
+        left = None if left is None else left - len(piece)
+        if time.monotonic() > ends_at:
+            raise TimeoutError(f"the answer was not whole after {timeout:g} s")
+    if left:
+        raise http.client.IncompleteRead(b"".join(pieces), left)
+    response.close()  # which leaves the connection to the next request
+    return b"".join(pieces)
+
+
+def _has_ended(idle: socket.socket) -> bool:
+    """Whether the server has hung up meanwhile, as servers and proxies do with connections that are not used."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(idle, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _refusal(status: int, text: bytes) -> Refused:

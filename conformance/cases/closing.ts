@@ -4,12 +4,23 @@ import type { Peer } from "../peer.ts";
 import { BrokenRule, type Stage } from "../stage.ts";
 
 const SECTION = "close-codes";
+const FROM_SERVER = "from-the-server";
 /** 1006 is a connection that breaks; the last three are codes that the protocol does not name. */
 const COME_BACK = [1001, 1009, 1012, 1013, 4508, 1006, 1011, 3000, 4600];
 const STOP = [1000, 4400, 4403, 4408, 4409, 4429, 4477];
 /** After so many failures at once a client has waited 7.75 s on average. That it is less than a 15th of that comes about by chance once in 100,000 runs. */
 const FAILURES = 5;
 const LEAST_MS = 500;
+/**
+ * After so many connections that broke at once one wait was longer than the first can be. Where each may be as long as it
+ * is to be, none was by chance once in 30,000 runs.
+ */
+const BREAKS = 6;
+/**
+ * What a program may take to connect, in milliseconds. Whose waits less that can all be the same part of their longest has no
+ * chance in it; by chance it comes about less than once in 100,000 runs.
+ */
+const CONNECTING_MS = 50;
 /**
  * Waits after a steady connection: those of who began anew come to 7.5 s at most. Of who counts on, where each is a random
  * part of 30 s, they come to so little, with 5 s of patience, once in a thousand runs.
@@ -58,6 +69,17 @@ export const CLOSING: readonly Case[] = [
       await stage.ends();
     },
   })),
+  {
+    name: "stops-by-bye",
+    rule: "takes the code of a bye when the connection then breaks",
+    section: FROM_SERVER,
+    async play(stage) {
+      const peer = await stage.open();
+      peer.send({ t: "bye", code: 4403, why: "kicked" });
+      peer.cut();
+      await stage.ends();
+    },
+  },
   {
     name: "stops-revoked",
     rule: "stops after 4401, unless the reason is token_expired",
@@ -109,14 +131,48 @@ export const CLOSING: readonly Case[] = [
   },
   {
     name: "backs-off",
-    rule: "waits longer with each failed attempt, for a random time",
+    rule: "waits longer with each failed attempt",
     section: SECTION,
     async play(stage) {
-      const waitedMs = await fails(stage, await stage.start());
+      const waits = await fails(stage, await stage.start());
+      const waitedMs = Math.round(waits.reduce((sum, ms) => sum + ms));
       const leastMs = LEAST_MS * stage.pace;
       stage.expect(
         waitedMs >= leastMs,
-        `${FAILURES} failures took ${Math.round(waitedMs)} ms, and less than ${leastMs} is no accident`,
+        `after ${FAILURES} failures it waited ${waitedMs} ms in all: less than ${leastMs} is no accident`,
+      );
+    },
+  },
+  {
+    name: "backs-off-at-random",
+    rule: "waits a random part of the longest time, lest all come back at once",
+    section: SECTION,
+    async play(stage) {
+      const waits = await fails(stage, await stage.start());
+      const parts = waits.map((ms, i) => ms / stage.longestWaitMs(i));
+      const leastParts = waits.map((ms, i) => (ms - CONNECTING_MS * stage.pace) / stage.longestWaitMs(i));
+      stage.expect(
+        Math.max(...leastParts) > Math.min(...parts),
+        `its waits are ${
+          parts.map((part) => part.toFixed(2)).join(", ")
+        } of the longest, each time about the same`,
+      );
+    },
+  },
+  {
+    name: "backs-off-when-let-in",
+    rule: "waits longer each time, too, when it is let in and the connection breaks at once",
+    section: SECTION,
+    async play(stage) {
+      const waits = await fails(stage, await stage.start(), BREAKS, (peer) => {
+        peer.accept();
+        peer.hi({ pos: "e.0" });
+        peer.cut();
+      });
+      const longestMs = Math.max(...waits);
+      stage.expect(
+        longestMs > stage.longestWaitMs(0) + CONNECTING_MS * stage.pace,
+        `none of ${BREAKS} waits was longer than ${Math.round(longestMs)} ms, as if each were the first`,
       );
     },
   },
@@ -162,7 +218,7 @@ export const CLOSING: readonly Case[] = [
   {
     name: "quiet",
     rule: "does not give up a server that sends p",
-    section: "from-the-server",
+    section: FROM_SERVER,
     async play(stage) {
       const ping = stage.pace;
       const peer = await stage.open({ pos: "e.0", ping });
@@ -176,13 +232,25 @@ export const CLOSING: readonly Case[] = [
   },
 ];
 
-/** Refuses the client again and again. Resolves with how long it waited in all, in milliseconds. */
-async function fails(stage: Stage, first: { refuse(status: number): void; at: number }): Promise<number> {
+/**
+ * Lets the client fail so many times.
+ * @param fail What it meets each time; a refusal if not given.
+ * @returns How long it waited each time, in milliseconds.
+ */
+async function fails(
+  stage: Stage,
+  first: Peer,
+  count = FAILURES,
+  fail: (peer: Peer) => void = (peer) => peer.refuse(503),
+): Promise<number[]> {
+  const waits: number[] = [];
   let peer = first;
-  for (let failures = 0; failures < FAILURES; failures++) {
-    peer.refuse(503);
-    peer = await stage.handshake(stage.longestWaitMs(failures) + stage.patienceMs);
+  for (let failures = 0; failures < count; failures++) {
+    fail(peer);
+    const next = await stage.handshake(stage.longestWaitMs(failures) + stage.patienceMs);
+    waits.push(next.at - peer.closedAt!);
+    peer = next;
   }
   peer.refuse(503);
-  return peer.at - first.at;
+  return waits;
 }

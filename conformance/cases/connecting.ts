@@ -23,11 +23,16 @@ export const CONNECTING: readonly Case[] = [
   },
   {
     name: "subprotocol",
-    rule: "offers the subprotocol userwire.v1",
+    rule: "offers the subprotocol userwire.v1, and no other but its token",
     section: SECTION,
     async play(stage) {
-      const { protocols } = await stage.start();
-      stage.expect(protocols.includes("userwire.v1"), `it offers ${protocols.join(", ") || "none"}`);
+      const { protocols } = await stage.start("token");
+      const [known, others] = [
+        protocols.includes("userwire.v1"),
+        protocols.filter((name) => name !== "userwire.v1"),
+      ];
+      const isSound = known && others.every((name) => name.startsWith("userwire.bearer."));
+      stage.expect(isSound, `it offers ${protocols.join(", ") || "none"}`);
     },
   },
   {
@@ -89,7 +94,7 @@ export const CONNECTING: readonly Case[] = [
       await stage.handshake();
     },
   },
-  ...[400, 403, 404, 421, 426].map((status): Case => ({
+  ...[400, 403, 404, 405, 421, 426].map((status): Case => ({
     name: `refused-${status}`,
     rule: `stops when the handshake is refused with ${status}`,
     section: SECTION,

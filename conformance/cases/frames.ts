@@ -10,6 +10,8 @@ const PAYLOADS = [
 ];
 /** As large as a service may be told to take. */
 const BIG = "0123456789abcdé".repeat(70_000);
+/** Within which whatever a client holds back comes, and how long an acknowledgement may take that it had sent before. */
+const ACK_DELAY_MS = 2_000, ON_ITS_WAY_MS = 300;
 /** What a service lets a client send in a second, if not told else. */
 const MAX_FRAMES_PER_SECOND = 100;
 
@@ -83,7 +85,7 @@ export const FRAMES: readonly Case[] = [
       peer.accept();
       peer.send({ t: "soon", seq: 1 });
       peer.hi({ pos: "e.0" });
-      peer.send({ t: "b", seq: 1, data: "not for this version" });
+      peer.send({ t: "later", seq: 1, data: "not for this version" });
       peer.send({ t: "M", seq: 2, data: "nor this" });
       peer.message(1);
       await stage.wrote({ seq: 1, data: 1 });
@@ -186,6 +188,17 @@ export const FRAMES: readonly Case[] = [
     },
   },
   {
+    name: "ack-the-last",
+    rule: "acknowledges the last of many messages whose senders wait, soon after it came",
+    section: FROM_CLIENT,
+    async play(stage) {
+      const peer = await stage.open();
+      for (let seq = 1; seq <= 100; seq++) peer.message(seq, { ack: 1 });
+      const seqs = () => peer.frames.map((frame) => (frame as { seq?: number }).seq);
+      await stage.until(() => seqs().includes(100), "to acknowledge 100");
+    },
+  },
+  {
     name: "ack-what-it-has",
     rule: "acknowledges no number that it was not sent, and none of another epoch",
     section: FROM_CLIENT,
@@ -199,6 +212,21 @@ export const FRAMES: readonly Case[] = [
       await stage.until(() => seqs().includes(1), "to acknowledge 1 of the new epoch");
       stage.expect(seqs().every((seq) => seq === 41 || seq === 1), `it acknowledges ${seqs().join(", ")}`);
       stage.expect(!seqs().slice(seqs().indexOf(1)).includes(41), "it acknowledges 41 in the new epoch");
+    },
+  },
+  {
+    name: "ack-before-epoch",
+    rule: "acknowledges nothing of an epoch once it has told of the next one",
+    section: FROM_CLIENT,
+    async play(stage) {
+      const peer = await stage.open({ pos: "e.40" });
+      peer.message(41);
+      peer.send({ t: "gap", from: 42, to: null, count: null, why: "epoch", pos: "f.0" });
+      await stage.wrote({ seq: 41, data: 41 }, { gap: "epoch", from: 42, to: null, count: null });
+      const toldAt = performance.now();
+      await stage.stays(ACK_DELAY_MS);
+      const late = peer.times.filter((at) => at > toldAt + ON_ITS_WAY_MS).length;
+      stage.expect(late === 0, "it acknowledges later on, which would be for a number of the new epoch");
     },
   },
   {
@@ -226,11 +254,7 @@ export const FRAMES: readonly Case[] = [
       await stage.wrote(...Array.from({ length: count }, (_, i) => ({ seq: i + 1, data: i + 1 })));
       peer.bye(1012, "restart", 0);
       await stage.handshake();
-      const { times } = peer;
-      const most = times.reduce(
-        (most, from, i) => Math.max(most, times.slice(i).filter((at) => at < from + 1_000).length),
-        0,
-      );
+      const most = peer.mostInOneSecond();
       stage.expect(most <= MAX_FRAMES_PER_SECOND, `it has sent ${most} in one second`);
     },
   },

@@ -35,6 +35,13 @@ const RESUMED: readonly Received[] = [
     position: "e.2",
   },
   {
+    name: "hole",
+    rule: "hands over a message whose number is not the next one, and goes on from there",
+    frames: [message(1, "aaaaaaaa"), message(5, "bbbbbbbb")],
+    lines: [{ seq: 1, data: 1 }, { seq: 5, data: 5 }],
+    position: "e.5.bbbbbbbb",
+  },
+  {
     name: "resume-past-no-number",
     rule: "stays where it is when a message has no number",
     frames: [message(1, "aaaaaaaa"), { t: "m", ts: 1, data: "published" }],

@@ -27,17 +27,31 @@ async def drive(env, write):
         with urllib.request.urlopen(env["USERWIRE_TOKEN_URL"]) as response:
             return response.read().decode()
 
-    def on_gap(gap):
-        write({"gap": gap.why, "from": gap.first, "to": gap.last, "count": gap.count})
+    def payload(data):
+        return {"base64": base64.b64encode(data).decode()} if isinstance(data, bytes) else {"data": data}
+
+    def told(name):
+        return lambda gap: write({name: gap.why, "from": gap.first, "to": gap.last, "count": gap.count})
+
+    async def ask(messages, i, op, data=None):
+        try:
+            write({"answer": i, "data": await messages.request(op, data)})
+        except userwire.RequestError as error:
+            write({"refused": i, "code": error.code, "outcome": error.outcome})
 
     identity = {"token": token} if "USERWIRE_TOKEN_URL" in env else {"user": env["USERWIRE_USER"]}
     try:
-        async with userwire.connect(env["USERWIRE_URL"], on_gap=on_gap, **identity) as messages:
+        options = {
+            "on_gap": told("gap"),
+            "on_broadcast": lambda message: write({"broadcast": message.seq, **payload(message.data)}),
+            "on_broadcast_gap": told("bgap"),
+        }
+        async with userwire.connect(env["USERWIRE_URL"], **options, **identity) as messages:
+            requests = json.loads(env.get("USERWIRE_REQUESTS", "[]"))
+            asking = [asyncio.create_task(ask(messages, i, **one)) for i, one in enumerate(requests)]
             async for message in messages:
-                if isinstance(message.data, bytes):
-                    write({"seq": message.seq, "base64": base64.b64encode(message.data).decode()})
-                else:
-                    write({"seq": message.seq, "data": message.data})
+                write({"seq": message.seq, **payload(message.data)})
+            await asyncio.gather(*asking)
     except userwire.Error as error:
         print(error, file=sys.stderr)
 

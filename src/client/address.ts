@@ -6,7 +6,7 @@ import { base64urlOf } from "../protocol/base64.ts";
 import { BEARER_SUBPROTOCOL } from "../protocol/credentials.ts";
 import { SUBPROTOCOL } from "../protocol/frames.ts";
 import { formatPosition, type Position } from "../protocol/position.ts";
-import { parseUsername } from "../protocol/username.ts";
+import { checkUsername } from "../protocol/username.ts";
 import type { AddressLike } from "./options.ts";
 
 /** What a socket is opened with. */
@@ -30,50 +30,61 @@ export interface Asked {
 
 /** The path of sockets where the address names none. */
 const SOCKET_PATH = "/ws";
+/** Scheme, host, path and query. Taken from the text, since in React Native an `URL` has no parts that can be set. */
+const PARTS = /^(\w+):\/\/([^/?#]+)([^?#]*)\??([^#]*)/;
 
 /**
  * The address of the service's sockets.
  * @param address `wss://host/ws`, `https://host`, or in a page something relative to it, such as `/`.
  * @throws {TypeError} when it is none of these, or holds a ticket.
  */
-export function socketUrl(address: AddressLike): URL {
+export function socketUrl(address: AddressLike): string {
   const base = (globalThis as { location?: { href: string } }).location?.href;
   const text = typeof address === "string" ? address : address.href;
-  let url: URL;
+  let href: string;
   try {
-    url = new URL(text, base);
+    ({ href } = new URL(text, base));
   } catch (cause) {
     throw new TypeError(`Can't connect to "${text}": give an address such as "https://example.com"`, {
       cause,
     });
   }
-  if (!/^(http|ws)s?:$/.test(url.protocol)) {
+  // Older ones of React Native's put a slash after whatever address.
+  const [, scheme, host, path, query] = PARTS.exec(href === `${text}/` ? text : href) ?? [];
+  if (!/^(http|ws)s?$/.test(scheme!)) {
     throw new TypeError(
-      `Can't connect to "${text}": its scheme must be http:, https:, ws: or wss:, not ${url.protocol}`,
+      `Can't connect to "${text}": its scheme must be http:, https:, ws: or wss:, not ${/^\w*:?/.exec(href)}`,
     );
   }
-  if (url.searchParams.has("ticket")) {
+  if (/(^|&)ticket=/.test(query!)) {
     throw new TypeError(
       "A ticket in the address lets in once, and a client comes back: give the address without it, and as `token` a " +
         "function that gets a fresh ticket",
     );
   }
-  // The scheme is exchanged in the text: URL's own setter does not exist everywhere a URL does.
-  url = new URL(url.href.replace(/^http/, "ws"));
-  url.hash = "";
-  if (url.pathname === "/") url.pathname = SOCKET_PATH;
-  return url;
+  const ending = path === "" || path === "/" ? SOCKET_PATH : path;
+  return `${scheme!.replace("http", "ws")}://${host}${ending}${query && `?${query}`}`;
 }
 
 /** Adds who is connecting, from where on, and what is asked for. */
-export function addressOf(base: URL, { identity, position, all, pingS }: Asked): Address {
-  const url = new URL(base);
+export function addressOf(base: string, { identity, position, all, pingS }: Asked): Address {
   const protocols: string[] = [SUBPROTOCOL];
   const token = "token" in identity ? identity.token : undefined;
-  if ("user" in identity) url.searchParams.set("username", parseUsername(identity.user));
-  else protocols.push(BEARER_SUBPROTOCOL + base64urlOf(new TextEncoder().encode(identity.token)));
-  if (position) url.searchParams.set("resume", formatPosition(position));
-  if (all) url.searchParams.set("all", formatPosition(all));
-  if (pingS !== undefined) url.searchParams.set("ping", String(pingS));
-  return { url: url.href, protocols, token, pingS };
+  if (token !== undefined) protocols.push(BEARER_SUBPROTOCOL + base64urlOf(new TextEncoder().encode(token)));
+  const fields = Object.entries({
+    username: "user" in identity ? checkUsername(identity.user) : undefined,
+    resume: position && formatPosition(position),
+    all: all && formatPosition(all),
+    ping: pingS,
+  }).flatMap(([name, value]) => value === undefined ? [] : `${name}=${encodeURIComponent(value)}`);
+  const [start, query] = partsOf(base);
+  // The first of a name counts.
+  if (query) fields.push(query);
+  return { url: [start, ...fields.length ? [fields.join("&")] : []].join("?"), protocols, token, pingS };
+}
+
+/** An address without its query, and that. */
+export function partsOf(address: string): [string, string] {
+  const at = `${address}?`.indexOf("?");
+  return [address.slice(0, at), address.slice(at + 1)];
 }

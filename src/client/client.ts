@@ -1,20 +1,19 @@
 /**
- * One user's messages, each once and in order, over as many connections as it takes. Knows the position: what was
- * received, to go on from after a break, and what the application was handed, to go on from after a restart. What
- * comes twice is dropped, what is missing is reported.
- *
- * When to be connected is `Link`'s business, the pace of the application `Handover`'s.
+ * One user's connection to the service, as the application sees it: puts together what keeps it (`Link`), what comes over it
+ * (`Messages`, `Broadcasts`, requests), and where its position outlives the program.
  */
 import { messageOf } from "../protocol/errors.ts";
-import type { GapFrame, HiFrame, MessageFrame, ServerFrame } from "../protocol/frames.ts";
+import type { HiFrame, ServerFrame } from "../protocol/frames.ts";
 import { formatPosition, parsePosition, type Position } from "../protocol/position.ts";
-import { parseUsername } from "../protocol/username.ts";
-import { Acks } from "./acks.ts";
+import { checkUsername } from "../protocol/username.ts";
 import { type Address, addressOf, socketUrl } from "./address.ts";
 import { Broadcasts } from "./broadcasts.ts";
 import { isHidden } from "./browser.ts";
-import { Handover, type HandoverBound, type Loop } from "./handover.ts";
+import { Emitter } from "./emitter.ts";
+import type { HandoverBound, Loop } from "./handover.ts";
+import { LateRequests } from "./late_requests.ts";
 import { Link } from "./link.ts";
+import { Messages } from "./messages.ts";
 import type {
   AddressLike,
   Backoff,
@@ -25,9 +24,7 @@ import type {
   Message,
   State,
 } from "./options.ts";
-import { holeBefore, placeAt, readMessage, type Received } from "./received.ts";
 import { Inquiry } from "./refusal.ts";
-import { LateRequests } from "./late_requests.ts";
 import type { RequestOptions } from "./requests.ts";
 import { Saving } from "./store.ts";
 import { Transports } from "./transports.ts";
@@ -36,72 +33,74 @@ const DEFAULT_BACKOFF: Backoff = { baseMs: 500, maxMs: 30_000, steadyMs: 10_000 
 const DEFAULT_BUFFER: HandoverBound = { messages: 1_000, chars: 4 * 1024 * 1024 };
 const DEFAULT_TIMEOUT_MS = 10_000;
 
-type Listeners<Events> = { [Name in keyof Events]: Set<(detail: Events[Name]) => void> };
-
 /** A user's connection to the service, kept up until it is closed. Made by `connect`. */
 export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, AsyncDisposable {
   /** How it ended, once it has: it is closed, its socket is gone and its position is saved. Never rejects. */
   readonly closed: Promise<Closed>;
-  readonly #base: URL;
-  readonly #identity: Identity;
+  readonly #base: string;
+  readonly #options: ConnectOptions;
+  readonly #events = new Emitter<ClientEvents<Data>>();
   readonly #link: Link;
-  readonly #handover: Handover<Message<Data>, Received<Data>>;
-  readonly #acks: Acks;
-  readonly #requests: LateRequests;
+  readonly #messages: Messages<Data>;
   readonly #broadcasts: Broadcasts<Data>;
-  readonly #listeners: Listeners<ClientEvents<Data>> = {
-    message: new Set(),
-    gap: new Set(),
-    broadcast: new Set(),
-    broadcastGap: new Set(),
-    state: new Set(),
-    open: new Set(),
-    bye: new Set(),
-    lost: new Set(),
-    error: new Set(),
-  };
+  readonly #requests: LateRequests;
   readonly #saving: Saving | undefined;
   /** The position of the store is taken up, if there is one to be. Every attempt to connect waits for that. */
   #loaded: Promise<void> | undefined;
-  readonly #pingS: number | undefined;
-  readonly #hiddenPingS: number | undefined;
   readonly #inquiry: Inquiry;
-  #received: Position | undefined;
-  #handed: Position | undefined;
 
   /** @throws {TypeError | InvalidUsernameError} as `connect`. */
   constructor(url: AddressLike, options: ConnectOptions) {
-    const { resume, resumeBroadcasts, store, backoff, buffer } = options;
+    const { resume, resumeBroadcasts, store, transport = "auto", WebSocket = globalThis.WebSocket } = options;
     this.#base = socketUrl(url);
-    this.#identity = options;
-    this.#pingS = options.pingS;
-    this.#hiddenPingS = options.hiddenPingS ?? options.pingS;
-    if ("user" in options) parseUsername(options.user);
+    this.#options = options;
+    if ("user" in options) checkUsername(options.user);
+    const onError = (error: Error) => this.#report(error);
+    this.#messages = this.#openMessages(onError);
     this.#broadcasts = new Broadcasts({
-      onBroadcast: (message) => this.#emit("broadcast", message),
-      onGap: (gap) => this.#emit("broadcastGap", gap),
+      onBroadcast: (message) => this.#events.emit("broadcast", message),
+      onGap: (gap) => this.#events.emit("broadcastGap", gap),
       onMoved: () => this.#save(),
-      onError: (error) => this.#report(error),
+      onError,
     });
-    this.#received = this.#handed = given(resume, "position");
+    this.#messages.resumeFrom(given(resume, "position"));
     this.#broadcasts.position = given(resumeBroadcasts, "broadcastPosition");
     if (resume !== undefined || resumeBroadcasts !== undefined) this.#loaded = Promise.resolve();
-    const { transport = "auto", WebSocket = globalThis.WebSocket } = options;
-    const transports = new Transports(transport, WebSocket, (error) => this.#report(error));
-
+    this.#saving = store && new Saving(store, onError);
+    this.#requests = new LateRequests((frame) => this.#link.send(frame));
+    this.#inquiry = new Inquiry(onError, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
     let setClosed: (closed: Closed) => void;
     this.closed = new Promise((resolve) => setClosed = resolve);
-    this.#saving = store && new Saving(store, (error) => this.#report(error));
-    this.#acks = new Acks((seq) => this.#link.send({ t: "ack", seq }));
-    this.#requests = new LateRequests((frame) => this.#link.send(frame));
-    this.#handover = new Handover({
-      isListening: () => this.#listeners.message.size > 0,
-      onHanded: (received) => this.#onHanded(received),
+    this.#link = this.#openLink(
+      new Transports(transport, WebSocket, onError),
+      onError,
+      (closed) => setClosed(closed),
+    );
+    // Its maker gets to listen first.
+    queueMicrotask(() => this.#link.start());
+  }
+
+  #openMessages(onError: (error: Error) => void): Messages<Data> {
+    return new Messages<Data>({
+      isListening: () => this.#events.has("message"),
+      isOpen: () => this.state === "open",
+      onMessage: (message) => this.#events.emit("message", message),
+      onGap: (gap) => this.#events.emit("gap", gap),
+      onMoved: () => this.#save(),
+      onFull: () => this.#link.hold("The application takes no more"),
       onRoom: () => this.#link.release(),
-    }, { ...DEFAULT_BUFFER, ...buffer });
-    const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    this.#inquiry = new Inquiry((error) => this.#report(error), timeoutMs);
-    this.#link = new Link({
+      acknowledge: (seq) => this.#link.send({ t: "ack", seq }),
+      onError,
+    }, { ...DEFAULT_BUFFER, ...this.#options.buffer });
+  }
+
+  #openLink(
+    transports: Transports,
+    onError: (error: Error) => void,
+    setClosed: (closed: Closed) => void,
+  ): Link {
+    const { parse = JSON.parse, timeoutMs = DEFAULT_TIMEOUT_MS, hiddenPingS, backoff } = this.#options;
+    return new Link({
       load: () => this.#loaded ??= this.#load(),
       address: () => this.#address(),
       open: (address) => transports.open(address),
@@ -111,34 +110,30 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
       },
       onFrame: (frame, size) => this.#onFrame(frame, size),
       onLost: (lost) => {
-        this.#acks.reset();
+        this.#messages.acks.reset();
         this.#requests.lost();
-        this.#emit("lost", lost);
+        this.#events.emit("lost", lost);
       },
       onFailed: (address) => this.#inquiry.failed(address, transports.failed()),
       onState: (state) => {
         if (state === "offline") transports.moved();
-        this.#emit("state", state);
+        this.#events.emit("state", state);
       },
       isAsking: () => this.#requests.areOutstanding,
-      onError: (error) => this.#report(error),
+      onError,
       onClosed: async ({ code, reason }) => {
         this.#inquiry.stop();
-        this.#acks.reset();
+        this.#messages.acks.reset();
         this.#requests.closed();
-        this.#handover.end({ discard: false });
+        this.#messages.end({ discard: false });
         await this.#saving?.done;
         setClosed({ code, reason });
       },
     }, {
-      parse: options.parse ?? JSON.parse,
-      timeoutMs,
-      hiddenPingS: options.hiddenPingS,
+      ...{ parse, timeoutMs, hiddenPingS },
       backoff: { ...DEFAULT_BACKOFF, ...backoff },
-      hasToken: "token" in options,
+      hasToken: "token" in this.#options,
     });
-    // Its maker gets to listen first.
-    queueMicrotask(() => this.#link.start());
   }
 
   get state(): State {
@@ -150,7 +145,8 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
    * here. Undefined until the first connection is open, and while the service keeps no history.
    */
   get position(): string | undefined {
-    return this.#handed && formatPosition(this.#handed);
+    const { handed } = this.#messages;
+    return handed && formatPosition(handed);
   }
 
   /** The same among the broadcasts: give it as `resumeBroadcasts`. */
@@ -168,10 +164,9 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     name: Name,
     listener: (detail: ClientEvents<Data>[Name]) => void,
   ): () => void {
-    const listeners = this.#listeners[name];
-    listeners.add(listener);
-    if (name === "message") this.#handover.pump();
-    return () => void listeners.delete(listener);
+    const end = this.#events.on(name, listener);
+    if (name === "message") this.#messages.pump();
+    return end;
   }
 
   /**
@@ -179,7 +174,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
    * messages then wait for the next loop or listener. Several loops share the messages.
    */
   [Symbol.asyncIterator](): Loop<Message<Data>> {
-    return this.#handover.iterate();
+    return this.#messages.iterate();
   }
 
   /**
@@ -200,7 +195,7 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
    * away at once, and keeps what is sent meanwhile, as far as its history reaches. Idempotent.
    */
   pause(): void {
-    this.#acks.flush();
+    this.#messages.acks.flush();
     this.#link.pause();
   }
 
@@ -211,10 +206,10 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
 
   /** Closes it for good. What was received and not handed over is left for the next client that resumes. Idempotent. */
   close(): Promise<Closed> {
-    this.#acks.flush();
+    this.#messages.acks.flush();
     this.#link.close();
     this.#requests.closed();
-    this.#handover.end({ discard: true });
+    this.#messages.end({ discard: true });
     return this.closed;
   }
 
@@ -222,117 +217,42 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
     await this.close();
   }
 
-  // ------------------------------------------------------------------------------------------------------
-  // From the server
-
   async #load(): Promise<void> {
     const saved = await this.#saving?.load();
     if (saved === undefined) return;
     const [own, all = ""] = saved.split(",") as [string, string?];
-    this.#received = this.#handed = parsePosition(own);
+    this.#messages.resumeFrom(parsePosition(own));
     this.#broadcasts.position = parsePosition(all);
-    const isRead = (this.#received || own === "") && (this.#broadcasts.position || all === "");
+    const isRead = (this.#messages.received || own === "") && (this.#broadcasts.position || all === "");
     if (!isRead || own + all === "") {
       this.#report(new Error(`The store has "${saved}", which is no position`));
     }
   }
 
   async #address(): Promise<Address> {
-    const pingS = isHidden() ? this.#hiddenPingS : this.#pingS;
-    const asked = () => ({ position: this.#received, all: this.#broadcasts.position, pingS });
-    if ("user" in this.#identity) return addressOf(this.#base, { identity: this.#identity, ...asked() });
-    let token: string;
-    try {
-      token = await this.#identity.token();
-      if (typeof token !== "string" || token === "") {
-        throw new TypeError("token() must resolve to a string that is not empty");
-      }
-    } catch (cause) {
-      throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
-    }
-    return addressOf(this.#base, { identity: { token }, ...asked() });
+    const options = this.#options;
+    const identity = "user" in options ? options : { token: await tokenOf(options) };
+    const { received: position } = this.#messages;
+    const pingS = isHidden() ? options.hiddenPingS ?? options.pingS : options.pingS;
+    return addressOf(this.#base, { identity, position, all: this.#broadcasts.position, pingS });
   }
 
   #onOpen(hi: HiFrame): void {
     this.#inquiry.opened();
-    // Where it differs from the position asked for, a gap follows.
-    if (!this.#received && hi.pos !== undefined) this.#startAt(hi.pos, hi.tag);
+    this.#messages.startAt(hi.pos, hi.tag);
     this.#broadcasts.startAt(hi.all);
     this.#requests.opened(hi);
-    this.#emit("state", "open");
-    if (this.state === "open") this.#emit("open", hi);
+    this.#events.emit("state", "open");
+    if (this.state === "open") this.#events.emit("open", hi);
   }
 
   #onFrame(frame: ServerFrame, size: number): void {
-    if (frame.t === "m") this.#onMessage(frame, size);
-    else if (frame.t === "gap") this.#onGap(frame, size);
+    if (frame.t === "m") this.#messages.onMessage(frame, size);
+    else if (frame.t === "gap") this.#messages.onGap(frame, size);
     else if (frame.t === "b") this.#broadcasts.onMessage(frame);
     else if (frame.t === "bgap") this.#broadcasts.onGap(frame);
     else if (frame.t === "re") this.#requests.onReply(frame);
-    else if (frame.t === "bye") this.#emit("bye", frame);
-  }
-
-  #onMessage(frame: MessageFrame, size: number): void {
-    const { seq, tag } = frame;
-    const before = this.#received;
-    const urgent = frame.ack === 1;
-    if (seq !== undefined && before) {
-      if (seq <= before.seq) {
-        // The sender of a message that the application has may still wait, for a receipt that was lost.
-        const handed = this.#handed;
-        const hasIt = handed?.epoch === before.epoch && seq <= handed.seq;
-        if (urgent && hasIt) this.#acks.handed(handed.seq, { urgent });
-        return;
-      }
-      if (seq > before.seq + 1) {
-        this.#report(holeBefore("Message", seq, before));
-      }
-      this.#received = { epoch: before.epoch, seq, tag };
-    }
-    const position = seq === undefined ? undefined : this.#received;
-    this.#push({ message: readMessage(frame), gap: undefined, position, urgent, size });
-  }
-
-  #onGap(gap: GapFrame, size: number): void {
-    const position = placeAt(gap.pos, gap.tag);
-    const before = this.#received;
-    if (!position) return this.#report(new Error(`A gap ends at "${gap.pos}", which is no position`));
-    // Within an epoch what is known to be missing is not news; a new epoch may begin anywhere.
-    if (gap.why === "trimmed" && before?.epoch === position.epoch && position.seq <= before.seq) return;
-    // What is held back counts in the old numbers: in the new ones it would confirm what nobody has.
-    if (gap.why === "epoch") this.#acks.reset();
-    this.#received = position;
-    this.#push({ message: undefined, gap, position, urgent: false, size });
-  }
-
-  #push(received: Received<Data>): void {
-    this.#handover.push(received);
-    if (this.#handover.isFull) this.#link.hold("The application takes no more");
-  }
-
-  // ------------------------------------------------------------------------------------------------------
-  // To the application
-
-  #onHanded({ message, gap, position, urgent }: Received<Data>): void {
-    if (position) this.#moveTo(position);
-    if (gap) this.#emit("gap", gap);
-    if (!message) return;
-    this.#emit("message", message);
-    // For what came over a connection that is gone, nobody waits any more; in another epoch its number is another's.
-    const counts = this.state === "open" && position?.epoch === this.#received?.epoch;
-    if (message.seq !== undefined && counts) this.#acks.handed(message.seq, { urgent });
-  }
-
-  #startAt(text: string, tag: string | undefined): void {
-    const position = placeAt(text, tag);
-    if (!position) return this.#report(new Error(`The server stands at "${text}", which is no position`));
-    this.#received = position;
-    this.#moveTo(position);
-  }
-
-  #moveTo(position: Position): void {
-    this.#handed = position;
-    this.#save();
+    else if (frame.t === "bye") this.#events.emit("bye", frame);
   }
 
   /** Both positions, behind a comma that of the broadcasts. */
@@ -342,20 +262,18 @@ export class Client<Data = unknown> implements AsyncIterable<Message<Data>>, Asy
   }
 
   #report(error: Error): void {
-    if (this.#listeners.error.size > 0) this.#emit("error", error);
+    if (this.#events.has("error")) this.#events.emit("error", error);
     else console.warn("userwire:", error);
   }
+}
 
-  #emit<Name extends keyof ClientEvents>(name: Name, detail: ClientEvents<Data>[Name]): void {
-    for (const listener of [...this.#listeners[name]]) {
-      try {
-        listener(detail);
-      } catch (error) {
-        queueMicrotask(() => {
-          throw error;
-        });
-      }
-    }
+async function tokenOf({ token }: Extract<Identity, { token: unknown }>): Promise<string> {
+  try {
+    const given = await token();
+    if (typeof given === "string" && given !== "") return given;
+    throw new TypeError("token() must resolve to a string that is not empty");
+  } catch (cause) {
+    throw new Error(`Can't get a token: ${messageOf(cause)}`, { cause });
   }
 }
 

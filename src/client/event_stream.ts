@@ -5,7 +5,7 @@
  */
 import { messageOf } from "../protocol/errors.ts";
 import { PING_FRAME } from "../protocol/frames.ts";
-import type { Address } from "./address.ts";
+import { type Address, partsOf } from "./address.ts";
 import type { Socket } from "./session.ts";
 
 type Listener = ((event: Record<string, unknown>) => void) | null;
@@ -23,7 +23,8 @@ export class EventStream implements Socket {
   onmessage: Listener = null;
   onclose: Listener = null;
   onerror: Listener = null;
-  readonly #url: URL;
+  readonly #path: string;
+  readonly #query: string;
   readonly #headers: Record<string, string>;
   readonly #onError: (error: Error) => void;
   readonly #aborter = new AbortController();
@@ -34,8 +35,9 @@ export class EventStream implements Socket {
 
   /** @param onError Told once why frames are not taken, when the connection stays. */
   constructor({ url, token }: Address, onError: (error: Error) => void) {
-    this.#url = new URL(url.replace(/^ws/, "http"));
-    this.#url.pathname = this.#url.pathname.replace(/(\/ws)?\/?$/, "/v1/events");
+    const [path, query] = partsOf(url.replace(/^ws/, "http"));
+    this.#path = path.replace(/(\/ws)?\/?$/, "/v1/events");
+    this.#query = query && `?${query}`;
     this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
     this.#onError = onError;
     this.#read().catch(messageOf).then((reason) => this.#end(ABNORMAL, reason));
@@ -53,8 +55,9 @@ export class EventStream implements Socket {
 
   /** @returns Why it has ended. */
   async #read(): Promise<string> {
-    const { body, status, headers } = await this.#fetch(this.#url, {});
+    const { body, status, headers } = await this.#fetch("", {});
     const type = headers.get("content-type") ?? "no content type";
+    if (status === 200 && !body) return "This platform can't read a response while it comes";
     if (status !== 200 || !body || !type.startsWith("text/event-stream")) {
       void body?.cancel();
       return `The stream was answered with ${status}, ${type}`;
@@ -79,15 +82,14 @@ export class EventStream implements Socket {
   }
 
   async #post(body: string): Promise<void> {
-    const url = new URL(this.#url);
-    url.pathname += `/${this.#conn}`;
+    const to = `/${this.#conn}`;
     try {
-      let response = await this.#fetch(url, { method: "POST", body });
+      let response = await this.#fetch(to, { method: "POST", body });
       for (let tries = 1; response.status === UNAVAILABLE && tries < MAX_TRIES; tries++) {
         await response.body?.cancel();
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
         if (this.#aborter.signal.aborted) return;
-        response = await this.#fetch(url, { method: "POST", body });
+        response = await this.#fetch(to, { method: "POST", body });
       }
       const text = await response.text();
       if (response.ok) return;
@@ -111,12 +113,18 @@ export class EventStream implements Socket {
     this.#aborter.abort();
   }
 
-  #fetch(url: URL, init: { method?: string; body?: string }): Promise<Response> {
+  #fetch(to: string, init: { method?: string; body?: string }): Promise<Response> {
     const { signal } = this.#aborter;
     const headers = { accept: "text/event-stream", ...this.#headers };
     // A frame that was sent just before the end is still to arrive.
     const until = init.body === undefined ? { signal } : {};
-    return fetch(url.href, { ...init, ...until, headers, cache: "no-store", credentials: "omit" });
+    return fetch(this.#path + to + this.#query, {
+      ...init,
+      ...until,
+      headers,
+      cache: "no-store",
+      credentials: "omit",
+    });
   }
 
   #end(code: number, reason: string): void {

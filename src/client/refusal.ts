@@ -86,12 +86,14 @@ async function reasonOf({ url, token }: Address, signal: AbortSignal): Promise<R
     return await read(await fetch(address, { ...common, headers }));
   } catch {
     const { origin } = (globalThis as { location?: { origin?: string } }).location ?? {};
-    if (origin === undefined || signal.aborted || origin === new URL(address).origin) return undefined;
+    if (origin === undefined || signal.aborted) return undefined;
+    const theirs = new URL(address).origin;
+    if (origin === theirs) return undefined;
     try {
       // Tells whether anybody is there, and nothing more.
       await fetch(address, { ...common, mode: "no-cors", redirect: "follow" });
       return new RefusedError(
-        `What answers at ${new URL(address).origin} does not answer pages of ${origin}: add that to ` +
+        `What answers at ${theirs} does not answer pages of ${origin}: add that to ` +
           "USERWIRE_ALLOWED_ORIGINS; the service's log says more",
         "origin_not_allowed",
         undefined,
@@ -124,7 +126,8 @@ async function read(response: Response): Promise<RefusedError> {
 
 function strange(what: string, status: number): RefusedError {
   // What it makes up for a network that is not there looks like a server's answer.
-  const { serviceWorker } = globalThis.navigator as { serviceWorker?: { controller: unknown } };
+  // Node 20 has no navigator.
+  const { serviceWorker } = (globalThis.navigator ?? {}) as { serviceWorker?: { controller: unknown } };
   const worker = serviceWorker?.controller ? "this page's service worker, " : "";
   return new RefusedError(
     `No Userwire answers at that address, but something else, with ${what}: ${worker}a proxy, the login page of a ` +

@@ -222,8 +222,12 @@ function check(op: unknown, data: unknown, timeoutMs: unknown): void {
   }
 }
 
-/** 128 random bits; `crypto.randomUUID` is missing in pages without https. */
+/**
+ * 128 random bits. `crypto.randomUUID` is missing in pages without https, and all of it in React Native: an id that others
+ * could guess is no secret either, only one that comes twice would do harm.
+ */
 function newId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const bytes = new Uint8Array(16).map(() => Math.random() * 256);
+  (globalThis as { crypto?: Pick<Crypto, "getRandomValues"> }).crypto?.getRandomValues(bytes);
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -7,8 +7,11 @@ const MAX_USERNAME_BYTES = 128;
 export const RESERVED_PREFIX = "userwire:";
 
 const encoder = new TextEncoder();
+/** No name has these. The last are halves of surrogate pairs, and what decoders put in the place of broken bytes. */
 // deno-lint-ignore no-control-regex -- control characters are exactly what is refused
-const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\s{}]/u;
+const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\s{}\ud800-\udfff\ufffd]/u;
+/** As `isWellFormed`, which not every client's platform has. */
+const HALF = /[\ud800-\udfff]/u;
 // deno-lint-ignore no-control-regex -- all of ASCII
 const ASCII = /^[\u0000-\u007f]*$/;
 
@@ -32,6 +35,14 @@ export function parseUsername(text: unknown, rules: NameRules = {}): string {
 }
 
 /**
+ * Checks a username where nothing is known of the installation, as in a client, and returns it as it is.
+ * @throws {InvalidUsernameError}
+ */
+export function checkUsername(text: unknown): string {
+  return checked(text, {}, "A username", InvalidUsernameError);
+}
+
+/**
  * Checks the name of a group and returns it: what may name a user may name a group, and one name may be both. It is no
  * channel, so that names of Redis' own channels are free.
  * @throws {InvalidGroupNameError}
@@ -40,28 +51,28 @@ export function parseGroupName(text: unknown, { fold = false }: NameRules = {}):
   return parseName(text, { fold }, "The name of a group", InvalidGroupNameError);
 }
 
-function parseName(
-  text: unknown,
-  rules: NameRules,
-  what: string,
-  Fault: new (text: string) => Error,
-): string {
+type Fault = new (text: string) => Error;
+
+function parseName(text: unknown, rules: NameRules, what: string, Fault: Fault): string {
+  if (!rules.fold || typeof text !== "string") return checked(text, rules, what, Fault);
+  const folded = foldCase(text);
+  if ("fault" in folded) throw new Fault(`${what} must ${folded.fault}`);
+  return checked(folded.name, rules, what, Fault);
+}
+
+function checked(text: unknown, rules: NameRules, what: string, Fault: Fault): string {
   if (typeof text !== "string") throw new Fault(`${what} must be a string`);
-  const folded = rules.fold ? foldCase(text) : { name: text };
-  const fault = "fault" in folded ? folded.fault : faultOf(folded.name, rules);
+  const fault = faultOf(text, rules);
   if (fault !== undefined) throw new Fault(`${what} must ${fault}`);
-  return (folded as { name: string }).name;
+  return text;
 }
 
 function faultOf(username: string, { bare }: NameRules): string | undefined {
   if (username === "") return "not be empty";
-  if (!username.isWellFormed()) return "be valid Unicode: it holds half of a surrogate pair";
-  // Decoders put U+FFFD in place of broken bytes: names that were broken in different ways would become one user.
-  if (username.includes("\ufffd")) return "be valid Unicode: it could not be read as UTF-8";
+  if (FORBIDDEN.test(username)) return faultOfCharacters(username);
   // A UTF-16 unit takes at most three bytes, so short names need no encoding to be measured.
   const bytes = username.length * 3 > MAX_USERNAME_BYTES ? encoder.encode(username).length : 0;
   if (bytes > MAX_USERNAME_BYTES) return `have at most ${MAX_USERNAME_BYTES} bytes: this one has ${bytes}`;
-  if (FORBIDDEN.test(username)) return "not hold white space, control characters or braces";
   if (username === "." || username === "..") return "not be one or two dots: no URL could hold it";
   if (username.startsWith(RESERVED_PREFIX)) {
     return `not start with "${RESERVED_PREFIX}": such names are reserved`;
@@ -71,6 +82,13 @@ function faultOf(username: string, { bare }: NameRules): string | undefined {
       "with USERWIRE_CHANNEL_PREFIX set they are free";
   }
   return undefined;
+}
+
+function faultOfCharacters(username: string): string {
+  if (HALF.test(username)) return "be valid Unicode: it holds half of a surrogate pair";
+  // Names that were broken in different ways would become one user.
+  if (username.includes("\ufffd")) return "be valid Unicode: it could not be read as UTF-8";
+  return "not hold white space, control characters or braces";
 }
 
 /**

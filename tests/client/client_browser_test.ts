@@ -159,6 +159,23 @@ scenario("Client goes on when the browser brings its page back", async () => {
   assertEquals((await tab.told()).data.map(({ data }) => data), [1, 2]);
 });
 
+scenario("Client goes on where the browser keeps its page, whose socket is cut meanwhile", async () => {
+  await using browser = await launchBrowser({ keepsPages: true });
+  await using service = await Service.start();
+  await using tab = await Tab.open(browser, service.server.url);
+  await tab.connect();
+  await tab.page.evaluate(`addEventListener("pageshow", ({ persisted }) => told.isKept = persisted)`);
+  await tab.state("open");
+  await tab.page.goto(`${service.server.url}healthz`);
+  await service.fetch("/v1/users/alice/connections?code=1012", { method: "DELETE" }).then((answer) =>
+    answer.body?.cancel()
+  );
+  await service.send("alice", 1);
+  await tab.page.goBack({ waitUntil: "commit" });
+  await tab.holds("globalThis.told?.isKept");
+  await tab.received(1);
+});
+
 scenario(
   "Console page resumes a connection that was closed, and shows what is missing",
   async (browser) => {

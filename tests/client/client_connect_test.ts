@@ -14,8 +14,8 @@ Deno.test("Client finds the sockets of every form of address", () => {
       ["HTTPS://host/push/ws?tenant=1#part", "wss://host/push/ws?tenant=1"],
       ["http://[::1]:80/", "ws://[::1]/ws"],
     ] as const
-  ) assertEquals(socketUrl(given).href, found);
-  assertEquals(socketUrl(new URL("https://host")).href, "wss://host/ws");
+  ) assertEquals(socketUrl(given), found);
+  assertEquals(socketUrl(new URL("https://host")), "wss://host/ws");
   for (const given of ["host", "/ws", "ftp://host", ""]) {
     assertThrows(() => socketUrl(given), TypeError, `Can't connect to "${given}"`);
   }
@@ -27,9 +27,9 @@ Deno.test("Client finds what is relative to its page", () => {
     configurable: true,
   });
   try {
-    assertEquals(socketUrl("/").href, "wss://example.com/ws");
-    assertEquals(socketUrl("/push/ws").href, "wss://example.com/push/ws");
-    assertEquals(socketUrl("//other.example").href, "wss://other.example/ws");
+    assertEquals(socketUrl("/"), "wss://example.com/ws");
+    assertEquals(socketUrl("/push/ws"), "wss://example.com/push/ws");
+    assertEquals(socketUrl("//other.example"), "wss://other.example/ws");
   } finally {
     delete (globalThis as { location?: unknown }).location;
   }
@@ -61,9 +61,10 @@ Deno.test("connect refuses at once what a server would refuse for ever", () => {
 
 Deno.test("Client keeps the name of its user as it is", async () => {
   await using server = new ScriptedServer();
-  await using _ = connect(`${server.url}/?keep=1`, { user: "Zoë/&=+?#%" });
+  await using _ = connect(`${server.url}/?keep=1?&username=bob`, { user: "Zoë/&=+?#%" });
   const { searchParams, pathname } = (await server.next()).url;
-  assertEquals([pathname, ...searchParams], ["/ws", ["keep", "1"], ["username", "Zoë/&=+?#%"]]);
+  assertEquals([pathname, searchParams.get("keep")], ["/ws", "1?"]);
+  assertEquals(searchParams.get("username"), "Zoë/&=+?#%");
 });
 
 Deno.test("Client's messages have the type that the caller names", async () => {

@@ -5,9 +5,12 @@
  */
 import { assertEquals } from "@std/assert";
 import { Bell, stretched, withDeadline } from "../../testkit/deadline.ts";
+import { done } from "../../testkit/npm_package.ts";
 import { Service } from "../../testkit/service.ts";
 
 const CLIENT = new URL("../../src/web/client.js", import.meta.url).href;
+const BARE = new URL("../../testkit/bare_runtime.js", import.meta.url).pathname;
+const BARE_PROGRAM = new URL("../../testkit/bare_program.js", import.meta.url).pathname;
 const PROGRAM = new URL("../../testkit/client_program.js", import.meta.url).pathname;
 /** Getting a runtime from npm for the first time may take long. */
 const FETCH_MS = 120_000;
@@ -135,6 +138,19 @@ const node = await findRuntime("node", "node@22");
 const bun = await findRuntime("bun", "bun@1");
 
 Deno.test("Built client receives and resumes in Deno", () => receiveAndResume(deno));
+
+Deno.test("Built client receives and resumes where there is as little as in React Native", () => {
+  return receiveAndResume({ ...deno, args: [...deno.args!, "--preload", BARE] });
+});
+
+Deno.test("Built client asks the backend, and says why it is refused, where there is as little", async () => {
+  await using service = await Service.start({}, { onRequest: ({ user, data }) => ({ user, data }) });
+  await using other = Deno.serve({ port: 0, onListen() {} }, () => new Response("Log in"));
+  const otherUrl = `http://127.0.0.1:${other.addr.port}`;
+  const args = [...deno.args!, "--preload", BARE, BARE_PROGRAM, CLIENT, service.server.url, otherUrl];
+  const written = await done(deno.command, args);
+  assertEquals(written, JSON.stringify(["Zoë", { order: 7 }, true, "not_userwire"]));
+});
 
 Deno.test({
   name: "Built client receives and resumes in Node",

@@ -7,7 +7,7 @@ import { OwnPort } from "../../testkit/own_port.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
-const KEY = newKey("backend", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
+const KEY = newKey("backend", { scopes: ["send", "read", "groups", "broadcast", "admin"], users: "*|@*" });
 
 /** The error that a call ends with. */
 function failure(call: Promise<unknown>): Promise<UserwireError> {
@@ -41,6 +41,48 @@ Deno.test("A backend sends, asks, lets in and ends by userwire/server", async (t
     assertEquals(await userwire.kick("alice", { code: 4403, why: "a & b" }), { closed: 1 });
     assertEquals(await alice.next(), "1");
     assertEquals(await alice.closed, { code: 4403, reason: "a & b" });
+  });
+
+  await t.step("to everybody, and reads what is kept", async () => {
+    await using alice = await openClient((await userwire.ticket("alice")).url, "userwire.v1");
+    assertEquals((await alice.nextJson()).t, "hi");
+    const options = { ttlS: 60, idempotencyKey: "all-1" };
+    const sent = await userwire.broadcast({ sale: true }, options);
+    assertEquals([sent.nodes, sent.sockets, sent.seq], [1, 1, 1]);
+    const { sockets: _, ...known } = sent;
+    assertEquals(await userwire.broadcast({ sale: true }, options), known);
+    const got = await alice.nextJson();
+    assertEquals([got.t, got.seq, got.data], ["b", 1, { sale: true }]);
+
+    await userwire.send("kay", { order: 1 });
+    const second = await userwire.send("kay", Uint8Array.of(0, 255));
+    const all = await userwire.history("kay");
+    assertEquals([all.first, all.last, all.items.map(({ data }) => data)], [1, 2, [
+      { order: 1 },
+      Uint8Array.of(0, 255),
+    ]]);
+    assertEquals([all.epoch, all.items[1]!.id], [second.epoch!, second.id]);
+    const { tag } = all.items[0]!;
+    for (const after of [1, `${all.epoch}.1.${tag}`]) {
+      assertEquals((await userwire.history("kay", { after, limit: 5 })).items, all.items.slice(1));
+    }
+    assertEquals((await failure(userwire.history("kay", { after: "other.1" }))).code, "epoch_changed");
+    assertEquals(await userwire.history("nobody"), { epoch: "", first: 0, last: 0, items: [] });
+  });
+
+  await t.step("lets in more than once where that is asked for", async () => {
+    const { url, events, ticket } = await userwire.ticket("lea", { ttlS: 60, reuse: true });
+    assertMatch(events, new RegExp(`^http://.*/v1/events\\?ticket=${ticket}$`));
+    await using _first = await openClient(url);
+    await using _second = await openClient(url);
+    const { items } = await userwire.connections("lea");
+    assertEquals(items.length, 2);
+    // None of them may end them all.
+    for (const conn of ["", ".", ".."]) {
+      await assertRejects(() => userwire.closeConnection("lea", conn), InvalidMessageError, "connection");
+    }
+    await userwire.closeConnection("lea", items[0]!.conn);
+    assertEquals((await userwire.connections("lea")).items.length, 1);
   });
 
   await t.step("many at once, of every kind, numbers as they are", async () => {

@@ -519,6 +519,115 @@ def calls():
         assert (error.status, error.code) == (404, "user_offline"), error
 
 
+async def broadcasts():
+    got, has_come = [], asyncio.Event()
+
+    async def on_broadcast(message):
+        await asyncio.sleep(0)
+        # Others are sent by other checks.
+        if message.data in ({"sale": 1}, b"\0\xff"):
+            got.append(message)
+            has_come.set()
+
+    async def comes():
+        await asyncio.wait_for(has_come.wait(), WAIT_S)
+        has_come.clear()
+
+    async with connect("everybody", on_broadcast=on_broadcast) as messages:
+        await until_online("everybody")
+        sent = await in_thread(sender.broadcast, {"sale": 1}, ttl=60, idempotency_key="all-1")
+        # A node that is busy for two seconds does not say its number in time.
+        assert sent.nodes == 1 and sent.seq > 0 and (sent.sockets is None) == (sent.heard is not None), sent
+        again = await in_thread(sender.broadcast, {"sale": 1}, ttl=60, idempotency_key="all-1")
+        assert again == sent._replace(sockets=None, heard=None), again
+        await comes()
+        assert (got[0].seq, got[0].epoch, got[0].replayed) == (sent.seq, sent.epoch, False), got
+        position = messages.broadcast_position
+        epoch, seq, tag = position.split(".")
+        assert epoch == sent.epoch and int(seq) >= sent.seq and tag, position
+    sent = await in_thread(sender.broadcast, b"\0\xff")
+    async with connect("everybody", on_broadcast=on_broadcast, resume_broadcasts=position):
+        await comes()
+        assert [message.data for message in got] == [{"sale": 1}, b"\0\xff"] and got[1].replayed, got
+
+
+async def a_callback_of_broadcasts_may_fail_ask_and_close():
+    told = []
+
+    async def on_broadcast(message):
+        if message.data == "fail":
+            told.append(message.data)
+            raise ValueError("no")
+        if message.data == "ask":
+            # The answer comes over the socket that the broadcast came over.
+            told.append(await messages.request("echo", message.data))
+            await messages.close()
+
+    logging.getLogger("userwire").addFilter(lambda record: "callback" not in record.msg)
+    async with connect("asker", on_broadcast=on_broadcast) as messages:
+        await until_online("asker")
+        await in_thread(sender.broadcast, "fail")
+        await in_thread(sender.broadcast, "ask")
+        try:
+            await following(messages)
+            raise AssertionError("nobody has sent anything")
+        except StopAsyncIteration:
+            pass
+
+    async def is_told():
+        return len(told) == 2
+
+    await until(is_told, "the callback to end")
+    assert told == ["fail", {"user": "asker", "data": "ask"}], told
+
+
+async def one_connection_of_several():
+    async with connect("several"), connect("several"):
+        await until_online("several", 2)
+        shown = await in_thread(sender.connections, "several")
+        assert (len(shown["items"]), shown["sockets"], shown["unanswered"]) == (2, 2, 0), shown
+        for conn in ("", ".", ".."):
+            try:
+                sender.close_connection("several", conn)
+                raise AssertionError("it was taken")
+            except ValueError:
+                pass
+        await in_thread(sender.close_connection, "several", shown["items"][0]["conn"], code=4403, why="go & rest")
+        await until_online("several", 1)
+        try:
+            await in_thread(sender.close_connection, "several", "a/b?")
+            raise AssertionError("it was there")
+        except userwire.Refused as error:
+            assert error.code == "connection_not_found", error
+
+
+def what_is_kept():
+    sender.send("kept", {"order": 1})
+    second = sender.send("kept", b"\0\xff")
+    kept = sender.history("kept")
+    assert (kept["first"], kept["last"], kept["epoch"]) == (1, 2, second.epoch), kept
+    assert [item["data"] for item in kept["items"]] == [{"order": 1}, b"\0\xff"], kept
+    for after in (1, f"{second.epoch}.1"):
+        assert sender.history("kept", after=after, limit=5)["items"] == kept["items"][1:]
+    try:
+        sender.history("kept", after="other.1")
+        raise AssertionError("it was read")
+    except userwire.Refused as error:
+        assert error.code == "epoch_changed", error
+
+
+def a_ticket_for_more_than_one():
+    ticket = sender.ticket("again", ttl=60, reuse=True)
+    assert ticket.events.endswith(f"/v1/events?ticket={ticket.ticket}"), ticket
+    for _ in range(2):
+        asyncio.run(asyncio.wait_for(get_in(ticket.ticket), WAIT_S))
+
+
+async def get_in(ticket):
+    async with userwire.connect(URL, token=ticket):
+        await until_online("again")
+
+
 def groups_by_every_call():
     groups, name = sender.groups, "py/7é"
     made = groups.put(name, ["gina", "hal"], if_version=0)
@@ -617,6 +726,44 @@ def what_fails_is_tried_again_under_one_key():
         once.send("alice", 1)
         once.send("alice", 1)
         assert len({headers["idempotency-key"] for _, _, headers, _ in requests}) == 2, requests
+
+
+def an_answer_that_drips_is_given_up():
+    def drip(handler):
+        handler.send_response(200)
+        handler.send_header("content-length", "9999")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                handler.wfile.write(b" ")
+                time.sleep(0.05)
+        handler.close_connection = True
+
+    with scripted(drip) as (url, _):
+        started_at = time.monotonic()
+        try:
+            userwire.Sender(url, timeout=0.2, retries=0).online("alice")
+            raise AssertionError("it was answered")
+        except userwire.Unavailable:
+            assert time.monotonic() - started_at < 5
+
+
+def a_connection_that_the_server_has_ended_is_no_failure():
+    def answer_and_hang_up(handler):
+        status, _, body = SENT
+        handler.send_response(status)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+        hang_up(handler)
+
+    with scripted(answer_and_hang_up, SENT) as (url, requests):
+        with userwire.Sender(url, retries=0) as once:
+            assert once.send("alice", 1).sockets == 1
+            # It has come here by then; who looks takes nothing of it.
+            assert once._local.connection.sock.recv(1, socket.MSG_PEEK) == b""
+            assert once.send("alice", 2).sockets == 1
+        assert len(requests) == 2
 
 
 def what_goes_on_failing_is_said():

@@ -17,7 +17,7 @@ Deno.test({
   name: "The Python client, with a service and with servers that misbehave",
   ignore: !hasPythonWebsockets(),
   async fn(t) {
-    const key = newKey("python", { scopes: ["send", "read", "groups", "admin"], users: "*|@*" });
+    const key = newKey("python", { scopes: ["send", "read", "groups", "broadcast", "admin"], users: "*|@*" });
     await using service = await Service.start({
       USERWIRE_API_KEYS: key.line,
       USERWIRE_JWT_SECRET: SECRET,

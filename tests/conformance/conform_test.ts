@@ -16,7 +16,9 @@ const PATIENT_MS = 20_000;
 /** Where what is waited for can't come. */
 const HASTY_MS = 500;
 /** The only ones that take long, and so go at another pace. */
-const TIMED = ["backs-off", "backs-off-anew", "silence", "quiet"];
+const TIMED = [
+  ...["backs-off", "backs-off-when-let-in", "backs-off-anew", "silence", "quiet"],
+];
 const PACE = 0.2;
 const AT_ONCE = 16;
 
@@ -75,7 +77,7 @@ Deno.test("A client of another making keeps every rule", () => assertKept(() => 
 Deno.test("For each rule a client that breaks it is found out", async () => {
   const findsOut = async (one: Case) => {
     // Waits are compared with what chance can do; the fewer there are, the longer they must be.
-    const pace = one.name === "backs-off" ? 1 : PACE;
+    const pace = one.name.startsWith("backs-off") && one.name !== "backs-off-anew" ? 1 : PACE;
     const options = { start: startFaulty(one.name), patienceMs: HASTY_MS, pace, atOnce: 1 };
     const [verdict] = await run([one], options);
     return verdict!.fault === undefined ? [one] : [];
@@ -99,6 +101,12 @@ Deno.test("Each case has a name of its own, and a section of the page that is th
     ([, heading]) => heading!.toLowerCase().replaceAll(" ", "-"),
   );
   assertEquals(CASES.filter(({ section }) => !sections.includes(section)), []);
+  const kit = await readPage("docs/conformance.md");
+  assertEquals(
+    names.filter((name) => !kit.includes(`\`${name}\``)),
+    [],
+    "docs/conformance.md names them all",
+  );
 });
 
 async function conform(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
@@ -131,7 +139,10 @@ Deno.test("The command runs a program, and says which rules it breaks and where 
       "echo hello",
     );
     assertEquals(code, 1);
-    assertStringIncludes(stdout, "BROKEN  subprotocol: offers the subprotocol userwire.v1\n");
+    assertStringIncludes(
+      stdout,
+      "BROKEN  subprotocol: offers the subprotocol userwire.v1, and no other but its token\n",
+    );
     assertStringIncludes(stdout, "it has ended");
     assertStringIncludes(stdout, "docs/protocol.md#connecting\n");
     assertStringIncludes(stdout, "0 rules kept, 1 broken");
@@ -140,6 +151,7 @@ Deno.test("The command runs a program, and says which rules it breaks and where 
     for (
       const [args, fault] of [
         [["--only", "nonsense", "--", "true"], 'There is no rule "nonsense"'],
+        [["--without", "gaps", "--", "true"], '--without takes broadcasts and requests, not "gaps"'],
         [["--pace", "0", "--", "true"], "--pace must be a number above 0"],
         [["--only", "gap", "--", "no-such-program"], 'There is no program "no-such-program"'],
         [["--list", "--wrong"], "--wrong"],

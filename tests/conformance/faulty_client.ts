@@ -4,6 +4,8 @@
  */
 import { Buffer } from "node:buffer";
 import type { Program, StartProgram } from "../../conformance/program.ts";
+import { Broadcasts } from "./faulty_broadcasts.ts";
+import { Requests } from "./faulty_requests.ts";
 import { type Frame, OPCODE, RawSocket } from "../../testkit/raw_socket.ts";
 
 type Fields = Record<string, unknown>;
@@ -18,6 +20,8 @@ interface Ending {
 
 /** How long a client with that fault waits for what it should wait longer for, in milliseconds. */
 const HASTY_MS = 50;
+/** How long the one holds an acknowledgement back that should forget it, in milliseconds. */
+const HELD_BACK_MS = 800;
 
 export function startFaulty(fault?: string): StartProgram {
   return (env, onChange) => new FaultyClient(env, onChange, fault);
@@ -42,12 +46,19 @@ class FaultyClient implements Program {
   #silenceMs = Infinity;
   #bye: Fields = {};
   #ackTimer: ReturnType<typeof setTimeout> | undefined;
+  #hasAcked = false;
+  #wasIn = false;
+  readonly #broadcasts: Broadcasts;
+  readonly #asking: Requests;
 
   constructor(env: Fields, onChange: () => void, fault: string | undefined) {
     this.#env = env;
     this.#onChange = onChange;
     this.#fault = fault;
     this.#pace = Number(env.USERWIRE_PACE);
+    const host = { has: (fault: string) => this.#has(fault), write: (line: Fields) => this.#write(line) };
+    this.#broadcasts = new Broadcasts(host);
+    this.#asking = new Requests(JSON.parse(String(env.USERWIRE_REQUESTS ?? "[]")), host);
     this.#running = this.#run();
   }
 
@@ -68,13 +79,17 @@ class FaultyClient implements Program {
       const openedAt = performance.now();
       const end = await this.#attempt().catch((): Ending => ({ code: 1006 }));
       clearTimeout(this.#ackTimer);
+      this.#asking.lost();
       await this.#socket?.closeAbruptly();
       const wasSteady = performance.now() - openedAt >= 10_000 * this.#pace;
       if (wasSteady && !this.#has("backs-off-anew")) failures = 0;
+      if (this.#wasIn && this.#has("backs-off-when-let-in")) failures = 0;
+      this.#wasIn = false;
       if (this.#isFinal(end, isRefreshing)) break;
       if (end.code === 4401) isRefreshing = true;
       // Waits that chance makes short would hide that they should be.
-      const part = wasSteady && this.#has("backs-off-anew") ? 1 : Math.random();
+      const isFixed = this.#has("backs-off-at-random") || (wasSteady && this.#has("backs-off-anew"));
+      const part = isFixed ? 1 : Math.random();
       const waitMs = part * Math.min(30_000, 500 * 2 ** failures++) * this.#pace;
       const isPatient = !this.#has("backs-off") && !this.#has(`refused-${end.status}`);
       await this.#pause(this.#has("retry-ms") ? 0 : end.retryMs ?? (isPatient ? waitMs : 0));
@@ -142,6 +157,8 @@ class FaultyClient implements Program {
     }
     const resume = this.#resume();
     if (resume !== undefined) url.searchParams.set("resume", resume);
+    const { all } = this.#broadcasts;
+    if (all !== undefined) url.searchParams.set("all", all);
     return { url, headers: protocols.length === 0 ? {} : { "Sec-WebSocket-Protocol": protocols.join(", ") } };
   }
 
@@ -170,7 +187,7 @@ class FaultyClient implements Program {
       clearInterval(watch);
     }
     if (this.#has("resume-after-cut")) this.#position = undefined;
-    const { code = 1006, retry_ms } = this.#bye;
+    const { code = 1006, retry_ms } = this.#has("stops-by-bye") ? {} : this.#bye;
     return { code: Number(code), retryMs: retry_ms as number | undefined };
   }
 
@@ -200,17 +217,23 @@ class FaultyClient implements Program {
     }
     if (frame.t !== "p" || !this.#has("quiet")) this.#heardAt = performance.now();
     if (this.#has("unknown-fields") && ("x" in frame || "g" in frame)) return undefined;
-    if (frame.t === "hi") this.#onHi(frame);
+    if (frame.t === "hi") this.#onHi(frame, socket);
     else if (frame.t === "m") this.#onMessage(socket, frame);
     else if (frame.t === "gap") this.#onGap(frame);
     else if (frame.t === "bye") this.#bye = frame;
+    else if (frame.t === "b") this.#broadcasts.onMessage(frame);
+    else if (frame.t === "bgap") this.#broadcasts.onGap(frame);
+    else if (frame.t === "re" && this.#asking.onReply(frame)) return undefined;
     else if (frame.t === "re" && this.#has("unasked-answers")) this.#write({ data: frame.data });
     else if (frame.t === "p" && this.#has("signs-of-life")) this.#write({ data: null });
     else if (frame.t !== "p" && this.#has("unknown-frames")) return { code: 4400 };
     return undefined;
   }
 
-  #onHi({ pos, tag, ping }: Fields): void {
+  #onHi({ pos, tag, ping, all, req }: Fields, socket: RawSocket): void {
+    this.#wasIn = true;
+    this.#broadcasts.startAt(all);
+    this.#asking.opened(req === 1, (frame) => socket.sendText(JSON.stringify(frame)));
     if (!this.#has("late-hi")) this.#silenceMs = Number(ping) * 1_000 + 10_000 * this.#pace;
     if (pos === undefined || this.#position !== undefined || this.#has("resume-from-hi")) return;
     this.#moveTo(String(pos), tag);
@@ -220,6 +243,7 @@ class FaultyClient implements Program {
     const at = this.#position;
     if (typeof seq === "number") {
       if (at !== undefined && seq <= at.seq && !this.#has("duplicates")) return;
+      if (at !== undefined && seq > at.seq + 1 && this.#has("hole")) return;
       if (r === 1 && this.#has("replay")) return;
       const moves = at !== undefined && !this.#has("resume-from-message");
       const kept = this.#has("resume-without-tag") ? at?.tag : undefined;
@@ -232,10 +256,17 @@ class FaultyClient implements Program {
     }
     if (enc === "base64" && !this.#has("bytes")) this.#write({ seq, base64: data });
     else this.#write({ seq, data: this.#has("payloads") ? data || null : data });
-    if (typeof seq === "number" && ack === 1 && !this.#has("ack-at-once")) this.#acknowledge(socket, seq);
+    if (this.#has("ack-before-epoch")) {
+      clearTimeout(this.#ackTimer);
+      this.#ackTimer = setTimeout(() => socket.sendText(JSON.stringify({ t: "ack", seq })), HELD_BACK_MS);
+    } else if (typeof seq === "number" && ack === 1 && !this.#has("ack-at-once")) {
+      this.#acknowledge(socket, seq);
+    }
   }
 
   #acknowledge(socket: RawSocket, seq: number): void {
+    if (this.#has("ack-the-last") && this.#hasAcked) return;
+    this.#hasAcked = true;
     const send = () =>
       socket.sendText(JSON.stringify({ t: "ack", seq: this.#has("ack-what-it-has") ? seq + 1 : seq }));
     if (this.#has("few-frames")) return send();
