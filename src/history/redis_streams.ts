@@ -150,34 +150,37 @@ export class RedisStreamsHistory implements History {
   async appendEach(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]> {
     const run = () => {
       const keys = [this.#timeline.markKey ?? positionKey(sends[0]!.channel)];
-      const args = this.#message(NO_MESSAGE, {});
+      const args = [...this.#message(NO_MESSAGE, {}), newEpochs(sends.length)];
       for (const { channel, message, options } of sends) {
-        const { ttlMs, expectOnline, idempotency } = options;
+        const { idempotency } = options;
         keys.push(positionKey(channel), historyKey(channel));
         if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
-        args.push(channel, newEpoch(), message.head, message.tail, message.id);
-        args.push(
-          String(ttlMs ?? this.limits.ttlMs),
-          expectOnline ? "1" : "0",
-          idempotency?.fingerprint ?? "",
-          this.#remembered.of(channel),
-        );
+        args.push(channel, message.head, message.tail, this.#remembered.of(channel));
+        args.push(optionsOfEach(message.id, options, this.limits));
       }
       return this.#redis.evaluateEach(APPEND_EACH, keys, args);
     };
-    return await this.#settled(run, (i) => sends[i]!.channel);
+    return await this.#settled(
+      run,
+      (i) => sends[i]!.channel,
+      (reply, i) => typeof reply === "string" ? replyIn(reply, sends[i]!.message.id) : reply as AppendReply,
+    );
   }
 
-  /** Runs a script that answers for each of several appends. */
+  /**
+   * Runs a script that answers for each of several appends.
+   * @param read Of the nth answer.
+   */
   async #settled(
     run: () => Promise<unknown[]>,
     channelOf: (nth: number) => string,
+    read = (reply: unknown, _nth: number) => reply as AppendReply,
   ): Promise<PromiseSettledResult<Appended>[]> {
     const replies = await this.#onData(run) as unknown[];
     return replies.map((reply, i) => {
       try {
         if (reply instanceof Error) throw reply;
-        return { status: "fulfilled", value: this.#appended(channelOf(i), reply as AppendReply) };
+        return { status: "fulfilled", value: this.#appended(channelOf(i), read(reply, i)) };
       } catch (reason) {
         return { status: "rejected", reason };
       }
@@ -323,4 +326,22 @@ export class RedisStreamsHistory implements History {
       afterTag,
     };
   }
+}
+
+/** What `APPEND_EACH` is told of a message that has options. */
+function optionsOfEach(
+  id: string,
+  { ttlMs, expectOnline, idempotency }: AppendOptions,
+  limits: HistoryLimits,
+): string {
+  if (ttlMs === undefined && !expectOnline && !idempotency) return "";
+  const flags = `${expectOnline ? 1 : 0} ${idempotency ? 1 : 0}`;
+  return `${ttlMs ?? limits.ttlMs} ${flags} ${id} ${idempotency?.fingerprint ?? ""}`;
+}
+
+/** What `APPEND_EACH` answers as text. @param id Of the message. */
+function replyIn(text: string, id: string): AppendReply {
+  const [mark, reached, epoch] = text.split(" ") as [string, string, string];
+  const dot = mark.indexOf(".");
+  return ["appended", id, mark.slice(0, dot), epoch, reached, mark.slice(dot + 1)];
 }
