@@ -56,20 +56,20 @@ export class Appender {
    * One of many messages that come close together: those of one turn of the event loop go to the history at once, which
    * takes a part of what each would cost alone. It never rejects: each promise less is felt where there are thousands.
    */
-  async #appendAmongMany(
+  appendAmongMany(
     channel: string,
     message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>> {
     if (!this.#history.appendEach) {
-      return (await Promise.allSettled([this.append(channel, message, options)]))[0];
+      return Promise.allSettled([this.append(channel, message, options)]).then(([result]) => result);
     }
     const { promise, resolve } = Promise.withResolvers<PromiseSettledResult<SendResult>>();
     if (this.#waiting.length === 0) setImmediate(() => void this.#flush());
     this.#waiting.push({ channel, message, options, resolve });
     this.#waitingBytes += message.head.length + message.tail.length;
     if (this.#waiting.length >= MAX_EACH || this.#waitingBytes >= MAX_EACH_BYTES) void this.#flush();
-    return await promise;
+    return promise;
   }
 
   /** Sends what waits. Each of them is told what became of it. */
@@ -95,7 +95,7 @@ export class Appender {
     message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    if (channels.length === 1) return [await this.#appendAmongMany(channels[0]!, message, options)];
+    if (channels.length === 1) return [await this.appendAmongMany(channels[0]!, message, options)];
     // What came before it in the same line goes first.
     void this.#flush();
     const reasons = channels.map((channel) => this.#broker.unavailable(channel));

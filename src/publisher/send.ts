@@ -69,6 +69,16 @@ export const PORTION_BYTES = 128 * 1024;
 const PLAIN: AppendOptions = {};
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
 
+/** What the history has to know of it. */
+export function appendOptionsOf({ ttlMs, expectOnline, idempotency }: AppendOptions): AppendOptions {
+  if (ttlMs === undefined && !expectOnline && !idempotency) return PLAIN;
+  return {
+    ...(ttlMs !== undefined && { ttlMs }),
+    ...(expectOnline && { expectOnline }),
+    ...(idempotency && { idempotency }),
+  };
+}
+
 /** Returns the id of a message. @throws {InvalidMessageError} when it is none. */
 export function checkedId(id: string | undefined): string {
   if (id === undefined) return crypto.randomUUID();
