@@ -214,7 +214,13 @@ function itemOf(fields: Fields, at: string, { maxDataBytes, publisher }: ItemOpt
   const [field, payload] = payloadIn({ data: fields.data, text, base64 }, at);
   const isLarge = payload.kind === "binary" || 3 * payload.text.length > maxDataBytes;
   if (isLarge && bytesOf(payload) > maxDataBytes) {
-    throw new RequestFault("too_large", `${at}.${field}: a payload must have at most ${maxDataBytes} bytes`);
+    throw new RequestFault(
+      "too_large",
+      `${at}.${field}: a payload must have at most ${maxDataBytes} bytes: it has ${
+        bytesOf(payload)
+      }; send less, or ` +
+        "raise USERWIRE_MAX_BODY_BYTES",
+    );
   }
   return {
     users,

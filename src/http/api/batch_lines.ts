@@ -230,10 +230,10 @@ class LineCall {
     const { users, payload, id, ttlMs, expectOnline } = item;
     assertMayAddress(this.#caller, users);
     if (users.length * json.length > maxFanoutBytes) {
-      throw new RequestFault(
-        "too_large",
-        `A line may send at most ${maxFanoutBytes} bytes to all its users together`,
-      );
+      const size = `this one has ${users.length * json.length}`;
+      const limit =
+        `A line may send at most ${maxFanoutBytes} bytes, counted once for each of its users: ${size}. Name `;
+      throw new RequestFault("too_large", `${limit}fewer, or raise USERWIRE_MAX_FANOUT_BYTES`);
     }
     const options: ManySendOptions & { line: SendLine } = { id, line: this.#line };
     if (this.#trace.traceparent !== undefined) options.traceparent = this.#trace.traceparent;
