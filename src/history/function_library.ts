@@ -23,7 +23,8 @@ import denoJson from "../../deno.json" with { type: "json" };
 import { type PubSubWords, SHARDED } from "../redis/commands.ts";
 import { appendIt } from "./append_script.ts";
 import { CHECKS } from "./function_checks.ts";
-import { COUNTER_TTL_MS, type HistoryLimits, IDEMPOTENCY_TTL_MS } from "./history.ts";
+import type { HistoryLimits } from "./history.ts";
+import { COUNTER_TTL_MS, IDEMPOTENCY_TTL_MS } from "./lifetimes.ts";
 import { TIMELINE_TTL_MS } from "./timeline.ts";
 
 /** What the functions are written for. */
