@@ -7,16 +7,12 @@ import type { Broker } from "../broker/broker.ts";
 import type { Appended, AppendOptions, History, OutgoingMessage, Send } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { resultOf, type SendResult } from "./send.ts";
+import { PORTION_BYTES, PORTION_SENDS, resultOf, type SendResult } from "./send.ts";
 
 /** A send that goes out with others. */
 interface Waiting extends Send {
   resolve(result: PromiseSettledResult<SendResult>): void;
 }
-
-/** Redis does nothing else while it takes so many, for a millisecond or two. */
-const MAX_EACH = 50;
-const MAX_EACH_BYTES = 128 * 1024;
 
 export class Appender {
   readonly #broker: Broker;
@@ -68,7 +64,7 @@ export class Appender {
     if (this.#waiting.length === 0) setImmediate(() => void this.#flush());
     this.#waiting.push({ channel, message, options, resolve });
     this.#waitingBytes += message.head.length + message.tail.length;
-    if (this.#waiting.length >= MAX_EACH || this.#waitingBytes >= MAX_EACH_BYTES) void this.#flush();
+    if (this.#waiting.length >= PORTION_SENDS || this.#waitingBytes >= PORTION_BYTES) void this.#flush();
     return promise;
   }
 

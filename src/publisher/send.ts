@@ -61,7 +61,7 @@ export type SendResult = Count & {
   repeated?: true;
 };
 
-/** Users and bytes of one portion of a message to many: Redis does nothing else meanwhile, for some milliseconds. */
+/** Sends and bytes of one portion of many: Redis does nothing else meanwhile, for a millisecond or two. */
 export const PORTION_SENDS = 100;
 export const PORTION_BYTES = 128 * 1024;
 
