@@ -15,10 +15,10 @@ import {
   replayFrameOf,
   seqOf,
   tagIn,
+  withSeq,
 } from "../src/protocol/envelope.ts";
 import { parseClientFrame } from "../src/protocol/frames.ts";
 import { parseUsername } from "../src/protocol/username.ts";
-import { withSeq } from "../src/history/history.ts";
 import { Sink } from "./sink.ts";
 
 const TAG = "Zk3vx3Fq";
@@ -82,7 +82,7 @@ for (const [size, data] of [["120 bytes", json.text], ["10,000 bytes", `"${"x".r
 }
 
 const SEQ = "The sequence number of an envelope";
-const envelope = withSeq({ id: options.id, ...formatEnvelope(json, options) }, 123_456, TAG);
+const envelope = withSeq(formatEnvelope(json, options), 123_456, TAG);
 const frame = frameOf(envelope);
 Deno.bench("JSON.parse", { group: SEQ, baseline: true }, () => sink.take(JSON.parse(frame).seq));
 Deno.bench("seqOf", { group: SEQ }, () => sink.take(seqOf(envelope)));

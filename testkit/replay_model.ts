@@ -6,8 +6,8 @@
  * client stands and covers nothing that is still stored. `finish` checks that nothing is missing.
  */
 import { assert, assertEquals } from "@std/assert";
-import { type History, type Page, type SinceOptions, type Stored, withSeq } from "../src/history/history.ts";
-import { tagIn } from "../src/protocol/envelope.ts";
+import type { History, Page, SinceOptions, Stored } from "../src/history/history.ts";
+import { tagIn, withSeq } from "../src/protocol/envelope.ts";
 import type { GapFrame } from "../src/protocol/frames.ts";
 import { formatPlace, parsePosition, type Position } from "../src/protocol/position.ts";
 import { Replay, type ReplayGreeting } from "../src/session/replay.ts";

@@ -25,39 +25,48 @@ const MAX_SENDS = 200;
 
 export class Turns {
   /** Lines that have work waiting; the first is the next to have a turn. */
-  readonly #waiting = new Set<Piece[]>();
+  readonly #waiting: Piece[][] = [];
   #bytes = 0;
   #sends = 0;
 
   line(): Line {
     const pieces: Piece[] = [];
     const run = <T>(work: () => Promise<T>, bytes: number, sends = 1): Promise<T> => {
-      const { promise, resolve, reject } = Promise.withResolvers<T>();
-      const ended = <R>(tell: (result: R) => void) => (result: R) => {
-        tell(result);
-        this.#bytes -= bytes;
-        this.#sends -= sends;
-        this.#next();
-      };
-      pieces.push({ bytes, sends, begin: () => void work().then(ended(resolve), ended(reject)) });
-      this.#waiting.add(pieces);
+      if (this.#waiting.length === 0 && this.#hasRoom(bytes, sends)) return this.#begin(work, bytes, sends);
+      const { promise, resolve } = Promise.withResolvers<T>();
+      if (pieces.length === 0) this.#waiting.push(pieces);
+      pieces.push({ bytes, sends, begin: () => resolve(this.#begin(work, bytes, sends)) });
       this.#next();
       return promise;
     };
     return { run };
   }
 
+  #hasRoom(bytes: number, sends: number): boolean {
+    return this.#sends === 0 || this.#bytes + bytes <= MAX_BYTES && this.#sends + sends <= MAX_SENDS;
+  }
+
+  #begin<T>(work: () => Promise<T>, bytes: number, sends: number): Promise<T> {
+    this.#bytes += bytes;
+    this.#sends += sends;
+    const result = work();
+    const ended = () => {
+      this.#bytes -= bytes;
+      this.#sends -= sends;
+      this.#next();
+    };
+    result.then(ended, ended);
+    return result;
+  }
+
   #next(): void {
-    for (const pieces of this.#waiting) {
+    for (let pieces; (pieces = this.#waiting[0]);) {
       const { bytes, sends, begin } = pieces[0]!;
-      const isFull = this.#bytes + bytes > MAX_BYTES || this.#sends + sends > MAX_SENDS;
-      if (isFull && this.#sends > 0) return;
+      if (!this.#hasRoom(bytes, sends)) return;
       pieces.shift();
       // To the end of the round, which this loop then comes to once more.
-      this.#waiting.delete(pieces);
-      if (pieces.length > 0) this.#waiting.add(pieces);
-      this.#bytes += bytes;
-      this.#sends += sends;
+      if (pieces.length === 0) this.#waiting.shift();
+      else if (this.#waiting.length > 1) this.#waiting.push(this.#waiting.shift()!);
       begin();
     }
   }

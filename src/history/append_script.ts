@@ -21,7 +21,7 @@ export type AppendReply = [
  * Lua for how many messages a stream holds: one more than is shown. Should a message be undone, the oldest must not have left
  * for it. As text: Redis prints the numbers that it is given by scripts at some cost.
  */
-export const MOST = "local most = string.format('%d', count + 1)";
+const MOST = "local most = string.format('%d', count + 1)";
 
 /** What is to be appended, as all users have it. */
 export const MESSAGE = `
@@ -80,14 +80,26 @@ local leaves = string.format('%d', now + ttl)
 export const publishCounts = ({ hasPatterns }: PubSubWords) =>
   `local publish_counts = ${hasPatterns ? "redis.call('PUBSUB', 'NUMPAT') == 0" : "true"}`;
 
+/** Lua for eight random characters, see `appendIt`. */
+interface Random {
+  /** Leaves them in `epoch_if_new`, where that is set only when it is needed. */
+  readonly forEpoch: string;
+  /** Four of a message, also where no epoch begins. */
+  readonly forTag: string;
+}
+
+const GIVEN: Random = { forEpoch: "", forTag: "string.sub(epoch_if_new, 5, 8)" };
+
 /**
  * Appends it for one user: its keys, its channel, and some random characters in `epoch_if_new`. Reads `publish_counts`.
  * @param options.clock Lua that leaves `now` and `leaves`, see `CLOCK`; "" where they are there already.
  * @param options.isOfGroup Whether it passes over users who were not seen for long.
+ * @param options.tail Lua for what comes after the number, which makes no text that is not the whole one.
+ * @param options.random Lua for the random characters.
  */
 export const appendIt = (
   { publish, numsub }: PubSubWords,
-  { clock = CLOCK, isOfGroup = false } = {},
+  { clock = CLOCK, isOfGroup = false, tail = "tail", random = GIVEN } = {},
 ) => `
 if memory then
   local first = redis.call('HMGET', memory, 'fingerprint', 'id', 'seq', 'epoch', 'reached')
@@ -118,13 +130,14 @@ if count > 0 then
   local ends = tonumber(before[5])
   if not before[1] then left = -2 elseif ends then left = ends - now else left = redis.call('PTTL', history) end
   local keep = left > ttl and left or ttl
+  ${random.forEpoch}
   ${OPEN_POSITION}
   was, is_counted = before, not before[1]
   seq = string.format('%d', tonumber(last) + 1)
   -- Four characters tell the epoch, four the message.
-  tag = string.sub(epoch, 1, 4) .. string.sub(epoch_if_new, 5, 8)
+  tag = string.sub(epoch, 1, 4) .. ${random.forTag}
   mark = seq .. '.' .. tag
-  payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. tail
+  payload = head .. '"seq":' .. seq .. ',"tag":"' .. tag .. '",' .. ${tail}
   kept_epoch = epoch
   ${unlessFailed("'HSET', position, 'seq', seq, 'tag', mark", "is_counted = true")}
   if keeps_it and left ~= -2 then
@@ -157,7 +170,7 @@ if count > 0 then
     ${unlessFailed("'HSET', position, 'ends', string.format('%d', now + keep + slack)")}
   end
 else
-  payload = head .. tail
+  payload = head .. ${tail}
 end
 if memory then
   ${
@@ -242,33 +255,6 @@ for i = 1, users do
     result = {err = 'ERR Error running script (call to append): ' .. result}
   end
   results[i] = result
-end
-return results
-`);
-
-/** How many arguments each message of `APPEND_EACH` has. */
-export const ARGS_OF_EACH = 9;
-
-/** Appends several messages, each for a user of its own: what fails for one is undone for that one, and said in its place. */
-export const APPEND_EACH = new Script((words) => `
-${MESSAGE}
-${publishCounts(words)}
-${CLOCK}
-local function append(position, history, memory, channel, epoch_if_new, head, tail, id, ttl, expect_online, fingerprint)
-${appendIt(words, { clock: "local leaves = string.format('%d', now + ttl)" })}
-end
-local results, key = {}, 2
-for i = 12, #ARGV, ${ARGS_OF_EACH} do
-  local memory = ARGV[i + 7] ~= '' and KEYS[key + 2]
-  remembered = ARGV[i + 8]
-  local is_done, result = pcall(append, KEYS[key], KEYS[key + 1], memory, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3],
-    ARGV[i + 4], tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7])
-  -- Redis before 7 raises its errors as text; so does Lua.
-  if not is_done and type(result) ~= 'table' then
-    result = {err = 'ERR Error running script (call to append): ' .. result}
-  end
-  results[#results + 1] = result
-  key = key + (memory and 3 or 2)
 end
 return results
 `);

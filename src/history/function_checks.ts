@@ -38,12 +38,13 @@ local function json_fault(text)
   local rest = text
   if string.find(rest, '\\', 1, true) then rest = string.gsub(rest, '\\.', '') end
   rest = string.gsub(rest, is_plain and '%b""' or '"[^"\1-\31]*"', '')
+  -- Most have nothing but whole numbers.
+  if string.find(rest, '^[%d%s%[%]{},:]*$') and not string.find(rest, '0%d') then return nil end
   if string.find(rest, '"', 1, true) then return 'a string has a line break or a tab: write \\n or \\t' end
   if string.find(rest, '%l') then
     rest = string.gsub(string.gsub(string.gsub(rest, 'true', '0'), 'false', '0'), 'null', '0')
+    if string.find(rest, '^[%d%s%[%]{},:]*$') and not string.find(rest, '0%d') then return nil end
   end
-  -- Most have nothing but whole numbers.
-  if string.find(rest, '^[%d%s%[%]{},:]*$') and not string.find(rest, '0%d') then return nil end
   if not string.find(rest, '^[%d%s%[%]{},:eE.+%-]*$') then return 'a number is not in decimal' end
   rest = ' ' .. rest .. ' '
   for i = 1, #NO_NUMBERS do
@@ -58,12 +59,15 @@ local WHITE_SPACE = {'[%z\1-\32\127{}]', '\194[\128-\160]', '\225\154\128', '\22
   '\227\128\128', '\239\187\191'}
 local function name_fault(name)
   if #name > 256 then return 'it has ' .. #name .. ' bytes: a username has at most 128' end
-  if not is_utf8(name) or string.find(name, '\239\191\189', 1, true) then return 'it is not valid UTF-8' end
-  for _, space in ipairs(WHITE_SPACE) do
-    if string.find(name, space) then return 'it holds white space, a control character or a brace' end
+  -- Visible ASCII without braces, as most are.
+  if not string.find(name, '^[!-z|~]+$') then
+    if not is_utf8(name) or string.find(name, '\239\191\189', 1, true) then return 'it is not valid UTF-8' end
+    for _, space in ipairs(WHITE_SPACE) do
+      if string.find(name, space) then return 'it holds white space, a control character or a brace' end
+    end
   end
   if name == '.' or name == '..' then return 'it is one or two dots' end
-  if string.sub(name, 1, 9) == 'userwire:' or string.sub(name, 1, 2) == '__' then
+  if string.find(name, '^userwire:') or string.find(name, '^__') then
     return 'names that begin with "userwire:" or "__" are reserved'
   end
 end

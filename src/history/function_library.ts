@@ -21,9 +21,10 @@
  */
 import denoJson from "../../deno.json" with { type: "json" };
 import { type PubSubWords, SHARDED } from "../redis/commands.ts";
-import { appendIt, MOST } from "./append_script.ts";
+import { appendIt } from "./append_script.ts";
 import { CHECKS } from "./function_checks.ts";
-import { COUNTER_TTL_MS, type HistoryLimits, IDEMPOTENCY_TTL_MS } from "./history.ts";
+import type { HistoryLimits } from "./history.ts";
+import { COUNTER_TTL_MS, IDEMPOTENCY_TTL_MS } from "./lifetimes.ts";
 import { TIMELINE_TTL_MS } from "./timeline.ts";
 
 /** What the functions are written for. */
@@ -75,19 +76,20 @@ function preamble(words: PubSubWords, settings: FunctionSettings): string {
 local VERSION = '${functionVersion(settings)}'
 local MAX_BYTES = ${settings.maxBytes}
 local KEEPS = ${settings.count > 0}
+local TTL = ${settings.ttlMs}
+local HEADS = {j = '\\1uw1j{"t":"m",', t = '\\1uw1t{"t":"m",', b = '\\1uw1b{"t":"m",'}
 ${CHECKS}
+${NAMES}
 ${words === SHARDED ? TIMELINE_AS_TOLD : TIMELINE_OF_DATA}
-local function append(m)
-  local position, history, memory, channel = m.position, m.history, m.memory, m.channel
-  local head, tail, id, epoch_if_new = m.head, m.tail, m.id, m.names
-  local count, ttl, counter_ttl = ${settings.count}, m.ttl or ${settings.ttlMs}, ${COUNTER_TTL_MS}
-  local timeline, elsewhere, remembered, expect_online = m.timeline, m.elsewhere, '', m.expect_online
-  local fingerprint, memory_ttl = m.fingerprint, ${IDEMPOTENCY_TTL_MS}
-  local now, leaves = m.now, string.format('%d', m.now + ttl)
-  ${MOST}
+local function append(position, history, memory, channel, head, tail, data, id, own, ttl, timeline, elsewhere, now,
+    expect_online, fingerprint)
+  local count, counter_ttl, memory_ttl, most = ${settings.count}, ${COUNTER_TTL_MS}, ${IDEMPOTENCY_TTL_MS}, '${
+    settings.count + 1
+  }'
+  local leaves, remembered, epoch_if_new = string.format('%d', now + ttl), '', nil
   -- Where there are patterns it is not asked for them: that would be one more right.
   local publish_counts = ${!words.hasPatterns}
-${appendIt(words, { clock: "" })}
+${appendIt(words, { clock: "", tail: "tail .. data .. '}'", random: MADE })}
 end
 ${sendIn(words === SHARDED)}`;
 }
@@ -113,11 +115,11 @@ local function begin_timeline(name, mark)
   return name
 end
 
-local function timeline_of(key, now, random)
+local function timeline_of(key, now)
   local state = redis.call('HMGET', TIMELINE, 'name', 'mark')
   local name, mark = state[1], state[2] or ''
   if name and is_of_memory(MARK .. mark) then return name, '', TIMELINE .. ':last' end
-  local fault
+  local random, fault = new_name(), nil
   if not name then
     -- The name that each node gives the first timeline of this server.
     local info = redis.pcall('INFO', 'server')
@@ -173,24 +175,54 @@ end}
 `;
 
 /** Keys of a slot that is on the way come one after the other: a command with several of them is refused until all are there. */
-const HAS_COME = String
-  .raw`  local there = redis.pcall('EXISTS', message.position, message.history, message.memory or message.history)
+const HAS_COME = String.raw`  local there = redis.pcall('EXISTS', position, history, memory or history)
   if type(there) == 'table' then
     return redis.error_reply('TRYAGAIN this user is on the way to another master: nothing was sent, send it again in a second')
   end
 `;
 
-/** `send`: reads `timeline_of`, `append` and the checks. */
-const sendIn = (isCluster: boolean) =>
-  String.raw`
-local DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
--- Of three hexadecimal digits the two that say the same.
-local function pair_of(digits)
-  local number = tonumber(digits, 16)
-  local high, low = math.floor(number / 64) + 1, number % 64 + 1
-  return string.sub(DIGITS, high, high) .. string.sub(DIGITS, low, low)
+const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/**
+ * `seed`, `digits_of` and `new_name`. What is random is asked for once, since a hash of it costs more than a command; from then
+ * on each message has the next number of a generator in its tag, and the next number of all in its id. Names of epochs can't be
+ * guessed from what clients see: each has a hash of its own.
+ */
+const NAMES = String.raw`
+local DIGITS = {${[...DIGITS].map((digit) => `'${digit}'`).join(",")}}
+local secret, prefix, own_number, nth
+-- Where a table lies in memory is known to this process alone.
+local function seed(time, channel)
+  secret = redis.sha1hex(time[1] .. ' ' .. time[2] .. ' ' .. tostring({}) .. ' ' .. channel)
+  prefix = string.gsub(string.sub(secret, 1, 18), '^(........)(....)(...)(...)$', '%1-%2-4%3-a%4-')
+  own_number, nth = tonumber(string.sub(secret, 19, 25), 16) + 1, tonumber(string.sub(secret, 26, 33), 16)
 end
 
+-- The four digits of base 64 of a number below 2^24.
+local function digits_of(number)
+  local first = number % 64
+  number = (number - first) / 64
+  local second = number % 64
+  number = (number - second) / 64
+  local third = number % 64
+  return DIGITS[first + 1] .. DIGITS[second + 1] .. DIGITS[third + 1] .. DIGITS[(number - third) / 64 + 1]
+end
+
+local function new_name()
+  local random = redis.sha1hex(secret .. ' ' .. nth)
+  return digits_of(tonumber(string.sub(random, 1, 6), 16)) .. digits_of(tonumber(string.sub(random, 7, 12), 16))
+end
+`;
+
+/** An epoch begins where there is none, and with a new timeline. */
+const MADE = {
+  forEpoch: "if not before[1] or before[3] ~= timeline then epoch_if_new = new_name() end",
+  forTag: "own",
+};
+
+/** `send`: reads `timeline_of`, `append`, the names and the checks. */
+const sendIn = (isCluster: boolean) =>
+  String.raw`
 local function refused(why) return redis.error_reply('INVALID ' .. why .. '; nothing was sent') end
 
 local function send(keys, argv)
@@ -205,28 +237,31 @@ local function send(keys, argv)
   data, kind, encoding = data_of(argv[1], options.as)
   if not data then return refused(kind) end
 
-  local trace = options.traceparent and options.traceparent ~= '' and ',"tp":"' .. options.traceparent .. '"' or ''
   local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  -- Where a table lies in memory is known to this process alone.
-  local random = redis.sha1hex(time[1] .. ' ' .. time[2] .. ' ' .. tostring(options) .. ' ' .. channel)
-  local names = string.gsub(string.sub(random, 1, 12), '%x%x%x', pair_of)
-  local id = options.id or string.gsub(random, '^..........(........)(....)(...)(...)(............)$', '%1-%2-4%3-a%4-%5')
-  local key = 'userwire:{' .. channel .. '}:'
-  local message = {
-    position = key .. 'position', history = key .. 'inbox', memory = options.key and key .. 'key:' .. options.key,
-    channel = channel, now = now, id = id, ttl = options.ttl, expect_online = options.expect and '1' or '0', names = names,
-    head = '\1uw1' .. kind .. '{"t":"m",',
-    tail = '"id":"' .. id .. '","ts":' .. string.format('%.0f', now) .. trace .. encoding .. ',"data":' .. data .. '}',
-    -- Not that of a send by HTTP: to have used a key both ways is a mistake, and is told.
-    fingerprint = options.key and 'function ' .. redis.sha1hex(kind .. argv[1]), timeline = '', elsewhere = '',
-  }
-  local noted
+  if not secret then seed(time, channel) end
+  own_number, nth = own_number * 48271 % 2147483647, nth + 1
+  -- The lowest bits of such a number are the least random.
+  local own = digits_of((own_number - own_number % 128) / 128)
+  local ms = math.floor(time[2] / 1000)
+  local now, now_text = time[1] * 1000 + ms, time[1] .. string.format('%03d', ms)
+  local id = options.id or prefix .. string.format('%012x', nth)
+  local position, history = keys[1] .. ':position', keys[1] .. ':inbox'
+  local memory = options.key and keys[1] .. ':key:' .. options.key
+  -- Not that of a send by HTTP: to have used a key both ways is a mistake, and is told.
+  local fingerprint = memory and 'function ' .. redis.sha1hex(kind .. argv[1])
+  local trace = options.traceparent and options.traceparent ~= '' and ',"tp":"' .. options.traceparent .. '"' or ''
+  local head, tail = HEADS[kind], '"id":"' .. id .. '","ts":' .. now_text .. trace .. encoding .. ',"data":'
+  local timeline, elsewhere, noted = '', '', nil
   if KEEPS then
-    message.timeline, message.elsewhere, noted = timeline_of(keys[1], now, names)
-    if not message.timeline then return redis.error_reply(message.elsewhere) end
+    timeline, elsewhere, noted = timeline_of(keys[1], now)
+    if not timeline then return redis.error_reply(elsewhere) end
   end
-${isCluster ? HAS_COME : ""}  local result = append(message)
+${
+    isCluster
+      ? HAS_COME
+      : ""
+  }  local result = append(position, history, memory, channel, head, tail, data, id, own, options.ttl or TTL, timeline, elsewhere,
+    now, options.expect and '1' or '0', fingerprint)
   if result.err then return result end
   local outcome, seq, tag = result[1], tonumber(result[3]), result[6]
   if outcome == 'offline' then
@@ -238,7 +273,7 @@ ${isCluster ? HAS_COME : ""}  local result = append(message)
   end
   if outcome == 'appended' and seq then
     -- The newest append that was not a node's. One that can't be noted was done all the same.
-    local record = string.format('%.0f', now) .. ' ' .. result[3] .. ' ' .. tag .. ' ' .. channel
+    local record = now_text .. ' ' .. result[3] .. ' ' .. tag .. ' ' .. channel
     if redis.pcall('HSET', noted, 'function', record) == 1 then redis.pcall('PEXPIRE', noted, ${TIMELINE_TTL_MS}) end
   end
   return {tonumber(result[5]), seq or false, seq and result[4] or false, result[2]}

@@ -17,7 +17,6 @@
  *   left is not returned. The counter outlives the messages.
  * - An implementation that can't be reached rejects with `BrokerUnavailableError` within a bounded time.
  */
-import { seqFields } from "../protocol/envelope.ts";
 import type { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Position } from "../protocol/position.ts";
 
@@ -274,9 +273,6 @@ export interface History {
   onSetBack?(listener: () => void): void;
 }
 
-/** How long an idempotency key is remembered. */
-export const IDEMPOTENCY_TTL_MS = 5 * 60_000;
-
 /** How long one holds a run that gives no sign of life, where two at the same run would send it twice. */
 export const RUN_LEASE_MS = 15_000;
 
@@ -300,15 +296,4 @@ export function sumOf(one: Tally, other: Tally): Tally {
 /** Users that a run is done with, whatever became of the message for them. */
 export function doneIn({ users, unknown, offline, failed }: Tally): number {
   return users + unknown + offline + failed;
-}
-
-/** How long a claim is remembered: until the last of its appends has forgotten the key. */
-export const CLAIM_TTL_MS = IDEMPOTENCY_TTL_MS + 60_000;
-
-/** How long a counter is kept after its last use. */
-export const COUNTER_TTL_MS = 24 * 3_600_000;
-
-/** The envelope with its sequence number and tag. */
-export function withSeq(message: OutgoingMessage, seq: number, tag: string): string {
-  return message.head + seqFields(seq, tag) + message.tail;
 }

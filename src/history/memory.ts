@@ -1,28 +1,26 @@
 /** The history inside one process, for a service of a single node. It forgets everything when the process ends. */
 import type { Broker } from "../broker/broker.ts";
+import { withSeq } from "../protocol/envelope.ts";
 import { newEpoch, tagOf } from "./epochs.ts";
-import {
-  type Appended,
-  type AppendOptions,
-  CLAIM_TTL_MS,
-  COUNTER_TTL_MS,
-  type History,
-  type HistoryLimits,
-  type Idempotency,
-  IDEMPOTENCY_TTL_MS,
-  type OpenedRun,
-  type OutgoingMessage,
-  type Page,
-  type PageOptions,
-  type PageOutcome,
-  type Run,
-  type RunName,
-  type RunPage,
-  type SinceOptions,
-  type Stored,
-  type Tally,
-  withSeq,
+import type {
+  Appended,
+  AppendOptions,
+  History,
+  HistoryLimits,
+  Idempotency,
+  OpenedRun,
+  OutgoingMessage,
+  Page,
+  PageOptions,
+  PageOutcome,
+  Run,
+  RunName,
+  RunPage,
+  SinceOptions,
+  Stored,
+  Tally,
 } from "./history.ts";
+import { CLAIM_TTL_MS, COUNTER_TTL_MS, IDEMPOTENCY_TTL_MS } from "./lifetimes.ts";
 import { MemoryRuns } from "./memory_runs.ts";
 
 interface UserHistory {

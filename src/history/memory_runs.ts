@@ -1,6 +1,5 @@
 /** Runs in memory: one message to many users, page after page, see `Run`. */
 import {
-  IDEMPOTENCY_TTL_MS,
   NOTHING_DONE,
   type OpenedRun,
   type PageOutcome,
@@ -10,6 +9,7 @@ import {
   sumOf,
   type Tally,
 } from "./history.ts";
+import { IDEMPOTENCY_TTL_MS } from "./lifetimes.ts";
 
 interface KeptRun {
   readonly fingerprint: string;

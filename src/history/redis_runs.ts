@@ -11,7 +11,6 @@ import {
 import { newEpoch, newEpochs } from "./epochs.ts";
 import {
   type HistoryLimits,
-  IDEMPOTENCY_TTL_MS,
   NOTHING_DONE,
   type OpenedRun,
   type OutgoingMessage,
@@ -24,6 +23,7 @@ import {
   sumOf,
   type Tally,
 } from "./history.ts";
+import { IDEMPOTENCY_TTL_MS } from "./lifetimes.ts";
 import type { LastAppends } from "./last_appends.ts";
 import { APPEND_PAGE, type PageReply } from "./page_script.ts";
 import { LEAVE_RUN, NOTE_RUN, OPEN_RUN } from "./run_scripts.ts";

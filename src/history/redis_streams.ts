@@ -18,9 +18,7 @@
  * and notes in `former` from where the numbers of the old one can't be trusted; the new one's name says it too, for a
  * timeline that ends before its epochs were saved (`originOf`).
  */
-import { Semaphore } from "../async/semaphore.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { parsePosition } from "../protocol/position.ts";
 import {
   historyKey,
   idempotencyKey,
@@ -31,39 +29,31 @@ import {
   type Redis,
   type Script,
 } from "../redis/commands.ts";
-import { APPEND_EACH, APPEND_TO_ALL, type AppendReply, appendScript } from "./append_script.ts";
+import { APPEND_EACH, optionsOfEach, replyIn } from "./append_each_script.ts";
+import { APPEND_TO_ALL, type AppendReply, appendScript } from "./append_script.ts";
 import { CLAIM, claimKey, RELEASE } from "./claim_script.ts";
 import { newEpoch, newEpochs } from "./epochs.ts";
-import {
-  type Appended,
-  type AppendOptions,
-  CLAIM_TTL_MS,
-  COUNTER_TTL_MS,
-  type History,
-  type HistoryLimits,
-  type Idempotency,
-  IDEMPOTENCY_TTL_MS,
-  type OpenedRun,
-  type OutgoingMessage,
-  type Page,
-  type PageOptions,
-  type PageOutcome,
-  type Run,
-  type RunPage,
-  type Send,
-  type SinceOptions,
+import type {
+  Appended,
+  AppendOptions,
+  History,
+  HistoryLimits,
+  Idempotency,
+  OpenedRun,
+  OutgoingMessage,
+  Page,
+  PageOptions,
+  PageOutcome,
+  Run,
+  RunPage,
+  Send,
 } from "./history.ts";
+import { CLAIM_TTL_MS, COUNTER_TTL_MS, IDEMPOTENCY_TTL_MS } from "./lifetimes.ts";
 import { LastAppends } from "./last_appends.ts";
 import type { Lineage, Part } from "./lineage.ts";
+import { RedisReads } from "./redis_reads.ts";
 import { RedisRuns } from "./redis_runs.ts";
-import { SINCE, type SinceReply } from "./since_script.ts";
 import { Timeline } from "./timeline.ts";
-
-/**
- * Reads of messages that are under way at one time: a crowd that comes back at once must not have all histories in memory,
- * here or in what Redis holds for this connection.
- */
-const MAX_READS = 8;
 
 /** Where each message stands for itself. */
 const NO_MESSAGE: OutgoingMessage = { id: "", head: "", tail: "" };
@@ -73,13 +63,12 @@ export class RedisStreamsHistory implements History {
   readonly #redis: Redis;
   readonly #timeline: Timeline;
   readonly #remembered = new LastAppends();
-  readonly #onCount: (channel: string, count: number) => void;
   readonly #append: Script;
   /** Public for a history over several. */
   readonly runs: RedisRuns;
   /** Set while a look is under way at the data that has taken the place of ours. */
   #looked: Promise<void> | undefined;
-  readonly #reads = new Semaphore(MAX_READS);
+  readonly #reads: RedisReads;
 
   /**
    * @param redis Stays the caller's to close.
@@ -97,7 +86,6 @@ export class RedisStreamsHistory implements History {
   ) {
     this.#redis = redis;
     this.#timeline = new Timeline(options.part, options.lineage);
-    this.#onCount = options.onCount ?? (() => {});
     this.limits = options.limits;
     this.#append = appendScript(this.limits.count);
     redis.prepare(this.#append, APPEND_TO_ALL, APPEND_EACH, CLAIM, RELEASE);
@@ -110,8 +98,14 @@ export class RedisStreamsHistory implements History {
       message: (message, options) => this.#message(message, options),
       onData: (run) => this.#onData(run),
     });
+    this.#reads = new RedisReads({
+      redis,
+      timeline: this.#timeline,
+      limits: this.limits,
+      remembered: this.#remembered,
+      onCount: options.onCount ?? (() => {}),
+    });
     if (this.limits.count === 0) return;
-    redis.prepare(SINCE);
     redis.watchWith(this.#timeline);
   }
 
@@ -150,34 +144,37 @@ export class RedisStreamsHistory implements History {
   async appendEach(sends: readonly Send[]): Promise<PromiseSettledResult<Appended>[]> {
     const run = () => {
       const keys = [this.#timeline.markKey ?? positionKey(sends[0]!.channel)];
-      const args = this.#message(NO_MESSAGE, {});
+      const args = [...this.#message(NO_MESSAGE, {}), newEpochs(sends.length)];
       for (const { channel, message, options } of sends) {
-        const { ttlMs, expectOnline, idempotency } = options;
+        const { idempotency } = options;
         keys.push(positionKey(channel), historyKey(channel));
         if (idempotency) keys.push(idempotencyKey(channel, idempotency.key));
-        args.push(channel, newEpoch(), message.head, message.tail, message.id);
-        args.push(
-          String(ttlMs ?? this.limits.ttlMs),
-          expectOnline ? "1" : "0",
-          idempotency?.fingerprint ?? "",
-          this.#remembered.of(channel),
-        );
+        args.push(channel, message.head, message.tail, this.#remembered.of(channel));
+        args.push(optionsOfEach(message.id, options, this.limits));
       }
       return this.#redis.evaluateEach(APPEND_EACH, keys, args);
     };
-    return await this.#settled(run, (i) => sends[i]!.channel);
+    return await this.#settled(
+      run,
+      (i) => sends[i]!.channel,
+      (reply, i) => typeof reply === "string" ? replyIn(reply, sends[i]!.message.id) : reply as AppendReply,
+    );
   }
 
-  /** Runs a script that answers for each of several appends. */
+  /**
+   * Runs a script that answers for each of several appends.
+   * @param read Of the nth answer.
+   */
   async #settled(
     run: () => Promise<unknown[]>,
     channelOf: (nth: number) => string,
+    read = (reply: unknown, _nth: number) => reply as AppendReply,
   ): Promise<PromiseSettledResult<Appended>[]> {
     const replies = await this.#onData(run) as unknown[];
     return replies.map((reply, i) => {
       try {
         if (reply instanceof Error) throw reply;
-        return { status: "fulfilled", value: this.#appended(channelOf(i), reply as AppendReply) };
+        return { status: "fulfilled", value: this.#appended(channelOf(i), read(reply, i)) };
       } catch (reason) {
         return { status: "rejected", reason };
       }
@@ -278,49 +275,11 @@ export class RedisStreamsHistory implements History {
     await this.#redis.evaluate(RELEASE, [claimKey(prefix, key)], [fingerprint, String(CLAIM_TTL_MS)]);
   }
 
-  since(channel: string, after: number | undefined, limit: number, options?: SinceOptions): Promise<Page> {
-    const read = () => this.#read(channel, after, limit, options);
-    // Without a number it brings no message.
-    return after === undefined ? read() : this.#reads.run(read);
+  since(...args: Parameters<History["since"]>): Promise<Page> {
+    return this.#reads.since(...args);
   }
 
   onSetBack(listener: () => void): void {
     this.#timeline.onNew(listener);
-  }
-
-  async #read(
-    channel: string,
-    after: number | undefined,
-    limit: number,
-    { proof = false, peek = false }: SinceOptions = {},
-  ): Promise<Page> {
-    const reply = await this.#redis.evaluate(SINCE, [positionKey(channel), historyKey(channel)], [
-      after === undefined ? "" : String(after),
-      String(limit),
-      String(COUNTER_TTL_MS),
-      this.#timeline.name,
-      newEpoch(),
-      proof ? "1" : "0",
-      peek ? "1" : "0",
-      channel,
-      String(this.limits.count),
-      this.#remembered.thoroughly(channel),
-      ...this.#elsewhere(channel),
-    ]);
-    const [epoch, former, last, upTo, lastTag, afterTag, reached, ...messages] = reply as SinceReply;
-    if (after !== undefined) this.#onCount(channel, Number(reached));
-    const items = [];
-    for (let i = 0; i < messages.length; i += 2) {
-      items.push({ seq: Number(messages[i]), envelope: messages[i + 1]! });
-    }
-    return {
-      epoch,
-      previousEpochs: former.split(",").flatMap((position) => parsePosition(position) ?? []),
-      last: Number(last),
-      items,
-      upTo: Number(upTo),
-      lastTag,
-      afterTag,
-    };
   }
 }

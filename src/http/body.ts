@@ -17,6 +17,8 @@ export class BodyBrokenError extends RequestFault {
 export interface BodyLimits {
   /** In bytes. */
   readonly maxBytes: number;
+  /** Which setting says so; none where it can't be raised. */
+  readonly setting?: string;
   /** From the head of the request to the end of its body. */
   readonly deadlines: Deadlines;
 }
@@ -30,15 +32,15 @@ const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * @throws {RequestFault} as soon as that is known.
  */
 function readBody(request: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
-  const { maxBytes, deadlines } = limits;
+  const { deadlines } = limits;
   const { headers } = request;
   const length = headers.get("content-length");
   assertPlain("content", headers.get("content-encoding"), "identity");
   // Where a length is given, there is none. The server takes every coding that ends in chunks, and decodes no other.
   if (length === null) assertPlain("transfer", headers.get("transfer-encoding"), "chunked");
-  if (Number(length) > maxBytes) throw tooLarge(maxBytes);
+  if (Number(length) > limits.maxBytes) throw tooLarge(limits, `it has ${Number(length)}`);
   // A body of known length is read in one go; hyper holds the sender to the length it gave.
-  const reading = length !== null ? request.bytes() : readChunks(request, maxBytes);
+  const reading = length !== null ? request.bytes() : readChunks(request, limits);
   return deadlines.within(reading, {
     late: () => {
       const text = `The body must come within ${deadlines.limitMs / 1_000} s: it was not complete by then`;
@@ -63,8 +65,10 @@ export function tooSlow({ limitMs }: Deadlines): RequestFault {
 /** What is still to come of the body must not be taken for the next request. */
 const CLOSE = { connection: "close" };
 
-function tooLarge(maxBytes: number): RequestFault {
-  return new RequestFault("too_large", `The body must have at most ${maxBytes} bytes`);
+/** @param size What is known of its size. */
+function tooLarge({ maxBytes, setting }: BodyLimits, size: string): RequestFault {
+  const remedy = setting === undefined ? "send less at one time" : `send less, or raise ${setting}`;
+  return new RequestFault("too_large", `The body must have at most ${maxBytes} bytes: ${size}; ${remedy}`);
 }
 
 /** @throws {RequestFault} when the body is encoded in another way than as it is. */
@@ -84,13 +88,13 @@ function assertPlain(what: "content" | "transfer", encoding: string | null, plai
   );
 }
 
-async function readChunks({ body }: Request, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+async function readChunks({ body }: Request, limits: BodyLimits): Promise<Uint8Array<ArrayBuffer>> {
   if (body === null) return new Uint8Array();
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of body) {
     size += chunk.length;
-    if (size > maxBytes) throw tooLarge(maxBytes);
+    if (size > limits.maxBytes) throw tooLarge(limits, "it has more");
     chunks.push(chunk);
   }
   return Buffer.concat(chunks, size);

@@ -12,15 +12,27 @@ const STRIDE = 16_384;
 /** How long a slice is, in milliseconds. */
 const SLICE_MS = 8;
 
+/** Of many small pieces the clock is looked at once for so many characters: as long as these take no longer than a slice. */
+const SMALL_PIECES = 4_096;
+
 /** Lets others be served between pieces of a long piece of work. */
 export class Slices {
   #startMs = performance.now();
+  #characters = 0;
 
   /** To be awaited between two pieces; resolves at once while the slice lasts. */
   async next(): Promise<void> {
     if (performance.now() - this.#startMs < SLICE_MS) return;
     await new Promise((resolve) => setTimeout(resolve, 0));
     this.#startMs = performance.now();
+  }
+
+  /** The same after a piece of so many characters; undefined, which needs no turn, where it is too small to matter. */
+  after(characters: number): Promise<void> | undefined {
+    this.#characters += characters;
+    if (this.#characters < SMALL_PIECES) return undefined;
+    this.#characters = 0;
+    return this.next();
   }
 }
 

@@ -74,7 +74,7 @@ class OpenLine {
     if (size > this.#maxBytes) {
       return new RequestFault(
         "too_large",
-        `The line must have at most ${this.#maxBytes} bytes: it has ${size}`,
+        `The line must have at most ${this.#maxBytes} bytes: it has ${size}; send less in one`,
       );
     }
     try {

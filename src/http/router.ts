@@ -44,10 +44,20 @@ export interface Router {
 export function createRouter(options: RouterOptions): Router {
   const { publisher, auth, log, showMetrics } = options;
   const deadlines = new Deadlines(options.bodyTimeoutS * 1_000);
-  const single: BodyLimits = { maxBytes: options.maxBodyBytes, deadlines };
-  const small: BodyLimits = { ...single, maxBytes: Math.min(MAX_SMALL_BYTES, single.maxBytes) };
-  const bulk: BodyLimits = { ...single, maxBytes: MAX_BULK_BYTES };
-  const frame: BodyLimits = { ...single, maxBytes: options.maxFrameBytes };
+  const single: BodyLimits = {
+    maxBytes: options.maxBodyBytes,
+    setting: "USERWIRE_MAX_BODY_BYTES",
+    deadlines,
+  };
+  const small: BodyLimits = single.maxBytes < MAX_SMALL_BYTES
+    ? single
+    : { maxBytes: MAX_SMALL_BYTES, deadlines };
+  const bulk: BodyLimits = { maxBytes: MAX_BULK_BYTES, deadlines };
+  const frame: BodyLimits = {
+    maxBytes: options.maxFrameBytes,
+    setting: "USERWIRE_MAX_FRAME_BYTES",
+    deadlines,
+  };
   const api: Api = { ...options, bodies: { single, small, bulk, frame }, lines: new LineCalls() };
 
   // As sends are read: what a proxy has let in by its path is not another path here. Hono's own reading decodes first, for

@@ -74,6 +74,11 @@ export function seqFields(seq: number, tag: string): string {
   return `${SEQ_FIELD}${seq}${TAG_FIELD}${tag}",`;
 }
 
+/** The envelope of the two halves that `formatEnvelope` writes. */
+export function withSeq({ head, tail }: { head: string; tail: string }, seq: number, tag: string): string {
+  return head + seqFields(seq, tag) + tail;
+}
+
 /** Writes the envelope in two halves, between which the history puts `seqFields`: only there is the number known. */
 export function formatEnvelope(payload: Payload, options: EnvelopeOptions): { head: string; tail: string } {
   const { id, ts, receipt, ttlMs, group, traceparent } = options;

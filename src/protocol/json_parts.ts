@@ -50,7 +50,8 @@ export function* membersOf(json: string): Iterable<[name: string, value: string]
     }
     const end = endOfString(part, 0);
     const colon = part.indexOf(":", end);
-    yield [JSON.parse(part.slice(0, end)), part.slice(colon + 1).trim()];
+    const name = part.slice(1, end - 1);
+    yield [name.includes("\\") ? JSON.parse(`"${name}"`) : name, part.slice(colon + 1).trim()];
   }
 }
 

@@ -7,16 +7,12 @@ import type { Broker } from "../broker/broker.ts";
 import type { Appended, AppendOptions, History, OutgoingMessage, Send } from "../history/history.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
-import { resultOf, type SendResult } from "./send.ts";
+import { PORTION_BYTES, PORTION_SENDS, resultOf, type SendResult } from "./send.ts";
 
 /** A send that goes out with others. */
 interface Waiting extends Send {
   resolve(result: PromiseSettledResult<SendResult>): void;
 }
-
-/** Redis does nothing else while it takes so many, for a millisecond or two. */
-const MAX_EACH = 50;
-const MAX_EACH_BYTES = 128 * 1024;
 
 export class Appender {
   readonly #broker: Broker;
@@ -56,20 +52,20 @@ export class Appender {
    * One of many messages that come close together: those of one turn of the event loop go to the history at once, which
    * takes a part of what each would cost alone. It never rejects: each promise less is felt where there are thousands.
    */
-  async #appendAmongMany(
+  appendAmongMany(
     channel: string,
     message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>> {
     if (!this.#history.appendEach) {
-      return (await Promise.allSettled([this.append(channel, message, options)]))[0];
+      return Promise.allSettled([this.append(channel, message, options)]).then(([result]) => result);
     }
     const { promise, resolve } = Promise.withResolvers<PromiseSettledResult<SendResult>>();
     if (this.#waiting.length === 0) setImmediate(() => void this.#flush());
     this.#waiting.push({ channel, message, options, resolve });
     this.#waitingBytes += message.head.length + message.tail.length;
-    if (this.#waiting.length >= MAX_EACH || this.#waitingBytes >= MAX_EACH_BYTES) void this.#flush();
-    return await promise;
+    if (this.#waiting.length >= PORTION_SENDS || this.#waitingBytes >= PORTION_BYTES) void this.#flush();
+    return promise;
   }
 
   /** Sends what waits. Each of them is told what became of it. */
@@ -95,7 +91,7 @@ export class Appender {
     message: OutgoingMessage,
     options: AppendOptions,
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    if (channels.length === 1) return [await this.#appendAmongMany(channels[0]!, message, options)];
+    if (channels.length === 1) return [await this.appendAmongMany(channels[0]!, message, options)];
     // What came before it in the same line goes first.
     void this.#flush();
     const reasons = channels.map((channel) => this.#broker.unavailable(channel));

@@ -21,6 +21,7 @@ import { GroupBook, NO_GROUPS } from "./groups.ts";
 import { assertUsable, type PublisherOptions } from "./options.ts";
 import { payloadFrom, type Sendable } from "./payload.ts";
 import {
+  appendOptionsOf,
   checkedId,
   checkedSend,
   type ManySendOptions,
@@ -147,9 +148,14 @@ export class Publisher extends Users implements AsyncDisposable {
     message: Sendable,
     options: ManySendOptions & { line?: Line } = {},
   ): Promise<PromiseSettledResult<SendResult>[]> {
-    const { id, line = this.line(), traceparent, ...appendOptions } = options;
-    const outgoing = outgoingMessage(payloadFrom(message), checkedId(id), { traceparent });
+    const { line = this.line(), traceparent } = options;
+    const appendOptions = appendOptionsOf(options);
+    const outgoing = outgoingMessage(payloadFrom(message), checkedId(options.id), { traceparent });
     const bytes = outgoing.head.length + outgoing.tail.length;
+    if (usernames.length === 1) {
+      const channel = this.channel(usernames[0]!);
+      return [await line.run(() => this.#appender.appendAmongMany(channel, outgoing, appendOptions), bytes)];
+    }
     const size = Math.max(1, Math.min(PORTION_SENDS, Math.floor(PORTION_BYTES / bytes)));
     const channels = usernames.map((username) => this.channel(username));
     const sending: Promise<PromiseSettledResult<SendResult>[]>[] = [];
@@ -158,7 +164,7 @@ export class Publisher extends Users implements AsyncDisposable {
       const send = () => this.#appender.appendToAll(portion, outgoing, appendOptions);
       sending.push(line.run(send, portion.length * bytes, portion.length));
     }
-    return sending.length === 1 ? await sending[0]! : (await Promise.all(sending)).flat();
+    return (await Promise.all(sending)).flat();
   }
 
   /**

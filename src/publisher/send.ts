@@ -61,13 +61,23 @@ export type SendResult = Count & {
   repeated?: true;
 };
 
-/** Users and bytes of one portion of a message to many: Redis does nothing else meanwhile, for some milliseconds. */
+/** Sends and bytes of one portion of many: Redis does nothing else meanwhile, for a millisecond or two. */
 export const PORTION_SENDS = 100;
 export const PORTION_BYTES = 128 * 1024;
 
 /** Of nearly every send. */
 const PLAIN: AppendOptions = {};
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,128}$/;
+
+/** What the history has to know of it. */
+export function appendOptionsOf({ ttlMs, expectOnline, idempotency }: AppendOptions): AppendOptions {
+  if (ttlMs === undefined && !expectOnline && !idempotency) return PLAIN;
+  return {
+    ...(ttlMs !== undefined && { ttlMs }),
+    ...(expectOnline && { expectOnline }),
+    ...(idempotency && { idempotency }),
+  };
+}
 
 /** Returns the id of a message. @throws {InvalidMessageError} when it is none. */
 export function checkedId(id: string | undefined): string {

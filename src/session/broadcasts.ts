@@ -23,6 +23,7 @@ import { broadcastChannelOf } from "../protocol/username.ts";
 import type { Receipts } from "../publisher/receipts.ts";
 import type { BroadcastPlace } from "./broadcast_reader.ts";
 import { type BroadcastMessage, BroadcastRing } from "./broadcast_ring.ts";
+import { BroadcastSenders } from "./broadcast_senders.ts";
 import { holds, placeIn } from "./place.ts";
 import type { Registry } from "./registry.ts";
 import { Replay, type ReplayOutput } from "./replay.ts";
@@ -44,8 +45,6 @@ export interface BroadcastsParts {
   onForeign(channel: string): void;
 }
 
-/** Senders who counted this node and whose message is not handed out yet; one that never is must not fill the memory. */
-const MAX_COUNTED = 1_000;
 /** Messages that the ring keeps at most, and their bytes. */
 const MAX_ENTRIES = 100;
 const MAX_BYTES = 8 * 1024 * 1024;
@@ -75,10 +74,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   #isServing = false;
   /** All connections have been given what is before this index. */
   #served = 0;
-  /** Receipts of what came on the channel: there the node was counted, however the message then comes to be handed out. */
-  readonly #counted = new Set<string>();
-  /** Messages whose senders are still to be told, and their indexes. */
-  #due: { index: number; message: BroadcastMessage }[] = [];
+  readonly #senders: BroadcastSenders;
 
   /** @param parts Stay the caller's to close. */
   constructor(parts: BroadcastsParts) {
@@ -86,6 +82,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
     const { count, ttlMs } = history.limits;
     this.#parts = parts;
     this.channel = broadcastChannelOf(channelPrefix);
+    this.#senders = new BroadcastSenders(parts);
     this.#entries = Math.min(MAX_ENTRIES, maxReplay, count || Infinity);
     this.ring = new BroadcastRing({ entries: this.#entries, bytes: MAX_BYTES, ttlMs });
     if (count === 0) return;
@@ -152,7 +149,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
     if (typeof payload === "string" && isEnvelope(payload)) {
       // Nobody gives such orders here.
       if (isOrder(payload)) return;
-      this.#count(receiptOf(payload));
+      this.#senders.count(receiptOf(payload));
       const seq = seqOf(payload);
       if (seq > 0 && this.#replay) return this.#replay.live(seq, payload, byteLength);
     }
@@ -197,20 +194,12 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   // ------------------------------------------------------------------------------------------------------
   // To the connections
 
-  #count(receipt: string | undefined): void {
-    if (receipt === undefined) return;
-    if (this.#counted.size >= MAX_COUNTED) this.#counted.delete(this.#counted.values().next().value!);
-    this.#counted.add(receipt);
-  }
-
   #handOut(message: BroadcastMessage): void {
     this.#silentTicks = 0;
     this.#parts.metrics.broadcasts++;
-    const { receipt, source } = message;
     // One for all connections of this node.
-    this.#parts.spans?.delivered(source, { "userwire.broadcast": true });
-    const isCounted = receipt !== undefined && this.#counted.delete(receipt);
-    if (isCounted) this.#due.push({ index: this.ring.end - 1, message });
+    this.#parts.spans?.delivered(message.source, { "userwire.broadcast": true });
+    this.#senders.handedOut(this.ring.end - 1, message);
     void this.#serve();
   }
 
@@ -224,20 +213,9 @@ export class Broadcasts implements Subscriber, ReplayOutput {
       const end = this.ring.end;
       await registry.hear(onError);
       this.#served = end;
-      this.#report();
+      this.#senders.tell(end);
     }
     this.#isServing = false;
-  }
-
-  /** Tells those senders whose message every connection has been given. */
-  #report(): void {
-    while (this.#due.length > 0 && this.#due[0]!.index < this.#served) {
-      const { receipt, handed } = this.#due.shift()!.message;
-      // A sender that is not told says that a node did not answer.
-      this.#parts.receipts.report(receipt!, handed).catch((error: unknown) => {
-        this.#parts.log.warn("number of sockets not reported to the sender", { reason: messageOf(error) });
-      });
-    }
   }
 
   // ------------------------------------------------------------------------------------------------------

@@ -445,7 +445,7 @@ export function historyContract(
       const { history } = t;
       const [alice, bob] = [`${t.channel}-1`, `${t.channel}-2`];
       const heard = await t.subscribe(alice);
-      const idempotency = { key: "k", fingerprint: "f" };
+      const idempotency = { key: "k", fingerprint: "of any\ntext" };
       const sends = [
         { channel: alice, message: outgoing("1"), options: {} },
         { channel: bob, message: outgoing("2"), options: { expectOnline: true } },
@@ -466,6 +466,8 @@ export function historyContract(
         ...["appended", "offline", "appended", "conflict", "repeated", "appended"],
       ]);
       assertEquals(results[4], { ...results[2], outcome: "repeated" } as Appended);
+      const told = results.flatMap((one) => one.outcome === "appended" ? [[one.id, one.reached]] : []);
+      assertEquals(told, [0, 2, 5].map((i) => [sends[i]!.message.id, i === 5 ? 0 : 1]));
       await heard.received(2);
       assertEquals(heard.payloads.map((payload) => payloadOf(payload as string)), ["1", "3"]);
       const kept = [textsOf(await history.since(alice, 0, 10)), textsOf(await history.since(bob, 0, 10))];

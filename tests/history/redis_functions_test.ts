@@ -177,6 +177,40 @@ redisTest("The function writes the envelope that a node writes, and answers as d
   assertEquals(await redis.cli("FCALL_RO", "userwire_version", 0), "1 0.1.0 100 300000 65536");
 });
 
+redisTest(
+  "What the function names is named once, also when it is loaded anew; and every history is cut",
+  async () => {
+    await using redis = await RedisServer.start();
+    using caller = await RedisCommands.connect({ port: redis.port });
+    const users = Array.from({ length: 8 }, (_, i) => `user-${i}`);
+    const ids = new Set<string>(), epochs = new Set<string>(), tags = new Set<string>();
+    const [messages, loads] = [100, 2];
+    for (let n = 0; n < loads; n++) {
+      await load(redis, { count: 5 });
+      for (let i = 0; i < messages * users.length; i++) {
+        const call = ["FCALL", "userwire_send", 1, `userwire:{${users[i % users.length]}}`, "1"] as const;
+        const [, , epoch, id] = await caller.command(...call) as Sent;
+        ids.add(id);
+        epochs.add(epoch);
+      }
+    }
+    assertEquals([ids.size, epochs.size], [loads * messages * users.length, users.length]);
+    for (const user of users) {
+      const entries = await redis.cli("XRANGE", `userwire:{${user}}:inbox`, "-", "+") as [string, string[]][];
+      // Of 200, with some 25 in each part of the stream: which ones cut it is by chance, whichever user's turn it is.
+      assert(entries.length < 120, `${entries.length} messages of ${user} are kept`);
+      for (const [, [, envelope]] of entries) {
+        const [, epoch, own] = /"tag":"([\w-]{4})([\w-]{4})"/.exec(envelope!)!;
+        assert(epochs.values().some((name) => name.startsWith(epoch!)));
+        tags.add(own!);
+      }
+      assert(entries.length >= 5);
+    }
+    // Of 2^24: two may be the same.
+    assert(tags.size > 0.9 * users.length * 5);
+  },
+);
+
 redisTest("The function refuses what is wrong, says why, and has done nothing then", async () => {
   await using redis = await RedisServer.start();
   await load(redis, { maxBytes: 100 });

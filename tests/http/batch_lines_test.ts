@@ -51,12 +51,12 @@ Deno.test("A batch of lines is sent in order, and has one result a line in the s
       501: [
         `{"to":"alice","data":"${"x".repeat(2_000_000)}"}`,
         "too_large",
-        /at most 1048576 bytes: it has 20000\d\d/,
+        /at most 1048576 bytes: it has 20000\d\d; send less/,
       ],
       502: [
         `{"to":"alice","data":"${"x".repeat(70_000)}"}`,
         "too_large",
-        /line\.data: .*at most 65536 bytes/,
+        /line\.data: .*at most 65536 bytes: it has 70002; .*USERWIRE_MAX_BODY_BYTES/,
       ],
       503: ['{"to":"a b","data":1}', "invalid_username", /line\.to: .*white space/],
       504: ['{"to":"alice"}', "invalid_request", /line\.data: is missing/],

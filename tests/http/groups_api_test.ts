@@ -241,6 +241,17 @@ Deno.test("A group refuses what can't be, and says what and why", async (t) => {
     await refused(413, /may have 3: nothing was changed/, "PUT", "/v1/groups/team", { users: names(10_001) });
     await call(service, "PUT", "/v1/groups/team", { users: names(3) });
     await refused(413, /would have 4/, "PUT", "/v1/groups/team/users/late");
+    const long = "x".repeat(70_000);
+    await refused(
+      413,
+      /65536 bytes: it has 70002; .*_MAX_BODY_BYTES/,
+      "POST",
+      "/v1/groups/team/messages",
+      long,
+    );
+    await refused(413, /4194304 bytes: it has \d+; send less/, "PUT", "/v1/groups/team", {
+      users: [long.repeat(60)],
+    });
     await refused(413, /counted once for each user/, "POST", "/v1/groups/team/messages", "x".repeat(300));
     assertEquals((await call(service, "GET", "/v1/groups/team")).body.users, 3);
   });

@@ -1,7 +1,6 @@
 /** The last step of a delivery, to a transport that takes what the test says. */
 import { assertEquals } from "@std/assert";
-import { withSeq } from "../../src/history/history.ts";
-import { formatEnvelope } from "../../src/protocol/envelope.ts";
+import { formatEnvelope, withSeq } from "../../src/protocol/envelope.ts";
 import type { SessionContext } from "../../src/session/context.ts";
 import { Output } from "../../src/session/output.ts";
 import type { Transport } from "../../src/session/transport.ts";
@@ -35,7 +34,7 @@ class Stage {
 
 function envelope(seq: number, receipt?: string): string {
   const options = { id: "a", ts: 1, receipt };
-  return withSeq({ id: "a", ...formatEnvelope({ kind: "json", text: "é" }, options) }, seq, "abcdefgh");
+  return withSeq(formatEnvelope({ kind: "json", text: "é" }, options), seq, "abcdefgh");
 }
 
 Deno.test("What is delivered counts, with the bytes of its envelope; what the client does not take does not", () => {

@@ -5,7 +5,7 @@
 import { Buffer } from "node:buffer";
 import { z } from "@hono/zod-openapi";
 import { membersOf, partsOf } from "../../protocol/json_parts.ts";
-import { Slices } from "../json_text.ts";
+import { Slices, SMALL_JSON } from "../json_text.ts";
 import { CheckedJson } from "../../publisher/payload.ts";
 import type { Payload } from "../../protocol/envelope.ts";
 import type { Publisher } from "../../publisher/publisher.ts";
@@ -70,12 +70,14 @@ export async function readBatch(
   const items: Item[] = [];
   let recipients = 0;
   for (const json of await itemsOf(body, slices)) {
-    await slices.next();
+    const turn = json === undefined ? slices.next() : slices.after(json.length);
+    if (turn) await turn;
     if (json === undefined) continue;
     if (items.length === MAX_BATCH_ITEMS) {
       throw new RequestFault("invalid_request", `items: must have at most ${MAX_BATCH_ITEMS} items`);
     }
-    const item = await readItem(json, `items[${items.length}]`, { ...options, publisher, slices });
+    const read = readItem(json, `items[${items.length}]`, { ...options, publisher, slices });
+    const item = read instanceof Promise ? await read : read;
     recipients += item.users.length;
     items.push(item);
   }
@@ -121,38 +123,85 @@ async function itemsOf(body: string, slices: Slices): Promise<Iterable<string | 
   return partsOf(items);
 }
 
+interface ItemOptions {
+  readonly maxDataBytes: number;
+  readonly publisher: Publisher;
+  readonly slices: Slices;
+}
+
 /**
- * Reads one item.
+ * Reads one item: at once, unless it is large.
  * @param json Is known to be JSON.
  * @param at Where it stands, for faults; "" where that is said otherwise.
  * @throws {RequestFault}
  */
-export async function readItem(
-  json: string,
-  at: string,
-  options: { maxDataBytes: number; publisher: Publisher; slices: Slices },
-): Promise<Item> {
-  const { maxDataBytes, publisher, slices } = options;
+export function readItem(json: string, at: string, options: ItemOptions): Item | Promise<Item> {
   if (!json.startsWith("{")) throw new RequestFault("invalid_request", `${at}: must be an object`);
-  const fields: Record<string, unknown> = Object.create(null);
-  let data: string | undefined;
-  let members = 0;
+  if (json.length > SMALL_JSON) return readLargeItem(json, at, options);
+  const fields = new Fields(at);
   for (const member of membersOf(json)) {
-    if (member === undefined) {
-      await slices.next();
-      continue;
+    if (member) fields.add(member, (list) => [...partsOf(list)].map((part) => readShort(part!)));
+  }
+  return itemOf(fields, at, options);
+}
+
+async function readLargeItem(json: string, at: string, options: ItemOptions): Promise<Item> {
+  const { slices } = options;
+  const fields = new Fields(at);
+  for (const member of membersOf(json)) {
+    if (member) fields.add(member, () => undefined);
+    if (member?.[0] === "to" && member[1].startsWith("[")) fields.to = await recipientsIn(member[1], slices);
+    await slices.next();
+  }
+  return itemOf(fields, at, options);
+}
+
+/** The fields of an item; of the payload only that it is there. */
+class Fields {
+  readonly #at: string;
+  #members = 0;
+  to: unknown;
+  /** As it stands in the text. */
+  data: string | undefined;
+  others: Record<string, unknown> | undefined;
+
+  constructor(at: string) {
+    this.#at = at;
+  }
+
+  /** @param listOf Reads a list of recipients. */
+  add([name, value]: [name: string, value: string], listOf: (json: string) => unknown): void {
+    if (++this.#members > MAX_MEMBERS) {
+      throw new RequestFault("invalid_request", `${this.#at}: has too many fields`);
     }
-    const [name, value] = member;
-    if (++members > MAX_MEMBERS) throw new RequestFault("invalid_request", `${at}: has too many fields`);
-    if (name === "data") data = value;
-    fields[name.slice(0, MAX_SHORT)] = await readField(name, value, slices);
+    if (name === "data") this.data = value;
+    else if (name === "to") this.to = value.startsWith("[") ? listOf(value) : readShort(value);
+    else {(this.others ??= Object.create(null) as Record<string, unknown>)[name.slice(0, MAX_SHORT)] =
+        readField(name, value);}
   }
-  const checked = check(BatchItem, { ...fields });
-  if ("fault" in checked) {
+
+  /** @throws {RequestFault} */
+  checked(): z.infer<typeof BatchItem> {
+    const { to, data, others } = this;
+    // Most have these two alone, of which nothing more is asked.
+    if (typeof to === "string" && data !== undefined && !others) return { to };
+    const checked = check(BatchItem, {
+      ...others,
+      ...(to !== undefined && { to }),
+      ...(data !== undefined && { data: true }),
+    });
+    if ("value" in checked) return checked.value;
     const { fault } = checked;
-    throw new RequestFault("invalid_request", `${at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`);
+    throw new RequestFault(
+      "invalid_request",
+      `${this.#at}${/^[\w.[\]]+: /.test(fault) ? "." : ": "}${fault}`,
+    );
   }
-  const { to, text, base64, id = crypto.randomUUID(), ttl, expect } = checked.value;
+}
+
+/** @throws {RequestFault} */
+function itemOf(fields: Fields, at: string, { maxDataBytes, publisher }: ItemOptions): Item {
+  const { to, text, base64, id = crypto.randomUUID(), ttl, expect } = fields.checked();
   // A user named twice gets the message once.
   const users = typeof to === "string" ? [to] : [...new Set(to)];
   for (const user of users) {
@@ -162,10 +211,16 @@ export async function readItem(
       throw new RequestFault("invalid_username", `${at}.to: ${(error as Error).message}`);
     }
   }
-  const [field, payload] = payloadIn({ data, text, base64 }, at);
-  const bytes = bytesOf(payload);
-  if (bytes > maxDataBytes) {
-    throw new RequestFault("too_large", `${at}.${field}: a payload must have at most ${maxDataBytes} bytes`);
+  const [field, payload] = payloadIn({ data: fields.data, text, base64 }, at);
+  const isLarge = payload.kind === "binary" || 3 * payload.text.length > maxDataBytes;
+  if (isLarge && bytesOf(payload) > maxDataBytes) {
+    throw new RequestFault(
+      "too_large",
+      `${at}.${field}: a payload must have at most ${maxDataBytes} bytes: it has ${
+        bytesOf(payload)
+      }; send less, or ` +
+        "raise USERWIRE_MAX_BODY_BYTES",
+    );
   }
   return {
     users,
@@ -178,18 +233,9 @@ export async function readItem(
 }
 
 /** The value of a field, built only where that is little work; else something that the check refuses. */
-function readField(name: string, json: string, slices: Slices): unknown {
-  switch (name) {
-    case "data":
-      return true;
-    case "to":
-      return json.startsWith("[") ? recipientsIn(json, slices) : readShort(json);
-    case "text":
-    case "base64":
-      return json.startsWith('"') ? JSON.parse(json) : null;
-    default:
-      return readShort(json);
-  }
+function readField(name: string, json: string): unknown {
+  if (name === "text" || name === "base64") return json.startsWith('"') ? JSON.parse(json) : null;
+  return readShort(json);
 }
 
 function readShort(json: string): unknown {

@@ -12,10 +12,12 @@ import type { Deadlines } from "../../async/deadlines.ts";
 import { assertMayAddress, type Caller } from "../../auth/auth.ts";
 import { InvalidMessageError, messageOf } from "../../protocol/errors.ts";
 import type { Line as SendLine } from "../../async/turns.ts";
-import { isJsonInSlices, Slices } from "../json_text.ts";
+import { isJson } from "../../protocol/json.ts";
+import type { ManySendOptions } from "../../publisher/send.ts";
+import { isJsonInSlices, Slices, SMALL_JSON } from "../json_text.ts";
 import { type Line, linesOf } from "../lines.ts";
 import { EFFECT_ON_FAILURE, problem, problemOf, RequestFault } from "../problem.ts";
-import { readItem } from "./batch_items.ts";
+import { type Item, readItem } from "./batch_items.ts";
 import { resultOf } from "./batch_result.ts";
 import type { Api } from "./call.ts";
 import { traceparentOf } from "./shapes.ts";
@@ -80,6 +82,9 @@ interface Pending {
   text?: string;
 }
 
+type Begun = { readonly result: Promise<unknown> };
+const NO_JSON = "The line is not JSON";
+
 class LineCall {
   readonly results: ReadableStream<Uint8Array>;
   readonly #api: Api;
@@ -91,6 +96,7 @@ class LineCall {
   readonly #leaving = new AbortController();
   readonly #line: SendLine;
   readonly #slices = new Slices();
+  readonly #itemOptions: Parameters<typeof readItem>[2];
   readonly #pending: Pending[] = [];
   readonly #encoder = new TextEncoder();
   #pendingBytes = 0;
@@ -111,7 +117,9 @@ class LineCall {
     this.#trace = trace;
     this.#deadlines = api.bodies.bulk.deadlines;
     this.#limits = limits;
-    this.#line = api.publisher.line();
+    const { publisher, maxBodyBytes: maxDataBytes } = api;
+    this.#line = publisher.line();
+    this.#itemOptions = { maxDataBytes, publisher, slices: this.#slices };
     this.results = new ReadableStream({
       start: (controller) => void (this.#controller = controller),
       pull: () => this.#onTaken(),
@@ -160,9 +168,10 @@ class LineCall {
         await this.#first();
       }
       if (this.#controller.desiredSize! < 1) await this.#taken(1);
-      const { result } = await this.#begin(line);
-      this.#add(bytes, result);
-      await this.#slices.next();
+      const begun = this.#begin(line);
+      this.#add(bytes, begun instanceof Promise ? (await begun).result : begun.result);
+      const turn = this.#slices.after(bytes);
+      if (turn) await turn;
     }
     return true;
   }
@@ -191,42 +200,55 @@ class LineCall {
     this.#pendingBytes += bytes;
   }
 
-  /** Checks and sends one item. Resolves when it is on its way, with what becomes of it, which never rejects. */
-  async #begin(line: Line): Promise<{ result: Promise<unknown> }> {
-    const { publisher, maxBodyBytes, maxFanoutBytes } = this.#api;
+  /**
+   * Checks and sends one item: at once, unless it is large. When it is on its way there is a result, which says what becomes
+   * of it, and never rejects.
+   */
+  #begin(line: Line): Begun | Promise<Begun> {
     try {
       if (line instanceof Error) throw line;
       const json = line.trim();
-      if (!await isJsonInSlices(json)) throw new InvalidMessageError("The line is not JSON");
-      const options = { maxDataBytes: maxBodyBytes, publisher, slices: this.#slices };
-      const item = await readItem(json, "line", options);
-      assertMayAddress(this.#caller, item.users);
-      if (item.users.length * json.length > maxFanoutBytes) {
-        throw new RequestFault(
-          "too_large",
-          `A line may send at most ${maxFanoutBytes} bytes to all its users together`,
-        );
-      }
-      const { users, payload, id, ttlMs, expectOnline } = item;
-      const sending = publisher.sendToAll(users, payload, {
-        id,
-        line: this.#line,
-        ...this.#trace,
-        ...(ttlMs !== undefined && { ttlMs }),
-        ...(expectOnline && { expectOnline }),
-        ...(this.#key !== null && {
-          idempotency: {
-            // As that of a batch, so that the same key for both is found out.
-            key: `call ${this.#caller.name} ${this.#key} ${this.#number - 1}`,
-            fingerprint: createHash("sha256").update(json).digest("base64url"),
-          },
-        }),
-      });
-      const result = sending.then((outcomes) => resultOf(item, outcomes, publisher.counted));
-      return { result: result.catch((error: Error) => this.#failed(error)) };
+      if (json.length > SMALL_JSON) return this.#beginLarge(json);
+      if (!isJson(json)) throw new InvalidMessageError(NO_JSON);
+      return this.#send(readItem(json, "line", this.#itemOptions) as Item, json);
     } catch (error) {
       return { result: Promise.resolve(this.#failed(error as Error)) };
     }
+  }
+
+  async #beginLarge(json: string): Promise<Begun> {
+    try {
+      if (!await isJsonInSlices(json)) throw new InvalidMessageError(NO_JSON);
+      return this.#send(await readItem(json, "line", this.#itemOptions), json);
+    } catch (error) {
+      return { result: Promise.resolve(this.#failed(error as Error)) };
+    }
+  }
+
+  #send(item: Item, json: string): Begun {
+    const { publisher, maxFanoutBytes } = this.#api;
+    const { users, payload, id, ttlMs, expectOnline } = item;
+    assertMayAddress(this.#caller, users);
+    if (users.length * json.length > maxFanoutBytes) {
+      const size = `this one has ${users.length * json.length}`;
+      const limit =
+        `A line may send at most ${maxFanoutBytes} bytes, counted once for each of its users: ${size}. Name `;
+      throw new RequestFault("too_large", `${limit}fewer, or raise USERWIRE_MAX_FANOUT_BYTES`);
+    }
+    const options: ManySendOptions & { line: SendLine } = { id, line: this.#line };
+    if (this.#trace.traceparent !== undefined) options.traceparent = this.#trace.traceparent;
+    if (ttlMs !== undefined) options.ttlMs = ttlMs;
+    if (expectOnline) options.expectOnline = true;
+    if (this.#key !== null) {
+      options.idempotency = {
+        // As that of a batch, so that the same key for both is found out.
+        key: `call ${this.#caller.name} ${this.#key} ${this.#number - 1}`,
+        fingerprint: createHash("sha256").update(json).digest("base64url"),
+      };
+    }
+    const sending = publisher.sendToAll(users, payload, options);
+    const result = sending.then((outcomes) => resultOf(item, outcomes, publisher.counted));
+    return { result: result.catch((error: Error) => this.#failed(error)) };
   }
 
   /** Resolves when the first of those under way is done. */
