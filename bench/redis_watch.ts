@@ -22,22 +22,24 @@ export class RedisWatch implements Disposable {
     }, 0);
   }
 
-  /** Channels with a subscriber; on a cluster those of sharded pub/sub. */
+  /**
+   * Channels with a subscriber; on a cluster those of sharded pub/sub. Not those of nodes themselves, which have them at some
+   * time after their start.
+   */
   async channels(): Promise<number> {
-    return await this.info("stats", "pubsub_channels") + await this.info("stats", "pubsubshard_channels");
+    const all = await this.info("stats", "pubsub_channels") +
+      await this.info("stats", "pubsubshard_channels");
+    return all - sum(await this.#named("userwire-node"));
   }
 
-  /** Connections to Redis, those of this, of other nodes and of replicas not counted. */
+  /** Connections for the subscriptions of sockets. */
   async clients(): Promise<number> {
-    return (await this.clientsEach()).reduce((sum, count) => sum + count, 0);
+    return sum(await this.clientsEach());
   }
 
   /** The same of each one, in the order of the ports. */
-  async clientsEach(): Promise<number[]> {
-    const normal = await this.#each("CLIENT", "LIST", "TYPE", "NORMAL");
-    const subscribed = await this.#each("CLIENT", "LIST", "TYPE", "PUBSUB");
-    // This one is among them.
-    return normal.map((list, i) => linesOf(list) + linesOf(subscribed[i]!) - 1);
+  clientsEach(): Promise<number[]> {
+    return this.#named("userwire-subscription");
   }
 
   /** Resolves when there are so many channels. */
@@ -53,11 +55,17 @@ export class RedisWatch implements Disposable {
     for (const commands of this.#all) commands.close();
   }
 
+  /** How many connections have that name, at each. */
+  async #named(name: string): Promise<number[]> {
+    const subscribed = await this.#each("CLIENT", "LIST", "TYPE", "PUBSUB");
+    return subscribed.map((list) => list.split(` name=${name} `).length - 1);
+  }
+
   #each(...command: string[]): Promise<string[]> {
     return Promise.all(this.#all.map(async (commands) => String(await commands.command(...command))));
   }
 }
 
-function linesOf(text: string): number {
-  return text.split("\n").filter((line) => line !== "").length;
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
 }

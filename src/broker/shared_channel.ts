@@ -4,7 +4,9 @@ import type { Held } from "./subscriptions.ts";
 
 export class SharedChannel {
   readonly listeners = new Set<Listener>();
-  /** The last command sent for it on this connection; undefined also when Redis refused it. */
+  /** What was asked on the connection that it was last asked for on: what is below says nothing of another one. */
+  by: object | undefined;
+  /** The last command sent for it; undefined also when Redis refused it. */
   sent: "subscribe" | "unsubscribe" | undefined;
   /** Answers that are due. */
   due = 0;
@@ -15,10 +17,6 @@ export class SharedChannel {
   #waiters: ((refusal: string | undefined) => void)[] = [];
 
   constructor(readonly name: string) {}
-
-  get isConfirmed(): boolean {
-    return this.sent === "subscribe" && this.due === 0;
-  }
 
   /**
    * It is confirmed, refused, or gone: waiters look again.

@@ -51,6 +51,16 @@ export class SharedCommands {
     ]);
   }
 
+  /** The last command that was sent for the channel on this connection; undefined also when Redis refused it. */
+  lastOf({ by, sent }: SharedChannel): SharedChannel["sent"] {
+    return by === this ? sent : undefined;
+  }
+
+  /** Whether Redis has the channel on this connection: none of a new one, whatever was asked on the one before. */
+  isConfirmed(channel: SharedChannel): boolean {
+    return this.lastOf(channel) === "subscribe" && channel.due === 0;
+  }
+
   /** As `make`. */
   ping(): Uint8Array {
     this.#pending.push({ kind: "ping", channels: [], answers: 0 });
@@ -95,6 +105,8 @@ export class SharedCommands {
   #make(kind: "subscribe" | "unsubscribe", channels: readonly SharedChannel[]): Uint8Array {
     this.#pending.push({ kind, channels, answers: 0 });
     for (const channel of channels) {
+      if (channel.by !== this) channel.due = 0;
+      channel.by = this;
       channel.sent = kind;
       channel.due++;
     }

@@ -24,6 +24,7 @@ import { Listener } from "./listener.ts";
 import type { Held } from "./subscriptions.ts";
 import { SharedChannel } from "./shared_channel.ts";
 import { SharedCommands } from "./shared_commands.ts";
+import { isLost, SharedLosses } from "./shared_losses.ts";
 
 /** What a shared connection needs of those it is one of. */
 export interface SharedContext {
@@ -48,19 +49,15 @@ export interface SharedContext {
 const MAX_CHANGES = 500;
 const PATIENCE: Patience = { ping: 1, close: 3 };
 
-interface Loss {
-  readonly channel: SharedChannel;
-  readonly listener: Listener;
-}
-
 export class SharedConnection extends PubSubConnection {
   readonly #dialling: PubSubContext;
   readonly #context: SharedContext;
   readonly #channels = new Map<string, SharedChannel>();
   /** Channels whose wish may differ from what was sent. */
   #dirty = new Set<SharedChannel>();
-  /** Channels that Redis has again, and whose listeners have to be told. */
-  readonly #returned = new Set<SharedChannel>();
+  /** Channels that Redis does not give us, to be asked for again now and then. */
+  readonly #refused = new Set<SharedChannel>();
+  readonly #losses: SharedLosses;
   #commands: SharedCommands;
   /** Whether a refused channel was logged, on this connection. */
   #isRefusalSaid = false;
@@ -70,6 +67,10 @@ export class SharedConnection extends PubSubConnection {
     this.#dialling = dialling;
     this.#context = context;
     this.#commands = this.#newCommands();
+    this.#losses = new SharedLosses({
+      onLost: (count) => context.onLost(count),
+      isConfirmed: (channel) => this.#commands.isConfirmed(channel),
+    });
     this.start();
   }
 
@@ -86,7 +87,7 @@ export class SharedConnection extends PubSubConnection {
     channel.listeners.add(listener);
     this.#sync(channel);
     try {
-      if (!channel.isConfirmed) {
+      if (!this.#commands.isConfirmed(channel)) {
         await this.#dialling.attempt(signal, (attempt) => this.#confirmation(channel, attempt));
       }
     } catch (error) {
@@ -114,23 +115,26 @@ export class SharedConnection extends PubSubConnection {
   /** What Redis must count now for the channel, if anything: another object each time that it was subscribed. */
   confirmed(name: string): Held | undefined {
     const channel = this.#channels.get(name);
-    return channel?.isConfirmed && channel.listeners.size > 0 ? channel.held : undefined;
+    if (channel === undefined || channel.listeners.size === 0) return undefined;
+    return this.#commands.isConfirmed(channel) ? channel.held : undefined;
   }
 
   /** Also asks again for what was refused. */
   override checkHealth(): void {
     super.checkHealth();
     if (!this.connection) return;
-    for (const channel of this.#channels.values()) if (channel.sent === undefined) this.#sync(channel);
+    void inSlices(this.#refused, (channel) => {
+      this.#refused.delete(channel);
+      this.#sync(channel);
+    });
   }
 
   override async close(): Promise<void> {
     await super.close();
-    for (const channel of this.#channels.values()) {
+    await inSlices(this.#channels.values(), (channel) => {
       channel.listeners.clear();
-      channel.settle();
-    }
-    this.#channels.clear();
+      this.#forget(channel);
+    });
   }
 
   /** Waits until Redis no longer counts the channel, or somebody listens to it again; while it hangs, not for long. */
@@ -152,7 +156,7 @@ export class SharedConnection extends PubSubConnection {
 
   #leave(channel: SharedChannel, listener: Listener): void {
     if (!channel.listeners.delete(listener)) return;
-    if (listener.isLost) this.#context.onLost(-1);
+    this.#losses.leave(listener);
     this.#sync(channel);
   }
 
@@ -177,19 +181,19 @@ export class SharedConnection extends PubSubConnection {
       const isWished = channel.listeners.size > 0;
       if (!this.connection) {
         if (!isWished) this.#forget(channel);
-      } else if (isWished && channel.sent !== "subscribe") {
-        joins.push(channel);
-      } else if (!isWished && channel.sent === "subscribe") {
-        leaves.push(channel);
-      } else if (!isWished && channel.due === 0) {
-        this.#forget(channel);
+        continue;
       }
+      const last = this.#commands.lastOf(channel);
+      if (isWished && last !== "subscribe") joins.push(channel);
+      else if (!isWished && last === "subscribe") leaves.push(channel);
+      else if (!isWished && (last === undefined || channel.due === 0)) this.#forget(channel);
     }
     if (joins.length + leaves.length === 0) return;
     this.write(this.#commands.make({ leave: leaves, join: joins }));
   }
 
   #forget(channel: SharedChannel): void {
+    this.#refused.delete(channel);
     if (this.#channels.get(channel.name) === channel) this.#channels.delete(channel.name);
     channel.settle();
   }
@@ -201,7 +205,7 @@ export class SharedConnection extends PubSubConnection {
       if (refusal !== undefined) {
         throw new BrokerUnavailableError(publicMessageOfReply(refusal), { cause: logMessage(refusal) });
       }
-    } while (!channel.isConfirmed);
+    } while (!this.#commands.isConfirmed(channel));
   }
 
   protected dial(attempt: Attempt): Promise<RedisConnection> {
@@ -213,9 +217,12 @@ export class SharedConnection extends PubSubConnection {
   }
 
   protected onConnected(): void {
-    this.#commands = this.#newCommands();
     this.#isRefusalSaid = false;
-    for (const channel of this.#channels.values()) this.#sync(channel);
+    const commands = this.#commands;
+    // In slices: each may be told to Redis anew. Those that come meanwhile say so themselves.
+    void inSlices(this.#channels.values(), (channel) => {
+      if (commands === this.#commands) this.#sync(channel);
+    });
   }
 
   /**
@@ -224,32 +231,13 @@ export class SharedConnection extends PubSubConnection {
    */
   protected async onLost(reason: string): Promise<void> {
     this.#context.onConnectionLost(reason);
-    const lost: Loss[] = [];
-    for (const channel of this.#channels.values()) {
-      const wasConfirmed = channel.isConfirmed;
-      channel.sent = undefined;
-      channel.due = 0;
+    const before = this.#commands;
+    this.#commands = this.#newCommands();
+    this.#refused.clear();
+    await inSlices(this.#channels.values(), (channel) => {
       if (channel.listeners.size === 0) this.#forget(channel);
-      else if (wasConfirmed) lost.push(...this.#lose(channel));
-    }
-    await inSlices(lost, (loss) => this.#tell(loss, reason));
-  }
-
-  /** Who is lost with the channel, to be told of it. */
-  #lose(channel: SharedChannel): Loss[] {
-    const lost: Loss[] = [];
-    for (const listener of channel.listeners) {
-      if (listener.isLost) continue;
-      listener.isLost = true;
-      this.#context.onLost(1);
-      lost.push({ channel, listener });
-    }
-    return lost;
-  }
-
-  #tell({ channel, listener }: Loss, reason: string): void {
-    // It may have left since.
-    if (channel.listeners.has(listener)) listener.lost(reason);
+      else if (before.isConfirmed(channel)) this.#losses.lose(channel, reason);
+    });
   }
 
   protected onMessage(parser: RespParser): void {
@@ -279,43 +267,22 @@ export class SharedConnection extends PubSubConnection {
   #onTaken(name: string): void {
     this.#context.onTaken();
     const channel = this.#channels.get(name);
-    if (!channel?.isConfirmed) return;
+    if (channel === undefined || !this.#commands.isConfirmed(channel)) return;
     channel.sent = undefined;
-    for (const loss of this.#lose(channel)) {
-      this.#tell(loss, "Redis keeps this channel on another master now");
-    }
+    this.#refused.add(channel);
+    this.#losses.lose(channel, "Redis keeps this channel on another master now");
   }
 
   #onDone(channel: SharedChannel): void {
     if (--channel.due > 0) return;
     if (channel.listeners.size === 0) return this.#sync(channel);
-    if (!channel.isConfirmed) return;
+    if (!this.#commands.isConfirmed(channel)) return;
     channel.isSuspect = false;
     const { connection } = this;
     channel.held = { close: () => connection?.close() };
     channel.settle();
     this.#context.onSubscribed(channel.name);
-    if (channel.listeners.values().some(({ isLost }) => isLost)) this.#restoreSoon(channel);
-  }
-
-  /** In slices: Redis confirms thousands of channels at one time, and each listener then reads what it missed. */
-  #restoreSoon(channel: SharedChannel): void {
-    if (this.#returned.size === 0) {
-      setImmediate(() => void inSlices(this.#returned, (channel) => this.#restore(channel)));
-    }
-    this.#returned.add(channel);
-  }
-
-  #restore(channel: SharedChannel): void {
-    this.#returned.delete(channel);
-    // It may have been lost again since.
-    if (!channel.isConfirmed) return;
-    for (const listener of channel.listeners) {
-      if (!listener.isLost) continue;
-      listener.isLost = false;
-      this.#context.onLost(-1);
-      listener.restored();
-    }
+    this.#losses.restoreSoon(channel);
   }
 
   #onRefused(channels: readonly SharedChannel[], reason: string): void {
@@ -328,8 +295,9 @@ export class SharedConnection extends PubSubConnection {
         this.#sync(channel);
         continue;
       }
+      this.#refused.add(channel);
       channel.settle(reason);
-      if (this.#isRefusalSaid || !channel.listeners.values().some(({ isLost }) => isLost)) continue;
+      if (this.#isRefusalSaid || !isLost(channel)) continue;
       this.#isRefusalSaid = true;
       this.#context.onRefused(channel.name, reason);
     }

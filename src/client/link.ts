@@ -10,13 +10,13 @@
  * The rule is that of the protocol: 1000 and 44xx stop, everything else comes back, after the `retry_ms` of a
  * `bye`, else with full jitter. The one exception is an expired token, which is exchanged once.
  */
-import { backoffMs } from "../async/backoff.ts";
 import { messageOf } from "../protocol/errors.ts";
 import { shouldReconnect } from "../protocol/close_codes.ts";
 import type { ClientFrame, HiFrame, ServerFrame } from "../protocol/frames.ts";
 import type { Address } from "./address.ts";
 import type { Backoff, Lost, State } from "./options.ts";
 import { isHidden, isOffline, listenToBrowser } from "./browser.ts";
+import { Retry } from "./retry.ts";
 import { type Ending, Session, type SessionOptions, type Socket } from "./session.ts";
 
 export interface LinkHost {
@@ -53,8 +53,6 @@ const ABNORMAL = 1006;
 const PRIVATE_CODES = 4000;
 const TOKEN_REFUSED = 4401;
 const TOKEN_EXPIRED = "token_expired";
-/** No server's word keeps a client away longer than this, in milliseconds: timers can't count much further. */
-const LONGEST_RETRY_MS = 3_600_000;
 
 export class Link {
   readonly #host: LinkHost;
@@ -64,9 +62,7 @@ export class Link {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Counts what was begun: what an attempt waited for is of no use when something else has begun. */
   #turn = 0;
-  #failures = 0;
-  #waitMs = 0;
-  #retryAt = 0;
+  readonly #retry: Retry;
   #isOffline = false;
   #hasStarted = false;
   #stopListening: () => void = () => {};
@@ -82,6 +78,7 @@ export class Link {
   constructor(host: LinkHost, options: LinkOptions) {
     this.#host = host;
     this.#options = options;
+    this.#retry = new Retry(options.backoff);
   }
 
   get state(): State {
@@ -135,7 +132,7 @@ export class Link {
     if (!this.#isPaused) return;
     this.#isPaused = false;
     if (this.#state !== "paused") return;
-    this.#failures = 0;
+    this.#retry.reset();
     if (this.#isHeld || this.#isOffline) this.#wait();
     else void this.#connect();
   }
@@ -207,14 +204,14 @@ export class Link {
     if (this.#state === "closed") return this.#host.onClosed(ending);
     const { code, reason, openMs } = ending;
     if (openMs !== undefined && openMs >= this.#options.backoff.steadyMs) {
-      this.#failures = 0;
+      this.#retry.reset();
       this.#isRefreshing = false;
     }
     const isFinal = this.#isFinal(ending);
     if (isFinal) this.#leave();
     const hasNoTime = isFinal || this.#isHeld || this.#isPaused || this.#isOffline;
     if (hasFailed && !hasNoTime) this.#host.onFailed(this.#address!);
-    const retryMs = hasNoTime ? undefined : this.#plan(ending.retryMs);
+    const retryMs = hasNoTime ? undefined : this.#retry.plan(ending.retryMs);
     // A listener may close, pause or resume: what such a call has decided is left alone.
     const turn = ++this.#turn;
     this.#host.onLost({ code, reason, opened: openMs !== undefined, retryMs });
@@ -235,25 +232,14 @@ export class Link {
     return isSecond;
   }
 
-  /** Fixes when the next attempt comes. */
-  #plan(retryMs: unknown): number {
-    this.#waitMs = typeof retryMs === "number" && retryMs >= 0
-      ? Math.min(retryMs, LONGEST_RETRY_MS)
-      : backoffMs(this.#failures, this.#options.backoff);
-    this.#failures++;
-    this.#retryAt = Date.now() + this.#waitMs;
-    return this.#waitMs;
-  }
-
   /** Waits for the time of the next attempt, or for what makes one worth while. */
   #wait(): void {
     clearTimeout(this.#timer);
     if (!this.#isHeld && !this.#isPaused) {
-      const leftMs = Math.min(this.#waitMs, Math.max(0, this.#retryAt - Date.now()));
       // A hidden page's timers are slow, and nobody looks; a browser's word on the network may be wrong. Both are
       // reasons to try rarely, not never.
       const leastMs = this.#isOffline || isHidden() ? this.#options.backoff.maxMs : 0;
-      this.#timer = setTimeout(() => void this.#connect(), Math.max(leftMs, leastMs));
+      this.#timer = setTimeout(() => void this.#connect(), Math.max(this.#retry.leftMs, leastMs));
     }
     this.#enter(this.#isPaused ? "paused" : this.#isOffline ? "offline" : "waiting");
   }
@@ -288,8 +274,8 @@ export class Link {
     this.#isOffline = false;
     if (this.#state !== "offline") return;
     // The network was at fault, not the server; still, a whole office may come back at this moment.
-    this.#failures = 0;
-    this.#plan(undefined);
+    this.#retry.reset();
+    this.#retry.plan(undefined);
     this.#wait();
   }
 
@@ -297,7 +283,7 @@ export class Link {
     if (this.#state === "waiting" && !isHidden()) this.#wait();
     if (isHidden() && this.#wantsHiddenPing) {
       this.#session!.drop("hidden");
-      this.#failures = 0;
+      this.#retry.reset();
       // A listener may have closed or paused it.
       if (this.#state === "waiting") void this.#connect();
     }

@@ -14,6 +14,7 @@ import type { ConnectionInfo } from "../net/connection_info.ts";
 import { type OwnHost, ownHostReader } from "../net/own_host.ts";
 import { sendTarget } from "./api/send.ts";
 import { explain, wantsExplanation } from "./explain.ts";
+import { wantsStream } from "./event_stream.ts";
 import { isPreflight, preflightAnswer, share, varyByOrigin } from "./cors.ts";
 import { SOCKET_PATHS, upgrade, type UpgradeOptions, wantsUpgrade } from "./handshake.ts";
 import { Problem, problem } from "./problem.ts";
@@ -36,6 +37,9 @@ const QUESTION_PATH = "/ws";
 
 /** Answered even when file descriptors are scarce: monitoring must see why nothing else is. */
 const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/metrics"]);
+
+/** Of a client that is let in: its own connection, and that of its subscription. */
+const FILES_OF_SOCKET = 2;
 
 export class FrontDoor {
   readonly #options: FrontDoorOptions;
@@ -137,9 +141,10 @@ export class FrontDoor {
     own: OwnHost | undefined,
     id: RequestId,
   ): Promise<Response> {
+    const { files, upgrades } = this.#options;
     const given = this.#refuse(request, own) ??
       this.#refusePage(request.headers.get("origin"), own!, "connect") ??
-      await upgrade(request, peer, this.#options.upgrades);
+      await files.opening(FILES_OF_SOCKET, () => upgrade(request, peer, upgrades));
     if (!(given instanceof Problem)) return given;
     const answer = named(given, id) as Problem;
     this.#options.metrics.onRefuse(answer.code);
@@ -173,7 +178,7 @@ export class FrontDoor {
     info: ConnectionInfo,
     id: RequestId,
   ): Response | Promise<Response> {
-    const { router, upgrades } = this.#options;
+    const { files, router, upgrades } = this.#options;
     if (target !== undefined) return router.send(request, target, id);
     if (isQuestion(request)) return explain(request, info.remoteAddr.hostname, upgrades);
     if (isSocketOnly(request)) {
@@ -183,7 +188,8 @@ export class FrontDoor {
         { upgrade: "websocket" },
       );
     }
-    return router.answer(request, { own, info, requestId: id.text });
+    const answer = () => router.answer(request, { own, info, requestId: id.text });
+    return wantsStream(request) ? files.opening(FILES_OF_SOCKET, answer) : answer();
   }
 }
 

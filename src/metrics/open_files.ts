@@ -23,6 +23,9 @@ export class OpenFiles {
   readonly #read: () => number;
   #count = 0;
   #readMs = -Infinity;
+  /** Files that are being opened, and those that were since the last look: a burst fills the room within a moment. */
+  #opening = 0;
+  #opened = 0;
 
   /** @param system Where to look. @default this process */
   constructor(system: { limit: number | undefined; read: () => number } = thisProcess()) {
@@ -32,17 +35,35 @@ export class OpenFiles {
 
   /** How many there are, a moment ago. Without `-A` at least so many. */
   get count(): number {
-    const nowMs = performance.now();
-    if (nowMs - this.#readMs >= FRESH_MS) {
-      this.#readMs = nowMs;
-      this.#count = this.#read();
-    }
+    if (performance.now() - this.#readMs >= FRESH_MS) this.#look();
     return this.#count;
+  }
+
+  /** Counts so many files more until the work is done that opens them, or fails to; then they are looked for. */
+  async opening<T>(files: number, work: () => Promise<T> | T): Promise<T> {
+    this.#opening += files;
+    try {
+      return await work();
+    } finally {
+      this.#opening -= files;
+      this.#opened += files;
+    }
   }
 
   /** Whether so few are left that they are needed for what is open already. */
   get areScarce(): boolean {
-    return this.limit !== undefined && this.count > this.limit * SCARCE_FILES;
+    if (this.limit === undefined) return false;
+    const most = this.limit * SCARCE_FILES;
+    if (this.count + this.#opening + this.#opened <= most) return false;
+    // Some of them may have failed, or be closed again.
+    if (this.#opened > 0) this.#look();
+    return this.#count + this.#opening > most;
+  }
+
+  #look(): void {
+    this.#readMs = performance.now();
+    this.#count = this.#read();
+    this.#opened = 0;
   }
 
   /** As a sentence. */

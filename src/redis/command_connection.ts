@@ -5,7 +5,6 @@
  * as long as Redis hangs, and a hung Redis looks connected. So every command has a deadline, and a heartbeat finds
  * out when Redis has stopped answering.
  */
-import { backoffMs } from "../async/backoff.ts";
 import { TickTime } from "../async/tick_time.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
@@ -13,8 +12,11 @@ import { WarnOnce } from "../log/warn_once.ts";
 import type { RedisAddress } from "./address.ts";
 import { Availability } from "./availability.ts";
 import { asUnavailable, type Client, isLoaded, isRefusal, load, newClient } from "./client_library.ts";
+import { GreetedServer } from "./greeted_server.ts";
 import { Greeting, type Watch } from "./greeting.ts";
 import { Outbox } from "./outbox.ts";
+import { Redial } from "./redial.ts";
+import { ServerHeartbeat } from "./server_heartbeat.ts";
 import type { ServerInfo } from "./server_info.ts";
 import type { Topology } from "./topology.ts";
 import {
@@ -37,10 +39,6 @@ export interface RedisOptions {
 
 export const DEFAULT_TIMEOUT_MS = 3_000;
 const TICK_MS = 250;
-const HEARTBEAT_MS = 1_000;
-/** A heartbeat without an answer for so long, nor anything else with one, is a bad sign. */
-const SILENT_MS = 1_250;
-const BACKOFF = { baseMs: 50, maxMs: 1_000, jitter: 0.5 };
 const NO_ANSWER = "Redis does not answer";
 
 export abstract class CommandConnection {
@@ -50,28 +48,22 @@ export abstract class CommandConnection {
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #time = new TickTime(TICK_MS);
   protected readonly greeting: Greeting;
-  readonly #onOther: (() => void)[] = [];
   #onCluster: (() => void) | undefined;
   /** None before the first dial. */
   #client: Client | undefined;
   /** The connection that has ended last. */
   #ended: Client | undefined;
-  /** The connection on which a heartbeat is under way. */
-  #beating: Client | undefined;
-  #beatAtMs = Infinity;
+  readonly #heartbeat = new ServerHeartbeat<Client>();
   #isSilent = false;
-  #dialTimer: ReturnType<typeof setTimeout> | undefined;
+  readonly #redial = new Redial(() => {
+    this.#client?.destroy();
+    this.#dial();
+  });
   /** What to add where the server hangs up and has never said a word. */
   #hint = "";
-  /** Connections that ended before Redis said who it is, one after the other. */
-  #failedAttempts = 0;
-  /** Who was greeted last; stays when that connection ends. */
-  #server: ServerInfo | undefined;
-  /** Whether Redis has said which life it lives, on this connection. */
-  #greeted = false;
+  readonly #server = new GreetedServer();
   readonly #closing = new AbortController();
   #closed = false;
-  #nextBeatMs = 0;
 
   protected constructor(topology: Topology, options: RedisOptions) {
     this.topology = topology;
@@ -100,7 +92,7 @@ export abstract class CommandConnection {
 
   /** Who was greeted last; undefined before the first greeting. Its `life` changes with its data. */
   get server(): ServerInfo | undefined {
-    return this.#server;
+    return this.#server.info;
   }
 
   /** Lets somebody look at each server before anything else is asked of it, and once a second from then on. */
@@ -110,7 +102,7 @@ export abstract class CommandConnection {
 
   /** Calls back when another server is greeted than before, or one with other data; no command has been sent to it. */
   onOtherServer(listener: () => void): void {
-    this.#onOther.push(listener);
+    this.#server.onOther(listener);
   }
 
   /** Calls back when it is a node of a cluster that was found: commands for it go other ways. */
@@ -120,14 +112,14 @@ export abstract class CommandConnection {
 
   /** Leaves the connection, and dials again. */
   dialAnew(reason: string): void {
-    if (!this.#closed && this.#greeted) this.#leave(reason);
+    if (!this.#closed && this.#server.isHere) this.#leave(reason);
   }
 
   /** Looks at the server now: somebody has found other data than before. Resolves when it was looked at, or can't be. */
   async lookNow(): Promise<void> {
     const client = this.#client;
     // One that was not greeted is looked at before anything is sent to it.
-    if (client === undefined || !this.#greeted) return;
+    if (client === undefined || !this.#server.isHere) return;
     await this.#outbox.sendNow(() => this.#ask(client)).catch(() => {}); // the next command meets the same error
   }
 
@@ -137,7 +129,7 @@ export abstract class CommandConnection {
     this.#closed = true;
     this.#closing.abort();
     clearInterval(this.#timer);
-    clearTimeout(this.#dialTimer);
+    this.#redial.stop();
     const reason = "The connection to Redis is closed";
     this.#outbox.fail(reason);
     this.availability.close(reason);
@@ -168,14 +160,14 @@ export abstract class CommandConnection {
       address = this.topology.locate();
     } catch (error) {
       this.#fail(messageOf(error), { severity: 2 });
-      return this.#dialLater();
+      return this.#redial.later();
     }
-    if (address === undefined) return this.#dialLater();
+    if (address === undefined) return this.#redial.later();
     this.#hint = { tcp: MAYBE_TLS, tls: MAYBE_CERTIFICATE, unix: "" }[address.transport];
     const client = this.#client = newClient(address);
     // Ready is what the library calls a connection on which Redis may not have said a word: so it is asked.
     client.on("ready", () => {
-      this.#greeted = false;
+      this.#server.leave();
       this.#beat();
     });
     // Without a listener an error would end the client in silence.
@@ -183,7 +175,7 @@ export abstract class CommandConnection {
       if (client === this.#client) this.#onError(error);
     });
     client.on("terminated", () => {
-      if (client === this.#client) this.#redial();
+      if (client === this.#client) this.#dialAgain();
     });
     client.connect().catch(() => {}); // its events have said it
   }
@@ -194,7 +186,7 @@ export abstract class CommandConnection {
       if (!this.#closed) this.#dial();
     } catch (error) {
       this.#fail(`The client library of Redis can't be loaded: ${messageOf(error)}`, { severity: 2 });
-      if (!this.#closed) this.#dialLater();
+      if (!this.#closed) this.#redial.later();
     }
   }
 
@@ -203,23 +195,13 @@ export abstract class CommandConnection {
    * had not: a Redis that accepts and hangs up, as one that does not like our certificate, would be dialled as fast as
    * the network allows.
    */
-  #redial(): void {
+  #dialAgain(): void {
     if (this.#closed || this.#ended === this.#client) return;
     this.#ended = this.#client;
     this.topology.doubt();
     // The next server is unknown until it has said who it is.
-    this.#greeted = false;
-    this.#dialLater();
-  }
-
-  #dialLater(): void {
-    const failures = this.#failedAttempts++;
-    const delayMs = failures === 0 ? 0 : backoffMs(failures, BACKOFF);
-    clearTimeout(this.#dialTimer);
-    this.#dialTimer = setTimeout(() => {
-      this.#client?.destroy();
-      this.#dial();
-    }, delayMs);
+    this.#server.leave();
+    this.#redial.later();
   }
 
   /** Redis is somewhere else now: dials there at once, also where the old place was being dialled. */
@@ -228,9 +210,9 @@ export abstract class CommandConnection {
     this.#fail(reason, { severity: 2 });
     this.#client?.destroy();
     this.#ended = this.#client;
-    this.#greeted = false;
-    this.#failedAttempts = 0;
-    this.#dialLater();
+    this.#server.leave();
+    this.#redial.reset();
+    this.#redial.later();
   }
 
   /** Ends a connection whose server is of no use, and dials again. */
@@ -238,7 +220,7 @@ export abstract class CommandConnection {
     // The end of the connection does not hide why it was ended.
     this.#fail(reason, { severity: 2 });
     this.#client?.destroy();
-    this.#redial();
+    this.#dialAgain();
   }
 
   /** What a command is rejected with when this is what came of it. */
@@ -246,7 +228,7 @@ export abstract class CommandConnection {
     const error = asUnavailable(cause);
     if (isElsewhere(cause)) this.topology.doubt();
     else this.availability.warn("redis refused a command", error.message, error.cause);
-    if (this.#greeted && isReadOnly(cause)) this.#leave(error.message);
+    if (this.#server.isHere && isReadOnly(cause)) this.#leave(error.message);
     return { error, isAnswer: isReply(cause) };
   }
 
@@ -255,22 +237,15 @@ export abstract class CommandConnection {
     const lateMs = this.#time.at(nowMs);
     // Where more is known already, that is said.
     if (this.#outbox.check(lateMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
-    this.#isSilent = lateMs - Math.max(this.#beatAtMs, this.#outbox.answeredAtMs) > SILENT_MS;
-    if (nowMs >= this.#nextBeatMs && this.#client?.isReady) this.#beat();
+    this.#isSilent = this.#heartbeat.isSilent(lateMs, this.#outbox.answeredAtMs);
+    if (this.#heartbeat.isDue(nowMs) && this.#client?.isReady) this.#beat();
   }
 
   /** Asks the server whether it is still who it was; at first, who it is. */
   #beat(): void {
     const client = this.#client;
-    if (client === undefined || this.#beating === client) return;
-    this.#beating = client;
-    this.#beatAtMs = performance.now();
-    this.#nextBeatMs = this.#beatAtMs + HEARTBEAT_MS;
-    const ended = () => {
-      if (this.#beating !== client) return;
-      this.#beating = undefined;
-      this.#beatAtMs = Infinity;
-    };
+    const ended = client && this.#heartbeat.begin(client);
+    if (!ended) return;
     // A beat without an answer is seen by its deadline or by the client's error event.
     this.#outbox.sendNow<unknown>(() => this.#ask(client).finally(ended)).catch(
       ({ cause }: BrokerUnavailableError) => {
@@ -281,13 +256,13 @@ export abstract class CommandConnection {
 
   /** Greets the server, or looks at it again: what is found decides whether commands can be sent. */
   async #ask(client: Client): Promise<void> {
-    const known = this.#greeted ? this.#server : undefined;
+    const known = this.#server.isHere ? this.#server.info : undefined;
     if (!known) {
       await this.topology.confirm();
       if (client !== this.#client || this.#ended === client) return;
     }
     const found = await (known ? this.greeting.look(client, known) : this.greeting.greet(client));
-    if (client !== this.#client || this.#ended === client || (known && !this.#greeted)) return;
+    if (client !== this.#client || this.#ended === client || (known && !this.#server.isHere)) return;
     if (found.state === "unfit") {
       const { reason, remedy, isOfCluster } = found;
       if (isOfCluster && this.#onCluster) {
@@ -301,15 +276,12 @@ export abstract class CommandConnection {
     }
     if (found.state === "unfit yet") {
       // It is greeted anew with the next beat.
-      this.#greeted = false;
-      this.#nextBeatMs = performance.now() + TICK_MS;
+      this.#server.leave();
+      this.#heartbeat.soon();
       return this.#fail(found.reason);
     }
     if (known) return;
-    const isOther = this.#server !== undefined && this.#server.life !== found.server.life;
-    this.#server = found.server;
-    this.#greeted = true;
-    if (isOther) { for (const listener of this.#onOther) listener(); }
+    this.#server.greeted(found.server);
   }
 
   #onError(error: unknown): void {
@@ -317,7 +289,7 @@ export abstract class CommandConnection {
     const severity = severityOf(error);
     // A TLS port that is not spoken to in TLS just hangs up, and so may one that misses our certificate. One that has
     // served us before is another matter.
-    const isMute = severity === 0 && this.#server === undefined;
+    const isMute = severity === 0 && this.#server.info === undefined;
     const reason = publicMessage(error) + (isMute ? this.#hint : "");
     const detail = logMessage(messageOf(error));
     this.#fail(reason, { detail, severity });
@@ -335,8 +307,8 @@ export abstract class CommandConnection {
   }
 
   #onAnswer(): void {
-    if (this.#closed || !this.#greeted) return;
-    this.#failedAttempts = 0;
+    if (this.#closed || !this.#server.isHere) return;
+    this.#redial.reset();
     this.availability.restore();
   }
 }

@@ -127,3 +127,22 @@ Deno.test("bin/userwire asks for the permissions that the start task has, and no
     flags(manifest.tasks.start.command),
   );
 });
+
+Deno.test("bin/userwire lets glibc keep more of what was freed, unless it is told what to keep; so do the images", async () => {
+  await using workplace = await (await Workplace.make()).bare();
+  const path = `${workplace.dir}/links:${workplace.dir}/told`;
+  await Deno.mkdir(`${workplace.dir}/told`);
+  await Deno.writeTextFile(`${workplace.dir}/told/deno`, '#!/bin/sh\necho "<$GLIBC_TUNABLES>"\n', {
+    mode: 0o755,
+  });
+  const told = async (env: Record<string, string>) => {
+    const [code, stdout] = await end(workplace.command(["--version"], { path, env }));
+    assertEquals(code, 0);
+    return stdout.trim();
+  };
+  const tunables = "glibc.malloc.tcache_count=1000";
+  assertEquals(await told({}), `<${tunables}>`);
+  assertEquals(await told({ GLIBC_TUNABLES: "" }), "<>");
+  const image = await Deno.readTextFile(new URL("../../deploy/Dockerfile", import.meta.url));
+  assert(image.includes(`GLIBC_TUNABLES=${tunables}\n`));
+});

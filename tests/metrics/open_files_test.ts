@@ -174,3 +174,36 @@ Deno.test("Open files are looked for once in a while, not for each request", () 
   const files = new OpenFiles({ limit: 100, read: () => 90 + looks++ });
   assertEquals([files.areScarce, files.count, files.areScarce, looks], [false, 90, false, 1]);
 });
+
+Deno.test("A burst that comes between two looks counts what it opens, and is refused at the same mark", async () => {
+  let open = 80;
+  let looks = 0;
+  const files = new OpenFiles({ limit: 100, read: () => (looks++, open) });
+  const work = Promise.withResolvers<void>();
+  const burst: Promise<void>[] = [];
+  while (!files.areScarce) {
+    burst.push(files.opening(2, async () => {
+      await work.promise;
+      open += 2;
+    }));
+  }
+  assertEquals([burst.length, looks], [6, 1], "five fit, and the sixth is over the mark");
+  work.resolve();
+  await Promise.all(burst);
+  assertEquals(
+    [files.areScarce, files.count, looks],
+    [true, 92, 2],
+    "those that are open now were looked for",
+  );
+  assertEquals([files.areScarce, looks], [true, 2], "who is refused opens nothing, and costs no look");
+});
+
+Deno.test("What failed to open counts no more at the next look, which comes before anybody is refused for it", async () => {
+  let looks = 0;
+  const files = new OpenFiles({ limit: 100, read: () => (looks++, 80) });
+  for (let i = 0; i < 50; i++) {
+    assertEquals(files.areScarce, false);
+    await files.opening(2, () => {});
+  }
+  assertEquals(looks <= 1 + 50 * 2 / 10 + 1, true, `${looks} looks`);
+});

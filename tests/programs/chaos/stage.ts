@@ -4,6 +4,7 @@ import {
   type Client,
   connect,
   type GapFrame,
+  type Lost,
   RefusedError,
 } from "../../../src/client/mod.ts";
 import { DeadlineError, until, withDeadline } from "../../../testkit/deadline.ts";
@@ -64,6 +65,8 @@ export interface StageResult {
 
 /** Users without a client. */
 const ABSENT = Array.from({ length: 10 }, (_, i) => `absent-${i}`);
+/** Close codes from here on are the service's own. */
+const PRIVATE_CODES = 4_000;
 /** How long things may take to be well again. */
 const WELL_MS = 30_000;
 /** Rest between two faults, in milliseconds, and a random part: calm in which answers are compared. */
@@ -231,6 +234,7 @@ class Play {
     client.on("state", (state) => {
       if (state !== "open") ledger.broke(user);
     });
+    client.on("lost", (lost) => this.#lost(user, lost));
     client.on("open", (hi) => ledger.opened(user, hi.pos, hi.all));
     client.on("broadcast", ({ seq, data }) => ledger.receivedBroadcast(user, seq, data));
     client.on("message", ({ seq, data }) => ledger.received(user, seq, data));
@@ -247,6 +251,13 @@ class Play {
       if (!(error instanceof RefusedError)) ledger.violate(`The client of ${user} says: ${error.message}`);
     });
     return client;
+  }
+
+  /** No fault is a reason for a node to close a socket of its own accord. */
+  #lost(user: string, { code, reason }: Lost): void {
+    if (code < PRIVATE_CODES) return;
+    const when = this.#current?.name ?? "before anything had happened";
+    this.#world.ledger.violate(`${when}: the socket of ${user} was closed with ${code} ${reason}`);
   }
 
   /** A client was told of a gap: rightly only where something may be lost. */

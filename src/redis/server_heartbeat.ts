@@ -1,0 +1,48 @@
+/**
+ * When the server of the connection for commands is asked whether it is still who it was, and whether it has stopped
+ * answering. A hung Redis looks connected.
+ */
+
+const BEAT_MS = 1_000;
+/** After what is expected to pass in a moment. */
+const SOON_MS = 250;
+/** A beat without an answer for so long, nor anything else with one, is a bad sign. */
+const SILENT_MS = 1_250;
+
+/** Times are those of `performance.now()`, in milliseconds. */
+export class ServerHeartbeat<Connection extends object> {
+  /** The connection on which a beat is under way. */
+  #beating: Connection | undefined;
+  #beganMs = Infinity;
+  #dueMs = 0;
+
+  isDue(nowMs: number): boolean {
+    return nowMs >= this.#dueMs;
+  }
+
+  /** The next one comes early. */
+  soon(): void {
+    this.#dueMs = performance.now() + SOON_MS;
+  }
+
+  /**
+   * A beat begins, unless one is under way on this connection.
+   * @returns To be called when it has an answer, or can have none any more.
+   */
+  begin(connection: Connection): (() => void) | undefined {
+    if (this.#beating === connection) return undefined;
+    this.#beating = connection;
+    this.#beganMs = performance.now();
+    this.#dueMs = this.#beganMs + BEAT_MS;
+    return () => {
+      if (this.#beating !== connection) return;
+      this.#beating = undefined;
+      this.#beganMs = Infinity;
+    };
+  }
+
+  /** @param answeredMs When anything was answered last. */
+  isSilent(nowMs: number, answeredMs: number): boolean {
+    return nowMs - Math.max(this.#beganMs, answeredMs) > SILENT_MS;
+  }
+}
