@@ -1,12 +1,10 @@
 /**
  * Where records go: a base class, a file, a file that rotates by size. The file handlers own a buffer of whole
- * lines and hand it to a sink of LogTape, which owns the open file and the renaming. They write when the buffer is
- * full, on a critical record, on `flush()` and `destroy()`, and when the process ends; never by a timer. Everything is
- * synchronous, and what the file system refuses is thrown.
+ * lines. They write when the buffer is full, on a critical record, on `flush()` and `destroy()`, and when the process
+ * ends; never by a timer. Everything is synchronous, and what the file system refuses is thrown. What is written is left
+ * to the system to bring to the disk: who waited for that would stop the event loop for as long as the disk takes.
  */
 import { Buffer } from "node:buffer";
-import { getFileSink, getRotatingFileSink } from "@logtape/file";
-import type { LogRecord as SinkRecord, Sink } from "@logtape/logtape";
 import { getLevelByName, type LevelName, type LogLevel, LogLevels, type LogRecord } from "./logger.ts";
 
 /** Turns a record into text. */
@@ -67,22 +65,17 @@ export interface FileHandlerOptions extends BaseHandlerOptions {
   bufferSize?: number;
 }
 
-/** LogTape buffers and delays too: both are turned off, since the handler decides when to write. */
-const SINK_OPTIONS = {
-  bufferSize: 0,
-  flushInterval: 0,
-  formatter: (record: SinkRecord) => String(record.rawMessage),
-} as const;
-
-const openSink = Symbol("openSink");
+const NOTHING = new Uint8Array();
 
 /** Appends lines to a file. */
 export class FileHandler extends BaseHandler {
   readonly #filename: string;
   readonly #bufferSize: number;
   readonly #onUnload = () => this.destroy();
-  #sink: (Sink & Disposable) | undefined;
+  #file: Deno.FsFile | undefined;
   #buffer = "";
+  /** The rest of what a write was to bring into the file. */
+  #unwritten = NOTHING;
   #bufferedBytes = 0;
 
   constructor(levelName: LevelName, options: FileHandlerOptions) {
@@ -91,14 +84,11 @@ export class FileHandler extends BaseHandler {
     this.#bufferSize = options.bufferSize ?? 4096;
   }
 
-  [openSink](filename: string): Sink & Disposable {
-    return getFileSink(filename, SINK_OPTIONS);
-  }
-
   /** Opens the file. */
   override setup(): void {
-    this.#sink = this[openSink](this.#filename);
+    this.#open();
     this.#buffer = "";
+    this.#unwritten = NOTHING;
     this.#bufferedBytes = 0;
     addEventListener("unload", this.#onUnload);
   }
@@ -121,19 +111,20 @@ export class FileHandler extends BaseHandler {
     if (bytes > this.#bufferSize) this.flush();
   }
 
-  /** Writes what is buffered. When that fails it stays buffered. */
+  /** Writes what is buffered. When that fails, what is not written stays buffered. */
   flush(): void {
-    if (this.#sink === undefined || this.#bufferedBytes === 0) return;
-    this.#sink({
-      category: [],
-      level: "info",
-      message: [this.#buffer],
-      rawMessage: this.#buffer,
-      properties: {},
-      timestamp: Date.now(),
-    });
-    this.#buffer = "";
-    this.#bufferedBytes = 0;
+    if (this.#file === undefined || this.#bufferedBytes === 0) return;
+    while (this.#bufferedBytes > 0) {
+      if (this.#unwritten.length === 0) {
+        this.#unwritten = Buffer.from(this.#buffer);
+        this.#buffer = "";
+      }
+      // A disk that is nearly full takes a part.
+      const count = this.#file.writeSync(this.#unwritten);
+      this.#unwritten = this.#unwritten.subarray(count);
+      this.#bufferedBytes -= count;
+    }
+    this.#unwritten = NOTHING;
   }
 
   /** Writes what is buffered and closes the file. */
@@ -142,10 +133,21 @@ export class FileHandler extends BaseHandler {
     try {
       this.flush();
     } finally {
-      const sink = this.#sink;
-      this.#sink = undefined;
-      sink?.[Symbol.dispose]();
+      const file = this.#file;
+      this.#file = undefined;
+      file?.close();
     }
+  }
+
+  /** Begins a new file in the place of this one. What is buffered goes to the new one. */
+  protected renew(putAway: (filename: string) => void): void {
+    this.#file?.close();
+    putAway(this.#filename);
+    this.#open();
+  }
+
+  #open(): void {
+    this.#file = Deno.openSync(this.#filename, { create: true, append: true });
   }
 }
 
@@ -168,11 +170,6 @@ export class RotatingFileHandler extends FileHandler {
     this.#options = options;
   }
 
-  override [openSink](filename: string): Sink & Disposable {
-    const { maxBytes, maxBackupCount } = this.#options;
-    return getRotatingFileSink(filename, { ...SINK_OPTIONS, maxSize: maxBytes, maxFiles: maxBackupCount });
-  }
-
   override setup(): void {
     const { filename, maxBytes, maxBackupCount } = this.#options;
     if (maxBytes < 1) throw new Error(`"maxBytes" must be at least 1: received ${maxBytes}`);
@@ -186,13 +183,24 @@ export class RotatingFileHandler extends FileHandler {
   override log(msg: string): void {
     const bytes = lineBytes(msg);
     if (this.#size + bytes > this.#options.maxBytes) {
-      // The sink compares the size of each write with what is left, and rotates before the write that is too
-      // big. So the buffer is cut exactly here: what still fits goes now, and this line begins the next write.
+      // What still fits goes now, and this line begins the next file.
       this.flush();
+      this.renew((filename) => this.#putAway(filename));
       this.#size = 0;
     }
     super.log(msg);
     this.#size += bytes;
+  }
+
+  #putAway(filename: string): void {
+    for (let n = this.#options.maxBackupCount - 1; n > 0; n--) {
+      try {
+        Deno.renameSync(`${filename}.${n}`, `${filename}.${n + 1}`);
+      } catch {
+        // There are not so many yet.
+      }
+    }
+    Deno.renameSync(filename, `${filename}.1`);
   }
 }
 

@@ -2,9 +2,8 @@
  * Opens a log: a short event with fields, as a readable line on the console and as a line of JSON in a file that rotates
  * by size, or every day too. A call never throws. Secrets are not hidden: callers keep tokens and keys out of the fields.
  *
- * Each line goes through three layers: `Log`, which the rest of the app knows; @std/log, which the project is asked to
- * use; and LogTape, which `links/std_log` is made of where JSR can't be reached. @std/log's process-wide registry is left
- * alone, so that two apps can live in one process.
+ * Each line goes through two layers: `Log`, which the rest of the app knows, and @std/log, which the project is asked to
+ * use. @std/log's process-wide registry is left alone, so that two apps can live in one process.
  */
 import { resolve } from "node:path";
 import { BaseHandler, Logger, type LogRecord } from "@std/log";

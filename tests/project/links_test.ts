@@ -176,6 +176,35 @@ Deno.test("FileHandler appends, writes when its buffer is full, on a critical re
   }
 });
 
+Deno.test("FileHandler writes the rest of what the disk took a part of, each byte once, also after a fault", () => {
+  const folder = Deno.makeTempDirSync({ prefix: "userwire_links_" });
+  const { writeSync } = Deno.FsFile.prototype;
+  try {
+    const filename = `${folder}/full.log`;
+    const handler = new FileHandler("INFO", { filename, bufferSize: 1_000, formatter: ({ msg }) => msg });
+    const logger = new Logger("test", "DEBUG", { handlers: [handler] });
+    handler.setup();
+    let room = 12;
+    Deno.FsFile.prototype.writeSync = function (bytes) {
+      if (room === 0) throw new Error("No space left on device");
+      const count = Math.min(room, bytes.length, 5);
+      room -= count;
+      return writeSync.call(this, bytes.subarray(0, count));
+    };
+    logger.info("123456789");
+    logger.info("abcdefghi");
+    assertThrows(() => handler.flush(), Error, "No space");
+    assertEquals(Deno.readTextFileSync(filename), "123456789\nab");
+    logger.info("later");
+    room = Infinity;
+    handler.destroy();
+    assertEquals(Deno.readTextFileSync(filename), "123456789\nabcdefghi\nlater\n");
+  } finally {
+    Deno.FsFile.prototype.writeSync = writeSync;
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
+
 Deno.test("RotatingFileHandler refuses sizes that make no sense, when it is set up", () => {
   const options = { filename: "never made", maxBytes: 1, maxBackupCount: 1 };
   assertThrows(() => new RotatingFileHandler("INFO", { ...options, maxBytes: 0 }).setup(), Error, "maxBytes");
