@@ -26,7 +26,7 @@ interface Ticking<T> extends Linked<T> {
 
 export class Heartbeat<T extends Ticking<T>> {
   /** Those that are ticked. */
-  readonly members = new Rounds<T>(TICKS);
+  readonly members: Rounds<T> = new Rounds(TICKS);
   readonly #full = new Set<Full>();
   #isLooking = false;
   #roomTimer: ReturnType<typeof setInterval> | undefined;
