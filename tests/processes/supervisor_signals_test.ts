@@ -182,7 +182,8 @@ redisTest("SIGTERM in the middle of the start ends all in order", async () => {
       { until },
     );
     service.signal("SIGTERM");
-    assertEquals((await service.ended(60_000)).code, 0);
+    const { code } = await service.ended(60_000);
+    assertEquals(code, 0, `signalled at "${until}": ${JSON.stringify(service.records.slice(-6))}`);
     assertEquals(service.records.at(-1)!.event, "processes stopped");
     for (const pid of pidsOf(service)) assertEquals(await isAlive(pid), false);
   }
