@@ -146,13 +146,13 @@ export class ProcessService implements AsyncDisposable {
     await this.#bell.until(
       () => {
         if (find() === undefined && this.#status !== undefined) {
-          throw new Error(`The process has ended with ${this.#status.code}: ${this.#lastWords()}`);
+          throw new Error(`The process has ended with ${this.#status.code}: ${this.lastWords()}`);
         }
         return find() !== undefined;
       },
       `the log to say "${event}"`,
       ms,
-      () => `it said ${this.#lastWords()}`,
+      () => `it said ${this.lastWords()}`,
     );
     return find()!;
   }
@@ -205,13 +205,13 @@ export class ProcessService implements AsyncDisposable {
       () => this.#status !== undefined,
       `process ${this.#child.pid} to end`,
       ms,
-      () => `it lives, and said ${this.#lastWords()}`,
+      () => `it lives, and said ${this.lastWords()}`,
     );
     await withDeadline(
       Promise.all(this.#outputs),
       20_000,
       "the end of the log",
-      () => `it said ${this.#lastWords()}`,
+      () => `it said ${this.lastWords()}`,
     );
     return this.#status!;
   }
@@ -233,7 +233,7 @@ export class ProcessService implements AsyncDisposable {
   }
 
   /** For an error: the last lines of its log, and what is no log. */
-  #lastWords(): string {
+  lastWords(): string {
     return this.records.slice(-5).map((record) => JSON.stringify(record)).join("\n") + this.#otherText;
   }
 

@@ -1,5 +1,6 @@
 /** One process of several, as the supervisor sees it: started, asked how it is, told what to do, and ended. */
 import { messageOf } from "../protocol/errors.ts";
+import { OpsPath } from "./ops_path.ts";
 import type { Order, Place } from "./place.ts";
 import { PERMISSIONS, V8_FLAGS } from "./rights.ts";
 
@@ -33,10 +34,11 @@ export class Child {
   #hasEnded = false;
 
   /** @throws when the program can't be started. */
-  constructor(place: Place, { main, flags }: Program) {
-    const { number, of, port, opsPath } = place;
-    this.place = place;
-    this.#process = new Deno.Command(Deno.execPath(), {
+  constructor({ number, of, port }: Omit<Place, "opsPath">, { main, flags }: Program) {
+    const path = new OpsPath();
+    const opsPath = path.text;
+    this.place = { number, of, port, opsPath };
+    const command = new Deno.Command(Deno.execPath(), {
       args: [
         ...["run", "--quiet", ...PERMISSIONS, V8_FLAGS, main],
         ...["process", `${number}`, `${of}`, `${port}`, opsPath, ...flags],
@@ -44,7 +46,13 @@ export class Child {
       stdin: "piped",
       stdout: "inherit",
       stderr: "inherit",
-    }).spawn();
+    });
+    try {
+      this.#process = command.spawn();
+    } catch (error) {
+      path.remove();
+      throw error;
+    }
     this.pid = this.#process.pid;
     this.#orders = this.#process.stdin.getWriter();
     // A process that has ended takes no orders.
@@ -52,6 +60,8 @@ export class Child {
     this.#http = Deno.createHttpClient({ proxy: { transport: "unix", path: opsPath } });
     this.ended = this.#process.status.then(({ code, signal }) => {
       this.#hasEnded = true;
+      // One that was killed has left it behind.
+      path.remove();
       this.#http.close();
       this.#orders.close().catch(() => {});
       return { code, signal };

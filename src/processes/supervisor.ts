@@ -12,6 +12,7 @@ import { freePort, listenFault, listenUrl } from "../net/listening.ts";
 import { ConfigError, orFaults } from "../protocol/errors.ts";
 import { Child, type Program } from "./child.ts";
 import { opsHandler } from "./ops.ts";
+import { OpsPath } from "./ops_path.ts";
 import { endWithin, Post } from "./post.ts";
 import { type Hands, onSignals } from "./signals.ts";
 
@@ -19,8 +20,6 @@ import { type Hands, onSignals } from "./signals.ts";
 const END_MS = 10_000;
 /** How long one may take that is to end at once, in milliseconds. */
 const KILL_MS = 1_000;
-/** Most bytes of a unix socket's path, on Linux. */
-const MAX_PATH_BYTES = 107;
 
 /**
  * Runs several processes until a signal ends them.
@@ -46,20 +45,19 @@ export async function supervise(
   const ops = orFaults(() => listen(opsHost, opsPort, closed.signal, opsHandler(options)), faults);
   const port = orFaults(() => freePort(address), faults) ?? config.port;
   const log = orFaults(() => openServiceLog(config.node ?? String(port), config), faults);
-  const folder = orFaults(() => makeFolder(count), faults);
+  orFaults(() => new OpsPath().remove(), faults);
   const close = async () => {
     closed.abort();
     await ops?.finished;
-    if (folder !== undefined) await Deno.remove(folder, { recursive: true }).catch(() => {});
     log?.close();
   };
-  if (!log || !ops || folder === undefined || faults.length > 0) {
+  if (!log || !ops || faults.length > 0) {
     await close();
     throw new ConfigError(faults);
   }
 
   surviveFaults(Promise.resolve(log), closed.signal);
-  const supervisor = new Supervisor({ config, count, port, folder, program, log, living });
+  const supervisor = new Supervisor({ config, count, port, program, log, living });
   using _signals = onSignals(supervisor, stop);
   try {
     const code = await supervisor.start();
@@ -81,8 +79,6 @@ interface SupervisorOptions {
   readonly config: Config;
   readonly count: number;
   readonly port: number;
-  /** For the unix sockets of the processes; only this user can open it. */
-  readonly folder: string;
   readonly program: Program;
   readonly log: Log;
   /** Is kept up to date: the processes that live. */
@@ -192,14 +188,11 @@ class Supervisor implements Hands {
 
   /** Starts a process at the first place that is free. @throws when it can't be started. */
   #spawn(): Child {
-    const { count, port, folder, program, log } = this.#options;
+    const { count, port, program, log } = this.#options;
     const taken = new Set([...this.#living].map(({ place }) => place.number));
     let number = 1;
     while (taken.has(number)) number++;
-    const opsPath = socketPath(folder, number);
-    // What was killed has left it behind.
-    removeIfThere(opsPath);
-    const child = new Child({ number, of: count, port, opsPath }, program);
+    const child = new Child({ number, of: count, port }, program);
     log.info("process started", { process: number, pid: child.pid });
     this.#living.add(child);
     child.ended.then(({ code }) => {
@@ -229,21 +222,6 @@ function listen(
   }
 }
 
-/** Makes the folder of the unix sockets. @throws {ConfigError} when their paths would be too long. */
-function makeFolder(count: number): string {
-  const folder = Deno.makeTempDirSync({ prefix: "userwire-" });
-  const { length } = new TextEncoder().encode(socketPath(folder, count + 1));
-  if (length <= MAX_PATH_BYTES) return folder;
-  Deno.removeSync(folder);
-  throw new ConfigError([
-    `TMPDIR: its path is too long for the unix sockets in it: set a shorter one, such as /tmp`,
-  ]);
-}
-
-function socketPath(folder: string, number: number): string {
-  return `${folder}/${number}.sock`;
-}
-
 /** Why this system can't have several processes on one port. */
 function faultsOfSystem(): string[] {
   const remedy =
@@ -261,12 +239,4 @@ function faultsOfSystem(): string[] {
     `USERWIRE_PROCESSES: the supervisor may not start processes: give Deno --allow-run=${deno}, or start it with ` +
     `bin/userwire or "deno task start:processes", which do; or ${remedy}`,
   ];
-}
-
-function removeIfThere(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
 }

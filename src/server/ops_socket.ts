@@ -1,6 +1,6 @@
 /**
  * The unix socket at which one of several processes answers its supervisor, with what it alone knows: its readiness and its
- * metrics. It lies in a folder that only the service's user can open.
+ * metrics.
  */
 import { dirname } from "node:path";
 
@@ -8,7 +8,7 @@ export class OpsSocket {
   readonly #path: string;
   readonly #server: Deno.HttpServer<Deno.UnixAddr>;
 
-  /** @param path Must not exist yet. */
+  /** @param path In a folder that is this socket's own, and is removed with it. */
   constructor(path: string, answer: (request: Request) => Response | Promise<Response>) {
     this.#path = path;
     this.#server = Deno.serve({ path, onListen() {} }, answer);
@@ -16,8 +16,8 @@ export class OpsSocket {
 
   async close(): Promise<void> {
     await this.#server.shutdown();
+    // The supervisor does it too, unless it has died. Only what is empty goes: the path may be anything.
     remove(this.#path);
-    // The supervisor does it, unless it has died: then the last process to end finds the folder empty.
     remove(dirname(this.#path));
   }
 }
@@ -26,6 +26,6 @@ function remove(path: string): void {
   try {
     Deno.removeSync(path);
   } catch {
-    // Not there any more, or a folder that others are in.
+    // Not there any more, or a folder with something else in it.
   }
 }

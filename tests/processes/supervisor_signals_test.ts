@@ -173,18 +173,45 @@ redisTest("A second signal ends all processes at once", async () => {
   for (const pid of pids) await until(async () => !await isAlive(pid), `process ${pid} to end`);
 });
 
+const MOMENTS: readonly [event: string, like: Readonly<Record<string, unknown>>][] = [
+  ["process started", { process: 1 }],
+  ["listening", { process: 1 }],
+  // The first has nobody to send away: it ends long before the second has started.
+  ["process started", { process: 2 }],
+  ["listening", { process: 2 }],
+];
+
 redisTest("SIGTERM in the middle of the start ends all in order", async () => {
   await using redis = await RedisServer.start();
-  for (const until of ["process started", "listening"]) {
-    await using service = await ProcessService.start(
-      // One that is still starting ends when it has started; the drain is the time that it has for that.
-      { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "60" },
-      { until },
-    );
+  for (const [event, like] of MOMENTS) {
+    // One that is still starting ends when it has started; the drain is the time that it has for that.
+    const env = { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "60" };
+    await using service = await ProcessService.start(env, { until: "process started" });
+    await service.logged(event, 30_000, like);
     service.signal("SIGTERM");
-    const { code } = await service.ended(60_000);
-    assertEquals(code, 0, `signalled at "${until}": ${JSON.stringify(service.records.slice(-6))}`);
-    assertEquals(service.records.at(-1)!.event, "processes stopped");
-    for (const pid of pidsOf(service)) assertEquals(await isAlive(pid), false);
+    await endsInOrder(service, `${event} ${JSON.stringify(like)}`);
   }
 });
+
+redisTest("SIGTERM in the middle of a rolling restart ends all in order", async () => {
+  await using redis = await RedisServer.start();
+  for (const event of ["process started", "listening"]) {
+    const env = { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", USERWIRE_DRAIN_S: "60" };
+    await using service = await ProcessService.start(env, { until: "processes started" });
+    service.signal("SIGUSR2");
+    await service.logged(event, 30_000, { process: 3 });
+    service.signal("SIGTERM");
+    await endsInOrder(service, `${event} of the new process`);
+  }
+});
+
+/** @param when When it was signalled. */
+async function endsInOrder(service: ProcessService, when: string): Promise<void> {
+  const { code } = await service.ended(60_000);
+  assertEquals(code, 0, `signalled at ${when}: ${service.lastWords()}`);
+  assertEquals(service.records.at(-1)!.event, "processes stopped");
+  const started = service.records.filter(({ event }) => event === "process started").length;
+  const stopped = service.records.filter(({ event }) => event === "stopped").length;
+  assertEquals(stopped, started, `signalled at ${when}: ${service.lastWords()}`);
+  for (const pid of pidsOf(service)) assertEquals(await isAlive(pid), false);
+}

@@ -145,6 +145,27 @@ Deno.test("bin/userwire gives the right to start Deno only where several process
   assert(line.includes("--allow-net") && !line.includes("--allow-run"), line);
 });
 
+redisTest(
+  "When the supervisor is killed in the middle of the start its processes end in order too",
+  async () => {
+    await using redis = await RedisServer.start();
+    using folder = new TempFolder("processes");
+    const env = { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", TMPDIR: folder.path };
+    await using service = await ProcessService.start(env, { until: "process started" });
+    // The first has nobody to send away: it ends long before the second has started.
+    await service.logged("process started", 30_000, { process: 2 });
+    service.signal("SIGKILL");
+    // Their log ends with them.
+    await service.ended();
+    assertEquals(
+      service.records.filter(({ event }) => event === "stopped").length,
+      2,
+      service.lastWords(),
+    );
+    assertEquals([...Deno.readDirSync(folder.path)], []);
+  },
+);
+
 redisTest("When the supervisor is killed its processes drain and end, and leave nothing behind", async () => {
   await using redis = await RedisServer.start();
   using folder = new TempFolder("processes");
@@ -159,7 +180,7 @@ redisTest("When the supervisor is killed its processes drain and end, and leave 
   const pids = service.records.filter(({ event }) => event === "process started").map(({ pid }) =>
     Number(pid)
   );
-  assertEquals([...Deno.readDirSync(folder.path)].length, 1);
+  assertEquals([...Deno.readDirSync(folder.path)].length, 2);
   service.signal("SIGKILL");
   assertEquals((await client.closed).code, 1012);
   for (const pid of pids) await until(async () => !await isAlive(pid), `process ${pid} to end`);
