@@ -205,27 +205,37 @@ export class Redis extends CommandConnection implements Scripts {
   }
 
   /**
-   * Tries each script that was prepared, as it says itself.
+   * Tries the scripts that were prepared, as they say themselves.
    * @param tag Of this process alone, see `ScriptOptions.probe`.
    * @returns Why one of them can't do its work, as a sentence without a full stop; undefined when all can.
    */
   async tryScripts(tag: string): Promise<string | undefined> {
-    for (const script of this.#scripts) {
-      const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
-      try {
-        await this.command((client) => {
-          const trial = evaluateOn(client, script.in(this.topology.words), keys, args);
-          // Right behind it: nobody else should find what was only tried.
-          if (keys.length > 0) client.sendCommand(["DEL", ...keys]).catch(() => {});
-          return trial;
-        });
-      } catch (error) {
-        const { cause, message } = error as BrokerUnavailableError;
-        if (!isForbiddenWithin(cause)) return message;
-        return await this.#forbidden(script.in(this.topology.words), tag).catch(() => message);
-      }
+    const scripts = this.#trials;
+    // All in one go: a turn of the event loop for each is what they would cost most.
+    const trials = await Promise.allSettled(scripts.map((script) => this.#try(script, tag)));
+    for (const [i, trial] of trials.entries()) {
+      if (trial.status === "fulfilled") continue;
+      const { cause, message } = trial.reason as BrokerUnavailableError;
+      if (!isForbiddenWithin(cause)) return message;
+      return await this.#forbidden(scripts[i]!.in(this.topology.words), tag).catch(() => message);
     }
     return undefined;
+  }
+
+  /** Those that say how; one of the others, since without keys it is only seen whether scripts may be called at all. */
+  get #trials(): Script[] {
+    const silent = this.#scripts.find(({ probe }) => probe === undefined);
+    return this.#scripts.filter((script) => script.probe !== undefined || script === silent);
+  }
+
+  #try(script: Script, tag: string): Promise<unknown> {
+    const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
+    return this.command((client) => {
+      const trial = evaluateOn(client, script.in(this.topology.words), keys, args);
+      // Right behind it: nobody else should find what was only tried.
+      if (keys.length > 0) client.sendCommand(["DEL", ...keys]).catch(() => {});
+      return trial;
+    });
   }
 
   get #isSharded(): boolean {
