@@ -138,6 +138,12 @@ class Owner<T> implements Keeper {
     this.ids = new Set([own, ...this.#others.keys()]);
   }
 
+  /** Whether an answer knows this master, or a replica in its place. */
+  isKnownTo(nodes: readonly ClusterNode[]): boolean {
+    const { id: own } = this.master;
+    return nodes.some(({ id, ranges }) => id === own || ranges.length > 0 && this.ids.has(id));
+  }
+
   doubt(): void {
     this.#left.clear();
   }
@@ -205,7 +211,7 @@ export class ClusterMap<T> {
     // A node that was taken out lives on at an address that we may know: alone, with nothing, or with others, of which we
     // know few. But when for long nobody has known ours, another cluster has taken its place.
     const isAlone = all.length > 0 && nodes.every(({ ranges }) => ranges.length === 0);
-    const isAnother = all.filter(({ master }) => heard.has(master.id)).length < all.length / 2;
+    const isAnother = all.filter((owner) => owner.isKnownTo(nodes)).length < all.length / 2;
     if (isAlone || isAnother && ++this.#strange <= PATIENCE) return undefined;
     this.#strange = 0;
     this.#answers++;

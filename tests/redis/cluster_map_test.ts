@@ -354,7 +354,7 @@ Deno.test("ClusterMap does not go back for a node that has never heard of who ke
   world.learn(...now);
   const all = world.all;
   for (let i = 0; i < 30; i++) world.learn(...now);
-  assertEquals([world.learn(...FIRST), world.all], [STRANGE, all]);
+  assertEquals([world.learn(...FIRST), world.all], [NOTHING, all]);
 });
 
 Deno.test("ClusterMap knows a slot that has come back by the later claim, whatever is said of the earlier ones", () => {
@@ -408,6 +408,8 @@ Deno.test("ClusterMap goes by no node that was taken out, alone or among others,
   const world = new World();
   world.learn(...FIRST);
   assertEquals(world.learn(node("a", 1, "")), STRANGE);
+  // Replicas that have taken over are ours, also when all their masters were forgotten.
+  assertEquals(world.learn(node("ar", 9, "0-99"), node("br", 10, "100-199")).moved, ["a", "b"]);
 });
 
 Deno.test("ClusterMap gives slots of a master that was taken out to whoever has them, sooner or later", () => {
