@@ -93,7 +93,8 @@ export class Shards implements Scripts {
       this.#all().map((shard) => shard.firstAttempt(endMs - performance.now())),
     );
     const by = (outcome: FirstAttempt["outcome"]) => attempts.find((attempt) => attempt.outcome === outcome);
-    return by("refused") ?? by("ready") ?? attempts[0]!;
+    // The rights of a cluster's nodes are each node's own: one that was just added may have none yet.
+    return by("ready") ?? by("refused") ?? attempts[0]!;
   }
 
   /** Why nobody can be served, as a sentence without a full stop; undefined when some can. */

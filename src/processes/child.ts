@@ -88,9 +88,13 @@ export class Child {
    * Asks it for an answer of its own, such as `/readyz` or `/metrics`.
    * @throws when there is none in time.
    */
-  async ask(path: string, init: Pick<RequestInit, "method" | "headers" | "body"> = {}): Promise<Response> {
+  async ask(
+    path: string,
+    init: Pick<RequestInit, "method" | "headers" | "body"> = {},
+    withinMs = ANSWER_MS,
+  ): Promise<Response> {
     if (this.#hasEnded) throw new Error("The process has ended");
-    const signal = AbortSignal.timeout(ANSWER_MS);
+    const signal = AbortSignal.timeout(withinMs);
     const response = await fetch(`http://localhost${path}`, { ...init, client: this.#http, signal });
     // Read here, under the deadline: a process may hang in the middle of its answer.
     return new Response(await response.text(), { status: response.status, headers: response.headers });
@@ -101,13 +105,17 @@ export class Child {
     try {
       return await (await this.ask("/readyz")).json();
     } catch (error) {
-      const isLate = error instanceof DOMException && error.name === "TimeoutError";
       return {
         ready: false,
-        why: isLate ? "The process does not answer" : "The process is starting or has ended",
+        why: isTimeout(error) ? "The process does not answer" : "The process is starting or has ended",
         detail: messageOf(error),
       };
     }
+  }
+
+  /** Whether it takes the question and has nothing to say in time; one that can't be asked does not hang. */
+  hangs(withinMs: number): Promise<boolean> {
+    return this.ask("/readyz", {}, withinMs).then(() => false, isTimeout);
   }
 
   /** Resolves when it listens, or has ended. @returns Whether it listens. */
@@ -129,4 +137,8 @@ export class Child {
     }
     return false;
   }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "TimeoutError";
 }

@@ -11,6 +11,15 @@ const RESTART = { baseMs: 200, maxMs: 30_000, jitter: 0.5 };
 const STABLE_MS = 10_000;
 /** How long a new process may take to be ready, in a rolling restart. */
 const READY_MS = 60_000;
+/** From one look to the next one at whether a process answers, in milliseconds. */
+const LOOK_MS = 10_000;
+/**
+ * How long it is waited for each time. One that hangs takes its part of the connections all the same, and no client of it
+ * is answered; but a busy machine makes a process slow, and to kill it then would make it worse.
+ */
+const SILENT_MS = 30_000;
+/** Looks in a row without an answer: after the machine itself stood still the first may come too early. */
+const SILENT_LOOKS = 2;
 
 interface PostOptions {
   readonly log: Log;
@@ -19,6 +28,8 @@ interface PostOptions {
   isEnding(): boolean;
   /** @throws when it can't be started. */
   spawn(): Child;
+  /** How long an answer is waited for before a process is taken for hung, in milliseconds. @default 30000 */
+  readonly silentMs?: number;
 }
 
 /** Where one process has to be: another takes its place when it ends. */
@@ -46,7 +57,9 @@ export class Post {
     this.#child = child;
     this.#upMs = Infinity;
     void child.isUp().then((isUp) => {
-      if (isUp && child === this.#child) this.#upMs = performance.now();
+      if (!isUp || child !== this.#child) return;
+      this.#upMs = performance.now();
+      void this.#watch(child);
     });
     void child.ended.then((ending) => this.#onEnd(child, ending));
   }
@@ -78,6 +91,20 @@ export class Post {
       await endWithin(old, endMs, log);
     }
     return undefined;
+  }
+
+  /** Kills the process when it hangs: its end is what brings another one. */
+  async #watch(child: Child): Promise<void> {
+    const { log, ending, isEnding, silentMs = SILENT_MS } = this.#options;
+    for (let silent = 0; silent < SILENT_LOOKS;) {
+      if (silent === 0) await sleep(Math.min(LOOK_MS, silentMs), child.ended, ending);
+      if (child !== this.#child || child.hasEnded || isEnding()) return;
+      silent = await child.hangs(silentMs) ? silent + 1 : 0;
+    }
+    // While it was waited for, it may have been told to end.
+    if (child !== this.#child || child.hasEnded || isEnding()) return;
+    log.warn("process killed", { process: child.place.number, pid: child.pid });
+    child.kill();
   }
 
   async #onEnd(child: Child, { code, signal }: Ending): Promise<void> {

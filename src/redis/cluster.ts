@@ -39,6 +39,7 @@ const ANSWER_MS = 500;
 const ASKED = 3;
 
 const UNREACHABLE = "Redis is not available: none of its cluster's nodes can be reached";
+const STRANGE = "It does not know the masters that the others know: if REDIS_URL names it, take it out there";
 
 export class Cluster implements MastersCluster {
   readonly #source: UrlSource;
@@ -59,6 +60,7 @@ export class Cluster implements MastersCluster {
   #next = 0;
   #masters: readonly ClusterMaster[] = [];
   #isMapped = false;
+  #refusal: FirstAttempt | undefined;
   #reason = UNREACHABLE;
   readonly #closing = new AbortController();
   #isClosed = false;
@@ -163,21 +165,28 @@ export class Cluster implements MastersCluster {
   async #ask(): Promise<void> {
     this.#fill();
     const asked = [...this.#links];
-    const silent = new Set(asked.map(([key]) => key));
-    const asking = asked.map(async ([key, link]) => {
+    const useless = new Set(asked.map(([key]) => key));
+    let before: Promise<void> = Promise.resolve();
+    const ask = async (key: string, link: Link, before: Promise<void>) => {
       try {
         const replies = await link.ask<[string, SlotsReply[]]>(["CLUSTER", "NODES"], ["CLUSTER", "SLOTS"]);
-        silent.delete(key);
-        if (!this.#isClosed && this.#links.get(key) === link) this.#learn(replies, link);
+        useless.delete(key);
+        // Seeds may be of two clusters: which of them is ours is the first one's to say, in every process.
+        if (!this.#isMapped) await sleep(ANSWER_MS, before, this.closing);
+        if (this.#isClosed || this.#links.get(key) !== link) return;
+        if (!this.#learn(replies, link)) useless.add(key);
       } catch (error) {
         if (!link.isClosed) this.#failed(error, link);
       }
-    });
+    };
+    const asking = asked.map(([key, link]) => before = ask(key, link, before));
     await sleep(ANSWER_MS, Promise.all(asking), this.closing);
-    for (const key of silent) {
+    for (const key of useless) {
       this.#links.get(key)?.close();
       this.#links.delete(key);
     }
+    // Unless another one has answered.
+    if (this.#refusal) this.#first.resolve(this.#refusal);
   }
 
   /** Sees to it that there are as many to be asked as can be. */
@@ -192,17 +201,23 @@ export class Cluster implements MastersCluster {
     }
   }
 
-  #learn([text, slots]: [string, SlotsReply[]], { address }: Link): void {
+  /** @returns Whether the node that was asked is of our cluster. */
+  #learn([text, slots]: [string, SlotsReply[]], { address, place }: Link): boolean {
     const endpoints = parseEndpoints(slots, address);
     const nodes = parseNodes(text, address, { byName: address.transport === "tls", endpoints });
-    this.#nodes = nodes;
     const before = this.#masters;
-    const { moved, slots: movedSlots } = this.#map.learn(nodes);
+    const change = this.#map.learn(nodes);
+    if (!change) {
+      this.#warnings.warn("cluster node is of another cluster", STRANGE, place);
+      return false;
+    }
+    this.#nodes = nodes;
     this.#masters = this.#map.keepers();
     if (this.#masters.length === 0) {
       this.#reason = "Redis' cluster has no slots yet: create it with redis-cli --cluster create";
-      return;
+      return true;
     }
+    const { moved, slots: movedSlots } = change;
     this.#isMapped = true;
     this.#first.resolve({ outcome: "ready" });
     for (const master of moved) master.moved();
@@ -211,6 +226,7 @@ export class Cluster implements MastersCluster {
       this.#options.onMoved(movedSlots);
     }
     for (const master of before) if (!this.#masters.includes(master)) this.#options.onGone(master);
+    return true;
   }
 
   #failed(error: unknown, link: Link): void {
@@ -222,7 +238,7 @@ export class Cluster implements MastersCluster {
     if (this.#isMapped) return;
     this.#reason = isReply(error) ? reason : UNREACHABLE;
     const remedy = "correct the user and password in it";
-    if (isRefused) this.#first.resolve({ outcome: "refused", reason, detail, remedy });
+    if (isRefused) this.#refusal = { outcome: "refused", reason, detail, remedy };
   }
 
   /** The file with the URL holds another one. */

@@ -138,6 +138,12 @@ class Owner<T> implements Keeper {
     this.ids = new Set([own, ...this.#others.keys()]);
   }
 
+  /** Whether an answer knows this master, or a replica in its place. */
+  isKnownTo(nodes: readonly ClusterNode[]): boolean {
+    const { id: own } = this.master;
+    return nodes.some(({ id, ranges }) => id === own || ranges.length > 0 && this.ids.has(id));
+  }
+
   doubt(): void {
     this.#left.clear();
   }
@@ -147,7 +153,7 @@ function formatPlace({ hostname, port }: Place): string {
   return `${hostname}:${port}`;
 }
 
-/** A claim that so many answers in a row do not repeat has ended, or never was; and so has a place. */
+/** A claim that so many answers in a row do not repeat has ended, or never was; and so has a place, and a whole cluster. */
 const PATIENCE = 12;
 
 export class ClusterMap<T> {
@@ -157,6 +163,8 @@ export class ClusterMap<T> {
   readonly #epochs = new Float64Array(SLOTS);
   readonly #repeated = new Float64Array(SLOTS);
   #answers = 0;
+  /** Answers in a row that were of another cluster. */
+  #strange = 0;
 
   /** @param make Makes what stands for a keeper, once for each. */
   constructor(make: (keeper: Keeper) => T) {
@@ -192,16 +200,23 @@ export class ClusterMap<T> {
     return ranges;
   }
 
-  /** Takes in what a node said of all. */
-  learn(nodes: readonly ClusterNode[]): MapChange<T> {
-    this.#answers++;
+  /**
+   * Takes in what a node said of all.
+   * @returns Undefined when that node is of another cluster, or of none any more: nothing is taken in.
+   */
+  learn(nodes: readonly ClusterNode[]): MapChange<T> | undefined {
     const heard = new Map(nodes.map(({ id, epoch }) => [id, epoch]));
     const followed = new Map(nodes.map(({ id, masterId }) => [id, masterId]));
+    const all = this.#all();
+    // A node that was taken out lives on at an address that we may know: alone, with nothing, or with others, of which we
+    // know few. But when for long nobody has known ours, another cluster has taken its place.
+    const isAlone = all.length > 0 && nodes.every(({ ranges }) => ranges.length === 0);
+    const isAnother = all.filter((owner) => owner.isKnownTo(nodes)).length < all.length / 2;
+    if (isAlone || isAnother && ++this.#strange <= PATIENCE) return undefined;
+    this.#strange = 0;
+    this.#answers++;
     const moved: T[] = [];
     const slots = new Set<number>();
-    const all = this.#all();
-    // A cluster that was made anew: nothing of what is known is left.
-    const isAnother = !all.some(({ ids }) => [...ids].some((id) => heard.has(id)));
     const isKnown = ({ id }: ClusterNode) => all.some(({ master }) => master.id === id);
     // Those first who are masters still: a replica of one of them may have become a master beside it.
     const masters = nodes.filter(({ masterId, ranges }) => masterId === undefined && ranges.length > 0)

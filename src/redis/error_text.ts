@@ -52,7 +52,10 @@ const NO_REDIS = "what answers at REDIS_URL does not speak Redis' protocol: is i
 /** By class, code and message of an error. */
 const TROUBLES: Words = [
   [/ECONNREFUSED|^ConnectionRefused/, "the connection is refused: nobody listens there"],
-  [/ENOTFOUND|EAI_|failed to lookup address/, "the host in REDIS_URL is not found"],
+  [
+    /ENOTFOUND|EAI_|failed to lookup address/,
+    "its host is not found: that in REDIS_URL, or one that Redis announces",
+  ],
   [
     // The last is what the client library gets to see of it: Deno has no code for it in node:net.
     /EADDRNOTAVAIL|^AddrNotAvailable|connect EINVAL \d+\./,
@@ -76,7 +79,7 @@ const TROUBLES: Words = [
     /fatal alert|ERR_SSL_\w+_ALERT_/,
     "it refuses the TLS connection: check REDIS_CERT and its settings for TLS",
   ],
-  [/altname|not valid for name/i, "its certificate is for another host than the one in REDIS_URL"],
+  [/altname|not valid for name/i, "its certificate is for another host than the one it is reached by"],
   [/CERT_HAS_EXPIRED|CERT_NOT_YET_VALID|Expired|NotValidYet/, "its certificate is not valid at this time"],
   [
     /certificate|UNABLE_TO_|SELF_SIGNED/i,

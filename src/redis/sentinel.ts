@@ -11,7 +11,7 @@ import { WarnOnce } from "../log/warn_once.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Place, RedisAddress, RedisUrl } from "./address.ts";
 import { isRefusal } from "./client_library.ts";
-import { isReply, logMessage } from "./error_text.ts";
+import { isReply, logMessage, publicMessage } from "./error_text.ts";
 import { Link } from "./link.ts";
 import { PLAIN } from "./pubsub_words.ts";
 import type { Topology } from "./topology.ts";
@@ -177,7 +177,9 @@ class SentinelLink {
         ? REFUSED
         : UNREACHABLE;
       const detail = `${this.#link.place}: ${logMessage(messageOf(error))}`;
-      this.#warnings.warn("sentinel does not answer", this.reason, detail);
+      // Others may be there.
+      const reason = this.reason === UNREACHABLE ? publicMessage(error) : this.reason;
+      this.#warnings.warn("sentinel does not answer", reason, detail);
     }
   }
 

@@ -376,6 +376,41 @@ redisTest("A master that is away is refused to its users alone, and said in warn
 });
 
 redisTest(
+  "A master that does not know our user stops no start, and serves its users once it does",
+  async () => {
+    await using cluster = await ClusterSet.start({ masters: 2 });
+    const added = cluster.nodes[1]!;
+    const grant = ({ server }: ClusterServer) =>
+      server.cli("ACL", "SETUSER", "userwire", "on", ">s3cret", "~*", "&*", "+@all");
+    await grant(cluster.nodes[0]!);
+    const url = cluster.url.replace("redis://", "redis://userwire:s3cret@");
+    // Whoever is asked first.
+    for (
+      const REDIS_URL of [
+        url,
+        url.replace(`${cluster.nodes[0]!.server.port}`, (port) => `${added.server.port},127.0.0.1:${port}`),
+      ]
+    ) {
+      await using service = await Service.start({ REDIS_URL });
+      const { warnings } = await service.readiness();
+      assertMatch(
+        `${warnings}`,
+        /1 of 2 masters of the Redis cluster can't be used: Redis refused the password/,
+      );
+      await service.send("user0", "x");
+    }
+    await using service = await Service.start({ REDIS_URL: url });
+    await grant(added);
+    await until(
+      async () => (await service.readiness()).warnings.length === 0,
+      "both masters to be used",
+      WAIT_MS,
+    );
+    for (const name of NAMES) assertEquals((await service.send(name, "x")).status, 202, name);
+  },
+);
+
+redisTest(
   "Of a cluster with many masters each is tried with names of its own slots, and found ready",
   async () => {
     await using cluster = await ClusterSet.start({ masters: 8 });

@@ -163,6 +163,28 @@ redisTest("A cluster behind a NAT is seen at different times by two nodes", asyn
   );
 });
 
+redisTest("A node that was taken out of a cluster leads nobody into the one that it is in now", async () => {
+  await using cluster = await ClusterSet.start({ masters: 1, replicas: true });
+  await using out = await cluster.addNode();
+  await using other = await ClusterSet.start({ masters: 1 });
+  await using service = await Service.start({ REDIS_URL: `${out.server.url},${cluster.url.slice(8)}` });
+  await isReady(service);
+  await using follower = await Follower.open(service.socketUrl("alice"));
+  cluster.nodes.splice(cluster.nodes.indexOf(out), 1);
+  for (const { server } of cluster.nodes) await server.cli("CLUSTER", "FORGET", out.id);
+  await out.server.cli("CLUSTER", "RESET", "SOFT");
+  await other.nodes[0]!.server.cli("CLUSTER", "MEET", "127.0.0.1", out.server.port, out.busPort);
+  const warned = () => service.logged("cluster node is of another cluster").length > 0;
+  await until(warned, "the node to be left", WAIT_MS);
+  assertEquals(await accepted(service, "alice", "here"), 1);
+  await cluster.failOver(cluster.nodes[1]!);
+  assertEquals(await accepted(service, "alice", "followed"), 1);
+  await got(follower, "followed");
+  assertEquals(follower.data, ["here", "followed"]);
+  assertEquals(service.logged("redis slots moved"), []);
+  assertEquals(await other.nodes[0]!.server.cli("DBSIZE"), 0);
+});
+
 redisTest("Sentinels with TLS and a password lead to the master, and to the next one", async () => {
   await using certificates = await Certificates.make();
   await using set = await SentinelSet.start({ tls: certificates, password: "guard" });

@@ -97,6 +97,9 @@ Deno.test("Of what Sentinels say the newest configuration counts, and silence ch
       10_000,
     );
     assertEquals([portOf(topology), changes.length], [3, 1]);
+    // What is said of one says nothing of the others.
+    const said = log.records.filter(({ event }) => event === "sentinel does not answer");
+    assertEquals(said.filter(({ fields }) => `${fields.reason}`.includes("none of its Sentinels")), []);
   } finally {
     topology.close();
   }
