@@ -287,7 +287,10 @@ browserTest(
     await page.getByLabel("Token").fill(token);
     await console.connect("alice");
     await console.connect("alice", "raw");
-    await service.server.app.publisher.send("alice", { order: 7 });
+    const { publisher } = service.server.app;
+    // A raw socket says who it is when it is open.
+    await until(async () => await publisher.count("alice") === 2, "both to be let in");
+    await publisher.send("alice", { order: 7 });
     for (const number of [1, 2]) {
       const card = console.card("alice", number);
       await card.getByText(/^Frames/).click();
