@@ -111,8 +111,7 @@ redisTest("No secret and no payload appears in a log, on the console or in an an
         await shake(`?username=bob&token=${text}`);
         await using socket = await RawSocket.open(`${ws}ws`);
         if (socket.answer.status !== 101) continue;
-        socket.sendText(JSON.stringify({ token: text }));
-        socket.sendText(payload);
+        socket.sendTexts([JSON.stringify({ token: text }), payload]);
         // A token that is good keeps its socket.
         if (text !== token) answered += JSON.stringify(await socket.readClose());
       }
