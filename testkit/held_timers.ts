@@ -46,6 +46,35 @@ export class HeldTimers implements Disposable {
 }
 
 /**
+ * Signals of `AbortSignal.timeout` that abort when the test says so, and not by themselves.
+ *
+ *     using times = new HeldTimeouts();
+ *     times.run();
+ */
+export class HeldTimeouts implements Disposable {
+  readonly #set = new Set<AbortController>();
+  readonly #timeout = AbortSignal.timeout;
+
+  constructor() {
+    AbortSignal.timeout = () => {
+      const controller = new AbortController();
+      this.#set.add(controller);
+      return controller.signal;
+    };
+  }
+
+  /** The time of all that were made is up. */
+  run(): void {
+    for (const controller of this.#set) controller.abort(new DOMException("The time is up", "TimeoutError"));
+    this.#set.clear();
+  }
+
+  [Symbol.dispose](): void {
+    AbortSignal.timeout = this.#timeout;
+  }
+}
+
+/**
  * Intervals of one length that run when the test says so, and not by themselves; or are only counted.
  *
  *     using seconds = new HeldIntervals(1_000);

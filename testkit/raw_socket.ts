@@ -178,6 +178,14 @@ export class RawSocket implements AsyncDisposable {
     this.send({ opcode: OPCODE.text, payload: text });
   }
 
+  /**
+   * Sends several at one time. One by one they may be apart on a busy machine: one that comes to a socket after it was closed
+   * makes Deno drop it, and with it the Close frame.
+   */
+  sendTexts(texts: readonly string[]): void {
+    this.sendBytes(Buffer.concat(texts.map((payload) => encodeFrame({ opcode: OPCODE.text, payload }))));
+  }
+
   /** Sends a Close frame and leaves the TCP connection open. */
   sendClose(code: number, reason = ""): void {
     const payload = Buffer.concat([Buffer.from([code >> 8, code & 0xff]), Buffer.from(reason)]);

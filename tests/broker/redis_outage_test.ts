@@ -323,7 +323,11 @@ redisTest(
     for (const answer of answers) assertRefused(answer);
     // Now that it is known there is nothing to wait for.
     assertUnavailable(await timed(service.send("alice", "hello"), AT_ONCE_MS));
-    assertEquals((await service.readiness()).why, "Redis does not answer");
+    // When the answers took a busy machine more than five seconds, the connection has been given up meanwhile.
+    assertMatch(
+      (await service.readiness()).why!,
+      /^Redis (does not answer|is not available: it has been silent)/,
+    );
 
     redis.resume();
     await isReady(service);

@@ -87,6 +87,16 @@ slowReaderTest("loses nothing when the history is long enough", async (service) 
   assertContiguous(ranges);
 }, { USERWIRE_HISTORY: "1000", USERWIRE_MAX_REPLAY: "1000" });
 
+/** The payload of the next message. On a busy machine there may be a sign of life before it. */
+async function nextPayload(socket: RawSocket, isRaw: boolean): Promise<string> {
+  for (;;) {
+    const text = await socket.readText(OPCODE.text, 20_000);
+    if (isRaw) return text;
+    const frame = JSON.parse(text);
+    if (frame.t !== "p") return frame.data;
+  }
+}
+
 redisTest("A slow reader costs no more memory than its mark and the history", async () => {
   await using redis = await RedisServer.start();
   const env = { REDIS_URL: redis.url, USERWIRE_HISTORY: "20", USERWIRE_SLOW_TIMEOUT_S: "600" };
@@ -126,8 +136,7 @@ for (const [who, open, history] of NO_WAY_BACK) {
     }, "what waits to be held by Redis");
     alice.resumeReading();
     for (const n of numbers(1, FLOOD)) {
-      const text = await alice.readText(OPCODE.text, 20_000);
-      const payload: string = who.startsWith("raw") ? text : JSON.parse(text).data;
+      const payload = await nextPayload(alice, who.startsWith("raw"));
       assertEquals(payload.split(" ", 1)[0], `${n}`);
     }
     assertEquals(closeOf(service), undefined);

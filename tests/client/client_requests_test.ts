@@ -3,13 +3,15 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import type { Client, RequestOptions } from "../../src/client/mod.ts";
 import { RequestError } from "../../src/client/mod.ts";
 import { connectAlice } from "../../testkit/client_watch.ts";
-import { withDeadline } from "../../testkit/deadline.ts";
+import { until, withDeadline } from "../../testkit/deadline.ts";
 import { ScriptedServer, type ScriptedSocket } from "../../testkit/scripted_server.ts";
 
 async function open(server: ScriptedServer): Promise<{ client: Client; socket: ScriptedSocket }> {
   const client = connectAlice(server.url);
   const socket = await server.next();
   socket.hi({ req: 1 });
+  // What is asked from now on is sent in that moment, however short its time is.
+  await until(() => client.state === "open", "the client to be open");
   return { client, socket };
 }
 
@@ -107,6 +109,7 @@ Deno.test("Client's time is up whether it was sent or not, and says which; it te
   const { client, socket } = await open(server);
   await using _ = client;
   assertEquals(await told(client.request("op", 1, { timeoutMs: 20 })), "timeout unknown");
+  await socket.received(1);
   const [{ timeout_ms }] = socket.frames as [{ timeout_ms: number }];
   assert(timeout_ms > 0 && timeout_ms <= 20);
   // It still has its place in the service.

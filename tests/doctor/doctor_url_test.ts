@@ -3,6 +3,8 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
 import type { Finding } from "../../src/doctor/finding.ts";
 import { serveOther, Terminal } from "../../testkit/cli_terminal.ts";
+import { until } from "../../testkit/deadline.ts";
+import { HeldTimeouts, HeldTimers } from "../../testkit/held_timers.ts";
 import { Service } from "../../testkit/service.ts";
 
 async function doctor(url: string, args: string[] = [], options: { patienceMs?: number } = {}) {
@@ -146,7 +148,16 @@ Deno.test("Nodes that do not share a Redis are found: what one is sent does not 
   await using one = await Service.start();
   await using two = await Service.start();
   await using both = balancer(one, two);
-  const { code, wrong } = await doctor(both.url, [], { patienceMs: 700 });
+  // The time is up for the message alone, and when that is waited for: no other answer comes too late.
+  using times = new HeldTimers(700);
+  using _held = new HeldTimeouts();
+  const looking = doctor(both.url, [], { patienceMs: 700 });
+  await until(
+    () => one.logged("message sent").length === 1 && times.count === 1,
+    "the message to be waited for",
+  );
+  times.run();
+  const { code, wrong } = await looking;
   assertEquals([code, wrong.length], [2, 1], wrong.join("\n"));
   assertMatch(wrong[0]!, /^fault message: what was sent did not come → .*same Redis/);
   await two.isEmpty();

@@ -261,7 +261,12 @@ for (const { name, env, replicas = false, nodeTimeoutMs = 15_000, isWhole, happe
     );
     const more = async () => {
       const enough = sender.total + 100;
-      await until(() => sender.total >= enough, "more messages to be accepted", WAIT_MS);
+      await until(
+        () => sender.total >= enough,
+        "more messages to be accepted",
+        WAIT_MS,
+        () => `${sender.total} of ${enough} were; the last failure was ${sender.lastFailure}`,
+      );
     };
     const listener = stack.use(await openClient(here.socketUrl("listener"), "userwire.v1"));
     const broadcast = async (n: number) => {

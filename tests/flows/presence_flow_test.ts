@@ -2,7 +2,7 @@
  * What the backend hears of users that come and go, through real services, Redis and sockets; its table of who is online is
  * kept by the receiver's rule alone.
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
@@ -14,30 +14,39 @@ import { openClient, openPatiently } from "../../testkit/ws_client.ts";
 const WAIT_MS = 30_000;
 const SOON = { USERWIRE_OFFLINE_AFTER_S: "1" };
 
+/** Plays a reload, for which a user has so many seconds; false where the machine took about as long for it. */
+async function playsReload(graceS: number): Promise<boolean> {
+  await using redis = await RedisServer.start();
+  await using receiver = new WebhookReceiver();
+  const env = { REDIS_URL: redis.url, ...receiver.env, USERWIRE_OFFLINE_AFTER_S: `${graceS}` };
+  await using here = await Service.start(env);
+  await using there = await Service.start(env);
+  const first = await openPatiently(here.socketUrl("alice"));
+  await receiver.until(() => receiver.online().includes("alice"), "alice to be online", WAIT_MS);
+  const second = await openPatiently(there.socketUrl("alice"), "userwire.v1");
+  await first.close();
+  // Gone for a moment, and back elsewhere.
+  const goneMs = performance.now();
+  await second.close();
+  await using third = await openClient(here.socketUrl("alice"));
+  if (performance.now() - goneMs > graceS * 500) return false;
+  // Who comes and goes after it is told after it.
+  await (await openClient(there.socketUrl("bob"))).close();
+  await receiver.until(() => receiver.changesOf("bob").length === 2, "bob to come and go", WAIT_MS);
+  assertEquals(receiver.changesOf("bob"), [true, false]);
+  assertEquals(receiver.changesOf("alice"), [true]);
+  await third.close();
+  await receiver.until(() => receiver.changesOf("alice").length === 2, "alice to go", WAIT_MS);
+  assertEquals(receiver.changesOf("alice"), [true, false]);
+  assertEquals([receiver.online(), receiver.forged], [[], 0]);
+  return true;
+}
+
 redisTest(
   "The backend hears of a user's first and last socket on any node, and of none between",
   async () => {
-    await using redis = await RedisServer.start();
-    await using receiver = new WebhookReceiver();
-    const env = { REDIS_URL: redis.url, ...receiver.env, ...SOON };
-    await using here = await Service.start(env);
-    await using there = await Service.start(env);
-    const first = await openPatiently(here.socketUrl("alice"));
-    await receiver.until(() => receiver.online().includes("alice"), "alice to be online", WAIT_MS);
-    const second = await openPatiently(there.socketUrl("alice"), "userwire.v1");
-    await first.close();
-    // A reload: gone for a moment, and back elsewhere.
-    await second.close();
-    const third = await openClient(here.socketUrl("alice"));
-    // Who comes and goes after it is told after it.
-    await (await openClient(there.socketUrl("bob"))).close();
-    await receiver.until(() => receiver.changesOf("bob").length === 2, "bob to come and go", WAIT_MS);
-    assertEquals(receiver.changesOf("bob"), [true, false]);
-    assertEquals(receiver.changesOf("alice"), [true]);
-    await third.close();
-    await receiver.until(() => receiver.changesOf("alice").length === 2, "alice to go", WAIT_MS);
-    assertEquals(receiver.changesOf("alice"), [true, false]);
-    assertEquals([receiver.online(), receiver.forged], [[], 0]);
+    for (const graceS of [1, 4, 16]) if (await playsReload(graceS)) return;
+    assert(false, "No reload was shorter than the time that a user has for it");
   },
 );
 
@@ -137,6 +146,10 @@ Deno.test("Without Redis users are told as well, also to a listener in the proce
   await receiver.until(() => receiver.online().includes("alice"), "alice to be online");
   await alice.close();
   await receiver.until(() => receiver.online().length === 0, "alice to be offline", WAIT_MS);
-  const { body } = { body: await (await service.fetch("/metrics")).text() };
-  assertEquals(/userwire_webhooks_total\{type="users.changed",outcome="delivered"\} 2/.test(body), true);
+  // The backend knows what it has answered before the service does.
+  const delivered = /^userwire_webhooks_total\{type="users.changed",outcome="delivered"\} 2$/m;
+  await until(
+    async () => delivered.test(await (await service.fetch("/metrics")).text()),
+    "both to be counted",
+  );
 });

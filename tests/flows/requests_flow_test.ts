@@ -5,8 +5,10 @@ import { MAX_OUTSTANDING } from "../../src/session/request_line.ts";
 import { type Client, connect, type ConnectOptions, RequestError } from "../../src/client/mod.ts";
 import { connectAlice } from "../../testkit/client_watch.ts";
 import { Bell, until, withDeadline } from "../../testkit/deadline.ts";
+import { HeldTimeouts } from "../../testkit/held_timers.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { Service } from "../../testkit/service.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
 import { type Received, WebhookReceiver } from "../../testkit/webhook_receiver.ts";
 import { openClient, type WsClient } from "../../testkit/ws_client.ts";
 
@@ -141,12 +143,20 @@ Deno.test("A backend that hangs is left after its time, then not asked at all, a
   await using service = await Service.start(settings(receiver, { USERWIRE_WEBHOOK_TIMEOUT_MS: "100" }));
   await using client = connectAlice(service.server.url);
   receiver.answer = receiver.hang;
-  const [first] = await Promise.all(
-    Array.from({ length: MAX_FAILURES }, () => outcome(client.request("op"))),
-  );
-  assertEquals(first, "timeout | unknown | The backend gave no answer within 100 ms");
-  assertEquals(receiver.received.length, MAX_FAILURES);
-  assertMatch(await outcome(client.request("op")), /^unavailable \| refused \| \d+ \| .*left alone/);
+  // The time of each is up when it is there, and none has passed when the next one comes after the last.
+  using times = new HeldTimeouts();
+  const answers = Array.from({ length: MAX_FAILURES }, () => outcome(client.request("op")));
+  {
+    using _clock = new StandingClock();
+    for (let count = 1; count <= MAX_FAILURES; count++) {
+      await receiver.until(() => receiver.received.length === count, `request ${count}`);
+      times.run();
+    }
+    for (const answer of answers) {
+      assertEquals(await answer, "timeout | unknown | The backend gave no answer within 100 ms");
+    }
+    assertMatch(await outcome(client.request("op")), /^unavailable \| refused \| \d+ \| .*left alone/);
+  }
   assertEquals(receiver.received.length, MAX_FAILURES);
   assertEquals(service.logged("requests not answered").length, 1);
   receiver.answer = () => new Response("1");

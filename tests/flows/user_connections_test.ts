@@ -30,7 +30,7 @@ function path(user: string, conn?: string): string {
 }
 
 async function list(service: Service, user: string): Promise<Listed> {
-  const response = await service.fetch(path(user));
+  const response = await withDeadline(service.fetch(path(user)), 20_000, `the connections of ${user}`);
   assertEquals(response.status, 200);
   return await response.json();
 }
@@ -58,6 +58,8 @@ async function openFramed(
 onEveryBroker(
   "are listed as their nodes have them, and one of them is closed",
   async ({ here, there }, t) => {
+    // All are there: however long they take, each answers in time.
+    using _held = new HeldTimers(ANSWER_MS);
     const { counted } = here.server.app.publisher;
     const framed = await openFramed(here, "alice");
     await using raw = await openClient(there.socketUrl("alice"));
@@ -160,6 +162,7 @@ onEveryBroker(
 );
 
 onEveryBroker("are found under every name", async ({ here, there }) => {
+  using _held = new HeldTimers(ANSWER_MS);
   const names = ["a/b?c#d", "%2F", "é\u{1f600}", `'";<>&=+`, "\\", "*", "toString", "x".repeat(128)];
   for (const name of names) {
     const { socket, conn } = await openFramed(here, name);

@@ -3,10 +3,12 @@
  * Its demo, and connecting and sending, are in `page_test.ts`.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Look } from "../../src/server/app.ts";
 import { newKey } from "../../src/auth/keys.ts";
+import { EVERY_MS } from "../../src/metrics/samples.ts";
+import type { Look } from "../../src/server/app.ts";
 import { CLOSED, tokenFor } from "../../testkit/closed.ts";
-import { until } from "../../testkit/deadline.ts";
+import { until, withDeadline } from "../../testkit/deadline.ts";
+import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { parseMetrics } from "../../testkit/metrics_text.ts";
 import { OwnPort } from "../../testkit/own_port.ts";
 import { RedisServer } from "../../testkit/redis_server.ts";
@@ -57,6 +59,8 @@ async function isLive(page: Page): Promise<void> {
 }
 
 browserTest("shows the numbers of a node of two, with traffic, as /metrics has them", async (browser) => {
+  // The page gets the next numbers when all that they are of is done.
+  using samples = new HeldIntervals(EVERY_MS);
   await using redis = await RedisServer.start();
   const env = { REDIS_URL: redis.url, USERWIRE_DRAIN_S: "0" };
   await using here = await Service.start({ ...env, USERWIRE_NODE: "here" }, { look: LOOK });
@@ -75,6 +79,7 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
     return metrics.get("userwire_messages_delivered_total") === 8;
   }, "four messages to be written to both sockets of alice");
   const of = (series: string) => String(metrics.get(`userwire_${series}`));
+  samples.run();
   await page.locator("#chart-sends tbody tr", { hasText: "reached" }).getByText(/^8$/).waitFor();
 
   const sends = await numbersOf(page, "sends");
@@ -98,13 +103,19 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
     (await page.locator("#nodes tr").allInnerTexts()).map((text) => text.split(/\s+/));
   assertEquals((await nodes()).map(([name]) => name), ["here", "there"]);
   there.server.app.draining.start();
-  await page.locator('#nodes tr[data-state="draining"]', { hasText: "there" }).waitFor();
+  const drains = page.locator('#nodes tr[data-state="draining"]', { hasText: "there" });
+  await until(async () => {
+    samples.run(); // there it is noted, and here it is read: whichever comes first
+    return await drains.count() === 1;
+  }, "the page to say that one drains");
 
   await assertLooksBack(page);
   await assertFinds(page);
 
   // Without Redis the node still says how it is, and the others are as they were.
   await redis.stop();
+  await until(async () => (await here.readiness()).status === 503, "the node to notice");
+  samples.run();
   await page.locator("#chart-redis tbody tr", { hasText: "Away" }).getByText("yes").waitFor();
   await page.getByText(/^as of \d\d:\d\d:\d\d, for now /).waitFor();
   assertEquals(await page.locator("#nodes[data-stale] tr").count(), 2);
@@ -175,7 +186,7 @@ browserTest("opens a stream only while somebody looks", async (browser) => {
   await isLive(page);
   assertEquals(asked.filter((path) => path === "/v1/stats"), ["/v1/stats"]);
   await page.getByRole("link", { name: "Users" }).click();
-  await gone.promise;
+  await withDeadline(gone.promise, 20_000, "the stream to be let go of", () => asked);
   assertEquals(await page.evaluate("document.activeElement.id"), "user-name");
   await page.goBack();
   await isLive(page);
@@ -276,7 +287,10 @@ browserTest(
     await page.getByLabel("Token").fill(token);
     await console.connect("alice");
     await console.connect("alice", "raw");
-    await service.server.app.publisher.send("alice", { order: 7 });
+    const { publisher } = service.server.app;
+    // A raw socket says who it is when it is open.
+    await until(async () => await publisher.count("alice") === 2, "both to be let in");
+    await publisher.send("alice", { order: 7 });
     for (const number of [1, 2]) {
       const card = console.card("alice", number);
       await card.getByText(/^Frames/).click();

@@ -4,9 +4,11 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { newKey } from "../../src/auth/keys.ts";
+import { EVERY_MS } from "../../src/metrics/samples.ts";
 import type { Look } from "../../src/server/app.ts";
 import { call, CLOSED, KEY } from "../../testkit/closed.ts";
 import { until } from "../../testkit/deadline.ts";
+import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { parseMetrics } from "../../testkit/metrics_text.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
@@ -26,6 +28,8 @@ async function statsOf(stream: SseClient, count = 1): Promise<any[]> {
 }
 
 redisTest("Numbers that a stream brings are those of /metrics, /readyz and /v1/nodes", async () => {
+  // None is taken in the middle of what it is to tell of.
+  using samples = new HeldIntervals(EVERY_MS);
   await using redis = await RedisServer.start();
   await using there = await Service.start({ REDIS_URL: redis.url, USERWIRE_NODE: "there" });
   await using here = await Service.start({ REDIS_URL: redis.url, USERWIRE_NODE: "here" });
@@ -38,9 +42,9 @@ redisTest("Numbers that a stream brings are those of /metrics, /readyz and /v1/n
   await using stream = await open(here);
   assertEquals(stream.response.headers.get("content-type"), "text/event-stream");
   assertMatch(stream.response.headers.get("cache-control")!, /no-store/);
-  const [{ about, every_ms, samples, readiness, nodes }] = await statsOf(stream);
+  const [{ about, every_ms, samples: seen, readiness, nodes }] = await statsOf(stream);
   assertEquals([about.node, about.webhooks, every_ms], ["here", false, 5_000]);
-  const { connections, sends, delivered, send_ms, broker_available } = samples.at(-1);
+  const { connections, sends, delivered, send_ms, broker_available } = seen.at(-1);
   assertEquals(connections, { raw: 1, v1: 1, sse: 0 });
   assertEquals([sends.reached, sends.stored, delivered, broker_available], [2, 1, 2, true]);
   assert(send_ms.p50 > 0 && send_ms.p50 <= send_ms.p99);
@@ -54,6 +58,7 @@ redisTest("Numbers that a stream brings are those of /metrics, /readyz and /v1/n
   // What comes next is one sample more, and says what was done since.
   await there.send("alice", 1);
   await alice.nextJson();
+  samples.run();
   const next = (await statsOf(stream, 2))[1];
   assertEquals([next.samples.length, next.samples[0].delivered, next.about], [1, 3, undefined]);
   await using second = await open(here);
@@ -61,6 +66,7 @@ redisTest("Numbers that a stream brings are those of /metrics, /readyz and /v1/n
 });
 
 Deno.test("A stream of numbers ends when the node does, and with the key that opened it", async () => {
+  using samples = new HeldIntervals(EVERY_MS);
   using folder = new TempFolder("stats");
   const path = `${folder.path}/keys`;
   const gone = newKey("gone", { scopes: ["admin"] });
@@ -71,6 +77,7 @@ Deno.test("A stream of numbers ends when the node does, and with the key that op
   await Promise.all([statsOf(kept), statsOf(lost)]);
   Deno.writeTextFileSync(path, `${KEY.line}\n`);
   service.server.reload();
+  samples.run();
   await lost.ended();
   assertEquals(lost.of("stats").length, 1, "nothing more was said to it");
   assertEquals(kept.hasEnded, false);

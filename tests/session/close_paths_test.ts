@@ -201,7 +201,7 @@ closePath("that sends too many frames", {
   env: { USERWIRE_MAX_FRAMES_PER_SECOND: "20" },
   code: 4429,
   async end({ alice }) {
-    for (let i = 0; i < 100; i++) alice.sendText("ping");
+    alice.sendTexts(Array(100).fill("ping"));
     await agree(alice, 4429);
   },
 });
