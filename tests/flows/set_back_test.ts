@@ -163,6 +163,13 @@ async function failBack({ redis, other }: Pick<Stage, "redis" | "other">): Promi
   await redis.follow(undefined);
 }
 
+/** Loads the snapshot that was saved at the beginning into the process that runs, which goes on under the same run id. */
+const LOADED: Scenario = {
+  server: { args: ["--enable-debug-command", "yes"] },
+  begin: async ({ redis }) => void await redis.cli("SAVE"),
+  happens: async ({ redis }) => void await redis.cli("DEBUG", "RELOAD", "NOSAVE"),
+};
+
 const copyWhileAlone = copied({ appendOnly: true });
 
 const LOSSES: Record<string, Scenario> = {
@@ -173,6 +180,15 @@ const LOSSES: Record<string, Scenario> = {
     async happens(stage) {
       await stage.service.server.shutdown();
       await copyWhileAlone.happens(stage);
+      stage.service = await stage.start();
+    },
+  },
+  "an older snapshot is loaded into a Redis that goes on": LOADED,
+  "an older snapshot is loaded into a Redis that goes on, while no node runs": {
+    ...LOADED,
+    async happens(stage) {
+      await stage.service.server.shutdown();
+      await LOADED.happens(stage);
       stage.service = await stage.start();
     },
   },
