@@ -1,10 +1,10 @@
-/** Which commands of scripts a user of Redis may not run: Redis before 7.2 says only that there is one. */
+/** Which commands of scripts a user of Redis may not run, or it does not know: before 7.2 it says only that there is one. */
 import type { Client } from "./client_library.ts";
 import { publicMessageOfCommand } from "./error_text.ts";
 import type { PubSubWords } from "./pubsub_words.ts";
 import { evaluateOn, Script, type ScriptForm } from "./script.ts";
 
-/** What is not granted, as a sentence without a full stop that anybody may read, and for the log. */
+/** What can't be had, as a sentence without a full stop that anybody may read, and for the log. */
 export interface Ungranted {
   readonly reason: string;
   readonly detail: string;
@@ -19,11 +19,16 @@ export function commandsOf({ source }: ScriptForm): string[] {
   ];
 }
 
-/** Lua for whether an error reply says that the user may not run a command. */
-const IS_FORBIDDEN = `
-local function is_forbidden(answer)
+/** Lua that notes a command where its answer says that the user may not run it, or that there is none of that name. */
+const NOTE = `
+local forbidden, unknown = {}, {}
+local function note(command, answer)
   local said = type(answer) == 'table' and answer.err or ''
-  return string.find(said, "can't run this command", 1, true) or string.find(said, 'permissions to run', 1, true)
+  if string.find(said, "can't run this command", 1, true) or string.find(said, 'permissions to run', 1, true) then
+    forbidden[#forbidden + 1] = command
+  elseif string.find(said, 'nknown Redis command', 1, true) then
+    unknown[#unknown + 1] = command
+  end
 end
 `;
 
@@ -49,14 +54,13 @@ export function seldomOf(scripts: readonly ScriptForm[]): string[] {
 
 /** Arguments: a command and what it is given beside the key, and so on. */
 const TRY_SELDOM = new Script(`
-${IS_FORBIDDEN}
-local forbidden = {}
+${NOTE}
 for i = 1, #ARGV, 2 do
   local words = {ARGV[i], KEYS[1]}
   for word in string.gmatch(ARGV[i + 1], '%S+') do words[#words + 1] = word end
-  if is_forbidden(redis.pcall(unpack(words))) then forbidden[#forbidden + 1] = ARGV[i] end
+  note(ARGV[i], redis.pcall(unpack(words)))
 end
-return forbidden
+return {forbidden, unknown}
 `);
 
 /**
@@ -64,8 +68,7 @@ return forbidden
  * has.
  */
 const FORBIDDEN = new Script(`
-${IS_FORBIDDEN}
-local forbidden = {}
+${NOTE}
 for _, command in ipairs(ARGV) do
   local words = {}
   for word in string.gmatch(command, '%S+') do words[#words + 1] = word end
@@ -73,15 +76,17 @@ for _, command in ipairs(ARGV) do
     local answer = redis.pcall(unpack(words))
     local said = type(answer) == 'table' and answer.err or ''
     if not string.find(said, 'rong number of arg') then
-      if is_forbidden(answer) then forbidden[#forbidden + 1] = command end
+      note(command, answer)
       break
     end
     words[#words + 1] = n == 0 and KEYS[1] or '0'
   end
 end
 redis.pcall('PEXPIRE', KEYS[1], 1000)
-return forbidden
+return {forbidden, unknown}
 `);
+
+type Found = [forbidden: string[], unknown: string[]];
 
 /** What is missing of all that a script may call, which Redis has refused. @param tag As of a script that is tried. */
 export async function ungrantedIn(
@@ -91,8 +96,8 @@ export async function ungrantedIn(
   tag: string,
 ): Promise<Ungranted> {
   const commands = commandsOf(script);
-  const found = await evaluateOn(client, FORBIDDEN.in(words), [keyOf(tag)], commands) as string[];
-  return found.length > 0 ? ungranted(found, " and ") : ungranted(commands, " or ");
+  const found = await evaluateOn(client, FORBIDDEN.in(words), [keyOf(tag)], commands) as Found;
+  return ungranted(found) ?? told(commands, " or ", true);
 }
 
 /** What is missing of what `seldomOf` has found; undefined when nothing is. */
@@ -104,14 +109,18 @@ export async function ungrantedSeldom(
 ): Promise<Ungranted | undefined> {
   // By the text of the script: EVAL, too, is needed only when Redis has forgotten the scripts.
   const command = ["EVAL", TRY_SELDOM.in(words).source, "1", keyOf(tag), ...seldom];
-  const found = await client.sendCommand<string[]>(command);
-  return found.length > 0 ? ungranted(found, " and ") : undefined;
+  return ungranted(await client.sendCommand<Found>(command));
 }
 
-function ungranted(commands: readonly string[], joint: string): Ungranted {
+function ungranted([forbidden, unknown]: Found): Ungranted | undefined {
+  if (forbidden.length > 0) return told(forbidden, " and ", true);
+  return unknown.length > 0 ? told(unknown, " and ", false) : undefined;
+}
+
+function told(commands: readonly string[], joint: string, isForbidden: boolean): Ungranted {
   return {
-    reason: publicMessageOfCommand(commands.join(joint), true),
-    detail: `Not granted: ${commands.join(", ")}`,
+    reason: publicMessageOfCommand(commands.join(joint), isForbidden),
+    detail: `${isForbidden ? "Not granted" : "Not known"}: ${commands.join(", ")}`,
   };
 }
 

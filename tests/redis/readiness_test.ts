@@ -123,6 +123,18 @@ redisTest("What keeps subscriptions from being restored after an outage is said"
   await isReady(service);
 });
 
+redisTest(
+  "A command that Redis does not know is named, also where only a script uses it, and seldom",
+  async () => {
+    const isNamed = async (command: string) => {
+      await using redis = await RedisServer.start({ args: ["--rename-command", command, ""] });
+      await using service = await Service.start({ REDIS_URL: redis.url });
+      await isNotReady(service, new RegExp(`does not know a command that is needed: .*\\b${command}\\b`));
+    };
+    await Promise.all(["HSET", "XADD", "PUBSUB", "PUBLISH", "TIME", "ZADD", "XDEL"].map(isNamed));
+  },
+);
+
 redisTest("A Redis that knows no EVAL is named before anything is sent", async () => {
   await using redis = await RedisServer.start({ args: ["--rename-command", "EVAL", ""] });
   await using service = await Service.start({ REDIS_URL: redis.url });
