@@ -215,13 +215,6 @@ export class Redis extends CommandConnection implements Scripts {
    */
   async tryScripts(tag: string): Promise<string | undefined> {
     const { words } = this.topology;
-    const seldom = this.#seldom ??= seldomOf(this.#scripts.map((script) => script.in(words)));
-    try {
-      const missing = await this.command((client) => ungrantedSeldom(client, seldom, words, tag));
-      if (missing) return this.#ungranted(missing);
-    } catch (error) {
-      return (error as BrokerUnavailableError).message;
-    }
     for (const script of this.#scripts) {
       const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
       try {
@@ -237,7 +230,13 @@ export class Redis extends CommandConnection implements Scripts {
         return await this.#forbidden(script.in(words), tag).catch(() => message);
       }
     }
-    return undefined;
+    const seldom = this.#seldom ??= seldomOf(this.#scripts.map((script) => script.in(words)));
+    try {
+      const missing = await this.command((client) => ungrantedSeldom(client, seldom, words, tag));
+      return missing && this.#ungranted(missing);
+    } catch (error) {
+      return (error as BrokerUnavailableError).message;
+    }
   }
 
   get #isSharded(): boolean {
