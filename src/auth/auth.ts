@@ -81,7 +81,8 @@ export function assertMayAddress(caller: Caller, usernames: readonly string[]): 
 /** Whether a revocation is meant for this identity. */
 export function isMeant(revocation: Revocation, { iat, jti }: Pick<Identity, "iat" | "jti">): boolean {
   // What does not say when it was issued may be as old as any.
-  return "jti" in revocation ? jti === revocation.jti : (iat ?? 0) < revocation.before;
+  // And when it was revoked no number may be: who else writes to Redis lets nobody in.
+  return "jti" in revocation ? jti === revocation.jti : !((iat ?? 0) >= revocation.before);
 }
 
 export interface Auth {

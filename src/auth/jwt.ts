@@ -169,7 +169,7 @@ function identityOf(
   if (iat !== undefined && iat > nowS + options.clockToleranceS) {
     throw new UnauthorizedError(
       'The token\'s "iat" lies in the future, further than USERWIRE_JWT_CLOCK_TOLERANCE_S allows: set the clock of ' +
-        "its signer right",
+        "its signer right, or that of this node",
     );
   }
   // Not what is left of it: a token that was refused once would be taken later, when its revocation is forgotten.

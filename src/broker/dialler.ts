@@ -101,9 +101,9 @@ export class Dialler implements PubSubContext {
     }
   }
 
-  /** A new connection that is subscribed to one channel. */
+  /** A new connection that is subscribed to one channel, after what else is asked on it. */
   dialSubscribed(channel: string, attempt: Attempt, options: OpenOptions): Promise<RedisConnection> {
-    const commands = [encodeCommand(this.words.subscribe, channel)];
+    const commands = [...options.commands ?? [], encodeCommand(this.words.subscribe, channel)];
     return this.dial(attempt, { ...options, commands }, channel);
   }
 

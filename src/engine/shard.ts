@@ -12,6 +12,7 @@ import { RedisStreamsHistory } from "../history/redis_streams.ts";
 import type { Log } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { ClusterMaster } from "../redis/cluster_master.ts";
+import { encodeCommand } from "../redis/resp.ts";
 import { type FirstAttempt, Redis } from "../redis/commands.ts";
 import type { Topology } from "../redis/topology.ts";
 
@@ -82,7 +83,17 @@ export class Shard {
         // On a cluster it has to be one that is kept here. It has no braces: they would not survive within those of keys.
         for (let number = 0;; number++) if (part.keeps(`${name}:${number}`)) return `${name}:${number}`;
       },
-      dial: (channel, attempt) => dialler.dialSubscribed(channel, attempt, { name: "userwire-probe" }),
+      dial: (channel, attempt) =>
+        dialler.dialSubscribed(channel, attempt, {
+          name: "userwire-probe",
+          // What else is sent on such connections.
+          commands: [
+            encodeCommand("PING"),
+            ...(options.subscriptions === "shared"
+              ? [encodeCommand(topology.words.unsubscribe, channel)]
+              : []),
+          ],
+        }),
       onCounted: (counts) => broker.onCounted(counts),
       ...log,
     });

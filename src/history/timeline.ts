@@ -17,7 +17,7 @@
  *
  * The mark tells at once, between two looks, that other data has taken the place of that which was looked at. It is written
  * so that neither a log nor a replica gets it, and a snapshot brings it back in another encoding: one that is still as it
- * was written has been in this memory ever since. Each append asks for it first, and is not done without it.
+ * was written has been in this memory ever since. Another is looked at as another life. Each append asks for it first.
  *
  * When an append is gone from a server that was not replaced, and what the processes told each other is still there, only
  * some users' keys were put back. That begins no timeline: those users' tags show it, and more exactly. Who comes from

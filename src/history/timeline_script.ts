@@ -51,12 +51,13 @@ local function write(...)
   return false, is_passing
 end
 
-local function is_in_memory(key) return redis.pcall('OBJECT', 'ENCODING', key) == 'raw' end
+local function encoding_of(key) return redis.pcall('OBJECT', 'ENCODING', key) end
 local mark_key = timeline .. ':mark:'
-local is_begun = false
+local is_begun, is_copied = false, false
+local encoding = ids == '' and encoding_of(mark_key .. mark)
 if ids ~= '' then
   mark = ''
-elseif is_in_memory(mark_key .. mark) then
+elseif encoding == 'raw' then
   is_begun = state[8] == mark
   -- Read, so that it is not among those that were used least, and go first where Redis evicts.
   redis.call('GET', mark_key .. mark)
@@ -71,7 +72,9 @@ elseif redis.set_repl then
   if is_set then redis.pcall('APPEND', mark_key .. new_mark, 'm') end
   redis.set_repl(redis.REPL_ALL)
   failed = nil
-  if is_in_memory(mark_key .. new_mark) and write('HSET', timeline, 'mark', new_mark) then
+  if encoding_of(mark_key .. new_mark) == 'raw' and write('HSET', timeline, 'mark', new_mark) then
+    -- The one before is here and was not made here: a copy of data was put into this memory, whatever life that has.
+    is_copied = type(encoding) == 'string' and write('HSET', timeline, 'life', '')
     mark = new_mark
     if not name then write('PEXPIRE', timeline, ttl) end
   else
@@ -81,10 +84,15 @@ else
   mark = 'none'
 end
 local is_marked = mark ~= '' and mark ~= 'none'
+if is_copied then written = '' end
+local is_marked_anew = known_mark ~= '' and mark ~= known_mark
 if life == '' then
   -- It does not say who it is: the mark does.
   life = is_marked and mark or ''
-  is_other = has_memory == '1' and known_mark ~= '' and mark ~= known_mark and '1' or '0'
+  is_other = has_memory == '1' and is_marked_anew and '1' or '0'
+elseif written == '' then
+  -- Until those who remember have looked at the copy.
+  is_other = has_memory
 end
 
 -- Whether the append of this number and tag is in the data, as far as can be told: an entry may have left its history,
@@ -115,7 +123,8 @@ for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(record
 -- The time told is that of the newest record that this process knows of. Where it has not looked before, others may have gone
 -- on while it was elsewhere: that their records are there says nothing of the appends that were answered to itself.
 local is_same_data = is_whole or
-  is_other == '0' and written == life and name == known and told > 0 and newest >= told
+  is_other == '0' and not (is_marked and is_marked_anew) and written == life and name == known and
+    told > 0 and newest >= told
 
 -- Another may have begun one here while this process went on elsewhere. Clients that were told then know nothing of what it
 -- accepted after that. Both are counted from now, each on one clock.

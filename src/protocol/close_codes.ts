@@ -57,6 +57,12 @@ export interface AskOrder {
 /** What is let in no more: one token by its id (`jti`), or all issued before a time in Unix seconds. */
 export type Revocation = { readonly jti: string } | { readonly before: number };
 
+/** Whether connections may be closed with it by an order: the other codes have meanings of their own (RFC 6455, 7.4). */
+export function isCloseCode(code: unknown): code is number {
+  return code === 1000 || code === CLOSE.restart.code ||
+    Number.isInteger(code) && code as number >= 3000 && code as number < 5000;
+}
+
 /** Whether a client should come back after this code. */
 export function shouldReconnect(code: number): boolean {
   return code !== 1000 && !(code >= 4400 && code < 4500);

@@ -13,7 +13,14 @@
  * `b` frame of it, once for all of its sockets. The trace parent, `tp`, follows these; the Redis function writes it as well.
  */
 import { base64Of, bytesOf } from "./base64.ts";
-import type { AskOrder, CloseOrder, FrameOrder } from "./close_codes.ts";
+import {
+  type AskOrder,
+  CLOSE,
+  type CloseOrder,
+  type CloseReason,
+  type FrameOrder,
+  isCloseCode,
+} from "./close_codes.ts";
 import { isJson } from "./json.ts";
 import { readTraceParent } from "./trace_parent.ts";
 
@@ -32,6 +39,7 @@ const ENCODING_FIELD = ',"enc":"base64"';
 
 const SMALL_A = 0x61, SMALL_B = 0x62, SMALL_J = 0x6a, SMALL_K = 0x6b, SMALL_T = 0x74;
 const ZERO = 0x30, NINE = 0x39;
+const CLOSING_BRACE = 0x7d;
 /** Turns a small letter's code into its capital's. */
 const CAPITAL = 0x20;
 
@@ -119,9 +127,11 @@ export function formatAskOrder({ asker, close }: AskOrder): string {
   return `${MARK}k${JSON.stringify({ asker, close, ...FOR_NOBODY })}`;
 }
 
-/** Whether a channel's payload is an envelope of ours. */
+/** Whether a channel's payload is an envelope of ours: what only begins as one is a payload as it stands. */
 export function isEnvelope(payload: string): boolean {
-  return payload.charCodeAt(0) === 1 && payload.startsWith(MARK);
+  if (payload.charCodeAt(0) !== 1 || !payload.startsWith(MARK)) return false;
+  if (payload.charCodeAt(payload.length - 1) !== CLOSING_BRACE) return false;
+  return isOrder(payload) || payload.startsWith(FRAME_HEAD, frameAt(payload));
 }
 
 /** Whether an envelope is an order. */
@@ -129,13 +139,36 @@ export function isOrder(envelope: string): boolean {
   return envelope.charCodeAt(KIND_AT) === SMALL_K;
 }
 
-/** The order that an envelope is, if it is one. */
+/** The order that an envelope is; undefined when it is none, or one that this version does not know. */
 export function orderOf(envelope: string): CloseOrder | FrameOrder | AskOrder | undefined {
   if (!isOrder(envelope)) return undefined;
-  const order = JSON.parse(envelope.slice(KIND_AT + 1));
-  const { conn, frame, receipt, code, why: reason, revoked, asker, close } = order;
-  if (asker !== undefined) return { asker, close };
-  return conn === undefined ? { code, reason, revoked } : { conn, frame, receipt };
+  const { conn, frame, receipt, code, why, revoked, asker, close } = objectIn(envelope.slice(KIND_AT + 1));
+  if (typeof asker === "string") {
+    return { asker, close: close && { conn: close.conn, ...closeReasonOf(close.code, close.reason) } };
+  }
+  if (conn !== undefined) return isText(frame) && isText(receipt) ? { conn, frame, receipt } : undefined;
+  return code === undefined ? undefined : { ...closeReasonOf(code, why), revoked };
+}
+
+// deno-lint-ignore no-explicit-any -- each field is looked at
+function objectIn(text: string): Record<string, any> {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+/** Any program may write orders: what no WebSocket can be closed with would leave it open, and deaf. */
+function closeReasonOf(code: unknown, reason: unknown): CloseReason {
+  return {
+    code: isCloseCode(code) ? code : CLOSE.kicked.code,
+    reason: isText(reason) ? reason : CLOSE.kicked.reason,
+  };
 }
 
 /** Where the receipt of an envelope goes, if its sender waits for one. */

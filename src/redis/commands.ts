@@ -11,13 +11,14 @@ import type { BrokerUnavailableError } from "../protocol/errors.ts";
 import { CommandConnection, DEFAULT_TIMEOUT_MS, type RedisOptions } from "./command_connection.ts";
 import { positionKey } from "./keys.ts";
 import { PLAIN, SHARDED } from "./pubsub_words.ts";
-import { commandsOf, evaluateOn, FORBIDDEN, Script, type ScriptForm } from "./script.ts";
+import { seldomOf, type Ungranted, ungrantedIn, ungrantedSeldom } from "./rights.ts";
+import { evaluateOn, Script, type ScriptForm } from "./script.ts";
 import { Standalone } from "./standalone.ts";
 import { UrlSource } from "./url_source.ts";
 import type { Topology } from "./topology.ts";
 import { type Examination, examine } from "./examination.ts";
 import { warningsOf } from "./warnings.ts";
-import { isForbiddenWithin, isOnItsWay, isReply, publicMessageOfCommand } from "./error_text.ts";
+import { isForbiddenWithin, isOnItsWay, isReply } from "./error_text.ts";
 
 export type { FirstAttempt } from "./availability.ts";
 export { load as loadClientLibrary } from "./client_library.ts";
@@ -77,6 +78,8 @@ const AGAIN_MS = { base: 20, jitter: 30 };
 
 export class Redis extends CommandConnection implements Scripts {
   readonly #scripts: Script[] = [];
+  /** Of their commands those that no trial of a script comes to. */
+  #seldom: string[] | undefined;
   readonly #timeoutMs: number;
   readonly #onScriptError = (script: ScriptForm, error: unknown) => {
     if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
@@ -172,6 +175,7 @@ export class Redis extends CommandConnection implements Scripts {
    */
   prepare(...scripts: Script[]): void {
     this.#scripts.push(...scripts);
+    this.#seldom = undefined;
     // Not SCRIPT LOAD, which is a right of its own.
     for (const script of scripts) {
       this.greeting.commands.push(["EVAL", script.in(this.topology.words).source, "0"]);
@@ -210,6 +214,7 @@ export class Redis extends CommandConnection implements Scripts {
    * @returns Why one of them can't do its work, as a sentence without a full stop; undefined when all can.
    */
   async tryScripts(tag: string): Promise<string | undefined> {
+    const { words } = this.topology;
     const scripts = this.#trials;
     // All in one go: a turn of the event loop for each is what they would cost most.
     const trials = await Promise.allSettled(scripts.map((script) => this.#try(script, tag)));
@@ -217,9 +222,15 @@ export class Redis extends CommandConnection implements Scripts {
       if (trial.status === "fulfilled") continue;
       const { cause, message } = trial.reason as BrokerUnavailableError;
       if (!isForbiddenWithin(cause)) return message;
-      return await this.#forbidden(scripts[i]!.in(this.topology.words), tag).catch(() => message);
+      return await this.#forbidden(scripts[i]!.in(words), tag).catch(() => message);
     }
-    return undefined;
+    const seldom = this.#seldom ??= seldomOf(this.#scripts.map((script) => script.in(words)));
+    try {
+      const missing = await this.command((client) => ungrantedSeldom(client, seldom, words, tag));
+      return missing && this.#ungranted(missing);
+    } catch (error) {
+      return (error as BrokerUnavailableError).message;
+    }
   }
 
   /** Those that say how; one of the others, since without keys it is only seen whether scripts may be called at all. */
@@ -260,13 +271,12 @@ export class Redis extends CommandConnection implements Scripts {
 
   /** Finds out and tells the log which of a script's commands are forbidden; resolves with that in words. */
   async #forbidden(script: ScriptForm, tag = "probe"): Promise<string> {
-    const commands = commandsOf(script);
-    const found = await this.command((client) =>
-      evaluateOn(client, FORBIDDEN.in(this.topology.words), [`userwire:{${tag}}:rights`], commands)
-    ) as string[];
-    const missing = found.length > 0 ? found : commands;
-    const reason = publicMessageOfCommand(missing.join(found.length > 0 ? " and " : " or "), true);
-    this.availability.warn("redis refused a command", reason, `Not granted: ${missing.join(", ")}`);
+    const { words } = this.topology;
+    return this.#ungranted(await this.command((client) => ungrantedIn(client, script, words, tag)));
+  }
+
+  #ungranted({ reason, detail }: Ungranted): string {
+    this.availability.warn("redis refused a command", reason, detail);
     return reason;
   }
 }

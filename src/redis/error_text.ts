@@ -128,10 +128,11 @@ export function withoutScript(text: string): string {
   return text.replace(IN_SCRIPT, "");
 }
 
-/** Whether a user may not do what a script does, and Redis does not say which command of it. */
+/** Whether a user may not do what a script does, or Redis can't, and it does not say which command of it. */
 export function isForbiddenWithin(error: unknown): boolean {
   return isReply(error) &&
-    /^ERR The user executing the script can't run/.test(withoutScript(messageOf(error)));
+    /^ERR The user executing the script can't run|Unknown Redis command called from/
+      .test(withoutScript(messageOf(error)));
 }
 
 /** Whether what was asked for is with another node of the cluster, or on its way there. */

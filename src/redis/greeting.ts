@@ -5,9 +5,10 @@
 import type { WarnOnce } from "../log/warn_once.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Client } from "./client_library.ts";
-import { isReadOnly, isReply, logMessage, publicMessage } from "./error_text.ts";
+import { isForbiddenWithin, isReadOnly, isReply, logMessage, publicMessage } from "./error_text.ts";
 import { type PubSubWords, SHARDED } from "./pubsub_words.ts";
-import { evaluateOn, type Script } from "./script.ts";
+import { ungrantedIn } from "./rights.ts";
+import { evaluateOn, type Script, type ScriptForm } from "./script.ts";
 import { changeOf, readInfo, type ServerInfo, type Unfitness, unfitnessOf } from "./server_info.ts";
 
 /** Runs a script on the connection that is being looked at, past all that waits. */
@@ -72,14 +73,17 @@ export class Greeting {
   }
 
   async #askWatches(client: Client, server: ServerInfo, isGreeting: boolean): Promise<Finding> {
-    const ask: Ask = (script, keys, args) => evaluateOn(client, script.in(this.#words), keys, args);
+    let asked: ScriptForm | undefined;
+    const ask: Ask = (script, keys, args) => evaluateOn(client, asked = script.in(this.#words), keys, args);
     const send: Send = (command) => client.sendCommand(command);
     for (const watch of this.watches) {
       // What Redis refuses to a watch is no refused login: it may be granted while we run.
-      const reason = await watch.look(ask, server, isGreeting, send).catch((error: unknown) => {
+      const reason = await watch.look(ask, server, isGreeting, send).catch(async (error: unknown) => {
         if (!isReply(error) || isReadOnly(error)) throw error;
-        const reason = publicMessage(error);
-        this.#warnings.warn("redis refused a command", reason, logMessage(messageOf(error)));
+        const { reason, detail } = asked && isForbiddenWithin(error)
+          ? await ungrantedIn(client, asked, this.#words, "probe")
+          : { reason: publicMessage(error), detail: logMessage(messageOf(error)) };
+        this.#warnings.warn("redis refused a command", reason, detail);
         return reason;
       });
       if (reason !== undefined) return { state: "unfit yet", reason };

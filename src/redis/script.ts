@@ -1,4 +1,4 @@
-/** Lua scripts, as they are known to Redis, and how it is found out which of their commands are forbidden. */
+/** Lua scripts, as they are known to Redis. */
 import { createHash } from "node:crypto";
 import { messageOf } from "../protocol/errors.ts";
 import type { Client } from "./client_library.ts";
@@ -62,35 +62,3 @@ export function evaluateOn(
     throw error;
   });
 }
-
-/** The commands that a script may call, each with its subcommand: "HSET", "PUBSUB NUMSUB". */
-export function commandsOf({ source }: ScriptForm): string[] {
-  const calls = source.matchAll(/(?:redis\.p?call|try|write)\(\s*'(\w+)'(?:\s*,\s*'(\w+)')?/g);
-  const containers = ["PUBSUB", "OBJECT", "CLUSTER"]; // of these it is the word after that names a command
-  return [
-    ...new Set([...calls].map(([, name, sub]) => containers.includes(name!) ? `${name} ${sub}` : name!)),
-  ];
-}
-
-/**
- * Names those of the commands that the user may not run in a script: Redis before 7.2 says only that there is one.
- * Each is tried with as many words as it wants, which Redis looks at first, on a key that nobody else has.
- */
-export const FORBIDDEN = new Script(`
-local forbidden = {}
-for _, command in ipairs(ARGV) do
-  local words = {}
-  for word in string.gmatch(command, '%S+') do words[#words + 1] = word end
-  for n = 0, 6 do
-    local answer = redis.pcall(unpack(words))
-    local said = type(answer) == 'table' and answer.err or ''
-    if not string.find(said, 'rong number of arg') then
-      if string.find(said, "can't run this command", 1, true) then forbidden[#forbidden + 1] = command end
-      break
-    end
-    words[#words + 1] = n == 0 and KEYS[1] or '0'
-  end
-end
-redis.pcall('PEXPIRE', KEYS[1], 1000)
-return forbidden
-`);

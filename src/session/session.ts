@@ -26,7 +26,7 @@ import {
   type CloseReason,
   type FrameOrder,
 } from "../protocol/close_codes.ts";
-import { isEnvelope, orderOf, receiptOf, seqOf } from "../protocol/envelope.ts";
+import { isEnvelope, isOrder, orderOf, receiptOf, seqOf } from "../protocol/envelope.ts";
 import { InvalidFrameError, messageOf } from "../protocol/errors.ts";
 import {
   parseClientFrame,
@@ -182,8 +182,7 @@ export class Session extends Link<Member>
     if (this.#hasEnded) return;
     let seq = 0;
     if (typeof payload === "string" && isEnvelope(payload)) {
-      const order = orderOf(payload);
-      if (order) return this.#obey(order);
+      if (isOrder(payload)) return this.#obey(orderOf(payload));
       const receipt = receiptOf(payload);
       if (receipt !== undefined) this.#output.onHanded(receipt);
       seq = seqOf(payload);
@@ -192,7 +191,8 @@ export class Session extends Link<Member>
     this.#bestEffort.message(payload, byteLength, seq);
   }
 
-  #obey(order: CloseOrder | FrameOrder | AskOrder): void {
+  #obey(order: CloseOrder | FrameOrder | AskOrder | undefined): void {
+    if (order === undefined) return;
     if ("asker" in order) return this.#answer(order);
     if (!("conn" in order)) return this.#credential.onCloseOrder(order);
     if (order.conn !== this.id || this.#state !== "live") return;

@@ -351,6 +351,17 @@ onEachStore("Of many revocations at once the latest moment stays", async (one, t
   assertEquals(await statusOf(two, await tokenFor("alice", { iat: latest })), 101);
 });
 
+redisTest("A revocation that somebody has written over lets no token in again", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+  const token = await tokenFor("alice", {});
+  assertEquals(await statusOf(service, token), 101);
+  for (const text of ["oops", "nan", "inf"]) {
+    await redis.cli("SET", "userwire:{alice}:revoked", text);
+    assertEquals(await statusOf(service, token), 401, text);
+  }
+});
+
 redisTest("A node that has just started knows what was revoked", async () => {
   await using redis = await RedisServer.start();
   const settings = { ...CLOSED, REDIS_URL: redis.url };

@@ -163,19 +163,30 @@ async function failBack({ redis, other }: Pick<Stage, "redis" | "other">): Promi
   await redis.follow(undefined);
 }
 
-const copyWhileAlone = copied({ appendOnly: true });
+/** Loads the snapshot that was saved at the beginning into the process that runs, which goes on under the same run id. */
+const LOADED: Scenario = {
+  server: { args: ["--enable-debug-command", "yes"] },
+  begin: async ({ redis }) => void await redis.cli("SAVE"),
+  happens: async ({ redis }) => void await redis.cli("DEBUG", "RELOAD", "NOSAVE"),
+};
+
+function whileNoNodeRuns(scenario: Scenario): Scenario {
+  return {
+    ...scenario,
+    async happens(stage) {
+      await stage.service.server.shutdown();
+      await scenario.happens(stage);
+      stage.service = await stage.start();
+    },
+  };
+}
 
 const LOSSES: Record<string, Scenario> = {
   "an older append-only file is put back": copied({ appendOnly: true }),
   "an older snapshot is put back": copied({}),
-  "an older append-only file is put back while no node runs": {
-    ...copyWhileAlone,
-    async happens(stage) {
-      await stage.service.server.shutdown();
-      await copyWhileAlone.happens(stage);
-      stage.service = await stage.start();
-    },
-  },
+  "an older append-only file is put back while no node runs": whileNoNodeRuns(copied({ appendOnly: true })),
+  "an older snapshot is loaded into a Redis that goes on": LOADED,
+  "an older snapshot is loaded into a Redis that goes on, while no node runs": whileNoNodeRuns(LOADED),
   "what is lost was sent by a node that has left": copied({ appendOnly: true }, {
     async between(stage) {
       await using leaver = await Service.start({ REDIS_URL: stage.redis.url });

@@ -9,7 +9,7 @@ import { functionLibrary, type FunctionSettings, isOlder } from "../../src/histo
 import type { HistoryLimits } from "../../src/history/history.ts";
 import { formatEnvelope, frameOf } from "../../src/protocol/envelope.ts";
 import { isJson } from "../../src/protocol/json.ts";
-import { commandsOf } from "../../src/redis/script.ts";
+import { commandsOf } from "../../src/redis/rights.ts";
 import { PLAIN, SHARDED } from "../../src/redis/pubsub_words.ts";
 import { historyContract, outgoing, seqsOf, textsOf } from "../contracts/history.ts";
 import { asSteps } from "../contracts/steps.ts";

@@ -11,6 +11,7 @@ import {
   formatEnvelope,
   frameOf,
   isEnvelope,
+  orderOf,
   type Payload,
   payloadOf,
   wrapForeign,
@@ -275,6 +276,29 @@ Deno.test("isEnvelope tells every foreign payload apart", () => {
   fc.assert(fc.property(foreign.filter((text) => !text.startsWith("\u0001uw1")), (text) => {
     assertEquals(isEnvelope(text), false);
   }));
+  const { head, tail } = formatEnvelope({ kind: "json", text: "{}" }, { id: "a", ts: 1 });
+  for (const rest of ["", "j", "jnull", "j{}", "J;{}", 'j{"t":"p"}', "k", "k[]"]) {
+    assertEquals(isEnvelope(`\u0001uw1${rest}`), false, rest);
+  }
+  for (let end = 0; end < head.length + tail.length; end++) {
+    const text = (head + tail).slice(0, end);
+    // One that is cut behind a brace of its payload looks whole.
+    assertEquals(isEnvelope(text), text.endsWith("}"), text);
+  }
+});
+
+Deno.test("orderOf takes no order that can't be carried out, or that it does not know", () => {
+  const order = (text: string) => orderOf(`\u0001uw1k${text}`);
+  for (const text of ["", "{", "null", "1", "{}", '{"other":1}', '{"conn":"a"}', '{"conn":"a","frame":1}']) {
+    assertEquals(order(text), undefined, text);
+  }
+  const { code, reason } = CLOSE.kicked;
+  for (const bad of ["null", '"4403"', "0", "999", "1005", "1009", "2999", "5000", "4403.5", "[]"]) {
+    assertEquals<unknown>(order(`{"code":${bad},"why":7}`), { code, reason, revoked: undefined }, bad);
+    const close = { conn: "b", code, reason };
+    assertEquals(order(`{"asker":"a","close":{"conn":"b","code":${bad}}}`), { asker: "a", close }, bad);
+  }
+  assertEquals<unknown>(order('{"code":1012,"why":"restart"}'), { ...CLOSE.restart, revoked: undefined });
 });
 
 Deno.test("wrapForeign keeps JSON as JSON, other text as a string, and bytes as base64", () => {

@@ -87,6 +87,28 @@ for (const { name: way, env } of [{ name: "dedicated", env: {} }, { name: "share
   });
 }
 
+redisTest(
+  "Each right that docs/redis.md lists is named when it is missing, also where it is needed seldom",
+  async () => {
+    const page = await Deno.readTextFile(new URL("../../docs/redis.md", import.meta.url));
+    const rule = /^ACL SETUSER userwire (.+)$/m.exec(page)![1]!.replace(">PASSWORD", ">pw").split(" ");
+    // Those which it works without are said there; without INFO it does not start.
+    const needed = rule.filter((word) => /^\+(?!info|client|append|object)/.test(word));
+    assert(needed.length > 20);
+    await using redis = await RedisServer.start();
+    const isNamed = async (right: string) => {
+      const user = right.replace(/\W/g, "");
+      await redis.cli("ACL", "SETUSER", user, ...rule, right.replace("+", "-"));
+      await using service = await Service.start({
+        REDIS_URL: `redis://${user}:pw@127.0.0.1:${redis.port}`,
+        ...(right === "+unsubscribe" ? SHARED : {}),
+      });
+      await isNotReady(service, new RegExp(`as .*\\b${right.slice(1).toUpperCase().replace("|", " ")}\\b`));
+    };
+    while (needed.length > 0) await Promise.all(needed.splice(0, 6).map(isNamed));
+  },
+);
+
 redisTest("What keeps subscriptions from being restored after an outage is said", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ REDIS_URL: redis.url });
@@ -100,6 +122,18 @@ redisTest("What keeps subscriptions from being restored after an outage is said"
   await admin.command("ACL", "SETUSER", "default", "allchannels");
   await isReady(service);
 });
+
+redisTest(
+  "A command that Redis does not know is named, also where only a script uses it, and seldom",
+  async () => {
+    const isNamed = async (command: string) => {
+      await using redis = await RedisServer.start({ args: ["--rename-command", command, ""] });
+      await using service = await Service.start({ REDIS_URL: redis.url });
+      await isNotReady(service, new RegExp(`does not know a command that is needed: .*\\b${command}\\b`));
+    };
+    await Promise.all(["HSET", "XADD", "PUBSUB", "PUBLISH", "TIME", "ZADD", "XDEL"].map(isNamed));
+  },
+);
 
 redisTest("A Redis that knows no EVAL is named before anything is sent", async () => {
   await using redis = await RedisServer.start({ args: ["--rename-command", "EVAL", ""] });

@@ -1,13 +1,13 @@
 /** `/v1/users/{username}/connections`: shows a user's connections on all nodes, and closes one or all. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
-import { CLOSE, type CloseReason } from "../../protocol/close_codes.ts";
+import { CLOSE, type CloseReason, isCloseCode } from "../../protocol/close_codes.ts";
 import { EFFECT_ON_FAILURE, problem, RequestFault } from "../problem.ts";
 import { type Api, authorize, type Call, type CallContext, queryOf, segmentOf, usernameIn } from "./call.ts";
 import { check, json, no, number, REFUSALS, SECURITY, UserParameter } from "./shapes.ts";
 
 const CloseQuery = z.strictObject({
-  code: number(1_000, 4_999).refine((code) => code === 1_000 || code === 1_012 || code >= 3_000, {
+  code: number(1_000, 4_999).refine(isCloseCode, {
     message: "must be 1000, 1012 or 3000 to 4999",
   }).optional().openapi({
     description: "Close code, 1000, 1012 or 3000 to 4999; 4403 if not given, which clients take as final",
