@@ -1,6 +1,7 @@
 /** What Redis, or all masters of a cluster together, say about clients and channels, asked often over connections of its own. */
 import { until } from "../testkit/deadline.ts";
-import { RedisCommands } from "../testkit/redis_commands.ts";
+import { RESERVED_PREFIX } from "../src/protocol/username.ts";
+import { RedisCommands, type Reply } from "../testkit/redis_commands.ts";
 
 export class RedisWatch implements Disposable {
   readonly #all: readonly RedisCommands[];
@@ -15,21 +16,29 @@ export class RedisWatch implements Disposable {
 
   /** A number out of `INFO`, such as "pubsub_channels" of section "stats". */
   async info(section: string, field: string): Promise<number> {
-    return (await this.#each("INFO", section)).reduce((sum, text) => {
-      const value = new RegExp(`^${field}:(\\d+)`, "m").exec(text)?.[1];
+    return (await this.#each("INFO", section)).reduce<number>((sum, text) => {
+      const value = new RegExp(`^${field}:(\\d+)`, "m").exec(String(text))?.[1];
       if (value === undefined) throw new Error(`Redis says nothing of "${field}" in INFO ${section}`);
       return sum + Number(value);
     }, 0);
   }
 
   /**
-   * Channels with a subscriber; on a cluster those of sharded pub/sub. Not those of nodes themselves, which have them at some
-   * time after their start.
+   * Channels of users that have a subscriber; on a cluster those of sharded pub/sub. Not those of nodes, which begin to
+   * subscribe to them at some time after their start, several of them to the same.
    */
   async channels(): Promise<number> {
-    const all = await this.info("stats", "pubsub_channels") +
-      await this.info("stats", "pubsubshard_channels");
-    return all - sum(await this.#named("userwire-node"));
+    let count = 0;
+    for (
+      const [field, list] of [["pubsub_channels", "CHANNELS"], [
+        "pubsubshard_channels",
+        "SHARDCHANNELS",
+      ]] as const
+    ) {
+      const ofNodes = await this.#each("PUBSUB", list, `*${RESERVED_PREFIX}*`);
+      count += await this.info("stats", field) - ofNodes.flat().length;
+    }
+    return count;
   }
 
   /** Connections for the subscriptions of sockets. */
@@ -58,11 +67,11 @@ export class RedisWatch implements Disposable {
   /** How many connections have that name, at each. */
   async #named(name: string): Promise<number[]> {
     const subscribed = await this.#each("CLIENT", "LIST", "TYPE", "PUBSUB");
-    return subscribed.map((list) => list.split(` name=${name} `).length - 1);
+    return subscribed.map((list) => String(list).split(` name=${name} `).length - 1);
   }
 
-  #each(...command: string[]): Promise<string[]> {
-    return Promise.all(this.#all.map(async (commands) => String(await commands.command(...command))));
+  #each(...command: string[]): Promise<Reply[]> {
+    return Promise.all(this.#all.map((commands) => commands.command(...command)));
   }
 }
 

@@ -136,10 +136,12 @@ async function measure(
 
 /** Nodes have a channel of their own now and then, beside those of the sockets. */
 async function untilSubscribed(watch: RedisWatch, sockets: number): Promise<void> {
+  let channels = 0;
   await until(
-    async () => await watch.channels() >= sockets,
+    async () => (channels = await watch.channels()) >= sockets,
     `Redis to have ${sockets} subscribed channels`,
     SUBSCRIBED_MS,
+    () => channels,
   );
 }
 
