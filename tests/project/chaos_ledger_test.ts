@@ -122,6 +122,18 @@ Deno.test("A gap of kind epoch does not cover what was sent after it was announc
   assertEquals(ofUnknownEpoch.faults, ["lost", "miscounted"]);
 });
 
+Deno.test("A gap of kind epoch covers what was sent after the last message came, though that is tried again later", () => {
+  const script = new Script();
+  const triedMs = script.nowMs;
+  const [other, last] = [1, 2];
+  script.get(1, last);
+  assertEquals(script.send("e7.1"), other);
+  script.gap(2, "e2.1");
+  // Its first try was not answered.
+  assertEquals(script.send("e1.1", { triedMs, tries: 2 }), last);
+  assertEquals(script.faults, []);
+});
+
 Deno.test("A gap covers what was under way when it was announced, and that is counted", () => {
   const script = new Script();
   const sentMs = script.nowMs;

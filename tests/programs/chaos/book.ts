@@ -39,9 +39,12 @@ interface Told {
   readonly before: Place;
   readonly after: Place;
   readonly atMs: number;
-  /** Number of the send that it was handed last before; undefined when there was none. */
-  readonly lastN: number | undefined;
+  /** Number of the send that it was handed last before, and when; undefined when there was none. */
+  readonly last: { readonly n: number; readonly atMs: number } | undefined;
 }
+
+/** When a send was tried first, and when the try began that was answered. */
+export type Tried = Pick<Accepted, "triedMs" | "sentMs">;
 
 /** What was told so long before or after a message that was lost explains it. */
 const AROUND_MS = 10_000;
@@ -52,7 +55,7 @@ export class Book {
   #setBacks = 0;
   /** Whether nothing can tell from where on its numbers were given out again. */
   isPutBack = false;
-  #lastN: number | undefined;
+  #last: Told["last"];
   readonly #told: Told[] = [];
   /** Each send that was handed over, with every time that it was. */
   readonly handed = new Map<number, Handed[]>();
@@ -72,13 +75,13 @@ export class Book {
     else this.faults.push(`was opened at "${position}", which is no position`);
   }
 
-  received(seq: number | undefined, n: number): void {
+  received(seq: number | undefined, n: number, nowMs: number): void {
     if (seq === undefined) return void this.faults.push(`got send ${n} without a number`);
     const before = this.place;
     if (seq <= before.seq) this.faults.push(`got ${seq} after ${before.seq}`);
     if (seq > before.seq + 1) this.faults.push(`got ${seq} after ${before.seq} and no gap in between`);
     this.#place = { epoch: before.epoch, seq };
-    this.#lastN = n;
+    this.#last = { n, atMs: nowMs };
     const handed = { n, ...this.#place, epochMs: this.#epochMs, setBacks: this.#setBacks };
     const earlier = this.handed.get(n);
     if (earlier) earlier.push(handed);
@@ -100,7 +103,7 @@ export class Book {
     }
     const isVague = this.isPutBack || after.epoch === before.epoch;
     if (gap.why === "epoch" && isVague && after.seq < before.seq) this.#setBacks++;
-    this.#told.push({ why: gap.why, before, after, atMs: nowMs, lastN: this.#lastN });
+    this.#told.push({ why: gap.why, before, after, atMs: nowMs, last: this.#last });
     this.#moveTo(after, nowMs);
   }
 
@@ -115,16 +118,15 @@ export class Book {
   isTold(
     message: Accepted,
     acceptedMs: number,
-    sendOf: (n: number) => Pick<Accepted, "sentMs"> | undefined,
+    sendOf: (n: number) => Tried | undefined,
   ): boolean {
-    return this.#told.some(({ why, before, after, atMs, lastN }) => {
+    return this.#told.some(({ why, before, after, atMs, last }) => {
       if (acceptedMs > atMs) return false;
       const isOfOld = message.epoch === before.epoch;
       if (why !== "epoch") return isOfOld && message.seq > before.seq && message.seq <= after.seq;
       if (isOfOld) return message.seq > before.seq;
       if (message.epoch === after.epoch && message.seq > after.seq) return false;
-      const last = lastN === undefined ? undefined : sendOf(lastN);
-      return last === undefined || last.sentMs <= message.answeredMs;
+      return beganMs(last, sendOf) <= message.answeredMs;
     });
   }
 
@@ -134,13 +136,11 @@ export class Book {
    */
   isToldAnywhere(
     { triedMs, answeredMs }: Pick<Accepted, "triedMs" | "answeredMs">,
-    sendOf: (n: number) => Pick<Accepted, "sentMs"> | undefined,
+    sendOf: (n: number) => Tried | undefined,
   ): boolean {
-    return this.#told.some(({ why, atMs, lastN }) => {
-      if (why !== "epoch" || triedMs > atMs) return false;
-      const last = lastN === undefined ? undefined : sendOf(lastN);
-      return last === undefined || last.sentMs <= answeredMs;
-    });
+    return this.#told.some(({ why, atMs, last }) =>
+      why === "epoch" && triedMs <= atMs && beganMs(last, sendOf) <= answeredMs
+    );
   }
 
   /** The places that lie in gaps of kind `trimmed`, and when it was told of them. */
@@ -165,6 +165,13 @@ export class Book {
     if (place.epoch !== this.#place?.epoch) this.#epochMs = nowMs;
     this.#place = place;
   }
+}
+
+/** When the try began, at the earliest, with which the last message came: not the last try, if it came before that. */
+function beganMs(last: Told["last"], sendOf: (n: number) => Tried | undefined): number {
+  const tried = last && sendOf(last.n);
+  if (!tried) return -Infinity;
+  return tried.sentMs <= last.atMs ? tried.sentMs : tried.triedMs;
 }
 
 /** Reads a position as clients are given it, with or without a proof. */

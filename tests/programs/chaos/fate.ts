@@ -1,5 +1,5 @@
 /** What became of one message for one client that was to have it. */
-import type { Accepted, Book, Handed } from "./book.ts";
+import type { Accepted, Book, Handed, Tried } from "./book.ts";
 import type { Circumstances } from "./circumstances.ts";
 
 /** A way in which the books don't balance. */
@@ -26,7 +26,7 @@ export type Fate =
 export interface FateOptions {
   readonly circumstances: Circumstances;
   /** The send with a number. */
-  sendOf(n: number): Pick<Accepted, "sentMs"> | undefined;
+  sendOf(n: number): Tried | undefined;
 }
 
 export function fateOf(accepted: Accepted, book: Book, { circumstances, sendOf }: FateOptions): Fate {

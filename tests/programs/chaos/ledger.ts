@@ -18,7 +18,7 @@
  * the true number was.
  */
 import type { BroadcastGapFrame, GapFrame } from "../../../src/client/mod.ts";
-import { type Accepted, Book } from "./book.ts";
+import { type Accepted, Book, type Tried } from "./book.ts";
 import { type Broadcast, type BroadcastVerdict, judgeBroadcasts } from "./broadcasts.ts";
 import { Circumstances } from "./circumstances.ts";
 import {
@@ -145,7 +145,7 @@ export class Ledger {
   }
 
   received(user: string, seq: number | undefined, n: number): void {
-    this.#books.get(user)!.received(seq, n);
+    this.#books.get(user)!.received(seq, n, this.#nowMs());
   }
 
   missed(user: string, gap: GapFrame): void {
@@ -153,7 +153,7 @@ export class Ledger {
   }
 
   receivedBroadcast(user: string, seq: number | undefined, n: number): void {
-    this.#broadcastBooks.get(user)!.received(seq, n);
+    this.#broadcastBooks.get(user)!.received(seq, n, this.#nowMs());
   }
 
   missedBroadcasts(user: string, gap: BroadcastGapFrame): void {
@@ -274,9 +274,9 @@ export class Ledger {
   }
 
   /** A send by its number; to a group it may have come with the first try already. */
-  #sendOf(n: number): Pick<Accepted, "sentMs"> | undefined {
+  #sendOf(n: number): Tried | undefined {
     const toGroup = this.#toGroups.get(n);
-    return toGroup ? { sentMs: toGroup.triedMs } : this.#accepted.get(n);
+    return toGroup ? { ...toGroup, sentMs: toGroup.triedMs } : this.#accepted.get(n);
   }
 
   /** Compares an answer with what the user's client was; false when that can't be said. */
