@@ -46,8 +46,8 @@ interface Told {
 /** When a send was tried first, and when the try began that was answered. */
 export type Tried = Pick<Accepted, "triedMs" | "sentMs">;
 
-/** What was told so long before or after a message that was lost explains it. */
-const AROUND_MS = 10_000;
+/** What was told so long before a message that was lost was tried first, or after its answer, explains it. */
+const AROUND_MS = { before: 10_000, after: 60_000 };
 
 export class Book {
   #place: Place | undefined;
@@ -153,9 +153,10 @@ export class Book {
     );
   }
 
-  /** What it was told around a time, as text. */
-  toldAround(ms: number): string {
-    const ones = this.#told.filter(({ atMs }) => Math.abs(atMs - ms) < AROUND_MS);
+  /** What it was told around a send, as text: who was away is told when they come back. */
+  toldAround({ triedMs, answeredMs }: Pick<Accepted, "triedMs" | "answeredMs">): string {
+    const fromMs = triedMs - AROUND_MS.before, toMs = answeredMs + AROUND_MS.after;
+    const ones = this.#told.filter(({ atMs }) => atMs > fromMs && atMs < toMs);
     return ones.map(({ why, before, after, atMs }) =>
       `${why} from ${before.epoch}.${before.seq} to ${after.epoch}.${after.seq} at ${Math.round(atMs)} ms`
     ).join(", ") || "nothing";

@@ -43,7 +43,7 @@ export function judgeBroadcasts(
       if (!handed) {
         if (fate !== "lost") sum.told++;
         else {
-          const told = book.toldAround(accepted.answeredMs);
+          const told = book.toldAround(accepted);
           violations.push({ kind: "lost", text: `${about} was lost to ${user}, who was told: ${told}` });
         }
         continue;

@@ -71,7 +71,7 @@ export function judgeGroups(sends: readonly ToGroup[], options: GroupJudgeOption
       } else if (book.isToldAnywhere(send, sendOf) || takeSpare(spare.get(user)!, send)) {
         sum.told++;
       } else {
-        const told = book.toldAround(send.answeredMs);
+        const told = book.toldAround(send);
         violations.push({
           kind: "lost",
           text: `${describe(send)} was lost to ${user}, who was told: ${told}`,

@@ -265,7 +265,7 @@ export class Ledger {
       if (fate === "told under way") sum.toldUnderWay++;
       if (isCompared && accepted.sockets === 1) sum.countedButTold++;
     } else {
-      const told = book.toldAround(accepted.answeredMs);
+      const told = book.toldAround(accepted);
       this.#violate("lost", `${describe(accepted)} was lost in silence; its client was told: ${told}`);
       if (isCompared && accepted.sockets === 1) {
         this.#violate("miscounted", `${describe(accepted)}: the client that was counted never got it`);
