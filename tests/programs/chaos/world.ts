@@ -3,7 +3,7 @@ import { DeadlineError, until } from "../../../testkit/deadline.ts";
 import { ProcessService } from "../../../testkit/process_service.ts";
 import type { Chance } from "../../../testkit/random.ts";
 import { ClusterSet } from "../../../testkit/redis_cluster.ts";
-import { SentinelSet } from "../../../testkit/redis_sentinel.ts";
+import { MASTER, SentinelSet } from "../../../testkit/redis_sentinel.ts";
 import { RedisServer, type RedisServerOptions } from "../../../testkit/redis_server.ts";
 import type { Ledger } from "./ledger.ts";
 import { Proxy } from "./proxy.ts";
@@ -35,6 +35,11 @@ export interface WorldOptions {
 const AWAY_ONE_IN = 3;
 const AWAY_MESSAGES = 8;
 const MAX_AWAY_MS = 12_000;
+/**
+ * Sentinels take a master for gone after so long: less than the fault that stops one, and more than this machine stands still.
+ * Of a failover that nobody made the books know nothing.
+ */
+const DOWN_AFTER_MS = 4_000;
 
 const SETTINGS = {
   // All clients have one address.
@@ -179,7 +184,13 @@ interface Parts {
 }
 
 async function startRedis({ kind, appendOnly }: WorldOptions): Promise<Parts> {
-  if (kind === "sentinel") return { sentinels: await SentinelSet.start() };
+  if (kind === "sentinel") {
+    const sentinels = await SentinelSet.start();
+    for (const sentinel of sentinels.sentinels) {
+      await sentinel.cli("SENTINEL", "SET", MASTER, "down-after-milliseconds", DOWN_AFTER_MS);
+    }
+    return { sentinels };
+  }
   if (kind === "cluster") {
     return { cluster: await ClusterSet.start({ replicas: true, nodeTimeoutMs: 3_000 }) };
   }
