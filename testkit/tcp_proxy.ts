@@ -28,6 +28,9 @@ export class TcpProxy implements AsyncDisposable {
   /** Whether the answers to a client that has said this are held back. */
   #isHeld: (said: string) => boolean = () => false;
   #targetPort: number;
+  /** Where every other connection goes. */
+  #otherPort: number | undefined;
+  #isOthersTurn = false;
   /** Where connections go when so many more have come. */
   #next: { left: number; readonly port: number } | undefined;
 
@@ -79,6 +82,13 @@ export class TcpProxy implements AsyncDisposable {
   /** New connections go to this port from now on; those that are there stay where they are. */
   turn(targetPort: number): void {
     this.#targetPort = targetPort;
+    this.#otherPort = undefined;
+  }
+
+  /** New connections go in turns to where they went, and to this port, as by a load balancer. */
+  share(otherPort: number): void {
+    this.#otherPort = otherPort;
+    this.#isOthersTurn = false;
   }
 
   /**
@@ -132,7 +142,9 @@ export class TcpProxy implements AsyncDisposable {
 
   #join(client: Socket): void {
     if (this.#next && this.#next.left-- === 0) this.#targetPort = this.#next.port;
-    const service = connect({ host: "127.0.0.1", port: this.#targetPort });
+    const isOthers = this.#otherPort !== undefined && this.#isOthersTurn;
+    this.#isOthersTurn = !this.#isOthersTurn;
+    const service = connect({ host: "127.0.0.1", port: isOthers ? this.#otherPort! : this.#targetPort });
     const pair: Pair = { client, service, said: "" };
     this.#pairs.add(pair);
     client.on("data", (chunk) => {

@@ -9,7 +9,7 @@ export type Notice = { readonly channel: string; readonly payload: string };
 /** What is published of a moment on a channel: the moment stands between the two. */
 export type MomentNotice = { readonly channel: string; readonly head: string; readonly tail: string };
 
-/** A moment in Unix seconds, or so many seconds from now, by the clock of the store. */
+/** A moment in Unix seconds, or so many seconds from now, by the clock of the store or of this process, whichever is later. */
 export type Moment = { readonly at: number } | { readonly aheadS: number };
 
 export interface TtlStore {

@@ -43,7 +43,10 @@ local text, ttl, channel, payload = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 ${write(words)}`,
   (tag) => ["1", TRIAL_MS, tag, ""],
 );
-/** By Redis' clock: those of the nodes may differ, and an entry of one that is ahead counts too. */
+/**
+ * By Redis' clock, as those of the nodes may differ, and an entry of one that is ahead counts too; and by that of this node where
+ * it is later: what was issued by a clock that goes right is in the past for whoever says "now", also where Redis' clock is behind.
+ */
 const SET_MAX = scriptOf(
   (words) =>
     `${RECALL}
@@ -51,13 +54,15 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local before = tonumber(known or '') or -1
 local moment
-if ARGV[1] == '' then moment = math.max(before + ${LATER_S.toFixed(6)}, now + tonumber(ARGV[2]))
+if ARGV[1] == '' then moment = math.max(before + ${
+      LATER_S.toFixed(6)
+    }, math.max(now, tonumber(ARGV[7])) + tonumber(ARGV[2]))
 else moment = math.max(before, tonumber(ARGV[1])) end
 local text = string.format('%.6f', moment)
 local ttl = math.ceil(tonumber(ARGV[3]) + math.max(0, moment - now) * 1000)
 local channel, payload = ARGV[4], ARGV[5] .. text .. ARGV[6]
 ${write(words)}`,
-  (tag) => ["1", "0", TRIAL_MS, tag, "", ""],
+  (tag) => ["1", "0", TRIAL_MS, tag, "", "", "0"],
 );
 const GET_MANY = scriptOf(`
 local texts = {}
@@ -87,7 +92,8 @@ export class RedisTtlStore implements TtlStore {
   async setMax(name: string, moment: Moment, ttlMs: number, notice: MomentNotice): Promise<number> {
     const [at, aheadS] = "at" in moment ? [String(moment.at), "0"] : ["", String(moment.aheadS)];
     const { channel, head, tail } = notice;
-    const words = [at, aheadS, String(Math.ceil(ttlMs)), channel, head, tail];
+    const ownNow = String(Date.now() / 1_000);
+    const words = [at, aheadS, String(Math.ceil(ttlMs)), channel, head, tail, ownNow];
     return Number(await this.#scripts.evaluate(SET_MAX, [name], words));
   }
 

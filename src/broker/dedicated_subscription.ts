@@ -23,6 +23,7 @@ export interface DedicatedContext {
 }
 
 const PING = encodeCommand("PING");
+const PASSING = /^(BUSY|LOADING) /;
 const PATIENCE: Patience = { ping: 3, close: 5 };
 
 export class DedicatedSubscription extends PubSubConnection implements Subscription {
@@ -76,7 +77,10 @@ export class DedicatedSubscription extends PubSubConnection implements Subscript
   }
 
   protected onReply(reply: Reply): string | undefined {
-    if (reply instanceof ReplyError) return `Redis says: ${reply.text}`;
+    // Busy with somebody's script, or with data that it loads, it answers a PING so: as good a sign of life as any.
+    if (reply instanceof ReplyError) {
+      return PASSING.test(reply.text) ? undefined : `Redis says: ${reply.text}`;
+    }
     // Nobody asked for it: the channel is kept on another master now.
     if (isUnsubscribed(reply)) return "Redis keeps this channel on another master now";
     return undefined;

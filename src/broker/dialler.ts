@@ -8,7 +8,7 @@ import { Semaphore } from "../async/semaphore.ts";
 import { Pace } from "../async/slices.ts";
 import { BrokerUnavailableError } from "../protocol/errors.ts";
 import type { Redis } from "../redis/commands.ts";
-import type { PubSubWords } from "../redis/pubsub_words.ts";
+import { PLAIN, type PubSubWords } from "../redis/pubsub_words.ts";
 import type { PubSubContext } from "../redis/pubsub_connection.ts";
 import { type OpenOptions, RedisConnection } from "../redis/raw_connection.ts";
 import { encodeCommand } from "../redis/resp.ts";
@@ -83,7 +83,9 @@ export class Dialler implements PubSubContext {
    * @param channel Where this lives; without one, where all of them do.
    */
   async dial(attempt: Attempt, options: OpenOptions, channel?: string): Promise<RedisConnection> {
-    const own = { ...options, onLoginRefused: this.#onLoginRefused, pace: this.pace };
+    // Of a cluster's nodes the map says which are masters.
+    const onlyMaster = options.onlyMaster === true && this.words === PLAIN;
+    const own = { ...options, onlyMaster, onLoginRefused: this.#onLoginRefused, pace: this.pace };
     for (;;) {
       const generation = this.#generation;
       const address = this.#topology.locate(channel);

@@ -14,6 +14,7 @@ import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Redis } from "../redis/commands.ts";
 import type { RedisConnection } from "../redis/raw_connection.ts";
+import { REPLICA } from "../redis/server_info.ts";
 
 export interface ProbeOptions {
   readonly redis: Redis;
@@ -32,6 +33,12 @@ const LIMIT_MS = 1_000;
 /** How long Redis may take to notice that a subscription was closed. */
 const CLOSE_MS = 1_000;
 
+/**
+ * When a new connection has led to a replica, so many trials have to pass without one: a balancer before both leads to either,
+ * and the next user is as likely to be led astray as the last.
+ */
+const CLEAR_TRIALS = 10;
+
 const ENDED = "Redis closed a new subscription";
 const UNHEARD = "What is published does not reach what is subscribed";
 
@@ -46,10 +53,15 @@ export class Probe {
   /** Whether this Redis counts its subscribers; undefined while that is not known. */
   counts: boolean | undefined;
   #trials = 0;
+  /** Trials that have yet to pass since a replica was met. */
+  #suspectTrials = 0;
 
   constructor(options: ProbeOptions) {
     this.#options = options;
-    options.redis.onOtherServer(() => this.counts = undefined);
+    options.redis.onOtherServer(() => {
+      this.counts = undefined;
+      this.#suspectTrials = 0;
+    });
     this.#running = this.#run();
   }
 
@@ -76,7 +88,10 @@ export class Probe {
     while (!this.#isStopped) {
       await sleep(Infinity, redis.availability.whenReady(), this.#stop.signal);
       if (this.#isStopped) return;
-      const reason = await this.#trial();
+      const found = await this.#trial();
+      if (found === REPLICA) this.#suspectTrials = CLEAR_TRIALS;
+      else if (this.#suspectTrials > 0) this.#suspectTrials--;
+      const reason = found ?? (this.#suspectTrials > 0 ? REPLICA : undefined);
       // All of Redis is away: that is said already.
       if (redis.availability.reason === undefined) this.#found(reason);
       this.#first.resolve();
@@ -116,8 +131,9 @@ export class Probe {
 
   /** Whether a publish counts two subscriptions as two, and after one has ended one. */
   async #counting(channel: string): Promise<boolean> {
-    const [one, other] = await Promise.all([this.#dial(channel), this.#dial(channel)]);
+    const dials = [this.#dial(channel), this.#dial(channel)] as const;
     try {
+      const [one] = await Promise.all(dials);
       if (await this.#count(channel, "") !== 2) return false;
       await one.closeWrite().catch(() => {});
       const endMs = performance.now() + CLOSE_MS;
@@ -126,8 +142,8 @@ export class Probe {
         if (performance.now() > endMs) return false;
       }
     } finally {
-      one.close();
-      other.close();
+      // Also the one whose twin was refused.
+      for (const dial of dials) await dial.then((connection) => connection.close(), () => {});
     }
   }
 

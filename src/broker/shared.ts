@@ -56,7 +56,7 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
   }
 
   dial(attempt: Attempt): Promise<RedisConnection> {
-    return this.#dialler.dial(attempt, { bufferSize: BUFFER_BYTES });
+    return this.#dialler.dial(attempt, { bufferSize: BUFFER_BYTES, onlyMaster: true });
   }
 
   onLost(count: number): void {

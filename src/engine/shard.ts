@@ -86,6 +86,7 @@ export class Shard {
       dial: (channel, attempt) =>
         dialler.dialSubscribed(channel, attempt, {
           name: "userwire-probe",
+          onlyMaster: true,
           // What else is sent on such connections.
           commands: [
             encodeCommand("PING"),

@@ -149,7 +149,9 @@ export class Redis extends CommandConnection implements Scripts {
 
   /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
   async warnings(): Promise<string[]> {
+    const fromMs = Date.now();
     const info = await this.command((client) => client.info());
+    const toMs = Date.now();
     const save = await this.command(async (client) => {
       // An ACL user of its own should not have that right, and Redis notes each trial.
       if (this.topology.locate()?.username !== undefined) return undefined;
@@ -161,7 +163,7 @@ export class Redis extends CommandConnection implements Scripts {
         throw error;
       }
     });
-    return warningsOf(info, save);
+    return warningsOf(info, save, { fromMs, toMs });
   }
 
   /** What it says of itself, for a doctor. @throws {BrokerUnavailableError} */

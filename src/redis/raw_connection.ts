@@ -10,6 +10,7 @@ import type { Pace } from "../async/slices.ts";
 import type { RedisAddress } from "./address.ts";
 import { logMessage, publicMessage, publicMessageOfReply } from "./error_text.ts";
 import { encodeCommand, type Reply, ReplyError, RespParser } from "./resp.ts";
+import { readInfo, REPLICA } from "./server_info.ts";
 
 export interface OpenOptions {
   /** Sent together with the login, in one write; each has one reply. */
@@ -22,6 +23,8 @@ export interface OpenOptions {
   bufferSize?: number;
   /** What `CLIENT LIST` shows it as. @default "userwire-subscription" */
   name?: string;
+  /** Refuses a replica: it hears what its master publishes, and nobody there counts who listens. @default false */
+  onlyMaster?: boolean;
   /** Redis refused the login. */
   onLoginRefused?(): void;
 }
@@ -83,12 +86,16 @@ export class RedisConnection {
   }
 
   async #greet(address: RedisAddress, options: OpenOptions): Promise<void> {
-    const { commands = NO_COMMANDS, name = "userwire-subscription", onLoginRefused } = options;
+    const { commands = NO_COMMANDS, name = "userwire-subscription", onLoginRefused, onlyMaster } = options;
     const login = loginOf(address);
-    await this.write(Buffer.concat([...login, namingOf(name), ...commands]));
-    for (let i = 0; i < login.length + 1 + commands.length; i++) {
+    // What may be refused, and need not be answered.
+    const asides = onlyMaster ? [namingOf(name), ASK_ROLE] : [namingOf(name)];
+    await this.write(Buffer.concat([...login, ...asides, ...commands]));
+    for (let i = 0; i < login.length + asides.length + commands.length; i++) {
       const reply = await this.#reply();
-      if (!(reply instanceof ReplyError) || i === login.length && !OF_CONNECTION.test(reply.text)) continue;
+      const isAside = i >= login.length && i < login.length + asides.length;
+      if (isAside && isReplica(reply)) throw new BrokerUnavailableError(REPLICA);
+      if (!(reply instanceof ReplyError) || isAside && !OF_CONNECTION.test(reply.text)) continue;
       if (LOGIN_REFUSED.test(reply.text)) onLoginRefused?.();
       throw new BrokerUnavailableError(publicMessageOfReply(reply.text), { cause: logMessage(reply.text) });
     }
@@ -137,6 +144,13 @@ function namingOf(name: string): Uint8Array {
 }
 
 const namings = new Map<string, Uint8Array>();
+/** Before anything is subscribed: after that Redis takes no such question. */
+const ASK_ROLE = encodeCommand("INFO", "replication");
+
+function isReplica(reply: Reply): boolean {
+  return reply instanceof Uint8Array && readInfo(new TextDecoder().decode(reply)).role === "slave";
+}
+
 const NO_COMMANDS: readonly Uint8Array[] = [];
 
 /** The commands that log in; none when there is neither user nor password. */

@@ -2,14 +2,21 @@
 import { readInfo, type ServerInfo } from "./server_info.ts";
 
 const DAY_S = 86_400;
+/** So far may its clock be off: that much is forgiven to whoever signs tokens, too, unless set otherwise. */
+const CLOCK_MS = 5_000;
 const LOST = "revocations, tickets and histories";
 
 /**
  * @param info What INFO answers, or a part of it.
  * @param save When it writes snapshots, as CONFIG GET says it: "" for never; undefined when it does not tell.
+ * @param asked When it was asked for INFO, and when the answer came, in Unix ms on our clock.
  * @returns Sentences without a full stop. What is not known is passed over.
  */
-export function warningsOf(info: string, save?: string): string[] {
+export function warningsOf(
+  info: string,
+  save?: string,
+  asked?: { readonly fromMs: number; readonly toMs: number },
+): string[] {
   const { field } = readInfo(info);
   const warnings: string[] = [];
   const policy = field("maxmemory_policy");
@@ -22,6 +29,13 @@ export function warningsOf(info: string, save?: string): string[] {
   if (field("aof_enabled") === "0" && (save === undefined ? isNeverSaved(field) : save.trim() === "")) {
     warnings.push(
       `Redis keeps nothing on disk, so ${LOST} are lost when it restarts: set appendonly yes, see docs/redis.md`,
+    );
+  }
+  const serverMs = Number(field("server_time_usec")) / 1_000;
+  if (asked && (serverMs > asked.toMs + CLOCK_MS || serverMs < asked.fromMs - CLOCK_MS)) {
+    warnings.push(
+      `Redis' clock is more than ${CLOCK_MS / 1_000} s ${serverMs > asked.toMs ? "ahead of" : "behind"} ` +
+        "this machine's: tickets, revocations and histories end too early or too late: run NTP on both",
     );
   }
   return warnings;

@@ -455,6 +455,28 @@ redisTest("A ticket of a node whose clock is ahead is revoked, and its socket is
   assertEquals(late.answer.status, 401);
 });
 
+redisTest("What was issued before now is revoked also where Redis' clock is behind all others", async () => {
+  await using redis = await RedisServer.start();
+  await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+  const { now } = Date;
+  Date.now = () => now() + 3_600_000;
+  try {
+    const token = await tokenFor("alice");
+    await using alice = await hello(await openClient(service.socketUrl(), protocolsFor(token)));
+    await revoke(service, "alice", {});
+    assertEquals(await alice.closed, { code: 4401, reason: "revoked" });
+    assertEquals(await statusOf(service, token), 401);
+    await using later = await hello(
+      await openClient(withTicket(service, await ticketFor(service, "alice")), ["userwire.v1"]),
+    );
+    assertEquals(later.socket.readyState, WebSocket.OPEN);
+  } finally {
+    Date.now = now;
+  }
+  const [key] = await redis.cli("KEYS", "userwire:{alice}:revoked") as [string];
+  assert(Number(await redis.cli("PTTL", key)) > 86_400_000, "it outlives what it was meant for");
+});
+
 redisTest("A ticket is dated by Redis' clock, however wrong that of its node is", async () => {
   await using redis = await RedisServer.start();
   await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });

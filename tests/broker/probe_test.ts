@@ -1,10 +1,14 @@
 /** What the probe makes of what it finds, trial by trial; on no Redis. */
 import { assertEquals } from "@std/assert";
 import { Probe } from "../../src/broker/probe.ts";
+import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import type { Redis } from "../../src/redis/commands.ts";
 import type { RedisConnection } from "../../src/redis/raw_connection.ts";
 import { encodeCommand, RespParser } from "../../src/redis/resp.ts";
+import { REPLICA } from "../../src/redis/server_info.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
+import { setImmediate } from "node:timers";
+import { TurnedClock } from "../../testkit/turned_clock.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 
 const WAIT_MS = 20_000;
@@ -14,6 +18,9 @@ class World implements AsyncDisposable {
   readonly log = memoryLog();
   readonly counted: boolean[] = [];
   scripts: string | undefined;
+  leadsToReplica = false;
+  /** How many trials have begun. */
+  begun = 0;
   /** What a subscription hears, made of what is published. */
   heard = (payload: string): string[] => [payload];
   #last = "";
@@ -26,6 +33,7 @@ class World implements AsyncDisposable {
       availability: { reason: undefined, whenReady: () => Promise.resolve() },
       onOtherServer: (listener: () => void) => this.#onOther = listener,
       tryScripts: () => {
+        this.begun++;
         // The trial before has ended, and what it found was said.
         this.#trial.resolve();
         return Promise.resolve(this.scripts);
@@ -36,7 +44,10 @@ class World implements AsyncDisposable {
     this.probe = new Probe({
       redis: redis as unknown as Redis,
       channel: () => "a",
-      dial: () => Promise.resolve(this.#dial()),
+      dial: () =>
+        this.leadsToReplica
+          ? Promise.reject(new BrokerUnavailableError(REPLICA))
+          : Promise.resolve(this.#dial()),
       onCounted: (counts) => this.counted.push(counts),
       log: this.log,
     });
@@ -98,6 +109,29 @@ Deno.test("Probe says once what is wrong and once that it is over, and wants to 
   world.heard = (payload) => ["another", payload];
   await world.trials(1);
   assertEquals([world.probe.unready(), world.said()], [undefined, ["ready again"]]);
+});
+
+Deno.test("Probe that was led to a replica doubts every way until ten trials in a row were not, or Redis is another", async () => {
+  using clock = new TurnedClock();
+  await using world = new World();
+  const trials = async (count: number, leadsToReplica: boolean) => {
+    world.leadsToReplica = leadsToReplica;
+    // The last of them has ended when another begins.
+    for (const due = world.begun + count; world.begun < due;) {
+      clock.pass(100);
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    return [world.probe.unready(), world.said()];
+  };
+  await trials(1, false);
+  assertEquals(await trials(1, true), [REPLICA, [REPLICA]]);
+  assertEquals(await trials(9, false), [REPLICA, []]);
+  assertEquals(await trials(1, true), [REPLICA, []]);
+  assertEquals(await trials(9, false), [REPLICA, []], "counted from the last one");
+  assertEquals(await trials(1, false), [undefined, ["ready again"]]);
+  assertEquals(await trials(1, true), [REPLICA, [REPLICA]]);
+  world.becomeAnother();
+  assertEquals(await trials(1, false), [undefined, ["ready again"]]);
 });
 
 Deno.test("Probe that is closed before its first trial keeps nobody waiting for that", async () => {

@@ -19,6 +19,7 @@ import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Recorder } from "../../testkit/recorder.ts";
+import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { type Sent, Service, Truth } from "../../testkit/service.ts";
 import { openClient, type WsClient } from "../../testkit/ws_client.ts";
@@ -345,9 +346,8 @@ redisTest(
   },
 );
 
-redisTest("DedicatedSubscription stays on a connection that was found after a dead one", async () => {
-  await using redis = await RedisServer.start();
-  const recorder = new Recorder();
+/** A subscription of alice, which is dialled one at a time; `close` ends all there is. */
+async function subscribeAlice(redis: RedisServer, recorder: Recorder) {
   const semaphore = new Semaphore(1);
   const deadlines = new Deadlines(1_000);
   const attempt = async <T>(signal: AbortSignal | undefined, work: (attempt: Attempt) => Promise<T>) => {
@@ -379,6 +379,17 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
     log: undefined,
   });
   await attempt(undefined, (attempt) => subscription.open(attempt));
+  const close = async () => {
+    await subscription.close();
+    deadlines.close();
+  };
+  return { subscription, close };
+}
+
+redisTest("DedicatedSubscription stays on a connection that was found after a dead one", async () => {
+  await using redis = await RedisServer.start();
+  const recorder = new Recorder();
+  const { subscription, close } = await subscribeAlice(redis, recorder);
 
   await redis.pause();
   while (recorder.changes.length === 0) {
@@ -392,6 +403,27 @@ redisTest("DedicatedSubscription stays on a connection that was found after a de
   await recorder.received(1);
 
   assertEquals(recorder.changes, ["lost", "restored"]);
-  await subscription.close();
-  deadlines.close();
+  await close();
+});
+
+redisTest("DedicatedSubscription takes the word of a Redis that is busy for a sign of life", async () => {
+  await using redis = await RedisServer.start({ args: ["--busy-reply-threshold", "1"] });
+  const recorder = new Recorder();
+  const { subscription, close } = await subscribeAlice(redis, recorder);
+
+  using other = await RedisCommands.connect({ port: redis.port });
+  const endless = assertRejects(() => other.command("EVAL", "while true do end", 0), Error, "killed");
+  await until(
+    () => redis.cli("PING").then(() => false, ({ message }) => message.startsWith("BUSY ")),
+    "Redis to be busy",
+  );
+  subscription.ping();
+  await until(() => !subscription.isSilent, "the answer");
+  await redis.cli("SCRIPT", "KILL");
+  await endless;
+  await redis.cli("PUBLISH", "alice", "hello");
+  await recorder.received(1);
+
+  assertEquals(recorder.changes, []);
+  await close();
 });

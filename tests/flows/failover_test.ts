@@ -10,7 +10,7 @@ import { type Env, SHARED } from "../../testkit/nodes.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service, Truth } from "../../testkit/service.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
-import { openClient, type WsClient } from "../../testkit/ws_client.ts";
+import { openClient, openPatiently, type WsClient } from "../../testkit/ws_client.ts";
 
 const WAIT_MS = 20_000;
 
@@ -161,6 +161,37 @@ redisTest(
     await reaches(service, "alice", alice, "after");
   },
 );
+
+for (const { name, env } of WAYS) {
+  redisTest(`A balancer over a master and its replica makes no node ready ${name}`, async () => {
+    await using first = await RedisServer.start();
+    await using second = await follow(first);
+    await using proxy = await TcpProxy.start(first.port);
+    await inStep(second);
+    const settings = { REDIS_URL: proxy.through(first.url), ...env };
+    await using before = await Service.start(settings);
+    await using alice = await openClient(before.socketUrl("alice"));
+    await isReady(before);
+
+    proxy.share(second.port);
+    await isNotReady(before, /^Redis is a replica/);
+    await reaches(before, "alice", alice, "who was there is served");
+    await using after = await Service.start(settings);
+    await isNotReady(after, /^Redis is a replica/);
+  });
+}
+
+redisTest("Shared subscriptions are never at a replica, where nobody counts them", async () => {
+  await using first = await RedisServer.start();
+  await using second = await follow(first);
+  await using proxy = await TcpProxy.start(first.port);
+  await inStep(second);
+  proxy.share(second.port); // the connection for commands comes first
+  await using service = await Service.start({ REDIS_URL: proxy.through(first.url), ...SHARED });
+  await using alice = await openPatiently(service.socketUrl("alice"));
+  await reaches(service, "alice", alice, "counted");
+  assertEquals(await new Truth(second).count("alice"), 0);
+});
 
 redisTest("A service that is started on a replica is not ready until that is a master", async () => {
   await using first = await RedisServer.start();

@@ -61,6 +61,43 @@ for (const [what, [info, save, warnings]] of Object.entries(CASES)) {
   });
 }
 
+Deno.test("warningsOf tells of a clock that is off by more than five seconds, whenever within the question it was read", () => {
+  const asked = { fromMs: 1_000_000, toMs: 1_003_000 };
+  const found = (serverMs: number) =>
+    warningsOf(infoOf({ ...SAFE, server_time_usec: serverMs * 1_000 }), "", asked);
+  for (const serverMs of [995_000, 1_000_000, 1_003_000, 1_008_000]) assertEquals(found(serverMs), []);
+  assertMatch(found(994_999).join(), /^Redis' clock is more than 5 s behind this machine's: .*NTP/);
+  assertMatch(found(1_008_001).join(), /^Redis' clock is more than 5 s ahead of this machine's: /);
+  assertEquals(warningsOf(infoOf(SAFE), "", asked), [], "not told before 6.2");
+});
+
+redisTest(
+  "A Redis whose clock differs from ours is said by /readyz, until one of them is set right",
+  async () => {
+    await using redis = await RedisServer.start({ args: ["--appendonly", "yes"] });
+    const { now } = Date;
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+    assertEquals((await service.readiness()).warnings, []);
+    const asksAgain = () => redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes");
+    const warned = async (what: RegExp | undefined) => {
+      await asksAgain();
+      await until(async () => {
+        const { warnings } = await service.readiness();
+        return what ? warnings.some((text) => what.test(text)) : warnings.length === 0;
+      }, `the warnings to be ${what}`);
+    };
+    try {
+      Date.now = () => now() + 3_600_000;
+      await warned(/Redis' clock is more than 5 s behind/);
+      Date.now = () => now() - 3_600_000;
+      await warned(/Redis' clock is more than 5 s ahead/);
+    } finally {
+      Date.now = now;
+    }
+    await warned(undefined);
+  },
+);
+
 Deno.test("A watch says each warning once, asks anew after a reconnect, and says again what had been cured", async () => {
   const log = memoryLog();
   let asked = 0, answer: string[] | undefined = ["a"];
