@@ -1,5 +1,6 @@
 /** What a start fetches: `deno task` takes all of deno.lock and all imports of deno.json, needed or not. */
 import { assert, assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import manifest from "../../deno.json" with { type: "json" };
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
@@ -22,7 +23,7 @@ Deno.test("The tests run with the very packages that the program is locked to", 
 });
 
 Deno.test("deno.json imports no package that only tests need", async () => {
-  const root = new URL("../../", import.meta.url).pathname;
+  const root = fileURLToPath(new URL("../../", import.meta.url));
   let sources = await Deno.readTextFile(`${root}main.ts`);
   const folders = [`${root}src`];
   for (const folder of folders) {

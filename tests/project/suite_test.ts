@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { basename } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { writeBatches } from "../../testkit/batches.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { findRedisServer } from "../../testkit/programs.ts";
@@ -23,7 +23,7 @@ class Command implements AsyncDisposable {
       args: [
         "run",
         "-A",
-        new URL(`../${script}`, import.meta.url).pathname,
+        fileURLToPath(new URL(`../${script}`, import.meta.url)),
         ...args,
         "--no-check",
         folder.path,
