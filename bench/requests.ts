@@ -9,6 +9,7 @@
  * a second each, 200), ROUNDS (of each kind, 7), SECONDS (of each round, 5).
  */
 import { createHistogram } from "node:perf_hooks";
+import { fileURLToPath } from "node:url";
 import { Publisher } from "../src/publisher/publisher.ts";
 import { RedisServer } from "../testkit/redis_server.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
@@ -68,7 +69,7 @@ class Askers implements AsyncDisposable {
 
   static async start(port: number): Promise<Askers> {
     const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--lock=tests/deno.lock", "-A", new URL(import.meta.url).pathname, "ask", String(port)],
+      args: ["run", "--lock=tests/deno.lock", "-A", fileURLToPath(import.meta.url), "ask", String(port)],
       stdin: "piped",
       stdout: "piped",
     }).spawn();

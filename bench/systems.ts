@@ -1,4 +1,5 @@
 /** The rows of `deno task compare`: which systems there are, how a node is started, and how one talks to it. */
+import { fileURLToPath } from "node:url";
 import { PERMISSIONS, V8_FLAGS } from "../src/processes/rights.ts";
 import { SUBPROTOCOL } from "../src/protocol/frames.ts";
 import type { Peers } from "./peers.ts";
@@ -109,7 +110,7 @@ export function startNode(system: System, place: Place): Program {
 export function startUserwire(
   options: { env: Readonly<Record<string, string>>; dir: string; flags?: readonly string[] },
 ): Program {
-  const root = new URL("../", import.meta.url).pathname;
+  const root = fileURLToPath(new URL("../", import.meta.url));
   return Program.start(Deno.execPath(), {
     name: "userwire",
     args: ["run", ...PERMISSIONS, V8_FLAGS, ...options.flags ?? [], "main.ts"],

@@ -4,6 +4,7 @@
  *
  * Imports no package, so that it works before any was fetched.
  */
+import { fileURLToPath } from "node:url";
 
 /** How many files share an isolate: few, so that none of them is the last to end. */
 const FILES = 8;
@@ -30,7 +31,7 @@ export async function writeBatches(tests: URL, long: readonly string[], folder: 
     await Deno.writeTextFile(path, lines.join(""));
     paths.push(path);
   }
-  return [...long.map((file) => new URL(file, tests).pathname), ...paths];
+  return [...long.map((file) => fileURLToPath(new URL(file, tests))), ...paths];
 }
 
 /** Paths of all test files, from the folder of the tests on. */

@@ -3,11 +3,12 @@
  *
  *     await using proxy = await startHaProxy([service.url]);
  */
+import { fileURLToPath } from "node:url";
 import { OwnPort } from "./own_port.ts";
 import { findHaProxy, HAPROXY_MISSING } from "./programs.ts";
 import { Proxy, type ProxyTls } from "./proxy.ts";
 
-const CONFIG = new URL("../deploy/haproxy.cfg", import.meta.url).pathname;
+const CONFIG = fileURLToPath(new URL("../deploy/haproxy.cfg", import.meta.url));
 
 /** Resolves when a service answers through it. */
 export async function startHaProxy(serviceUrls: readonly string[], tls?: ProxyTls): Promise<Proxy> {

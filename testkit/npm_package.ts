@@ -4,10 +4,11 @@
  *     await using npm = await NpmPackage.build();
  *     const { lines } = await npm.node(["program.js"]);
  */
+import { fileURLToPath } from "node:url";
 import manifest from "../deno.json" with { type: "json" };
 import { withDeadline } from "./deadline.ts";
 
-const ROOT = new URL("../", import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL("../", import.meta.url));
 const BUILD = ["run", "--lock=tests/deno.lock", "-A", "deploy/npm.ts", "--output"];
 const RUN_MS = 120_000;
 

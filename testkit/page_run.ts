@@ -8,13 +8,14 @@
  *     for (const block of blocks) await run.block(block);
  *     await run.finished();
  */
+import { fileURLToPath } from "node:url";
 import { Bell, until } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import type { Block } from "./pages.ts";
 import { findRedisServer, hasPythonWebsockets } from "./programs.ts";
 import { TempFolder } from "./temp_folder.ts";
 
-const ROOT = new URL("../", import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL("../", import.meta.url));
 /** A block starts several programs, each of which takes its time on a busy machine. */
 const BLOCK_MS = 120_000;
 /** Those that pages speak of: services, Redis, backends. */

@@ -5,13 +5,14 @@
  *     await checks.run(t, "curl", ["php"]);
  */
 import { assert, assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { newKey } from "../src/auth/keys.ts";
 import { Certificates } from "./certificates.ts";
 import { done } from "./npm_package.ts";
 import { Service } from "./service.ts";
 import { SAMPLED } from "./trace_parents.ts";
 
-export const PHP_CHECKS = new URL("php_checks.php", import.meta.url).pathname;
+export const PHP_CHECKS = fileURLToPath(new URL("php_checks.php", import.meta.url));
 const KEY = newKey("php", { scopes: ["send", "read", "groups", "broadcast", "admin"], users: "*|@*" });
 /** Whatever PHP has to say against the code comes on standard output, and is no line of JSON. */
 const SHOWN = ["-d", "display_errors=1", "-d", "error_reporting=-1"];

@@ -42,6 +42,10 @@ const SHELLS = ["bash", "zsh", "fish"] as const;
 const APT_GET = "/usr/bin/apt-get";
 const APT_CACHE = "/usr/bin/apt-cache";
 
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+/** Exit code of who was ended. */
+const INTERRUPTED = 130;
+
 Deno.exitCode = await prepare();
 
 /** @returns Exit code. */
@@ -67,17 +71,22 @@ async function prepare(): Promise<number> {
     console.error(REDIS_MISSING);
     return 1;
   }
+  // Who is ended meanwhile ends the server and removes its folder first.
+  let isInterrupted = false;
+  const interrupt = () => void (isInterrupted = true);
+  for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
   let version: string;
   try {
-    await using redis = await RedisServer.start();
-    version = /redis_version:(\S+)/.exec(String(await redis.cli("INFO", "server")))?.[1] ??
-      "of unknown version";
+    version = await versionOfRedis();
   } catch (error) {
     console.error(
       `redis-server is installed and can't be used: ${error instanceof Error ? error.message : error}`,
     );
     return 1;
+  } finally {
+    for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
   }
+  if (isInterrupted) return INTERRUPTED;
   const found = [`Redis ${version}`];
   if (findChromium() === undefined) console.warn(CHROMIUM_MISSING);
   else found.push("Chromium");
@@ -97,6 +106,12 @@ async function prepare(): Promise<number> {
   else console.warn(SHELLS_MISSING);
   console.log(`${found.join(", ")} for the tests: ready`);
   return 0;
+}
+
+/** What a server says that was started for it. */
+async function versionOfRedis(): Promise<string> {
+  await using redis = await RedisServer.start();
+  return /redis_version:(\S+)/.exec(String(await redis.cli("INFO", "server")))?.[1] ?? "of unknown version";
 }
 
 function mayInstall(): boolean {

@@ -4,6 +4,7 @@
  *
  * Imports no package, so that it works before any was fetched.
  */
+import { fileURLToPath } from "node:url";
 
 /** The environment variable that has its path; where it is not set, the program runs from its sources. */
 export const PROGRAM_VARIABLE = "TEST_PROGRAM";
@@ -18,7 +19,7 @@ const FOLDER = new URL("dist/tests/", ROOT);
  */
 export async function bundleProgram(): Promise<string | undefined> {
   await Deno.mkdir(FOLDER, { recursive: true });
-  const folder = await Deno.makeTempDir({ dir: FOLDER.pathname });
+  const folder = await Deno.makeTempDir({ dir: fileURLToPath(FOLDER) });
   try {
     const built = `${folder}/main.js`;
     const { success, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -32,7 +33,7 @@ export async function bundleProgram(): Promise<string | undefined> {
       );
       return undefined;
     }
-    const path = new URL("main.js", FOLDER).pathname;
+    const path = fileURLToPath(new URL("main.js", FOLDER));
     await Deno.rename(built, path);
     return path;
   } finally {

@@ -123,8 +123,11 @@ function isFile(path: string): boolean {
   }
 }
 
+/** Where systems have programs for administrators, HAProxy and nginx among them: not on everybody's path. */
+const ADMIN_FOLDERS = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
 export function findProgram(name: string): string | undefined {
-  for (const folder of (Deno.env.get("PATH") ?? "").split(":")) {
+  for (const folder of [...(Deno.env.get("PATH") ?? "").split(":"), ...ADMIN_FOLDERS]) {
     if (folder === "") continue;
     const path = `${folder}/${name}`;
     try {

@@ -3,6 +3,7 @@
  *
  *     await using prometheus = await Prometheus.start({ rules, targets: ["127.0.0.1:8765"] });
  */
+import { fileURLToPath } from "node:url";
 import { until, withDeadline } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import { findProgram } from "./programs.ts";
@@ -23,7 +24,7 @@ const STOP_MS = 30_000;
 export async function findPrometheus(name: "prometheus" | "promtool"): Promise<string> {
   const installed = findProgram(name);
   if (installed !== undefined) return installed;
-  const path = new URL(`usr/bin/${name}`, UNPACKED).pathname;
+  const path = fileURLToPath(new URL(`usr/bin/${name}`, UNPACKED));
   if (!await isFile(path)) await unpack();
   if (!await isFile(path)) throw new Error(PROMETHEUS_MISSING);
   return path;
@@ -35,7 +36,7 @@ async function isFile(path: string): Promise<boolean> {
 
 async function unpack(): Promise<void> {
   await Deno.mkdir(UNPACKED, { recursive: true });
-  const cwd = UNPACKED.pathname;
+  const cwd = fileURLToPath(UNPACKED);
   const run = (command: string, ...args: string[]) => output(command, args, { cwd });
   const fetchIt = () => run("apt-get", "-q", "download", PACKAGE);
   // The lists of packages of a fresh machine are empty.

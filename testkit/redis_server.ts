@@ -11,6 +11,7 @@ import { until, withDeadline } from "./deadline.ts";
 import { OwnPort } from "./own_port.ts";
 import { findRedisServer, REDIS_MISSING } from "./programs.ts";
 import { type RedisAddress, RedisCommands, type Reply } from "./redis_commands.ts";
+import { folderForSockets, TempFolder } from "./temp_folder.ts";
 
 export interface RedisServerOptions {
   /** Listen on a unix socket and on no port. @default false */
@@ -63,7 +64,8 @@ export class RedisServer implements AsyncDisposable {
   static async start(options: RedisServerOptions = {}): Promise<RedisServer> {
     const installed = findRedisServer();
     if (installed === undefined) throw new Error(REDIS_MISSING);
-    const dir = options.dir ?? await Deno.makeTempDir({ prefix: "userwire-redis-" });
+    const dir = options.dir ??
+      new TempFolder("redis", options.unixSocket ? folderForSockets() : undefined).path;
     // The binary goes by its name, see programs.ts.
     const binary = `${dir}/redis-server`;
     const server = new RedisServer(options, dir, binary);

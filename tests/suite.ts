@@ -89,50 +89,54 @@ export interface Outcome {
  * @param show Whether what the tests write is shown, and not kept.
  */
 export async function runTests(args: readonly string[], show: boolean): Promise<Outcome> {
-  const jobs = Deno.env.get("DENO_JOBS") ?? String(Math.max(MIN_JOBS, navigator.hardwareConcurrency));
-  const folder = await Deno.makeTempDir({ prefix: "userwire-tests-" });
-  const plan = await planOf(args);
-  const output = show ? "inherit" : "piped";
-  const tests = deno(["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args, ...plan.args], {
-    env: { DENO_JOBS: jobs, TMPDIR: folder, ...plan.env },
-    stdout: output,
-    stderr: output,
-  });
-  const types = plan.checksTypes
-    ? deno(["check", "--quiet", "--lock=tests/deno.lock"], { stdout: "piped", stderr: "piped" })
-    : undefined;
-  // In a terminal Ctrl+C reaches them too; whoever signals this process alone means them as well.
+  const children: Deno.ChildProcess[] = [];
   let isInterrupted = false;
+  // In a terminal Ctrl+C reaches them too; whoever signals this process alone means them as well.
   const interrupt = () => {
     isInterrupted = true;
-    for (const child of [tests, types]) {
+    for (const child of children) {
       try {
-        child?.kill("SIGINT");
+        child.kill("SIGINT");
       } catch {
         // It has ended.
       }
     }
   };
   for (const signal of SIGNALS) Deno.addSignalListener(signal, interrupt);
-  try {
-    const wrong = types && kept(types);
-    const { code, text } = show ? { ...await tests.status, text: "" } : await kept(tests);
-    const faults = await wrong;
-    if (faults?.text && show) console.error(faults.text);
-    const remains = await Remains.of(folder, { patient: !isInterrupted });
-    await remains.remove();
-    // Tests that were cut off could not clear up.
-    const said = isInterrupted ? "" : String(remains);
-    return {
-      code: code || faults?.code || (said === "" ? 0 : 1),
-      output: text + (faults?.text ?? ""),
-      remains: said,
-      isInterrupted,
-    };
-  } finally {
-    for (const signal of SIGNALS) Deno.removeSignalListener(signal, interrupt);
-    await plan[Symbol.asyncDispose]();
-  }
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => SIGNALS.forEach((signal) => Deno.removeSignalListener(signal, interrupt)));
+  const folder = await ownFolder("tests", stack);
+  const plan = await planOf(args, () => ownFolder("batches", stack));
+  if (isInterrupted) return { code: INTERRUPTED, output: "", remains: "", isInterrupted };
+  const start = (args: readonly string[], options: Deno.CommandOptions) => {
+    const child = deno(args, options);
+    children.push(child);
+    return child;
+  };
+  const jobs = Deno.env.get("DENO_JOBS") ?? String(Math.max(MIN_JOBS, navigator.hardwareConcurrency));
+  const output = show ? "inherit" : "piped";
+  const tests = start(["test", "--lock=tests/deno.lock", "-A", "--parallel", ...args, ...plan.args], {
+    env: { DENO_JOBS: jobs, TMPDIR: folder, ...plan.env },
+    stdout: output,
+    stderr: output,
+  });
+  const types = plan.checksTypes
+    ? start(["check", "--quiet", "--lock=tests/deno.lock"], { stdout: "piped", stderr: "piped" })
+    : undefined;
+  const wrong = types && kept(types);
+  const { code, text } = show ? { ...await tests.status, text: "" } : await kept(tests);
+  const faults = await wrong;
+  if (faults?.text && show) console.error(faults.text);
+  const remains = await Remains.of(folder, { patient: !isInterrupted });
+  await remains.remove();
+  // Tests that were cut off could not clear up.
+  const said = isInterrupted ? "" : String(remains);
+  return {
+    code: code || faults?.code || (said === "" ? 0 : 1),
+    output: text + (faults?.text ?? ""),
+    remains: said,
+    isInterrupted,
+  };
 }
 
 function deno(args: readonly string[], options: Deno.CommandOptions): Deno.ChildProcess {
@@ -140,8 +144,21 @@ function deno(args: readonly string[], options: Deno.CommandOptions): Deno.Child
   return new Deno.Command(Deno.execPath(), { args: [...args], cwd, stdin: "null", ...options }).spawn();
 }
 
+/** A temporary folder that goes with the run, also when that fails. */
+async function ownFolder(subject: string, stack: AsyncDisposableStack): Promise<string> {
+  const folder = await Deno.makeTempDir({ prefix: `userwire-${subject}-` });
+  stack.defer(async () => {
+    try {
+      await Deno.remove(folder, { recursive: true });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error; // it was removed with what was left in it
+    }
+  });
+  return folder;
+}
+
 /** What a run needs beside what it was given. */
-interface Plan extends AsyncDisposable {
+interface Plan {
   /** Whether types are checked beside it, by the command of `deno task check`, and not before it by `deno test`. */
   readonly checksTypes: boolean;
   readonly args: readonly string[];
@@ -149,18 +166,15 @@ interface Plan extends AsyncDisposable {
   readonly env: Readonly<Record<string, string>>;
 }
 
-async function planOf(args: readonly string[]): Promise<Plan> {
-  if (args.some(isSelection)) {
-    return { checksTypes: false, args: [], env: {}, async [Symbol.asyncDispose]() {} };
-  }
-  const folder = await Deno.makeTempDir({ prefix: "userwire-batches-" });
+/** @param makeFolder For the batches. */
+async function planOf(args: readonly string[], makeFolder: () => Promise<string>): Promise<Plan> {
+  if (args.some(isSelection)) return { checksTypes: false, args: [], env: {} };
   const program = await bundleProgram();
   const checksTypes = !args.includes("--no-check");
   return {
     checksTypes,
-    args: [...(checksTypes ? ["--no-check"] : []), ...await writeBatches(TESTS, LONG, folder)],
+    args: [...(checksTypes ? ["--no-check"] : []), ...await writeBatches(TESTS, LONG, await makeFolder())],
     env: program === undefined ? {} : { [PROGRAM_VARIABLE]: program },
-    [Symbol.asyncDispose]: () => Deno.remove(folder, { recursive: true }),
   };
 }
 
@@ -175,6 +189,9 @@ function isSelection(argument: string): boolean {
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** Exit code of a run that was ended before its tests began; else it is that of `deno test`. */
+const INTERRUPTED = 130;
 
 async function kept(child: Deno.ChildProcess): Promise<{ code: number; text: string }> {
   const { code, stdout, stderr } = await child.output();

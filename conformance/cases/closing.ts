@@ -28,6 +28,8 @@ const CONNECTING_MS = 50;
 const ANEW = 4;
 const STEADY_MS = 10_000;
 const SILENCE_MS = 10_000;
+/** How often the kit may be late itself. */
+const TRIES = 5;
 
 export const CLOSING: readonly Case[] = [
   {
@@ -220,17 +222,43 @@ export const CLOSING: readonly Case[] = [
     rule: "does not give up a server that sends p",
     section: FROM_SERVER,
     async play(stage) {
-      const ping = stage.pace;
-      const peer = await stage.open({ pos: "e.0", ping });
-      for (let i = 0; i < 6; i++) {
-        await stage.stays(2_500 * stage.pace);
-        peer.send({ t: "p" });
+      const hi = { pos: "e.0", ping: stage.pace };
+      let peer = await stage.open(hi);
+      for (let tries = 1; !await givesSignsOfLife(stage, peer); tries++) {
+        stage.expect(
+          tries < TRIES,
+          "it can't be told: this machine is too busy to give signs of life in time",
+        );
+        peer = await stage.reopen(hi);
       }
       peer.message(1);
       await stage.wrote({ seq: 1, data: 1 });
     },
   },
 ];
+
+/**
+ * Is quiet but for signs of life, for longer than a client bears silence.
+ * @returns False when one of them was so late that the client had to leave, as on a machine that did not let this process run.
+ * @throws {BrokenRule} when it has left and none was.
+ */
+async function givesSignsOfLife(stage: Stage, peer: Peer): Promise<boolean> {
+  const limitMs = (1_000 + SILENCE_MS) * stage.pace;
+  let longestMs = 0, saidMs = performance.now();
+  const silentMs = () => Math.max(longestMs, performance.now() - saidMs);
+  for (let signs = 0; signs < 6; signs++) {
+    try {
+      await stage.stays(2_500 * stage.pace);
+    } catch (error) {
+      if (silentMs() < limitMs * 0.95) throw error;
+      return false;
+    }
+    longestMs = silentMs();
+    saidMs = performance.now();
+    peer.send({ t: "p" });
+  }
+  return true;
+}
 
 /**
  * Lets the client fail so many times.

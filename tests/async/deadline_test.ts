@@ -1,9 +1,10 @@
 /** What the tests say when they have waited in vain: for what, for how long, and what was the case instead. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { redisTest } from "../../testkit/redis_server.ts";
 
 redisTest("Whatever waits in vain says for what, for how long, and what was the case instead", async () => {
-  const script = new URL("../../testkit/vain_waits.ts", import.meta.url).pathname;
+  const script = fileURLToPath(new URL("../../testkit/vain_waits.ts", import.meta.url));
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--lock=tests/deno.lock", "-A", script],
     cwd: new URL("../../", import.meta.url),

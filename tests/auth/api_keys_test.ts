@@ -1,5 +1,6 @@
 /** API keys: how they are made, what each scope and pattern lets a caller do, and that they change without a restart. */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { KeyRing, newKey, parseKeyLines } from "../../src/auth/keys.ts";
 import { SETTINGS } from "../../src/config/settings.ts";
 import { command, Terminal } from "../../testkit/cli_terminal.ts";
@@ -163,7 +164,7 @@ Deno.test("SIGHUP makes a service read its keys again", async () => {
   using dir = new TempFolder("hup");
   await Deno.writeTextFile(`${dir}/keys`, "");
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-check", "-A", new URL("../../main.ts", import.meta.url).pathname],
+    args: ["run", "--no-check", "-A", fileURLToPath(new URL("../../main.ts", import.meta.url))],
     env: {
       PORT: "0",
       USERWIRE_API_KEYS_FILE: `${dir}/keys`,

@@ -1,9 +1,10 @@
 /** `bin/userwire`: the command as people have it, from any folder, through links, with signals and exit codes. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import manifest from "../../deno.json" with { type: "json" };
 import { Bell, withDeadline } from "../../testkit/deadline.ts";
 
-const SCRIPT = new URL("../../bin/userwire", import.meta.url).pathname;
+const SCRIPT = fileURLToPath(new URL("../../bin/userwire", import.meta.url));
 const START_MS = 30_000;
 const decoder = new TextDecoder();
 

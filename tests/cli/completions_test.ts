@@ -18,7 +18,8 @@ async function ask(shell: string, args: string[], script: string): Promise<strin
   Deno.writeTextFileSync(path, script);
   const command = new Deno.Command(shell, {
     args: [...args, path],
-    env: { HOME: folder.path, XDG_CONFIG_HOME: folder.path, XDG_DATA_HOME: folder.path },
+    // Of a locale that is not installed, as one that came by SSH may be, bash complains.
+    env: { HOME: folder.path, XDG_CONFIG_HOME: folder.path, XDG_DATA_HOME: folder.path, LC_ALL: "C" },
   });
   const { code, stdout, stderr } = await withDeadline(command.output(), 20_000, `${shell} to answer`);
   const said = new TextDecoder().decode(stderr);

@@ -4,14 +4,15 @@
  * neither can be had, the test is skipped, which is said aloud.
  */
 import { assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { Bell, stretched, withDeadline } from "../../testkit/deadline.ts";
 import { done } from "../../testkit/npm_package.ts";
 import { Service } from "../../testkit/service.ts";
 
 const CLIENT = new URL("../../src/web/client.js", import.meta.url).href;
-const BARE = new URL("../../testkit/bare_runtime.js", import.meta.url).pathname;
-const BARE_PROGRAM = new URL("../../testkit/bare_program.js", import.meta.url).pathname;
-const PROGRAM = new URL("../../testkit/client_program.js", import.meta.url).pathname;
+const BARE = fileURLToPath(new URL("../../testkit/bare_runtime.js", import.meta.url));
+const BARE_PROGRAM = fileURLToPath(new URL("../../testkit/bare_program.js", import.meta.url));
+const PROGRAM = fileURLToPath(new URL("../../testkit/client_program.js", import.meta.url));
 /** Getting a runtime from npm for the first time may take long. */
 const FETCH_MS = 120_000;
 

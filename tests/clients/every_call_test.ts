@@ -4,12 +4,13 @@
  * list of what backends do without.
  */
 import { assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { createServer } from "../../clients/npm/server.ts";
 import { done } from "../../testkit/npm_package.ts";
 import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
 
-const CLIENTS = new URL("../../clients/", import.meta.url).pathname;
+const CLIENTS = fileURLToPath(new URL("../../clients/", import.meta.url));
 
 const PYTHON_PROGRAM = `
 import sys, userwire

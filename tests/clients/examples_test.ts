@@ -1,5 +1,6 @@
 /** The examples but those for Redis, run as their readers would run them. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
 import type { Page } from "../packages/playwright.ts";
 import { connect, RequestError } from "../../src/client/mod.ts";
@@ -12,7 +13,7 @@ import { Service } from "../../testkit/service.ts";
 import { TcpProxy } from "../../testkit/tcp_proxy.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
-const EXAMPLES = new URL("../../examples/", import.meta.url).pathname;
+const EXAMPLES = fileURLToPath(new URL("../../examples/", import.meta.url));
 const php = findPhp();
 
 /** A program that runs until it is ended, and what it has written. */

@@ -3,6 +3,7 @@
  * its parts for backends work. What takes longer, in real projects and other runtimes, is in `deno task test:packages`.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import manifest from "../../deno.json" with { type: "json" };
 import { Certificates } from "../../testkit/certificates.ts";
 import { until } from "../../testkit/deadline.ts";
@@ -17,7 +18,7 @@ const npm = await NpmPackage.build();
 Deno.test.afterAll(() => npm[Symbol.asyncDispose]());
 
 const COMPILER = "npm:typescript@7.0.2/tsc";
-const PROGRAM = new URL("../../testkit/publisher_program.js", import.meta.url).pathname;
+const PROGRAM = fileURLToPath(new URL("../../testkit/publisher_program.js", import.meta.url));
 
 interface PackageJson {
   readonly version: string;

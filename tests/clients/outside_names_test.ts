@@ -3,6 +3,7 @@
  * The nodes share a Redis: an open one, and one that asks for keys and tokens.
  */
 import { assertEquals, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { Publisher } from "../../clients/npm/publisher.ts";
 import { createServer } from "../../clients/npm/server.ts";
 import { CLOSED, KEY, tokenFor } from "../../testkit/closed.ts";
@@ -11,7 +12,7 @@ import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts"
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 
-const CLIENTS = new URL("../../clients/", import.meta.url).pathname;
+const CLIENTS = fileURLToPath(new URL("../../clients/", import.meta.url));
 
 const PYTHON_PROGRAM = `
 import asyncio, sys, userwire

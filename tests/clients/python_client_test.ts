@@ -3,6 +3,7 @@
  * rules of the protocol is tested by the conformance kit.
  */
 import { assert, assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { newKey } from "../../src/auth/keys.ts";
 import { RequestError } from "../../src/protocol/errors.ts";
 import { SECRET } from "../../testkit/closed.ts";
@@ -11,7 +12,7 @@ import { withDeadline } from "../../testkit/deadline.ts";
 import { hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { Service } from "../../testkit/service.ts";
 
-const CHECKS = new URL("python_checks.py", import.meta.url).pathname;
+const CHECKS = fileURLToPath(new URL("python_checks.py", import.meta.url));
 
 Deno.test({
   name: "The Python client, with a service and with servers that misbehave",

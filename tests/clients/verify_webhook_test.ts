@@ -1,12 +1,13 @@
 /** What the clients for backends make of webhooks that are signed, changed, old, or of somebody else. */
 import { assertEquals, assertInstanceOf } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { verifyWebhook, WebhookVerificationError } from "../../clients/npm/server.ts";
 import { sign } from "../../src/protocol/signature.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 import { findPhp, hasPythonWebsockets, PYTHON } from "../../testkit/programs.ts";
 import { SECRET } from "../../testkit/webhook_receiver.ts";
 
-const ROOT = new URL("../../", import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const OTHER = `whsec_${btoa("another secret of 32 random byte")}`;
 const php = findPhp();
 

@@ -3,6 +3,7 @@
  * run in this process, all cases at once; the command itself is tried with a few.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import type { Case } from "../../conformance/case.ts";
 import type { StartProgram } from "../../conformance/program.ts";
 import { CASES, run, type Verdict } from "../../conformance/run.ts";
@@ -110,7 +111,7 @@ Deno.test("Each case has a name of its own, and a section of the page that is th
 });
 
 async function conform(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const main = new URL("../../conformance/main.ts", import.meta.url).pathname;
+  const main = fileURLToPath(new URL("../../conformance/main.ts", import.meta.url));
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", main, ...args],
     env: { NO_COLOR: "1" },
@@ -120,7 +121,7 @@ async function conform(...args: string[]): Promise<{ code: number; stdout: strin
 }
 
 Deno.test("The command runs a program, and says which rules it breaks and where they stand", async (t) => {
-  const driver = new URL("../../conformance/drivers/javascript.ts", import.meta.url).pathname;
+  const driver = fileURLToPath(new URL("../../conformance/drivers/javascript.ts", import.meta.url));
   const program = ["--", Deno.execPath(), "run", "-A", "--no-check", driver];
   await t.step("none", async () => {
     const { code, stdout, stderr } = await conform("--only", "username,gap", "--hides-status", ...program);

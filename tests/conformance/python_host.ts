@@ -1,9 +1,10 @@
 /** Many runs of the Python client's driver in one process, since a process for each takes its time to start. */
+import { fileURLToPath } from "node:url";
 import type { Program, StartProgram } from "../../conformance/program.ts";
 import { PYTHON } from "../../testkit/programs.ts";
 
-const HOST = new URL("python_host.py", import.meta.url).pathname;
-const DRIVER = new URL("../../conformance/drivers/python.py", import.meta.url).pathname;
+const HOST = fileURLToPath(new URL("python_host.py", import.meta.url));
+const DRIVER = fileURLToPath(new URL("../../conformance/drivers/python.py", import.meta.url));
 
 interface Told {
   readonly number: number;

@@ -8,12 +8,14 @@ import type { Browser, Page } from "../packages/playwright.ts";
 import { newKey } from "../../src/auth/keys.ts";
 import { call, CLOSED, KEY, protocolsFor, tokenFor } from "../../testkit/closed.ts";
 import { serveOther } from "../../testkit/cli_terminal.ts";
-import { stretched, until } from "../../testkit/deadline.ts";
+import { stretched, until, withDeadline } from "../../testkit/deadline.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
 import { Service } from "../../testkit/service.ts";
 
 /** Every host name leads to this machine, as an attacker's name server would say. */
 const HOST_RULES = "--host-resolver-rules=MAP *.example 127.0.0.1";
+/** What a page waits for itself has no time limit of the browser's. */
+const ANSWER_MS = 20_000;
 
 async function openPage(browser: Browser, url: string): Promise<Page> {
   const page = await browser.newPage();
@@ -24,7 +26,7 @@ async function openPage(browser: Browser, url: string): Promise<Page> {
 
 /** What becomes of a WebSocket that the page opens: "open", or how it closed. */
 function tryToConnect(page: Page, url: string, protocols: string[] = []): Promise<string> {
-  return page.evaluate(([url, ...protocols]) =>
+  const outcome = page.evaluate(([url, ...protocols]) =>
     new Promise<string>((resolve) => {
       const socket = new WebSocket(url!, protocols);
       socket.onopen = () => {
@@ -34,11 +36,12 @@ function tryToConnect(page: Page, url: string, protocols: string[] = []): Promis
       };
       socket.onclose = ({ code }) => resolve(`closed ${code}`);
     }), [url, ...protocols]);
+  return withDeadline(outcome, ANSWER_MS, "a socket to open or to close");
 }
 
 /** What becomes of a request that the page makes. */
 function tryToFetch(page: Page, url: string, init: RequestInit = {}): Promise<string> {
-  return page.evaluate(async ([url, init]) => {
+  const outcome = page.evaluate(async ([url, init]) => {
     try {
       const response = await fetch(url as string, init as RequestInit);
       return `${response.status} ${await response.text()}`;
@@ -46,6 +49,7 @@ function tryToFetch(page: Page, url: string, init: RequestInit = {}): Promise<st
       return "failed";
     }
   }, [url, init] as [string, unknown]);
+  return withDeadline(outcome, ANSWER_MS, "a request to end");
 }
 
 Deno.test({
@@ -98,7 +102,7 @@ Deno.test({
         await using service = await Service.start({ USERWIRE_ALLOWED_ORIGINS: origin });
         const url = `http://push.example:${service.server.port}`;
         const client = await Deno.readTextFile(new URL("../../src/web/client.js", import.meta.url));
-        const [code, message] = await page.evaluate(async ([client, url]) => {
+        const told = page.evaluate(async ([client, url]) => {
           const { connect } = await import(`data:text/javascript,${encodeURIComponent(client!)}`);
           const told: Promise<{ code: string; message: string }> = new Promise((resolve) =>
             connect(url, { user: "alice" }).on("error", resolve)
@@ -106,6 +110,7 @@ Deno.test({
           const { code, message } = await told;
           return [code, message];
         }, [client, url] as string[]);
+        const [code, message] = await withDeadline(told, ANSWER_MS, "the client to be told");
         assertEquals(code, "misdirected");
         assertMatch(
           message!,

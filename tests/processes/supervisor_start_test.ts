@@ -7,7 +7,7 @@ import { ProcessService } from "../../testkit/process_service.ts";
 import { programPath } from "../../testkit/program.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { isAlive, Supervised } from "../../testkit/supervised.ts";
-import { TempFolder } from "../../testkit/temp_folder.ts";
+import { folderForSockets, TempFolder } from "../../testkit/temp_folder.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
 const V1 = ["userwire.v1"];
@@ -17,7 +17,7 @@ async function startInVain(
   env: Record<string, string>,
   [command, ...args]: string[] = [Deno.execPath(), "run", "-A", programPath()],
 ) {
-  using folder = new TempFolder("processes");
+  using folder = new TempFolder("processes", folderForSockets());
   const { code, stdout, stderr } = await new Deno.Command(command!, {
     args,
     cwd: new URL("../../", import.meta.url),
@@ -43,7 +43,7 @@ redisTest(
   "A process that can't start is tried again ever more seldom, and a rolling restart leaves the old ones",
   async () => {
     await using redis = await RedisServer.start();
-    using folder = new TempFolder("processes");
+    using folder = new TempFolder("processes", folderForSockets());
     const keys = `${folder.path}/keys`;
     await Deno.writeTextFile(keys, KEY.line);
     await using both = await Supervised.start({ REDIS_URL: redis.url, USERWIRE_API_KEYS_FILE: keys });
@@ -149,7 +149,7 @@ redisTest(
   "When the supervisor is killed in the middle of the start its processes end in order too",
   async () => {
     await using redis = await RedisServer.start();
-    using folder = new TempFolder("processes");
+    using folder = new TempFolder("processes", folderForSockets());
     const env = { REDIS_URL: redis.url, USERWIRE_PROCESSES: "2", TMPDIR: folder.path };
     await using service = await ProcessService.start(env, { until: "process started" });
     // The first has nobody to send away: it ends long before the second has started.
@@ -168,7 +168,7 @@ redisTest(
 
 redisTest("When the supervisor is killed its processes drain and end, and leave nothing behind", async () => {
   await using redis = await RedisServer.start();
-  using folder = new TempFolder("processes");
+  using folder = new TempFolder("processes", folderForSockets());
   await using service = await ProcessService.start({
     REDIS_URL: redis.url,
     USERWIRE_PROCESSES: "2",

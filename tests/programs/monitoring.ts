@@ -4,6 +4,7 @@
  * for a run of all tests; the task unpacks Debian's package where there is none.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { type Alert, ALERTS, readAlerts, readGroups } from "../../testkit/alerts.ts";
 import { dashboard } from "../../deploy/dashboard.ts";
 import { findPrometheus, output, Prometheus } from "../../testkit/prometheus.ts";
@@ -15,7 +16,7 @@ import { type Case, CASES } from "./alert_cases.ts";
 const PROMTOOL = await findPrometheus("promtool");
 
 Deno.test("promtool finds no fault with the rules, nor with the metrics of a node", async () => {
-  const { success, text } = await output(PROMTOOL, ["check", "rules", ALERTS.pathname]);
+  const { success, text } = await output(PROMTOOL, ["check", "rules", fileURLToPath(ALERTS)]);
   assert(success, text);
   assertMatch(text, /SUCCESS: \d+ rules found/);
 

@@ -4,6 +4,7 @@
  * clients for PHP and Python in what else they are for. Everything comes from npm.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import manifest from "../../deno.json" with { type: "json" };
 import { isBrowserMissing, launchBrowser } from "../packages/browser.ts";
 import type { Browser, Page } from "../packages/playwright.ts";
@@ -21,7 +22,7 @@ import { Service } from "../../testkit/service.ts";
 import { type TypedProject, writeTypedProject } from "../../testkit/typed_project.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
-const ROOT = new URL("../../", import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const SLOW = { ms: 400_000 };
 const INSTALL = ["install", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
 

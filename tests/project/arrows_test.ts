@@ -4,6 +4,7 @@
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { dirname, join, relative } from "node:path/posix";
+import { fileURLToPath } from "node:url";
 
 /** A folder of `src/`. Files of one room import each other as they like, but never in a circle. */
 interface Room {
@@ -365,7 +366,7 @@ function circlesOf(tree: Tree): string[] {
 
 /** main.ts and every TypeScript file under src/, by path from the root of the project. */
 async function readTree(): Promise<Tree> {
-  const root = new URL("../../", import.meta.url).pathname;
+  const root = fileURLToPath(new URL("../../", import.meta.url));
   const tree = new Map([["main.ts", await Deno.readTextFile(`${root}main.ts`)]]);
   const folders = [`${root}src`];
   for (const folder of folders) {

@@ -3,6 +3,7 @@
  * `deploy/kubernetes/`. docs/containers.md says how they were run.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { SETTINGS } from "../../src/config/settings.ts";
 import { CLOSED } from "../../testkit/closed.ts";
 import { loadConfig } from "../../testkit/config.ts";
@@ -119,7 +120,7 @@ Deno.test("deploy/kubernetes has what Kubernetes knows, and nothing else", async
   await Deno.writeTextFile(`${folder}/mistyped.ts`, program(mistyped));
   const { code, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
-      ...["check", "--no-lock", "--config", new URL("deno.json", ROOT).pathname],
+      ...["check", "--no-lock", "--config", fileURLToPath(new URL("deno.json", ROOT))],
       ...[`${folder}/all.ts`, `${folder}/mistyped.ts`],
     ],
     env: { NO_COLOR: "1" },

@@ -1,5 +1,6 @@
 /** The units of systemd and `deploy/Dockerfile`, as far as they can be tried without a running systemd and an engine. */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import manifest from "../../deno.json" with { type: "json" };
 import { SETTINGS } from "../../src/config/settings.ts";
 import { loadConfig } from "../../testkit/config.ts";
@@ -43,8 +44,10 @@ Deno.test({
     const analyze = (...args: string[]) => new Deno.Command("systemd-analyze", { args }).output();
     try {
       const [node, target] = [`${dir}/userwire@8765.service`, `${dir}/userwire.target`];
+      // A unit names programs without quotes: the project may be anywhere, also where spaces are.
+      await Deno.symlink(fileURLToPath(ROOT), `${dir}/home`);
       for (const [from, to] of [[UNIT, node], [TARGET, target]] as const) {
-        await Deno.writeTextFile(to, (await Deno.readTextFile(from)).replaceAll(HOME, ROOT.pathname));
+        await Deno.writeTextFile(to, (await Deno.readTextFile(from)).replaceAll(HOME, `${dir}/home/`));
       }
       const { code, stderr } = await analyze("verify", node, target);
       // Of a line that it passes over it only says so.
@@ -131,7 +134,7 @@ Deno.test("What deploy/Dockerfile copies is all that the program needs, and its 
           // A folder's content goes into the folder, a file into "./" or where it says.
           const target = to === "./" ? `${dir}/${from}` : `${dir}/${to}`;
           await Deno.mkdir(new URL(".", `file://${target}`), { recursive: true });
-          const source = new URL(from, ROOT).pathname;
+          const source = fileURLToPath(new URL(from, ROOT));
           const { success } = await new Deno.Command("cp", { args: ["-R", source, target] }).output();
           assert(success, step);
         }

@@ -4,12 +4,14 @@
  */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { basename } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { writeBatches } from "../../testkit/batches.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
+import { type PortRange, rangeBeside } from "../../testkit/own_port.ts";
 import { findRedisServer } from "../../testkit/programs.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const SUPPORT = new URL("../../testkit/", import.meta.url);
 
 /** One of the commands, run on files of a folder. */
@@ -23,7 +25,7 @@ class Command implements AsyncDisposable {
       args: [
         "run",
         "-A",
-        new URL(`../${script}`, import.meta.url).pathname,
+        fileURLToPath(new URL(`../${script}`, import.meta.url)),
         ...args,
         "--no-check",
         folder.path,
@@ -225,7 +227,7 @@ Deno.test({
 });
 
 Deno.test("A run of all tests has each file once: the long ones by themselves and first, others put together", async () => {
-  using folder = new TempFolder("batches");
+  using folder = new TempFolder("batches of tests");
   const names = Array.from({ length: 20 }, (_, i) => `${i % 2 === 0 ? "room/" : ""}t${i}_test.ts`);
   for (const name of ["tests/room", "batches"]) await Deno.mkdir(`${folder}/${name}`, { recursive: true });
   for (const name of [...names, "no_tests.ts"]) await Deno.writeTextFile(`${folder}/tests/${name}`, "");
@@ -247,4 +249,32 @@ Deno.test("A run of all tests has each file once: the long ones by themselves an
     Error,
     "gone_test.ts",
   );
+});
+
+Deno.test("The project may lie in a folder whose name has a space: no path is the path of a URL, which has %20", async () => {
+  const found: string[] = [];
+  const folders = ["src", "tests", "testkit", "deploy", "bench", "conformance"].map((name) =>
+    `${ROOT}${name}`
+  );
+  for (const folder of folders) {
+    for await (const { name, isDirectory } of Deno.readDir(folder)) {
+      const path = `${folder}/${name}`;
+      if (isDirectory) folders.push(path);
+      else if (name.endsWith(".ts") && /import\.meta\.url\)\.pathname/.test(await Deno.readTextFile(path))) {
+        found.push(path);
+      }
+    }
+  }
+  assertEquals(found, []);
+});
+
+Deno.test("A test's own port is none that the kernel hands out, wherever its range lies", () => {
+  const cases: [handedOut: PortRange, own: PortRange][] = [
+    [{ first: 32_768, last: 60_999 }, { first: 20_000, last: 29_999 }],
+    [{ first: 16_000, last: 65_535 }, { first: 1_024, last: 15_999 }],
+    [{ first: 1_024, last: 40_000 }, { first: 40_001, last: 65_535 }],
+    // There is none beside it.
+    [{ first: 1_024, last: 65_535 }, { first: 20_000, last: 29_999 }],
+  ];
+  for (const [handedOut, own] of cases) assertEquals(rangeBeside(handedOut), own);
 });

@@ -3,10 +3,11 @@
  * where there are few of them: in a network namespace of its own, which Linux gives to whoever may have one.
  */
 import { assertEquals, assertLess } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { findRedisServer } from "../../testkit/programs.ts";
 import { type Outcome, PORTS, SOCKETS } from "./few_ports.ts";
 
-const PROGRAM = new URL("few_ports.ts", import.meta.url).pathname;
+const PROGRAM = fileURLToPath(new URL("few_ports.ts", import.meta.url));
 const NO_PORTS = "Redis is not available: this machine has no free port left for connections to it: " +
   "widen net.ipv4.ip_local_port_range";
 

@@ -4,6 +4,7 @@
  * wrote and answered is searched for each secret, whole and in part.
  */
 import { assert, assertEquals } from "@std/assert";
+import { fileURLToPath } from "node:url";
 import { newKey } from "../../src/auth/keys.ts";
 import { protocolsFor, tokenFor } from "../../testkit/closed.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
@@ -13,7 +14,7 @@ import { secretsIn } from "../../testkit/secrets.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 import { openPatiently } from "../../testkit/ws_client.ts";
 
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+const MAIN = fileURLToPath(new URL("../../main.ts", import.meta.url));
 
 redisTest("No secret and no payload appears in a log, on the console or in an answer", async () => {
   const random = () => crypto.randomUUID().replaceAll("-", "");

@@ -197,7 +197,7 @@ redisTest("A hung Redis does not hold up the end", async () => {
 // The drain
 
 Deno.test("A draining service takes nobody in, says so, and lives until its last client has answered", async () => {
-  await using service = await Service.start({ USERWIRE_DRAIN_S: "20" });
+  await using service = await Service.start({ USERWIRE_DRAIN_S: "600" });
   await using alice = await RawSocket.open(service.socketUrl("alice"));
   const ended = service.server.shutdown();
   assertEquals((await alice.readClose()).code, 1012);
@@ -247,7 +247,7 @@ redisTest("A drain spreads its clients over time, and their return too", async (
   // 200 a second, and not all when the time is over.
   assertGreater(times[250]!, 1_000);
   assertGreater(times[499]!, 2_000);
-  assertLess(times[499]!, 20_000);
+  assertLess(times[499]!, 600_000);
   const retries = new Set(ends.map(({ retryMs }) => retryMs));
   assertGreater(retries.size, 250);
   assertGreater(Math.max(...retries), 1_500);
