@@ -3,7 +3,7 @@
  * nothing twice, everything in order. A steady sender with idempotency keys sends to four users, two on each of two
  * nodes; each client comes back by itself to the other one. `tests/programs/chaos.ts` does it long and at random.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { formatEnvelope } from "../../src/protocol/envelope.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
@@ -160,11 +160,9 @@ fault("a subscription is dropped between store and delivery", async ({ redis, fo
     [string, number, number],
     number,
   ];
-  assertEquals(
-    [reached, killed],
-    [1, USERS.length + 2],
-    "It was handed over, and the hand cut off; two nodes",
-  );
+  assertEquals(reached, 1, "it was handed over");
+  // Those of the users and of two nodes, and of a probe that is under way.
+  assertGreaterOrEqual(killed, USERS.length + 2, "and the hand cut off");
   await alice.accountsFor([{ id: "lost", epoch, seq }]);
   assertEquals(alice.messages.find(({ id }) => id === "lost")?.r, 1);
 });
