@@ -12,11 +12,10 @@ import type { TtlStore } from "./ttl_store.ts";
 
 const TICKET_BYTES = 32;
 
-/** What is stored under a ticket's hash; the line is missing while it had no name. */
+/** What is stored under a ticket's hash. */
 interface Stored {
   readonly username: string;
   readonly iat: number;
-  readonly line?: string;
   /** Whether it is not used up. */
   readonly reuse?: true;
 }
@@ -45,39 +44,28 @@ export class Tickets {
   ): Promise<string> {
     const ticket = randomBytes(TICKET_BYTES).toString("base64url");
     const name = this.#name(ticket);
-    const line = this.#store.line(name);
     // By the clock that revocations go by.
     const iat = Math.max(after, await this.#store.now(name));
-    const stored: Stored = { username, iat, ...(line !== "" && { line }), ...(reuse && { reuse }) };
-    await this.#store.set(name, JSON.stringify(stored), ttlS * 1_000);
+    const stored: Stored = { username, iat, ...(reuse && { reuse }) };
+    await this.#store.setUnique(name, JSON.stringify(stored), ttlS * 1_000);
     return ticket;
   }
 
   /** Whom a ticket lets in, who then has to use it up; undefined when it was used, is too old or was never one. */
   async find(ticket: string): Promise<Identity | undefined> {
     if (!isTicket(ticket)) return undefined;
-    const name = this.#name(ticket);
-    const [text] = await this.#store.getMany([name]);
-    const stored = this.#valid(name, text);
-    if (!stored) return undefined;
-    const { username, iat, reuse } = stored;
+    const text = await this.#store.getUnique(this.#name(ticket));
+    if (text === undefined) return undefined;
+    const { username, iat, reuse }: Stored = JSON.parse(text);
     return { username, iat, ...(!reuse && { ticket }) };
   }
 
   /** Whether it was still there; of many at once one hears so. */
   async redeem(ticket: string): Promise<boolean> {
-    const name = this.#name(ticket);
-    return this.#valid(name, await this.#store.take(name)) !== undefined;
-  }
-
-  /** Of another state of the store tickets that were used may be there again. */
-  #valid(name: string, text: string | undefined): Stored | undefined {
-    if (text === undefined) return undefined;
-    const stored: Stored = JSON.parse(text);
-    return (stored.line ?? "") === this.#store.line(name) ? stored : undefined;
+    return await this.#store.takeUnique(this.#name(ticket)) !== undefined;
   }
 
   #name(ticket: string): string {
-    return this.#prefix + createHash("sha256").update(ticket).digest("base64url");
+    return `${this.#prefix}{${createHash("sha256").update(ticket).digest("base64url")}}`;
   }
 }

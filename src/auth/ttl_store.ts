@@ -18,7 +18,7 @@ export interface TtlStore {
    * @param notice Published in the same step: who hears it finds the entry there, and no entry is there unheard of.
    * @throws {BrokerUnavailableError}
    */
-  set(name: string, text: string, ttlMs: number, notice?: Notice): Promise<void>;
+  set(name: string, text: string, ttlMs: number, notice: Notice): Promise<void>;
   /**
    * Sets a moment unless a later one is there, and starts its time anew; one step, so that of many at once the
    * latest stays. A moment from now is later than any that is there.
@@ -30,19 +30,23 @@ export interface TtlStore {
   setMax(name: string, moment: Moment, ttlMs: number, notice: MomentNotice): Promise<number>;
   /** What is there under each name. All names share a hash slot. @throws {BrokerUnavailableError} */
   getMany(names: readonly string[]): Promise<(string | undefined)[]>;
+  /**
+   * Sets an entry of which there is never a second: once it was taken, no copy of it is an entry, whether it comes back with
+   * older data, is loaded, or is restored. It may be lost with the process that keeps it.
+   * @param name Names its hash slot in braces.
+   * @throws {BrokerUnavailableError}
+   */
+  setUnique(name: string, text: string, ttlMs: number): Promise<void>;
+  /** What was set with `setUnique`. @throws {BrokerUnavailableError} */
+  getUnique(name: string): Promise<string | undefined>;
   /** Takes it away and returns it; of many takers one gets it. @throws {BrokerUnavailableError} */
-  take(name: string): Promise<string | undefined>;
+  takeUnique(name: string): Promise<string | undefined>;
   /**
    * The clock of the store, which all nodes share: Unix seconds with fractions.
    * @param name Any that will be used next: it says where to ask.
    * @throws {BrokerUnavailableError}
    */
   now(name: string): Promise<number>;
-  /**
-   * Names the state of the store where an entry is: another one when what it holds was set back or lost. "" where that can't
-   * be, or is not known.
-   */
-  line(name: string): string;
 }
 
 /** By so many seconds a moment is later than the one before it at least. */

@@ -20,14 +20,9 @@ export class MemoryTtlStore implements TtlStore {
     return this.#entries.size;
   }
 
-  async set(name: string, text: string, ttlMs: number, notice?: Notice): Promise<void> {
-    // Not the time of day: were that set back, nothing would end, and nothing be swept away.
-    const nowMs = performance.now();
-    if (++this.#sets % SWEEP_EVERY === 0) {
-      for (const [name, { endsMs }] of this.#entries) if (endsMs <= nowMs) this.#entries.delete(name);
-    }
-    this.#entries.set(name, { text, endsMs: nowMs + ttlMs });
-    if (notice) await this.#broker.publish(notice.channel, notice.payload);
+  async set(name: string, text: string, ttlMs: number, notice: Notice): Promise<void> {
+    this.#set(name, text, ttlMs);
+    await this.#broker.publish(notice.channel, notice.payload);
   }
 
   async setMax(name: string, moment: Moment, ttlMs: number, notice: MomentNotice): Promise<number> {
@@ -46,7 +41,16 @@ export class MemoryTtlStore implements TtlStore {
     return Promise.resolve(names.map((name) => this.#get(name)));
   }
 
-  take(name: string): Promise<string | undefined> {
+  setUnique(name: string, text: string, ttlMs: number): Promise<void> {
+    this.#set(name, text, ttlMs);
+    return Promise.resolve();
+  }
+
+  getUnique(name: string): Promise<string | undefined> {
+    return Promise.resolve(this.#get(name));
+  }
+
+  takeUnique(name: string): Promise<string | undefined> {
     const text = this.#get(name);
     this.#entries.delete(name);
     return Promise.resolve(text);
@@ -56,8 +60,13 @@ export class MemoryTtlStore implements TtlStore {
     return Promise.resolve(Date.now() / 1_000);
   }
 
-  line(): string {
-    return "";
+  #set(name: string, text: string, ttlMs: number): void {
+    // Not the time of day: were that set back, nothing would end, and nothing be swept away.
+    const nowMs = performance.now();
+    if (++this.#sets % SWEEP_EVERY === 0) {
+      for (const [name, { endsMs }] of this.#entries) if (endsMs <= nowMs) this.#entries.delete(name);
+    }
+    this.#entries.set(name, { text, endsMs: nowMs + ttlMs });
   }
 
   #get(name: string): string | undefined {

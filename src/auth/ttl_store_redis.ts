@@ -26,13 +26,11 @@ local left = redis.call('PTTL', KEYS[1])
  */
 const write = ({ publish }: PubSubWords) => `
 redis.call('SET', KEYS[1], text, 'PX', string.format('%.0f', math.max(ttl, left)))
-if channel then
-  local heard = redis.pcall('${publish}', channel, payload)
-  if type(heard) == 'table' and heard.err then
-    if not known then redis.call('SET', KEYS[1], '', 'PX', 1)
-    else redis.call('SET', KEYS[1], known, 'PX', string.format('%.0f', left < 0 and ttl or math.max(1, left))) end
-    return heard
-  end
+local heard = redis.pcall('${publish}', channel, payload)
+if type(heard) == 'table' and heard.err then
+  if not known then redis.call('SET', KEYS[1], '', 'PX', 1)
+  else redis.call('SET', KEYS[1], known, 'PX', string.format('%.0f', left < 0 and ttl or math.max(1, left))) end
+  return heard
 end
 return text
 `;
@@ -69,11 +67,50 @@ local texts = {}
 for i, key in ipairs(KEYS) do texts[i] = redis.call('GET', key) or '' end
 return texts
 `);
-const TAKE = scriptOf(`
-local text = redis.call('GET', KEYS[1])
-if text then redis.call('DEL', KEYS[1]) end
-return text
-`);
+
+/**
+ * What proves that a unique entry is no copy stands before its text: `mark`, where beside it there is a key that is kept as only
+ * the memory it was written to has it. It is written without replication, so that neither a log nor a replica gets it, and raw,
+ * which no snapshot and no RESTORE brings back for a text this short. Where scripts can't do that, it is the life of the server.
+ */
+const MARK = "mark";
+const UNIQUE = (text: string, ...args: string[]) =>
+  new Script(text, {
+    probe: (tag) => ({ keys: uniqueKeys(`userwire:{${tag}}:memo`), args }),
+  });
+const uniqueKeys = (name: string) => [name, `${name}:${MARK}`];
+const SET_UNIQUE = UNIQUE(
+  `
+local key, mark, text, ttl, proof = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]
+if redis.set_repl then
+  redis.set_repl(redis.REPL_NONE)
+  redis.pcall('SET', mark, 'm', 'PX', ttl)
+  -- What was appended to is kept raw, however short it is.
+  redis.pcall('APPEND', mark, 'm')
+  redis.set_repl(redis.REPL_ALL)
+  if redis.pcall('OBJECT', 'ENCODING', mark) == 'raw' then proof = '${MARK}' end
+end
+redis.call('SET', key, proof .. ' ' .. text, 'PX', ttl)
+`,
+  "",
+  TRIAL_MS,
+  "",
+);
+const READ_UNIQUE = `
+local proof, text = string.match(redis.call('GET', KEYS[1]) or '', '^(%S*) (.*)$')
+if proof == '${MARK}' then
+  if redis.pcall('OBJECT', 'ENCODING', KEYS[2]) ~= 'raw' then text = nil end
+elseif proof ~= ARGV[1] then
+  text = nil
+end
+`;
+const GET_UNIQUE = UNIQUE(`${READ_UNIQUE} return text`, "");
+const TAKE_UNIQUE = UNIQUE(
+  `${READ_UNIQUE}
+if text then redis.call('DEL', KEYS[1], KEYS[2]) end
+return text`,
+  "",
+);
 const NOW = scriptOf("return redis.call('TIME')");
 
 export class RedisTtlStore implements TtlStore {
@@ -81,12 +118,12 @@ export class RedisTtlStore implements TtlStore {
 
   constructor(scripts: Scripts) {
     this.#scripts = scripts;
-    scripts.prepare(SET, SET_MAX, GET_MANY, TAKE, NOW);
+    scripts.prepare(SET, SET_MAX, GET_MANY, SET_UNIQUE, GET_UNIQUE, TAKE_UNIQUE, NOW);
   }
 
-  async set(name: string, text: string, ttlMs: number, notice?: Notice): Promise<void> {
-    const words = notice ? [notice.channel, notice.payload] : [];
-    await this.#scripts.evaluate(SET, [name], [text, String(Math.ceil(ttlMs)), ...words]);
+  async set(name: string, text: string, ttlMs: number, notice: Notice): Promise<void> {
+    const args = [text, String(Math.ceil(ttlMs)), notice.channel, notice.payload];
+    await this.#scripts.evaluate(SET, [name], args);
   }
 
   async setMax(name: string, moment: Moment, ttlMs: number, notice: MomentNotice): Promise<number> {
@@ -102,8 +139,17 @@ export class RedisTtlStore implements TtlStore {
     return texts.map((text) => text === "" ? undefined : text);
   }
 
-  async take(name: string): Promise<string | undefined> {
-    return await this.#scripts.evaluate(TAKE, [name], []) as string | null ?? undefined;
+  async setUnique(name: string, text: string, ttlMs: number): Promise<void> {
+    const args = [text, String(Math.ceil(ttlMs)), this.#scripts.lifeAt(name)];
+    await this.#scripts.evaluate(SET_UNIQUE, uniqueKeys(name), args);
+  }
+
+  getUnique(name: string): Promise<string | undefined> {
+    return this.#readUnique(GET_UNIQUE, name);
+  }
+
+  takeUnique(name: string): Promise<string | undefined> {
+    return this.#readUnique(TAKE_UNIQUE, name);
   }
 
   async now(name: string): Promise<number> {
@@ -111,7 +157,8 @@ export class RedisTtlStore implements TtlStore {
     return Number(seconds) + Number(micros) / 1_000_000;
   }
 
-  line(name: string): string {
-    return this.#scripts.lifeAt(name);
+  async #readUnique(script: Script, name: string): Promise<string | undefined> {
+    const text = await this.#scripts.evaluate(script, uniqueKeys(name), [this.#scripts.lifeAt(name)]);
+    return text as string | null ?? undefined;
   }
 }

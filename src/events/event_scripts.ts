@@ -94,8 +94,10 @@ local function finish()
   redis.call('HSET', meta, 'n', whole(n), 'life', life, 'unknown', unknown)
 end
 local function countTold() redis.call('HSET', meta, 'told', redis.call('HLEN', told)) end
--- What the caller wrote after another life had begun is not in it: two nodes hear of a failover at two moments.
+-- What the caller has seen is not in it: older data was loaded into a server that goes on. Or what the caller wrote after
+-- another life had begun: two nodes hear of a failover at two moments.
 local function isBehind()
+  if seen > tonumber(known[1]) then return true end
   local ms, rest = string.match(unknown, '(%d+)-(%d+)')
   return seen < 0 and -seen > tonumber(ms) * ${PER_MS} + tonumber(rest)
 end

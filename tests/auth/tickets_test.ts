@@ -163,11 +163,14 @@ redisTest("A ticket is kept in Redis by its hash, until its time is up", async (
   });
   const ticket = await ticketFor(service, "alice", 1);
   const keysOf = async () => await redis.cli("KEYS", "*ticket*") as string[];
-  const keys = await keysOf();
-  assertEquals(keys.length, 1);
-  assertMatch(keys[0]!, /^userwire:prod:ticket:[\w-]{43}$/);
-  assert(!keys[0]!.includes(ticket));
-  assert(!String(await redis.cli("GET", keys[0]!)).includes(ticket));
+  const keys = (await keysOf()).sort();
+  assertEquals(keys.length, 2);
+  assertMatch(keys[0]!, /^userwire:prod:ticket:\{[\w-]{43}\}$/);
+  assertEquals(keys[1], `${keys[0]}:mark`);
+  for (const key of keys) {
+    assert(!key.includes(ticket));
+    assert(!String(await redis.cli("GET", key)).includes(ticket));
+  }
   await until(async () => (await keysOf()).length === 0, "Redis to forget the ticket");
   await using late = await RawSocket.open(withTicket(service, ticket));
   assertEquals(late.answer.status, 401);
@@ -442,11 +445,15 @@ redisTest("A ticket of a node whose clock is ahead is revoked, and its socket is
   await using redis = await RedisServer.start();
   await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
   const unused = await ticketFor(service, "alice"), used = await ticketFor(service, "alice");
-  for (const key of await redis.cli("KEYS", "userwire:ticket:*") as string[]) {
+  for (const key of await redis.cli("KEYS", "userwire:ticket:*}") as string[]) {
     // As such a node wrote it that goes by its own clock.
-    const stored = JSON.parse(String(await redis.cli("GET", key)));
-    stored.iat = Math.floor(Date.now() / 1_000) + 3;
-    await redis.cli("SET", key, JSON.stringify(stored), "KEEPTTL");
+    const ahead = `"iat":${Math.floor(Date.now() / 1_000) + 3}`;
+    await redis.cli(
+      "SET",
+      key,
+      String(await redis.cli("GET", key)).replace(/"iat":[\d.]+/, ahead),
+      "KEEPTTL",
+    );
   }
   await using alice = await hello(await openClient(withTicket(service, used), ["userwire.v1"]));
   await revoke(service, "alice", {});
@@ -487,9 +494,9 @@ redisTest("A ticket is dated by Redis' clock, however wrong that of its node is"
   } finally {
     Date.now = now;
   }
-  const [key] = await redis.cli("KEYS", "userwire:ticket:*") as [string];
-  const { iat } = JSON.parse(String(await redis.cli("GET", key)));
-  assert(Math.abs(iat - Date.now() / 1_000) < 600, `${iat}`);
+  const [key] = await redis.cli("KEYS", "userwire:ticket:*}") as [string];
+  const iat = /"iat":([\d.]+)/.exec(String(await redis.cli("GET", key)))![1]!;
+  assert(Math.abs(Number(iat) - Date.now() / 1_000) < 600, iat);
 });
 
 onEachStore("A ticket that is bought after a revocation lets in, until the next one", async (one, two) => {
@@ -543,36 +550,103 @@ redisTest(
   },
 );
 
-redisTest("A ticket from before the store was set back is refused, used or not", async () => {
-  await using redis = await RedisServer.start();
-  const client = Redis.open(redis.url);
-  try {
-    await client.availability.whenReady();
-    let line = "a";
-    const store = new RedisTtlStore(client);
-    store.line = () => line;
-    const tickets = new Tickets(store, { prefix: "" });
-    const used = await tickets.issue("alice", 60), unused = await tickets.issue("alice", 60);
-    const keys = await redis.cli("KEYS", "userwire:ticket:*") as string[];
-    const before = await Promise.all(keys.map((key) => redis.cli("GET", key)));
-    assertEquals([(await tickets.find(used))?.username, await tickets.redeem(used)], ["alice", true]);
-    // As in a Redis that starts from an older snapshot.
-    for (const [i, key] of keys.entries()) await redis.cli("SET", key, String(before[i]), "EX", "60");
-    line = "b";
-    assertEquals([await tickets.find(used), await tickets.redeem(used)], [undefined, false], "it was used");
-    assertEquals([await tickets.find(unused), await tickets.redeem(unused)], [undefined, false]);
-    const fresh = await tickets.issue("alice", 60);
-    assertEquals(Object.keys(await tickets.find(fresh) ?? {}), ["username", "iat", "ticket"]);
-    assertEquals(await tickets.redeem(fresh), true);
-    // One that is found before the store is set back is not used up after it.
-    const late = await tickets.issue("alice", 60);
-    assert(await tickets.find(late));
-    line = "c";
-    assertEquals(await tickets.redeem(late), false);
-  } finally {
-    await client.close();
-  }
-});
+/** Lua: copies a key to another database, as DUMP and RESTORE do it between servers. */
+const COPY_KEY = `
+redis.call('SELECT', ARGV[1])
+local copy = redis.call('DUMP', KEYS[1])
+redis.call('SELECT', ARGV[2])
+redis.call('RESTORE', KEYS[1], 60000, copy, 'REPLACE')`;
+
+/** How a copy of what Redis held comes back: first it is made, later it is put in place. */
+const COMES_BACK: readonly { how: string; copy: (redis: RedisServer) => Promise<() => Promise<unknown>> }[] =
+  [
+    {
+      how: "is loaded into a Redis that goes on",
+      copy: async (redis) => {
+        await redis.cli("SAVE");
+        return () => redis.cli("DEBUG", "RELOAD", "NOSAVE");
+      },
+    },
+    {
+      how: "is restored key by key",
+      copy: async (redis) => {
+        const keys = await redis.cli("KEYS", "*ticket*") as string[];
+        for (const key of keys) await redis.cli("EVAL", COPY_KEY, "1", key, "0", "1");
+        return async () => {
+          for (const key of keys) await redis.cli("EVAL", COPY_KEY, "1", key, "1", "0");
+        };
+      },
+    },
+    {
+      how: "takes its place by SWAPDB",
+      copy: async (redis) => {
+        const keys = await redis.cli("KEYS", "*ticket*") as string[];
+        for (const key of keys) await redis.cli("EVAL", COPY_KEY, "1", key, "0", "1");
+        return () => redis.cli("SWAPDB", "0", "1");
+      },
+    },
+    {
+      how: "is what Redis starts with again",
+      copy: async (redis) => {
+        const from = await redis.copyData();
+        return () => redis.restart({ from });
+      },
+    },
+  ];
+
+for (const { how, copy } of COMES_BACK) {
+  redisTest(`A used ticket lets nobody in when an older copy ${how}`, async () => {
+    await using redis = await RedisServer.start({ args: ["--enable-debug-command", "yes"] });
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+    const [used, unused] = [await ticketFor(service, "alice", 60), await ticketFor(service, "alice", 60)];
+    const comesBack = await copy(redis);
+    await using alice = await hello(await openClient(withTicket(service, used), ["userwire.v1"]));
+    assertEquals(alice.socket.readyState, WebSocket.OPEN);
+    await comesBack();
+    await until(async () => (await service.readiness()).status === 200, "the node to serve again");
+    for (const ticket of [used, unused]) {
+      await using again = await RawSocket.open(withTicket(service, ticket));
+      assertEquals(again.answer.status, 401);
+    }
+    const fresh = await ticketFor(service, "alice", 60);
+    await using bob = await hello(await openClient(withTicket(service, fresh), ["userwire.v1"]));
+    assertEquals(bob.socket.readyState, WebSocket.OPEN);
+  });
+}
+
+redisTest(
+  "A ticket from before the store was set back is refused, where scripts can't mark the memory",
+  async () => {
+    await using redis = await RedisServer.start();
+    await redis.cli("ACL", "SETUSER", "default", "-append");
+    const client = Redis.open(redis.url);
+    try {
+      await client.availability.whenReady();
+      let life = "a";
+      client.lifeAt = () => life;
+      const tickets = new Tickets(new RedisTtlStore(client), { prefix: "" });
+      const used = await tickets.issue("alice", 60), unused = await tickets.issue("alice", 60);
+      const keys = await redis.cli("KEYS", "userwire:ticket:*") as string[];
+      const before = await Promise.all(keys.map((key) => redis.cli("GET", key)));
+      assertEquals([(await tickets.find(used))?.username, await tickets.redeem(used)], ["alice", true]);
+      // As in a Redis that starts from an older snapshot.
+      for (const [i, key] of keys.entries()) await redis.cli("SET", key, String(before[i]), "EX", "60");
+      life = "b";
+      assertEquals([await tickets.find(used), await tickets.redeem(used)], [undefined, false], "it was used");
+      assertEquals([await tickets.find(unused), await tickets.redeem(unused)], [undefined, false]);
+      const fresh = await tickets.issue("alice", 60);
+      assertEquals(Object.keys(await tickets.find(fresh) ?? {}), ["username", "iat", "ticket"]);
+      assertEquals(await tickets.redeem(fresh), true);
+      // One that is found before the store is set back is not used up after it.
+      const late = await tickets.issue("alice", 60);
+      assert(await tickets.find(late));
+      life = "c";
+      assertEquals(await tickets.redeem(late), false);
+    } finally {
+      await client.close();
+    }
+  },
+);
 
 redisTest(
   "A revocation that a socket could not hear, because its subscription was lost, closes it all the same",

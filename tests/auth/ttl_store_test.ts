@@ -6,14 +6,14 @@ import { until } from "../../testkit/deadline.ts";
 
 Deno.test("MemoryTtlStore ends an entry when its time is up, and sweeps it away, when the clock is set back too", async () => {
   const store = new MemoryTtlStore(new MemoryBroker());
-  await store.set("a", "1", 10);
+  await store.setUnique("a", "1", 10);
   const endsMs = performance.now() + 11;
   await until(() => performance.now() >= endsMs, "its time to be up");
   const { now } = Date;
   Date.now = () => now() - 3_600_000;
   try {
     assertEquals(await store.getMany(["a"]), [undefined]);
-    for (let i = 0; i < 256; i++) await store.set("b", "1", 10);
+    for (let i = 0; i < 256; i++) await store.setUnique("b", "1", 10);
     assertEquals(store.size, 1);
   } finally {
     Date.now = now;

@@ -114,7 +114,7 @@ Deno.test("Messages that are watched in Redis keep their contract", async (t) =>
 });
 
 Deno.test("Events in Redis keep their contract", async (t) => {
-  await using redis = await RedisServer.start();
+  await using redis = await RedisServer.start({ args: ["--enable-debug-command", "yes"] });
   await asSteps(t, (test) =>
     eventsContract(
       test,
@@ -212,6 +212,21 @@ Deno.test("Events in Redis keep their contract", async (t) => {
     const entries = await node.drain();
     assertEquals(entries.map(({ type }) => type), ["users.unknown", "users.unknown"]);
     assertLess(JSON.parse(entries[0]!.data).n, JSON.parse(entries[1]!.data).n);
+  });
+  await t.step("So does older data that is loaded into a Redis that goes on", async () => {
+    await redis.cli("FLUSHALL");
+    await using node = await new EventNode(redis.url, "a").ready();
+    await node.store.note(["alice"], []);
+    await redis.cli("SAVE");
+    await node.store.note(["bob"], []);
+    const before = await node.drain();
+    await redis.cli("DEBUG", "RELOAD", "NOSAVE");
+    await node.store.note(["bob"], []);
+    const after = (await node.drain()).filter(({ id }) => !before.some((one) => one.id === id));
+    assertEquals(after.map(({ type }) => type), ["users.unknown", "users.changed"]);
+    assertGreater(changesOf(after)[0]!.n, changesOf(before).at(-1)!.n);
+    await node.store.settle();
+    assertEquals(await node.drain(), [], "it is said once");
   });
   await t.step("Data that lost all but the outbox goes on above its entries", async () => {
     await redis.cli("FLUSHALL");
