@@ -72,12 +72,23 @@ export class Tickets {
 
   /** Of another state of the store tickets that were used may be there again. */
   #valid(name: string, text: string | undefined): Stored | undefined {
-    if (text === undefined) return undefined;
-    const stored: Stored = JSON.parse(text);
-    return (stored.line ?? "") === this.#store.line(name) ? stored : undefined;
+    const stored = text === undefined ? undefined : storedIn(text);
+    return stored && (stored.line ?? "") === this.#store.line(name) ? stored : undefined;
   }
 
   #name(ticket: string): string {
     return this.#prefix + createHash("sha256").update(ticket).digest("base64url");
+  }
+}
+
+/** Undefined where something else was put in its place: who else writes to the store lets nobody in by that. */
+function storedIn(text: string): Stored | undefined {
+  try {
+    const stored = JSON.parse(text) as Partial<Stored> | null;
+    return typeof stored?.username === "string" && typeof stored.iat === "number"
+      ? stored as Stored
+      : undefined;
+  } catch {
+    return undefined;
   }
 }
