@@ -24,6 +24,8 @@ export interface ProbeOptions {
   dial(channel: string, attempt: Attempt): Promise<RedisConnection>;
   /** It was found out whether this Redis counts its subscribers. */
   onCounted(counts: boolean): void;
+  /** What was wrong the last time is over. */
+  onWorking(): void;
   readonly log?: Log;
 }
 
@@ -116,6 +118,7 @@ export class Probe {
       this.#options.log?.warn("not ready", { reason });
     } else if (reason === undefined && this.#reason !== undefined) {
       this.#options.log?.info("ready again");
+      this.#options.onWorking();
     }
     this.#reason = reason;
   }
