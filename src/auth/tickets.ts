@@ -55,17 +55,31 @@ export class Tickets {
   async find(ticket: string): Promise<Identity | undefined> {
     if (!isTicket(ticket)) return undefined;
     const text = await this.#store.getUnique(this.#name(ticket));
-    if (text === undefined) return undefined;
-    const { username, iat, reuse }: Stored = JSON.parse(text);
+    const stored = text === undefined ? undefined : storedIn(text);
+    if (!stored) return undefined;
+    const { username, iat, reuse } = stored;
     return { username, iat, ...(!reuse && { ticket }) };
   }
 
   /** Whether it was still there; of many at once one hears so. */
   async redeem(ticket: string): Promise<boolean> {
-    return await this.#store.takeUnique(this.#name(ticket)) !== undefined;
+    const text = await this.#store.takeUnique(this.#name(ticket));
+    return text !== undefined && storedIn(text) !== undefined;
   }
 
   #name(ticket: string): string {
     return `${this.#prefix}{${createHash("sha256").update(ticket).digest("base64url")}}`;
+  }
+}
+
+/** Undefined where something else was put in its place: who else writes to the store lets nobody in by that. */
+function storedIn(text: string): Stored | undefined {
+  try {
+    const stored = JSON.parse(text) as Partial<Stored> | null;
+    return typeof stored?.username === "string" && typeof stored.iat === "number"
+      ? stored as Stored
+      : undefined;
+  } catch {
+    return undefined;
   }
 }

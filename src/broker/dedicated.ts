@@ -61,6 +61,9 @@ export class DedicatedSubscriptions implements Subscriptions, DedicatedContext {
     return this.#all.of(channel).flatMap(({ current }) => current ?? []);
   }
 
+  /** Each asks for its own, all the time. */
+  askAgain(): void {}
+
   async subscribe(
     channel: string,
     subscriber: Subscriber,

@@ -24,6 +24,8 @@ export interface ProbeOptions {
   dial(channel: string, attempt: Attempt): Promise<RedisConnection>;
   /** It was found out whether this Redis counts its subscribers. */
   onCounted(counts: boolean): void;
+  /** What was wrong the last time is over. */
+  onWorking(): void;
   readonly log?: Log;
 }
 
@@ -34,13 +36,16 @@ const LIMIT_MS = 1_000;
 const CLOSE_MS = 1_000;
 
 /**
- * When a new connection has led to a replica, so many trials have to pass without one: a balancer before both leads to either,
- * and the next user is as likely to be led astray as the last.
+ * When a new connection has led astray, so many trials have to pass in which none did: a balancer before two servers leads
+ * to either, and the next user is as likely to be led there as the last.
  */
 const CLEAR_TRIALS = 10;
 
 const ENDED = "Redis closed a new subscription";
 const UNHEARD = "What is published does not reach what is subscribed";
+const ELSEWHERE =
+  "New connections lead to another Redis than the one that commands go to: REDIS_URL must lead to one alone";
+const ASTRAY: readonly (string | undefined)[] = [REPLICA, ELSEWHERE];
 
 export class Probe {
   readonly #options: ProbeOptions;
@@ -53,14 +58,18 @@ export class Probe {
   /** Whether this Redis counts its subscribers; undefined while that is not known. */
   counts: boolean | undefined;
   #trials = 0;
-  /** Trials that have yet to pass since a replica was met. */
+  /** Where a new connection has led last that led astray, and how many trials have yet to pass since then. */
+  #astray: string | undefined;
   #suspectTrials = 0;
+  /** How many other servers commands went to. */
+  #moves = 0;
 
   constructor(options: ProbeOptions) {
     this.#options = options;
     options.redis.onOtherServer(() => {
       this.counts = undefined;
       this.#suspectTrials = 0;
+      this.#moves++;
     });
     this.#running = this.#run();
   }
@@ -88,10 +97,15 @@ export class Probe {
     while (!this.#isStopped) {
       await sleep(Infinity, redis.availability.whenReady(), this.#stop.signal);
       if (this.#isStopped) return;
+      const moves = this.#moves;
       const found = await this.#trial();
-      if (found === REPLICA) this.#suspectTrials = CLEAR_TRIALS;
-      else if (this.#suspectTrials > 0) this.#suspectTrials--;
-      const reason = found ?? (this.#suspectTrials > 0 ? REPLICA : undefined);
+      // What was found on the way to another server says nothing of it.
+      if (moves !== this.#moves) continue;
+      if (ASTRAY.includes(found)) {
+        this.#astray = found;
+        this.#suspectTrials = CLEAR_TRIALS;
+      } else if (this.#suspectTrials > 0) this.#suspectTrials--;
+      const reason = found ?? (this.#suspectTrials > 0 ? this.#astray : undefined);
       // All of Redis is away: that is said already.
       if (redis.availability.reason === undefined) this.#found(reason);
       this.#first.resolve();
@@ -104,6 +118,7 @@ export class Probe {
       this.#options.log?.warn("not ready", { reason });
     } else if (reason === undefined && this.#reason !== undefined) {
       this.#options.log?.info("ready again");
+      this.#options.onWorking();
     }
     this.#reason = reason;
   }
@@ -133,8 +148,11 @@ export class Probe {
   async #counting(channel: string): Promise<boolean> {
     const dials = [this.#dial(channel), this.#dial(channel)] as const;
     try {
-      const [one] = await Promise.all(dials);
-      if (await this.#count(channel, "") !== 2) return false;
+      const [one, other] = await Promise.all(dials);
+      if (await this.#count(channel, "") !== 2) {
+        if (this.#isElsewhere(one) || this.#isElsewhere(other)) throw new BrokerUnavailableError(ELSEWHERE);
+        return false;
+      }
       await one.closeWrite().catch(() => {});
       const endMs = performance.now() + CLOSE_MS;
       for (;;) {
@@ -164,12 +182,18 @@ export class Probe {
       const text = String(this.#trials++);
       // Where subscribers are not counted at all, no number says anything.
       if (await this.#count(channel, text) < 1 && this.counts) {
-        throw new BrokerUnavailableError(UNHEARD);
+        throw new BrokerUnavailableError(this.#isElsewhere(connection) ? ELSEWHERE : UNHEARD);
       }
       await this.#attempt((attempt) => attempt.step(arrival(connection, text)));
     } finally {
       connection.close();
     }
+  }
+
+  /** Whether it is known to be at another server than the commands. Some services lead a question to any of many. */
+  #isElsewhere({ life }: RedisConnection): boolean {
+    const here = this.#options.redis.server?.life;
+    return !!life && !!here && life !== here;
   }
 
   #dial(channel: string): Promise<RedisConnection> {

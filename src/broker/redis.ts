@@ -127,6 +127,11 @@ export class RedisBroker implements Broker {
     if (!counts) this.#log?.warn("redis does not count subscribers", { reason });
   }
 
+  /** New subscriptions work again: those that were refused had better not wait for their next health check. */
+  onWorking(): void {
+    this.#subscriptions.askAgain();
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     this.#subscriptions.connections.stop();

@@ -51,6 +51,10 @@ export class SharedSubscriptions implements Subscriptions, SharedContext {
     return this.#of(channel).subscribe(channel, subscriber, signal);
   }
 
+  askAgain(): void {
+    for (const connection of this.#connections) connection.askAgain();
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#connections.map((connection) => connection.close()));
   }

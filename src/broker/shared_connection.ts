@@ -119,9 +119,13 @@ export class SharedConnection extends PubSubConnection {
     return this.#commands.isConfirmed(channel) ? channel.held : undefined;
   }
 
-  /** Also asks again for what was refused. */
   override checkHealth(): void {
     super.checkHealth();
+    this.askAgain();
+  }
+
+  /** Asks again for what was refused. */
+  askAgain(): void {
     if (!this.connection) return;
     void inSlices(this.#refused, (channel) => {
       this.#refused.delete(channel);

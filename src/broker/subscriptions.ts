@@ -32,6 +32,9 @@ export interface Subscriptions {
   /** All there are, those that are being dialled too, with their health checks. */
   readonly connections: Rounds<PubSubConnection>;
 
+  /** What Redis refused may be granted from now on. */
+  askAgain(): void;
+
   /** Ends every subscription. */
   close(): Promise<void>;
 }

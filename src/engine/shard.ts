@@ -96,6 +96,7 @@ export class Shard {
           ],
         }),
       onCounted: (counts) => broker.onCounted(counts),
+      onWorking: () => broker.onWorking(),
       ...log,
     });
   }

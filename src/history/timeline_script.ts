@@ -102,8 +102,9 @@ local function is_there(position, history, seq, tag)
   local now = redis.pcall('HMGET', position, 'seq', 'tag')
   -- It has left for another master of the cluster.
   if now.err and string.find(now.err, 'non local key', 1, true) then return true end
-  if not now[1] then return written == life and is_other == '0' end
-  if tonumber(now[1]) < tonumber(seq) then return false end
+  local reached = tonumber(now[1] or '')
+  if not reached then return written == life and is_other == '0' end
+  if reached < tonumber(seq) then return false end
   if now[2] and string.match(now[2], '^%d+') == seq then return now[2] == seq .. '.' .. tag end
   local entry = redis.pcall('XRANGE', history, seq .. '-0', seq .. '-0')[1]
   return not entry or string.find(entry[2][2], '"seq":' .. seq .. ',"tag":"' .. tag .. '"', 1, true) ~= nil
@@ -118,8 +119,10 @@ for i = first, #ARGV, 4 do
 end
 
 local records = redis.call('HGETALL', last)
+-- What somebody else has put there is as old as can be.
+local function time_of(record) return tonumber(string.match(record, '^%d+') or 0) end
 local newest = 0
-for i = 2, #records, 2 do newest = math.max(newest, tonumber(string.match(records[i], '^%d+'))) end
+for i = 2, #records, 2 do newest = math.max(newest, time_of(records[i])) end
 -- The time told is that of the newest record that this process knows of. Where it has not looked before, others may have gone
 -- on while it was elsewhere: that their records are there says nothing of the appends that were answered to itself.
 local is_same_data = is_whole or
@@ -173,7 +176,7 @@ end
 local day_ago = now - 86400000
 local reply = {name, is_whole and '1' or '0', '', mark, slots, ended}
 for i = 1, #records, 2 do
-  if tonumber(string.match(records[i + 1], '^%d+')) < day_ago then
+  if time_of(records[i + 1]) < day_ago then
     write('HDEL', last, records[i])
   elseif records[i] ~= me then
     reply[#reply + 1] = records[i]

@@ -13,7 +13,7 @@
  */
 export { Publisher } from "./publisher.ts";
 export type { PublisherOptions } from "./options.ts";
-export type { HistoryPage, HistoryPage as History } from "./history_page.ts";
+export type { HistoryPage, HistoryPage as History, HistoryParts, HistoryRange } from "./history_page.ts";
 export type { BroadcastOptions, BroadcastResult } from "./broadcast.ts";
 export type { CloseOne, Connection, ConnectionClosed, Connections } from "./connections.ts";
 export type { GroupSendOptions, GroupSendResult } from "./group_send.ts";

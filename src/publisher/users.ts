@@ -11,7 +11,13 @@ import {
   type Connections,
   findConnections,
 } from "./connections.ts";
-import { type HistoryPage, readHistory } from "./history_page.ts";
+import {
+  beginHistory,
+  type HistoryPage,
+  type HistoryParts,
+  type HistoryRange,
+  readHistory,
+} from "./history_page.ts";
 import { Receipts } from "./receipts.ts";
 
 interface UsersParts {
@@ -70,8 +76,13 @@ export class Users {
    * @param options.after Sequence number after which to begin. @default 0
    * @param options.limit At most so many messages. @default 100
    */
-  async history(username: string, options: { after?: number; limit?: number } = {}): Promise<HistoryPage> {
+  async history(username: string, options: HistoryRange = {}): Promise<HistoryPage> {
     return await readHistory(this.#parts.history, this.channel(username), options);
+  }
+
+  /** The same, part by part: of a long history no more is in memory than was asked for. */
+  async historyInParts(username: string, options: HistoryRange = {}): Promise<HistoryParts> {
+    return await beginHistory(this.#parts.history, this.channel(username), options);
   }
 
   /**

@@ -45,6 +45,8 @@ export class RedisConnection {
   readonly #conn: Deno.Conn;
   /** In which round of dialling it was made; set by its dialler. */
   generation = 0;
+  /** As in `ServerInfo`, where only a master was wanted; else "". */
+  life = "";
 
   private constructor(conn: Deno.Conn, bufferSize: number | undefined) {
     this.#conn = conn;
@@ -89,12 +91,16 @@ export class RedisConnection {
     const { commands = NO_COMMANDS, name = "userwire-subscription", onLoginRefused, onlyMaster } = options;
     const login = loginOf(address);
     // What may be refused, and need not be answered.
-    const asides = onlyMaster ? [namingOf(name), ASK_ROLE] : [namingOf(name)];
+    const asides = onlyMaster ? [namingOf(name), ASK_WHO] : [namingOf(name)];
     await this.write(Buffer.concat([...login, ...asides, ...commands]));
     for (let i = 0; i < login.length + asides.length + commands.length; i++) {
       const reply = await this.#reply();
       const isAside = i >= login.length && i < login.length + asides.length;
-      if (isAside && isReplica(reply)) throw new BrokerUnavailableError(REPLICA);
+      if (isAside && reply instanceof Uint8Array) {
+        const { role, life } = readInfo(new TextDecoder().decode(reply));
+        if (role === "slave") throw new BrokerUnavailableError(REPLICA);
+        this.life = life;
+      }
       if (!(reply instanceof ReplyError) || isAside && !OF_CONNECTION.test(reply.text)) continue;
       if (LOGIN_REFUSED.test(reply.text)) onLoginRefused?.();
       throw new BrokerUnavailableError(publicMessageOfReply(reply.text), { cause: logMessage(reply.text) });
@@ -145,11 +151,7 @@ function namingOf(name: string): Uint8Array {
 
 const namings = new Map<string, Uint8Array>();
 /** Before anything is subscribed: after that Redis takes no such question. */
-const ASK_ROLE = encodeCommand("INFO", "replication");
-
-function isReplica(reply: Reply): boolean {
-  return reply instanceof Uint8Array && readInfo(new TextDecoder().decode(reply)).role === "slave";
-}
+const ASK_WHO = encodeCommand("INFO");
 
 const NO_COMMANDS: readonly Uint8Array[] = [];
 

@@ -365,6 +365,27 @@ redisTest("A revocation that somebody has written over lets no token in again", 
   }
 });
 
+redisTest(
+  "A ticket that somebody has written over lets nobody in, and is refused as one that is used up",
+  async () => {
+    await using redis = await RedisServer.start();
+    await using service = await Service.start({ ...CLOSED, REDIS_URL: redis.url });
+    const ticket = await ticketFor(service, "alice");
+    const [key] = await redis.cli("KEYS", "userwire:ticket:*}") as string[];
+    const text = String(await redis.cli("GET", key!));
+    const nobody = text.replace(/"username":"alice",/, "");
+    const written = ["oops", "null", "7", "{}"].map((other) => `mark ${other}`);
+    for (const other of [...written, "oops", "", "null", nobody, text.slice("mark ".length)]) {
+      await redis.cli("SET", key!, other);
+      await using socket = await RawSocket.open(withTicket(service, ticket));
+      assertEquals(socket.answer.status, 401, other);
+    }
+    await redis.cli("SET", key!, text);
+    await using socket = await RawSocket.open(withTicket(service, ticket));
+    assertEquals(socket.answer.status, 101);
+  },
+);
+
 redisTest("A node that has just started knows what was revoked", async () => {
   await using redis = await RedisServer.start();
   const settings = { ...CLOSED, REDIS_URL: redis.url };

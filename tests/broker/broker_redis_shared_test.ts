@@ -1,7 +1,12 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { openEngine } from "../../src/engine/engine.ts";
 import type { Subscription } from "../../src/broker/broker.ts";
+import { Dialler } from "../../src/broker/dialler.ts";
+import { SharedSubscriptions } from "../../src/broker/shared.ts";
 import type { Log } from "../../src/log/log.ts";
+import { Redis } from "../../src/redis/commands.ts";
+import { Standalone } from "../../src/redis/standalone.ts";
+import { UrlSource } from "../../src/redis/url_source.ts";
 import { connected } from "../../testkit/connected.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { brokerContract } from "../contracts/broker.ts";
@@ -73,6 +78,34 @@ redisTest("SharedRedisBroker dials a Redis that has no room ever more slowly, an
     "warn: shared connection lost, Redis closed the connection",
     "warn: subscription failed, ERR max number of clients reached",
   ]);
+});
+
+redisTest("SharedSubscriptions asks for what was refused again when that may be granted", async () => {
+  await using server = await RedisServer.start();
+  await using stack = new AsyncDisposableStack();
+  const topology = new Standalone(new UrlSource({ url: server.url }));
+  const redis = stack.adopt(Redis.open(topology), (redis) => redis.close());
+  const dialler = stack.adopt(
+    new Dialler({ topology, redis, timeoutMs: 5_000 }),
+    (dialler) => dialler.close(),
+  );
+  // Nobody checks its health, which would ask, too.
+  const subscriptions = new SharedSubscriptions({ dialler, redis, connections: 1 });
+  stack.defer(() => subscriptions.close());
+  await redis.availability.whenReady();
+  const recorder = new Recorder();
+  await subscriptions.subscribe("alice", recorder, undefined);
+  await server.cli("ACL", "SETUSER", "default", "resetchannels"); // hangs up
+  await until(
+    async () => (await server.cli("ACL", "LOG") as unknown[]).length > 0,
+    "the channel to be refused",
+  );
+  await server.cli("ACL", "SETUSER", "default", "allchannels");
+  await until(() => {
+    subscriptions.askAgain();
+    return recorder.changes.at(-1) === "restored";
+  }, "the channel to be had again");
+  assertEquals([recorder.changes, subscriptions.lost], [["lost", "restored"], 0]);
 });
 
 redisTest("SharedRedisBroker knows who listens, whatever is refused while users come and go", async () => {

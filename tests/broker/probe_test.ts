@@ -49,6 +49,7 @@ class World implements AsyncDisposable {
           ? Promise.reject(new BrokerUnavailableError(REPLICA))
           : Promise.resolve(this.#dial()),
       onCounted: (counts) => this.counted.push(counts),
+      onWorking: () => this.log.info("working"),
       log: this.log,
     });
   }
@@ -108,7 +109,7 @@ Deno.test("Probe says once what is wrong and once that it is over, and wants to 
   world.scripts = undefined;
   world.heard = (payload) => ["another", payload];
   await world.trials(1);
-  assertEquals([world.probe.unready(), world.said()], [undefined, ["ready again"]]);
+  assertEquals([world.probe.unready(), world.said()], [undefined, ["ready again", "working"]]);
 });
 
 Deno.test("Probe that was led to a replica doubts every way until ten trials in a row were not, or Redis is another", async () => {
@@ -128,10 +129,10 @@ Deno.test("Probe that was led to a replica doubts every way until ten trials in 
   assertEquals(await trials(9, false), [REPLICA, []]);
   assertEquals(await trials(1, true), [REPLICA, []]);
   assertEquals(await trials(9, false), [REPLICA, []], "counted from the last one");
-  assertEquals(await trials(1, false), [undefined, ["ready again"]]);
+  assertEquals(await trials(1, false), [undefined, ["ready again", "working"]]);
   assertEquals(await trials(1, true), [REPLICA, [REPLICA]]);
   world.becomeAnother();
-  assertEquals(await trials(1, false), [undefined, ["ready again"]]);
+  assertEquals(await trials(1, false), [undefined, ["ready again", "working"]]);
 });
 
 Deno.test("Probe that is closed before its first trial keeps nobody waiting for that", async () => {

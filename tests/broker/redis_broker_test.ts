@@ -101,6 +101,7 @@ class FakeSubscriptions implements Subscriptions {
     this.connections.add(this.#connection as Partial<PubSubConnection> as PubSubConnection);
   }
 
+  askAgain = () => void this.told.push("ask again");
   close = () => Promise.resolve(void this.told.push("close"));
 }
 

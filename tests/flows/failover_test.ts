@@ -181,6 +181,24 @@ for (const { name, env } of WAYS) {
   });
 }
 
+for (const { name, env } of WAYS) {
+  redisTest(`A balancer over two masters makes no node ready ${name}`, async () => {
+    await using first = await RedisServer.start();
+    await using second = await RedisServer.start();
+    await using proxy = await TcpProxy.start(first.port);
+    const settings = { REDIS_URL: proxy.through(first.url), ...env };
+    await using before = await Service.start(settings);
+    await using alice = await openClient(before.socketUrl("alice"));
+    await isReady(before);
+
+    proxy.share(second.port);
+    await isNotReady(before, /^New connections lead to another Redis/);
+    await reaches(before, "alice", alice, "who was there is served");
+    await using after = await Service.start(settings);
+    await isNotReady(after, /^New connections lead to another Redis/);
+  });
+}
+
 redisTest("Shared subscriptions are never at a replica, where nobody counts them", async () => {
   await using first = await RedisServer.start();
   await using second = await follow(first);

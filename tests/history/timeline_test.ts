@@ -304,4 +304,18 @@ test("is not lost with a key that holds something else", async ({ redis, look })
     await redis.cli("SET", key, "oops");
     assertEquals([await look(one, "first"), one.name], [undefined, name]);
   }
+  await redis.cli("DEL", "userwire:{alice}:position");
+  for (const seq of ["none", "", "1x"]) {
+    await redis.cli("HSET", "userwire:{alice}:position", "seq", seq, "tag", "1.tag");
+    assertEquals([await look(one, "first"), one.name], [undefined, name], `the number is "${seq}"`);
+  }
+});
+
+test("passes over a record that no process has written, and removes it", async ({ redis, look }) => {
+  const one = new Timeline();
+  await redis.cli("HSET", "userwire:{alice}:position", "seq", 1, "tag", "1.tag");
+  one.appended("alice", 1, "tag");
+  await redis.cli("HSET", `${TIMELINE}:last`, "stranger", "oops");
+  for (let n = 0; n < 2; n++) assertEquals(await look(one, "first"), undefined);
+  assertEquals(await redis.cli("HEXISTS", `${TIMELINE}:last`, "stranger"), 0);
 });

@@ -2,7 +2,7 @@
  * The parts of the HTTP API that came with the history: reading it, sends for those who are there, times of their
  * own, closing a user's connections; and that each says which field of a request is wrong.
  */
-import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotEquals, assertThrows } from "@std/assert";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { nodesTest, numbers, send, sendAll, SHARED } from "../../testkit/nodes.ts";
@@ -72,6 +72,40 @@ onRedis(
     assertEquals(await redis.cli("KEYS", "*nobody*"), []);
   },
 );
+
+onRedis("reads a long history as it is taken, and all of it", async ({ here, there, redis }) => {
+  // More than ten times what lies in the buffers of a connection.
+  const count = 1_000, payload = { kind: "json", text: JSON.stringify("x".repeat(60_000)) } as const;
+  for (let sent = 0; sent < count; sent += 50) {
+    await Promise.all(Array.from({ length: 50 }, () => here.server.app.publisher.send("alice", payload)));
+  }
+  const reads = async () =>
+    Number(/^cmdstat_xrange:calls=(\d+)/m.exec(await redis.info("commandstats"))?.[1] ?? 0);
+  await redis.cli("CONFIG", "RESETSTAT");
+  const whole = await read(there, `?limit=${count}`);
+  assertEquals([whole.first, seqs(whole)], [1, numbers(1, count)]);
+  assert(whole.items.every(({ data }) => data === JSON.parse(payload.text)));
+  const all = await reads();
+
+  await redis.cli("CONFIG", "RESETSTAT");
+  const response = await there.fetch(`/v1/users/alice/messages?limit=${count}`);
+  const reader = response.body!.getReader();
+  await reader.read();
+  await reader.cancel();
+  assert(await reads() < all / 2, `${await reads()} reads for the beginning, ${all} for all of it`);
+}, { USERWIRE_HISTORY: "1000" });
+
+onRedis("ends an answer before its JSON does when the rest of a history can't be read", async ({ here, redis }) => {
+  const payload = { kind: "json", text: JSON.stringify("x".repeat(60_000)) } as const;
+  for (let sent = 0; sent < 600; sent += 50) {
+    await Promise.all(Array.from({ length: 50 }, () => here.server.app.publisher.send("alice", payload)));
+  }
+  const response = await here.fetch("/v1/users/alice/messages?limit=600");
+  await redis.stop({ signal: "SIGKILL" });
+  const text = await response.text();
+  assertMatch(text, /^{"epoch":"[\w-]+","first":1,"last":600,"items":\[{"t":"m","seq":1,/);
+  assertThrows(() => JSON.parse(text), SyntaxError);
+}, { USERWIRE_HISTORY: "600" });
 
 everywhere("reads messages as clients get them, payloads untouched", async ({ here, there }) => {
   await using alice = await openClient(there.socketUrl("alice"), ["userwire.v1"]);

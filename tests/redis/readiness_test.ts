@@ -228,6 +228,7 @@ redisTest("A Redis that does not count its subscribers is found out, one that do
     const found = Promise.withResolvers<boolean>();
     let dials = 0;
     const probe = new Probe({
+      onWorking() {},
       redis,
       channel: () => channel,
       // As where a proxy spreads connections over servers of which each counts its own; the first to close is elsewhere.

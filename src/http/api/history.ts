@@ -1,6 +1,7 @@
 /** `GET /v1/users/{username}/messages`: what is kept of a user's messages. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { assertMayAddress } from "../../auth/auth.ts";
+import { BrokerUnavailableError } from "../../protocol/errors.ts";
 import { parsePosition } from "../../protocol/position.ts";
 import { problem } from "../problem.ts";
 import { authorize, type Call, queryOf, usernameIn } from "./call.ts";
@@ -48,7 +49,10 @@ export const history: Call = {
     summary: "What is kept of a user's messages",
     request: { params: UserParameter, query: HistoryQuery },
     responses: {
-      200: json(History, "Messages, oldest first"),
+      200: json(
+        History,
+        "Messages, oldest first; where the rest can't be read any more, the answer ends before its JSON does",
+      ),
       410: no("The position is of another epoch: the history was lost or set back"),
       ...REFUSALS,
     },
@@ -61,7 +65,7 @@ export const history: Call = {
     const position = parsePosition(after);
     const username = usernameIn(c);
     assertMayAddress(caller, [username]);
-    const { epoch, first, last, frames, afterTag } = await api.publisher.history(username, {
+    const { epoch, first, last, parts, afterTag } = await api.publisher.historyInParts(username, {
       after: position?.seq ?? Number(after),
       ...(limit !== undefined && { limit }),
     });
@@ -73,9 +77,39 @@ export const history: Call = {
       return problem("epoch_changed", `${found}: read from the beginning, without "after"`);
     }
     // The frames are JSON already, and keep the payloads as they were sent.
-    const head = JSON.stringify({ epoch, first, last });
-    return c.body(`${head.slice(0, -1)},"items":[${frames.join(",")}]}`, 200, {
-      "content-type": "application/json",
-    });
+    const head = JSON.stringify({ epoch, first, last }).slice(0, -1) + ',"items":[';
+    return c.body(await bodyOf(head, parts), 200, { "content-type": "application/json" });
   },
 };
+
+/**
+ * A text where it is short. Else a part is read when those before were taken: callers who ask for much, or take nothing,
+ * do not fill the memory.
+ */
+async function bodyOf(
+  head: string,
+  parts: AsyncGenerator<string[], void>,
+): Promise<string | ReadableStream<Uint8Array<ArrayBuffer>>> {
+  const first = await parts.next();
+  if (first.done) return `${head}]}`;
+  const begin = head + first.value.join(",");
+  const second = await parts.next();
+  if (second.done) return `${begin}]}`;
+  return ReadableStream.from(textsOf(begin, second.value, parts)).pipeThrough(new TextEncoderStream());
+}
+
+async function* textsOf(
+  begin: string,
+  second: string[],
+  parts: AsyncGenerator<string[], void>,
+): AsyncGenerator<string, void> {
+  yield begin;
+  yield `,${second.join(",")}`;
+  try {
+    for await (const part of parts) yield `,${part.join(",")}`;
+    yield "]}";
+  } catch (error) {
+    // The status is out: an answer that ends before its JSON does can't be taken for a whole one. The log has the reason.
+    if (!(error instanceof BrokerUnavailableError)) throw error;
+  }
+}
