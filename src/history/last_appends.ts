@@ -1,8 +1,8 @@
 /**
  * The last append of each user that this process knows of: that it was answered, or that a client has which has left. A
  * user's keys that are put back from a copy, on a Redis that goes on, look like any others: only who remembers a later
- * append can tell. So do those on a replica that took over without a message that was published, and that nobody was
- * answered: who hung before it answered has answered nobody, and clients may have it.
+ * append can tell. So do those on a replica that took over from a master which hung between what it wrote to a client and
+ * what it wrote to the replica and to who sent the message.
  *
  * What a script is given is `<seq>.<tag>`, as the position has it: the script looks whether the position has come as far.
  * With a `!` it looks whether this very message is there, too, which costs a command where another process has appended since.

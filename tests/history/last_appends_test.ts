@@ -203,7 +203,10 @@ redisTest("What a client had that left is looked for, whoever appended it", asyn
       await follower.reaches(3);
       await copy(redis);
       await sendUnanswered();
-      await follower.until(() => follower.data.includes("unanswered"), "the message that nobody was answered");
+      await follower.until(
+        () => follower.data.includes("unanswered"),
+        "the message that nobody was answered",
+      );
       await follower.disconnect();
       await service.isEmpty();
       if (isLost) await putBack(redis);
