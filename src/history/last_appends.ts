@@ -10,13 +10,13 @@
  */
 import { isOfEpoch } from "../protocol/envelope.ts";
 
-/** So many users are remembered at least, and twice as many at most: those who were sent to last. Some 150 bytes each. */
+/** So many users are remembered at least, and twice as many at most: who was sent to, or left, last. Some 150 bytes each. */
 export const MAX_REMEMBERED = 10_000;
 
 export class LastAppends {
   /**
-   * Of the users who were sent to last, and of those before them. Nobody is taken out of either: a map that sees many come and
-   * go is copied again and again, and what it was before lives until the next full collection, see `async/chain.ts`.
+   * Of the users who were sent to, or left, last, and of those before them. Nobody is taken out of either: a map that sees
+   * many come and go is copied again and again, and what it was before lives until the next full collection, see `async/chain.ts`.
    */
   #latest = new Map<string, string>();
   #before: ReadonlyMap<string, string> = new Map();
