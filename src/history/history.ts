@@ -267,6 +267,12 @@ export interface History {
   since(channel: string, after: number | undefined, limit: number, options?: SinceOptions): Promise<Page>;
 
   /**
+   * A client has left that was handed this message: a store in which it is not there was set back. The position has a tag.
+   * Left out where that can't be.
+   */
+  left?(channel: string, position: Position): void;
+
+  /**
    * Calls back when it turns out that the store was set back: positions had better be compared now. Left out where that
    * can't be.
    */

@@ -19,6 +19,7 @@
  * timeline that ends before its epochs were saved (`originOf`).
  */
 import { BrokerUnavailableError } from "../protocol/errors.ts";
+import type { Position } from "../protocol/position.ts";
 import {
   historyKey,
   idempotencyKey,
@@ -277,6 +278,10 @@ export class RedisStreamsHistory implements History {
 
   since(...args: Parameters<History["since"]>): Promise<Page> {
     return this.#reads.since(...args);
+  }
+
+  left(channel: string, { seq, tag }: Position): void {
+    this.#remembered.noteLeft(channel, seq, tag!);
   }
 
   onSetBack(listener: () => void): void {

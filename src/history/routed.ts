@@ -1,5 +1,6 @@
 /** A history over several: each channel's is in one of them. */
 import { BrokerUnavailableError } from "../protocol/errors.ts";
+import type { Position } from "../protocol/position.ts";
 import { claimKey } from "./claim_script.ts";
 import {
   type Appended,
@@ -125,6 +126,14 @@ export class RoutedHistory implements History {
 
   since(channel: string, after: number | undefined, limit: number, options?: SinceOptions): Promise<Page> {
     return this.#routes.there(channel, (history) => history.since(channel, after, limit, options));
+  }
+
+  left(channel: string, position: Position): void {
+    try {
+      this.#routes.of(channel).left?.(channel, position);
+    } catch {
+      // Where its history is nobody knows now: there nothing is remembered of it.
+    }
   }
 
   onSetBack(listener: () => void): void {

@@ -189,6 +189,8 @@ export class Replay {
 
   /** Delivers nothing more, and frees what waits. */
   stop(): void {
+    if (this.#isStopped) return;
+    if (this.#tag !== "") this.#history.left?.(this.#options.channel, this.position);
     this.#state = "stopped";
     this.#queue = [];
   }

@@ -170,6 +170,20 @@ export function historyContract(
     assertEquals(seqsOf(await t.since(0)), [1]);
   });
 
+  testOn("believes of a client that left what it had, as long as that is there", async (t) => {
+    const { channel, history, peer = history } = t;
+    for (const n of numbers(1, 3)) await peer.append(channel, outgoing(`m${n}`));
+    const { epoch, last, lastTag } = await peer.since(channel, undefined, 1);
+    history.left?.(channel, { epoch, seq: last, tag: lastTag });
+    await peer.append(channel, outgoing("m4"));
+    assertEquals(placeOf(await t.append("m5")), { epoch, seq: 5 });
+    if (!history.left) return;
+    history.left(channel, { epoch, seq: 7, tag: `${lastTag.slice(0, 4)}gone` });
+    const place = placeOf(await t.append("m6"));
+    assertNotEquals(place.epoch, epoch);
+    assertEquals(place.seq, 6);
+  });
+
   test("since begins after a number and stops at the limit", async (t) => {
     for (const n of numbers(1, 10)) await t.append(`m${n}`);
     const cases: [after: number, limit: number, seqs: number[], upTo: number][] = [

@@ -179,6 +179,49 @@ redisTest(
   },
 );
 
+redisTest("What a client had that left is looked for, whoever appended it", async (t) => {
+  await using redis = await RedisServer.start();
+  // So that a message leaves soon after its number is out of the history.
+  await redis.cli("CONFIG", "SET", "stream-node-max-entries", 1);
+  await using service = await Service.start({ REDIS_URL: redis.url, USERWIRE_HISTORY: "3" });
+  const sendAll = async (first: number, last: number) => {
+    for (const n of numbers(first, last)) assert((await service.send("alice", n)).status < 300);
+  };
+  /** Sends a message that no process is answered which lives on. */
+  const sendUnanswered = async () => {
+    const engine = openEngine({ redisUrl: redis.url, history: 3, historyTtlS: 60 });
+    await connected(engine);
+    await engine.history.append("alice", outgoing({ kind: "json", text: '"unanswered"' }));
+    await engine.close();
+  };
+  for (const isLost of [true, false]) {
+    await t.step(isLost ? "and is gone" : "and is there", async () => {
+      await redis.cli("DEL", ...KEYS);
+      await using follower = await Follower.open(service.socketUrl("alice"));
+      follower.usesTags = true;
+      await sendAll(1, 3);
+      await follower.reaches(3);
+      await copy(redis);
+      await sendUnanswered();
+      await follower.until(
+        () => follower.data.includes("unanswered"),
+        "the message that nobody was answered",
+      );
+      await follower.disconnect();
+      await service.isEmpty();
+      if (isLost) await putBack(redis);
+      // The first of them has the number of the one that was lost.
+      await sendAll(101, 160);
+      assertEquals(await redis.cli("XRANGE", KEYS[1]!, "4-0", "4-0"), []);
+      await follower.returnsTo(service.socketUrl("alice"));
+      await follower.until(() => follower.data.includes(160), "the last message");
+      const [first] = follower.gaps;
+      assertEquals([first?.why, first?.from], [isLost ? "epoch" : "trimmed", 5]);
+      assertEquals(follower.data, [1, 2, 3, "unanswered", 158, 159, 160]);
+    });
+  }
+});
+
 redisTest("Where others went on, what somebody got is looked for at a read alone", async () => {
   await using redis = await RedisServer.start();
   await using engines = await openTwo(redis);
@@ -221,6 +264,20 @@ Deno.test("Of the users that were sent to, those who were sent to last are remem
   assertEquals([appends.of("first"), appends.of("second"), appends.of("user-1")], ["3.last", "", ""]);
   assertEquals(appends.thoroughly("second"), "");
   for (let n = MAX_REMEMBERED; n < 2 * MAX_REMEMBERED; n++) assertEquals(appends.of(`user-${n}`), `${n}.tag`);
+});
+
+Deno.test("What a client had that left is remembered where it is later than what was appended", () => {
+  const appends = new LastAppends();
+  appends.noteLeft("alice", 3, "abcd3333");
+  assertEquals(appends.of("alice"), "3.abcd3333!");
+  appends.note("alice", 5, "abcd5555", 1);
+  appends.noteLeft("alice", 4, "abcd4444");
+  appends.noteLeft("alice", 5, "abcd5555");
+  // Which of two epochs is the later one their names don't say.
+  appends.noteLeft("alice", 9, "efgh9999");
+  assertEquals(appends.of("alice"), "5.abcd5555");
+  appends.noteLeft("alice", 6, "abcd6666");
+  assertEquals(appends.of("alice"), "6.abcd6666!");
 });
 
 Deno.test("Of a page those are remembered who were numbered, and who of them got nothing", () => {

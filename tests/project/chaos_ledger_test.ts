@@ -156,6 +156,46 @@ Deno.test("A user whose keys alone were put back may get again what a gap of kin
   }
 });
 
+Deno.test("What nobody was answered may be lost: who had it gets again what an epoch that goes on from none led back from", () => {
+  const NEXT = "later123formerly1"; // an epoch that goes on from e1.1
+  for (
+    const [mayHave, epoch, faults] of [[true, "e2", []], [false, "e2", ["doubled"]], [true, NEXT, [
+      "doubled",
+    ]]] as const
+  ) {
+    const script = new Script();
+    if (mayHave) script.also((ledger) => ledger.mayHaveUnanswered());
+    const first = script.send("e1.1");
+    script.get(1, first);
+    script.gap(2, `${epoch}.0`);
+    script.get(1, first);
+    assertEquals(script.faults, [...faults], epoch);
+  }
+});
+
+Deno.test("Where nobody knows from where on numbers were given out again, those of the new epoch are the old ones", () => {
+  /** Alice has a message as the third that the master lost, and its sender tries again; another is the third instead. */
+  const lose = () => {
+    const script = new Script();
+    script.also((ledger) => ledger.mayHaveUnanswered());
+    for (const seq of [1, 2]) script.get(seq, script.send(`e1.${seq}`));
+    const triedMs = script.nowMs;
+    script.also((ledger) => ledger.redisLost());
+    script.get(3, script.send("e1.4", { tries: 2, triedMs }));
+    script.send("e1.3");
+    return script;
+  };
+  for (const [to, faults] of [[3, []], [2, ["lost", "miscounted"]]] as const) {
+    const script = lose();
+    script.gap(4, "e2.0");
+    script.gap(1, `e2.${to}`, to);
+    assertEquals(script.faults, [...faults]);
+  }
+  const silent = lose();
+  silent.gap(4, "e1.9", 9);
+  assertEquals(silent.faults, ["lost", "miscounted"], "she is told of what comes after it only");
+});
+
 Deno.test("A gap of kind epoch does not cover numbers up to the one at which the client stood", () => {
   const script = new Script();
   for (let seq = 1; seq <= 10; seq++) script.get(seq, script.send(`e1.${seq}`));

@@ -1,5 +1,6 @@
 /** What one client saw: where it stood, what it was handed, and what it was told it will not get. */
 import type { GapFrame } from "../../../src/client/mod.ts";
+import { originOf } from "../../../src/history/epochs.ts";
 
 /** A send that was answered 2xx. */
 export interface Accepted {
@@ -39,6 +40,8 @@ interface Told {
   readonly before: Place;
   readonly after: Place;
   readonly atMs: number;
+  /** Whether it led back, since nobody knows from where on numbers were given out again. */
+  readonly isSetBack: boolean;
   /** Number of the send that it was handed last before, and when; undefined when there was none. */
   readonly last: { readonly n: number; readonly atMs: number } | undefined;
 }
@@ -55,6 +58,8 @@ export class Book {
   #setBacks = 0;
   /** Whether nothing can tell from where on its numbers were given out again. */
   isPutBack = false;
+  /** Whether Redis may have lost what it had published, and had answered nobody: then nothing can tell either, at times. */
+  mayHaveUnanswered = false;
   #last: Told["last"];
   readonly #told: Told[] = [];
   /** Each send that was handed over, with every time that it was. */
@@ -101,9 +106,11 @@ export class Book {
         this.faults.push(`stands at ${gap.pos} after a gap up to ${before.epoch}.${gap.to}`);
       }
     }
-    const isVague = this.isPutBack || after.epoch === before.epoch;
-    if (gap.why === "epoch" && isVague && after.seq < before.seq) this.#setBacks++;
-    this.#told.push({ why: gap.why, before, after, atMs: nowMs, last: this.#last });
+    const isOfNothing = after.seq === 0 && originOf(after.epoch) === undefined;
+    const isVague = this.isPutBack || after.epoch === before.epoch || this.mayHaveUnanswered && isOfNothing;
+    const isSetBack = gap.why === "epoch" && isVague && after.seq < before.seq;
+    if (isSetBack) this.#setBacks++;
+    this.#told.push({ why: gap.why, before, after, atMs: nowMs, isSetBack, last: this.#last });
     this.#moveTo(after, nowMs);
   }
 
@@ -111,7 +118,8 @@ export class Book {
    * Whether it was told that it will not get this message. A gap speaks of what had been sent when it was announced, never
    * of what came later. One of kind `trimmed` speaks of its own numbers. One of kind `epoch` speaks of what lies after the
    * position before it: in that epoch by its number, in another by the order in which the sends were accepted; and
-   * what lies after the new position was to be delivered.
+   * what lies after the new position was to be delivered. Where that leads back from nobody knows where, the old numbers
+   * are those of the new epoch, too.
    * @param acceptedMs When the message was accepted.
    * @param sendOf The send with a number.
    */
@@ -120,9 +128,13 @@ export class Book {
     acceptedMs: number,
     sendOf: (n: number) => Tried | undefined,
   ): boolean {
+    const setBack = this.#told.find(({ isSetBack, before, atMs }) =>
+      isSetBack && acceptedMs <= atMs && message.epoch === before.epoch && message.seq <= before.seq
+    );
     return this.#told.some(({ why, before, after, atMs, last }) => {
       if (acceptedMs > atMs) return false;
-      const isOfOld = message.epoch === before.epoch;
+      const isOfOld = message.epoch === before.epoch ||
+        why === "trimmed" && setBack?.after.epoch === before.epoch && setBack.atMs <= atMs;
       if (why !== "epoch") return isOfOld && message.seq > before.seq && message.seq <= after.seq;
       if (isOfOld) return message.seq > before.seq;
       if (message.epoch === after.epoch && message.seq > after.seq) return false;

@@ -9,8 +9,8 @@
  *
  * A client that is told of a gap of kind `epoch` which leads back within its epoch gets again what it had: numbers
  * were given out again, no name of an epoch says so, and only the message at its own place proved it, which does not tell from
- * where on. So it is, in any epoch, with a user whose keys alone were put back. That is counted, and is not called doubled. Where
- * else the epoch changed, the product knows better.
+ * where on. So it is, in any epoch, with a user whose keys alone were put back, and in one that goes on from no other where Redis
+ * may have lost what nobody was answered. That is counted, and is not called doubled. Elsewhere the product knows better.
  *
  * Undisturbed means: from `CALM_BEFORE_MS` before the first try until `CALM_AFTER_MS` after the answer the client
  * was open without a break, and no fault was under way that cuts subscriptions. Such a fault is under way until every
@@ -181,6 +181,11 @@ export class Ledger {
   /** Since then Redis may have thrown away any key at any time. */
   redisEvicted(sinceMs: number): void {
     this.#circumstances.evictions.add(sinceMs, this.#nowMs());
+  }
+
+  /** From now on Redis may lose what it has published and not answered yet: of that nobody knows but who has it. */
+  mayHaveUnanswered(): void {
+    for (const book of this.#books.values()) book.mayHaveUnanswered = true;
   }
 
   /** The keys of this user alone were put back. */

@@ -15,6 +15,7 @@ export const SENTINEL_FAULTS: Faults = {
     away: true,
     async run(world) {
       const { sentinels, ledger } = world;
+      ledger.mayHaveUnanswered();
       const master = await sentinels.master();
       const beginMs = performance.now();
       await until(
@@ -33,6 +34,7 @@ export const SENTINEL_FAULTS: Faults = {
   "kill -9 the master": {
     away: true,
     async run(world) {
+      world.ledger.mayHaveUnanswered();
       const master = await world.sentinels.master();
       await master.stop({ signal: "SIGKILL" });
       await isReplaced(world, master);
@@ -45,6 +47,8 @@ export const SENTINEL_FAULTS: Faults = {
   "SIGSTOP the master for 9 s": {
     away: true,
     async run(world) {
+      // In the middle of what it writes to its connections: to a client, and not yet to the replica, nor to who sent it.
+      world.ledger.mayHaveUnanswered();
       const master = await world.sentinels.master();
       await master.pause();
       await pause(HANG_MS);
