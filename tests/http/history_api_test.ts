@@ -95,17 +95,21 @@ onRedis("reads a long history as it is taken, and all of it", async ({ here, the
   assert(await reads() < all / 2, `${await reads()} reads for the beginning, ${all} for all of it`);
 }, { USERWIRE_HISTORY: "1000" });
 
-onRedis("ends an answer before its JSON does when the rest of a history can't be read", async ({ here, redis }) => {
-  const payload = { kind: "json", text: JSON.stringify("x".repeat(60_000)) } as const;
-  for (let sent = 0; sent < 600; sent += 50) {
-    await Promise.all(Array.from({ length: 50 }, () => here.server.app.publisher.send("alice", payload)));
-  }
-  const response = await here.fetch("/v1/users/alice/messages?limit=600");
-  await redis.stop({ signal: "SIGKILL" });
-  const text = await response.text();
-  assertMatch(text, /^{"epoch":"[\w-]+","first":1,"last":600,"items":\[{"t":"m","seq":1,/);
-  assertThrows(() => JSON.parse(text), SyntaxError);
-}, { USERWIRE_HISTORY: "600" });
+onRedis(
+  "ends an answer before its JSON does when the rest of a history can't be read",
+  async ({ here, redis }) => {
+    const payload = { kind: "json", text: JSON.stringify("x".repeat(60_000)) } as const;
+    for (let sent = 0; sent < 600; sent += 50) {
+      await Promise.all(Array.from({ length: 50 }, () => here.server.app.publisher.send("alice", payload)));
+    }
+    const response = await here.fetch("/v1/users/alice/messages?limit=600");
+    await redis.stop({ signal: "SIGKILL" });
+    const text = await response.text();
+    assertMatch(text, /^{"epoch":"[\w-]+","first":1,"last":600,"items":\[{"t":"m","seq":1,/);
+    assertThrows(() => JSON.parse(text), SyntaxError);
+  },
+  { USERWIRE_HISTORY: "600" },
+);
 
 everywhere("reads messages as clients get them, payloads untouched", async ({ here, there }) => {
   await using alice = await openClient(there.socketUrl("alice"), ["userwire.v1"]);
