@@ -30,6 +30,10 @@ const REPLIES: Words = [
     "Redis is a node of a cluster, which has no database but 0: correct REDIS_URL",
   ],
   [/^BUSY/, "Redis is busy with a script"],
+  [
+    /^WRONGTYPE/,
+    "Redis has something else where this service keeps its data: another program writes to its keys",
+  ],
   [/^ERR DB index|^ERR invalid DB/, "Redis has no database of the number in REDIS_URL"],
   [/^ERR unknown command/, "Redis does not know a command that is needed"],
 ];

@@ -47,7 +47,7 @@ async function namesIn(file: string): Promise<string[]> {
   let source = await read(file);
   if (source.includes('/hostile/attacks.ts"')) source += await read(ATTACKS);
   const name =
-    /(?:\b(?:Deno\.test|\w+Test|onEachStore|t\.step)\(\s*|name:\s+|async \[?)(["'`])((?:(?!\1)[^\\\n]|\\.)+)\1/g;
+    /(?:\b(?:Deno\.test|\w+Test|onEachStore|onRedis|everywhere|t\.step)\(\s*|name:\s+|async \[?)(["'`])((?:(?!\1)[^\\\n]|\\.)+)\1/g;
   return Array.from(source.matchAll(name), ([, , name]) => name!);
 }
 

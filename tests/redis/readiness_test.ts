@@ -52,6 +52,12 @@ const TROUBLES: { name: string; why: RegExp; begin: string[]; end: string[] }[] 
     end: ["ACL", "SETUSER", "default", `+${command}`],
   })),
   {
+    name: "a string of another program where the timeline is kept",
+    why: /another program writes to its keys/,
+    begin: ["SET", "userwire:{userwire:timeline}:last", "oops"],
+    end: ["DEL", "userwire:{userwire:timeline}:last"],
+  },
+  {
     name: "a user who may use no channel",
     why: /rights that are needed/,
     begin: ["ACL", "SETUSER", "default", "resetchannels"],
