@@ -40,3 +40,27 @@ export class Semaphore {
     next();
   }
 }
+
+/** A semaphore for each name: who has much work waits behind their own, and nobody else does. */
+export class Semaphores {
+  readonly #count: number;
+  /** There as long as somebody is in it. */
+  readonly #all = new Map<string, { readonly semaphore: Semaphore; inside: number }>();
+
+  /** @param count Places of each name. */
+  constructor(count: number) {
+    this.#count = count;
+  }
+
+  /** As `Semaphore.run`, in that of the name. */
+  async run<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const one = this.#all.get(name) ?? { semaphore: new Semaphore(this.#count), inside: 0 };
+    this.#all.set(name, one);
+    one.inside++;
+    try {
+      return await one.semaphore.run(work);
+    } finally {
+      if (--one.inside === 0) this.#all.delete(name);
+    }
+  }
+}

@@ -5,8 +5,10 @@
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { methodNotAllowed } from "hono/method-not-allowed";
 import { Deadlines } from "../async/deadlines.ts";
+import { Semaphores } from "../async/semaphore.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Api, Call, Env } from "./api/call.ts";
+import { MAX_LARGE_BATCHES } from "./api/batch.ts";
 import { LineCalls } from "./api/batch_lines.ts";
 import { CALLS } from "./api/calls.ts";
 import { metrics } from "./api/ops.ts";
@@ -17,7 +19,8 @@ import { type PageOptions, servePage } from "./page.ts";
 import { type Effect, EFFECT_ON_FAILURE, problem, problemOf } from "./problem.ts";
 import type { RequestId } from "./request_id.ts";
 
-export interface RouterOptions extends Omit<Api, "bodies" | "lines">, PageOptions, DocumentOptions {
+export interface RouterOptions
+  extends Omit<Api, "bodies" | "largeBatches" | "lines">, PageOptions, DocumentOptions {
   /** Time the body of a request may take, in seconds. */
   readonly bodyTimeoutS: number;
   /** Largest frame of a client, in bytes. */
@@ -58,7 +61,12 @@ export function createRouter(options: RouterOptions): Router {
     setting: "USERWIRE_MAX_FRAME_BYTES",
     deadlines,
   };
-  const api: Api = { ...options, bodies: { single, small, bulk, frame }, lines: new LineCalls() };
+  const api: Api = {
+    ...options,
+    bodies: { single, small, bulk, frame },
+    largeBatches: new Semaphores(MAX_LARGE_BATCHES),
+    lines: new LineCalls(),
+  };
 
   // As sends are read: what a proxy has let in by its path is not another path here. Hono's own reading decodes first, for
   // which a long one of broken encodings takes it a third of a second.

@@ -1,7 +1,7 @@
 /** What can be given up on the way to a subscription, and that nothing is left behind then. */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Attempt } from "../../src/async/attempt.ts";
-import { Semaphore } from "../../src/async/semaphore.ts";
+import { Semaphore, Semaphores } from "../../src/async/semaphore.ts";
 import { Deadlines } from "../../src/async/deadlines.ts";
 import { withDeadline } from "../../testkit/deadline.ts";
 
@@ -85,4 +85,23 @@ Deno.test("Semaphore passes a place on in line, also one that came too late for 
   await run(three, "again");
   assertEquals(done, ["one", "three", "again"]);
   for (const { end } of [one, two, three]) end();
+});
+
+Deno.test("Semaphores lets the work of one name wait for its own alone, also after some that failed", async () => {
+  const semaphores = new Semaphores(1);
+  const begun: string[] = [];
+  const ends: ((error?: Error) => void)[] = [];
+  const run = (name: string, what: string) =>
+    semaphores.run(name, () => {
+      begun.push(what);
+      return new Promise<void>((resolve, reject) => ends.push((error) => error ? reject(error) : resolve()));
+    });
+  const first = assertRejects(() => run("a", "a1"), Error, "gone");
+  const others = [run("a", "a2"), run("b", "b1")];
+  assertEquals(begun, ["a1", "b1"]);
+  ends[0]!(new Error("gone"));
+  await first;
+  assertEquals(begun, ["a1", "b1", "a2"]);
+  for (const end of ends) end();
+  await Promise.all(others);
 });

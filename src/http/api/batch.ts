@@ -14,6 +14,14 @@ import { ItemResult, type Outcomes, resultOf } from "./batch_result.ts";
 import { authorize, type Call } from "./call.ts";
 import { BODY_REFUSALS, no, REFUSALS, SECURITY, SendHeaders, traceparentOf } from "./shapes.ts";
 
+/**
+ * Large batches of one API key that are read and sent at one time. The others wait before their bodies are read: eighty of
+ * 3.6 MB had taken 1.4 GB of memory, and take half of that so, and less time.
+ */
+export const MAX_LARGE_BATCHES = 8;
+/** In bytes. Smaller ones are many before they take much. */
+const LARGE = 256 * 1024;
+
 const Batch = z.strictObject({
   items: z.array(BatchItem).min(1).max(MAX_BATCH_ITEMS),
 }).openapi("Batch");
@@ -58,22 +66,27 @@ export const batch: Call = {
       assertUnencoded(c.req.raw);
       return api.lines.answer(c.req.raw, api, caller, key);
     }
-    const body = await readJsonText(c.req.raw, api.bodies.bulk);
-    const items = await readBatch(body, api.publisher, {
-      maxDataBytes: api.maxBodyBytes,
-      maxFanoutBytes: api.maxFanoutBytes,
-    });
-    assertMayAddress(caller, items.flatMap(({ users }) => users));
-    return await sendBatch(
-      api.publisher,
-      items,
-      key === null ? undefined : {
-        // With the caller's name, so that nobody gets in another's way. No key of a single send has a space in it.
-        key: `call ${caller.name} ${key}`,
-        fingerprint: createHash("sha256").update(body).digest("base64url"),
-      },
-      traceparentOf(c.req.raw),
-    );
+    const send = async () => {
+      const body = await readJsonText(c.req.raw, api.bodies.bulk);
+      const items = await readBatch(body, api.publisher, {
+        maxDataBytes: api.maxBodyBytes,
+        maxFanoutBytes: api.maxFanoutBytes,
+      });
+      assertMayAddress(caller, items.flatMap(({ users }) => users));
+      return await sendBatch(
+        api.publisher,
+        items,
+        key === null ? undefined : {
+          // With the caller's name, so that nobody gets in another's way. No key of a single send has a space in it.
+          key: `call ${caller.name} ${key}`,
+          fingerprint: createHash("sha256").update(body).digest("base64url"),
+        },
+        traceparentOf(c.req.raw),
+      );
+    };
+    const length = c.req.raw.headers.get("content-length");
+    const isLarge = length === null || Number(length) > LARGE;
+    return await (isLarge ? api.largeBatches.run(caller.name, send) : send());
   },
 };
 

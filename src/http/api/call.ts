@@ -4,6 +4,7 @@
  */
 import type { RouteConfig, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import type { Semaphores } from "../../async/semaphore.ts";
 import type { Auth, Caller, Scope } from "../../auth/auth.ts";
 import type { LogLevels } from "../../log/levels.ts";
 import type { Log } from "../../log/log.ts";
@@ -39,6 +40,8 @@ export interface Api {
   /** Whether the metrics are there for all, for who has a key, or for nobody. */
   readonly showMetrics: "on" | "key" | "off";
   readonly metrics: Metrics;
+  /** Where large batches take their turns, by the name of their key. */
+  readonly largeBatches: Semaphores;
   /** Answers a body of lines, see `batch_lines.ts`. */
   readonly lines: {
     answer(request: Request, api: Api, caller: Caller, key: string | null): Response;
