@@ -1,9 +1,11 @@
 /**
  * The topology of one Redis whose place is known to Sentinels: each of them is asked once a second where the master is.
  *
- * Of their answers that of the newest configuration counts, so that a Sentinel that was cut off leads nobody back. They
- * say where the master is, not that the server there knows it: a server that is none is left at its greeting. While no
- * Sentinel answers, the master stays where it was.
+ * Of their answers that of the newest configuration counts, so that a Sentinel that was cut off leads nobody back. Where
+ * Sentinels differ in one configuration, as those do that were set up each with another master, most of them decide, and
+ * else the place that sorts first: each node must go the same way, in whichever order its URL names them. They say where
+ * the master is, not that the server there knows it: a server that is none is left at its greeting. While no Sentinel
+ * answers, the master stays where it was.
  */
 import { sleep } from "../async/sleep.ts";
 import type { Log } from "../log/log.ts";
@@ -28,9 +30,13 @@ const LOOK_MS = 1_000;
 const ANSWER_MS = 500;
 /** An answer counts for so long. */
 const FRESH_MS = 3_000;
+/** Longer than a Sentinel needs to hear of a failover from the others: each publishes what it knows every two seconds. */
+const SETTLE_MS = 5_000;
 
 const UNREACHABLE = "Redis is not available: none of its Sentinels can be reached";
 const REFUSED = "Redis' Sentinels refuse the login: set REDIS_SENTINEL_PASSWORD to theirs";
+const DIFFER = "Redis' Sentinels differ in where the master is: make them watch the same one";
+const UNASKED = "None of Redis' Sentinels can be asked, so no failover would be followed: the log says why";
 const UNKNOWN = "Redis' Sentinels know no master of the name that REDIS_URL ends with: correct it";
 
 export class Sentinel implements Topology {
@@ -44,6 +50,8 @@ export class Sentinel implements Topology {
   #master: Place | undefined;
   /** Whether they have had their time to answer. */
   #hasLooked = false;
+  /** When they began to differ, on the clock of `performance.now()`; undefined while they say the same. */
+  #differSinceMs: number | undefined;
 
   /** @param source Whose URL names Sentinels. */
   constructor(source: UrlSource, options: SentinelOptions = {}) {
@@ -64,6 +72,18 @@ export class Sentinel implements Topology {
 
   onChange(listener: (reason: string) => void): void {
     this.#listeners.push(listener);
+  }
+
+  faults(): string[] {
+    if (this.#master === undefined) return [];
+    const silent = this.#links.filter((link) => link.heard() === undefined);
+    if (silent.length === this.#links.length) return [UNASKED];
+    return [
+      ...(silent.length > 0
+        ? [`${silent.length} of ${this.#links.length} Sentinels of Redis can't be asked: the log says why`]
+        : []),
+      ...(this.#isSplit ? [DIFFER] : []),
+    ];
   }
 
   doubt(): void {
@@ -104,9 +124,9 @@ export class Sentinel implements Topology {
     await sleep(ANSWER_MS, Promise.all(links.map((link) => link.ask())));
     if (links !== this.#links) return;
     this.#hasLooked = true;
-    const oldestMs = performance.now() - FRESH_MS;
-    const newest = links.flatMap(({ said }) => said && said.atMs > oldestMs ? [said] : [])
-      .toSorted((one, other) => other.epoch - one.epoch)[0];
+    const heard = links.flatMap((link) => link.heard() ?? []);
+    this.#compare(heard);
+    const newest = newestOf(heard);
     if (newest === undefined) return;
     const { hostname, port } = newest.master;
     const before = this.#master;
@@ -116,12 +136,29 @@ export class Sentinel implements Topology {
     if (before) this.#tell("Redis has another master than before");
   }
 
+  /** Whether they differ for longer than a failover explains. */
+  get #isSplit(): boolean {
+    return this.#differSinceMs !== undefined && performance.now() - this.#differSinceMs > SETTLE_MS;
+  }
+
+  #compare(heard: readonly Said[]): void {
+    if (new Set(heard.map(({ master }) => formatPlace(master))).size < 2) {
+      this.#differSinceMs = undefined;
+      return;
+    }
+    this.#differSinceMs ??= performance.now();
+    if (!this.#isSplit) return;
+    const each = heard.map(({ by, master, epoch }) => `${by} says ${formatPlace(master)} (epoch ${epoch})`);
+    this.#warnings.warn("sentinels differ", DIFFER, each.join(", "));
+  }
+
   /** The file with the URL holds another one. */
   #changed({ sentinel: before }: RedisUrl): void {
     const { sentinel } = this.#source.url;
     if (JSON.stringify(before) === JSON.stringify(sentinel)) return;
     for (const link of this.#links) link.close();
     this.#master = undefined;
+    this.#differSinceMs = undefined;
     this.#begin();
     this.#tell("REDIS_URL_FILE names other Sentinels");
   }
@@ -139,6 +176,8 @@ export class Sentinel implements Topology {
 
 /** What a Sentinel said. */
 interface Said {
+  /** Where it is itself. */
+  readonly by: string;
   readonly master: Place;
   /** Of the configuration: each failover has a higher one. */
   readonly epoch: number;
@@ -146,12 +185,24 @@ interface Said {
   readonly atMs: number;
 }
 
+/** The answer that counts, see above. */
+function newestOf(heard: readonly Said[]): Said | undefined {
+  const epoch = Math.max(...heard.map((said) => said.epoch));
+  const places = heard.filter((said) => said.epoch === epoch).map(({ master }) => formatPlace(master));
+  const votes = (place: string) => places.filter((other) => other === place).length;
+  const [place] = places.toSorted((a, b) => votes(b) - votes(a) || (a < b ? -1 : 1));
+  return heard.find(({ master }) => formatPlace(master) === place);
+}
+
+function formatPlace({ hostname, port }: Place): string {
+  return `${hostname}:${port}`;
+}
+
 /** One Sentinel. */
 class SentinelLink {
-  /** What it said last. */
-  said: Said | undefined;
   /** Why it said nothing the last time it was asked. */
   reason: string | undefined;
+  #said: Said | undefined;
   readonly #link: Link;
   readonly #name: string;
   readonly #warnings: WarnOnce;
@@ -162,12 +213,18 @@ class SentinelLink {
     this.#warnings = warnings;
   }
 
+  /** What it said last, unless that is too long ago. */
+  heard(): Said | undefined {
+    return this.#said && performance.now() - this.#said.atMs < FRESH_MS ? this.#said : undefined;
+  }
+
   /** Resolves when it has said where the master is, or can't. */
   async ask(): Promise<void> {
     try {
       const fields = pairsOf((await this.#link.ask<[string[]]>(["SENTINEL", "MASTER", this.#name]))[0]);
       const master = { hostname: fields.get("ip")!, port: Number(fields.get("port")) };
-      this.said = { master, epoch: Number(fields.get("config-epoch")), atMs: performance.now() };
+      const epoch = Number(fields.get("config-epoch"));
+      this.#said = { by: this.#link.place, master, epoch, atMs: performance.now() };
       this.reason = undefined;
     } catch (error) {
       if (this.#link.isClosed) return;

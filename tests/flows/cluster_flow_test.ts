@@ -378,6 +378,13 @@ redisTest("A master that is away is refused to its users alone, and said in warn
   for (const name of NAMES) {
     assertEquals((await service.send(name, "x")).status, areAway.get(name) ? 503 : 202, name);
   }
+  const masters = service.logged("redis unavailable").map(({ fields }) => fields.master);
+  assertEquals([...new Set(masters)], [`127.0.0.1:${away.server.port}`], "The log says which");
+  const rest = cluster.nodes.filter((node) => node !== away);
+  for (const { server } of rest) await server.cli("CLUSTER", "FORGET", away.id);
+  await using later = await Service.start({ REDIS_URL: rest[0]!.server.url });
+  await until(() => later.logged("slots without a master").length > 0, "the log to say it", WAIT_MS);
+  assertMatch(`${later.logged("slots without a master")[0]!.fields.detail}`, /^5\d{3} of 16384$/);
 });
 
 redisTest(

@@ -105,6 +105,71 @@ Deno.test("Of what Sentinels say the newest configuration counts, and silence ch
   }
 });
 
+Deno.test("Where Sentinels differ in one configuration all nodes go the same way, and it is said after a while", async () => {
+  // Each watches itself, as where all were set up at once; the third has none of its kind.
+  await using one = new FakeSentinel(2, 0);
+  await using other = new FakeSentinel(1, 0);
+  await using third = new FakeSentinel(3, 0);
+  const places = [one, other, third].map(({ place }) => place);
+  const log = memoryLog();
+  const topologies = [places, places.toReversed()].map((hosts) =>
+    new Sentinel(new UrlSource({ url: `redis+sentinel://${hosts.join(",")}/main` }), { log })
+  );
+  try {
+    for (const topology of topologies) {
+      await until(() => portOf(topology) === 1, "the place that sorts first");
+    }
+    assertEquals(topologies.map((topology) => topology.faults()), [[], []], "A failover looks like it, too");
+    const differing = () => log.records.filter(({ event }) => event === "sentinels differ");
+    await until(() => differing().length === 2, "both to say it", 15_000);
+    assertEquals(differing()[0]!.fields, {
+      reason: "Redis' Sentinels differ in where the master is: make them watch the same one",
+      detail: `${places[0]} says 127.0.0.1:2 (epoch 0), ${places[1]} says 127.0.0.1:1 (epoch 0), ` +
+        `${places[2]} says 127.0.0.1:3 (epoch 0)`,
+    });
+    for (const topology of topologies) {
+      assertEquals(topology.faults(), [
+        "Redis' Sentinels differ in where the master is: make them watch the same one",
+      ]);
+    }
+    other.port = 3;
+    for (const topology of topologies) await until(() => portOf(topology) === 3, "what most of them say");
+    one.port = 3;
+    for (const topology of topologies) {
+      await until(() => topology.faults().length === 0, "all to say the same");
+    }
+    assertEquals(topologies.map(portOf), [3, 3]);
+  } finally {
+    for (const topology of topologies) topology.close();
+  }
+});
+
+Deno.test("While Sentinels can't be asked the master stays, and it is said that a failover would not be followed", async () => {
+  await using one = new FakeSentinel(1, 1);
+  await using other = new FakeSentinel(1, 1);
+  const topology = new Sentinel(new UrlSource({ url: `redis+sentinel://${one.place},${other.place}/main` }));
+  const saysIt = (said: RegExp) =>
+    until(
+      () => topology.faults().some((text) => said.test(text)),
+      `${said}`,
+      10_000,
+      () => topology.faults(),
+    );
+  try {
+    assertEquals(topology.faults(), [], "The start says it itself");
+    await until(() => portOf(topology) === 1, "the master");
+    await one[Symbol.asyncDispose]();
+    await saysIt(/^1 of 2 Sentinels of Redis can't be asked: the log says why$/);
+    await other[Symbol.asyncDispose]();
+    await saysIt(
+      /^None of Redis' Sentinels can be asked, so no failover would be followed: the log says why$/,
+    );
+    assertEquals([portOf(topology), topology.faults().length], [1, 1]);
+  } finally {
+    topology.close();
+  }
+});
+
 redisTest(
   "A former master that is back without its data, before the Sentinels were asked again, is left as it is",
   async () => {
