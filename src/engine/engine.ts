@@ -88,7 +88,11 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
   const source = new UrlSource({ url, file, tls, channelPrefix, ...log });
   const { sentinel, seeds } = source.url;
   const topology = sentinel
-    ? new Sentinel(source, { password: options.redisSentinelPassword, ...log })
+    ? new Sentinel(source, {
+      user: options.redisSentinelUser,
+      password: options.redisSentinelPassword,
+      ...log,
+    })
     : seeds
     ? undefined
     : new Standalone(source);

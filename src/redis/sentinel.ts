@@ -20,7 +20,9 @@ import type { Topology } from "./topology.ts";
 import type { UrlSource } from "./url_source.ts";
 
 export interface SentinelOptions {
-  /** That of the Sentinels themselves; unset where they want none. */
+  /** At the Sentinels themselves; unset for their default one. */
+  readonly user?: string | undefined;
+  /** The same; unset where they want none. */
   readonly password?: string | undefined;
   readonly log?: Log | undefined;
 }
@@ -34,7 +36,9 @@ const FRESH_MS = 3_000;
 const SETTLE_MS = 5_000;
 
 const UNREACHABLE = "Redis is not available: none of its Sentinels can be reached";
-const REFUSED = "Redis' Sentinels refuse the login: set REDIS_SENTINEL_PASSWORD to theirs";
+const REFUSED =
+  "Redis' Sentinels refuse the login: set REDIS_SENTINEL_PASSWORD, and REDIS_SENTINEL_USER where they have users";
+const FORBIDDEN = "Redis' Sentinels do not grant their user the right that is needed: +sentinel|master";
 const DIFFER = "Redis' Sentinels differ in where the master is: make them watch the same one";
 const UNASKED = "None of Redis' Sentinels can be asked, so no failover would be followed: the log says why";
 const UNKNOWN = "Redis' Sentinels know no master of the name that REDIS_URL ends with: correct it";
@@ -110,9 +114,9 @@ export class Sentinel implements Topology {
   #begin(): void {
     const { url } = this.#source;
     const { places, master } = url.sentinel!;
-    const { password } = this.#options;
+    const { user, password } = this.#options;
     this.#links = places.map((place) => {
-      const address = { ...url, ...place, username: undefined, password, database: 0 };
+      const address = { ...url, ...place, username: user, password, database: 0 };
       return new SentinelLink(address, master, this.#warnings);
     });
     void this.#look();
@@ -170,7 +174,7 @@ export class Sentinel implements Topology {
   /** Why the master is not known: what a Sentinel said explains more than that none could be asked. */
   #reason(): string {
     const reasons = this.#links.map(({ reason }) => reason);
-    return [UNKNOWN, REFUSED].find((reason) => reasons.includes(reason)) ?? UNREACHABLE;
+    return [UNKNOWN, FORBIDDEN, REFUSED].find((reason) => reasons.includes(reason)) ?? UNREACHABLE;
   }
 }
 
@@ -228,11 +232,7 @@ class SentinelLink {
       this.reason = undefined;
     } catch (error) {
       if (this.#link.isClosed) return;
-      this.reason = isReply(error) && /No such master/i.test(messageOf(error))
-        ? UNKNOWN
-        : isRefusal(error)
-        ? REFUSED
-        : UNREACHABLE;
+      this.reason = reasonOf(error);
       const detail = `${this.#link.place}: ${logMessage(messageOf(error))}`;
       // Others may be there.
       const reason = this.reason === UNREACHABLE ? publicMessage(error) : this.reason;
@@ -243,6 +243,14 @@ class SentinelLink {
   close(): void {
     this.#link.close();
   }
+}
+
+/** Why a Sentinel does not say where the master is. */
+function reasonOf(error: unknown): string {
+  const said = isReply(error) ? messageOf(error) : "";
+  if (/No such master/i.test(said)) return UNKNOWN;
+  if (said.startsWith("NOPERM")) return FORBIDDEN;
+  return isRefusal(error) ? REFUSED : UNREACHABLE;
 }
 
 /** A reply that alternates names and values. */
