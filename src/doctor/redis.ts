@@ -63,7 +63,7 @@ export async function lookAtRedis(config: Config, nodes: number): Promise<Findin
     }
     const unready = engine.unready();
     const examined = await engine.redis!.examine();
-    const findings = examined.flatMap((one) => lookAt(one, config, nodes));
+    const findings = examined.flatMap((one) => lookAt(one, config, nodes, examined.length));
     const faults = engine.faults();
     const data = await engine.redis!.warnings();
     const works = unready === undefined;
@@ -114,11 +114,11 @@ function sayOf({ reason, detail }: Said, as: typeof fault): Finding {
     : as("redis", says);
 }
 
-/** What one server says of itself. */
-export function lookAt(found: ExaminedAt, config: Config, nodes: number): Finding[] {
+/** What one server says of itself. @param masters How many share the users. */
+export function lookAt(found: ExaminedAt, config: Config, nodes: number, masters = 1): Finding[] {
   const findings = [
     lookAtVersion(found),
-    lookAtClients(found, config, nodes),
+    lookAtClients(found, config, { nodes, masters }),
     ...lookAtKeepalive(found),
     ...lookAtOutputBuffer(found),
     lookAtRoundTrip(found),
@@ -142,10 +142,14 @@ function lookAtVersion({ version, role, mode }: Examination): Finding {
     : ok("redis version", what);
 }
 
-function lookAtClients({ connected, maxclients }: Examination, config: Config, nodes: number): Finding {
-  const { subscriptions, sharedConnections, maxConnections } = config;
+function lookAtClients(
+  { connected, maxclients }: Examination,
+  { subscriptions, sharedConnections, maxConnections }: Config,
+  { nodes, masters }: { nodes: number; masters: number },
+): Finding {
   if (maxclients === undefined) return ok("redis maxclients", "it does not say how many clients it takes");
-  const each = subscriptions === "dedicated" ? maxConnections : sharedConnections;
+  // Names spread users over the masters of a cluster.
+  const each = subscriptions === "dedicated" ? Math.ceil(maxConnections / masters) : sharedConnections;
   const wanted = nodes * (each + 2) + RESERVE;
   const what = `${
     nodes === 1 ? "one node" : `${nodes} nodes`

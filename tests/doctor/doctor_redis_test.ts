@@ -119,11 +119,13 @@ redisTest(
     const [one, lost, other] = cluster.nodes.map(({ server }) => server);
     // As in a container that was started anew elsewhere.
     await lost!.cli("CONFIG", "SET", "cluster-announce-ip", "127.9.9.9");
-    await until(
-      async () => String(await one!.cli("CLUSTER", "NODES")).includes("127.9.9.9"),
-      "the others to hear of it",
-      30_000,
-    );
+    for (const server of [one!, other!]) {
+      await until(
+        async () => String(await server.cli("CLUSTER", "NODES")).includes("127.9.9.9"),
+        "the others to hear of it",
+        30_000,
+      );
+    }
     const { of, wrong } = await doctor(cluster.url);
     const versions = of.filter(({ check }) => check === "redis version").map(({ says }) =>
       says.split(": ")[0]
@@ -134,6 +136,12 @@ redisTest(
     const place = `127.9.9.9:${lost!.port}`;
     assert(said.some((text) => text.includes(`nobody listens there: ${place}: `)), said.join("\n"));
     assertEquals(wrong.filter(({ check }) => check === "redis rights" || check === "redis data"), []);
+    // Of those who are left each has half of the users.
+    const clientsOf = async (sockets: number) =>
+      (await doctor(cluster.url, ["--max-connections", `${sockets}`])).of
+        .filter(({ check }) => check === "redis maxclients").map(({ state }) => state);
+    assertEquals(await clientsOf(15_000), ["ok", "ok"]);
+    assertEquals(await clientsOf(25_000), ["warning", "warning"]);
   },
 );
 
