@@ -52,8 +52,8 @@ export class Sentinel implements Topology {
   readonly #timer: ReturnType<typeof setInterval>;
   #links: SentinelLink[] = [];
   #master: Place | undefined;
-  /** Whether they have had their time to answer. */
-  #hasLooked = false;
+  /** When they were first asked, on the clock of `performance.now()`. */
+  #beganMs = 0;
   /** When they began to differ, on the clock of `performance.now()`; undefined while they say the same. */
   #differSinceMs: number | undefined;
 
@@ -68,7 +68,7 @@ export class Sentinel implements Topology {
   }
 
   locate(): RedisAddress | undefined {
-    if (this.#master === undefined && !this.#hasLooked) return undefined;
+    if (this.#master === undefined && this.#isAsking) return undefined;
     if (this.#master === undefined) throw new BrokerUnavailableError(this.#reason());
     const { sentinel: _, ...login } = this.#source.url;
     return { ...login, ...this.#master };
@@ -115,6 +115,7 @@ export class Sentinel implements Topology {
     const { url } = this.#source;
     const { places, master } = url.sentinel!;
     const { user, password } = this.#options;
+    this.#beganMs = performance.now();
     this.#links = places.map((place) => {
       const address = { ...url, ...place, username: user, password, database: 0 };
       return new SentinelLink(address, master, this.#warnings);
@@ -127,7 +128,6 @@ export class Sentinel implements Topology {
     const links = this.#links;
     await sleep(ANSWER_MS, Promise.all(links.map((link) => link.ask())));
     if (links !== this.#links) return;
-    this.#hasLooked = true;
     const heard = links.flatMap((link) => link.heard() ?? []);
     this.#compare(heard);
     const newest = newestOf(heard);
@@ -138,6 +138,12 @@ export class Sentinel implements Topology {
     this.#master = newest.master;
     this.#options.log?.info("redis master found", { host: hostname, port });
     if (before) this.#tell("Redis has another master than before");
+  }
+
+  /** Whether one may still answer for the first time: on a busy machine that takes its time, and it is not away for that. */
+  get #isAsking(): boolean {
+    const isLate = performance.now() - this.#beganMs > FRESH_MS;
+    return !isLate && this.#links.some(({ reason }) => reason === undefined);
   }
 
   /** Whether they differ for longer than a failover explains. */

@@ -17,6 +17,8 @@ class FakeSentinel implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #conns = new Set<Deno.Conn>();
   readonly #serving: Promise<void>;
+  /** It answers nothing before. */
+  answers: Promise<void> = Promise.resolve();
   #isClosed = false;
 
   /** @param port Of the master; or what finds it out for each answer. */
@@ -40,6 +42,7 @@ class FakeSentinel implements AsyncDisposable {
   async #talk(conn: Deno.Conn): Promise<void> {
     const encoder = new TextEncoder();
     while (await conn.read(new Uint8Array(4_096)) !== null) {
+      await this.answers;
       const port = typeof this.port === "number" ? this.port : this.port();
       const fields = ["ip", "127.0.0.1", "port", `${port}`, "config-epoch", `${this.epoch}`];
       const reply = `*${fields.length}\r\n` + fields.map((text) => `$${text.length}\r\n${text}\r\n`).join("");
@@ -141,6 +144,23 @@ Deno.test("Where Sentinels differ in one configuration all nodes go the same way
     assertEquals(topologies.map(portOf), [3, 3]);
   } finally {
     for (const topology of topologies) topology.close();
+  }
+});
+
+Deno.test("A Sentinel that takes its time to answer at the start is not taken for one that can't be reached", async () => {
+  await using sentinel = new FakeSentinel(1, 1);
+  const slow = Promise.withResolvers<void>();
+  sentinel.answers = slow.promise;
+  const beginMs = performance.now();
+  const topology = new Sentinel(new UrlSource({ url: `redis+sentinel://${sentinel.place}/main` }));
+  try {
+    // Others would have been compared by now.
+    await until(() => topology.locate() === undefined && performance.now() - beginMs > 1_000, "a second");
+    slow.resolve();
+    await until(() => topology.locate()?.port === 1, "the master");
+  } finally {
+    slow.resolve();
+    topology.close();
   }
 });
 
