@@ -129,10 +129,15 @@ export class Shard {
   }
 }
 
-/** A log of which each line says where the master is that it is about: a cluster has several. */
+/**
+ * A log of which each line says where the master is that it is about: a cluster has several. One that keeps nothing any more
+ * may be taken away, and nobody has to be warned of that.
+ */
 function logOf(part: ClusterMaster, log: Log): Log {
-  const say = (level: LogLevel) => (event: string, fields?: LogFields) =>
-    log[level](event, { ...fields, master: part.place });
+  const say = (level: LogLevel) => (event: string, fields?: LogFields) => {
+    const isOfNoMatter = level === "warn" && part.slots === "";
+    log[isOfNoMatter ? "debug" : level](event, { ...fields, master: part.place });
+  };
   return {
     get level() {
       return log.level;
