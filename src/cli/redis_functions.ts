@@ -12,6 +12,7 @@ import type { Shell } from "./shell.ts";
 const READS: readonly (keyof Config)[] = [
   "redisUrl",
   "redisUrlFile",
+  "redisSentinelUser",
   "redisSentinelPassword",
   "redisCa",
   "redisCert",

@@ -60,6 +60,7 @@ export const SETTINGS = {
   port: setting("PORT", whole(0, 65_535), 8765, "Port to listen on; 0 takes a free one"),
   redisUrl: optional("REDIS_URL", redisUrl, "URL of Redis; if unset, messages stay in this process, which suits a single node"),
   redisUrlFile: optional("REDIS_URL_FILE", text, "File with the URL of Redis, instead of REDIS_URL; read again on SIGHUP and when Redis refuses the login"),
+  redisSentinelUser: optional("REDIS_SENTINEL_USER", text, "ACL user at the Sentinels that REDIS_URL names, where it is not the default one"),
   redisSentinelPassword: optional("REDIS_SENTINEL_PASSWORD", secret, "Password of the Sentinels that REDIS_URL names, where they want one"),
   redisFunctions: setting("USERWIRE_REDIS_FUNCTIONS", oneOf("off", "load"), "off", "Load the Redis functions, with which programs send by one command, when they are missing or older"),
   redisCa: optional("REDIS_CA", text, "PEM file of the CA that signed the certificate of Redis; if unset, the public CAs"),

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { redisTlsOf } from "../config/pem.ts";
 import type { Config } from "../config/settings.ts";
-import { openEngine } from "../engine/engine.ts";
+import { type ExaminedAt, openEngine } from "../engine/engine.ts";
 import type { Log } from "../log/log.ts";
 import { silentLog } from "../log/log.ts";
 import { messageOf, orFaults } from "../protocol/errors.ts";
@@ -19,8 +19,11 @@ const CLOCK_MS = 2_000;
 const RESERVE = 16;
 /** `client-output-buffer-limit pubsub`: with less a user with many messages is cut off, in bytes. */
 const MIN_OUTPUT_BUFFER = 8 * 1024 ** 2;
-/** How long it may take until everything was tried once: the first trial begins at once, and waits a second. */
-const PATIENCE_MS = 3_000;
+/**
+ * How long it may take until everything was tried once: a dial that nobody takes ends after three seconds, and then it is
+ * known why; the first trial waits a second.
+ */
+const PATIENCE_MS = 5_000;
 
 /** @param nodes How many nodes share this Redis. */
 export async function lookAtRedis(config: Config, nodes: number): Promise<Finding[]> {
@@ -34,7 +37,7 @@ export async function lookAtRedis(config: Config, nodes: number): Promise<Findin
   const faults: string[] = [];
   const redisTls = orFaults(() => redisTlsOf(config), faults);
   if (faults.length > 0) return [];
-  const said: Finding[] = [];
+  const said: Said[] = [];
   const engine = orFaults(() =>
     openEngine({
       ...config,
@@ -45,29 +48,35 @@ export async function lookAtRedis(config: Config, nodes: number): Promise<Findin
       probe: true,
     }), faults);
   if (!engine) return faults.map((text) => fault("redis", text));
+  // Of one server that is all that there is to say, it is said once.
+  const more = (reason: string | undefined) => said.length > 1 || said[0]?.reason !== reason ? said : [];
   try {
     const attempt = await engine.firstAttempt(PATIENCE_MS);
     if (attempt.outcome !== "ready") {
       const remedy = "remedy" in attempt
         ? attempt.remedy
         : "see that it runs, and that REDIS_URL leads to it";
-      return [fault("redis", attempt.reason, remedy)];
+      return [
+        fault("redis", attempt.reason, remedy),
+        ...more(attempt.reason).map((one) => sayOf(one, fault)),
+      ];
     }
     const unready = engine.unready();
     const examined = await engine.redis!.examine();
-    const findings = examined.flatMap((one) => lookAt(one, config, nodes));
-    const warnings = [...engine.faults(), ...await engine.redis!.warnings()].map((text) =>
-      warning("redis data", text)
-    );
+    const findings = examined.flatMap((one) => lookAt(one, config, nodes, examined.length));
+    const faults = engine.faults();
+    const data = await engine.redis!.warnings();
+    const works = unready === undefined;
     return [
-      ...(unready === undefined
-        ? [ok("redis rights", "every command that is needed may be used, and is counted truly")]
-        : [
-          fault("redis", unready, "docs/redis.md says what a node needs"),
-          ...said,
-        ]),
-      ...warnings,
-      ...(warnings.length === 0
+      works
+        ? ok("redis rights", "every command that is needed may be used, and is counted truly")
+        : fault("redis", unready, "docs/redis.md says what a node needs"),
+      ...faults.map((text) => warning("redis", text)),
+      ...(works && faults.length === 0
+        ? []
+        : more(unready).map((one) => sayOf(one, works ? warning : fault))),
+      ...data.map((text) => warning("redis data", text)),
+      ...(data.length === 0
         ? [ok("redis data", "nothing that it tells of its settings throws data away")]
         : []),
       ...findings,
@@ -79,30 +88,45 @@ export async function lookAtRedis(config: Config, nodes: number): Promise<Findin
   }
 }
 
-/** A log whose warnings are findings: they name the commands that are refused. */
-function collecting(said: Finding[]): Log {
+/** A warning of the log, which names what answers may not: addresses, and commands that are refused. */
+interface Said {
+  readonly reason: string;
+  readonly detail: string;
+}
+
+function collecting(said: Said[]): Log {
   return {
     ...silentLog,
-    warn(_event, { reason, detail } = {}) {
-      if (detail !== undefined) {
-        said.push(
-          fault("redis rights", `${reason}: ${detail}`, "docs/redis.md has the whole line for ACL SETUSER"),
-        );
-      }
+    warn(_event, { reason, detail, master } = {}) {
+      if (detail === undefined) return;
+      said.push({
+        reason: String(reason),
+        detail: master === undefined ? `${detail}` : `${master}: ${detail}`,
+      });
     },
   };
 }
 
-/** What one server says of itself. */
-export function lookAt(found: Examination, config: Config, nodes: number): Finding[] {
-  return [
+function sayOf({ reason, detail }: Said, as: typeof fault): Finding {
+  const says = `${reason}: ${detail}`;
+  return /rights that are needed|a command that is needed/.test(reason)
+    ? as("redis rights", says, "docs/redis.md has the whole line for ACL SETUSER")
+    : as("redis", says);
+}
+
+/** What one server says of itself. @param masters How many share the users. */
+export function lookAt(found: ExaminedAt, config: Config, nodes: number, masters = 1): Finding[] {
+  const findings = [
     lookAtVersion(found),
-    lookAtClients(found, config, nodes),
+    lookAtClients(found, config, { nodes, masters }),
     ...lookAtKeepalive(found),
     ...lookAtOutputBuffer(found),
     lookAtRoundTrip(found),
     lookAtClock(found),
   ];
+  const { place } = found;
+  if (place === undefined) return findings;
+  return findings.map((finding) => ({ ...finding, says: `${place}: ${finding.says}` }));
 }
 
 function lookAtVersion({ version, role, mode }: Examination): Finding {
@@ -118,10 +142,14 @@ function lookAtVersion({ version, role, mode }: Examination): Finding {
     : ok("redis version", what);
 }
 
-function lookAtClients({ connected, maxclients }: Examination, config: Config, nodes: number): Finding {
-  const { subscriptions, sharedConnections, maxConnections } = config;
+function lookAtClients(
+  { connected, maxclients }: Examination,
+  { subscriptions, sharedConnections, maxConnections }: Config,
+  { nodes, masters }: { nodes: number; masters: number },
+): Finding {
   if (maxclients === undefined) return ok("redis maxclients", "it does not say how many clients it takes");
-  const each = subscriptions === "dedicated" ? maxConnections : sharedConnections;
+  // Names spread users over the masters of a cluster.
+  const each = subscriptions === "dedicated" ? Math.ceil(maxConnections / masters) : sharedConnections;
   const wanted = nodes * (each + 2) + RESERVE;
   const what = `${
     nodes === 1 ? "one node" : `${nodes} nodes`

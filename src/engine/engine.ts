@@ -9,12 +9,14 @@ import { MemoryGroups } from "../groups/memory.ts";
 import { RedisGroups } from "../groups/redis.ts";
 import type { History, HistoryLimits } from "../history/history.ts";
 import { MemoryHistory } from "../history/memory.ts";
-import type { Examination, FirstAttempt, Scripts } from "../redis/commands.ts";
+import type { FirstAttempt, Scripts } from "../redis/commands.ts";
 import { Sentinel } from "../redis/sentinel.ts";
 import { Standalone } from "../redis/standalone.ts";
 import { UrlSource } from "../redis/url_source.ts";
 import type { EngineOptions } from "./options.ts";
-import { type FunctionsAt, Shards } from "./shards.ts";
+import { type ExaminedAt, type FunctionsAt, Shards } from "./shards.ts";
+
+export type { ExaminedAt };
 
 /** What of Redis others need than broker and history. */
 export interface EngineRedis extends Scripts {
@@ -25,7 +27,7 @@ export interface EngineRedis extends Scripts {
   /** What it is set to that may lose data: sentences without a full stop. @throws {BrokerUnavailableError} */
   warnings(): Promise<string[]>;
   /** What each server that can be asked says of itself. @throws {BrokerUnavailableError} */
-  examine(): Promise<Examination[]>;
+  examine(): Promise<ExaminedAt[]>;
   /** The Redis functions, on each server that was greeted. */
   functions(): FunctionsAt[];
 }
@@ -43,7 +45,7 @@ export interface Engine {
    * says something whenever `broker.unavailable` does, and more: `broker/probe.ts` says what the difference is.
    */
   unready(): string | undefined;
-  /** What is wrong for some users, while others can be served: sentences without a full stop. */
+  /** What is wrong for some users, or would be after a failover, while others can be served: sentences without a full stop. */
   faults(): string[];
   /**
    * Reads the file with the URL again.
@@ -86,7 +88,11 @@ function openOnRedis(options: EngineOptions, limits: HistoryLimits): Engine {
   const source = new UrlSource({ url, file, tls, channelPrefix, ...log });
   const { sentinel, seeds } = source.url;
   const topology = sentinel
-    ? new Sentinel(source, { password: options.redisSentinelPassword, ...log })
+    ? new Sentinel(source, {
+      user: options.redisSentinelUser,
+      password: options.redisSentinelPassword,
+      ...log,
+    })
     : seeds
     ? undefined
     : new Standalone(source);

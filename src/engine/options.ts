@@ -9,6 +9,7 @@ export interface EngineOptions {
   /** Absolute path of a file that holds the URL, which may change. */
   redisUrlFile?: string | undefined;
   /** Of the Sentinels that the URL names, where they want one. */
+  redisSentinelUser?: string | undefined;
   redisSentinelPassword?: string | undefined;
   /** For `rediss://` only. */
   redisTls?: RedisTls | undefined;

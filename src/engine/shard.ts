@@ -9,7 +9,7 @@ import type { FunctionSettings } from "../history/function_library.ts";
 import type { HistoryLimits } from "../history/history.ts";
 import type { Lineage } from "../history/lineage.ts";
 import { RedisStreamsHistory } from "../history/redis_streams.ts";
-import type { Log } from "../log/log.ts";
+import type { Log, LogFields, LogLevel } from "../log/log.ts";
 import { RESERVED_PREFIX } from "../protocol/username.ts";
 import type { ClusterMaster } from "../redis/cluster_master.ts";
 import { encodeCommand } from "../redis/resp.ts";
@@ -49,7 +49,7 @@ export class Shard {
   constructor(topology: Topology, options: ShardOptions, part?: ClusterMaster, lineage?: Lineage) {
     this.#options = options;
     const { timeoutMs, limits, channelPrefix } = options;
-    const log = options.log && { log: options.log };
+    const log = options.log && { log: part ? logOf(part, options.log) : options.log };
     const redis = this.redis = Redis.open(topology, { timeoutMs, ...log });
     const dialler = this.#dialler = new Dialler({ topology, redis, timeoutMs });
     const subscriptions = options.subscriptions === "shared"
@@ -128,4 +128,26 @@ export class Shard {
     this.#dialler.close();
     this.redis.close();
   }
+}
+
+/**
+ * A log of which each line says where the master is that it is about: a cluster has several. One that keeps nothing any more
+ * may be taken away, and nobody has to be warned of that.
+ */
+function logOf(part: ClusterMaster, log: Log): Log {
+  const say = (level: LogLevel) => (event: string, fields?: LogFields) => {
+    const isOfNoMatter = level === "warn" && part.slots === "";
+    log[isOfNoMatter ? "debug" : level](event, { ...fields, master: part.place });
+  };
+  return {
+    get level() {
+      return log.level;
+    },
+    debug: say("debug"),
+    info: say("info"),
+    warn: say("warn"),
+    error: say("error"),
+    flush: () => log.flush(),
+    close: () => log.close(),
+  };
 }

@@ -23,7 +23,12 @@ import { Shard, type ShardOptions } from "./shard.ts";
 const LINGER_MS = 5_000;
 
 /** The Redis functions of one server. */
-export interface FunctionsAt extends FunctionsFound {
+export interface FunctionsAt extends FunctionsFound, At {}
+
+/** What one server says of itself. */
+export interface ExaminedAt extends Examination, At {}
+
+interface At {
   /** Where the master of a cluster is, as <host>:<port>; undefined where one Redis keeps everything. */
   readonly place: string | undefined;
 }
@@ -108,9 +113,12 @@ export class Shards implements Scripts {
     return reason;
   }
 
-  /** What is wrong with parts of a cluster, while others can be served: sentences without a full stop. */
+  /**
+   * What is wrong with parts of a cluster, while others can be served, or with who says where Redis is: sentences without a
+   * full stop.
+   */
   faults(): string[] {
-    if (!this.#cluster) return [];
+    if (!this.#cluster) return this.#topology?.faults() ?? [];
     const shards = this.#all();
     const reasons = shards.flatMap((shard) => shard.unready() ?? []);
     const { unkept } = this.#cluster;
@@ -138,17 +146,21 @@ export class Shards implements Scripts {
   }
 
   /** What each says of itself. @throws {BrokerUnavailableError} */
-  examine(): Promise<Examination[]> {
-    return Promise.all(this.#usable().map(({ redis }) => redis.examine()));
+  examine(): Promise<ExaminedAt[]> {
+    const usable = this.#places().filter(([, { redis }]) => redis.availability.reason === undefined);
+    return Promise.all(usable.map(async ([place, { redis }]) => ({ place, ...await redis.examine() })));
   }
 
   functions(): FunctionsAt[] {
-    const shards: [string | undefined, Shard][] = this.#single
-      ? [[undefined, this.#single]]
-      : [...this.#shards].map(([{ place }, shard]) => [place, shard]);
-    return shards.flatMap(([place, { functions }]) =>
+    return this.#places().flatMap(([place, { functions }]) =>
       functions?.found ? [{ place, ...functions.found }] : []
     );
+  }
+
+  /** Each with the place of its master; undefined where one Redis keeps everything. */
+  #places(): [string | undefined, Shard][] {
+    if (this.#single) return [[undefined, this.#single]];
+    return [...this.#shards].map(([{ place }, shard]) => [place, shard]);
   }
 
   #usable(): Shard[] {

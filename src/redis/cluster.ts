@@ -17,7 +17,7 @@ import { ClusterMap, type ClusterNode, parseEndpoints, parseNodes, type SlotsRep
 import { ClusterMaster, type MastersCluster } from "./cluster_master.ts";
 import { isReply, logMessage, publicMessage } from "./error_text.ts";
 import { Link } from "./link.ts";
-import { formatRanges, slotOf } from "./slots.ts";
+import { formatRanges, slotOf, SLOTS } from "./slots.ts";
 import type { UrlSource } from "./url_source.ts";
 
 export interface ClusterOptions {
@@ -39,7 +39,10 @@ const ANSWER_MS = 500;
 const ASKED = 3;
 
 const UNREACHABLE = "Redis is not available: none of its cluster's nodes can be reached";
-const STRANGE = "It does not know the masters that the others know: if REDIS_URL names it, take it out there";
+const STRANGE =
+  "It does not know the masters that the others know: if it was taken out, take it out of REDIS_URL, too; if " +
+  "it has lost its nodes.conf, let it join again";
+const UNKEPT = "Their users are refused until they have a master: redis-cli --cluster check says which";
 
 export class Cluster implements MastersCluster {
   readonly #source: UrlSource;
@@ -225,6 +228,8 @@ export class Cluster implements MastersCluster {
       this.#options.log?.info("redis slots moved", { count: movedSlots.size });
       this.#options.onMoved(movedSlots);
     }
+    const { unkept } = this.#map;
+    if (unkept > 0) this.#warnings.warn("slots without a master", UNKEPT, `${unkept} of ${SLOTS}`);
     for (const master of before) if (!this.#masters.includes(master)) this.#options.onGone(master);
     return true;
   }

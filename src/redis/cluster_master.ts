@@ -121,6 +121,11 @@ export class ClusterMaster implements Topology {
     for (const listener of this.#listeners) listener("Redis has another master than before");
   }
 
+  /** It is the cluster that is asked. */
+  faults(): string[] {
+    return [];
+  }
+
   doubt(): void {
     this.#keeper.doubt();
     void this.#cluster.look();

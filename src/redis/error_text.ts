@@ -20,7 +20,10 @@ const REPLIES: Words = [
   [/^LOADING/, "Redis is loading its data"],
   [/^OOM/, "Redis has as much data as its maxmemory allows: raise it"],
   [/^MISCONF/, "Redis can't save its data, and so takes no more"],
-  [/^READONLY/, "Redis is a replica, which only its master may change: REDIS_URL must lead to the master"],
+  [
+    /^READONLY/,
+    "Redis is a replica, which only its master may change: REDIS_URL, or its Sentinels, must lead to the master",
+  ],
   [/^(MASTERDOWN|NOREPLICAS)/, "Redis misses its master or its replicas"],
   [/^(MOVED|ASK|TRYAGAIN)/, "Redis moves this user's data to another master just now"],
   [/^CLUSTERDOWN/, "Redis' cluster is down: some of its slots have no master that can be reached"],
@@ -90,7 +93,10 @@ const TROUBLES: Words = [
     "its certificate is not from an authority trusted here: set REDIS_CA, or redisTls.ca of a publisher",
   ],
   [/ERR_SSL|corrupt message/, "what answers at REDIS_URL does not speak TLS: is it the TLS port?"],
-  [/ECONNRESET|EPIPE|^ConnectionReset|^BrokenPipe|^ConnectionAborted/, "the connection was reset"],
+  [
+    /ECONNRESET|EPIPE|ENOTCONN|^ConnectionReset|^BrokenPipe|^ConnectionAborted|^NotConnected|os error 107/,
+    "the connection was reset",
+  ],
   [/^SocketClosedUnexpectedlyError|UnexpectedEof|unexpected eof/i, "it closed the connection"],
   [/^(ClientOffline|ClientClosed|DisconnectsClient)Error/, "there is no connection to it"],
   // Redis says both to every new connection.

@@ -40,7 +40,7 @@ export function readInfo(text: string): ServerInfo {
 
 export const OTHER_DATA = "Redis has other data than before";
 export const REPLICA =
-  "Redis is a replica, which only its master may change: REDIS_URL must lead to the master";
+  "Redis is a replica, which only its master may change: REDIS_URL, or its Sentinels, must lead to the master";
 
 /** Why a server is of no use, as a sentence without a full stop that anybody may read. */
 export interface Unfitness {

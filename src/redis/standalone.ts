@@ -23,6 +23,10 @@ export class Standalone implements Topology {
     });
   }
 
+  faults(): string[] {
+    return [];
+  }
+
   doubt(): void {}
 
   async confirm(): Promise<void> {}

@@ -24,6 +24,9 @@ export interface Topology {
    */
   onChange(listener: (reason: string) => void): void;
 
+  /** What is wrong with those who say where it is, while that is known: sentences without a full stop that anybody may read. */
+  faults(): string[];
+
   /** A server that was located is away, or does not keep what it should: there may be another one by now. */
   doubt(): void;
 

@@ -22,6 +22,7 @@ Deno.test("readConfig gives every setting its default, and freezes the whole", (
     port: 8765,
     redisUrl: undefined,
     redisUrlFile: undefined,
+    redisSentinelUser: undefined,
     redisSentinelPassword: undefined,
     redisFunctions: "off",
     redisCa: undefined,

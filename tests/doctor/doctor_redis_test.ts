@@ -5,6 +5,8 @@ import { lookAt } from "../../src/doctor/redis.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Terminal } from "../../testkit/cli_terminal.ts";
 import { loadConfig } from "../../testkit/config.ts";
+import { ClusterSet } from "../../testkit/redis_cluster.ts";
+import { SentinelServer, SentinelSet } from "../../testkit/redis_sentinel.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
 /** What the command finds of Redis that is not as it should be. */
@@ -110,6 +112,50 @@ redisTest("A Redis as docs/redis.md has it is well, and each setting that is not
   });
 });
 
+redisTest(
+  "On a cluster each finding says of which master it is, and why one of them can't be used",
+  async () => {
+    await using cluster = await ClusterSet.start();
+    const [one, lost, other] = cluster.nodes.map(({ server }) => server);
+    // As in a container that was started anew elsewhere.
+    await lost!.cli("CONFIG", "SET", "cluster-announce-ip", "127.9.9.9");
+    for (const server of [one!, other!]) {
+      await until(
+        async () => String(await server.cli("CLUSTER", "NODES")).includes("127.9.9.9"),
+        "the others to hear of it",
+        30_000,
+      );
+    }
+    const { of, wrong } = await doctor(cluster.url);
+    const versions = of.filter(({ check }) => check === "redis version").map(({ says }) =>
+      says.split(": ")[0]
+    );
+    assertEquals(versions.toSorted(), [one!, other!].map(({ port }) => `127.0.0.1:${port}`).toSorted());
+    const said = wrong.filter(({ check }) => check === "redis").map(({ says }) => says);
+    assertMatch(said[0]!, /^1 of 3 masters of the Redis cluster can't be used: /);
+    const place = `127.9.9.9:${lost!.port}`;
+    assert(said.some((text) => text.includes(`nobody listens there: ${place}: `)), said.join("\n"));
+    assertEquals(wrong.filter(({ check }) => check === "redis rights" || check === "redis data"), []);
+    // Of those who are left each has half of the users.
+    const clientsOf = async (sockets: number) =>
+      (await doctor(cluster.url, ["--max-connections", `${sockets}`])).of
+        .filter(({ check }) => check === "redis maxclients").map(({ state }) => state);
+    assertEquals(await clientsOf(15_000), ["ok", "ok"]);
+    assertEquals(await clientsOf(25_000), ["warning", "warning"]);
+  },
+);
+
+redisTest("A Sentinel that can't be asked is named, and is no fault while others answer", async () => {
+  await using set = await SentinelSet.start();
+  await using alone = await SentinelServer.start(set.servers[0]!.port, { password: "s3same" });
+  const gone = alone.port;
+  const { code, wrong } = await doctor(`${set.url.replace("/main", "")},127.0.0.1:${gone}/main`);
+  const said = wrong.filter(({ check }) => check === "redis");
+  assertEquals([code, ...said.map(({ state }) => state)], [1, "warning", "warning"]);
+  assertMatch(said[0]!.says, /^1 of 4 Sentinels of Redis can't be asked/);
+  assertMatch(said[1]!.says, new RegExp(`set REDIS_SENTINEL_PASSWORD.*: 127.0.0.1:${gone}: `));
+});
+
 Deno.test("Without Redis a node is told what it lacks", async () => {
   const io = new Terminal();
   assertEquals(await io.run(["doctor"], { PORT: "0" }), 1);
@@ -119,6 +165,7 @@ Deno.test("Without Redis a node is told what it lacks", async () => {
 Deno.test("What a Redis says of its age, its distance and its clock is judged", () => {
   const config = loadConfig({});
   const well = {
+    place: undefined,
     version: "7.2.4",
     role: "master",
     mode: "standalone",

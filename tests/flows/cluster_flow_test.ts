@@ -354,6 +354,28 @@ redisTest("On a cluster the rights that docs/redis.md gives are enough", async (
   }
 });
 
+redisTest("A master that has given away all it kept is taken out, and nobody is warned of it", async () => {
+  await using cluster = await ClusterSet.start({ masters: 2 });
+  const added = await cluster.addNode();
+  const [first] = cluster.nodes;
+  const place = `127.0.0.1:${added.server.port}`;
+  const slots = [...Array(50).keys()];
+  await cluster.move(slots, first!, added);
+  await cluster.settled();
+  await using service = await Service.start({ REDIS_URL: cluster.url });
+  const said = (event: string) => service.logged(event).filter(({ fields }) => fields.master === place);
+  await until(() => said("redis available").length > 0, "its connection", WAIT_MS);
+  await cluster.move(slots, added, first!);
+  const moved = () =>
+    service.logged("redis slots moved").reduce((sum, { fields }) => sum + Number(fields.count), 0);
+  await until(() => moved() === slots.length, "all to be back", WAIT_MS);
+  // At once: its connections are kept for some seconds, for what was asked of it before.
+  await added.server.stop({ signal: "SIGKILL" });
+  await until(() => said("redis unavailable").length > 0, "its end to be noticed", WAIT_MS);
+  assertEquals([...new Set(said("redis unavailable").map(({ level }) => level))], ["debug"]);
+  assertEquals((await service.readiness()).warnings, []);
+});
+
 redisTest("A master that is away is refused to its users alone, and said in warnings", async () => {
   await using cluster = await ClusterSet.start({ masters: 3 });
   // Without that a cluster serves nobody when a part of it is away.
@@ -378,6 +400,13 @@ redisTest("A master that is away is refused to its users alone, and said in warn
   for (const name of NAMES) {
     assertEquals((await service.send(name, "x")).status, areAway.get(name) ? 503 : 202, name);
   }
+  const masters = service.logged("redis unavailable").map(({ fields }) => fields.master);
+  assertEquals([...new Set(masters)], [`127.0.0.1:${away.server.port}`], "The log says which");
+  const rest = cluster.nodes.filter((node) => node !== away);
+  for (const { server } of rest) await server.cli("CLUSTER", "FORGET", away.id);
+  await using later = await Service.start({ REDIS_URL: rest[0]!.server.url });
+  await until(() => later.logged("slots without a master").length > 0, "the log to say it", WAIT_MS);
+  assertMatch(`${later.logged("slots without a master")[0]!.fields.detail}`, /^5\d{3} of 16384$/);
 });
 
 redisTest(

@@ -117,7 +117,7 @@ for (const { name, env, happens, ends } of CHANGES) {
 }
 
 redisTest(
-  "Sentinels with a password are asked with REDIS_SENTINEL_PASSWORD, and what is wrong is said",
+  "Sentinels with a password, or users, are asked with REDIS_SENTINEL_PASSWORD, and what is wrong is said",
   async () => {
     await using set = await SentinelSet.start({ password: "guard" });
     const reasonFor = async (env: Record<string, string>) => {
@@ -133,8 +133,20 @@ redisTest(
       await reasonFor({ REDIS_URL: url, REDIS_SENTINEL_PASSWORD }),
       /^Redis' Sentinels know no master of the name/,
     );
-    await using service = await Service.start({ REDIS_URL: set.url, REDIS_SENTINEL_PASSWORD });
+    // Where they have users the default one is often off, and ours has just the right that docs/redis.md names.
+    const users = { REDIS_URL: set.url, REDIS_SENTINEL_USER: "userwire", REDIS_SENTINEL_PASSWORD: "own" };
+    const grant = async (...rights: string[]) => {
+      for (const one of set.sentinels) {
+        await one.cli("ACL", "SETUSER", "userwire", "on", ">own", "-@all", ...rights);
+      }
+    };
+    await grant();
+    assertMatch(await reasonFor(users), /^Redis' Sentinels do not grant their user .*: \+sentinel\|master$/);
+    await grant("+sentinel|master");
+    for (const one of set.sentinels) assertEquals(await one.cli("ACL", "LOG", "RESET"), "OK");
+    await using service = await Service.start(users);
     await isReady(service);
+    for (const one of set.sentinels) assertEquals(await one.cli("ACL", "LOG"), []);
     await using alice = await openClient(service.socketUrl("alice"));
     assertEquals((await service.send("alice", "hello")).body.sockets, 1);
     assertEquals(await alice.next(), "hello");

@@ -17,6 +17,8 @@ class FakeSentinel implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #conns = new Set<Deno.Conn>();
   readonly #serving: Promise<void>;
+  /** It answers nothing before. */
+  answers: Promise<void> = Promise.resolve();
   #isClosed = false;
 
   /** @param port Of the master; or what finds it out for each answer. */
@@ -40,6 +42,7 @@ class FakeSentinel implements AsyncDisposable {
   async #talk(conn: Deno.Conn): Promise<void> {
     const encoder = new TextEncoder();
     while (await conn.read(new Uint8Array(4_096)) !== null) {
+      await this.answers;
       const port = typeof this.port === "number" ? this.port : this.port();
       const fields = ["ip", "127.0.0.1", "port", `${port}`, "config-epoch", `${this.epoch}`];
       const reply = `*${fields.length}\r\n` + fields.map((text) => `$${text.length}\r\n${text}\r\n`).join("");
@@ -100,6 +103,88 @@ Deno.test("Of what Sentinels say the newest configuration counts, and silence ch
     // What is said of one says nothing of the others.
     const said = log.records.filter(({ event }) => event === "sentinel does not answer");
     assertEquals(said.filter(({ fields }) => `${fields.reason}`.includes("none of its Sentinels")), []);
+  } finally {
+    topology.close();
+  }
+});
+
+Deno.test("Where Sentinels differ in one configuration all nodes go the same way, and it is said after a while", async () => {
+  // Each watches itself, as where all were set up at once; the third has none of its kind.
+  await using one = new FakeSentinel(2, 0);
+  await using other = new FakeSentinel(1, 0);
+  await using third = new FakeSentinel(3, 0);
+  const places = [one, other, third].map(({ place }) => place);
+  const log = memoryLog();
+  const topologies = [places, places.toReversed()].map((hosts) =>
+    new Sentinel(new UrlSource({ url: `redis+sentinel://${hosts.join(",")}/main` }), { log })
+  );
+  try {
+    for (const topology of topologies) {
+      await until(() => portOf(topology) === 1, "the place that sorts first");
+    }
+    assertEquals(topologies.map((topology) => topology.faults()), [[], []], "A failover looks like it, too");
+    const differing = () => log.records.filter(({ event }) => event === "sentinels differ");
+    await until(() => differing().length === 2, "both to say it", 15_000);
+    assertEquals(differing()[0]!.fields, {
+      reason: "Redis' Sentinels differ in where the master is: make them watch the same one",
+      detail: `${places[0]} says 127.0.0.1:2 (epoch 0), ${places[1]} says 127.0.0.1:1 (epoch 0), ` +
+        `${places[2]} says 127.0.0.1:3 (epoch 0)`,
+    });
+    for (const topology of topologies) {
+      assertEquals(topology.faults(), [
+        "Redis' Sentinels differ in where the master is: make them watch the same one",
+      ]);
+    }
+    other.port = 3;
+    for (const topology of topologies) await until(() => portOf(topology) === 3, "what most of them say");
+    one.port = 3;
+    for (const topology of topologies) {
+      await until(() => topology.faults().length === 0, "all to say the same");
+    }
+    assertEquals(topologies.map(portOf), [3, 3]);
+  } finally {
+    for (const topology of topologies) topology.close();
+  }
+});
+
+Deno.test("A Sentinel that takes its time to answer at the start is not taken for one that can't be reached", async () => {
+  await using sentinel = new FakeSentinel(1, 1);
+  const slow = Promise.withResolvers<void>();
+  sentinel.answers = slow.promise;
+  const beginMs = performance.now();
+  const topology = new Sentinel(new UrlSource({ url: `redis+sentinel://${sentinel.place}/main` }));
+  try {
+    // Others would have been compared by now.
+    await until(() => topology.locate() === undefined && performance.now() - beginMs > 1_000, "a second");
+    slow.resolve();
+    await until(() => topology.locate()?.port === 1, "the master");
+  } finally {
+    slow.resolve();
+    topology.close();
+  }
+});
+
+Deno.test("While Sentinels can't be asked the master stays, and it is said that a failover would not be followed", async () => {
+  await using one = new FakeSentinel(1, 1);
+  await using other = new FakeSentinel(1, 1);
+  const topology = new Sentinel(new UrlSource({ url: `redis+sentinel://${one.place},${other.place}/main` }));
+  const saysIt = (said: RegExp) =>
+    until(
+      () => topology.faults().some((text) => said.test(text)),
+      `${said}`,
+      10_000,
+      () => topology.faults(),
+    );
+  try {
+    assertEquals(topology.faults(), [], "The start says it itself");
+    await until(() => portOf(topology) === 1, "the master");
+    await one[Symbol.asyncDispose]();
+    await saysIt(/^1 of 2 Sentinels of Redis can't be asked: the log says why$/);
+    await other[Symbol.asyncDispose]();
+    await saysIt(
+      /^None of Redis' Sentinels can be asked, so no failover would be followed: the log says why$/,
+    );
+    assertEquals([portOf(topology), topology.faults().length], [1, 1]);
   } finally {
     topology.close();
   }
