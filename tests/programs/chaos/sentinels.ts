@@ -36,9 +36,11 @@ export const SENTINEL_FAULTS: Faults = {
     async run(world) {
       world.ledger.mayHaveUnanswered();
       const master = await world.sentinels.master();
+      const beginMs = performance.now();
       await master.stop({ signal: "SIGKILL" });
       await isReplaced(world, master);
-      world.ledger.redisLost();
+      // The new one may have answered before the Sentinels were asked.
+      world.ledger.redisLost(beginMs);
       await master.restart();
       await isReplica(world, master);
     },
@@ -50,12 +52,14 @@ export const SENTINEL_FAULTS: Faults = {
       // In the middle of what it writes to its connections: to a client, and not yet to the replica, nor to who sent it.
       world.ledger.mayHaveUnanswered();
       const master = await world.sentinels.master();
+      const beginMs = performance.now();
       await master.pause();
       await pause(HANG_MS);
       await isReplaced(world, master);
-      world.ledger.redisLost();
       master.resume();
       await isReplica(world, master);
+      // A node that was slow to leave it may have sent there until it followed the new one.
+      world.ledger.redisLost(beginMs);
     },
   },
 };
