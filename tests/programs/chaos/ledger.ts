@@ -132,9 +132,9 @@ export class Ledger {
     this.broke(user);
   }
 
-  /** The client is not open any more. */
+  /** The client is not open any more. Of users whom nobody expects nothing is noted. */
   broke(user: string): void {
-    this.#circumstances.breaks.get(user)!.begin(this.#nowMs());
+    this.#circumstances.breaks.get(user)?.begin(this.#nowMs());
   }
 
   /** The client is open, at this position, and at that one among broadcasts. */

@@ -9,19 +9,29 @@ interface Pair {
   readonly server: Deno.TcpConn;
   /** While set, nothing is read from the server: its client stalls. */
   stalled: PromiseWithResolvers<void> | undefined;
+  /** Whose it is, once that is known. */
+  user?: string;
 }
+
+/** How a client says in the head of its handshake who it is. */
+const USER = /^GET \S*[?&]user=([^&\s]+)/;
 
 export class Proxy implements AsyncDisposable {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #pairs = new Set<Pair>();
   readonly #chance: Chance;
   readonly #accepting: Promise<void>;
+  /** The newest of each user. */
+  readonly #latest = new Map<string, Pair>();
+  readonly #onCut: (user: string) => void;
   /** Ports of the nodes that live. */
   targets: readonly number[] = [];
   #isClosed = false;
 
-  constructor(chance: Chance) {
+  /** @param onCut Hears at once whose connection was cut; a busy client may notice that much later. */
+  constructor(chance: Chance, onCut: (user: string) => void) {
     this.#chance = chance;
+    this.#onCut = onCut;
     this.#accepting = this.#accept();
   }
 
@@ -36,7 +46,11 @@ export class Proxy implements AsyncDisposable {
   /** Cuts one in so many connections; returns how many that were. */
   cut(oneIn: number): number {
     const pairs = this.#pick(oneIn);
-    for (const pair of pairs) this.#end(pair);
+    for (const pair of pairs) {
+      const { user } = pair;
+      if (user !== undefined && this.#latest.get(user) === pair) this.#onCut(user);
+      this.#end(pair);
+    }
     return pairs.length;
   }
 
@@ -101,12 +115,19 @@ export class Proxy implements AsyncDisposable {
         if (from === pair.server) await pair.stalled?.promise;
         const count = await from.read(buffer);
         if (count === null) break;
+        if (from === pair.client && pair.user === undefined) this.#know(pair, buffer.subarray(0, count));
         for (let at = 0; at < count;) at += await to.write(buffer.subarray(at, count));
       }
     } catch {
       // One side is gone: so is the other.
     }
     this.#end(pair);
+  }
+
+  #know(pair: Pair, head: Uint8Array): void {
+    const [, user = ""] = USER.exec(new TextDecoder().decode(head)) ?? [];
+    pair.user = decodeURIComponent(user);
+    this.#latest.set(pair.user, pair);
   }
 
   #end(pair: Pair): void {

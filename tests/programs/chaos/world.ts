@@ -76,7 +76,7 @@ export class World implements AsyncDisposable {
     this.#replica = parts.replica;
     this.#sentinels = parts.sentinels;
     this.#cluster = parts.cluster;
-    this.proxy = new Proxy(options.chance);
+    this.proxy = new Proxy(options.chance, (user) => this.ledger.broke(user));
     if (parts.redis) this.redisProxy = new RedisProxy(parts.redis.port);
     const url = this.redisProxy?.url ?? (parts.sentinels ?? parts.cluster)!.url;
     const subscriptions = options.isShared ? "shared" : "dedicated";
