@@ -25,14 +25,15 @@ export class LoadProcess implements AsyncDisposable {
     this.#ready.catch(() => {}); // reported by the first call
   }
 
-  /** Starts it; it connects to the system at once. */
-  static start(setup: Setup): LoadProcess {
+  /** Starts it; it connects to the system at once. @param flags More for Deno. */
+  static start(setup: Setup, flags: readonly string[] = []): LoadProcess {
     const child = new Deno.Command(Deno.execPath(), {
       args: [
         "run",
         // To come from an address is a permission, too.
         `--allow-net=${["127.0.0.1", ...setup.sources ?? []]}`,
         "--no-prompt",
+        ...flags,
         new URL("load/generator.ts", import.meta.url).href,
       ],
       stdin: "piped",
