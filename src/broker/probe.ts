@@ -57,6 +57,8 @@ export class Probe {
   #reason: string | undefined;
   /** Whether this Redis counts its subscribers; undefined while that is not known. */
   counts: boolean | undefined;
+  /** Whether it did not because a subscription was at another server, which may be so for a moment only. */
+  #isCountDoubtful = false;
   #trials = 0;
   /** Where a new connection has led last that led astray, and how many trials have yet to pass since then. */
   #astray: string | undefined;
@@ -130,7 +132,7 @@ export class Probe {
     const reason = await this.#options.redis.tryScripts(channel);
     if (reason !== undefined) return reason;
     try {
-      if (this.counts === undefined) this.#options.onCounted(this.counts = await this.#counting(channel));
+      if (this.counts === undefined || this.#isCountDoubtful) await this.#findCounts(channel);
       await this.#once(channel).catch((error: unknown) => {
         // Somebody may just have ended that connection: once is no sign.
         if (![ENDED, UNHEARD].includes(messageOf(error))) throw error;
@@ -144,24 +146,29 @@ export class Probe {
     return undefined;
   }
 
-  /** Whether a publish counts two subscriptions as two, and after one has ended one. */
-  async #counting(channel: string): Promise<boolean> {
+  async #findCounts(channel: string): Promise<void> {
     const dials = [this.#dial(channel), this.#dial(channel)] as const;
     try {
       const [one, other] = await Promise.all(dials);
-      if (await this.#count(channel, "") !== 2) {
-        if (this.#isElsewhere(one) || this.#isElsewhere(other)) throw new BrokerUnavailableError(ELSEWHERE);
-        return false;
-      }
-      await one.closeWrite().catch(() => {});
-      const endMs = performance.now() + CLOSE_MS;
-      for (;;) {
-        if (await this.#count(channel, "") === 1) return true;
-        if (performance.now() > endMs) return false;
-      }
+      const counts = await this.#counting(channel, one);
+      const astray = counts ? undefined : [one, other].find((connection) => this.#isElsewhere(connection));
+      this.#isCountDoubtful = astray !== undefined;
+      if (counts !== this.counts) this.#options.onCounted(this.counts = counts);
+      if (astray) await this.#hear(astray, "");
     } finally {
       // Also the one whose twin was refused.
       for (const dial of dials) await dial.then((connection) => connection.close(), () => {});
+    }
+  }
+
+  /** Whether a publish counts two subscriptions as two, and after one of them has ended one. */
+  async #counting(channel: string, one: RedisConnection): Promise<boolean> {
+    if (await this.#count(channel, "") !== 2) return false;
+    await one.closeWrite().catch(() => {});
+    const endMs = performance.now() + CLOSE_MS;
+    for (;;) {
+      if (await this.#count(channel, "") === 1) return true;
+      if (performance.now() > endMs) return false;
     }
   }
 
@@ -184,13 +191,22 @@ export class Probe {
       if (await this.#count(channel, text) < 1 && this.counts) {
         throw new BrokerUnavailableError(this.#isElsewhere(connection) ? ELSEWHERE : UNHEARD);
       }
-      await this.#attempt((attempt) => attempt.step(arrival(connection, text)));
+      await this.#hear(connection, text);
     } finally {
       connection.close();
     }
   }
 
-  /** Whether it is known to be at another server than the commands. Some services lead a question to any of many. */
+  /** What was published arrives. There are services that lead each connection to any of many servers, and publish at all. */
+  async #hear(connection: RedisConnection, text: string): Promise<void> {
+    try {
+      await this.#attempt((attempt) => attempt.step(arrival(connection, text)));
+    } catch (error) {
+      throw this.#isElsewhere(connection) ? new BrokerUnavailableError(ELSEWHERE) : error;
+    }
+  }
+
+  /** Whether it is known to be at another server than the commands. */
   #isElsewhere({ life }: RedisConnection): boolean {
     const here = this.#options.redis.server?.life;
     return !!life && !!here && life !== here;

@@ -3,7 +3,8 @@
  * survive: only a master is served, commands and subscriptions never stay on different servers, and meanwhile nobody
  * is told a number that is not true.
  */
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { ConfigError } from "../../src/protocol/errors.ts";
 import { readInfo, unfitnessOf } from "../../src/redis/server_info.ts";
 import { until } from "../../testkit/deadline.ts";
 import { type Env, SHARED } from "../../testkit/nodes.ts";
@@ -194,8 +195,10 @@ for (const { name, env } of WAYS) {
     proxy.share(second.port);
     await isNotReady(before, /^New connections lead to another Redis/);
     await reaches(before, "alice", alice, "who was there is served");
-    await using after = await Service.start(settings);
-    await isNotReady(after, /^New connections lead to another Redis/);
+    if (env.USERWIRE_SUBSCRIPTIONS === "shared") {
+      await using after = await Service.start(settings);
+      await isNotReady(after, /^New connections lead to another Redis/);
+    } else await assertRejects(() => Service.start(settings), ConfigError, "does not count its subscribers");
   });
 }
 
