@@ -8,7 +8,7 @@ import type { ClusterMaster } from "../redis/commands.ts";
 /** What a timeline has to know of the part of a cluster that it is of. */
 export type Part = Pick<
   ClusterMaster,
-  "tag" | "node" | "ids" | "slots" | "keeps" | "isOthers" | "hasHandedOver"
+  "tag" | "node" | "ids" | "slots" | "keeps" | "isOthers" | "handover"
 >;
 
 export class Lineage {

@@ -43,6 +43,7 @@ import {
   type Ask,
   common,
   formatRanges,
+  type Handover,
   historyKey,
   isElsewhere,
   isIn,
@@ -75,6 +76,8 @@ const MEMORY_MS = 23 * 3_600_000;
 const PATIENCE_MS = 1_200;
 /** How long a process without memory waits for one that has it, and waits itself. */
 const LONG_PATIENCE_MS = 2_500;
+/** A former master that lives needs a second try at times to follow the new one, which Redis begins each second. */
+const HANDOVER_MS = 4_000;
 const UNKNOWN_YET = "Redis was restarted or replaced, and it is not known yet whether it kept its data";
 /** Characters of a run id that name the first timeline; what was stored before there were timelines names its run. */
 const SEED_LENGTH = 12;
@@ -96,6 +99,8 @@ export class Timeline implements Watch {
   /** What stood in the braces of the keys that were looked at last. */
   #tag = "";
   #handedOverTo = "";
+  /** What was found of it at this look; undefined where nobody was asked. */
+  #handover: Handover | undefined;
   /** Whether this process has looked before: then it knows what has to be there. */
   #hasMemory = false;
   #own: Known | undefined;
@@ -186,8 +191,16 @@ export class Timeline implements Watch {
 
   /** Finds out whether the node that was looked at before has handed over to this one. */
   async #askFormer(server: ServerInfo): Promise<void> {
+    this.#handover = undefined;
     if (!this.#isFailover(server) || this.#handedOverTo === server.life) return;
-    if (await this.#part!.hasHandedOver(this.#node, server)) this.#handedOverTo = server.life;
+    this.#handover = await this.#part!.handover(this.#node, server);
+    if (this.#handover === "done") this.#handedOverTo = server.life;
+  }
+
+  /** For how many of the times to wait it has waited, of those for others and for a former master that follows just now. */
+  #patience(waitedMs: number): number {
+    if (this.#handover === "underway" && waitedMs < HANDOVER_MS) return 0;
+    return [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
   }
 
   #isFailover(server: ServerInfo): boolean {
@@ -210,7 +223,7 @@ export class Timeline implements Watch {
       .filter(({ atMs, channel }) => nowMs - atMs < MEMORY_MS && this.#part?.keeps(channel) !== false);
     if (this.#waits?.life !== server.life) this.#waits = undefined;
     const waitedMs = this.#waits ? nowMs - this.#waits.sinceMs : 0;
-    const patience = [PATIENCE_MS, LONG_PATIENCE_MS].filter((ms) => waitedMs >= ms).length;
+    const patience = this.#patience(waitedMs);
     const keys = known.map(({ channel }) => [positionKey(channel), historyKey(channel)]);
     const part = this.#part;
     const [name, isWhole, told, mark, slots, ended, ...records] = await ask(

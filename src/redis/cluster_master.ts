@@ -31,6 +31,12 @@ export interface MastersCluster {
   reload(): void;
 }
 
+/**
+ * What is known of a former master: it gave all to the new one; it lives, and has not heard of that or begins to follow it; or
+ * neither, as it does not answer, or had to copy all anew.
+ */
+export type Handover = "done" | "underway" | "unproven";
+
 export class ClusterMaster implements Topology {
   readonly words = SHARDED;
   readonly #keeper: Keeper;
@@ -62,20 +68,24 @@ export class ClusterMaster implements Topology {
   /**
    * Whether a former master has handed everything over to the one that is here now, and took nothing after that. One that
    * hung did not: when it wakes up it takes what lies in its sockets, as if it still were the master. A former master that
-   * follows the new one without a whole new copy had nothing that the new one has not.
+   * follows the new one without a whole new copy had nothing that the new one has not; while it has not come to that, it can't
+   * be said yet.
    * @param former Id of its node.
    * @param server The new one.
    */
-  async hasHandedOver(former: string, server: ServerInfo): Promise<boolean> {
+  async handover(former: string, server: ServerInfo): Promise<Handover> {
     const place = this.#cluster.placeOf(former);
-    if (place === undefined || server.promotion === "") return false;
+    if (place === undefined || server.promotion === "") return "unproven";
     const link = new Link(this.#cluster.addressOf(place));
     let info: ServerInfo | undefined;
     const asking = link.ask<[string]>(["INFO", "replication"])
       .then(([text]) => info = readInfo(text), () => {});
     await sleep(ANSWER_MS, asking, this.#cluster.closing);
     link.close();
-    return info?.role === "slave" && info.promotion === server.promotion;
+    if (info === undefined) return "unproven";
+    if (info.role !== "slave") return "underway";
+    if (info.promotion === server.promotion) return "done";
+    return info.field("master_link_status") === "down" ? "underway" : "unproven";
   }
 
   /** The slots it keeps now, as `formatRanges` writes them. */

@@ -27,7 +27,7 @@ export { groupsKey, historyKey, idempotencyKey, membersKey, metaKey, positionKey
 export { PLAIN, type PubSubWords, SHARDED } from "./pubsub_words.ts";
 export { Script } from "./script.ts";
 export type { Examination } from "./examination.ts";
-export type { ClusterMaster } from "./cluster_master.ts";
+export type { ClusterMaster, Handover } from "./cluster_master.ts";
 export { common, formatRanges, isIn, parseRanges, slotOf, type SlotRange } from "./slots.ts";
 export { OTHER_DATA, type ServerInfo } from "./server_info.ts";
 export type { Ask, Send, Watch } from "./greeting.ts";

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert"
 import { Lineage, type Part } from "../../src/history/lineage.ts";
 import { RedisStreamsHistory } from "../../src/history/redis_streams.ts";
 import { Timeline } from "../../src/history/timeline.ts";
-import { type Ask, Redis, slotOf } from "../../src/redis/commands.ts";
+import { type Ask, type Handover, Redis, slotOf } from "../../src/redis/commands.ts";
 import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { readInfo } from "../../src/redis/server_info.ts";
 import { outgoing, placeOf } from "../contracts/history.ts";
@@ -11,6 +11,7 @@ import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { RedisCommands } from "../../testkit/redis_commands.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
 
 /** What stands in the braces of the part's keys. */
 const TAG = "userwire:timeline:42";
@@ -26,8 +27,8 @@ class StubPart implements Part {
   /** Ids of nodes of other parts. */
   readonly others = new Set<string>();
   readonly gone = new Set<string>();
-  /** Whether a former master says that it has handed everything over, and who was asked. */
-  isHandedOver = false;
+  /** What a former master says, and who was asked. */
+  said: Handover = "unproven";
   readonly asked: string[] = [];
 
   constructor(...ids: [string, ...string[]]) {
@@ -43,9 +44,9 @@ class StubPart implements Part {
     return this.others.has(id);
   }
 
-  hasHandedOver(former: string): Promise<boolean> {
+  handover(former: string): Promise<Handover> {
     this.asked.push(former);
-    return Promise.resolve(this.isHandedOver);
+    return Promise.resolve(this.said);
   }
 }
 
@@ -257,7 +258,7 @@ for (const isHandedOver of [true, false]) {
     await t.append(one, "alice", 1);
     await t.look(one);
     part.node = "ar";
-    part.isHandedOver = isHandedOver;
+    part.said = isHandedOver ? "done" : "unproven";
     assert(await t.look(one, "second") !== undefined, "It does not wait for others");
     await t.looked(one, "second");
     assertEquals([one.name === "1.first", new Set(part.asked)], [isHandedOver, new Set(["a"])]);
@@ -265,6 +266,25 @@ for (const isHandedOver of [true, false]) {
     if (isHandedOver) assertEquals(part.asked, ["a"]);
     const asked = part.asked.length;
     assertEquals([await t.look(one, "second"), part.asked.length], [undefined, asked]);
+  });
+}
+
+for (const comes of [true, false]) {
+  test(`waits for a former master that begins to follow, ${comes ? "until it does" : "but not for ever"}`, async (t) => {
+    using clock = new StandingClock();
+    const part = new StubPart("a", "ar");
+    const one = new Timeline(part);
+    await t.append(one, "alice", 1);
+    await t.look(one);
+    part.node = "ar";
+    part.said = "underway";
+    for (const _ of [1, 2]) {
+      assert(await t.look(one, "second") !== undefined, "It does not wait");
+      clock.pass(2_000);
+    }
+    if (comes) part.said = "done";
+    else clock.pass(2_000);
+    assertEquals([await t.look(one, "second"), one.name === "1.first"], [undefined, comes]);
   });
 }
 
