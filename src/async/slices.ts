@@ -191,6 +191,7 @@ export class Rounds<T extends Linked<T>> implements Iterable<T> {
     clearInterval(this.#timer);
     this.#timer = undefined;
     this.#running?.abort();
+    this.#isVisiting = false;
     this.#due = [];
   }
 
@@ -211,20 +212,24 @@ export class Rounds<T extends Linked<T>> implements Iterable<T> {
       // A process that needs more than a period for a round does not fall behind further and further.
       if (part.size > 0 && this.#due.length < parts) this.#due.push({ part, isLate });
     } while (this.#dueMs <= nowMs);
-    if (this.#isVisiting || this.#due.length === 0) return;
+    if (!this.#isVisiting && this.#due.length > 0) void this.#visitDue(this.#running!.signal);
+  }
+
+  async #visitDue(signal: AbortSignal): Promise<void> {
     const visit = this.#visit;
-    void inSlices(this.#visits(), ({ item, isLate }) => visit(item, isLate), this.#running!.signal);
+    this.#isVisiting = true;
+    while (this.#due.length > 0 && !signal.aborted) {
+      await inSlices(this.#visits(), ({ item, isLate }) => visit(item, isLate), signal);
+      // What came due meanwhile would be one turn together with the last slice.
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    if (!signal.aborted) this.#isVisiting = false;
   }
 
   *#visits(): Generator<{ item: T; isLate: boolean }> {
-    this.#isVisiting = true;
-    try {
-      for (let due; (due = this.#due.shift()) !== undefined;) {
-        const { part, isLate } = due;
-        for (const item of part) yield { item, isLate };
-      }
-    } finally {
-      this.#isVisiting = false;
+    for (let due; (due = this.#due.shift()) !== undefined;) {
+      const { part, isLate } = due;
+      for (const item of part) yield { item, isLate };
     }
   }
 }

@@ -282,3 +282,25 @@ Deno.test("A part that takes longer than its time keeps others waiting, and none
   assertEquals([first, world.visits.length], [32, 11_000], "the part under way, and each once");
   assert(new Set(world.visits.map(([item]) => item)).size === 10_000);
 });
+
+Deno.test("A part that comes due when another has just been visited waits for the next turn", async () => {
+  using world = new World();
+  using turns = new TurnCounter();
+  // Slices of 32, 64, 128 and 219: with the first of the next part the last one would be too large.
+  const size = 443;
+  world.add(...numbers(size * OPTIONS.parts));
+  let visited = 0;
+  const comeDue = async () => {
+    for (let i = 0; i < 20; i++) await undefined; // until the visit is over, in this very turn
+    world.clock.pass(100);
+    world.ticks.run();
+  };
+  world.rounds.start(() => {
+    turns.count();
+    if (++visited === size) void comeDue();
+  });
+  world.clock.pass(100);
+  world.ticks.run();
+  for (let i = 0; i < 1_000 && visited < 2 * size; i++) await new Promise((resolve) => setImmediate(resolve));
+  assertEquals([visited, turns.most], [2 * size, 219]);
+});
