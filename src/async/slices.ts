@@ -212,24 +212,34 @@ export class Rounds<T extends Linked<T>> implements Iterable<T> {
       // A process that needs more than a period for a round does not fall behind further and further.
       if (part.size > 0 && this.#due.length < parts) this.#due.push({ part, isLate });
     } while (this.#dueMs <= nowMs);
-    if (!this.#isVisiting && this.#due.length > 0) void this.#visitDue(this.#running!.signal);
+    if (!this.#isVisiting && this.#due.length > 0) this.#visitDue(this.#running!.signal);
   }
 
-  async #visitDue(signal: AbortSignal): Promise<void> {
+  #visitDue(signal: AbortSignal): void {
     const visit = this.#visit;
+    let isFirstSlice = true;
+    const ended = () => {
+      if (isFirstSlice) return void (this.#isVisiting = false);
+      // What comes due in the turn of the last slice would make that too large.
+      setImmediate(() => {
+        if (signal.aborted) return;
+        this.#isVisiting = false;
+        if (this.#due.length > 0) this.#visitDue(signal);
+      });
+    };
     this.#isVisiting = true;
-    while (this.#due.length > 0 && !signal.aborted) {
-      await inSlices(this.#visits(), ({ item, isLate }) => visit(item, isLate), signal);
-      // What came due meanwhile would be one turn together with the last slice.
-      await new Promise<void>((resolve) => setImmediate(resolve));
-    }
-    if (!signal.aborted) this.#isVisiting = false;
+    void inSlices(this.#visits(ended), ({ item, isLate }) => visit(item, isLate), signal);
+    isFirstSlice = false;
   }
 
-  *#visits(): Generator<{ item: T; isLate: boolean }> {
-    for (let due; (due = this.#due.shift()) !== undefined;) {
-      const { part, isLate } = due;
-      for (const item of part) yield { item, isLate };
+  *#visits(ended: () => void): Generator<{ item: T; isLate: boolean }> {
+    try {
+      for (let due; (due = this.#due.shift()) !== undefined;) {
+        const { part, isLate } = due;
+        for (const item of part) yield { item, isLate };
+      }
+    } finally {
+      ended();
     }
   }
 }
