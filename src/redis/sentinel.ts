@@ -159,7 +159,8 @@ export class Sentinel implements Topology {
     this.#differSinceMs ??= performance.now();
     if (!this.#isSplit) return;
     const each = heard.map(({ by, master, epoch }) => `${by} says ${formatPlace(master)} (epoch ${epoch})`);
-    this.#warnings.warn("sentinels differ", DIFFER, each.join(", "));
+    // In one order, whatever the URL's: so all nodes say the same of the same.
+    this.#warnings.warn("sentinels differ", DIFFER, each.sort().join(", "));
   }
 
   /** The file with the URL holds another one. */
