@@ -76,10 +76,24 @@ const COUNT = new Script(({ numsub }) => `return redis.call('PUBSUB', '${numsub}
 /** What is on its way to another node of the cluster is asked for again after so long. */
 const AGAIN_MS = { base: 20, jitter: 30 };
 
+/** A script, and what it is tried with. */
+interface Trial {
+  readonly form: ScriptForm;
+  readonly keys: readonly string[];
+  readonly args: readonly string[];
+}
+
+interface Trials {
+  readonly tag: string;
+  readonly scripts: readonly Trial[];
+  /** Of the commands of all scripts those that no trial comes to. */
+  readonly seldom: readonly string[];
+}
+
 export class Redis extends CommandConnection implements Scripts {
   readonly #scripts: Script[] = [];
-  /** Of their commands those that no trial of a script comes to. */
-  #seldom: string[] | undefined;
+  /** What `tryScripts` tried last: it is the same, time after time. */
+  #trials: Trials | undefined;
   readonly #timeoutMs: number;
   readonly #onScriptError = (script: ScriptForm, error: unknown) => {
     if (isForbiddenWithin(error)) this.#forbidden(script).catch(() => {});
@@ -177,7 +191,7 @@ export class Redis extends CommandConnection implements Scripts {
    */
   prepare(...scripts: Script[]): void {
     this.#scripts.push(...scripts);
-    this.#seldom = undefined;
+    this.#trials = undefined;
     // Not SCRIPT LOAD, which is a right of its own.
     for (const script of scripts) {
       this.greeting.commands.push(["EVAL", script.in(this.topology.words).source, "0"]);
@@ -217,16 +231,15 @@ export class Redis extends CommandConnection implements Scripts {
    */
   async tryScripts(tag: string): Promise<string | undefined> {
     const { words } = this.topology;
-    const scripts = this.#trials;
+    const { scripts, seldom } = this.#trials?.tag === tag ? this.#trials : this.#trials = this.#trialsOf(tag);
     // All in one go: a turn of the event loop for each is what they would cost most.
-    const trials = await Promise.allSettled(scripts.map((script) => this.#try(script, tag)));
-    for (const [i, trial] of trials.entries()) {
+    const tried = await Promise.allSettled(scripts.map((trial) => this.#try(trial)));
+    for (const [i, trial] of tried.entries()) {
       if (trial.status === "fulfilled") continue;
       const { cause, message } = trial.reason as BrokerUnavailableError;
       if (!isForbiddenWithin(cause)) return message;
-      return await this.#forbidden(scripts[i]!.in(words), tag).catch(() => message);
+      return await this.#forbidden(scripts[i]!.form, tag).catch(() => message);
     }
-    const seldom = this.#seldom ??= seldomOf(this.#scripts.map((script) => script.in(words)));
     try {
       const missing = await this.command((client) => ungrantedSeldom(client, seldom, words, tag));
       return missing && this.#ungranted(missing);
@@ -235,16 +248,24 @@ export class Redis extends CommandConnection implements Scripts {
     }
   }
 
-  /** Those that say how; one of the others, since without keys it is only seen whether scripts may be called at all. */
-  get #trials(): Script[] {
+  #trialsOf(tag: string): Trials {
+    const { words } = this.topology;
+    // Of those that do not say how, one: without keys it is only seen whether scripts may be called at all.
     const silent = this.#scripts.find(({ probe }) => probe === undefined);
-    return this.#scripts.filter((script) => script.probe !== undefined || script === silent);
+    const tried = this.#scripts.filter((script) => script.probe !== undefined || script === silent);
+    return {
+      tag,
+      scripts: tried.map((script) => {
+        const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
+        return { form: script.in(words), keys, args };
+      }),
+      seldom: seldomOf(this.#scripts.map((script) => script.in(words))),
+    };
   }
 
-  #try(script: Script, tag: string): Promise<unknown> {
-    const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
+  #try({ form, keys, args }: Trial): Promise<unknown> {
     return this.command((client) => {
-      const trial = evaluateOn(client, script.in(this.topology.words), keys, args);
+      const trial = evaluateOn(client, form, keys, args);
       // Right behind it: nobody else should find what was only tried.
       if (keys.length > 0) client.sendCommand(["DEL", ...keys]).catch(() => {});
       return trial;
