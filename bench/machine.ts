@@ -19,6 +19,14 @@ export function cpuTimes(pid: number): { userS: number; systemS: number } {
   return { userS: Number(fields[11]) / TICKS_PER_S, systemS: Number(fields[12]) / TICKS_PER_S };
 }
 
+/** How often the main threads of processes have gone to sleep until now, and so have woken. */
+export function wakes(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return sum + Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)![1]);
+  }, 0);
+}
+
 /** Memory that processes hold, in KiB, what they share with others counted in part (PSS). */
 export function memoryKib(pids: readonly number[]): number {
   return pids.reduce((sum, pid) => {

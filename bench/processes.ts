@@ -1,20 +1,23 @@
 /**
- * `deno task processes`: one process beside several on one port, on this machine, in turns: one, several, several, one, …
- * Each has the Redis that they share to itself in its turn, while the other is idle. Shown are CPU per send, of the
- * processes and of Redis, and sends a second as fast as they go, as ratios, medians of pairs; and how evenly connections
- * are spread.
+ * `deno task processes`: one process beside several on one port, on this machine. Each way of serving has a Redis of its own.
  *
- * CPU is measured at a fixed rate, twice for several processes: with the same rate in all, and with the same rate for each.
- * A process that has less to do spends more on each send, since fewer share a turn of its event loop; so the second is what
- * another process costs. On few cores, which Redis and the load generator share, the sends a second say what the machine
- * could take, not what the processes could.
+ * CPU is measured at a fixed rate, of both at one time, so that what else the machine does falls on both; and twice: with
+ * the same rate for all, and with the same rate for each process. The second is what another process costs. With the same
+ * rate for all a process has less to do, and wakes more often for it: the answer to a send and its message, which one
+ * process often finds at one time, come to two when the user is connected to another process than the one that was asked.
+ * So wakes per send are shown, too.
+ *
+ * As fast as they go they are measured in turns: one, several, several, one, … On few cores, which Redis and the load
+ * generator share, that says what the machine could take, and not what the processes could. With `--cpu` it is the other
+ * way round: each process has so much of a CPU and no more.
  */
 import { parseArgs } from "node:util";
 import { RedisServer } from "../testkit/redis_server.ts";
+import { ControlGroup } from "./control_group.ts";
 import { runBenchmark, scratchFolder } from "./ending.ts";
 import type { Delivered } from "./load/scenarios.ts";
 import { LoadProcess } from "./load_process.ts";
-import { assertLinux, cpuSeconds, warnWhenBusy } from "./machine.ts";
+import { assertLinux, cpuSeconds, wakes, warnWhenBusy } from "./machine.ts";
 import { wholeNumber } from "./options.ts";
 import type { Program } from "./program.ts";
 import { portOf, startUserwire } from "./systems.ts";
@@ -26,35 +29,38 @@ const HELP = `deno task processes [options]
   --pairs N        how often both are measured (4)
   --sockets N      sockets and users (600)
   --rate N         sends a second, of one process, while CPU is measured (500)
-  --seconds N      how long CPU is measured (4)
+  --seconds N      how long CPU is measured (8)
+  --cpu N          hundredths of a CPU that each process may take while they go as fast as they can, by a control
+                   group, as root (as much as there is)
 `;
 
-const FLOOD_S = 2;
-const WARM_UP_S = 6;
+const FLOOD_S = 3;
+/** Until all is compiled that runs often, and what has become old meanwhile is collected. */
+const WARM_UP_S = { flood: 6, steady: 30 };
 const AT_ONCE = 50;
 const START_MS = 30_000;
 
 /** One service: one process, or several with a supervisor. */
 interface Contender {
   readonly name: string;
+  readonly redis: RedisServer;
   readonly load: LoadProcess;
   /** The processes that serve. */
   readonly pids: readonly number[];
   readonly supervisor: number | undefined;
   readonly opsUrl: string | undefined;
-  readonly turns: Turn[];
 }
 
-interface Turn {
-  /** With the same rate as one process, in microseconds. */
+/** What a send took, and how many there were. */
+interface Cost {
   readonly cpuUs: number;
   readonly redisUs: number;
-  /** With the same rate for each process. */
-  readonly cpuUsEach: number;
-  /** As fast as they go. */
-  readonly cpuUsFlood: number;
+  readonly wakes: number;
   readonly sendsPerS: number;
 }
+
+/** Of one and of several. */
+type Pair = readonly [Cost, Cost];
 
 async function compare(own: (started: AsyncDisposable) => void): Promise<boolean> {
   const { values } = parseArgs({
@@ -65,7 +71,8 @@ async function compare(own: (started: AsyncDisposable) => void): Promise<boolean
       pairs: { type: "string", default: "4" },
       sockets: { type: "string", default: "600" },
       rate: { type: "string", default: "500" },
-      seconds: { type: "string", default: "4" },
+      seconds: { type: "string", default: "8" },
+      cpu: { type: "string" },
     },
   });
   if (values.help) {
@@ -78,17 +85,17 @@ async function compare(own: (started: AsyncDisposable) => void): Promise<boolean
     wholeNumber(`--${name}`, values[name], [1, most]);
   const count = number("processes", 64), sockets = number("sockets", 20_000);
   const plan = { perSecond: number("rate", 100_000), seconds: number("seconds", 60) };
+  const share = values.cpu === undefined ? undefined : wholeNumber("--cpu", values.cpu, [1, 100]) / 100;
   const dir = await scratchFolder(own);
-  const redis = await RedisServer.start({ args: ["--maxclients", `${2 * sockets + 500}`] });
-  own(redis);
 
   const start = async (name: string, processes: number): Promise<Contender> => {
+    const redis = await RedisServer.start({ args: ["--maxclients", `${2 * sockets + 500}`] });
+    own(redis);
     const program = startUserwire({
       dir,
       env: {
         PORT: "0",
         REDIS_URL: redis.url,
-        USERWIRE_CHANNEL_PREFIX: `${name.replace(" ", "")}:`,
         ...(processes > 1 && { USERWIRE_PROCESSES: `${processes}` }),
       },
       flags: [`--allow-run=${Deno.execPath()}`],
@@ -107,59 +114,79 @@ async function compare(own: (started: AsyncDisposable) => void): Promise<boolean
     });
     own(load);
     const supervisor = processes > 1 ? program.pid : undefined;
-    return { name, load, pids, supervisor, opsUrl, turns: [] };
+    return { name, redis, load, pids, supervisor, opsUrl };
   };
   const one = await start("one process", 1);
   const several = await start(`${count} processes`, count);
-  for (const { name, load } of [one, several]) {
-    const { opened } = await load.run("openUsers", { users: sockets, atOnce: AT_ONCE });
-    if (opened !== sockets) throw new Error(`${name}: only ${opened} of ${sockets} sockets opened`);
-    // Until every process has compiled what it runs.
-    await load.run("flood", { seconds: WARM_UP_S });
-    await load.run("steady", { ...plan, seconds: 2, isTimed: false });
+  const both = [one, several] as const;
+
+  let wrong = 0;
+  /** Runs a scenario; what a send of it took. */
+  const costOf = async (
+    { pids, redis }: Contender,
+    run: () => Promise<Delivered & { perSecond?: number }>,
+  ) => {
+    const state = () => [cpuSeconds(pids), cpuSeconds([redis.pid]), wakes(pids)] as const;
+    const before = state();
+    const ran = await run();
+    wrong += faultsIn(ran);
+    const [cpuS, redisS, woken] = state().map((now, i) => (now - before[i]!) / ran.answered);
+    return { cpuUs: cpuS! * 1e6, redisUs: redisS! * 1e6, wakes: woken!, sendsPerS: ran.perSecond ?? 0 };
+  };
+  const steady = (perSecond: readonly [number, number], seconds = plan.seconds): Promise<Pair> =>
+    Promise.all([
+      costOf(one, () => one.load.run("steady", { seconds, perSecond: perSecond[0], isTimed: false })),
+      costOf(several, () => several.load.run("steady", { seconds, perSecond: perSecond[1], isTimed: false })),
+    ]);
+  const flood = (contender: Contender, seconds: number) =>
+    costOf(contender, () => contender.load.run("flood", { seconds }));
+
+  for (const contender of both) {
+    const { opened } = await contender.load.run("openUsers", { users: sockets, atOnce: AT_ONCE });
+    if (opened !== sockets) throw new Error(`${contender.name}: only ${opened} of ${sockets} sockets opened`);
+    await flood(contender, WARM_UP_S.flood);
   }
+  const all = [plan.perSecond, plan.perSecond] as const;
+  const each = [plan.perSecond, plan.perSecond * count] as const;
+  await steady(each, WARM_UP_S.steady);
   const connections = await connectionsOf(several.opsUrl!);
   const supervisorBefore = cpuSeconds([several.supervisor!]);
 
-  let wrong = 0;
-  for (let pair = 0; pair < number("pairs", 99); pair++) {
-    for (const contender of pair % 2 === 0 ? [one, several] : [several, one]) {
-      const { load, pids, turns } = contender;
-      const cpuOf = async (perSecond: number) => {
-        const before = cpuSeconds(pids), redisBefore = cpuSeconds([redis.pid]);
-        const run = await load.run("steady", { ...plan, perSecond, isTimed: false });
-        wrong += faultsIn(run);
-        return {
-          cpuUs: (cpuSeconds(pids) - before) * 1e6 / run.answered,
-          redisUs: (cpuSeconds([redis.pid]) - redisBefore) * 1e6 / run.answered,
-        };
-      };
-      const same = await cpuOf(plan.perSecond);
-      const each = pids.length > 1 ? await cpuOf(plan.perSecond * pids.length) : same;
-      const floodBefore = cpuSeconds(pids);
-      const flood = await load.run("flood", { seconds: FLOOD_S });
-      const cpuUsFlood = (cpuSeconds(pids) - floodBefore) * 1e6 / flood.answered;
-      wrong += faultsIn(flood);
-      turns.push({ ...same, cpuUsEach: each.cpuUs, cpuUsFlood, sendsPerS: flood.perSecond });
-    }
+  const pairs = number("pairs", 99);
+  const sameForAll: Pair[] = [], sameForEach: Pair[] = [], floods: Pair[] = [];
+  for (let pair = 0; pair < pairs; pair++) {
+    sameForAll.push(await steady(all));
+    sameForEach.push(await steady(each));
   }
-  console.log(
-    "| | CPU µs per send | same rate each | as fast as they go | Redis µs per send | sends/s |\n|---|---|---|---|---|---|",
-  );
-  const figures = [
-    (turn: Turn) => turn.cpuUs,
-    (turn: Turn) => turn.cpuUsEach,
-    (turn: Turn) => turn.cpuUsFlood,
-    (turn: Turn) => turn.redisUs,
-    (turn: Turn) => turn.sendsPerS,
-  ];
-  for (const { name, turns } of [one, several]) {
-    console.log(`| ${name} | ${figures.map((of) => median(turns.map(of)).toFixed(0)).join(" | ")} |`);
+  using limits = new DisposableStack();
+  for (const pid of both.flatMap(({ pids }) => pids)) {
+    if (share !== undefined) limits.use(new ControlGroup(pid, share));
   }
-  const ratios = figures.map((of) => several.turns.map((turn, i) => of(turn) / of(one.turns[i]!)));
-  console.log(`| ratio | ${ratios.map((pairs) => median(pairs).toFixed(2)).join(" | ")} |`);
-  const spread = ratios.map((pairs) => `${Math.min(...pairs).toFixed(2)}–${Math.max(...pairs).toFixed(2)}`);
-  console.log(`| of pairs | ${spread.join(" | ")} |`);
+  for (let pair = 0; pair < pairs; pair++) {
+    const first = pair % 2;
+    const costs = [await flood(both[first]!, FLOOD_S), await flood(both[1 - first]!, FLOOD_S)];
+    floods.push([costs[first]!, costs[1 - first]!]);
+  }
+
+  console.log(`| | ${both.map(({ name }) => name).join(" | ")} | ratio | of pairs |\n|---|---|---|---|---|`);
+  const row = (what: string, pairs: readonly Pair[], of: (cost: Cost) => number, digits = 0) => {
+    const figures = [0, 1].map((i) => median(pairs.map((pair) => of(pair[i]!))).toFixed(digits));
+    const ratios = pairs.map(([a, b]) => of(b) / of(a));
+    const spread = `${Math.min(...ratios).toFixed(2)}–${Math.max(...ratios).toFixed(2)}`;
+    console.log(`| ${[what, ...figures, median(ratios).toFixed(2), spread].join(" | ")} |`);
+  };
+  for (
+    const [what, measured] of [
+      [`${plan.perSecond} sends/s in all`, sameForAll],
+      [`${plan.perSecond} sends/s for each process`, sameForEach],
+      [`as fast as they go${share === undefined ? "" : `, ${values.cpu} % of a CPU each`}`, floods],
+    ] as const
+  ) {
+    row(`${what}: CPU µs per send`, measured, ({ cpuUs }) => cpuUs);
+    row("wakes per send", measured, ({ wakes }) => wakes, 2);
+    row("Redis µs per send", measured, ({ redisUs }) => redisUs);
+  }
+  row("sends/s", floods, ({ sendsPerS }) => sendsPerS);
   const even = sockets / count;
   const off = Math.max(...connections.map((n) => Math.abs(n - even))) / even * 100;
   console.log(`connections: ${connections.join(" / ")}, at most ${off.toFixed(1)} % off an even share`);
