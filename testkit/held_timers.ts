@@ -1,3 +1,4 @@
+import { ticker } from "../src/async/ticker.ts";
 import { TICKS } from "../src/session/heartbeat.ts";
 
 /**
@@ -75,7 +76,8 @@ export class HeldTimeouts implements Disposable {
 }
 
 /**
- * Intervals of one length that run when the test says so, and not by themselves; or are only counted.
+ * What is done every so often, at its own intervals or by the ticker: it runs when the test says so, and not by itself;
+ * or is only counted.
  *
  *     using seconds = new HeldIntervals(1_000);
  *     seconds.run();
@@ -83,27 +85,42 @@ export class HeldTimeouts implements Disposable {
 export class HeldIntervals implements Disposable {
   /** How many were ever set. */
   made = 0;
-  readonly #set = new Map<ReturnType<typeof setInterval>, () => void>();
+  readonly #set = new Map<unknown, () => void>();
   readonly #setInterval = globalThis.setInterval;
   readonly #clearInterval = globalThis.clearInterval;
+  readonly #every = ticker.every;
 
   /**
-   * @param ms Those that are set from now on for this long are held, in milliseconds.
+   * @param ms What is begun from now on with this period is held, in milliseconds; there may be several.
    * @param options.runs Whether they run by themselves all the same. @default false
    */
-  constructor(ms: number, options: { runs?: boolean } = {}) {
-    const [setInterval, clearInterval] = [this.#setInterval, this.#clearInterval];
+  constructor(ms: number | readonly number[], options: { runs?: boolean } = {}) {
+    const [setInterval, clearInterval, every] = [this.#setInterval, this.#clearInterval, this.#every];
+    const isHeld = (periodMs: number) => [ms].flat().includes(periodMs);
     globalThis.setInterval = ((callback: () => void, delayMs = 0, ...args: []) => {
       const id = setInterval(callback, delayMs, ...args);
-      if (delayMs !== ms) return id;
+      if (!isHeld(delayMs)) return id;
       this.made++;
       this.#set.set(id, callback);
       if (!options.runs) clearInterval(id);
       return id;
     }) as typeof globalThis.setInterval;
     globalThis.clearInterval = (id) => {
-      this.#set.delete(id as ReturnType<typeof setInterval>);
+      this.#set.delete(id);
       clearInterval(id);
+    };
+    ticker.every = (periodMs, work, tickerOptions) => {
+      const stop = isHeld(periodMs) && !options.runs
+        ? () => {}
+        : every.call(ticker, periodMs, work, tickerOptions);
+      if (!isHeld(periodMs)) return stop;
+      this.made++;
+      const task = {};
+      this.#set.set(task, work);
+      return () => {
+        this.#set.delete(task);
+        stop();
+      };
     };
   }
 
@@ -120,6 +137,7 @@ export class HeldIntervals implements Disposable {
   [Symbol.dispose](): void {
     globalThis.setInterval = this.#setInterval;
     globalThis.clearInterval = this.#clearInterval;
+    ticker.every = this.#every;
   }
 }
 
@@ -129,7 +147,7 @@ export class HeldSeconds extends HeldIntervals {
   readonly #beforeMs = performance.now();
 
   constructor() {
-    super(1_000 / TICKS.parts);
+    super([1_000 / TICKS.parts, TICKS.calm.everyMs]);
   }
 
   override run(): void {

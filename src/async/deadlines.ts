@@ -3,6 +3,7 @@
 import { Chain, type Linked, UNLINKED } from "./chain.ts";
 import { inSlices } from "./slices.ts";
 import { TickTime } from "./tick_time.ts";
+import { ticker } from "./ticker.ts";
 
 /** A wait that has begun. */
 export interface Deadline extends Linked<Deadline> {
@@ -16,7 +17,7 @@ const TICK_MS = 500;
 export class Deadlines {
   /** In the order of their ends, since all have the same limit. */
   readonly #waits = new Chain<Deadline>();
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #stopTicking: (() => void) | undefined;
   #time = new TickTime(TICK_MS);
   #isClosed = false;
 
@@ -29,9 +30,9 @@ export class Deadlines {
   set(late: () => void): Deadline {
     const deadline: Deadline = { ...UNLINKED, dueMs: performance.now() + this.limitMs, late };
     this.#waits.add(deadline);
-    if (this.#timer === undefined) {
+    if (!this.#stopTicking) {
       this.#time = new TickTime(TICK_MS);
-      this.#timer = setInterval(() => this.#tick(), TICK_MS);
+      this.#stopTicking = ticker.every(TICK_MS, () => this.#tick());
     }
     return deadline;
   }
@@ -70,8 +71,8 @@ export class Deadlines {
 
   #rest(): void {
     if (this.#waits.size > 0) return;
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+    this.#stopTicking?.();
+    this.#stopTicking = undefined;
   }
 
   #tick(): void {

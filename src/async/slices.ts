@@ -6,6 +6,7 @@
  */
 import { clearImmediate, setImmediate } from "node:timers";
 import { Chain, type Linked } from "./chain.ts";
+import { ticker } from "./ticker.ts";
 
 /** So many are in the first slice; the next may have twice as many, when its turn was short, up to the most. */
 const FEWEST_ITEMS = 32;
@@ -109,8 +110,10 @@ export interface RoundsOptions {
   readonly periodMs: number;
   /** In how many parts a round is done: one part each `periodMs / parts`. */
   readonly parts: number;
-  /** A part that is due so long before its timer runs comes in a process that is short of time. */
+  /** A timer that runs so much later than it should runs in a process that is short of time. */
   readonly maxLateMs: number;
+  /** While there are no more items than that, the ticker visits several parts at a time, so many milliseconds apart. */
+  readonly calm?: { readonly items: number; readonly everyMs: number };
 }
 
 /** What is visited together. */
@@ -129,12 +132,14 @@ export class Rounds<T extends Linked<T>> implements Iterable<T> {
   readonly #parts: readonly Part<T>[];
   #size = 0;
   #visit: (item: T, isLate: boolean) => void = () => {};
-  #timer: ReturnType<typeof setInterval> | undefined;
   #running: AbortController | undefined;
+  /** Its timer: how far one turn of it is from the next, and what ends it. */
+  #everyMs = 0;
+  #stopTimer = () => {};
   /** Where the next item goes, and which part is visited next. */
   #joining = 0;
   #part = 0;
-  /** When that is due. */
+  /** When that part is due. */
   #dueMs = 0;
   /** So many of the next parts are late. */
   #lateParts = 0;
@@ -178,27 +183,46 @@ export class Rounds<T extends Linked<T>> implements Iterable<T> {
    *   what there was to hear.
    */
   start(visit: (item: T, isLate: boolean) => void): void {
-    if (this.#timer !== undefined) return;
+    if (this.#running) return;
     const { periodMs, parts } = this.#options;
     this.#visit = visit;
     this.#running = new AbortController();
     this.#dueMs = performance.now() + periodMs / parts;
     this.#lateParts = 0;
-    this.#timer = setInterval(() => this.#tick(), periodMs / parts);
+    this.#setTimer();
   }
 
   stop(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+    this.#stopTimer();
+    this.#everyMs = 0;
     this.#running?.abort();
+    this.#running = undefined;
     this.#isVisiting = false;
     this.#due = [];
+  }
+
+  /** Sees to it that it has the timer that it needs for as many items as there are now. */
+  #setTimer(): void {
+    const { periodMs, parts, calm } = this.#options;
+    const isCalm = calm !== undefined && this.#size <= calm.items;
+    const everyMs = isCalm ? calm.everyMs : periodMs / parts;
+    if (everyMs === this.#everyMs) return;
+    this.#stopTimer();
+    this.#everyMs = everyMs;
+    const tick = () => this.#tick();
+    if (isCalm) this.#stopTimer = ticker.every(everyMs, tick);
+    else {
+      const timer = setInterval(tick, everyMs);
+      this.#stopTimer = () => clearInterval(timer);
+    }
   }
 
   #tick(): void {
     const { periodMs, parts, maxLateMs } = this.#options;
     const nowMs = performance.now();
-    if (nowMs - this.#dueMs > maxLateMs) {
+    const lateMs = nowMs - this.#dueMs - (this.#everyMs - periodMs / parts);
+    this.#setTimer();
+    if (lateMs > maxLateMs) {
       // The rounds go on from here: what was missed is not made up for.
       this.#dueMs = nowMs;
       this.#lateParts = parts;

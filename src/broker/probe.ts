@@ -10,6 +10,7 @@
 import { Attempt } from "../async/attempt.ts";
 import { Deadlines } from "../async/deadlines.ts";
 import { sleep } from "../async/sleep.ts";
+import { ticker } from "../async/ticker.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { Redis } from "../redis/commands.ts";
@@ -111,7 +112,7 @@ export class Probe {
       // All of Redis is away: that is said already.
       if (redis.availability.reason === undefined) this.#found(reason);
       this.#first.resolve();
-      await sleep(PAUSE_MS, this.#stop.signal);
+      await ticker.pause(PAUSE_MS, this.#stop.signal);
     }
   }
 

@@ -8,6 +8,7 @@
  * is missing, it is the connection for commands that is at the wrong place.
  */
 import { inSlices } from "../async/slices.ts";
+import { ticker } from "../async/ticker.ts";
 import type { Held, Subscriptions } from "./subscriptions.ts";
 
 export interface SelfCheckOptions {
@@ -36,7 +37,7 @@ const IN_VAIN_MS = 30_000;
 
 export class SelfCheck {
   readonly #options: SelfCheckOptions;
-  readonly #sweepTimer: ReturnType<typeof setInterval>;
+  readonly #stopSweeping: () => void;
   #gatherTimer: ReturnType<typeof setTimeout> | undefined;
   readonly #againTimers = new Set<ReturnType<typeof setTimeout>>();
   #new = new Set<string>();
@@ -47,7 +48,7 @@ export class SelfCheck {
 
   constructor(options: SelfCheckOptions) {
     this.#options = options;
-    this.#sweepTimer = setInterval(() => this.#onSweepTick(), SWEEP_TICK_MS);
+    this.#stopSweeping = ticker.every(SWEEP_TICK_MS, () => this.#onSweepTick());
   }
 
   /** A subscription of this channel was confirmed. */
@@ -66,7 +67,7 @@ export class SelfCheck {
 
   close(): void {
     this.#isClosed = true;
-    clearInterval(this.#sweepTimer);
+    this.#stopSweeping();
     clearTimeout(this.#gatherTimer);
     for (const timer of this.#againTimers) clearTimeout(timer);
   }

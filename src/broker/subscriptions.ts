@@ -41,5 +41,5 @@ export interface Subscriptions {
 
 /** An empty collection of connections, for a health check of each every five seconds, not of all at one time. */
 export function healthRounds(): Rounds<PubSubConnection> {
-  return new Rounds({ periodMs: 5_000, parts: 50, maxLateMs: 500 });
+  return new Rounds({ periodMs: 5_000, parts: 50, maxLateMs: 500, calm: { items: 250, everyMs: 1_000 } });
 }

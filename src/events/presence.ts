@@ -2,6 +2,7 @@
  * Notes which users have come to this node and which have left it, many at a time and in order, and drives what is done
  * with it. A user that opens and leaves again and again costs no more than one that does so once in a while.
  */
+import { ticker } from "../async/ticker.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { EventStore } from "./events.ts";
@@ -37,7 +38,7 @@ export class Presence {
   #noting: Promise<void> | undefined;
   #startedMs = -Infinity;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  readonly #ticker: ReturnType<typeof setInterval>;
+  readonly #stopTicking: () => void;
   #ticking: Promise<void> | undefined;
   #life = "";
   #isClosed = false;
@@ -45,7 +46,7 @@ export class Presence {
 
   constructor(options: PresenceOptions) {
     this.#options = options;
-    this.#ticker = setInterval(() => void this.#tick(), TICK_MS);
+    this.#stopTicking = ticker.every(TICK_MS, () => void this.#tick());
   }
 
   /** A session of the user is live. */
@@ -68,7 +69,7 @@ export class Presence {
   async close(): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#timer);
-    clearInterval(this.#ticker);
+    this.#stopTicking();
     await this.#noting;
     await this.#ticking;
     const endMs = performance.now() + LAST_MS;

@@ -1,4 +1,5 @@
 /** Looks for messages that were not confirmed in time, once a second, and when one may be due now. */
+import { ticker } from "../async/ticker.ts";
 import { messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import type { UnackedStore, WatchedMessage } from "./unacked.ts";
@@ -14,7 +15,7 @@ export interface UnackedOptions {
 
 export class Unacked {
   readonly #options: UnackedOptions;
-  readonly #ticker: ReturnType<typeof setInterval>;
+  readonly #stopTicking: () => void;
   #telling: Promise<void> | undefined;
   #isWoken = false;
   #isClosed = false;
@@ -22,7 +23,7 @@ export class Unacked {
 
   constructor(options: UnackedOptions) {
     this.#options = options;
-    this.#ticker = setInterval(() => this.#wake(), TICK_MS);
+    this.#stopTicking = ticker.every(TICK_MS, () => this.#wake());
   }
 
   /** As `UnackedStore`. */
@@ -45,7 +46,7 @@ export class Unacked {
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    clearInterval(this.#ticker);
+    this.#stopTicking();
     await this.#telling;
   }
 

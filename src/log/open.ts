@@ -7,6 +7,7 @@
  */
 import { resolve } from "node:path";
 import { BaseHandler, Logger, type LogRecord } from "@std/log";
+import { ticker } from "../async/ticker.ts";
 import { ConfigError, messageOf } from "../protocol/errors.ts";
 import { Terminal } from "./console.ts";
 import { LogFile } from "./file.ts";
@@ -69,9 +70,8 @@ export function openLog(options: LogOptions): Log {
   }
   const outlets = new Outlets(options.console ?? true ? [terminal, file] : [file], options.process);
   const logger = new Logger(name, LEVEL_NAMES[level], { handlers: [outlets] });
-  const timer = setInterval(() => file.tick(), flushMs);
   // A log must not keep a process alive that has nothing else to do.
-  Deno.unrefTimer(timer);
+  const stopFlushing = ticker.every(flushMs, () => file.tick(), { holds: false });
   return {
     level,
     get lost() {
@@ -86,7 +86,7 @@ export function openLog(options: LogOptions): Log {
       file.flush();
     },
     close() {
-      clearInterval(timer);
+      stopFlushing();
       // First: its own trouble goes to the file.
       terminal.flush();
       file.destroy();

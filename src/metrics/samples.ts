@@ -2,6 +2,7 @@
  * The last 15 minutes of this node: its counters and gauges as they were every five seconds, for the console. They are read
  * from where `/metrics` reads them, so nothing is counted twice, and no message costs anything.
  */
+import { ticker } from "../async/ticker.ts";
 import type { Metrics, Reading } from "./metrics.ts";
 
 /** How far one sample is from the next, in milliseconds. */
@@ -21,15 +22,14 @@ export class Samples {
   readonly #metrics: Metrics;
   readonly #samples: Sample[] = [];
   readonly #listeners = new Set<(sample: Sample) => void>();
-  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #stopTaking: () => void;
   #durations: readonly number[];
 
   constructor(metrics: Metrics) {
     this.#metrics = metrics;
     this.#durations = metrics.sendDurations.look();
-    this.#timer = setInterval(() => this.take(), EVERY_MS);
     // A program that holds a service ends when all else has.
-    Deno.unrefTimer(this.#timer);
+    this.#stopTaking = ticker.every(EVERY_MS, () => this.take(), { holds: false });
   }
 
   /** All that are kept, oldest first, and last the node as it is at this moment, which is not kept. */
@@ -52,7 +52,7 @@ export class Samples {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#stopTaking();
     this.#listeners.clear();
   }
 

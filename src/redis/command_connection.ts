@@ -6,6 +6,7 @@
  * out when Redis has stopped answering.
  */
 import { TickTime } from "../async/tick_time.ts";
+import { TICK_MS, ticker } from "../async/ticker.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
 import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
@@ -16,7 +17,7 @@ import { GreetedServer } from "./greeted_server.ts";
 import { Greeting, type Watch } from "./greeting.ts";
 import { Outbox } from "./outbox.ts";
 import { Redial } from "./redial.ts";
-import { ServerHeartbeat } from "./server_heartbeat.ts";
+import { BEAT_MS, ServerHeartbeat } from "./server_heartbeat.ts";
 import type { ServerInfo } from "./server_info.ts";
 import type { Topology } from "./topology.ts";
 import {
@@ -38,15 +39,16 @@ export interface RedisOptions {
 }
 
 export const DEFAULT_TIMEOUT_MS = 3_000;
-const TICK_MS = 250;
 const NO_ANSWER = "Redis does not answer";
 
 export abstract class CommandConnection {
   protected readonly topology: Topology;
   readonly availability: Availability;
   readonly #outbox: Outbox;
-  readonly #timer: ReturnType<typeof setInterval>;
-  readonly #time = new TickTime(TICK_MS);
+  readonly #stopBeating: () => void;
+  /** Runs while there is something to wait for. */
+  #stopChecking: (() => void) | undefined;
+  #time = new TickTime(TICK_MS);
   protected readonly greeting: Greeting;
   #onCluster: (() => void) | undefined;
   /** None before the first dial. */
@@ -77,9 +79,12 @@ export abstract class CommandConnection {
         if (this.availability.reason !== undefined) this.#onAnswer();
       },
       failure: (error) => this.failure(error),
+      onWritten: () => {
+        if (!this.#stopChecking) this.#startChecking();
+      },
     });
     this.#dial();
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#stopBeating = ticker.every(BEAT_MS, () => this.#beatIfReady());
   }
 
   /**
@@ -128,7 +133,8 @@ export abstract class CommandConnection {
     if (this.#closed) return;
     this.#closed = true;
     this.#closing.abort();
-    clearInterval(this.#timer);
+    this.#stopBeating();
+    this.#stopChecking?.();
     this.#redial.stop();
     const reason = "The connection to Redis is closed";
     this.#outbox.fail(reason);
@@ -232,13 +238,25 @@ export abstract class CommandConnection {
     return { error, isAnswer: isReply(cause) };
   }
 
-  #tick(): void {
-    const nowMs = performance.now();
-    const lateMs = this.#time.at(nowMs);
+  #startChecking(): void {
+    if (this.#closed) return;
+    this.#time = new TickTime(TICK_MS);
+    this.#stopChecking = ticker.every(TICK_MS, () => this.#check());
+  }
+
+  #check(): void {
+    const lateMs = this.#time.at(performance.now());
     // Where more is known already, that is said.
     if (this.#outbox.check(lateMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
     this.#isSilent = this.#heartbeat.isSilent(lateMs, this.#outbox.answeredAtMs);
-    if (this.#heartbeat.isDue(nowMs) && this.#client?.isReady) this.#beat();
+    if (this.#heartbeat.isSoon) this.#beatIfReady();
+    if (!this.#outbox.isEmpty) return;
+    this.#stopChecking?.();
+    this.#stopChecking = undefined;
+  }
+
+  #beatIfReady(): void {
+    if (this.#client?.isReady) this.#beat();
   }
 
   /** Asks the server whether it is still who it was; at first, who it is. */
@@ -277,7 +295,7 @@ export abstract class CommandConnection {
     if (found.state === "unfit yet") {
       // It is greeted anew with the next beat.
       this.#server.leave();
-      this.#heartbeat.soon();
+      this.#heartbeat.isSoon = true;
       return this.#fail(found.reason);
     }
     if (known) return;

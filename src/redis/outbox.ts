@@ -9,6 +9,8 @@ import { BrokerUnavailableError } from "../protocol/errors.ts";
 export interface OutboxOptions {
   /** How long an answer may take, and how long a command may wait for its turn, in milliseconds. */
   readonly timeoutMs: number;
+  /** A command was written: `check` has to be called until it is empty. */
+  onWritten(): void;
   /** An answer came that is no error. */
   onAnswer(): void;
   /** The error to reject with, for one that the library gave. */
@@ -53,6 +55,11 @@ export class Outbox {
     return this.#post(issue, 0, true);
   }
 
+  /** Nothing is on its way, nor waits. */
+  get isEmpty(): boolean {
+    return this.#written.size === 0 && this.#waiting.size === 0;
+  }
+
   /** When the last answer came, on the clock of `performance.now()`. */
   get answeredAtMs(): number {
     return this.#answeredAtMs;
@@ -64,11 +71,16 @@ export class Outbox {
    */
   check(nowMs: number): boolean {
     const { timeoutMs } = this.#options;
-    const late = new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, {
-      outcome: "unknown",
-    });
-    const isLate = takeLate(this.#written, nowMs, late);
-    takeLate(this.#waiting, nowMs, new BrokerUnavailableError("Redis is busy with what was sent before"));
+    const isLate = rejectLate(
+      this.#written,
+      nowMs,
+      () => new BrokerUnavailableError(`Redis did not answer within ${timeoutMs} ms`, { outcome: "unknown" }),
+    );
+    rejectLate(
+      this.#waiting,
+      nowMs,
+      () => new BrokerUnavailableError("Redis is busy with what was sent before"),
+    );
     return isLate && nowMs - this.#answeredAtMs > Math.min(SILENCE_MS, timeoutMs);
   }
 
@@ -104,6 +116,7 @@ export class Outbox {
   #write(letter: Letter): void {
     this.#written.add(letter);
     this.#bytes += letter.bytes;
+    this.#options.onWritten();
     letter.issue().then((value) => {
       this.#settle(letter, true);
       this.#options.onAnswer();
@@ -129,11 +142,11 @@ export class Outbox {
 }
 
 /** Takes away those whose time is up, from the front of the line; returns whether there were any. */
-function takeLate(letters: Chain<Letter>, nowMs: number, error: Error): boolean {
+function rejectLate(letters: Chain<Letter>, nowMs: number, error: () => Error): boolean {
   let isLate = false;
   for (let letter; (letter = letters.first) && letter.dueMs <= nowMs;) {
     letters.delete(letter);
-    letter.reject(error);
+    letter.reject(error());
     isLate = true;
   }
   return isLate;

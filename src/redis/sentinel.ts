@@ -8,6 +8,7 @@
  * answers, the master stays where it was.
  */
 import { sleep } from "../async/sleep.ts";
+import { ticker } from "../async/ticker.ts";
 import type { Log } from "../log/log.ts";
 import { WarnOnce } from "../log/warn_once.ts";
 import { BrokerUnavailableError, messageOf } from "../protocol/errors.ts";
@@ -49,7 +50,7 @@ export class Sentinel implements Topology {
   readonly #options: SentinelOptions;
   readonly #warnings: WarnOnce;
   readonly #listeners: ((reason: string) => void)[] = [];
-  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #stopTicking: () => void;
   #links: SentinelLink[] = [];
   #master: Place | undefined;
   /** When they were first asked, on the clock of `performance.now()`. */
@@ -63,7 +64,7 @@ export class Sentinel implements Topology {
     this.#options = options;
     this.#warnings = new WarnOnce(options.log);
     source.onChange((before) => this.#changed(before));
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS);
+    this.#stopTicking = ticker.every(LOOK_MS, () => void this.#look());
     this.#begin();
   }
 
@@ -107,7 +108,7 @@ export class Sentinel implements Topology {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#stopTicking();
     for (const link of this.#links.splice(0)) link.close();
   }
 

@@ -3,9 +3,7 @@
  * answering. A hung Redis looks connected.
  */
 
-const BEAT_MS = 1_000;
-/** After what is expected to pass in a moment. */
-const SOON_MS = 250;
+export const BEAT_MS = 1_000;
 /** A beat without an answer for so long, nor anything else with one, is a bad sign. */
 const SILENT_MS = 1_250;
 
@@ -14,16 +12,8 @@ export class ServerHeartbeat<Connection extends object> {
   /** The connection on which a beat is under way. */
   #beating: Connection | undefined;
   #beganMs = Infinity;
-  #dueMs = 0;
-
-  isDue(nowMs: number): boolean {
-    return nowMs >= this.#dueMs;
-  }
-
-  /** The next one comes early. */
-  soon(): void {
-    this.#dueMs = performance.now() + SOON_MS;
-  }
+  /** Whether the next one comes early: what was found is expected to pass in a moment. */
+  isSoon = false;
 
   /**
    * A beat begins, unless one is under way on this connection.
@@ -33,7 +23,7 @@ export class ServerHeartbeat<Connection extends object> {
     if (this.#beating === connection) return undefined;
     this.#beating = connection;
     this.#beganMs = performance.now();
-    this.#dueMs = this.#beganMs + BEAT_MS;
+    this.isSoon = false;
     return () => {
       if (this.#beating !== connection) return;
       this.#beating = undefined;

@@ -2,6 +2,7 @@
  * Knows what Redis is warned of. Asks at the start, after every reconnect, which may have led to another Redis, and
  * every minute, because settings change. The log has each warning once, and again when it had been cured.
  */
+import { ticker } from "../async/ticker.ts";
 import type { Log } from "../log/log.ts";
 
 /** What it needs of Redis. */
@@ -18,7 +19,7 @@ const ASK_MS = 60_000;
 export class WarningsWatch implements Disposable {
   readonly #redis: Watched;
   readonly #log: Log;
-  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #stopTicking: () => void;
   #warnings: readonly string[] = [];
   #isAsking = false;
   #nextMs = -Infinity;
@@ -28,7 +29,7 @@ export class WarningsWatch implements Disposable {
   constructor(redis: Watched, log: Log) {
     this.#redis = redis;
     this.#log = log;
-    this.#timer = setInterval(() => void this.look(), TICK_MS);
+    this.#stopTicking = ticker.every(TICK_MS, () => void this.look());
   }
 
   /** Sentences without a full stop. */
@@ -60,6 +61,6 @@ export class WarningsWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#stopTicking();
   }
 }

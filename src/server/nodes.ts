@@ -5,6 +5,7 @@
  *     userwire:{<prefix>userwire:nodes}:alive   hash   node, by a name of its process -> end in Unix ms by Redis' clock, state
  */
 import { sleep } from "../async/sleep.ts";
+import { ticker } from "../async/ticker.ts";
 import type { Config } from "../config/settings.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { NodeState } from "../http/api/shapes.ts";
@@ -54,7 +55,7 @@ class Nodes {
   readonly #state: () => NodeState;
   /** Two nodes may have the same name, and a node that is started again has the one it had. */
   readonly #id = crypto.randomUUID();
-  readonly #timer: ReturnType<typeof setInterval> | undefined;
+  readonly #stopReporting: (() => void) | undefined;
 
   constructor({ redis, channelPrefix, state }: NodesOptions) {
     this.#redis = redis;
@@ -62,7 +63,7 @@ class Nodes {
     this.#state = state;
     if (!redis) return;
     redis.prepare(REPORT, LEAVE);
-    this.#timer = setInterval(() => this.report(), REPORT_MS);
+    this.#stopReporting = ticker.every(REPORT_MS, () => void this.report());
   }
 
   /** Notes what this node is now, if Redis can be reached; else the next time. Never rejects. */
@@ -85,7 +86,7 @@ class Nodes {
 
   /** Takes this node out, if Redis can be reached. Never rejects, and lets the end of a node wait for a moment only. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
+    this.#stopReporting?.();
     if (!this.#redis) return;
     await sleep(LEAVE_MS, this.#redis.evaluate(LEAVE, [this.#key], [this.#id]).catch(() => {}));
   }

@@ -10,6 +10,7 @@
  */
 import { backoffMs } from "../async/backoff.ts";
 import { sleep } from "../async/sleep.ts";
+import { ticker } from "../async/ticker.ts";
 import type { Broker, Subscriber, Subscription } from "../broker/broker.ts";
 import type { History } from "../history/history.ts";
 import type { Log } from "../log/log.ts";
@@ -69,7 +70,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
   #subscription: Subscription | undefined;
   #opening: Promise<void> | undefined;
   readonly #closing = new AbortController();
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #stopTicking: (() => void) | undefined;
   #silentTicks = 0;
   #isServing = false;
   /** All connections have been given what is before this index. */
@@ -135,7 +136,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
 
   async close(): Promise<void> {
     this.#state = "closed";
-    clearInterval(this.#timer);
+    this.#stopTicking?.();
     this.#closing.abort();
     this.#replay?.stop();
     await this.#opening?.catch(() => {});
@@ -239,7 +240,7 @@ export class Broadcasts implements Subscriber, ReplayOutput {
     this.#subscription = subscription;
     if (this.#state === "closed") return;
     this.#state = "open";
-    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#stopTicking = ticker.every(TICK_MS, () => this.#tick());
     this.#replay?.run();
   }
 

@@ -11,6 +11,7 @@ export const TICKS = {
   parts: 25,
   /** A tick that comes later than that comes in a process that is short of time. */
   maxLateMs: 250,
+  calm: { items: 400, everyMs: 250 },
 };
 const ROOM_TICK_MS = 50;
 

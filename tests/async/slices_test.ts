@@ -146,6 +146,7 @@ Deno.test("Of those who take long fewer go on in a turn, and the clock is looked
 // ---------------------------------------------------------------------------------------------------------
 
 const OPTIONS = { periodMs: 1_000, parts: 10, maxLateMs: 250 };
+const CALM = { items: 20, everyMs: 500 };
 
 interface Item extends Linked<Item> {
   readonly number: number;
@@ -154,10 +155,14 @@ interface Item extends Linked<Item> {
 /** Rounds whose time passes when the test says so. */
 class World implements Disposable {
   readonly clock = new StandingClock();
-  readonly ticks = new HeldIntervals(100);
-  readonly rounds = new Rounds<Item>(OPTIONS);
+  readonly ticks = new HeldIntervals([100, CALM.everyMs]);
+  readonly rounds: Rounds<Item>;
   readonly #items = new Map<number, Item>();
   visits: [number, boolean][] = [];
+
+  constructor(calm?: typeof CALM) {
+    this.rounds = new Rounds({ ...OPTIONS, ...(calm && { calm }) });
+  }
 
   start(): void {
     this.rounds.start(({ number }, isLate) => void this.visits.push([number, isLate]));
@@ -303,4 +308,37 @@ Deno.test("A part that comes due when another has just been visited waits for th
   world.ticks.run();
   for (let i = 0; i < 1_000 && visited < 2 * size; i++) await new Promise((resolve) => setImmediate(resolve));
   assertEquals([visited, turns.most], [2 * size, 219]);
+});
+
+Deno.test("A few are visited several parts at a time, each once in a period, with the timer for as many as there are", async () => {
+  using world = new World(CALM);
+  world.add(...numbers(20));
+  world.start();
+  const half = (from: number) => numbers(20).filter((i) => i % 10 >= from && i % 10 < from + 5);
+  const sorted = (items: number[]) => items.toSorted((a, b) => a - b);
+  const visited = async (ms: number) => sorted((await world.tick(ms)).map(([item]) => item));
+  assertEquals([await visited(500), await visited(500), await visited(500)], [half(0), half(5), half(0)]);
+  assertEquals(world.ticks.made, 1);
+  // Too many to be visited at one time: part by part from then on, none of them later than it would be.
+  world.add(20);
+  assertEquals(await visited(500), half(5));
+  assertEquals([world.ticks.made, world.ticks.count], [2, 1]);
+  assertEquals(await visited(100), [0, 10, 20]);
+  assertEquals(await visited(100), [1, 11]);
+  world.delete(20);
+  assertEquals(await visited(100), [2, 12]);
+  assertEquals([world.ticks.made, world.ticks.count], [3, 1]);
+  assertEquals(await visited(500), [3, 4, 5, 6, 7, 13, 14, 15, 16, 17]);
+  world.rounds.stop();
+  assertEquals(world.ticks.count, 0);
+});
+
+Deno.test("A few are late when the ticker is, not because they wait for it", async () => {
+  using world = new World(CALM);
+  world.add(...numbers(10));
+  world.start();
+  const late = async (ms: number) => (await world.tick(ms)).filter(([, isLate]) => isLate).length;
+  assertEquals([await late(500), await late(750), await late(500 + 251), await late(500), await late(500)], [
+    ...[0, 0, 1, 5, 4],
+  ]);
 });

@@ -125,6 +125,7 @@ Deno.test("Turns goes on after work that failed", async () => {
 function outboxOf(timeoutMs: number): Outbox {
   return new Outbox({
     timeoutMs,
+    onWritten() {},
     onAnswer() {},
     failure: (error) => ({ error: error as Error, isAnswer: true }),
   });

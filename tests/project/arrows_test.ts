@@ -46,7 +46,7 @@ const ROOMS: readonly Room[] = [
   },
   {
     name: "events",
-    only: ["broker", "redis", "log", "protocol"],
+    only: ["broker", "redis", "log", "async", "protocol"],
     doors: ["events.ts", "open.ts", "presence.ts", "unacked.ts", "unacked_teller.ts"],
     typesOf: ["broker", "log"],
   },
@@ -90,7 +90,7 @@ const ROOMS: readonly Room[] = [
     opensTo: ["broker", "engine"],
   },
   { name: "metrics" },
-  { name: "log", only: ["protocol"] },
+  { name: "log", only: ["async", "protocol"] },
   { name: "net", only: ["protocol"] },
   { name: "async", only: ["protocol"] },
   { name: "protocol" },

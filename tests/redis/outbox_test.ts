@@ -19,12 +19,15 @@ class Desk {
   readonly written: string[] = [];
   /** What came of each, in the order in which it was known. */
   readonly known: string[] = [];
+  /** How often it was said that one was written. */
+  toldWritten = 0;
   readonly #writes = new Map<string, PromiseWithResolvers<string>>();
   readonly outbox: Outbox;
 
   constructor(timeoutMs = TIMEOUT_MS) {
     this.outbox = new Outbox({
       timeoutMs,
+      onWritten: () => this.toldWritten++,
       onAnswer: () => this.known.push("an answer"),
       failure: (error) => ({ error: error as Error, isAnswer: error instanceof Reply }),
     });
@@ -292,4 +295,16 @@ Deno.test("Outbox that fails leaves nobody waiting: neither what was written nor
   assertEquals(desk.outbox.check(performance.now()), false);
   await desk.answer("written");
   assertEquals(desk.written, ["written"]);
+});
+
+Deno.test("Outbox says what it writes, also of what has waited, and is empty when nothing is under way any more", async () => {
+  const desk = new Desk();
+  assertEquals([desk.outbox.isEmpty, desk.toldWritten], [true, 0]);
+  desk.send("large", 2 * MIB);
+  desk.send("waiting");
+  assertEquals([desk.outbox.isEmpty, desk.toldWritten], [false, 1]);
+  await desk.answer("large");
+  assertEquals([desk.outbox.isEmpty, desk.toldWritten], [false, 2]);
+  await desk.answer("waiting");
+  assertEquals([desk.outbox.isEmpty, desk.toldWritten], [true, 2]);
 });
