@@ -250,7 +250,8 @@ export abstract class CommandConnection {
     if (this.#outbox.check(lateMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
     this.#isSilent = this.#heartbeat.isSilent(lateMs, this.#outbox.answeredAtMs);
     if (this.#heartbeat.isSoon) this.#beatIfReady();
-    if (!this.#outbox.isEmpty) return;
+    // A beat that is late is no more in the outbox, and its answer is still awaited.
+    if (!this.#outbox.isEmpty || this.#heartbeat.isUnderWay) return;
     this.#stopChecking?.();
     this.#stopChecking = undefined;
   }

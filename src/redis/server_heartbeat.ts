@@ -15,6 +15,11 @@ export class ServerHeartbeat<Connection extends object> {
   /** Whether the next one comes early: what was found is expected to pass in a moment. */
   isSoon = false;
 
+  /** A beat has no answer yet. */
+  get isUnderWay(): boolean {
+    return this.#beating !== undefined;
+  }
+
   /**
    * A beat begins, unless one is under way on this connection.
    * @returns To be called when it has an answer, or can have none any more.

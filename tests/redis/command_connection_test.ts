@@ -2,7 +2,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { BrokerUnavailableError } from "../../src/protocol/errors.ts";
 import { Redis } from "../../src/redis/commands.ts";
-import { Bell, withDeadline } from "../../testkit/deadline.ts";
+import { Bell, until, withDeadline } from "../../testkit/deadline.ts";
+import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { memoryLog } from "../../testkit/memory_log.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
@@ -78,6 +79,26 @@ redisTest(
         assertEquals([redis.availability.reason, redis.silence()], [undefined, undefined]);
       }
       assertEquals(log.records.map(({ event }) => event), ["redis available"]);
+    } finally {
+      redis.close();
+    }
+  },
+);
+
+redisTest(
+  "A beat that nobody waits for any more is listened to all the same, from silence to its answer",
+  async () => {
+    await using server = await RedisServer.start();
+    using beats = new HeldIntervals(1_000);
+    // What is late is given up before a beat without an answer is a sign.
+    const redis = Redis.open(server.url, { timeoutMs: 500 });
+    try {
+      await redis.availability.whenReady();
+      await server.pause();
+      beats.run();
+      await until(() => redis.silence() === "Redis does not answer", "the silence to be noticed");
+      server.resume();
+      await until(() => redis.silence() === undefined, "the answer to be noticed, without another beat");
     } finally {
       redis.close();
     }
