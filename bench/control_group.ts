@@ -1,30 +1,31 @@
 /** A control group of Linux for one process, which then has so much of a CPU and no more. Only root may make one. */
 
+const ROOT = "/sys/fs/cgroup";
 const PERIOD_US = 20_000;
 
-/** Where they are made, and how the share is said there: in one tree for all, or in one for each kind of resource. */
-const [ROOT, FILE] = exists("/sys/fs/cgroup/cgroup.controllers")
-  ? ["/sys/fs/cgroup", "cpu.max"]
-  : ["/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"];
-
 export class ControlGroup implements Disposable {
-  readonly #dir: string;
+  #root = ROOT;
+  #dir = "";
   readonly #pid: number;
 
   /** @param share Of one CPU, from 0 to 1. @throws {Error} when it can't be made. */
   constructor(pid: number, share: number) {
     this.#pid = pid;
-    this.#dir = `${ROOT}/userwire-bench-${pid}`;
-    const quotaUs = Math.round(share * PERIOD_US);
     try {
+      // Version 2 has one tree for all kinds of resources, version 1 one for each.
+      const isOneTree = [...Deno.readDirSync(ROOT)].some(({ name }) => name === "cgroup.controllers");
+      if (!isOneTree) this.#root = `${ROOT}/cpu`;
+      this.#dir = `${this.#root}/userwire-bench-${pid}`;
       Deno.mkdirSync(this.#dir);
-      if (FILE === "cpu.max") Deno.writeTextFileSync(`${this.#dir}/cpu.max`, `${quotaUs} ${PERIOD_US}`);
+      const quotaUs = Math.round(share * PERIOD_US);
+      if (isOneTree) this.#write("cpu.max", `${quotaUs} ${PERIOD_US}`);
       else {
-        Deno.writeTextFileSync(`${this.#dir}/cpu.cfs_period_us`, `${PERIOD_US}`);
-        Deno.writeTextFileSync(`${this.#dir}/cpu.cfs_quota_us`, `${quotaUs}`);
+        this.#write("cpu.cfs_period_us", `${PERIOD_US}`);
+        this.#write("cpu.cfs_quota_us", `${quotaUs}`);
       }
-      Deno.writeTextFileSync(`${this.#dir}/cgroup.procs`, `${pid}`);
+      this.#write("cgroup.procs", `${pid}`);
     } catch (error) {
+      this.#remove();
       throw new Error(
         `--cpu needs root and the cpu controller of control groups: ${(error as Error).message}`,
       );
@@ -32,16 +33,23 @@ export class ControlGroup implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    Deno.writeTextFileSync(`${ROOT}/cgroup.procs`, `${this.#pid}`);
-    Deno.removeSync(this.#dir);
+    try {
+      Deno.writeTextFileSync(`${this.#root}/cgroup.procs`, `${this.#pid}`);
+    } catch {
+      // It has ended: then nobody is in there.
+    }
+    this.#remove();
   }
-}
 
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
+  #remove(): void {
+    try {
+      Deno.removeSync(this.#dir);
+    } catch {
+      // It was not made, or somebody else is in there.
+    }
+  }
+
+  #write(file: string, text: string): void {
+    Deno.writeTextFileSync(`${this.#dir}/${file}`, text);
   }
 }

@@ -81,11 +81,14 @@ async function compare(own: (started: AsyncDisposable) => void): Promise<boolean
   }
   assertLinux();
   warnWhenBusy();
-  const number = (name: "processes" | "pairs" | "sockets" | "rate" | "seconds", most: number) =>
+  const number = (name: "pairs" | "sockets" | "rate" | "seconds", most: number) =>
     wholeNumber(`--${name}`, values[name], [1, most]);
-  const count = number("processes", 64), sockets = number("sockets", 20_000);
+  const count = wholeNumber("--processes", values.processes, [2, 64]);
+  const sockets = number("sockets", 20_000), pairs = number("pairs", 99);
   const plan = { perSecond: number("rate", 100_000), seconds: number("seconds", 60) };
   const share = values.cpu === undefined ? undefined : wholeNumber("--cpu", values.cpu, [1, 100]) / 100;
+  // Whether that can be had at all.
+  if (share !== undefined) new ControlGroup(Deno.pid, 1)[Symbol.dispose]();
   const dir = await scratchFolder(own);
 
   const start = async (name: string, processes: number): Promise<Contender> => {
@@ -152,13 +155,13 @@ async function compare(own: (started: AsyncDisposable) => void): Promise<boolean
   const connections = await connectionsOf(several.opsUrl!);
   const supervisorBefore = cpuSeconds([several.supervisor!]);
 
-  const pairs = number("pairs", 99);
   const sameForAll: Pair[] = [], sameForEach: Pair[] = [], floods: Pair[] = [];
   for (let pair = 0; pair < pairs; pair++) {
     sameForAll.push(await steady(all));
     sameForEach.push(await steady(each));
   }
-  using limits = new DisposableStack();
+  const limits = new AsyncDisposableStack();
+  own(limits);
   for (const pid of both.flatMap(({ pids }) => pids)) {
     if (share !== undefined) limits.use(new ControlGroup(pid, share));
   }

@@ -141,7 +141,10 @@ export class HeldIntervals implements Disposable {
   }
 }
 
-/** The ticks of sessions: each run is a second, in which every session is ticked once. */
+/**
+ * The ticks of sessions: each run is a second, in which every session is ticked once. With them all that the ticker does
+ * four times a second is held, as to look for commands that are late.
+ */
 export class HeldSeconds extends HeldIntervals {
   /** Before any tick was due. */
   readonly #beforeMs = performance.now();

@@ -30,7 +30,7 @@ export interface ProbeOptions {
   readonly log?: Log;
 }
 
-/** From the end of one trial to the beginning of the next. */
+/** From the end of one trial to the beginning of the next, at least: that is at a tick. */
 const PAUSE_MS = 1_400;
 const LIMIT_MS = 1_000;
 /** How long Redis may take to notice that a subscription was closed. */

@@ -35,7 +35,10 @@ export interface LogOptions {
    * those that were begun because of their size. @default 5
    */
   maxFiles?: number;
-  /** Longest time in milliseconds that an event waits in the buffer. Warnings and errors do not wait. @default 1000 */
+  /**
+   * Longest time that an event waits in the buffer, in milliseconds and rounded to quarters of a second. Warnings and errors
+   * do not wait. @default 1000
+   */
   flushMs?: number;
   /** Whether events go to the console too. Trouble with the file does in any case. @default true */
   console?: boolean;

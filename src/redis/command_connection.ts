@@ -48,7 +48,6 @@ export abstract class CommandConnection {
   readonly #stopBeating: () => void;
   /** Runs while there is something to wait for. */
   #stopChecking: (() => void) | undefined;
-  #time = new TickTime(TICK_MS);
   protected readonly greeting: Greeting;
   #onCluster: (() => void) | undefined;
   /** None before the first dial. */
@@ -79,9 +78,7 @@ export abstract class CommandConnection {
         if (this.availability.reason !== undefined) this.#onAnswer();
       },
       failure: (error) => this.failure(error),
-      onWritten: () => {
-        if (!this.#stopChecking) this.#startChecking();
-      },
+      onPosted: () => this.#checkFromNowOn(),
     });
     this.#dial();
     this.#stopBeating = ticker.every(BEAT_MS, () => this.#beatIfReady());
@@ -238,14 +235,13 @@ export abstract class CommandConnection {
     return { error, isAnswer: isReply(cause) };
   }
 
-  #startChecking(): void {
-    if (this.#closed) return;
-    this.#time = new TickTime(TICK_MS);
-    this.#stopChecking = ticker.every(TICK_MS, () => this.#check());
+  #checkFromNowOn(): void {
+    if (this.#stopChecking || this.#closed) return;
+    const time = new TickTime(TICK_MS);
+    this.#stopChecking = ticker.every(TICK_MS, () => this.#check(time.at(performance.now())));
   }
 
-  #check(): void {
-    const lateMs = this.#time.at(performance.now());
+  #check(lateMs: number): void {
     // Where more is known already, that is said.
     if (this.#outbox.check(lateMs) && this.availability.isUnexplained) this.#fail(NO_ANSWER);
     this.#isSilent = this.#heartbeat.isSilent(lateMs, this.#outbox.answeredAtMs);
@@ -297,6 +293,7 @@ export abstract class CommandConnection {
       // It is greeted anew with the next beat.
       this.#server.leave();
       this.#heartbeat.isSoon = true;
+      this.#checkFromNowOn();
       return this.#fail(found.reason);
     }
     if (known) return;

@@ -9,8 +9,8 @@ import { BrokerUnavailableError } from "../protocol/errors.ts";
 export interface OutboxOptions {
   /** How long an answer may take, and how long a command may wait for its turn, in milliseconds. */
   readonly timeoutMs: number;
-  /** A command was written: `check` has to be called until it is empty. */
-  onWritten(): void;
+  /** A command comes: `check` has to be called from now on until it is empty. */
+  onPosted(): void;
   /** An answer came that is no error. */
   onAnswer(): void;
   /** The error to reject with, for one that the library gave. */
@@ -98,6 +98,7 @@ export class Outbox {
   }
 
   #post<T>(issue: () => Promise<T>, bytes: number, isNext: boolean): Promise<T> {
+    this.#options.onPosted();
     return new Promise((resolve, reject) => {
       const dueMs = performance.now() + this.#options.timeoutMs;
       const letter: Letter = {
@@ -116,7 +117,6 @@ export class Outbox {
   #write(letter: Letter): void {
     this.#written.add(letter);
     this.#bytes += letter.bytes;
-    this.#options.onWritten();
     letter.issue().then((value) => {
       this.#settle(letter, true);
       this.#options.onAnswer();
@@ -142,12 +142,11 @@ export class Outbox {
 }
 
 /** Takes away those whose time is up, from the front of the line; returns whether there were any. */
-function rejectLate(letters: Chain<Letter>, nowMs: number, error: () => Error): boolean {
-  let isLate = false;
+function rejectLate(letters: Chain<Letter>, nowMs: number, late: () => Error): boolean {
+  let error: Error | undefined;
   for (let letter; (letter = letters.first) && letter.dueMs <= nowMs;) {
     letters.delete(letter);
-    letter.reject(error());
-    isLate = true;
+    letter.reject(error ??= late());
   }
-  return isLate;
+  return error !== undefined;
 }

@@ -1,6 +1,6 @@
 /**
- * When the server of the connection for commands is asked whether it is still who it was, and whether it has stopped
- * answering. A hung Redis looks connected.
+ * Whether the server of the connection for commands is just being asked if it is still who it was, and whether it has
+ * stopped answering. A hung Redis looks connected.
  */
 
 export const BEAT_MS = 1_000;
@@ -12,7 +12,7 @@ export class ServerHeartbeat<Connection extends object> {
   /** The connection on which a beat is under way. */
   #beating: Connection | undefined;
   #beganMs = Infinity;
-  /** Whether the next one comes early: what was found is expected to pass in a moment. */
+  /** Whether the next one comes early: what was found is expected to pass in a moment, or it is due already. */
   isSoon = false;
 
   /** A beat has no answer yet. */
@@ -25,7 +25,10 @@ export class ServerHeartbeat<Connection extends object> {
    * @returns To be called when it has an answer, or can have none any more.
    */
   begin(connection: Connection): (() => void) | undefined {
-    if (this.#beating === connection) return undefined;
+    if (this.#beating === connection) {
+      this.isSoon = true;
+      return undefined;
+    }
     this.#beating = connection;
     this.#beganMs = performance.now();
     this.isSoon = false;

@@ -9,7 +9,7 @@ import { inSlices, Rounds } from "../async/slices.ts";
 export const TICKS = {
   periodMs: 1_000,
   parts: 25,
-  /** A tick that comes later than that comes in a process that is short of time. */
+  /** A tick that comes so much later than it should comes in a process that is short of time. */
   maxLateMs: 250,
   calm: { items: 400, everyMs: 250 },
 };

@@ -8,7 +8,7 @@ import { StandingClock } from "../../testkit/standing_clock.ts";
 class World implements Disposable {
   readonly clock = new StandingClock();
   readonly ticker: Ticker;
-  readonly #timers = new Set<{ dueMs: number; run: () => void; holds: boolean }>();
+  readonly #timers = new Set<{ ms: number; dueMs: number; run: () => void; holds: boolean }>();
   /** How often it woke. */
   wakes = 0;
   done: string[] = [];
@@ -16,6 +16,7 @@ class World implements Disposable {
   constructor() {
     this.ticker = new Ticker((run, ms) => {
       const timer = {
+        ms,
         dueMs: performance.now() + ms,
         run,
         holds: true,
@@ -49,6 +50,14 @@ class World implements Disposable {
     }
     this.clock.pass(endMs - performance.now());
     return this.done.splice(0);
+  }
+
+  /** The next timer runs, and no time passes by the clock. @returns For how long it was set. */
+  tick(): number {
+    const [next] = [...this.#timers];
+    this.#timers.delete(next!);
+    next!.run();
+    return next!.ms;
   }
 
   [Symbol.dispose](): void {
@@ -89,14 +98,18 @@ Deno.test("What has ended is done no more, also by what was due in the same tick
   assertEquals([world.pass(299), world.pass(1)], [[], ["anew"]]);
 });
 
-Deno.test("A process that did not run for a while does each once, and goes on at the same moments", () => {
+Deno.test("A process that did not run for a while does each once, and again no sooner than a tick later", () => {
   using world = new World();
   world.every(TICK_MS, "a");
   world.every(1_000, "b");
   world.clock.pass(10_100);
   assertEquals(world.pass(0), ["a", "b"]);
-  assertEquals([world.pass(149), world.pass(1)], [[], ["a"]]);
-  assertEquals([world.pass(749), world.pass(1)], [["a", "a"], ["a", "b"]]);
+  assertEquals([world.pass(399), world.pass(1)], [[], ["a"]]);
+  assertEquals([world.pass(499), world.pass(1)], [["a"], ["a", "b"]]);
+  // It goes on when the next tick is almost there.
+  world.clock.pass(10_249);
+  assertEquals(world.pass(0), ["a", "b"]);
+  assertEquals([world.pass(250), world.pass(1)], [[], ["a"]]);
 });
 
 Deno.test("A process is kept alive while something is done that keeps it, and not by the rest", () => {
@@ -147,4 +160,14 @@ Deno.test("What follows on something long comes in a turn of its own, unless it 
   stop();
   await new Promise((resolve) => setImmediate(resolve));
   assert(world.done.length === 1 && world.done[0] === "next", world.done.join());
+});
+
+Deno.test("Time passes for it also by a clock that stands, or is turned back", () => {
+  using world = new World();
+  world.every(TICK_MS, "a");
+  assertEquals(world.pass(1_000), ["a", "a", "a", "a"]);
+  for (let i = 0; i < 10; i++) assert(world.tick() <= TICK_MS);
+  world.clock.pass(-10_000);
+  for (let i = 0; i < 10; i++) assert(world.tick() <= TICK_MS);
+  assertEquals(world.done.length, 20);
 });

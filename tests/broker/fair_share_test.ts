@@ -125,7 +125,7 @@ Deno.test("Turns goes on after work that failed", async () => {
 function outboxOf(timeoutMs: number): Outbox {
   return new Outbox({
     timeoutMs,
-    onWritten() {},
+    onPosted() {},
     onAnswer() {},
     failure: (error) => ({ error: error as Error, isAnswer: true }),
   });

@@ -105,6 +105,31 @@ redisTest(
   },
 );
 
+redisTest("A beat that is due while another has no answer comes when that has one", async () => {
+  await using server = await RedisServer.start();
+  using beats = new HeldIntervals(1_000);
+  const redis = Redis.open(server.url);
+  const looked = new Bell();
+  let looks = 0;
+  const look = () => {
+    looks++;
+    looked.ring();
+    return Promise.resolve(undefined);
+  };
+  redis.watchWith({ look });
+  try {
+    await redis.availability.whenReady();
+    assertEquals(looks, 1);
+    await server.pause();
+    beats.run();
+    beats.run();
+    server.resume();
+    await looked.until(() => looks === 3, "both beats", 20_000, () => `${looks} looks`);
+  } finally {
+    redis.close();
+  }
+});
+
 redisTest("Closing rejects at once what is on its way, and what waits for its turn", async () => {
   await using server = await RedisServer.start();
   const redis = Redis.open(server.url);
