@@ -82,7 +82,9 @@ for _, command in ipairs(ARGV) do
     words[#words + 1] = n == 0 and KEYS[1] or '0'
   end
 end
-redis.pcall('PEXPIRE', KEYS[1], 1000)
+-- One of the two may be what is forbidden.
+local gone = redis.pcall('DEL', KEYS[1])
+if type(gone) == 'table' and gone.err then redis.pcall('PEXPIRE', KEYS[1], 1000) end
 return {forbidden, unknown}
 `);
 

@@ -111,20 +111,19 @@ redisTest("A beat that is due while another has no answer comes when that has on
   const redis = Redis.open(server.url);
   const looked = new Bell();
   let looks = 0;
-  const look = () => {
-    looks++;
+  const look = (_ask: unknown, _server: unknown, isGreeting: boolean) => {
+    if (!isGreeting) looks++;
     looked.ring();
     return Promise.resolve(undefined);
   };
   redis.watchWith({ look });
   try {
     await redis.availability.whenReady();
-    assertEquals(looks, 1);
     await server.pause();
     beats.run();
     beats.run();
     server.resume();
-    await looked.until(() => looks === 3, "both beats", 20_000, () => `${looks} looks`);
+    await looked.until(() => looks === 2, "both beats", 20_000, () => `${looks} looks`);
   } finally {
     redis.close();
   }

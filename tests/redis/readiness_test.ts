@@ -130,6 +130,38 @@ redisTest("What keeps subscriptions from being restored after an outage is said"
 });
 
 redisTest(
+  "What is tried to name a command that is forbidden leaves no key for ever, whichever that is",
+  async () => {
+    const script = new Script(
+      `redis.call('HSET', KEYS[1], 'field', '1')
+redis.call('PEXPIRE', KEYS[1], 1000)
+redis.call('DEL', KEYS[1])`,
+      { probe: (tag) => ({ keys: [`userwire:{${tag}}:field`], args: [] }) },
+    );
+    for (const command of ["pexpire", "del"]) {
+      await using server = await RedisServer.start();
+      const redis = Redis.open(server.url);
+      redis.prepare(script);
+      try {
+        await redis.availability.whenReady();
+        await server.cli("ACL", "SETUSER", "default", `-${command}`);
+        const named = new RegExp(`rights that are needed, as ${command.toUpperCase()}`);
+        assertMatch(await redis.tryScripts("mine") ?? "", named);
+        await server.cli("ACL", "SETUSER", "default", "+@all");
+        for (const name of ["rights", "field"]) {
+          assert(
+            Number(await server.cli("PTTL", `userwire:{mine}:${name}`)) !== -1,
+            `${name} stays for ever`,
+          );
+        }
+      } finally {
+        redis.close();
+      }
+    }
+  },
+);
+
+redisTest(
   "A command that Redis does not know is named, also where only a script uses it, and seldom",
   async () => {
     const isNamed = async (command: string) => {
