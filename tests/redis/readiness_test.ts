@@ -133,9 +133,9 @@ redisTest(
   "What is tried to name a command that is forbidden leaves no key for ever, whichever that is",
   async () => {
     const script = new Script(
-      `redis.call('HSET', KEYS[1], 'field', '1')
-redis.call('PEXPIRE', KEYS[1], 1000)
-redis.call('DEL', KEYS[1])`,
+      `redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'field', '1')
+redis.call('PEXPIRE', KEYS[1], 1000)`,
       { probe: (tag) => ({ keys: [`userwire:{${tag}}:field`], args: [] }) },
     );
     for (const command of ["pexpire", "del"]) {
