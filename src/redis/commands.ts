@@ -11,8 +11,9 @@ import type { BrokerUnavailableError } from "../protocol/errors.ts";
 import { CommandConnection, DEFAULT_TIMEOUT_MS, type RedisOptions } from "./command_connection.ts";
 import { positionKey } from "./keys.ts";
 import { PLAIN, SHARDED } from "./pubsub_words.ts";
-import { seldomOf, type Ungranted, ungrantedIn, ungrantedSeldom } from "./rights.ts";
+import { type Ungranted, ungrantedIn, ungrantedSeldom } from "./rights.ts";
 import { evaluateOn, Script, type ScriptForm } from "./script.ts";
+import { type Trial, type Trials, trialsOf } from "./trials.ts";
 import { Standalone } from "./standalone.ts";
 import { UrlSource } from "./url_source.ts";
 import type { Topology } from "./topology.ts";
@@ -75,20 +76,6 @@ const COUNT = new Script(({ numsub }) => `return redis.call('PUBSUB', '${numsub}
 
 /** What is on its way to another node of the cluster is asked for again after so long. */
 const AGAIN_MS = { base: 20, jitter: 30 };
-
-/** A script, and what it is tried with. */
-interface Trial {
-  readonly form: ScriptForm;
-  readonly keys: readonly string[];
-  readonly args: readonly string[];
-}
-
-interface Trials {
-  readonly tag: string;
-  readonly scripts: readonly Trial[];
-  /** Of the commands of all scripts those that no trial comes to. */
-  readonly seldom: readonly string[];
-}
 
 export class Redis extends CommandConnection implements Scripts {
   readonly #scripts: Script[] = [];
@@ -231,7 +218,8 @@ export class Redis extends CommandConnection implements Scripts {
    */
   async tryScripts(tag: string): Promise<string | undefined> {
     const { words } = this.topology;
-    const { scripts, seldom } = this.#trials?.tag === tag ? this.#trials : this.#trials = this.#trialsOf(tag);
+    if (this.#trials?.tag !== tag) this.#trials = trialsOf(this.#scripts, words, tag);
+    const { scripts, seldom } = this.#trials;
     // All in one go: a turn of the event loop for each is what they would cost most.
     const tried = await Promise.allSettled(scripts.map((trial) => this.#try(trial)));
     for (const [i, trial] of tried.entries()) {
@@ -246,21 +234,6 @@ export class Redis extends CommandConnection implements Scripts {
     } catch (error) {
       return (error as BrokerUnavailableError).message;
     }
-  }
-
-  #trialsOf(tag: string): Trials {
-    const { words } = this.topology;
-    // Of those that do not say how, one: without keys it is only seen whether scripts may be called at all.
-    const silent = this.#scripts.find(({ probe }) => probe === undefined);
-    const tried = this.#scripts.filter((script) => script.probe !== undefined || script === silent);
-    return {
-      tag,
-      scripts: tried.map((script) => {
-        const { keys, args } = script.probe?.(tag) ?? { keys: [], args: [] };
-        return { form: script.in(words), keys, args };
-      }),
-      seldom: seldomOf(this.#scripts.map((script) => script.in(words))),
-    };
   }
 
   #try({ form, keys, args }: Trial): Promise<unknown> {
