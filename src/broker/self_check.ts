@@ -27,7 +27,8 @@ export interface SelfCheckOptions {
 const GATHER_MS = 100;
 /** What was missing is looked at once more after that. */
 const AGAIN_MS = 300;
-const SWEEP_TICK_MS = 1_000;
+/** A part of all is looked at so often. */
+export const SWEEP_TICK_MS = 1_000;
 /** So many ticks until everything was looked at. */
 const SWEEP_TICKS = 25;
 /** Channels in one question. */

@@ -1,8 +1,9 @@
 /** Which subscriptions are found missing where messages are published, and what is done then; on no Redis at all. */
 import { assertEquals } from "@std/assert";
 import { ByChannel } from "../../src/broker/by_channel.ts";
-import { SelfCheck } from "../../src/broker/self_check.ts";
+import { SelfCheck, SWEEP_TICK_MS } from "../../src/broker/self_check.ts";
 import { until } from "../../testkit/deadline.ts";
+import { HeldIntervals } from "../../testkit/held_timers.ts";
 
 /** A subscription, and whether Redis counts it. */
 class Fake {
@@ -117,6 +118,7 @@ Deno.test("SelfCheck finds nothing in what is closed or opened while it asks", a
 });
 
 Deno.test("SelfCheck is spared the question when somebody else has learned the number", async () => {
+  using _sweeps = new HeldIntervals(SWEEP_TICK_MS);
   using world = new World();
   world.open("known");
   world.open("unknown");

@@ -54,6 +54,14 @@ async function numbersOf(page: Page, chart: string): Promise<Record<string, stri
   return Object.fromEntries(await Promise.all(read));
 }
 
+/** Waits for a total, which stands beside a rate that may be the same number. */
+async function totalOf(page: Page, chart: string, line: string, total: RegExp): Promise<void> {
+  await page.locator(`#chart-${chart} tbody tr`, { hasText: line }).locator("td:last-child", {
+    hasText: total,
+  })
+    .waitFor();
+}
+
 async function isLive(page: Page): Promise<void> {
   await page.locator('#live[data-state="live"]').waitFor();
 }
@@ -80,7 +88,7 @@ browserTest("shows the numbers of a node of two, with traffic, as /metrics has t
   }, "four messages to be written to both sockets of alice");
   const of = (series: string) => String(metrics.get(`userwire_${series}`));
   samples.run();
-  await page.locator("#chart-sends tbody tr", { hasText: "reached" }).getByText(/^8$/).waitFor();
+  await totalOf(page, "sends", "reached", /^8$/);
 
   const sends = await numbersOf(page, "sends");
   for (const outcome of ["reached", "stored", "offline", "repeated", "refused", "unavailable"]) {
@@ -149,7 +157,7 @@ browserTest("shows nothing as live that is not, says since when, and goes on by 
   const { page } = console;
   await isLive(page);
   await service.send("alice", 1);
-  await page.locator("#chart-sends tbody tr", { hasText: "stored" }).getByText(/^1$/).waitFor();
+  await totalOf(page, "sends", "stored", /^1$/);
   console.forgive(UNANSWERED);
   await service.server.shutdown();
   await page.locator('#live[data-state="lost"]').waitFor();
@@ -332,8 +340,7 @@ browserTest("shows webhooks where there are some", async (browser) => {
   await using service = await Service.start(backend.env);
   await using _alice = await openClient(service.socketUrl("alice"), "userwire.v1");
   await using console = await ConsolePage.open(browser, `${service.server.url}#overview`);
-  await console.page.locator("#chart-webhooks tbody tr", { hasText: "delivered" }).getByText(/^[1-9]$/)
-    .waitFor();
+  await totalOf(console.page, "webhooks", "delivered", /^[1-9]$/);
 });
 
 browserTest("shows hostile names and messages as text, and asks for nobody else", async (browser) => {
