@@ -296,6 +296,7 @@ redisTest("A key that can't be claimed is not claimed, and no key stays for ever
         .catch((error) => error);
       await assertEnds(redis);
       await redis.cli("ACL", "SETUSER", "default", `+${right}`);
+      await isServed(ours);
       if (outcome === true) continue;
       refusals++;
       assertEquals((outcome as BrokerUnavailableError).outcome, "refused");
