@@ -22,6 +22,8 @@ const TIMED = [
 ];
 const PACE = 0.2;
 const AT_ONCE = 16;
+/** Of a client that was not found out among others. */
+const TRIES = 3;
 
 function faultsOf(verdicts: readonly Verdict[]): string[] {
   return verdicts.filter(({ fault }) => fault !== undefined).map(({ case: { name }, fault }) =>
@@ -87,9 +89,14 @@ Deno.test("For each rule a client that breaks it is found out", async () => {
   for (let i = 0; i < CASES.length; i += AT_ONCE) {
     missed.push(...(await Promise.all(CASES.slice(i, i + AT_ONCE).map(findsOut))).flat());
   }
-  // Who comes too early may have come late because so many others came. By themselves they can't hide.
+  // Who comes too early may have come late because so many others came, or because the machine stood still. By themselves they
+  // can't hide each time.
   const hidden: string[] = [];
-  for (const one of missed) hidden.push(...(await findsOut(one)).map(({ name }) => name));
+  for (const one of missed) {
+    let tries = 0, isHidden = true;
+    while (isHidden && tries++ < TRIES) isHidden = (await findsOut(one)).length > 0;
+    if (isHidden) hidden.push(one.name);
+  }
   assertEquals(hidden, []);
 });
 
