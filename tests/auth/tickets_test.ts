@@ -161,7 +161,7 @@ redisTest("A ticket is kept in Redis by its hash, until its time is up", async (
     REDIS_URL: redis.url,
     USERWIRE_CHANNEL_PREFIX: "prod:",
   });
-  const ticket = await ticketFor(service, "alice", 1);
+  const ticket = await ticketFor(service, "alice", 3_600);
   const keysOf = async () => await redis.cli("KEYS", "*ticket*") as string[];
   const keys = (await keysOf()).sort();
   assertEquals(keys.length, 2);
@@ -170,7 +170,10 @@ redisTest("A ticket is kept in Redis by its hash, until its time is up", async (
   for (const key of keys) {
     assert(!key.includes(ticket));
     assert(!String(await redis.cli("GET", key)).includes(ticket));
+    const ttlMs = Number(await redis.cli("PTTL", key));
+    assert(ttlMs > 0 && ttlMs <= 3_600_000, `${ttlMs} ms`);
   }
+  for (const key of keys) await redis.cli("PEXPIRE", key, 1);
   await until(async () => (await keysOf()).length === 0, "Redis to forget the ticket");
   await using late = await RawSocket.open(withTicket(service, ticket));
   assertEquals(late.answer.status, 401);

@@ -111,6 +111,7 @@ Deno.test("Client acknowledges no number of an epoch that has ended", async () =
   second.message(2);
   await flush(client, second);
   const iterator = client[Symbol.asyncIterator]();
+  using _held = new HeldTimers(DELAY_MS);
   assertEquals((await take(iterator))?.seq, 500);
   assertEquals((await take(iterator))?.seq, 1);
   await second.received(1);
@@ -133,6 +134,7 @@ Deno.test("Client answers no sender of a new epoch with a number of the old one"
   socket.send({ t: "gap", from: 502, to: null, count: null, why: "epoch", pos: "f.0" });
   socket.message(1, { ack: 1 });
   const iterator = client[Symbol.asyncIterator]();
+  using _held = new HeldTimers(DELAY_MS);
   assertEquals((await take(iterator))?.seq, 500);
   // The application has a greater number, and not this message.
   socket.message(1, { ack: 1 });

@@ -164,7 +164,10 @@ Deno.test("A client shows its token where it asks, and nothing of it where it te
   });
   await using _ = client;
   const watch = new Watch(client);
-  (await server.next()).hi({ pos: "e.0" });
+  const socket = await server.next();
+  // Who is in asks no more.
+  await until(() => server.questions.length > 0, "the question");
+  socket.hi({ pos: "e.0" });
   await watch.state("open");
   const [question] = server.questions;
   assertEquals(question!.url.search, "?tenant=1");

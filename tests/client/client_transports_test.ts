@@ -114,6 +114,8 @@ Deno.test("Client with a ticket that is used up goes on, and says once that no f
       const { acked } = await publisher.send("alice", n, { waitAckMs: reuse ? 10_000 : 200 });
       assertEquals(acked, Number(reuse));
     }
+    await watch.received(2);
+    if (!reuse) await watch.failures(1);
     assertEquals(watch.errors.length, reuse ? 0 : 1);
     if (!reuse) assertMatch(watch.errors[0]!, /takes no frames: 401 .*ticket is not valid/);
     assertEquals([watch.lost.length, watch.data.length], [0, 2]);

@@ -6,6 +6,7 @@ import { serve } from "../../src/server/run.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { RawSocket } from "../../testkit/raw_socket.ts";
+import { StandingClock } from "../../testkit/standing_clock.ts";
 import { TempFolder } from "../../testkit/temp_folder.ts";
 
 const LIMIT = 256;
@@ -156,11 +157,11 @@ Deno.test("A service whose port was taken while it did not listen tries for half
   ending.then((ended) => code = ended);
   try {
     await until(() => said("not listening any more"), "it to notice");
-    inside.pass(29_000);
+    inside.pass(15_000);
     const { tries } = inside;
     await until(() => inside.tries >= tries + 2, "it to try");
     assertEquals(code, undefined);
-    inside.pass(2_000);
+    inside.pass(16_000);
     assertEquals(await withDeadline(ending, 10_000, "the service to end"), 1);
     assert(await said("can't listen: gives up"));
     assert(!await said("listening again"));
@@ -170,12 +171,14 @@ Deno.test("A service whose port was taken while it did not listen tries for half
 });
 
 Deno.test("Open files are looked for once in a while, not for each request", () => {
+  using _clock = new StandingClock();
   let looks = 0;
   const files = new OpenFiles({ limit: 100, read: () => 90 + looks++ });
   assertEquals([files.areScarce, files.count, files.areScarce, looks], [false, 90, false, 1]);
 });
 
 Deno.test("A burst that comes between two looks counts what it opens, and is refused at the same mark", async () => {
+  using _clock = new StandingClock();
   let open = 80;
   let looks = 0;
   const files = new OpenFiles({ limit: 100, read: () => (looks++, open) });
@@ -199,6 +202,7 @@ Deno.test("A burst that comes between two looks counts what it opens, and is ref
 });
 
 Deno.test("What failed to open counts no more at the next look, which comes before anybody is refused for it", async () => {
+  using _clock = new StandingClock();
   let looks = 0;
   const files = new OpenFiles({ limit: 100, read: () => (looks++, 80) });
   for (let i = 0; i < 50; i++) {

@@ -35,7 +35,8 @@ class Ground {
   }
 
   async broadcast(n: unknown): Promise<number | undefined> {
-    return (await this.publisher.broadcast(n as number)).sockets;
+    // It ends as soon as all have answered.
+    return (await this.publisher.broadcast(n as number, { timeoutMs: 20_000 })).sockets;
   }
 }
 

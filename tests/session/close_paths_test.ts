@@ -139,7 +139,7 @@ for (const mode of ["raw", "v1"] as const) {
     code: 1001,
     reason: "silence or going away",
     async end({ alice }) {
-      assertEquals(await alice.readText(OPCODE.ping), "");
+      // Pings come before that, the first of them maybe while the message was sent.
       assertEquals((await alice.readClose()).code, 1001);
     },
   });
