@@ -177,7 +177,9 @@ redisTest("Usernames are case-sensitive, and are the channel as they stand", asy
   await using lower = await openClient(service.socketUrl("alice"));
   await using other = await openClient(service.socketUrl("zoë/☕%41"));
 
-  assertEquals(await new Truth(redis).channels(), ["Alice", "alice", "zoë/☕%41"].sort());
+  const truth = new Truth(redis);
+  await truth.untilCount("Alice", 1); // "pong" does not wait for the subscription
+  assertEquals(await truth.channels(), ["Alice", "alice", "zoë/☕%41"].sort());
   for (const [username, client] of [["Alice", upper], ["alice", lower], ["zoë/☕%41", other]] as const) {
     assertEquals((await service.send(username, username)).body.sockets, 1);
     assertEquals(await client.next(), username);

@@ -6,6 +6,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { connect } from "../../src/client/mod.ts";
 import { Inbox } from "../../testkit/client_watch.ts";
+import { LOOK } from "../../src/history/timeline_script.ts";
+import { PLAIN } from "../../src/redis/pubsub_words.ts";
 import { until } from "../../testkit/deadline.ts";
 import { Follower } from "../../testkit/follower.ts";
 import { numbers } from "../../testkit/nodes.ts";
@@ -58,6 +60,33 @@ async function killClients(redis: RedisServer): Promise<void> {
   for (const type of ["normal", "pubsub"]) {
     await redis.cli("CLIENT", "KILL", "TYPE", type, "SKIPME", "yes");
   }
+}
+
+/** Resolves when so many nodes have looked at the timeline from now on. */
+async function haveLooked(redis: RedisServer, nodes: number): Promise<void> {
+  for (const [setting, value] of [["max-len", 10_000], ["log-slower-than", 0]] as const) {
+    await redis.cli("CONFIG", "SET", `slowlog-${setting}`, value);
+  }
+  await redis.cli("SLOWLOG", "RESET");
+  await until(
+    async () => {
+      const log = await redis.cli("SLOWLOG", "GET", -1) as [
+        id: number,
+        atS: number,
+        us: number,
+        string[],
+        string,
+      ][];
+      const looks = Map.groupBy(
+        log.filter(([, , , [command, sha]]) => command === "EVALSHA" && sha === LOOK.in(PLAIN).sha),
+        ([, , , , client]) => client,
+      );
+      // With the second look a node has taken in what it saw at the first.
+      return looks.values().filter(({ length }) => length >= 2).toArray().length >= nodes;
+    },
+    "all to have looked",
+    WAIT_MS,
+  );
 }
 
 async function play(scenario: Scenario, isLost: boolean): Promise<void> {
@@ -196,11 +225,7 @@ const LOSSES: Record<string, Scenario> = {
           / 10 \S+ connected$/.test(record)
         );
       await until(isTold, "the last append to be told", WAIT_MS);
-      // And heard: the other one looks once a second.
-      const looks = async () =>
-        Number(/cmdstat_hgetall:calls=(\d+)/.exec(await stage.redis.info("commandstats"))?.[1] ?? 0);
-      const seen = await looks();
-      await until(async () => await looks() >= seen + 4, "all to have looked", WAIT_MS);
+      await haveLooked(stage.redis, 2);
     },
   }),
   "a master becomes a copy and master again, and its clients are cut off": {
