@@ -106,12 +106,12 @@ Deno.test("What answers a handshake without the subprotocol, or without a first 
   };
   {
     await using bare = serveOther(answer(undefined));
-    const { wrong } = await doctor(bare.url, [], { patienceMs: 200 });
+    const { wrong } = await doctor(bare.url, [], { patienceMs: 1_000 });
     assertEquals(wrong.length, 1, wrong.join("\n"));
     assertMatch(wrong[0]!, /^fault (subprotocol: the answer does not choose userwire\.v1|upgrade: )/);
   }
   await using mute = serveOther(answer("userwire.v1"));
-  const { wrong } = await doctor(mute.url, [], { patienceMs: 200 });
+  const { wrong } = await doctor(mute.url, [], { patienceMs: 1_000 });
   assertMatch(wrong[0]!, /^fault subprotocol: no first frame came → .*buffer/);
 });
 

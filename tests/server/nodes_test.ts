@@ -3,11 +3,14 @@ import { assert, assertEquals } from "@std/assert";
 import manifest from "../../deno.json" with { type: "json" };
 import type { NodeState } from "../../src/http/api/shapes.ts";
 import { until } from "../../testkit/deadline.ts";
+import { HeldTimers } from "../../testkit/held_timers.ts";
 import { type Env, SHARED } from "../../testkit/nodes.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
+/** After that a node that leaves waits no more until it is listed no more. */
+const LEAVE_MS = 300;
 const KEY = "userwire:{userwire:nodes}:alive";
 
 async function nodesOf(service: Service): Promise<NodeState[]> {
@@ -53,6 +56,7 @@ for (const env of [{}, SHARED] as Env[]) {
       assertEquals([await namesOf(other), await namesOf(a)], [["other"], ["a", "b"]]);
     });
     await t.step("two of one name are two", async () => {
+      using _held = new HeldTimers(LEAVE_MS);
       await using _second = await start("b");
       assertEquals(await namesOf(a), ["a", "b", "b"]);
     });
@@ -64,6 +68,7 @@ for (const env of [{}, SHARED] as Env[]) {
       await until(async () => !await isDraining(), "the end of the drain to be seen");
     });
     await t.step("one that ended is gone at once", async () => {
+      using _held = new HeldTimers(LEAVE_MS);
       await b.server.shutdown();
       assertEquals(await namesOf(a), ["a"]);
     });
