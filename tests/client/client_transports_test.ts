@@ -8,6 +8,7 @@ import { until } from "../../testkit/deadline.ts";
 import { HeldTimers } from "../../testkit/held_timers.ts";
 import { nodesTest, numbers, send, sendAll } from "../../testkit/nodes.ts";
 import { Service } from "../../testkit/service.ts";
+import { WallClock } from "../../testkit/wall_clock.ts";
 
 const ALICE = { user: "alice", backoff: QUICK };
 
@@ -40,20 +41,6 @@ function modes(...services: Service[]): unknown[] {
 /** Ends every connection as a stream's time does. */
 function outlive(service: Service): void {
   for (const member of service.server.app.connections.live()) (member as Session).expired();
-}
-
-/** Ten minutes on the wall clock are over. */
-class Later implements Disposable {
-  readonly #now = Date.now;
-
-  constructor(ms: number) {
-    const now = this.#now;
-    Date.now = () => now() + ms;
-  }
-
-  [Symbol.dispose](): void {
-    Date.now = this.#now;
-  }
 }
 
 const { everywhere } = nodesTest("Client by server-sent events");
@@ -141,14 +128,14 @@ for (const code of [1006, 1000, 1005, 1011]) {
     assertEquals([modes(service).at(-1), state.tried], ["sse", tried]);
     await sendAll(service, 4, 5);
     await watch.received(5);
-    using _later = new Later(600_000);
+    using clock = new WallClock(600_000);
     outlive(service);
     await until(() => modes(service).length === 3, "a third one");
     assertEquals([modes(service).at(-1), state.tried], ["sse", tried + 1], "Once is enough to see it again");
     await sendAll(service, 6, 7);
     await watch.received(7);
     state.isBlocking = false;
-    using _muchLater = new Later(600_000);
+    clock.aheadMs += 600_000;
     outlive(service);
     await until(() => modes(service).length === 4, "a socket");
     assertEquals(modes(service).at(-1), "v1");

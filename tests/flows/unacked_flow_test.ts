@@ -8,25 +8,12 @@ import { until } from "../../testkit/deadline.ts";
 import { ProcessService } from "../../testkit/process_service.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 import { Service } from "../../testkit/service.ts";
+import { WallClock } from "../../testkit/wall_clock.ts";
 import { WebhookReceiver } from "../../testkit/webhook_receiver.ts";
 import { openClient } from "../../testkit/ws_client.ts";
 
 const WAIT_MS = 30_000;
 const EVENTS = { USERWIRE_WEBHOOK_EVENTS: "unacked" };
-
-/** The wall clock, which can be put forward. */
-class WallClock implements Disposable {
-  aheadMs = 0;
-  readonly #now = Date.now;
-
-  constructor() {
-    Date.now = () => this.#now() + this.aheadMs;
-  }
-
-  [Symbol.dispose](): void {
-    Date.now = this.#now;
-  }
-}
 
 /** What was told, by user. */
 function told(receiver: WebhookReceiver): Record<string, Record<string, unknown>> {

@@ -56,10 +56,8 @@ async function numbersOf(page: Page, chart: string): Promise<Record<string, stri
 
 /** Waits for a total, which stands beside a rate that may be the same number. */
 async function totalOf(page: Page, chart: string, line: string, total: RegExp): Promise<void> {
-  await page.locator(`#chart-${chart} tbody tr`, { hasText: line }).locator("td:last-child", {
-    hasText: total,
-  })
-    .waitFor();
+  const row = page.locator(`#chart-${chart} tbody tr`, { hasText: line });
+  await row.locator("td:last-child", { hasText: total }).waitFor();
 }
 
 async function isLive(page: Page): Promise<void> {

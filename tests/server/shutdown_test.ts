@@ -128,9 +128,15 @@ Deno.test("Ctrl+C under deno task start, which reaches the service twice, still 
 Deno.test("A stuck reader does not hold up the end beyond the deadline", async () => {
   await using service = await ProcessService.start({ ...ROOMY, USERWIRE_DRAIN_S: "1" });
   await using _stuck = await openStuckReader(service);
+  await using client = await openClient(service.socketUrl("alice"), ["userwire.v1"]);
+
   service.signal("SIGTERM");
+  await readBye(client);
+  assertEquals((await client.closed).code, 1012);
   assertEquals((await service.ended(END_MS)).code, 0);
-  assertEquals(service.records.find(({ event }) => event === "sockets did not answer the close")?.sockets, 1);
+  const late = service.records.find(({ event }) => event === "sockets did not answer the close");
+  // Where the machine stood still at its end, the other's answer may have come too late as well.
+  assert(late !== undefined && [1, 2].includes(Number(late.sockets)), JSON.stringify(late));
   assertEquals(service.records.at(-1)!.event, "stopped");
 });
 
