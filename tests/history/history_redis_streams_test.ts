@@ -12,8 +12,10 @@ import { payloadOf } from "../../src/protocol/envelope.ts";
 import { parsePosition, type Position } from "../../src/protocol/position.ts";
 import { historyContract, numbers, outgoing, placeOf, seqsOf, textsOf } from "../contracts/history.ts";
 import { runContract } from "../contracts/history_runs.ts";
+import { BEAT_MS } from "../../src/redis/server_heartbeat.ts";
 import { connected } from "../../testkit/connected.ts";
 import { until, withDeadline } from "../../testkit/deadline.ts";
+import { HeldIntervals } from "../../testkit/held_timers.ts";
 import { Recorder } from "../../testkit/recorder.ts";
 import { RedisServer, redisTest } from "../../testkit/redis_server.ts";
 
@@ -57,13 +59,17 @@ const onRedis = async (limits: HistoryLimits) => {
 historyContract("RedisStreamsHistory", onRedis, { test: redisTest });
 runContract("RedisStreamsHistory", onRedis, { test: redisTest });
 
-/** One test with its own server and two nodes on it. */
+/**
+ * One test with its own server and two nodes on it.
+ * @param options.isHeld Whether nodes do not look at Redis by themselves: one that finds a loss begins a new epoch for all.
+ */
 function test(
   claim: string,
   body: (t: { redis: RedisServer; ours: Engine; theirs: Engine }) => Promise<void>,
-  args: readonly string[] = [],
+  { args = [], isHeld = false }: { args?: readonly string[]; isHeld?: boolean } = {},
 ): void {
   redisTest(`RedisStreamsHistory ${claim}`, async () => {
+    using _looks = new HeldIntervals(isHeld ? BEAT_MS : []);
     await using redis = await RedisServer.start({ args });
     const ours = await openOn(redis);
     const theirs = await openOn(redis);
@@ -302,7 +308,7 @@ test("begins a new epoch without the old messages when the counter is lost", asy
   assertEquals([page.last, page.items, page.previousEpochs], [0, [], []]);
   assertEquals(await redis.cli("EXISTS", "userwire:{alice}:inbox"), 0);
   assertEquals(placeOf(await ours.history.append("alice", outgoing("m"))), { epoch: page.epoch, seq: 1 });
-});
+}, { isHeld: true });
 
 test("begins a new epoch with its first send, too", async ({ redis, ours, theirs }) => {
   const old = await sendMany(ours.history, 3);
@@ -312,7 +318,7 @@ test("begins a new epoch with its first send, too", async ({ redis, ours, theirs
   assertNotEquals(place.epoch, old.epoch);
   const page = await ours.history.since("alice", 0, 10);
   assertEquals([page.epoch, textsOf(page)], [place.epoch, ["new"]]);
-});
+}, { isHeld: true });
 
 test("begins a new epoch when Redis restarts without its data", async ({ redis, ours, theirs }) => {
   const old = await sendMany(ours.history, 3);
@@ -472,7 +478,7 @@ test("goes on in the same epoch when Redis restarts with an append-only file", a
   const page = await ours.history.since("alice", 1, 10);
   assertEquals([page.epoch, page.previousEpochs, seqsOf(page)], [old.epoch, [], [2, 3]]);
   assertEquals(placeOf(await ours.history.append("alice", outgoing("m"))), { ...old, seq: 4 });
-}, ["--appendonly", "yes"]);
+}, { args: ["--appendonly", "yes"] });
 
 test("has one epoch whatever nodes come, and whether or not there is an append-only file", async (t) => {
   const { redis, ours } = t;
@@ -514,7 +520,7 @@ for (const appendonly of ["no", "yes"]) {
         await next.close();
       }
     },
-    ["--appendonly", appendonly],
+    { args: ["--appendonly", appendonly] },
   );
 }
 
