@@ -1,13 +1,13 @@
 /**
  * `deno task test:deploy`: the settings of `deploy/` for proxies in full strength, which is too long for a run of all tests:
- * a rolling restart of four nodes, twice around, under hundreds of sockets. The same with fewer nodes is among the tests.
+ * a rolling restart of four nodes, twice around, under 1,000 sockets. The same with fewer nodes is among the tests.
  */
 import { startHaProxy } from "../../testkit/ha_proxy.ts";
 import { startNginx } from "../../testkit/nginx.ts";
 import { findHaProxy, findNginx, HAPROXY_MISSING, NGINX_MISSING } from "../../testkit/programs.ts";
 import { endureRollingRestart } from "../../testkit/rolling_restart.ts";
 
-const SIZE = { nodes: 4, clients: 300, perSecond: 100 };
+const SIZE = { nodes: 4, clients: 1_000, perSecond: 100 };
 
 if (findHaProxy() === undefined) console.warn(HAPROXY_MISSING);
 if (findNginx() === undefined) console.warn(NGINX_MISSING);
